@@ -1,0 +1,130 @@
+"""The exception hierarchy of the project, from which every message to a user comes.
+
+EdgePruneError
+├── ConfigError            a caller's misuse: an option out of range, two options that exclude each other
+├── PackFormatError        a file that is not a valid pack, or no longer one
+│   ├── NotAPackError          not HDF5, or HDF5 of another kind
+│   ├── PackVersionError       a format version or codec that this release does not read
+│   ├── PackLayoutError        objects missing, of the wrong type or shape, or not allowed
+│   ├── PackLimitError         declared sizes beyond what a reader accepts
+│   └── PackChecksumError      stored bytes that do not match their checksum, or are cut off
+├── PackWriteError         the pack cannot be written: permissions, disk full
+├── SourceError            images or labels that cannot be read or do not fit together
+└── TrainingError          a run that cannot start, continue or be resumed
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = [
+    "ConfigError",
+    "EdgePruneError",
+    "NotAPackError",
+    "PackChecksumError",
+    "PackFormatError",
+    "PackLayoutError",
+    "PackLimitError",
+    "PackVersionError",
+    "PackWriteError",
+    "Problem",
+    "SourceError",
+    "TrainingError",
+]
+
+
+class EdgePruneError(Exception):
+    """Base of every error that the project raises on purpose; its text is one line for a user."""
+
+
+class ConfigError(EdgePruneError):
+    """An argument or option is wrong: the caller's mistake, not the data's."""
+
+
+class PackWriteError(EdgePruneError):
+    """A pack cannot be written where it was asked for."""
+
+
+class SourceError(EdgePruneError):
+    """Images or labels of a source are missing, unreadable or inconsistent."""
+
+
+class TrainingError(EdgePruneError):
+    """A training run cannot start, go on or be resumed."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One defect of a pack file.
+
+    Attributes
+    ----------
+    kind : str
+        ``"not-a-pack"``, ``"version"``, ``"layout"``, ``"limit"`` or ``"checksum"``.
+    location : str
+        The HDF5 object concerned, e.g. ``"/samples/values chunk 3"``.
+    message : str
+        What is wrong and, where there is one, the remedy.
+    """
+
+    kind: str
+    location: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.location}: {self.message}"
+
+
+class PackFormatError(EdgePruneError):
+    """A pack is unreadable, damaged or hostile.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    problem : Problem
+        The defect that stopped the reader; `verify_pack` lists them all.
+    """
+
+    def __init__(self, path: str | Path, problem: Problem) -> None:
+        super().__init__(path, problem)
+        self.path = Path(path)
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.problem}"
+
+
+class NotAPackError(PackFormatError):
+    """The file is not HDF5, or is HDF5 of another kind."""
+
+
+class PackVersionError(PackFormatError):
+    """The file needs another release: unknown major version or codec."""
+
+
+class PackLayoutError(PackFormatError):
+    """Objects are missing, of the wrong type or shape, or not allowed in a pack."""
+
+
+class PackLimitError(PackFormatError):
+    """Declared sizes exceed what a reader accepts."""
+
+
+class PackChecksumError(PackFormatError):
+    """Stored bytes are cut off or do not match their checksum."""
+
+
+_BY_KIND: dict[str, type[PackFormatError]] = {
+    "not-a-pack": NotAPackError,
+    "version": PackVersionError,
+    "layout": PackLayoutError,
+    "limit": PackLimitError,
+    "checksum": PackChecksumError,
+}
+
+
+def error_for(path: str | Path, problem: Problem) -> PackFormatError:
+    """Return the member of the `PackFormatError` family that stands for `problem`."""
+    return _BY_KIND[problem.kind](path, problem)

@@ -1,0 +1,108 @@
+"""Codecs: how the coefficients of a chunk become arrays in the file, and come back.
+
+A codec is one module in this folder that calls `register` on one `Codec`; nothing else changes. Codecs
+are pure: no input or output, no file handles.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._blocks import SparseBlock
+from .._errors import ConfigError
+from .._header import PackHeader
+
+__all__ = ["Codec", "Field", "codec_names", "get_codec", "register"]
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Field:
+    """One array that a codec stores for every chunk.
+
+    Attributes
+    ----------
+    name : str
+        Name of the dataset in the group ``/samples``.
+    dtype : numpy.dtype
+        Little-endian element type.
+    shape : tuple of int, or None
+        Shape of one sample's part, so that the dataset is ``[N, *shape]``; None for a stream whose
+        length differs from chunk to chunk (then `dtype` is uint8).
+    """
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...] | None
+
+
+class Codec(ABC):
+    """The one interface behind which codecs stand.
+
+    Attributes
+    ----------
+    name : str
+        The name in the file and on the command line.
+    """
+
+    name: str
+
+    @abstractmethod
+    def fields(self, header: PackHeader) -> tuple[Field, ...]:
+        """Return the arrays that this codec stores for packs with this header."""
+
+    @abstractmethod
+    def encode(
+        self, header: PackHeader, coefficients: NDArray[np.float32], mask: NDArray[np.bool_]
+    ) -> dict[str, NDArray[Any]]:
+        """Return the arrays of one chunk, by field name.
+
+        Parameters
+        ----------
+        coefficients : float32 [n, C, H, W]
+            Spectra.
+        mask : bool [n, C, H, W]
+            True where a coefficient is kept: exactly K in each channel of each image.
+        """
+
+    @abstractmethod
+    def problems(self, header: PackHeader, arrays: Arrays) -> list[tuple[str, str]]:
+        """Return each defect in the content of a chunk's arrays as (field name, message)."""
+
+    @abstractmethod
+    def decode(self, header: PackHeader, arrays: Arrays) -> SparseBlock:
+        """Return the block that `encode` was given; the arrays have passed `problems`."""
+
+
+_CODECS: dict[str, Codec] = {}
+
+
+def register(codec: Codec) -> None:
+    """Make a codec known under its name."""
+    _CODECS[codec.name] = codec
+
+
+def codec_names() -> tuple[str, ...]:
+    """Return the names of all codecs, sorted."""
+    return tuple(sorted(_CODECS))
+
+
+def get_codec(name: str) -> Codec:
+    """Return the codec of that name; raises `ConfigError` if there is none."""
+    try:
+        return _CODECS[name]
+    except KeyError:
+        raise ConfigError(f"unknown codec {name!r}; known: {', '.join(codec_names())}") from None
+
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")

@@ -1,0 +1,62 @@
+"""Codec ``sparse-f32``, the paper's layout (App. D): a float32 value and a packed index a coefficient."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._blocks import SparseBlock, pack_positions, position_dtype, unpack_positions
+from .._header import PackHeader
+from . import Arrays, Codec, Field, register
+
+
+class SparseF32(Codec):
+    """6 bytes a coefficient where row and column fit 16 bits, 8 bytes above; exact."""
+
+    name = "sparse-f32"
+
+    def fields(self, header: PackHeader) -> tuple[Field, ...]:
+        """``values`` float32 and ``indices`` uint16 or uint32, both [N, C, K]."""
+        shape = (header.channels, header.components)
+        return (
+            Field("values", np.dtype("<f4"), shape),
+            Field("indices", position_dtype(header.height, header.width), shape),
+        )
+
+    def encode(
+        self, header: PackHeader, coefficients: NDArray[np.float32], mask: NDArray[np.bool_]
+    ) -> dict[str, NDArray[Any]]:
+        """Gather the kept coefficients in row-major order; see `Codec.encode`."""
+        n = len(coefficients)
+        shape = (n, header.channels, header.components)
+        planes = mask.reshape(n * header.channels, -1)
+        flat = np.nonzero(planes)[1]
+        return {
+            "values": np.ascontiguousarray(coefficients[mask].reshape(shape), dtype="<f4"),
+            "indices": pack_positions(flat.reshape(shape), header.height, header.width),
+        }
+
+    def problems(self, header: PackHeader, arrays: Arrays) -> list[tuple[str, str]]:
+        """Find values that are not finite and indices out of range, repeated or out of order."""
+        found = []
+        values, indices = arrays["values"], arrays["indices"]
+        if not np.isfinite(values).all():
+            found.append(("values", "NaN or infinite values"))
+        if not (indices[..., 1:] > indices[..., :-1]).all():
+            found.append(("indices", "not strictly ascending"))
+        row, column = unpack_positions(indices.max(axis=(0, 1)), header.width)
+        last_column = column
+        if header.width & (header.width - 1):
+            last_column = unpack_positions(indices, header.width)[1]
+        if row.max() >= header.height or last_column.max() >= header.width:
+            found.append(("indices", f"outside the {header.height}x{header.width} spectrum"))
+        return found
+
+    def decode(self, header: PackHeader, arrays: Arrays) -> SparseBlock:
+        """Wrap the arrays as they are; nothing is copied."""
+        return SparseBlock(arrays["values"], arrays["indices"])
+
+
+register(SparseF32())

@@ -1,0 +1,1 @@
+"""What a device needs: decode a pack to training batches, train, resume."""
