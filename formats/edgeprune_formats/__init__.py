@@ -3,6 +3,7 @@
 Needs numpy and h5py only. The format itself is specified in formats/SPEC.md.
 """
 
+from ._blocks import SparseBlock
 from ._errors import (
     ConfigError,
     EdgePruneError,
@@ -17,20 +18,36 @@ from ._errors import (
     SourceError,
     TrainingError,
 )
+from ._header import FORMAT_VERSION, PackHeader
+from ._reader import Pack, open_pack, verify_pack
 from ._version import __version__
+from ._writer import COMPRESSIONS, PackWriter, plan_chunk_samples
+from .codecs import Codec, codec_names, get_codec
 
 __all__ = [
+    "COMPRESSIONS",
+    "FORMAT_VERSION",
+    "Codec",
     "ConfigError",
     "EdgePruneError",
     "NotAPackError",
+    "Pack",
     "PackChecksumError",
     "PackFormatError",
+    "PackHeader",
     "PackLayoutError",
     "PackLimitError",
     "PackVersionError",
     "PackWriteError",
+    "PackWriter",
     "Problem",
     "SourceError",
+    "SparseBlock",
     "TrainingError",
     "__version__",
+    "codec_names",
+    "get_codec",
+    "open_pack",
+    "plan_chunk_samples",
+    "verify_pack",
 ]

@@ -116,6 +116,14 @@ class PackChecksumError(PackFormatError):
     """Stored bytes are cut off or do not match their checksum."""
 
 
+class DefectError(Exception):
+    """Carries a `Problem` from where it is found to where it is listed; never leaves this package."""
+
+    def __init__(self, kind: str, location: str, message: str) -> None:
+        super().__init__(message)
+        self.problem = Problem(kind, location, message)
+
+
 _BY_KIND: dict[str, type[PackFormatError]] = {
     "not-a-pack": NotAPackError,
     "version": PackVersionError,

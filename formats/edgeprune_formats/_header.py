@@ -114,7 +114,9 @@ def _size_problems(header: PackHeader) -> Iterator[Problem]:
         )
     if header.chunk_samples * header.sparse_bytes > MAX_CHUNK_BYTES:
         size = header.chunk_samples * header.sparse_bytes
-        yield Problem("limit", "/ attribute chunk_samples", f"a chunk of {size} B exceeds {MAX_CHUNK_BYTES} B")
+        yield Problem(
+            "limit", "/ attribute chunk_samples", f"a chunk of {size} B exceeds {MAX_CHUNK_BYTES} B"
+        )
 
 
 def header_problems(header: PackHeader) -> list[Problem]:

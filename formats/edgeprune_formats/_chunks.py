@@ -1,0 +1,133 @@
+"""One array of a codec in the file: a dataset cut in chunks, a CRC-32 for each chunk beside it.
+
+Stored chunks are fetched as they lie in the file and expanded here rather than by HDF5's filters, so that
+a chunk can never expand beyond its declared size.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from ._errors import DefectError
+from ._header import PackHeader
+from .codecs import Field
+
+__all__ = ["append_stream", "checksum", "create_field", "read_chunk", "write_chunk"]
+
+STREAM_CHUNK = 1 << 20
+COPY_AGAIN = "copy the pack again"
+
+
+def checksum(array: NDArray[Any]) -> int:
+    """Return the CRC-32 (as in zlib and PNG) of the array's little-endian bytes in C order."""
+    return zlib.crc32(np.ascontiguousarray(array).data)
+
+
+def create_field(group: h5py.Group, field: Field, header: PackHeader, compression: str) -> None:
+    """Create the empty dataset of `field` and those of its checksums and, for a stream, offsets."""
+    options: dict[str, Any] = {}
+    if compression == "gzip":
+        options = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
+    if field.shape is None:
+        group.create_dataset(
+            field.name, (0,), field.dtype, maxshape=(None,), chunks=(STREAM_CHUNK,), track_times=False
+        )
+        offsets = group.create_dataset(
+            f"{field.name}_offsets", (header.chunks + 1,), "<u8", track_times=False
+        )
+        offsets[...] = 0
+    else:
+        shape = (header.samples, *field.shape)
+        chunks = (header.chunk_samples, *field.shape)
+        group.create_dataset(field.name, shape, field.dtype, chunks=chunks, track_times=False, **options)
+    checksums = group.create_dataset(f"{field.name}_crc32", (header.chunks,), "<u4", track_times=False)
+    checksums[...] = 0
+
+
+def write_chunk(group: h5py.Group, field: Field, header: PackHeader, chunk: int, array: NDArray[Any]) -> None:
+    """Store one chunk's array and its checksum."""
+    if field.shape is None:
+        append_stream(group, field, chunk, array)
+    else:
+        rows = header.chunk_rows(chunk)
+        group[field.name][rows.start : rows.stop] = array
+    group[f"{field.name}_crc32"][chunk] = checksum(array)
+
+
+def append_stream(group: h5py.Group, field: Field, chunk: int, array: NDArray[Any]) -> None:
+    """Append one chunk's bytes to a stream and note where they end."""
+    dataset, offsets = group[field.name], group[f"{field.name}_offsets"]
+    start = int(offsets[chunk])
+    dataset.resize((start + array.size,))
+    dataset[start:] = array
+    offsets[chunk + 1] = start + array.size
+
+
+def read_chunk(
+    group: h5py.Group, field: Field, header: PackHeader, chunk: int, file_bytes: int
+) -> NDArray[Any]:
+    """Return one chunk's array, checked against its checksum.
+
+    Raises
+    ------
+    DefectError
+        Cut off, not expandable to exactly its declared size, or of another checksum.
+    """
+    where = f"{group.name}/{field.name} chunk {chunk}"
+    if field.shape is None:
+        array = _read_stream(group, field, chunk, where)
+    else:
+        array = _read_rows(group[field.name], field, header, chunk, file_bytes, where)
+    if checksum(array) != int(group[f"{field.name}_crc32"][chunk]):
+        raise DefectError("checksum", where, f"does not match its checksum; {COPY_AGAIN}")
+    return array
+
+
+def _read_stream(group: h5py.Group, field: Field, chunk: int, where: str) -> NDArray[Any]:
+    dataset = group[field.name]
+    start, stop = (int(v) for v in group[f"{field.name}_offsets"][chunk : chunk + 2])
+    if not 0 <= start <= stop <= len(dataset):
+        raise DefectError("layout", where, f"offsets {start}..{stop} are not within {len(dataset)}")
+    return np.asarray(dataset[start:stop])
+
+
+def _read_rows(
+    dataset: h5py.Dataset, field: Field, header: PackHeader, chunk: int, file_bytes: int, where: str
+) -> NDArray[Any]:
+    assert field.shape is not None
+    shape = (header.chunk_samples, *field.shape)
+    size = int(np.prod(shape)) * field.dtype.itemsize
+    start = (chunk * header.chunk_samples, *(0 for _ in field.shape))
+    info = dataset.id.get_chunk_info_by_coord(start)
+    filters = dataset.id.get_create_plist()
+    if info.byte_offset is None or info.size == 0:
+        raise DefectError("checksum", where, "not in the file; the pack is incomplete, build it again")
+    # A deflated chunk grows by less than a thousandth; more than that is not our data.
+    if info.size > size + size // 1000 + 64 or info.byte_offset + info.size > file_bytes:
+        raise DefectError("limit", where, f"{info.size} B at {info.byte_offset} cannot be its {size} B")
+    if info.filter_mask:
+        raise DefectError("layout", where, f"filter mask {info.filter_mask:#x} is not 0")
+    raw = dataset.id.read_direct_chunk(start)[1]
+    names = [filters.get_filter(i)[0] for i in range(filters.get_nfilters())]
+    return _expand(raw, names, shape, field.dtype, size, where)[: len(header.chunk_rows(chunk))]
+
+
+def _expand(
+    raw: bytes, filters: list[int], shape: tuple[int, ...], dtype: np.dtype[Any], size: int, where: str
+) -> NDArray[Any]:
+    if h5py.h5z.FILTER_DEFLATE in filters:
+        try:
+            raw = zlib.decompressobj().decompress(raw, size + 1)
+        except zlib.error as error:
+            raise DefectError("checksum", where, f"does not inflate ({error}); {COPY_AGAIN}") from None
+    if len(raw) != size:
+        raise DefectError("checksum", where, f"holds {len(raw)} B in place of {size} B")
+    flat = np.frombuffer(raw, np.uint8)
+    if h5py.h5z.FILTER_SHUFFLE in filters:
+        flat = np.ascontiguousarray(flat.reshape(dtype.itemsize, -1).T)
+    return flat.view(dtype).reshape(shape)

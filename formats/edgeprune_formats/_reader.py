@@ -1,0 +1,226 @@
+"""Reading a pack: lazily, by chunk, from any number of processes and threads."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import h5py
+from numpy.typing import NDArray
+
+from ._blocks import SparseBlock
+from ._chunks import read_chunk
+from ._errors import DefectError, PackChecksumError, PackFormatError, PackLayoutError, Problem, error_for
+from ._inspect import Contents, inspect, signature_problem
+from .codecs import get_codec
+
+__all__ = ["Pack", "open_pack", "verify_pack"]
+
+
+class Pack:
+    """An open pack; use `open_pack` to make one.
+
+    It can be pickled, and used after a fork and from several threads: each process and each thread opens
+    the file for itself when it first reads.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    header : PackHeader
+        Everything but the samples.
+    labels : int64 [N]
+        Indices into `header.class_names`.
+    source_index : int64 [N]
+        The row of each image in the source that it was built from.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._identity = _identity(path)
+        self._handles = _Handles()
+        contents = _inspect_file(path, self._identity[0])
+        for problem in contents.problems:
+            raise error_for(path, problem)
+        assert contents.header is not None
+        self.header = contents.header
+        self.labels = contents.labels
+        self.source_index = contents.source_index
+
+    def __len__(self) -> int:
+        return self.header.samples
+
+    def __repr__(self) -> str:
+        header = self.header
+        return f"Pack({str(self.path)!r}, {header.samples} images {header.shape}, {header.codec})"
+
+    def __enter__(self) -> Pack:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in vars(self).items() if key != "_handles"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._handles = _Handles()
+
+    def close(self) -> None:
+        """Close the file in the calling process; reading again opens it again."""
+        self._handles.close()
+
+    def read_chunk(self, chunk: int) -> SparseBlock:
+        """Return one chunk's images, checked against checksum and specification.
+
+        Parameters
+        ----------
+        chunk : int
+            ``0 .. header.chunks - 1``.
+
+        Raises
+        ------
+        IndexError
+            There is no such chunk.
+        PackChecksumError, PackLayoutError, PackLimitError
+            The stored bytes are damaged, or are not what the specification allows.
+        """
+        if not 0 <= chunk < self.header.chunks:
+            raise IndexError(f"chunk {chunk} of {self.header.chunks}")
+        problems, block = self._load(chunk)
+        for problem in problems:
+            raise error_for(self.path, problem)
+        assert block is not None
+        return block
+
+    def _load(self, chunk: int) -> tuple[list[Problem], SparseBlock | None]:
+        codec = get_codec(self.header.codec)
+        arrays: dict[str, NDArray[Any]] = {}
+        problems: list[Problem] = []
+        group = self._file()["samples"]
+        for field in codec.fields(self.header):
+            where = f"/samples/{field.name} chunk {chunk}"
+            try:
+                arrays[field.name] = read_chunk(group, field, self.header, chunk, self._identity[0])
+            except DefectError as error:
+                problems.append(error.problem)
+            # HDF5 reports damage by whatever exception its binding maps it to.
+            except Exception as error:
+                message = f"HDF5 cannot read it: {' '.join(str(error).split())}"
+                problems.append(Problem("checksum", where, message))
+        if problems:
+            return problems, None
+        found = codec.problems(self.header, arrays)
+        if found:
+            return [Problem("layout", f"/samples/{name} chunk {chunk}", text) for name, text in found], None
+        return [], codec.decode(self.header, arrays)
+
+    def _file(self) -> h5py.File:
+        file = self._handles.get()
+        if file is None:
+            if _identity(self.path) != self._identity:
+                message = "the file has changed since it was opened; open the pack again"
+                raise PackLayoutError(self.path, Problem("layout", "/", message))
+            file = self._handles.put(_open(self.path))
+        return file
+
+
+class _Handles:
+    """The open HDF5 files of one pack, one for each thread of the present process."""
+
+    def __init__(self) -> None:
+        self._forget()
+
+    def _forget(self) -> None:
+        self._process = os.getpid()
+        self._local = threading.local()
+        self._open: list[h5py.File] = []
+
+    def get(self) -> h5py.File | None:
+        if self._process != os.getpid():
+            # Inherited through a fork: the parent's handles are dropped here, never read from.
+            self._forget()
+        return getattr(self._local, "file", None)
+
+    def put(self, file: h5py.File) -> h5py.File:
+        self._local.file = file
+        self._open.append(file)
+        return file
+
+    def close(self) -> None:
+        if self._process == os.getpid():
+            for file in self._open:
+                file.close()
+        self._forget()
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def _open(path: Path) -> h5py.File:
+    problem = signature_problem(path)
+    if problem is not None:
+        raise error_for(path, problem)
+    try:
+        # A finished pack never changes, so it needs no lock, which some file systems lack.
+        return h5py.File(path, "r", locking=False)
+    except OSError as error:
+        text = " ".join(str(error).split())
+        reason = "the file is cut short" if "truncated" in text else f"HDF5 cannot open it ({text})"
+        message = f"{reason}; copy or build the pack again"
+        raise PackChecksumError(path, Problem("checksum", "/", message)) from None
+
+
+def _inspect_file(path: Path, file_bytes: int) -> Contents:
+    with _open(path) as file:
+        return inspect(file, file_bytes)
+
+
+def open_pack(path: str | Path) -> Pack:
+    """Open a pack, checking its header, labels and structure; samples are checked as they are read.
+
+    Parameters
+    ----------
+    path : path
+        An EdgePack file (formats/SPEC.md).
+
+    Returns
+    -------
+    Pack
+        ``len(pack)``, ``pack.header``, ``pack.labels``, ``pack.read_chunk(i)``.
+
+    Raises
+    ------
+    OSError
+        There is no such file, or no permission to read it.
+    PackFormatError
+        It is not a pack, of an unknown version, damaged or hostile.
+    """
+    return Pack(Path(path))
+
+
+def verify_pack(path: str | Path) -> list[Problem]:
+    """Check every byte of a pack that matters and list every problem; an empty list means it is sound.
+
+    Raises
+    ------
+    OSError
+        There is no such file, or no permission to read it.
+    """
+    path = Path(path)
+    try:
+        contents = _inspect_file(path, path.stat().st_size)
+    except PackFormatError as error:
+        return [error.problem]
+    if contents.problems:
+        return contents.problems
+    with Pack(path) as pack:
+        return [problem for chunk in range(pack.header.chunks) for problem in pack._load(chunk)[0]]
