@@ -3,7 +3,7 @@
 Needs numpy and h5py only. The format itself is specified in formats/SPEC.md.
 """
 
-from ._blocks import SparseBlock
+from ._blocks import SparseBlock, column_bits, pack_positions, position_dtype
 from ._errors import (
     ConfigError,
     EdgePruneError,
@@ -46,8 +46,11 @@ __all__ = [
     "TrainingError",
     "__version__",
     "codec_names",
+    "column_bits",
     "get_codec",
     "open_pack",
+    "pack_positions",
     "plan_chunk_samples",
+    "position_dtype",
     "verify_pack",
 ]

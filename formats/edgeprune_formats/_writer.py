@@ -94,6 +94,7 @@ class PackWriter:
         self._file: h5py.File | None = None
         self._buffer: list[tuple[NDArray[np.float32], NDArray[np.bool_]]] = []
         self._buffered = self._chunk = self._written = 0
+        self._result: dict[str, Any] = {}
 
     def _check(self) -> None:
         for problem in header_problems(self.header):
@@ -112,7 +113,7 @@ class PackWriter:
         try:
             # The 1.10 file format: its object headers and indexes carry checksums of their own.
             self._file = h5py.File(self._partial, "w", libver=("v110", "v110"))
-            self._write_header(self._file)
+            self._create_samples(self._file)
         except OSError as error:
             self._abandon()
             raise self._write_error(error) from error
@@ -177,6 +178,15 @@ class PackWriter:
         self._chunk += 1
         self._written += count
 
+    def record(self, **facts: Any) -> None:
+        """Add facts that are known only in the end, ready for JSON, to the provenance as its ``result``."""
+        self._result.update(facts)
+
+    def _create_samples(self, file: h5py.File) -> None:
+        group = file.create_group("samples")
+        for field in self._codec.fields(self.header):
+            create_field(group, field, self.header, self._compression)
+
     def _write_header(self, file: h5py.File) -> None:
         header = self.header
         for name in ("format_version", "generator", "created", "codec", "transform", "block", "color_space"):
@@ -191,11 +201,9 @@ class PackWriter:
         names = [name.encode() for name in header.class_names]
         width = max(1, *(len(name) for name in names))
         _write_array(file, "class_names", np.array(names, h5py.string_dtype("utf-8", width)))
-        text = json.dumps(header.provenance, ensure_ascii=False, sort_keys=True).encode()
+        provenance = {**header.provenance, **({"result": self._result} if self._result else {})}
+        text = json.dumps(provenance, ensure_ascii=False, sort_keys=True).encode()
         _write_array(file, "provenance", np.array(text, h5py.string_dtype("utf-8", len(text))))
-        group = file.create_group("samples")
-        for field in self._codec.fields(header):
-            create_field(group, field, header, self._compression)
 
     def _finish(self) -> None:
         if self._buffered:
@@ -203,6 +211,7 @@ class PackWriter:
         if self._written != self.header.samples:
             raise ConfigError(f"{self._written} of the {self.header.samples} images that the header declares")
         assert self._file is not None
+        self._write_header(self._file)
         for field in self._codec.fields(self.header):
             if field.shape is None:
                 offsets = self._file["samples"][f"{field.name}_offsets"]

@@ -1,1 +1,25 @@
-"""What a device needs: decode a pack to training batches, train, resume."""
+"""What a device needs: decode a pack to training batches, train, resume.
+
+Importing it loads neither torch nor scipy; each name is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from edgeprune_formats import __version__
+
+if TYPE_CHECKING:
+    from .dataset import PackDataset
+    from .loader import PackLoader
+
+__all__ = ["PackDataset", "PackLoader", "__version__"]
+
+_HOMES = {"PackDataset": "dataset", "PackLoader": "loader"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

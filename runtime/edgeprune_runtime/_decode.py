@@ -1,0 +1,129 @@
+"""What all decoding backends share: sizes, bases and the arithmetic of normalisation."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeprune_formats import ConfigError, PackHeader, SparseBlock
+
+from ._augment import Augmentation
+
+__all__ = ["BACKENDS", "DecodePlan", "Decoder", "Resolution", "inverse_basis", "make_decoder", "make_plan"]
+
+BACKENDS = ("auto", "torch", "scipy")
+Resolution = int | tuple[int, int] | None
+
+
+class Decoder(Protocol):
+    """Turns blocks into batches of images; one instance serves one thread."""
+
+    plan: DecodePlan
+
+    def images(self, block: SparseBlock, augmentation: Augmentation | None = None) -> Any:
+        """Return images [n, C, h, w] as an array or tensor of the backend."""
+
+    def labels(self, labels: NDArray[np.int64]) -> Any:
+        """Return labels int64 [n] beside the images, on the same device."""
+
+
+def inverse_basis(size: int, decoded: int) -> NDArray[np.float32]:
+    """Return the matrix that takes the lowest `decoded` of `size` frequencies to `decoded` pixels.
+
+    The inverse of the orthonormal DCT-II, ``B[k, i] = s_k cos(pi (2 i + 1) k / (2 d))`` with
+    ``s_0 = sqrt(1/d)`` and otherwise ``sqrt(2/d)``, times ``sqrt(d / size)`` to keep the brightness of a
+    spectrum that was taken at `size`.
+
+    Returns
+    -------
+    float32 [decoded, decoded]
+        Frequencies by pixels.
+    """
+    frequency, pixel = np.arange(decoded)[:, None], np.arange(decoded)[None, :]
+    basis = np.cos(np.pi * (2 * pixel + 1) * frequency / (2 * decoded)) * math.sqrt(2 / decoded)
+    basis[0] = math.sqrt(1 / decoded)
+    return (basis * math.sqrt(decoded / size)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class DecodePlan:
+    """How to decode the blocks of one pack.
+
+    Attributes
+    ----------
+    header : PackHeader
+    height, width : int
+        Size of the decoded images in pixels, at most that of the pack.
+    scale : float32 [C]
+        What coefficients are multiplied by: 1/std, or 1 without normalisation.
+    offset : float32 [C]
+        What is subtracted from the scaled coefficient of frequency (0, 0): the mean, as a spectrum.
+    """
+
+    header: PackHeader
+    height: int
+    width: int
+    scale: NDArray[np.float32]
+    offset: NDArray[np.float32]
+
+
+def make_plan(header: PackHeader, *, normalize: bool, resolution: Resolution) -> DecodePlan:
+    """Work out sizes and normalisation.
+
+    Parameters
+    ----------
+    header : PackHeader
+    normalize : bool
+        Subtract the pack's mean and divide by its standard deviation, per channel.
+    resolution : int, (int, int) or None
+        Height and width to decode at, from the truncated spectrum; one number for square images.
+
+    Raises
+    ------
+    ConfigError
+        The resolution is larger than the pack's images, or one number for images that are not square.
+    """
+    if resolution is None:
+        height, width = header.height, header.width
+    elif isinstance(resolution, int):
+        if header.height != header.width:
+            raise ConfigError(
+                f"resolution must be (height, width): images are {header.height}x{header.width}"
+            )
+        height = width = resolution
+    else:
+        height, width = resolution
+    if not (1 <= height <= header.height and 1 <= width <= header.width):
+        raise ConfigError(
+            f"resolution {height}x{width} must be within 1x1 and the pack's {header.height}x{header.width}"
+        )
+    scale = 1 / np.array(header.std) if normalize else np.ones(header.channels)
+    offset = np.array(header.mean) * scale * math.sqrt(header.height * header.width) * normalize
+    return DecodePlan(header, height, width, scale.astype(np.float32), offset.astype(np.float32))
+
+
+def make_decoder(backend: str, plan: DecodePlan, *, device: Any, dtype: Any) -> Decoder:
+    """Return the decoder of a backend; ``"auto"`` is torch where it is installed, else scipy.
+
+    Raises
+    ------
+    ConfigError
+        Unknown backend, torch asked for but not installed, or a device or dtype that the backend lacks.
+    """
+    if backend not in BACKENDS:
+        raise ConfigError(f"unknown backend {backend!r}; known: {', '.join(BACKENDS)}")
+    has_torch = importlib.util.find_spec("torch") is not None
+    if backend == "torch" and not has_torch:
+        raise ConfigError("backend 'torch' needs torch; pip install 'edgeprune[torch]', or use 'scipy'")
+    if backend == "scipy" or not has_torch:
+        from ._decode_scipy import ScipyDecoder
+
+        return ScipyDecoder(plan, device=device, dtype=dtype)
+    from ._decode_torch import TorchDecoder
+
+    return TorchDecoder(plan, device=device, dtype=dtype)

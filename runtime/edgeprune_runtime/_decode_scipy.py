@@ -1,0 +1,82 @@
+"""Decoding with numpy and scipy alone, for devices without torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeprune_formats import ConfigError, SparseBlock, column_bits
+
+from ._augment import Augmentation
+from ._decode import DecodePlan, inverse_basis
+
+__all__ = ["ScipyDecoder"]
+
+DTYPES = ("float16", "float32", "float64")
+# Above this side the fast transform does less work than two matrix products.
+LARGEST_PRODUCT = 64
+
+
+class ScipyDecoder:
+    """Batched inverse DCT in numpy arrays; see `edgeprune_runtime._decode.Decoder`."""
+
+    def __init__(self, plan: DecodePlan, *, device: Any, dtype: Any) -> None:
+        if str(device) not in ("auto", "cpu"):
+            raise ConfigError(f"backend 'scipy' decodes on the cpu, not on {device}")
+        self.plan = plan
+        self._dtype = _numpy_dtype(dtype)
+        header = plan.header
+        self._rows = inverse_basis(header.height, plan.height)
+        self._columns = inverse_basis(header.width, plan.width)
+
+    def images(
+        self, block: SparseBlock, augmentation: Augmentation | None = None
+    ) -> NDArray[np.floating[Any]]:
+        """Return images [n, C, h, w] of the decoder's dtype."""
+        spectra = self._scatter(block)
+        images: NDArray[Any] = self._transform(spectra)
+        if augmentation is not None:
+            images = _augment(images, augmentation)
+        return images.astype(self._dtype, copy=False)
+
+    def labels(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the labels as they are."""
+        return labels
+
+    def _scatter(self, block: SparseBlock) -> NDArray[np.float32]:
+        """Return scaled, truncated spectra [n, C, h, w]; packed positions address rows of a power of two."""
+        plan, header = self.plan, self.plan.header
+        n, stride = len(block), 1 << column_bits(header.width)
+        plane = header.height * stride
+        dense = np.zeros(n * header.channels * plane, np.float32)
+        start = np.arange(n * header.channels, dtype=np.intp).reshape(n, header.channels, 1) * plane
+        dense[(block.positions + start).reshape(-1)] = (block.values * plan.scale[:, None]).reshape(-1)
+        spectra = dense.reshape(n, header.channels, header.height, stride)
+        spectra[:, :, 0, 0] -= plan.offset
+        return spectra[:, :, : plan.height, : plan.width]
+
+    def _transform(self, spectra: NDArray[np.float32]) -> NDArray[np.float32]:
+        plan, header = self.plan, self.plan.header
+        if max(plan.height, plan.width) <= LARGEST_PRODUCT:
+            return np.matmul(self._rows.T, np.matmul(spectra, self._columns))
+        from scipy.fft import idctn
+
+        brightness = np.sqrt(plan.height * plan.width / (header.height * header.width))
+        images: NDArray[np.float32] = idctn(spectra, axes=(2, 3), norm="ortho", workers=-1)
+        return images if brightness == 1 else images * np.float32(brightness)
+
+
+def _numpy_dtype(dtype: Any) -> np.dtype[Any]:
+    name = str(dtype).removeprefix("torch.") if not isinstance(dtype, type) else np.dtype(dtype).name
+    if name not in DTYPES:
+        raise ConfigError(f"backend 'scipy' gives {', '.join(DTYPES)}, not {name}")
+    return np.dtype(name)
+
+
+def _augment(images: NDArray[np.float32], augmentation: Augmentation) -> NDArray[np.float32]:
+    rows = augmentation.rows[:, None, :, None]
+    return np.take_along_axis(
+        np.take_along_axis(images, rows, axis=2), augmentation.columns[:, None, None, :], axis=3
+    )

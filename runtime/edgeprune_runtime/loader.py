@@ -1,0 +1,181 @@
+"""`PackLoader`: training batches straight from a pack."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from edgeprune_formats import ConfigError, Pack, open_pack
+
+from ._augment import draw
+from ._cache import DEFAULT_CACHE_BYTES, ChunkCache
+from ._decode import Resolution, make_decoder, make_plan
+from ._order import epoch_order
+
+__all__ = ["PackLoader"]
+
+MAX_BATCH_BYTES = 2**31
+
+
+class PackLoader:
+    """Iterate over a pack in decoded batches ``(images [n, C, h, w], labels int64 [n])``.
+
+    Each iteration is one epoch: the one that `set_epoch` named, or the one after the last. The order
+    and the augmentation of an epoch depend only on `seed`, the epoch and the arguments below, so that a
+    run resumed by `load_state_dict` sees the batches that it would have seen.
+
+    Parameters
+    ----------
+    path : path or Pack
+        The pack.
+    batch_size : int
+        Images in a batch; the last batch holds the rest unless `drop_last`.
+    shuffle : bool
+        Visit the samples in a new random order each epoch: uniform if the pack fits `cache_bytes`,
+        otherwise within windows of as many random chunks as fit.
+    seed : int
+        Non-negative; fixes order and augmentation.
+    backend : str
+        ``"torch"`` gives tensors, ``"scipy"`` numpy arrays without torch; ``"auto"`` is torch where it is
+        installed. They agree to 1e-5.
+    device : str or torch.device
+        Where batches are decoded; ``"auto"`` is CUDA where there is one.
+    dtype : str or dtype
+        Of the images: ``"float32"``, ``"float16"``, ``"float64"``, and ``"bfloat16"`` with torch. Decoding is
+        in float32.
+    drop_last : bool
+        Leave out a last batch that is not full.
+    augment : bool
+        Random crop after padding an eighth of the side by reflection, and random horizontal flip.
+    normalize : bool
+        Subtract the pack's mean and divide by its standard deviation, per channel. Without it images are
+        on the scale of [0, 1]; pruning can overshoot either end a little, and nothing is clipped.
+    resolution : int, (int, int) or None
+        Decode at this height and width, e.g. half or a quarter, from the low frequencies alone.
+    cache_bytes : int
+        Bound on the memory for stored coefficients.
+
+    Attributes
+    ----------
+    pack : Pack
+        The open pack: ``pack.header.class_names``, ``pack.labels``, ...
+
+    Raises
+    ------
+    ConfigError
+        An argument out of range, or a batch that would take more than 2 GiB.
+    OSError, PackFormatError
+        As `edgeprune_formats.open_pack`; damaged chunks are reported when they are read.
+    """
+
+    def __init__(
+        self,
+        path: str | Path | Pack,
+        batch_size: int = 128,
+        shuffle: bool = False,
+        seed: int = 0,
+        *,
+        backend: str = "auto",
+        device: Any = "auto",
+        dtype: Any = "float32",
+        drop_last: bool = False,
+        augment: bool = False,
+        normalize: bool = False,
+        resolution: Resolution = None,
+        cache_bytes: int = DEFAULT_CACHE_BYTES,
+    ) -> None:
+        if batch_size < 1:
+            raise ConfigError(f"batch_size must be at least 1, not {batch_size}")
+        if seed < 0:
+            raise ConfigError(f"seed must not be negative: {seed}")
+        self.pack = path if isinstance(path, Pack) else open_pack(path)
+        self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
+        self.drop_last, self.augment = drop_last, augment
+        header = self.pack.header
+        plan = make_plan(header, normalize=normalize, resolution=resolution)
+        self._check_memory(batch_size)
+        self._decoder = make_decoder(backend, plan, device=device, dtype=dtype)
+        self._cache = ChunkCache(self.pack, cache_bytes)
+        self._window = self._cache.slots
+        self._epoch = self._batch = 0
+        self._continue = True
+
+    def _check_memory(self, batch_size: int) -> None:
+        channels, height, width = self.pack.header.shape
+        size = min(batch_size, len(self.pack)) * channels * height * width * 4
+        if size > MAX_BATCH_BYTES:
+            raise ConfigError(
+                f"a batch of {batch_size} images {channels}x{height}x{width} takes {size / 1e9:.1f} GB; "
+                f"lower batch_size to {MAX_BATCH_BYTES * batch_size // size} or less"
+            )
+
+    def __len__(self) -> int:
+        full, rest = divmod(len(self.pack), self.batch_size)
+        return full + (rest > 0 and not self.drop_last)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make the next iteration epoch number `epoch`, from its first batch."""
+        if epoch < 0:
+            raise ConfigError(f"epoch must not be negative: {epoch}")
+        self._epoch, self._batch, self._continue = epoch, 0, True
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        if not self._continue:
+            self._epoch, self._batch = self._epoch + 1, 0
+        self._continue = False
+        return self._batches(self._epoch, self._batch)
+
+    def _batches(self, epoch: int, first: int) -> Iterator[tuple[Any, Any]]:
+        header, plan = self.pack.header, self._decoder.plan
+        order = epoch_order(
+            header.samples,
+            header.chunk_samples,
+            self._window,
+            seed=self.seed,
+            epoch=epoch,
+            shuffle=self.shuffle,
+        )
+        for batch in range(first, len(self)):
+            rows = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+            crops = None
+            if self.augment:
+                crops = draw(self.seed, epoch, batch, len(rows), plan.height, plan.width)
+            images = self._decoder.images(self._cache.gather(rows), crops)
+            labels = self._decoder.labels(self.pack.labels[rows])
+            self._epoch, self._batch = epoch, batch + 1
+            yield images, labels
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "samples": len(self.pack),
+            "chunk_samples": self.pack.header.chunk_samples,
+            "batch_size": self.batch_size,
+            "shuffle": self.shuffle,
+            "seed": self.seed,
+            "drop_last": self.drop_last,
+            "augment": self.augment,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return, ready for JSON, the position after the last batch that was handed out."""
+        return {**self._identity(), "window": self._window, "epoch": self._epoch, "batch": self._batch}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Make the next iteration go on after the batch at which `state_dict` was called.
+
+        Raises
+        ------
+        ConfigError
+            The state is of a loader with other arguments or another pack, or of one whose shuffling
+            window does not fit `cache_bytes`.
+        """
+        for name, ours in self._identity().items():
+            if state.get(name) != ours:
+                raise ConfigError(f"cannot resume: {name} was {state.get(name)} and is now {ours}")
+        window = state["window"]
+        if self.shuffle and window > self._cache.slots:
+            need = window * self._cache.chunk_bytes
+            raise ConfigError(f"cannot resume: the order needs cache_bytes={need} or more")
+        self._window, self._epoch, self._batch = window, state["epoch"], state["batch"]
+        self._continue = True
