@@ -1,0 +1,79 @@
+"""What every source of images offers to the builder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Rows", "Source"]
+
+Rows = Sequence[int] | NDArray[np.intp]
+
+
+class Source(Protocol):
+    """Labelled images of one size, read in pieces of any size and order.
+
+    A source holds labels and names; pixels stay where they are, or in one array, until `read` asks for
+    them. Rows count from 0 and never change while the files behind the source stay the same.
+    """
+
+    @property
+    def spec(self) -> str:
+        """The text that `open_source` was given."""
+        ...
+
+    @property
+    def split(self) -> str:
+        """``"train"`` or ``"test"``."""
+        ...
+
+    @property
+    def licence(self) -> str | None:
+        """The licence of the images; None where it is not known."""
+        ...
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """One name per class, in the order of the labels."""
+        ...
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """[N], each in ``0 .. len(class_names) - 1``."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(3, H, W) of every image."""
+        ...
+
+    def __len__(self) -> int:
+        """Return the number of images N."""
+        ...
+
+    def name(self, row: int) -> str:
+        """Return how a message calls image `row`: its file or its place in an array."""
+        ...
+
+    def read(self, rows: Rows) -> NDArray[np.uint8]:
+        """Read some images.
+
+        Parameters
+        ----------
+        rows : sequence of int or NDArray[np.intp]
+            [n], in any order, repetitions allowed.
+
+        Returns
+        -------
+        NDArray[np.uint8]
+            [n, 3, H, W], RGB, in the order of `rows`.
+
+        Raises
+        ------
+        SourceError
+            An image cannot be read; the message names it and says why.
+        """
+        ...

@@ -1,0 +1,171 @@
+"""A NumPy archive of images and labels, such as ``np.savez_compressed(file, x_train=..., y_train=...)``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeprune.sources.arrays import ArraySource
+from edgeprune_formats import ConfigError, SourceError
+
+__all__ = ["open_npz"]
+
+_MAX_CLASSES = 2**20  # of a pack
+
+_Array = NDArray[Any]
+
+
+def open_npz(spec: str, split: str, size: int | None) -> ArraySource:
+    """Open a NumPy archive.
+
+    Arrays ``x_train`` and ``y_train`` (``x_test`` and ``y_test``) are used if there, else ``x`` and ``y``,
+    which serve either split.
+
+    Images are uint8: [N, C, H, W] or [N, H, W, C] with C of 1 or 3, or [N, H, W] grey. A shape that fits
+    both, such as [N, 3, 32, 3], is taken as [N, C, H, W]. Grey becomes RGB by repetition.
+
+    Labels are integers of any width, [N] or [N, 1], numbered from 0. An optional array ``class_names``
+    (text, [classes]) names the classes; otherwise they are ``"0"``, ``"1"`` and so on up to the highest
+    label of either split.
+
+    Parameters
+    ----------
+    spec : str
+        ``"npz:FILE"``.
+    split : str
+        ``"train"`` or ``"test"``.
+    size : int or None
+        Side to which `ArraySource.read` scales the images.
+
+    Raises
+    ------
+    ConfigError
+        FILE is missing in `spec`.
+    SourceError
+        The file is no such archive, is damaged, or its arrays do not fit the description or each other;
+        (split ``"train"``) a class has no images.
+
+    Notes
+    -----
+    The pixels of one split are held in memory.
+    """
+    file = spec.partition(":")[2]
+    if not file:
+        raise ConfigError("npz needs a file; write npz:FILE")
+    path = str(Path(file).expanduser())
+    arrays = _load(path, split)
+    x_key, y_key, *_ = arrays
+    pixels = _pixels(arrays[x_key], f"{path}: {x_key}")
+    labels = _labels(arrays[y_key], f"{path}: {y_key}")
+    if len(pixels) != len(labels):
+        raise SourceError(f"{path}: {x_key} has {len(pixels)} images but {y_key} has {len(labels)} labels")
+    classes = 1 + max(int(labels.max()), _highest(arrays, path))
+    names = _class_names(arrays.get("class_names"), classes, path)
+    if split == "train":
+        _refuse_empty_classes(labels, names, f"{path}: {y_key}")
+    return ArraySource(spec, split, None, names, labels, pixels, size, x_key)
+
+
+def _load(path: str, split: str) -> dict[str, _Array]:
+    """Read the images and labels of `split`, in this order, then what else tells the classes."""
+    try:
+        # Given a path, np.load leaves the file open when it is no archive.
+        with Path(path).open("rb") as stream:
+            return _members(stream, split, path)
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _members(stream: BinaryIO, split: str, path: str) -> dict[str, _Array]:
+    try:
+        archive = np.load(stream, allow_pickle=False)
+    # NumPy and zipfile raise nearly any exception on damaged files.
+    except Exception as error:
+        raise SourceError(f"{path}: is not an npz file, or is cut off; write it with np.savez") from error
+    if not isinstance(archive, np.lib.npyio.NpzFile):
+        raise SourceError(f"{path}: is a single array; write images and labels with np.savez(x=..., y=...)")
+    with archive:
+        return {key: _member(archive, key, path) for key in _wanted(archive.files, split, path)}
+
+
+def _wanted(keys: list[str], split: str, path: str) -> list[str]:
+    own = (f"x_{split}", f"y_{split}")
+    images, labels = own if own[0] in keys or own[1] in keys else ("x", "y")
+    if images not in keys or labels not in keys:
+        found = ", ".join(keys) or "nothing"
+        raise SourceError(f"{path}: has no {own[0]} and {own[1]} (nor x and y); it holds {found}")
+    others = ("y_train", "y_test") if images != "x" else ()
+    return [images, *(key for key in dict.fromkeys((labels, *others, "class_names")) if key in keys)]
+
+
+def _member(archive: Mapping[str, _Array], key: str, path: str) -> _Array:
+    try:
+        array = archive[key]
+    except MemoryError as error:
+        raise SourceError(f"{path}: {key} does not fit in memory") from error
+    except Exception as error:
+        if "allow_pickle" in str(error):
+            reason = "holds Python objects; save it as plain numbers or text, with an explicit dtype"
+        else:
+            reason = f"is damaged or cut off ({error}); write the file again"
+        raise SourceError(f"{path}: {key} {reason}") from error
+    if not isinstance(array, np.ndarray):
+        raise SourceError(f"{path}: {key} is not an array; write the file with np.savez")
+    return array
+
+
+def _pixels(array: _Array, where: str) -> NDArray[np.uint8]:
+    if array.dtype != np.uint8:
+        raise SourceError(f"{where} is {array.dtype}; save pixels of 0..255 as uint8")
+    if array.ndim == 3:
+        array = array[:, np.newaxis]
+    elif array.ndim == 4 and array.shape[1] not in (1, 3) and array.shape[3] in (1, 3):
+        array = array.transpose(0, 3, 1, 2)
+    if array.ndim != 4 or array.shape[1] not in (1, 3):
+        alpha = "; composite RGBA to RGB first" if array.ndim == 4 and 4 in array.shape[1::2] else ""
+        raise SourceError(
+            f"{where} is {list(array.shape)}, not [N, 3, H, W], [N, H, W, 3] or [N, H, W]{alpha}"
+        )
+    if array.size == 0:
+        raise SourceError(f"{where} is {list(array.shape)}: it holds no images")
+    return array
+
+
+def _labels(array: _Array, where: str) -> NDArray[np.int64]:
+    if array.dtype.kind not in "iu":
+        raise SourceError(f"{where} is {array.dtype}; save class numbers as integers: .astype('int64')")
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1:
+        raise SourceError(f"{where} is {list(array.shape)}, not [N]; for one-hot rows save .argmax(axis=1)")
+    if array.size and not 0 <= int(array.min()) <= int(array.max()) < _MAX_CLASSES:
+        span = f"{array.min()} to {array.max()}"
+        raise SourceError(f"{where} runs from {span}; number the classes 0, 1, 2 and so on")
+    return array.astype(np.int64)
+
+
+def _highest(arrays: Mapping[str, _Array], path: str) -> int:
+    keys = [key for key in ("y_train", "y_test") if key in arrays]
+    return max((int(_labels(arrays[key], f"{path}: {key}").max(initial=0)) for key in keys), default=0)
+
+
+def _class_names(array: _Array | None, classes: int, path: str) -> tuple[str, ...]:
+    if array is None:
+        return tuple(str(label) for label in range(classes))
+    if array.dtype.kind != "U" or array.ndim != 1:
+        raise SourceError(f"{path}: class_names is {array.dtype} {list(array.shape)}; save a list of text")
+    if len(array) < classes:
+        raise SourceError(f"{path}: class_names has {len(array)} names, but labels run to {classes - 1}")
+    return tuple(str(name) for name in array)
+
+
+def _refuse_empty_classes(labels: NDArray[np.int64], names: tuple[str, ...], where: str) -> None:
+    empty = np.flatnonzero(np.bincount(labels, minlength=len(names)) == 0)
+    if len(empty):
+        label = int(empty[0])
+        name = "" if names[label] == str(label) else f" ({names[label]})"
+        raise SourceError(f"{where}: class {label}{name} has no images; number the classes without gaps")
