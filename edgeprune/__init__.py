@@ -1,1 +1,42 @@
-"""EdgePrune: put a training set on a small device, train there, and know what it costs."""
+"""EdgePrune: put a training set on a small device, train there, and know what it costs.
+
+This package is the workstation's side, which builds packs, and the command line. A device needs only
+`edgeprune_runtime`. Each name below is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from edgeprune_formats import EdgePruneError, PackFormatError, __version__
+
+if TYPE_CHECKING:
+    from .build import BuildReport, build_pack
+    from .config import BuildConfig
+    from .sources import Source, open_source
+
+__all__ = [
+    "BuildConfig",
+    "BuildReport",
+    "EdgePruneError",
+    "PackFormatError",
+    "Source",
+    "__version__",
+    "build_pack",
+    "open_source",
+]
+
+_HOMES = {
+    "BuildConfig": "config",
+    "BuildReport": "build",
+    "Source": "sources",
+    "build_pack": "build",
+    "open_source": "sources",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -24,7 +24,7 @@ class BuildConfig:
     compression : str
         ``"none"`` or ``"gzip"``, lossless.
     size : int or None
-        Resize the short side to this many pixels and crop the centre; None keeps sizes, which must then agree.
+        Resize the short side to this many pixels and crop the centre; None keeps sizes, which must agree.
     split : str
         ``"train"`` or ``"test"``.
     skip_bad : bool

@@ -72,7 +72,7 @@ def energy_mask(coefficients: NDArray[np.floating[Any]], count: int) -> NDArray[
     if not 1 <= count <= size:
         raise ConfigError(f"{count} components cannot be kept of {size}")
     threshold = np.partition(planes, size - count, axis=-1)[..., size - count, None]
-    mask = planes > threshold
+    mask: NDArray[np.bool_] = planes > threshold
     tied = planes == threshold
     missing = count - mask.sum(axis=-1, keepdims=True)
     crowded = (tied.sum(axis=-1, keepdims=True) > missing)[..., 0]

@@ -29,7 +29,7 @@ def coreset_size(sample_prune: float, samples: int) -> int:
 def _quotas(sizes: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     """Share `count` among classes in proportion to their sizes, by largest remainder, one each at least."""
     exact = sizes * count / sizes.sum()
-    quotas = np.floor(exact).astype(np.int64)
+    quotas: NDArray[np.int64] = np.floor(exact).astype(np.int64)
     if count >= np.count_nonzero(sizes):
         quotas = np.maximum(quotas, sizes > 0)
     while quotas.sum() > count:

@@ -3,7 +3,7 @@
 Needs numpy and h5py only. The format itself is specified in formats/SPEC.md.
 """
 
-from ._blocks import SparseBlock, column_bits, pack_positions, position_dtype
+from ._blocks import SparseBlock, column_bits, pack_positions, position_dtype, unpack_positions
 from ._errors import (
     ConfigError,
     EdgePruneError,
@@ -52,5 +52,6 @@ __all__ = [
     "pack_positions",
     "plan_chunk_samples",
     "position_dtype",
+    "unpack_positions",
     "verify_pack",
 ]

@@ -7,7 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Augmentation", "draw"]
+from edgeprune_formats import ConfigError
+
+__all__ = ["AUGMENTS", "Augmentation", "augment_name", "draw"]
+
+AUGMENTS = ("none", "crop", "flip", "crop+flip")
 
 
 @dataclass(frozen=True)
@@ -26,12 +30,28 @@ class Augmentation:
     columns: NDArray[np.int64]
 
 
+def augment_name(augment: bool | str) -> str:
+    """Return which of `AUGMENTS` is meant; True stands for both, False for none.
+
+    Raises
+    ------
+    ConfigError
+        None of them.
+    """
+    name = augment if isinstance(augment, str) else ("crop+flip" if augment else "none")
+    if name not in AUGMENTS:
+        raise ConfigError(f"unknown augmentation {name!r}; known: {', '.join(AUGMENTS)}")
+    return name
+
+
 def _reflected(size: int, pad: int) -> NDArray[np.int64]:
     inside = np.abs(np.arange(-pad, size + pad))
     return np.where(inside >= size, 2 * (size - 1) - inside, inside)
 
 
-def draw(seed: int, epoch: int, batch: int, count: int, height: int, width: int) -> Augmentation:
+def draw(
+    augment: str, *, seed: int, epoch: int, batch: int, count: int, height: int, width: int
+) -> Augmentation | None:
     """Draw crop and flip for one batch: pad an eighth of the side by reflection, crop, mirror half.
 
     At 32x32 this is the usual crop with 4 pixels of padding. Depends on nothing but its arguments, so
@@ -39,6 +59,8 @@ def draw(seed: int, epoch: int, batch: int, count: int, height: int, width: int)
 
     Parameters
     ----------
+    augment : str
+        One of `AUGMENTS`; None is returned for ``"none"``.
     seed, epoch, batch : int
         Non-negative.
     count : int
@@ -46,11 +68,13 @@ def draw(seed: int, epoch: int, batch: int, count: int, height: int, width: int)
     height, width : int
         Their size in pixels.
     """
+    if augment == "none":
+        return None
     random = np.random.default_rng([seed, epoch, batch, 1])
-    pad_rows, pad_columns = height // 8, width // 8
+    pad_rows, pad_columns = (height // 8, width // 8) if "crop" in augment else (0, 0)
     top = random.integers(0, 2 * pad_rows + 1, (count, 1))
     left = random.integers(0, 2 * pad_columns + 1, (count, 1))
-    mirror = random.random((count, 1)) < 0.5
+    mirror = (random.random((count, 1)) < 0.5) & ("flip" in augment)
     across = np.arange(width)
     rows = _reflected(height, pad_rows)[top + np.arange(height)]
     columns = _reflected(width, pad_columns)[left + np.where(mirror, across[::-1], across)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,10 +15,20 @@ from edgeprune_formats import ConfigError, PackHeader, SparseBlock
 
 from ._augment import Augmentation
 
-__all__ = ["BACKENDS", "DecodePlan", "Decoder", "Resolution", "inverse_basis", "make_decoder", "make_plan"]
+__all__ = [
+    "BACKENDS",
+    "DecodePlan",
+    "Decoder",
+    "Normalize",
+    "Resolution",
+    "inverse_basis",
+    "make_decoder",
+    "make_plan",
+]
 
 BACKENDS = ("auto", "torch", "scipy")
 Resolution = int | tuple[int, int] | None
+Normalize = bool | tuple[Sequence[float], Sequence[float]]
 
 
 class Decoder(Protocol):
@@ -72,14 +83,14 @@ class DecodePlan:
     offset: NDArray[np.float32]
 
 
-def make_plan(header: PackHeader, *, normalize: bool, resolution: Resolution) -> DecodePlan:
+def make_plan(header: PackHeader, *, normalize: Normalize, resolution: Resolution) -> DecodePlan:
     """Work out sizes and normalisation.
 
     Parameters
     ----------
     header : PackHeader
-    normalize : bool
-        Subtract the pack's mean and divide by its standard deviation, per channel.
+    normalize : bool or (mean, std)
+        Subtract the mean and divide by the standard deviation of each channel: the pack's, or those given.
     resolution : int, (int, int) or None
         Height and width to decode at, from the truncated spectrum; one number for square images.
 
@@ -102,9 +113,19 @@ def make_plan(header: PackHeader, *, normalize: bool, resolution: Resolution) ->
         raise ConfigError(
             f"resolution {height}x{width} must be within 1x1 and the pack's {header.height}x{header.width}"
         )
-    scale = 1 / np.array(header.std) if normalize else np.ones(header.channels)
-    offset = np.array(header.mean) * scale * math.sqrt(header.height * header.width) * normalize
-    return DecodePlan(header, height, width, scale.astype(np.float32), offset.astype(np.float32))
+    mean, std = _statistics(header, normalize)
+    offset = mean / std * math.sqrt(header.height * header.width)
+    return DecodePlan(header, height, width, (1 / std).astype(np.float32), offset.astype(np.float32))
+
+
+def _statistics(header: PackHeader, normalize: Normalize) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    if normalize is False:
+        return np.zeros(header.channels), np.ones(header.channels)
+    mean, std = (header.mean, header.std) if normalize is True else normalize
+    pair = np.array(mean, np.float64), np.array(std, np.float64)
+    if any(values.shape != (header.channels,) for values in pair) or not (pair[1] > 0).all():
+        raise ConfigError(f"normalize needs {header.channels} means and as many positive standard deviations")
+    return pair
 
 
 def make_decoder(backend: str, plan: DecodePlan, *, device: Any, dtype: Any) -> Decoder:

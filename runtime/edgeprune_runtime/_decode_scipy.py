@@ -60,7 +60,8 @@ class ScipyDecoder:
     def _transform(self, spectra: NDArray[np.float32]) -> NDArray[np.float32]:
         plan, header = self.plan, self.plan.header
         if max(plan.height, plan.width) <= LARGEST_PRODUCT:
-            return np.matmul(self._rows.T, np.matmul(spectra, self._columns))
+            product: NDArray[np.float32] = np.matmul(self._rows.T, np.matmul(spectra, self._columns))
+            return product
         from scipy.fft import idctn
 
         brightness = np.sqrt(plan.height * plan.width / (header.height * header.width))

@@ -11,7 +11,7 @@ import numpy as np
 from edgeprune_formats import Pack, open_pack
 
 from ._cache import DEFAULT_CACHE_BYTES, ChunkCache
-from ._decode import Resolution, make_decoder, make_plan
+from ._decode import Normalize, Resolution, make_decoder, make_plan
 
 __all__ = ["PackDataset"]
 
@@ -45,7 +45,7 @@ class PackDataset:
         *,
         backend: str = "auto",
         dtype: Any = "float32",
-        normalize: bool = False,
+        normalize: Normalize = False,
         resolution: Resolution = None,
         transform: Callable[[Any], Any] | None = None,
         cache_bytes: int = DEFAULT_CACHE_BYTES,

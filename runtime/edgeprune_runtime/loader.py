@@ -8,9 +8,9 @@ from typing import Any
 
 from edgeprune_formats import ConfigError, Pack, open_pack
 
-from ._augment import draw
+from ._augment import augment_name, draw
 from ._cache import DEFAULT_CACHE_BYTES, ChunkCache
-from ._decode import Resolution, make_decoder, make_plan
+from ._decode import Normalize, Resolution, make_decoder, make_plan
 from ._order import epoch_order
 
 __all__ = ["PackLoader"]
@@ -46,11 +46,13 @@ class PackLoader:
         in float32.
     drop_last : bool
         Leave out a last batch that is not full.
-    augment : bool
-        Random crop after padding an eighth of the side by reflection, and random horizontal flip.
-    normalize : bool
-        Subtract the pack's mean and divide by its standard deviation, per channel. Without it images are
-        on the scale of [0, 1]; pruning can overshoot either end a little, and nothing is clipped.
+    augment : bool or str
+        ``"crop"`` (random crop after padding an eighth of the side by reflection), ``"flip"`` (random
+        horizontal flip), ``"crop+flip"`` or True for both.
+    normalize : bool or (mean, std)
+        Subtract the pack's mean and divide by its standard deviation, per channel; or those given, such as
+        the training pack's for a test pack. Without it images are on the scale of [0, 1]; pruning can
+        overshoot either end a little, and nothing is clipped.
     resolution : int, (int, int) or None
         Decode at this height and width, e.g. half or a quarter, from the low frequencies alone.
     cache_bytes : int
@@ -80,8 +82,8 @@ class PackLoader:
         device: Any = "auto",
         dtype: Any = "float32",
         drop_last: bool = False,
-        augment: bool = False,
-        normalize: bool = False,
+        augment: bool | str = False,
+        normalize: Normalize = False,
         resolution: Resolution = None,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
     ) -> None:
@@ -91,7 +93,7 @@ class PackLoader:
             raise ConfigError(f"seed must not be negative: {seed}")
         self.pack = path if isinstance(path, Pack) else open_pack(path)
         self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
-        self.drop_last, self.augment = drop_last, augment
+        self.drop_last, self.augment = drop_last, augment_name(augment)
         header = self.pack.header
         plan = make_plan(header, normalize=normalize, resolution=resolution)
         self._check_memory(batch_size)
@@ -138,9 +140,15 @@ class PackLoader:
         )
         for batch in range(first, len(self)):
             rows = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            crops = None
-            if self.augment:
-                crops = draw(self.seed, epoch, batch, len(rows), plan.height, plan.width)
+            crops = draw(
+                self.augment,
+                seed=self.seed,
+                epoch=epoch,
+                batch=batch,
+                count=len(rows),
+                height=plan.height,
+                width=plan.width,
+            )
             images = self._decoder.images(self._cache.gather(rows), crops)
             labels = self._decoder.labels(self.pack.labels[rows])
             self._epoch, self._batch = epoch, batch + 1

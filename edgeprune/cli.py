@@ -1,0 +1,79 @@
+"""The command ``edgeprune``: finds the command's module when it runs, and turns errors into one line."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import NoReturn
+
+import click
+
+from edgeprune_formats import ConfigError, EdgePruneError, __version__
+
+__all__ = ["cli", "main"]
+
+COMMANDS = ("build", "info", "verify", "preview", "train", "demo")
+MISUSE, BAD_DATA, INTERRUPTED = 2, 1, 130
+
+
+class _Commands(click.Group):
+    """Loads ``edgeprune.commands.NAME`` when the command is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"edgeprune.commands.{name}").command
+        return command
+
+
+@click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="edgeprune")
+def cli() -> None:
+    """Prune a training set to the frequencies and images that matter, and train from it on a small device.
+
+    \b
+    Example:
+      edgeprune build imagefolder:photos --size 224 --freq-prune 0.7 -o photos.h5
+      edgeprune train photos.h5 --model mobilenet_v2 -o run
+    """
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    click.echo(f"edgeprune: error: {message}", err=True)
+    sys.exit(code)
+
+
+def _usage(error: click.UsageError) -> str:
+    help_command = f"{error.ctx.command_path} --help" if error.ctx else "edgeprune --help"
+    return f"{' '.join(error.format_message().split())} (see {help_command})"
+
+
+def main() -> None:
+    """Run the command line.
+
+    Exit status: 0 done, 1 data or files that are unusable, 2 a wrong option, 130 interrupted.
+    """
+    try:
+        cli(standalone_mode=False)
+    except click.UsageError as error:
+        _fail(_usage(error), MISUSE)
+    except click.ClickException as error:
+        _fail(error.format_message(), BAD_DATA)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except ConfigError as error:
+        _fail(str(error), MISUSE)
+    except EdgePruneError as error:
+        _fail(str(error), BAD_DATA)
+    except BrokenPipeError:
+        # The reader of our output has gone, e.g. head; closing stdout again would complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(BAD_DATA)
+    except OSError as error:
+        _fail(f"{error.filename or 'system'}: {error.strerror or error}", BAD_DATA)
+    except (KeyboardInterrupt, click.Abort):
+        _fail("interrupted", INTERRUPTED)

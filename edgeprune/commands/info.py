@@ -1,0 +1,127 @@
+"""``edgeprune info``: what a pack holds and what it costs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+__all__ = ["command", "describe"]
+
+BAR_WIDTH = 24
+MANY_CLASSES = 40
+
+
+@click.command("info")
+@click.argument("pack", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+def command(pack: Path, as_json: bool) -> None:
+    """Print what PACK holds, its bytes per image beside raw pixels, its classes and where it came from.
+
+    \b
+    Example:
+      edgeprune info photos.h5
+      edgeprune info photos.h5 --json
+    """
+    facts = describe(pack)
+    if as_json:
+        click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+        return
+    for line in _lines(facts):
+        click.echo(line)
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """Return the facts about a pack as a JSON object; sizes in bytes.
+
+    Raises
+    ------
+    OSError, PackFormatError
+        As `edgeprune_formats.open_pack`.
+    """
+    import numpy as np
+
+    from edgeprune_formats import open_pack
+
+    with open_pack(path) as pack:
+        header, labels = pack.header, pack.labels
+    values = header.channels * header.height * header.width
+    size = path.stat().st_size
+    counts = np.bincount(labels, minlength=len(header.class_names)).tolist()
+    return {
+        "path": str(path),
+        "format": f"edgepack {header.format_version}",
+        "codec": header.codec,
+        "images": header.samples,
+        "shape": list(header.shape),
+        "components": header.components,
+        "components_of": header.height * header.width,
+        "chunks": header.chunks,
+        "file_bytes": size,
+        "bytes_per_image": {
+            "file": size / header.samples,
+            "coefficients": header.sparse_bytes,
+            "raw_uint8": values,
+            "raw_float32": 4 * values,
+        },
+        "classes": [
+            {"name": name, "images": count} for name, count in zip(header.class_names, counts, strict=True)
+        ],
+        "mean": list(header.mean),
+        "std": list(header.std),
+        "generator": header.generator,
+        "created": header.created,
+        "provenance": dict(header.provenance),
+    }
+
+
+def _lines(facts: dict[str, Any]) -> list[str]:
+    channels, height, width = facts["shape"]
+    share = facts["components"] / facts["components_of"]
+    each = facts["bytes_per_image"]
+    lines = [
+        f"{facts['path']}: {facts['format']}, codec {facts['codec']}, {facts['file_bytes'] / 1e6:.2f} MB",
+        f"  images      {facts['images']:,} of {channels}x{height}x{width} in {facts['chunks']:,} chunks",
+        f"  components  {facts['components']:,} of {facts['components_of']:,} a channel ({share:.1%})",
+        f"  bytes/image {each['file']:,.0f} in the file, {each['coefficients']:,} as coefficients; "
+        f"raw uint8 {each['raw_uint8']:,} ({_ratio(each['file'], each['raw_uint8'])}), "
+        f"float32 {each['raw_float32']:,} ({_ratio(each['file'], each['raw_float32'])})",
+    ]
+    psnr = facts["provenance"].get("result", {}).get("psnr_db")
+    if psnr is not None:
+        lines.append(f"  quality     {psnr:.2f} dB PSNR against the original pixels")
+    lines.append(f"  mean, std   {_numbers(facts['mean'])}, {_numbers(facts['std'])}")
+    return lines + _class_lines(facts["classes"]) + _provenance_lines(facts)
+
+
+def _ratio(size: float, raw: int) -> str:
+    return f"{size / raw:.2f}x"
+
+
+def _numbers(values: list[float]) -> str:
+    return " ".join(f"{value:.3f}" for value in values)
+
+
+def _class_lines(classes: list[dict[str, Any]]) -> list[str]:
+    counts = [entry["images"] for entry in classes]
+    if len(classes) > MANY_CLASSES:
+        return [f"  classes     {len(classes):,}, with {min(counts)} to {max(counts)} images each"]
+    width = max(len(entry["name"]) for entry in classes)
+    scale = BAR_WIDTH / max(counts)
+    return [f"  classes     {len(classes):,}"] + [
+        f"    {entry['name']:<{width}} {entry['images']:>7,} {'#' * round(entry['images'] * scale)}"
+        for entry in classes
+    ]
+
+
+def _provenance_lines(facts: dict[str, Any]) -> list[str]:
+    lines = [f"  made by     {facts['generator']}, {facts['created']}"]
+    for name, value in facts["provenance"].items():
+        if isinstance(value, dict):
+            inside = ", ".join(f"{key}={item}" for key, item in value.items() if item not in (None, []))
+            lines.append(f"  {name:<11} {inside}")
+        else:
+            lines.append(f"  {name:<11} {value}")
+    return lines

@@ -1,0 +1,36 @@
+"""``edgeprune preview``: see what a pack keeps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+__all__ = ["command"]
+
+
+@click.command("preview")
+@click.argument("pack", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The PNG to write.")
+@click.option("--source", help="What the pack was built from, to show the originals as well.")
+@click.option("--images", type=int, default=8, show_default=True, help="How many images to show.")
+def command(pack: Path, output: Path, source: str | None, images: int) -> None:
+    """Draw images of PACK as they decode, beside the frequencies that each keeps.
+
+    \b
+    Example:
+      edgeprune preview photos.h5 --source imagefolder:photos -o grid.png
+    """
+    from edgeprune.preview import draw_preview
+    from edgeprune.sources import open_source
+    from edgeprune_formats import open_pack
+
+    with open_pack(pack) as opened:
+        originals = None
+        if source is not None:
+            config = opened.header.provenance.get("config", {})
+            split, size = config.get("split", "train"), config.get("size")
+            originals = open_source(source, split=split, size=size)
+        draw_preview(opened, output, count=images, source=originals)
+        shown = min(images, len(opened))
+    click.echo(f"{output}: {shown} images")

@@ -1,0 +1,32 @@
+"""``edgeprune verify``: is this pack whole?"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+__all__ = ["command"]
+
+
+@click.command("verify")
+@click.argument("pack", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def command(pack: Path) -> None:
+    """Check structure, checksums and content of PACK and list every problem.
+
+    \b
+    Example:
+      edgeprune verify photos.h5
+    """
+    from edgeprune_formats import open_pack, verify_pack
+
+    problems = verify_pack(pack)
+    for problem in problems:
+        click.echo(f"{pack}: {problem}", err=True)
+    if problems:
+        sys.exit(1)
+    header = open_pack(pack).header
+    click.echo(
+        f"{pack}: sound, {header.samples:,} images in {header.chunks:,} chunks, every checksum matches"
+    )
