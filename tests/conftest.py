@@ -1,0 +1,56 @@
+"""Fixtures that several packages' tests share."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgeprune_formats import PackHeader, PackWriter, plan_chunk_samples
+
+
+@pytest.fixture
+def real_data() -> Path:
+    folder = os.environ.get("EDGEPRUNE_DATA")
+    if not folder:
+        pytest.skip("EDGEPRUNE_DATA is not set: real images are left out")
+    return Path(folder)
+
+
+def _mask(random, shape, components):
+    n, channels, height, width = shape
+    order = random.random((n, channels, height * width)).argsort(axis=2)[..., :components]
+    mask = np.zeros((n, channels, height * width), bool)
+    np.put_along_axis(mask, order, True, axis=2)
+    return mask.reshape(shape)
+
+
+@pytest.fixture
+def make_pack(tmp_path):
+    """Write a pack of random spectra under random masks; give its path and the dense spectra."""
+
+    def make(
+        name="pack.h5", *, samples=50, size=(32, 32), components=300, chunk_samples=None, seed=0, **options
+    ):
+        random = np.random.default_rng(seed)
+        shape = (samples, 3, *size)
+        spectra = random.normal(size=shape).astype(np.float32)
+        mask = _mask(random, shape, components)
+        header = PackHeader(
+            samples=samples,
+            channels=3,
+            height=size[0],
+            width=size[1],
+            components=components,
+            codec="sparse-f32",
+            chunk_samples=chunk_samples or plan_chunk_samples(samples, 18 * components),
+            class_names=("cat", "dog", "bird"),
+            mean=(0.5, 0.4, 0.3),
+            std=(0.2, 0.25, 0.3),
+        )
+        labels = random.integers(0, 3, samples)
+        with PackWriter(tmp_path / name, header, labels, np.arange(samples), **options) as writer:
+            writer.append(spectra, mask)
+        return tmp_path / name, np.where(mask, spectra, 0)
+
+    return make

@@ -1,0 +1,161 @@
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from edgeprune_formats import ConfigError, PackChecksumError, open_pack
+from edgeprune_runtime import PackLoader
+from edgeprune_runtime._augment import draw
+from edgeprune_runtime._order import epoch_order
+
+
+@pytest.fixture
+def loader(make_pack):
+    """A factory of loaders over one pack of 53 images in chunks of 7."""
+    path, _ = make_pack(samples=53, components=20, chunk_samples=7)
+
+    def make(batch_size=8, shuffle=True, seed=1, **options):
+        return PackLoader(path, batch_size, shuffle, seed, backend="scipy", **options)
+
+    return make
+
+
+def images_of(loader):
+    return [image for images, _ in loader for image in images]
+
+
+def same(one, other):
+    return len(one) == len(other) and all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def keys(images):
+    return Counter(image.tobytes() for image in images)
+
+
+def test_without_shuffling_samples_come_in_stored_order(loader):
+    labels = np.concatenate([y for _, y in loader(shuffle=False)])
+    np.testing.assert_array_equal(labels, loader().pack.labels)
+
+
+def test_lengths(loader):
+    assert len(loader()) == 7
+    assert [len(y) for _, y in loader()] == [8] * 6 + [5]
+    assert len(loader(drop_last=True)) == 6
+    assert [len(y) for _, y in loader(drop_last=True)] == [8] * 6
+    assert len(loader(batch_size=100)) == 1
+
+
+def test_each_epoch_shows_every_sample_once_in_another_order(loader):
+    shuffled = loader()
+    epochs = [images_of(shuffled) for _ in range(3)]
+    stored = images_of(loader(shuffle=False))
+    assert all(keys(epoch) == keys(stored) for epoch in epochs)
+    assert not same(epochs[0], epochs[1])
+    assert not same(epochs[1], epochs[2])
+
+
+def test_the_seed_fixes_the_order_and_set_epoch_repeats_an_epoch(loader):
+    first, second = loader(), loader()
+    epochs = [images_of(first), images_of(first)]
+    second.set_epoch(1)
+    assert same(images_of(second), epochs[1])
+    second.set_epoch(0)
+    assert same(images_of(second), epochs[0])
+    assert not same(images_of(loader(seed=2)), epochs[0])
+
+
+@pytest.mark.parametrize("cache_chunks", [1, 2, 3, 100])
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_a_small_cache_changes_no_image(loader, cache_chunks, shuffle):
+    chunk_bytes = 7 * 3 * 20 * 6
+    bounded = loader(shuffle=shuffle, cache_bytes=cache_chunks * chunk_bytes + 5)
+    for _ in range(2):
+        assert keys(images_of(bounded)) == keys(images_of(loader(shuffle=False)))
+    assert bounded._cache._buffer.nbytes <= max(1, cache_chunks) * chunk_bytes
+
+
+def test_a_window_bounds_how_far_samples_travel():
+    order = epoch_order(1000, 10, 5, seed=0, epoch=0, shuffle=True)
+    assert sorted(order.tolist()) == list(range(1000))
+    for start in range(0, 1000, 50):
+        assert len(np.unique(order[start : start + 50] // 10)) == 5
+    again = epoch_order(1000, 10, 5, seed=0, epoch=1, shuffle=True)
+    assert not np.array_equal(order, again)
+
+
+@pytest.mark.parametrize("augment", [False, True])
+@pytest.mark.parametrize("cache_bytes", [3000, 10**6])
+@pytest.mark.parametrize("stop", [0, 1, 4, 7])
+def test_a_state_taken_in_mid_epoch_resumes_with_the_remaining_batches(loader, augment, cache_bytes, stop):
+    original = loader(augment=augment, cache_bytes=cache_bytes)
+    original.set_epoch(3)
+    batches = iter(original)
+    for _ in range(stop):
+        next(batches)
+    state = json.loads(json.dumps(original.state_dict()))
+    rest = [image for images, _ in batches for image in images]
+    resumed = loader(augment=augment, cache_bytes=cache_bytes)
+    resumed.load_state_dict(state)
+    assert same(images_of(resumed), rest)
+    assert same(images_of(resumed), images_of(original))
+
+
+def test_a_state_of_another_loader_is_refused(loader):
+    state = loader().state_dict()
+    for other in (loader(seed=2), loader(batch_size=9), loader(augment=True), loader(shuffle=False)):
+        with pytest.raises(ConfigError, match="cannot resume"):
+            other.load_state_dict(state)
+    with pytest.raises(ConfigError, match="cache_bytes="):
+        loader(cache_bytes=3000).load_state_dict(state)
+
+
+def test_damage_is_reported_when_it_is_read(make_pack):
+    path, _ = make_pack(samples=53, components=20, chunk_samples=7)
+    with open_pack(path) as pack:
+        values = pack._file()["samples/values"]
+        offset = values.id.get_chunk_info_by_coord((14, 0, 0)).byte_offset
+    data = bytearray(path.read_bytes())
+    data[offset + 100] ^= 1
+    path.write_bytes(data)
+    batches = iter(PackLoader(path, 7, backend="scipy"))
+    next(batches)
+    next(batches)
+    with pytest.raises(PackChecksumError, match=r"pack.h5: /samples/values chunk 2"):
+        next(batches)
+
+
+def naive_crop(image, top, left, mirror, pad):
+    padded = np.pad(image, ((0, 0), (pad, pad), (pad, pad)), mode="reflect")
+    crop = padded[:, top : top + image.shape[1], left : left + image.shape[2]]
+    return crop[:, :, ::-1] if mirror else crop
+
+
+@pytest.mark.parametrize("backend", ["torch", "scipy"])
+def test_augmentation_crops_from_the_reflected_image_and_mirrors(make_pack, backend):
+    path, _ = make_pack(samples=40)
+    plain = np.concatenate([np.asarray(x) for x, _ in PackLoader(path, 40, backend=backend, device="cpu")])
+    batch = next(iter(PackLoader(path, 40, backend=backend, device="cpu", augment=True)))[0]
+    seen = set()
+    for image, original in zip(np.asarray(batch), plain, strict=True):
+        matches = [
+            (top, left, mirror)
+            for top in range(9)
+            for left in range(9)
+            for mirror in (False, True)
+            if np.array_equal(naive_crop(original, top, left, mirror, 4), image)
+        ]
+        assert len(matches) == 1
+        seen.add(matches[0])
+    assert len(seen) > 30
+    assert {mirror for _, _, mirror in seen} == {False, True}
+
+
+def test_crop_and_flip_can_be_had_alone():
+    options = {"seed": 0, "epoch": 0, "batch": 0, "count": 200, "height": 16, "width": 16}
+    across = np.arange(16)
+    flip, crop = draw("flip", **options), draw("crop", **options)
+    assert all((row == across).all() for row in flip.rows)
+    assert {tuple(row) for row in flip.columns} == {tuple(across), tuple(across[::-1])}
+    assert (np.diff(crop.columns, axis=1)[:, 4:12] == 1).all()
+    assert draw("none", **options) is None

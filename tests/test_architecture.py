@@ -1,0 +1,134 @@
+"""The dependency rule of docs/decisions/0001-layout.md."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = {
+    "edgeprune_formats": ROOT / "formats" / "edgeprune_formats",
+    "edgeprune_runtime": ROOT / "runtime" / "edgeprune_runtime",
+    "edgeprune": ROOT / "edgeprune",
+    "edgeprune_benchmarks": ROOT / "benchmarks" / "edgeprune_benchmarks",
+}
+ORDER = list(FOLDERS)
+# What each package may import when it is itself imported, beside the standard library and those below it.
+EVER = {
+    "edgeprune_formats": {"numpy", "h5py"},
+    "edgeprune_runtime": {"numpy", "h5py", "scipy", "torch", "torchvision", "safetensors"},
+}
+# edgeprune.cli must answer without these, so no module that it or `info` loads may import them at the top.
+HEAVY = {"torch", "torchvision", "scipy", "sklearn", "PIL"}
+
+
+def imports(tree):
+    """Yield (module, whether the import runs when the module is imported)."""
+    inside = {id(n) for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) for n in ast.walk(f)}
+    typing_only = {
+        id(n)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and getattr(block.test, "id", "") == "TYPE_CHECKING"
+        for n in ast.walk(block)
+    }
+    for node in ast.walk(tree):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names = [node.module]
+        for name in names:
+            yield name.split(".")[0], id(node) not in inside | typing_only
+
+
+MODULES = [(package, path) for package, folder in FOLDERS.items() for path in sorted(folder.rglob("*.py"))]
+
+
+@pytest.mark.parametrize(("package", "path"), MODULES, ids=[str(p.relative_to(ROOT)) for _, p in MODULES])
+def test_no_module_imports_from_above_its_package(package, path):
+    above = set(ORDER[ORDER.index(package) + 1 :])
+    found = {name for name, _ in imports(ast.parse(path.read_text()))}
+    assert not found & above
+    if package in EVER:
+        outside = found - set(sys.stdlib_module_names) - set(ORDER)
+        assert outside <= EVER[package]
+
+
+@pytest.mark.parametrize("name", ["__init__", "cli", "__main__", "commands/info", "commands/verify"])
+def test_the_command_line_answers_without_heavy_imports(name):
+    tree = ast.parse((FOLDERS["edgeprune"] / f"{name}.py").read_text())
+    assert not {module for module, at_top in imports(tree) if at_top} & HEAVY
+
+
+NO_TORCH = """
+import importlib.util, sys
+
+ABSENT = ("torch", "torchvision", "safetensors", "sklearn")
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ABSENT:
+            raise ModuleNotFoundError("No module named " + name)
+
+sys.meta_path.insert(0, Absent())
+find_spec = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name in ABSENT else find_spec(name, *rest)
+"""
+
+DECODE = """
+from edgeprune_runtime import PackDataset, PackLoader
+loader = PackLoader(sys.argv[1], 4, shuffle=True, augment=True, normalize=True)
+images, labels = next(iter(loader))
+print(type(images).__module__, images.shape, PackDataset(sys.argv[1])[0][0].shape)
+"""
+
+MAIN = """
+from edgeprune.cli import main
+main()
+"""
+
+LOADED = """
+import sys, edgeprune_formats, edgeprune_runtime
+print([name for name in ("torch", "scipy", "PIL") if name in sys.modules])
+"""
+
+
+def run(code, *arguments):
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_importing_formats_and_runtime_loads_no_torch():
+    assert run(LOADED).stdout.strip() == "[]"
+
+
+def test_the_scipy_backend_works_where_torch_is_not_installed(make_pack):
+    path, _ = make_pack(samples=9)
+    done = run(NO_TORCH + DECODE, path)
+    assert done.stdout.strip() == "numpy (4, 3, 32, 32) (3, 32, 32)", done.stderr
+
+
+@pytest.mark.parametrize("command", ["info", "verify", "preview"])
+def test_commands_that_need_no_torch_work_without_it(make_pack, tmp_path, command):
+    path, _ = make_pack(samples=9)
+    picture = tmp_path / "grid.png"
+    done = run(NO_TORCH + MAIN, command, path, *(["-o", picture] if command == "preview" else []))
+    assert done.returncode == 0, done.stderr
+    assert str(picture if command == "preview" else path) in done.stdout
+
+
+def test_a_pack_can_be_built_without_torch(tmp_path):
+    array = tmp_path / "images.npz"
+    np.savez(array, x=np.zeros((4, 8, 8, 3), np.uint8), y=[0, 1, 0, 1])
+    done = run(NO_TORCH + MAIN, "build", f"npz:{array}", "-o", tmp_path / "pack.h5")
+    assert done.returncode == 0, done.stderr
+
+
+def test_training_without_torch_says_what_to_install(make_pack, tmp_path):
+    path, _ = make_pack(samples=9)
+    done = run(NO_TORCH + MAIN, "train", path, "-o", tmp_path / "run")
+    assert done.returncode == 2
+    assert done.stderr == "edgeprune: error: training needs torch; pip install 'edgeprune[torch]'\n"
