@@ -15,7 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprune_formats import PackHeader, PackWriter, __version__, plan_chunk_samples, position_dtype
+from edgeprune_formats import (
+    PackHeader,
+    PackWriter,
+    __version__,
+    check_target,
+    plan_chunk_samples,
+    position_dtype,
+)
 
 from .config import BuildConfig
 from .masks import component_count, energy_mask
@@ -95,6 +102,7 @@ def build_pack(
     """
     started = time.perf_counter()
     config = config or BuildConfig()
+    check_target(Path(path))
     tell = progress or (lambda stage, done, total: None)
     if isinstance(source, str):
         source = open_source(source, split=config.split, size=config.size)

@@ -27,6 +27,5 @@ def command(pack: Path) -> None:
     if problems:
         sys.exit(1)
     header = open_pack(pack).header
-    click.echo(
-        f"{pack}: sound, {header.samples:,} images in {header.chunks:,} chunks, every checksum matches"
-    )
+    chunks = f"{header.chunks:,} chunk{'s' if header.chunks > 1 else ''}"
+    click.echo(f"{pack}: sound, {header.samples:,} images in {chunks}, every checksum matches")

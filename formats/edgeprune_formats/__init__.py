@@ -21,7 +21,7 @@ from ._errors import (
 from ._header import FORMAT_VERSION, PackHeader
 from ._reader import Pack, open_pack, verify_pack
 from ._version import __version__
-from ._writer import COMPRESSIONS, PackWriter, plan_chunk_samples
+from ._writer import COMPRESSIONS, PackWriter, check_target, plan_chunk_samples
 from .codecs import Codec, codec_names, get_codec
 
 __all__ = [
@@ -45,6 +45,7 @@ __all__ = [
     "SparseBlock",
     "TrainingError",
     "__version__",
+    "check_target",
     "codec_names",
     "column_bits",
     "get_codec",

@@ -23,12 +23,13 @@ from ._errors import ConfigError, PackWriteError
 from ._header import PackHeader, header_problems
 from .codecs import get_codec
 
-__all__ = ["COMPRESSIONS", "PackWriter", "plan_chunk_samples"]
+__all__ = ["COMPRESSIONS", "PackWriter", "check_target", "plan_chunk_samples"]
 
 COMPRESSIONS = ("none", "gzip")
 TARGET_CHUNK_BYTES = 2 * 2**20
 # Room in a full disk check for labels, checksums, provenance and HDF5's own records.
 OVERHEAD_BYTES = 2**20
+NO_PERMISSION = "no permission to write there; choose another folder"
 
 
 def plan_chunk_samples(samples: int, sparse_bytes: int) -> int:
@@ -45,6 +46,16 @@ def plan_chunk_samples(samples: int, sparse_bytes: int) -> int:
     """
     largest = max(1, min(TARGET_CHUNK_BYTES // sparse_bytes, 4096))
     return math.ceil(samples / math.ceil(samples / largest))
+
+
+def check_target(path: Path) -> None:
+    """Raise `PackWriteError` if no pack can be written under this name, whatever its size."""
+    if path.is_dir():
+        raise PackWriteError(f"{path}: is a folder; name a file")
+    if not path.parent.is_dir():
+        raise PackWriteError(f"{path}: there is no folder {path.parent}; create it first")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise PackWriteError(f"{path}: {NO_PERMISSION}")
 
 
 class PackWriter:
@@ -222,10 +233,7 @@ class PackWriter:
         _sync(self.path.parent)
 
     def _check_room(self) -> None:
-        if self.path.is_dir():
-            raise PackWriteError(f"{self.path}: is a folder; name a file")
-        if not self.path.parent.is_dir():
-            raise PackWriteError(f"{self.path}: there is no folder {self.path.parent}; create it first")
+        check_target(self.path)
         if self._compression != "none":
             return
         need = self.header.samples * self.header.sparse_bytes + OVERHEAD_BYTES
@@ -248,7 +256,7 @@ class PackWriter:
         if error.errno == errno.ENOSPC or "No space left" in text or "errno = 28" in text:
             reason = "the disk is full; free some space or write elsewhere"
         elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) or "Permission denied" in text:
-            reason = "no permission to write there; choose another folder"
+            reason = NO_PERMISSION
         else:
             reason = text
         return PackWriteError(f"{self.path}: {reason}")

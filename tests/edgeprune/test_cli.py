@@ -1,0 +1,245 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edgeprune import __version__
+from edgeprune.cli import COMMANDS, main
+from edgeprune.commands import train as train_command
+from edgeprune_runtime._augment import AUGMENTS
+from edgeprune_runtime.models import MODEL_NAMES
+
+
+@pytest.fixture
+def edgeprune(monkeypatch, capsys):
+    """Run the command line in this process; give exit code, standard output and standard error."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["edgeprune", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as error:
+            code = error.code
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+@pytest.fixture
+def npz(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3)).astype(np.uint8)
+    path = tmp_path / "images.npz"
+    labels = np.arange(40) % 2
+    np.savez(path, x_train=images, y_train=labels, x_test=images[:10], y_test=labels[:10])
+    return f"npz:{path}"
+
+
+def one_line(err):
+    lines = err.splitlines()
+    return len(lines) == 1 and lines[0].startswith("edgeprune: error: ")
+
+
+def test_version_and_help(edgeprune):
+    assert edgeprune("--version")[1].strip() == f"edgeprune, version {__version__}"
+    code, out, _ = edgeprune("--help")
+    assert code == 0
+    assert all(f"\n  {name}  " in out for name in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_has_help_with_an_example(edgeprune, command):
+    code, out, _ = edgeprune(command, "--help")
+    assert code == 0
+    assert f"Example:\n    edgeprune {command}" in out
+
+
+def test_build_info_verify_preview(edgeprune, npz, tmp_path):
+    pack, picture = tmp_path / "p.h5", tmp_path / "grid.png"
+    code, out, _ = edgeprune("build", npz, "--freq-prune", 0.5, "--sample-prune", 0.25, "-o", pack)
+    assert code == 0
+    assert "30 images of 16x16, 128 of 256 components a channel (2,304 B an image)" in out
+    code, out, _ = edgeprune("info", pack)
+    assert code == 0
+    assert "raw uint8 768 (" in out
+    assert "    0      15 ########" in out
+    facts = json.loads(edgeprune("info", pack, "--json")[1])
+    assert facts["bytes_per_image"]["coefficients"] == 128 * 3 * 6
+    assert facts["classes"] == [{"name": "0", "images": 15}, {"name": "1", "images": 15}]
+    assert facts["provenance"]["config"]["sample_prune"] == 0.25
+    assert edgeprune("verify", pack)[:2] == (
+        0,
+        f"{pack}: sound, 30 images in 1 chunk, every checksum matches\n",
+    )
+    assert edgeprune("preview", pack, "-o", picture, "--source", npz, "--images", 5)[0] == 0
+    with_originals = Image.open(picture).size
+    assert edgeprune("preview", pack, "-o", picture, "--images", 5)[0] == 0
+    width, height = Image.open(picture).size
+    assert with_originals[0] == width
+    assert with_originals[1] > height
+
+
+def test_the_preview_shows_originals_decoded_images_and_masks(edgeprune, npz, tmp_path):
+    pack, picture = tmp_path / "p.h5", tmp_path / "grid.png"
+    edgeprune("build", npz, "--freq-prune", 0, "-o", pack)
+    edgeprune("preview", pack, "-o", picture, "--source", npz, "--images", 3)
+    sheet = np.asarray(Image.open(picture))
+    tiles = sheet[20:, 72:]
+    original, decoded, kept = (tiles[k * 134 : k * 134 + 128, :128] for k in range(3))
+    np.testing.assert_array_equal(original, decoded)
+    assert (kept == 255).all()
+
+
+def test_a_pack_is_not_replaced_without_force(edgeprune, npz, tmp_path):
+    pack = tmp_path / "p.h5"
+    edgeprune("build", npz, "-o", pack)
+    code, _, err = edgeprune("build", npz, "-o", pack, "-q")
+    assert code == 2
+    assert one_line(err)
+    assert "--force" in err
+    assert edgeprune("build", npz, "-o", pack, "-q", "--force") == (0, "", "")
+
+
+def spoil(path, tmp_path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0x40
+    (tmp_path / "flipped.h5").write_bytes(data)
+    (tmp_path / "short.h5").write_bytes(data[: len(data) // 2])
+    (tmp_path / "photo.h5").write_bytes(b"\xff\xd8\xff\xe0" + bytes(100))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["verify", "flipped.h5"], 1, "does not match its checksum; copy the pack again"),
+        (["verify", "short.h5"], 1, "the file is cut short"),
+        (["info", "short.h5"], 1, "the file is cut short"),
+        (["info", "photo.h5"], 1, "a JPEG image"),
+        (["train", "photo.h5", "-o", "run"], 1, "a JPEG image"),
+        (["info", "missing.h5"], 2, "does not exist"),
+        (["info"], 2, "Missing argument 'PACK'"),
+        (["biuld", "digits"], 2, "No such command 'biuld'"),
+        (["build", "folder:x", "-o", "p.h5"], 2, "unknown source 'folder:x'"),
+        (["build", "imagefolder:empty", "-o", "p.h5"], 1, "empty"),
+        (["build", "imagefolder:nowhere", "-o", "p.h5"], 1, "nowhere"),
+        (["build", "digits", "--freq-prune", "1.0", "-o", "p.h5"], 2, "freq_prune must be"),
+        (["build", "digits", "--freq-prune", "half", "-o", "p.h5"], 2, "not a valid float"),
+        (["build", "digits", "--sample-prune", "-1", "-o", "p.h5"], 2, "sample_prune must be"),
+        (["build", "digits", "-o", "nowhere/p.h5"], 1, "there is no folder nowhere"),
+        (["build", "digits", "-o", "empty"], 1, "is a folder"),
+        (["preview", "sound.h5", "-o", "grid.png", "--source", "digits"], 2, "the pack holds"),
+        (["preview", "sound.h5", "-o", "nowhere/grid.png"], 1, "No such file"),
+        (["preview", "sound.h5", "-o", "grid.png", "--images", "0"], 2, "at least 1"),
+        (["train", "sound.h5", "-o", "run", "--test", "digits"], 2, "digits has classes that the"),
+        (["train", "sound.h5", "-o", "run", "--epochs", "0"], 2, "epochs"),
+        (["train", "sound.h5", "-o", "run", "--test", "data/no"], 2, "data/no: no such file"),
+    ],
+)
+def test_bad_input_is_one_line_and_an_exit_code(
+    edgeprune, npz, tmp_path, monkeypatch, arguments, code, words
+):
+    monkeypatch.chdir(tmp_path)
+    assert edgeprune("build", npz, "-o", "sound.h5", "-q")[0] == 0
+    spoil(tmp_path / "sound.h5", tmp_path)
+    (tmp_path / "empty").mkdir()
+    before = {p.name for p in tmp_path.iterdir()}
+    found, _, err = edgeprune(*arguments)
+    assert found == code
+    assert words in err
+    assert len(err.splitlines()) == 1
+    assert {p.name for p in tmp_path.iterdir()} == before
+
+
+def test_a_test_set_with_other_classes_is_refused(edgeprune, npz, tmp_path):
+    edgeprune("build", npz, "-o", tmp_path / "p.h5", "-q")
+    images = np.zeros((3, 16, 16, 3), np.uint8)
+    np.savez(tmp_path / "other.npz", x=images, y=[0, 1, 2])
+    arguments = [
+        "train",
+        tmp_path / "p.h5",
+        "-o",
+        tmp_path / "run",
+        "--test",
+        f"npz:{tmp_path / 'other.npz'}",
+    ]
+    code, _, err = edgeprune(*arguments)
+    assert code == 2
+    assert "classes that the training pack lacks: 2" in err
+
+
+def test_training_writes_a_run_and_tests_on_pack_or_source_alike(edgeprune, npz, tmp_path):
+    train, test = tmp_path / "p.h5", tmp_path / "t.h5"
+    edgeprune("build", npz, "--freq-prune", 0, "-o", train, "-q")
+    edgeprune("build", npz, "--freq-prune", 0, "--split", "test", "-o", test, "-q")
+    losses = []
+    for name, tested in (("a", test), ("b", npz)):
+        options = ["--model", "shufflenet_v2", "--epochs", 2, "--batch-size", 8, "--device", "cpu"]
+        code, out, err = edgeprune("train", train, *options, "--test", tested, "-o", tmp_path / name)
+        assert code == 0, err
+        assert out.splitlines()[-1].startswith(
+            f"{tmp_path / name / 'model.safetensors'}: shufflenet_v2, 2 epochs"
+        )
+        metrics = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        assert [m["epoch"] for m in metrics] == [1, 2]
+        losses.append([m["test_loss"] for m in metrics])
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3)
+
+
+def test_the_options_of_train_are_those_of_the_runtime():
+    assert train_command.MODELS == MODEL_NAMES
+    assert train_command.AUGMENTS == AUGMENTS
+
+
+@pytest.mark.slow
+def test_an_interrupted_training_says_how_to_go_on_and_does(npz, tmp_path, edgeprune):
+    pack, run = tmp_path / "p.h5", tmp_path / "run"
+    edgeprune("build", npz, "-o", pack, "-q")
+    options = ["--model", "shufflenet_v2", "--epochs", "400", "--batch-size", "8", "--device", "cpu"]
+    command = [sys.executable, "-m", "edgeprune", "train", str(pack), "-o", str(run), *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 120
+        while not (run / "state.json").exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "--resume" in err
+    assert len(err.splitlines()) == 1
+    code, _, err = edgeprune("train", pack, "-o", run, *options)
+    assert code == 2
+    assert "--resume" in err
+
+
+def test_a_reader_that_goes_away_is_no_error(tmp_path, npz, edgeprune):
+    edgeprune("build", npz, "-o", tmp_path / "p.h5", "-q")
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "edgeprune", "info", str(tmp_path / "p.h5")]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, timeout=60)
+    os.close(write)
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_the_demo_runs_to_its_closing_table_and_spares_other_files(edgeprune, tmp_path, monkeypatch):
+    monkeypatch.setattr("edgeprune.commands.demo.EPOCHS", "1")
+    demo = tmp_path / "demo"
+    for _ in range(2):
+        code, out, err = edgeprune("demo", "-o", demo)
+        assert code == 0, err
+    assert "$ edgeprune build digits --freq-prune 0.5 --sample-prune 0.5" in out
+    assert "719 of 1,438" in out
+    assert "test accuracy" in out
+    assert {p.name for p in demo.iterdir()} == {"digits.h5", "preview.png", "run"}
+    (demo / "mine.txt").write_text("precious")
+    code, _, err = edgeprune("demo", "-o", demo)
+    assert code == 2
+    assert "mine.txt" in err
+    assert (demo / "digits.h5").exists()
