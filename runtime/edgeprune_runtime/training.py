@@ -1,0 +1,119 @@
+"""Training on a device: one loop, metrics for each epoch, and a run that can be killed and resumed.
+
+A RUN folder holds ``config.json`` (what was asked, and the versions it ran with), ``metrics.jsonl`` (a line
+for each epoch), the checkpoint (see `edgeprune_runtime.checkpoint`) and, once finished,
+``model.safetensors``. Resumed on the same CPU with the same number of threads, a run ends in the weights it
+would have ended in without the interruption, bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .checkpoint import has_checkpoint, read_state
+from .training_config import TrainConfig, place
+from .training_record import describe_run, is_finished, load_model, open_run, save_model
+from .training_run import Batches, Report, TrainLoader, TrainRun
+from .training_signals import TrainingInterrupted, deferred_signals
+from .training_step import Learner
+
+__all__ = ["TrainConfig", "TrainLoader", "TrainResult", "TrainingInterrupted", "load_model", "train"]
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished run.
+
+    Attributes
+    ----------
+    run_dir : Path
+        Its folder; `load_model` reads the network from it.
+    metrics : tuple of dict
+        What ``metrics.jsonl`` holds: for each epoch ``epoch`` (from 1), ``train_loss`` and ``test_loss``
+        (mean cross entropy in nats), ``train_accuracy`` and ``test_accuracy`` (fractions), ``lr`` (of the
+        epoch's last step), ``images_per_second`` (of the steps) and ``seconds`` (with the test). The test's
+        are None without a test set.
+    """
+
+    run_dir: Path
+    metrics: tuple[dict[str, Any], ...]
+
+
+def train(
+    loader: TrainLoader,
+    config: TrainConfig,
+    run_dir: str | Path,
+    *,
+    num_classes: int,
+    image_shape: Sequence[int],
+    test: Batches | None = None,
+    resume: bool = False,
+    provenance: Mapping[str, Any] | None = None,
+    report: Report | None = None,
+) -> TrainResult:
+    """Train a network with SGD and cross entropy, or go on with a run that was interrupted.
+
+    Parameters
+    ----------
+    loader : TrainLoader
+        Yields the training batches.
+    config : TrainConfig
+        The settings.
+    run_dir : str or Path
+        Folder of the run, made if missing.
+    num_classes : int
+        Labels are below this.
+    image_shape : sequence of int
+        Channels (3), height and width of an image in pixels.
+    test : iterable of (torch.Tensor, torch.Tensor), optional
+        Batches to test on after each epoch: normalised, without augmentation, iterable again and again.
+    resume : bool
+        Go on with the run in `run_dir`; where there is none, start one.
+    provenance : mapping of str to Any, optional
+        Where the data came from, for ``config.json``. A run is resumed only with the same.
+    report : callable, optional
+        Is given a dict a few times a second, ``{"event": "step", "epoch", "epochs", "step", "steps",
+        "loss", "images_per_second", "eta_seconds"}`` with steps counted over the whole run and the loss and
+        rate over the epoch so far, and after an epoch ``{"event": "epoch", ...}`` with its metrics.
+
+    Returns
+    -------
+    TrainResult
+        The metrics of all epochs. For a run already finished, at once.
+
+    Raises
+    ------
+    ConfigError
+        If an argument is wrong, or does not fit the run in the folder.
+    TrainingError
+        If the loss stops being finite, or a file cannot be read or written.
+    TrainingInterrupted
+        After SIGINT or SIGTERM, once the current step is done and a checkpoint is written.
+    """
+    run_dir, placement = Path(run_dir), place(config)
+    record = describe_run(
+        config,
+        placement,
+        num_classes=num_classes,
+        image_shape=image_shape,
+        steps_per_epoch=len(loader),
+        provenance=provenance,
+    )
+    open_run(run_dir, record, resume)
+    if is_finished(run_dir) and has_checkpoint(run_dir):
+        return TrainResult(run_dir, tuple(read_state(run_dir)["history"]))
+    cuda = [placement.device.index] if placement.device.type == "cuda" else []
+    with deferred_signals() as interrupted, torch.random.fork_rng(cuda):
+        torch.manual_seed(config.seed)
+        learner = Learner(config, placement, num_classes, min(image_shape[1:]))
+        run = TrainRun(loader, test, learner, config, placement, run_dir, image_shape, report, interrupted)
+        if has_checkpoint(run_dir):
+            run.restore()
+        run.finish()
+        save_model(run_dir, learner.tested, record)
+    return TrainResult(run_dir, tuple(run.history))

@@ -1,0 +1,200 @@
+"""The files of a RUN folder beside its checkpoints: what was asked, what was measured, what came out."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from edgeprune_formats import ConfigError, TrainingError, __version__
+
+from .checkpoint import STATE_FILE, write_tensors, write_text
+from .models import create_model
+from .training_config import Placement, TrainConfig
+
+__all__ = ["describe_run", "is_finished", "load_model", "open_run", "save_model", "write_metrics"]
+
+_CONFIG_FILE = "config.json"
+_METRICS_FILE = "metrics.jsonl"
+_MODEL_FILE = "model.safetensors"
+# What may differ when a run goes on: consequences of the other entries, and installed versions.
+_DESCRIPTIVE = ("versions", "parameters")
+
+
+def describe_run(
+    config: TrainConfig,
+    placement: Placement,
+    *,
+    num_classes: int,
+    image_shape: Sequence[int],
+    steps_per_epoch: int,
+    provenance: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Return what ``config.json`` holds of a run, with ``"auto"`` replaced by what it stands for.
+
+    Raises
+    ------
+    ConfigError
+        If the images do not have 3 channels, or there is nothing to train on.
+    """
+    if len(image_shape) != 3 or image_shape[0] != 3:
+        raise ConfigError(f"images of shape {tuple(image_shape)}: the networks take 3 channels, (3, h, w)")
+    if steps_per_epoch < 1:
+        raise ConfigError("the training set yields no batch; lower the batch size or keep the last batch")
+    with torch.device("meta"):
+        model = create_model(config.model, num_classes, min(image_shape[1:]))
+    record = {
+        "config": {**asdict(config), "device": str(placement.device), "precision": placement.precision},
+        "num_classes": num_classes,
+        "image_shape": list(image_shape),
+        "steps_per_epoch": steps_per_epoch,
+        "provenance": dict(provenance or {}),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "versions": {
+            "edgeprune": __version__,
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "numpy": np.__version__,
+        },
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(record))
+    return plain
+
+
+def open_run(run_dir: Path, record: Mapping[str, Any], resume: bool) -> None:
+    """Make the folder of a new run, or check that the run in it is the one to go on with.
+
+    Raises
+    ------
+    ConfigError
+        If the folder holds a run that is not to be resumed, or one with other settings.
+    TrainingError
+        If ``config.json`` cannot be read or written.
+    """
+    path = run_dir / _CONFIG_FILE
+    if not _holds_run(run_dir):
+        _make_folder(run_dir)
+        write_text(path, json.dumps(record, indent=1) + "\n")
+    elif not resume:
+        raise ConfigError(f"{run_dir} already holds a run; use --resume to go on, or another folder")
+    else:
+        _require_same(run_dir, _read_config(path), record)
+
+
+def write_metrics(run_dir: Path, history: Sequence[Mapping[str, Any]]) -> None:
+    """Replace ``metrics.jsonl`` by one line of JSON for each epoch of `history`.
+
+    Raises
+    ------
+    TrainingError
+        If it cannot be written.
+    """
+    write_text(run_dir / _METRICS_FILE, "".join(json.dumps(epoch) + "\n" for epoch in history))
+
+
+def save_model(run_dir: Path, model: nn.Module, record: Mapping[str, Any]) -> None:
+    """Write the trained network to ``model.safetensors``, with what `load_model` needs to rebuild it.
+
+    Raises
+    ------
+    TrainingError
+        If it cannot be written.
+    """
+    metadata = {
+        "model": record["config"]["model"],
+        "num_classes": str(record["num_classes"]),
+        "image_shape": ",".join(map(str, record["image_shape"])),
+    }
+    write_tensors(run_dir / _MODEL_FILE, model.state_dict(), metadata)
+
+
+def is_finished(run_dir: Path) -> bool:
+    """Tell whether the folder holds a trained network."""
+    return (run_dir / _MODEL_FILE).exists()
+
+
+def load_model(run_dir: str | Path) -> nn.Module:
+    """Return the network that a finished run has trained, on the CPU and in evaluation mode.
+
+    Parameters
+    ----------
+    run_dir : str or Path
+        The folder given to `train`.
+
+    Returns
+    -------
+    torch.nn.Module
+        Maps normalised float32 images ``[n, 3, height, width]`` to logits ``[n, num_classes]``. The moving
+        average of the weights where the run kept one.
+
+    Raises
+    ------
+    TrainingError
+        If the run is not finished, or its ``model.safetensors`` is damaged.
+    """
+    path = Path(run_dir) / _MODEL_FILE
+    if not path.exists():
+        raise TrainingError(f"{run_dir} holds no trained model; finish the run with --resume")
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        shape = [int(side) for side in metadata["image_shape"].split(",")]
+        with torch.device("meta"):
+            model = create_model(metadata["model"], int(metadata["num_classes"]), min(shape[1:]))
+        model.load_state_dict(tensors, assign=True)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError, ConfigError) as error:
+        raise TrainingError(f"{path}: not a model of a run, or damaged ({error}); train it again") from error
+    return model.eval()
+
+
+def _holds_run(run_dir: Path) -> bool:
+    names = (_CONFIG_FILE, STATE_FILE, _METRICS_FILE, _MODEL_FILE)
+    return any((run_dir / name).exists() for name in names) or any(run_dir.glob("checkpoint-*.safetensors"))
+
+
+def _make_folder(run_dir: Path) -> None:
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{run_dir} cannot be made a folder for the run: {error.strerror}") from error
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{path} cannot be read ({error}); start again in another folder") from error
+    if not isinstance(record, dict):
+        raise TrainingError(f"{path} is not the record of a run; start again in another folder")
+    return record
+
+
+def _require_same(run_dir: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    before, now = _settings(old), _settings(new)
+    for name in sorted(before.keys() | now.keys()):
+        if before.get(name) != now.get(name):
+            raise ConfigError(
+                f"{run_dir} cannot be resumed: {name} was {before.get(name)!r} and is now {now.get(name)!r}; "
+                "resume with the former, or start in another folder"
+            )
+
+
+def _settings(record: Mapping[str, Any]) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    for name, entry in record.items():
+        if name == "config":
+            settings |= entry
+        elif name == "provenance":
+            settings |= {f"provenance {key}": value for key, value in entry.items()}
+        elif name not in _DESCRIPTIVE:
+            settings[name] = entry
+    return settings

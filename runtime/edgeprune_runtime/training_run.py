@@ -1,0 +1,236 @@
+"""The loop of a training run, with its checkpoints and reports."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from edgeprune_formats import ConfigError, TrainingError
+
+from .checkpoint import load_checkpoint, save_checkpoint
+from .models import final_feature_map
+from .training_config import Placement, TrainConfig
+from .training_record import write_metrics
+from .training_signals import TrainingInterrupted
+from .training_step import Learner, Tally, learning_rate
+
+__all__ = ["Batches", "Report", "TrainLoader", "TrainRun"]
+
+_REPORT_SECONDS = 0.3
+
+Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]
+Report = Callable[[dict[str, Any]], None]
+
+
+class TrainLoader(Protocol):
+    """What `train` takes its batches from, e.g. `edgeprune_runtime.PackLoader`.
+
+    Iterating yields float32 images ``[n, 3, H, W]``, normalised and augmented, and int64 labels ``[n]``. It
+    must not draw from torch's global random generator, whose state belongs to the network.
+    """
+
+    def __len__(self) -> int:
+        """Return the number of batches in an epoch."""
+        ...
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield the batches of the epoch that are left."""
+        ...
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the start of an epoch, counted from 0."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position behind the last batch yielded, as JSON can hold it."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go to a position, after which the same batches follow as did then."""
+        ...
+
+
+@dataclass
+class TrainRun:
+    """A run under way: where it stands, and what it needs to go on.
+
+    Attributes
+    ----------
+    history : list of dict
+        The metrics of the epochs that are complete.
+    step : int
+        Steps taken since the run began.
+    tally : Tally
+        The running sums of the epoch that is not complete.
+    """
+
+    loader: TrainLoader
+    test: Batches | None
+    learner: Learner
+    config: TrainConfig
+    placement: Placement
+    run_dir: Path
+    image_shape: Sequence[int]
+    report: Report | None
+    interrupted: Callable[[], bool]
+    history: list[dict[str, Any]] = field(default_factory=list)
+    step: int = 0
+    tally: Tally = field(default_factory=Tally)
+
+    def __post_init__(self) -> None:
+        self._steps = self.config.epochs * len(self.loader)
+        self._first_step, self._began = self.step, time.perf_counter()
+        self._next_report = self._began + _REPORT_SECONDS
+        self._smallest_batch = 2 if final_feature_map(self.image_shape) == (1, 1) else 1
+
+    def restore(self) -> None:
+        """Go to where the checkpoint in the folder stands, and cut the metrics back to it.
+
+        Raises
+        ------
+        TrainingError
+            If the checkpoint is damaged or of another model.
+        ConfigError
+            If the loader finds that the position is not one of its own.
+        """
+        checkpoint = load_checkpoint(self.run_dir)
+        state = checkpoint.state
+        self.step, self.history, self.tally = state["step"], state["history"], Tally(**state["tally"])
+        self._first_step = self.step
+        write_metrics(self.run_dir, self.history)
+        self.loader.load_state_dict(state["loader"])
+        self.learner.restore(checkpoint.tensors)
+
+    def finish(self) -> None:
+        """Train the epochs that are left, with a checkpoint after each.
+
+        Raises
+        ------
+        TrainingError
+            If the loss stops being finite, or a file cannot be written.
+        TrainingInterrupted
+            After a signal, once a checkpoint is written.
+        """
+        while len(self.history) < self.config.epochs:
+            started = time.perf_counter() - self.tally.seconds
+            self._train_epoch(started)
+            scores = self._score()
+            self._end_epoch(scores, time.perf_counter() - started)
+
+    def _train_epoch(self, started: float) -> None:
+        if not self.tally.steps:
+            self.loader.set_epoch(len(self.history))
+        self.learner.model.train()
+        for images, labels in self.loader:
+            self._take_step(images, labels)
+            stops, reports = self.interrupted(), time.perf_counter() >= self._next_report
+            if stops or reports:
+                self._drain(started)
+            if reports:
+                self._report_step()
+            if stops:
+                self._stop()
+        self._drain(started)
+        self._require_finite()
+
+    def _take_step(self, images: torch.Tensor, labels: torch.Tensor) -> None:
+        if len(labels) < self._smallest_batch:
+            raise TrainingError(
+                "a batch of one image cannot be normalised where the network has reduced it to one pixel; "
+                "choose a --batch-size that does not leave one image over"
+            )
+        images, labels = self.placement.put(images, labels)
+        lr = learning_rate(self.step, self._steps, self.config.lr)
+        loss, correct = self.learner.step(images, labels, lr, self.step)
+        self.tally.add(loss, correct, len(labels))
+        self.step += 1
+
+    def _drain(self, started: float) -> None:
+        wrong = self.tally.drain()
+        if wrong is not None:
+            raise self._diverged(f"the loss became {wrong} at step {self.tally.steps} of {len(self.loader)}")
+        self.tally.seconds = time.perf_counter() - started
+
+    def _report_step(self) -> None:
+        now = time.perf_counter()
+        self._next_report = now + _REPORT_SECONDS
+        if self.report is None:
+            return
+        seconds_per_step = (now - self._began) / (self.step - self._first_step)
+        self.report(
+            {
+                "event": "step",
+                "epoch": len(self.history) + 1,
+                "epochs": self.config.epochs,
+                "step": self.step,
+                "steps": self._steps,
+                "loss": self.tally.loss / self.tally.images,
+                "images_per_second": self.tally.images / self.tally.seconds,
+                "eta_seconds": seconds_per_step * (self._steps - self.step),
+            }
+        )
+
+    def _require_finite(self) -> None:
+        # A step with a finite loss can still have gradients that are not.
+        if not all(torch.isfinite(p).all() for p in self.learner.model.parameters()):
+            raise self._diverged("a weight is no longer finite")
+
+    def _stop(self) -> None:
+        self._require_finite()
+        self._checkpoint()
+        where = f"after step {self.step} of {self._steps}"
+        raise TrainingInterrupted(f"{self.run_dir}: interrupted {where}; go on with --resume")
+
+    def _score(self) -> tuple[float | None, float | None]:
+        if self.test is None:
+            return None, None
+        self.learner.tested.eval()
+        sums, count = torch.zeros(2, dtype=torch.float64, device=self.placement.device), 0
+        for images, labels in self.test:
+            sums += self.learner.score(*self.placement.put(images, labels))
+            count += len(labels)
+            if self.interrupted():
+                self._stop()
+        if not count:
+            raise ConfigError("the test set yields no batch")
+        loss, correct = sums.tolist()
+        if not torch.isfinite(sums).all():
+            raise self._diverged(f"the test loss became {loss}")
+        return loss / count, correct / count
+
+    def _end_epoch(self, scores: tuple[float | None, float | None], seconds: float) -> None:
+        tally = self.tally
+        metrics = {
+            "epoch": len(self.history) + 1,
+            "train_loss": tally.loss / tally.images,
+            "train_accuracy": tally.correct / tally.images,
+            "test_loss": scores[0],
+            "test_accuracy": scores[1],
+            "lr": learning_rate(self.step - 1, self._steps, self.config.lr),
+            "images_per_second": tally.images / tally.seconds,
+            "seconds": seconds,
+        }
+        self.history.append(metrics)
+        self.tally = Tally()
+        self._checkpoint()
+        write_metrics(self.run_dir, self.history)
+        if self.report is not None:
+            self.report({"event": "epoch", **metrics})
+
+    def _checkpoint(self) -> None:
+        state = {
+            "step": self.step,
+            "tally": self.tally.sums(),
+            "history": self.history,
+            "loader": self.loader.state_dict(),
+        }
+        save_checkpoint(self.run_dir, self.learner.tensors(), state)
+
+    def _diverged(self, what: str) -> TrainingError:
+        epoch = f"epoch {len(self.history) + 1} of {self.config.epochs}"
+        return TrainingError(f"{what} in {epoch}; start again with a lower --lr than {self.config.lr}")

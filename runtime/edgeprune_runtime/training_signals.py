@@ -1,0 +1,47 @@
+"""Waiting with SIGINT and SIGTERM until the current step of training is done."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from edgeprune_formats import EdgePruneError
+
+__all__ = ["TrainingInterrupted", "deferred_signals"]
+
+
+class TrainingInterrupted(EdgePruneError):  # noqa: N818 - a request of the user's, as KeyboardInterrupt is
+    """SIGINT or SIGTERM stopped a run, which has left a checkpoint to resume from."""
+
+
+@contextmanager
+def deferred_signals() -> Iterator[Callable[[], bool]]:
+    """Defer SIGINT and SIGTERM, and give a function that tells whether one has arrived.
+
+    A second signal acts as it did before, for a user who cannot wait. The previous handlers are back on
+    leaving. Outside the main thread, which alone may set handlers, nothing is deferred.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    received: list[int] = []
+
+    def restore() -> None:
+        for number, handler in previous.items():
+            # None stands for a handler that was not set from Python and cannot be set again.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def note(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        restore()
+
+    try:
+        for number in previous:
+            signal.signal(number, note)
+        yield lambda: bool(received)
+    finally:
+        restore()

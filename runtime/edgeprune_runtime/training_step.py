@@ -1,0 +1,250 @@
+"""One step of training: the network, its optimiser and its moving average, and their tensors."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from edgeprune_formats import TrainingError
+
+from .models import create_model
+from .training_config import MEMORY_FORMAT, Placement, TrainConfig
+
+__all__ = ["Learner", "Tally", "learning_rate", "update_average"]
+
+_WARM_UP_FRACTION = 0.05
+# A twentieth of a short run would be a handful of steps, too few for BatchNorm's running statistics and the
+# momentum to settle before the peak.
+_LEAST_WARM_UP = 20
+
+
+def learning_rate(step: int, steps: int, peak: float) -> float:
+    """Return the learning rate of one step: linear warm-up, then half a cosine down to 0.
+
+    The warm-up takes a twentieth of the steps but at least 20, and never more than half of them (Goyal et
+    al. 2017, section 2.2); the cosine is that of Loshchilov and Hutter (2017), equation 5, without restarts.
+
+    Parameters
+    ----------
+    step : int
+        From 0 to ``steps - 1``.
+    steps : int
+        Steps of the whole run.
+    peak : float
+        The rate at the end of the warm-up.
+    """
+    warm_up = min(max(round(_WARM_UP_FRACTION * steps), _LEAST_WARM_UP), steps // 2)
+    if step < warm_up:
+        return peak * (step + 1) / warm_up
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / (steps - warm_up)))
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, model: nn.Module, updates: int, decay: float) -> None:
+    """Move an exponential moving average of the weights one step towards the model's.
+
+    The decay is ``min(decay, (1 + updates) / (10 + updates))``, so that the random initial weights are
+    forgotten early on. Buffers are copied.
+
+    Parameters
+    ----------
+    average, model : torch.nn.Module
+        Two networks of one architecture; the first is changed.
+    updates : int
+        How many updates came before this one.
+    decay : float
+        Upper limit of the decay, in (0, 1).
+    """
+    weight = 1 - min(decay, (1 + updates) / (10 + updates))
+    for mean, value in zip(average.parameters(), model.parameters(), strict=True):
+        mean.lerp_(value, weight)
+    for kept, buffer in zip(average.buffers(), model.buffers(), strict=True):
+        kept.copy_(buffer)
+
+
+@dataclass
+class Tally:
+    """The running sums of an epoch.
+
+    Steps stay on the device until `drain`, so that one need not wait for another.
+
+    Attributes
+    ----------
+    loss : float
+        Sum of the cross entropy of all images, in nats.
+    correct, images, steps : int
+        Images classified right, images seen, and steps taken.
+    seconds : float
+        Time spent in the epoch's steps.
+    """
+
+    loss: float = 0.0
+    correct: int = 0
+    images: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+    _pending: list[tuple[torch.Tensor, torch.Tensor, int]] = field(default_factory=list, repr=False)
+
+    def add(self, loss: torch.Tensor, correct: torch.Tensor, images: int) -> None:
+        """Note a step's mean loss, count of correct images (both 0-d tensors) and number of images."""
+        self._pending.append((loss, correct, images))
+
+    def drain(self) -> float | None:
+        """Bring the noted steps into the sums; stop at a loss that is not finite and return it."""
+        if not self._pending:
+            return None
+        losses = torch.stack([loss for loss, _, _ in self._pending]).tolist()
+        corrects = torch.stack([correct for _, correct, _ in self._pending]).tolist()
+        counts = [images for _, _, images in self._pending]
+        self._pending.clear()
+        for loss, correct, images in zip(losses, corrects, counts, strict=True):
+            self.steps += 1
+            if not math.isfinite(loss):
+                return float(loss)
+            self.loss += loss * images
+            self.correct += correct
+            self.images += images
+        return None
+
+    def sums(self) -> dict[str, float]:
+        """Return the sums, named as the constructor's arguments."""
+        return {name: getattr(self, name) for name in ("loss", "correct", "images", "steps", "seconds")}
+
+
+class Learner:
+    """A network in training.
+
+    Attributes
+    ----------
+    model : torch.nn.Module
+        The network that steps are taken with.
+    tested : torch.nn.Module
+        The network to test and to keep: the moving average where there is one, otherwise `model`.
+    """
+
+    def __init__(self, config: TrainConfig, placement: Placement, num_classes: int, image_size: int) -> None:
+        self._config = config
+        self._placement = placement
+        model = create_model(config.model, num_classes, image_size).to(placement.device)
+        self.model = model.to(memory_format=MEMORY_FORMAT)
+        self._optimizer = _optimizer(self.model, config)
+        self.tested = copy.deepcopy(self.model).eval() if config.ema else self.model
+
+    def step(
+        self, images: torch.Tensor, labels: torch.Tensor, lr: float, number: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Take one step of SGD on the mean cross entropy of a batch.
+
+        Parameters
+        ----------
+        images : torch.Tensor
+            float32 ``[n, 3, H, W]`` on the device.
+        labels : torch.Tensor
+            int64 ``[n]`` on the device.
+        lr : float
+            Learning rate of this step.
+        number : int
+            Steps of the run before this one.
+
+        Returns
+        -------
+        tuple of torch.Tensor
+            Mean loss before the step, float32, and the count of images classified right; both 0-d.
+        """
+        for group in self._optimizer.param_groups:
+            group["lr"] = lr
+        with self._placement.autocast():
+            logits = self.model(images)
+        loss = functional.cross_entropy(logits.float(), labels)
+        torch.autograd.backward(loss)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        if self._config.ema:
+            update_average(self.tested, self.model, number, self._config.ema)
+        return loss.detach(), (logits.detach().argmax(1) == labels).sum()
+
+    @torch.no_grad()
+    def score(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Return the summed cross entropy and the count of correct images of a batch, float64 ``[2]``."""
+        with self._placement.autocast():
+            logits = self.tested(images)
+        loss = functional.cross_entropy(logits.float(), labels, reduction="sum")
+        return torch.stack([loss.double(), (logits.argmax(1) == labels).sum().double()])
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Return everything that the next step depends on, torch's random state included.
+
+        Names are ``model.*``, ``average.*`` and ``momentum.*`` followed by the network's own, ``random.cpu``
+        and ``random.cuda``.
+        """
+        tensors = _prefixed("model", self.model.state_dict())
+        if self.tested is not self.model:
+            tensors |= _prefixed("average", self.tested.state_dict())
+        tensors |= _prefixed("momentum", self._momenta())
+        tensors["random.cpu"] = torch.get_rng_state()
+        if self._placement.device.type == "cuda":
+            tensors["random.cuda"] = torch.cuda.get_rng_state(self._placement.device)
+        return tensors
+
+    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Take over what `tensors` returned, so that the next step is the same to the last bit on a CPU.
+
+        Raises
+        ------
+        TrainingError
+            If tensors are missing or of another shape.
+        """
+        try:
+            self.model.load_state_dict(_with_prefix("model", tensors))
+            if self.tested is not self.model:
+                self.tested.load_state_dict(_with_prefix("average", tensors))
+            self._restore_momenta(_with_prefix("momentum", tensors))
+            torch.set_rng_state(tensors["random.cpu"])
+            if self._placement.device.type == "cuda":
+                torch.cuda.set_rng_state(tensors["random.cuda"], self._placement.device)
+        except (KeyError, RuntimeError) as error:
+            raise TrainingError(f"the checkpoint does not fit the model: {error}") from error
+
+    def _momenta(self) -> dict[str, torch.Tensor]:
+        state = self._optimizer.state
+        momenta = {name: state[p].get("momentum_buffer") for name, p in self.model.named_parameters()}
+        return {name: momentum for name, momentum in momenta.items() if momentum is not None}
+
+    def _restore_momenta(self, momenta: Mapping[str, torch.Tensor]) -> None:
+        parameters = dict(self.model.named_parameters())
+        for name, momentum in momenta.items():
+            parameter = parameters[name]
+            # In the parameter's own memory format, as SGD would have made it: the order of elements decides
+            # which of them the vectorised loops round with a fused multiply-add.
+            buffer = torch.empty_like(parameter, requires_grad=False).copy_(momentum)
+            self._optimizer.state[parameter]["momentum_buffer"] = buffer
+
+
+def _optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.SGD:
+    # Only weights of convolutions and linear layers have more than one dimension.
+    weights = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim <= 1]
+    groups: list[dict[str, Any]] = [{"params": weights}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.SGD(
+        groups,
+        lr=config.lr,
+        momentum=config.momentum,
+        nesterov=config.nesterov,
+        weight_decay=config.weight_decay,
+    )
+
+
+def _prefixed(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
+
+
+def _with_prefix(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    start = f"{prefix}."
+    return {name.removeprefix(start): t for name, t in tensors.items() if name.startswith(start)}
