@@ -51,8 +51,11 @@ class ChunkCache:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["pack"], state["cache_bytes"])  # type: ignore[misc]
 
-    def gather(self, rows: NDArray[np.int64]) -> SparseBlock:
-        """Return the images at `rows` as one block, copied, in that order.
+    def find(self, rows: NDArray[np.int64]) -> tuple[SparseBlock, NDArray[np.int64]]:
+        """Return a block and where in it the images at `rows` are, in that order.
+
+        The block is the cache itself, so it is valid until the next call, unless the images lie in more
+        chunks than fit.
 
         Raises
         ------
@@ -62,23 +65,21 @@ class ChunkCache:
         chunk_of = rows // self.pack.header.chunk_samples
         needed = np.unique(chunk_of)
         if len(needed) <= self.slots:
-            return self._gather(rows, chunk_of, needed)
-        out: SparseBlock | None = None
+            return self._hold(rows, chunk_of, needed)
+        parts = []
         for start in range(0, len(needed), self.slots):
             some = needed[start : start + self.slots]
             inside = np.nonzero(np.isin(chunk_of, some))[0]
-            part = self._gather(rows[inside], chunk_of[inside], some)
-            if out is None:
-                shape = (len(rows), *part.values.shape[1:])
-                out = SparseBlock(np.empty(shape, np.float32), np.empty(shape, part.positions.dtype))
-            out.values[inside] = part.values
-            out.positions[inside] = part.positions
-        assert out is not None
-        return out
+            block, where = self._hold(rows[inside], chunk_of[inside], some)
+            parts.append((inside, block.take(where)))
+        order = np.argsort(np.concatenate([inside for inside, _ in parts]))
+        values = np.concatenate([block.values for _, block in parts])
+        positions = np.concatenate([block.positions for _, block in parts])
+        return SparseBlock(values, positions), order
 
-    def _gather(
+    def _hold(
         self, rows: NDArray[np.int64], chunk_of: NDArray[np.int64], needed: NDArray[np.int64]
-    ) -> SparseBlock:
+    ) -> tuple[SparseBlock, NDArray[np.int64]]:
         wanted = needed.tolist()
         for chunk in wanted:
             if chunk in self._used:
@@ -88,7 +89,7 @@ class ChunkCache:
                 self._load(chunk)
         assert self._buffer is not None
         size = self.pack.header.chunk_samples
-        return self._buffer.take(self._slot_of[chunk_of] * size + rows % size)
+        return self._buffer, self._slot_of[chunk_of] * size + rows % size
 
     def _load(self, chunk: int) -> None:
         block = self.pack.read_chunk(chunk)

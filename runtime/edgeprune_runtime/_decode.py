@@ -36,8 +36,10 @@ class Decoder(Protocol):
 
     plan: DecodePlan
 
-    def images(self, block: SparseBlock, augmentation: Augmentation | None = None) -> Any:
-        """Return images [n, C, h, w] as an array or tensor of the backend."""
+    def images(
+        self, block: SparseBlock, rows: NDArray[np.int64], augmentation: Augmentation | None = None
+    ) -> Any:
+        """Return the images at `rows` of a block, [n, C, h, w], as an array or tensor of the backend."""
 
     def labels(self, labels: NDArray[np.int64]) -> Any:
         """Return labels int64 [n] beside the images, on the same device."""

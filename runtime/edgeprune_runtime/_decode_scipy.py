@@ -32,11 +32,10 @@ class ScipyDecoder:
         self._columns = inverse_basis(header.width, plan.width)
 
     def images(
-        self, block: SparseBlock, augmentation: Augmentation | None = None
+        self, block: SparseBlock, rows: NDArray[np.int64], augmentation: Augmentation | None = None
     ) -> NDArray[np.floating[Any]]:
         """Return images [n, C, h, w] of the decoder's dtype."""
-        spectra = self._scatter(block)
-        images: NDArray[Any] = self._transform(spectra)
+        images: NDArray[Any] = self._transform(self._scatter(block, rows))
         if augmentation is not None:
             images = _augment(images, augmentation)
         return images.astype(self._dtype, copy=False)
@@ -45,14 +44,16 @@ class ScipyDecoder:
         """Return the labels as they are."""
         return labels
 
-    def _scatter(self, block: SparseBlock) -> NDArray[np.float32]:
+    def _scatter(self, block: SparseBlock, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return scaled, truncated spectra [n, C, h, w]; packed positions address rows of a power of two."""
         plan, header = self.plan, self.plan.header
-        n, stride = len(block), 1 << column_bits(header.width)
+        n, stride = len(rows), 1 << column_bits(header.width)
         plane = header.height * stride
-        dense = np.zeros(n * header.channels * plane, np.float32)
+        values = block.values.take(rows, axis=0)
+        values *= plan.scale[:, None]
         start = np.arange(n * header.channels, dtype=np.intp).reshape(n, header.channels, 1) * plane
-        dense[(block.positions + start).reshape(-1)] = (block.values * plan.scale[:, None]).reshape(-1)
+        dense = np.zeros(n * header.channels * plane, np.float32)
+        dense[(block.positions.take(rows, axis=0) + start).reshape(-1)] = values.reshape(-1)
         spectra = dense.reshape(n, header.channels, header.height, stride)
         spectra[:, :, 0, 0] -= plan.offset
         return spectra[:, :, : plan.height, : plan.width]
@@ -77,7 +78,8 @@ def _numpy_dtype(dtype: Any) -> np.dtype[Any]:
 
 
 def _augment(images: NDArray[np.float32], augmentation: Augmentation) -> NDArray[np.float32]:
-    rows = augmentation.rows[:, None, :, None]
-    return np.take_along_axis(
-        np.take_along_axis(images, rows, axis=2), augmentation.columns[:, None, None, :], axis=3
-    )
+    n, channels, height, width = images.shape
+    inside = augmentation.rows[:, :, None] * width + augmentation.columns[:, None, :]
+    start = np.arange(n * channels).reshape(n, channels, 1, 1) * (height * width)
+    cropped: NDArray[np.float32] = images.reshape(-1).take(inside[:, None] + start)
+    return cropped

@@ -60,25 +60,30 @@ class TorchDecoder:
         return {**vars(self), "_scratch": {}}
 
     def _put(self, array: NDArray[Any]) -> torch.Tensor:
-        tensor = torch.from_numpy(array)
+        return self._move(torch.from_numpy(array))
+
+    def _move(self, tensor: torch.Tensor) -> torch.Tensor:
         if self._device.type == "cpu":
             return tensor
         return tensor.pin_memory().to(self._device, non_blocking=True)
 
-    def _reused(self, name: str, *shape: int) -> torch.Tensor:
-        """Return working memory that the next batch uses again; fresh pages cost as much as the decoding."""
+    def _reused(self, name: str, dtype: torch.dtype, *shape: int) -> torch.Tensor:
+        """Return working memory that the next batch uses again: fresh pages cost as much as the decoding."""
         size = int(np.prod(shape))
-        if name not in self._scratch or len(self._scratch[name]) < size:
-            self._scratch[name] = torch.empty(size, dtype=torch.float32, device=self._device)
-        return self._scratch[name][:size].view(shape)
+        held = self._scratch.get(name)
+        if held is None or len(held) < size or held.dtype != dtype:
+            held = self._scratch[name] = torch.empty(size, dtype=dtype, device=self._device)
+        return held[:size].view(shape)
 
     @torch.no_grad()
-    def images(self, block: SparseBlock, augmentation: Augmentation | None = None) -> torch.Tensor:
+    def images(
+        self, block: SparseBlock, rows: NDArray[np.int64], augmentation: Augmentation | None = None
+    ) -> torch.Tensor:
         """Return images [n, C, h, w] of the decoder's dtype on its device."""
         plan, header = self.plan, self.plan.header
-        planes = len(block) * header.channels
-        spectra = self._scatter(block)
-        across = self._reused("across", planes, plan.height, plan.width)
+        planes = len(rows) * header.channels
+        spectra = self._scatter(block, rows)
+        across = self._reused("across", torch.float32, planes, plan.height, plan.width)
         if plan.height == header.height:
             tall = spectra.view(planes * header.height, -1)[:, : plan.width]
             torch.mm(tall, self._columns, out=across.view(-1, plan.width))
@@ -86,7 +91,7 @@ class TorchDecoder:
             low = spectra[:, : plan.height, : plan.width]
             torch.bmm(low, self._columns.expand(planes, -1, -1), out=across)
         images = torch.bmm(self._rows.expand(planes, -1, -1), across)
-        images = images.view(len(block), header.channels, plan.height, plan.width)
+        images = images.view(len(rows), header.channels, plan.height, plan.width)
         if augmentation is not None:
             images = self._augment(images, augmentation)
         return images.to(self._dtype)
@@ -95,16 +100,34 @@ class TorchDecoder:
         """Return the labels on the decoder's device."""
         return self._put(labels)
 
-    def _scatter(self, block: SparseBlock) -> torch.Tensor:
+    def _scatter(self, block: SparseBlock, rows: NDArray[np.int64]) -> torch.Tensor:
         """Return scaled spectra [n * C, H, P]; packed positions address rows of a power of two, P."""
         header = self.plan.header
-        planes, stride = len(block) * header.channels, 1 << column_bits(header.width)
-        spectra = self._reused("spectra", planes, header.height, stride).zero_()
-        positions = self._put(block.positions).to(torch.int64).view(planes, -1)
-        values = self._put(block.values) * self._scale
-        spectra.view(planes, -1).scatter_(1, positions, values.view(planes, -1))
-        spectra.view(len(block), header.channels, -1)[:, :, 0] -= self._offset
+        planes, stride = len(rows) * header.channels, 1 << column_bits(header.width)
+        spectra = self._reused("spectra", torch.float32, planes, header.height, stride).zero_()
+        positions, values = self._gather(block, rows, header.height * stride)
+        spectra.view(planes, -1).scatter_(1, positions.view(planes, -1), values.view(planes, -1))
+        spectra.view(len(rows), header.channels, -1)[:, :, 0] -= self._offset
         return spectra
+
+    def _gather(
+        self, block: SparseBlock, rows: NDArray[np.int64], plane: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return int64 positions and scaled values [n, C, K] of the images at `rows`."""
+        # Torch gathers and widens signed integers faster than unsigned ones, and gathers only the former.
+        signed = block.positions.view(f"i{block.positions.itemsize}")
+        positions = self._select("positions", signed, rows)
+        if plane > np.iinfo(signed.dtype).max + 1:
+            positions = positions.view(torch.uint16)
+        wide = self._reused("wide", torch.int64, *positions.shape)
+        return wide.copy_(positions), self._select("values", block.values, rows).mul_(self._scale)
+
+    def _select(self, name: str, array: NDArray[Any], rows: NDArray[np.int64]) -> torch.Tensor:
+        tensor, index = torch.from_numpy(array), torch.from_numpy(rows)
+        if self._device.type == "cpu":
+            out = self._reused(name, tensor.dtype, len(rows), *tensor.shape[1:])
+            return torch.index_select(tensor, 0, index, out=out)
+        return self._move(torch.index_select(tensor, 0, index))
 
     def _augment(self, images: torch.Tensor, augmentation: Augmentation) -> torch.Tensor:
         n, channels, _, width = images.shape

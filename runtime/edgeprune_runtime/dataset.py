@@ -76,7 +76,7 @@ class PackDataset:
         if outside.any():
             raise IndexError(f"index {rows[outside][0]} of a pack of {len(self)} images")
         rows = np.where(rows < 0, rows + len(self), rows)
-        images = self._decoder.images(self._cache.gather(rows))
+        images = self._decoder.images(*self._cache.find(rows))
         if self.transform is not None:
             images = [self.transform(image) for image in images]
         return list(zip(images, self.pack.labels[rows].tolist(), strict=True))

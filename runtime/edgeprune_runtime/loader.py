@@ -149,7 +149,7 @@ class PackLoader:
                 height=plan.height,
                 width=plan.width,
             )
-            images = self._decoder.images(self._cache.gather(rows), crops)
+            images = self._decoder.images(*self._cache.find(rows), crops)
             labels = self._decoder.labels(self.pack.labels[rows])
             self._epoch, self._batch = epoch, batch + 1
             yield images, labels

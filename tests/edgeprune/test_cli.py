@@ -42,6 +42,11 @@ def npz(tmp_path):
     return f"npz:{path}"
 
 
+def pixels(path):
+    with Image.open(path) as picture:
+        return np.asarray(picture)
+
+
 def one_line(err):
     lines = err.splitlines()
     return len(lines) == 1 and lines[0].startswith("edgeprune: error: ")
@@ -79,18 +84,18 @@ def test_build_info_verify_preview(edgeprune, npz, tmp_path):
         f"{pack}: sound, 30 images in 1 chunk, every checksum matches\n",
     )
     assert edgeprune("preview", pack, "-o", picture, "--source", npz, "--images", 5)[0] == 0
-    with_originals = Image.open(picture).size
+    with_originals = pixels(picture).shape
     assert edgeprune("preview", pack, "-o", picture, "--images", 5)[0] == 0
-    width, height = Image.open(picture).size
-    assert with_originals[0] == width
-    assert with_originals[1] > height
+    without = pixels(picture).shape
+    assert with_originals[1] == without[1]
+    assert with_originals[0] > without[0]
 
 
 def test_the_preview_shows_originals_decoded_images_and_masks(edgeprune, npz, tmp_path):
     pack, picture = tmp_path / "p.h5", tmp_path / "grid.png"
     edgeprune("build", npz, "--freq-prune", 0, "-o", pack)
     edgeprune("preview", pack, "-o", picture, "--source", npz, "--images", 3)
-    sheet = np.asarray(Image.open(picture))
+    sheet = pixels(picture)
     tiles = sheet[20:, 72:]
     original, decoded, kept = (tiles[k * 134 : k * 134 + 128, :128] for k in range(3))
     np.testing.assert_array_equal(original, decoded)

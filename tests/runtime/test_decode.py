@@ -112,11 +112,12 @@ def test_one_number_for_images_that_are_not_square_is_refused(make_pack):
         PackLoader(path, resolution=6)
 
 
-def test_a_batch_beyond_memory_is_refused_with_the_size_that_fits(make_pack):
-    path, _ = make_pack(samples=4000, size=(300, 300), components=1)
-    with pytest.raises(ConfigError, match="lower batch_size to 1988"):
-        PackLoader(path, 4000)
-    assert len(PackLoader(path, 1988)) == 3
+def test_a_batch_beyond_memory_is_refused_with_the_size_that_fits(make_pack, monkeypatch):
+    path, _ = make_pack(samples=30)
+    monkeypatch.setattr("edgeprune_runtime.loader.MAX_BATCH_BYTES", 12 * 3 * 32 * 32 * 4)
+    with pytest.raises(ConfigError, match="a batch of 20 images 3x32x32 .* lower batch_size to 12"):
+        PackLoader(path, 20)
+    assert len(PackLoader(path, 12)) == 3
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
