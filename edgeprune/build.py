@@ -162,7 +162,7 @@ def _header(source: Source, check: SourceCheck, rows: NDArray[np.int64], config:
         width=width,
         components=components,
         codec=config.codec,
-        chunk_samples=plan_chunk_samples(len(rows), image_bytes),
+        chunk_samples=plan_chunk_samples(len(rows), image_bytes, channels * height * width),
         class_names=source.class_names,
         mean=mean,
         std=std,

@@ -33,9 +33,9 @@ def kept_components(block: SparseBlock, height: int, width: int) -> NDArray[np.u
     """
     n, channels, _ = block.positions.shape
     row, column = unpack_positions(block.positions, width)
-    mask: NDArray[np.uint8] = np.zeros((n, channels, height * width), np.uint8)
+    mask = np.zeros((n, channels, height * width), np.uint8)
     np.put_along_axis(mask, row * width + column, 255, axis=2)
-    return mask.reshape(n, channels, height, width).transpose(0, 2, 3, 1)
+    return np.ascontiguousarray(mask.reshape(n, channels, height, width).transpose(0, 2, 3, 1))
 
 
 def draw_preview(pack: Pack, path: Path, *, count: int = 8, source: Source | None = None) -> None:
@@ -100,7 +100,7 @@ def _decoded(pack: Pack, rows: NDArray[Any]) -> NDArray[np.uint8]:
     dataset = PackDataset(pack, backend="scipy")
     images = np.stack([image for image, _ in dataset.__getitems__(rows.tolist())])
     pixels: NDArray[np.uint8] = np.clip(np.rint(images * 255), 0, 255).astype(np.uint8)
-    return pixels.transpose(0, 2, 3, 1)
+    return np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
 
 
 def _sheet(

@@ -43,7 +43,8 @@ def make_pack(tmp_path):
             width=size[1],
             components=components,
             codec="sparse-f32",
-            chunk_samples=chunk_samples or plan_chunk_samples(samples, 18 * components),
+            chunk_samples=chunk_samples
+            or plan_chunk_samples(samples, 18 * components, 3 * size[0] * size[1]),
             class_names=("cat", "dog", "bird"),
             mean=(0.5, 0.4, 0.3),
             std=(0.2, 0.25, 0.3),

@@ -20,8 +20,9 @@ from ._errors import (
 )
 from ._header import FORMAT_VERSION, PackHeader
 from ._reader import Pack, open_pack, verify_pack
+from ._target import check_target
 from ._version import __version__
-from ._writer import COMPRESSIONS, PackWriter, check_target, plan_chunk_samples
+from ._writer import COMPRESSIONS, PackWriter, plan_chunk_samples
 from .codecs import Codec, codec_names, get_codec
 
 __all__ = [

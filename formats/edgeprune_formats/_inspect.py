@@ -22,6 +22,7 @@ from ._header import (
     MAX_CHUNK_BYTES,
     MAX_CLASSES,
     MAX_PROVENANCE_BYTES,
+    MAX_TEXT_BYTES,
     PackHeader,
     header_problems,
 )
@@ -37,7 +38,6 @@ OTHER_KINDS = {
     b"\x80": "a pickle",
     b"version https://git-lfs": "a Git LFS pointer, not the file itself; run: git lfs pull",
 }
-MAX_TEXT_BYTES = 4096
 
 
 class Contents:
@@ -113,6 +113,8 @@ def _dataset(
     if h5py.h5o.open(group.id, raw).__class__ is not h5py.h5d.DatasetID:
         raise DefectError("layout", where, "not a dataset")
     identifier = h5py.h5d.open(group.id, raw)
+    if identifier.shape is None:
+        raise DefectError("layout", where, "without a shape")
     _check_storage(identifier, where, file_bytes)
     stored = identifier.get_type()
     if dtype is None:
@@ -144,13 +146,21 @@ def _check_storage(identifier: h5py.h5d.DatasetID, where: str, file_bytes: int) 
         )
 
 
+def _contiguous(
+    group: h5py.Group, name: str, dtype: np.dtype[Any] | None, shape: tuple[int, ...], file_bytes: int
+) -> h5py.Dataset:
+    """Return a small dataset that HDF5 can read without expanding anything."""
+    dataset = _dataset(group, name, dtype, shape, file_bytes)
+    if dataset.chunks is not None:
+        raise DefectError("layout", dataset.name, "must not be chunked")
+    return dataset
+
+
 def _whole(
     group: h5py.Group, name: str, dtype: np.dtype[Any] | None, shape: tuple[int, ...], file_bytes: int
 ) -> NDArray[Any]:
     """Return a small dataset checked against its crc32 attribute."""
-    dataset = _dataset(group, name, dtype, shape, file_bytes)
-    if dataset.chunks is not None:
-        raise DefectError("layout", dataset.name, "must not be chunked")
+    dataset = _contiguous(group, name, dtype, shape, file_bytes)
     array = np.asarray(dataset[...])
     crc = dataset.attrs.get("crc32")
     if not isinstance(crc, np.uint32) or int(crc) != checksum(array):
@@ -241,10 +251,12 @@ def _header(file: h5py.File, contents: Contents, file_bytes: int) -> PackHeader 
 
 def _check_field(group: h5py.Group, field: Field, header: PackHeader, file_bytes: int) -> None:
     checksums = (header.chunks,)
-    _dataset(group, f"{field.name}_crc32", np.dtype("<u4"), checksums, file_bytes)
+    _contiguous(group, f"{field.name}_crc32", np.dtype("<u4"), checksums, file_bytes)
     if field.shape is None:
         offsets = _whole(group, f"{field.name}_offsets", np.dtype("<u8"), (header.chunks + 1,), file_bytes)
         stream = _dataset(group, field.name, field.dtype, (-1,), file_bytes)
+        if stream.id.get_create_plist().get_nfilters():
+            raise DefectError("layout", stream.name, "a stream must have no HDF5 filters")
         if (
             stream.ndim != 1
             or len(stream) > file_bytes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -38,14 +39,11 @@ class Pack:
         The row of each image in the source that it was built from.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._identity = _identity(path)
-        self._handles = _Handles()
-        contents = _inspect_file(path, self._identity[0])
-        for problem in contents.problems:
-            raise error_for(path, problem)
+    def __init__(self, path: Path, identity: tuple[int, int, int], contents: Contents) -> None:
         assert contents.header is not None
+        self.path = path
+        self._identity = identity
+        self._handles = _Handles()
         self.header = contents.header
         self.labels = contents.labels
         self.source_index = contents.source_index
@@ -140,7 +138,8 @@ class _Handles:
     def _forget(self) -> None:
         self._process = os.getpid()
         self._local = threading.local()
-        self._open: list[h5py.File] = []
+        # A thread's file goes with the thread.
+        self._open: weakref.WeakValueDictionary[int, h5py.File] = weakref.WeakValueDictionary()
 
     def get(self) -> h5py.File | None:
         if self._process != os.getpid():
@@ -150,19 +149,19 @@ class _Handles:
 
     def put(self, file: h5py.File) -> h5py.File:
         self._local.file = file
-        self._open.append(file)
+        self._open[threading.get_ident()] = file
         return file
 
     def close(self) -> None:
         if self._process == os.getpid():
-            for file in self._open:
+            for file in list(self._open.values()):
                 file.close()
         self._forget()
 
 
-def _identity(path: Path) -> tuple[int, int]:
+def _identity(path: Path) -> tuple[int, int, int]:
     status = path.stat()
-    return status.st_size, status.st_mtime_ns
+    return status.st_size, status.st_mtime_ns, status.st_ino
 
 
 def _open(path: Path) -> h5py.File:
@@ -204,7 +203,12 @@ def open_pack(path: str | Path) -> Pack:
     PackFormatError
         It is not a pack, of an unknown version, damaged or hostile.
     """
-    return Pack(Path(path))
+    path = Path(path)
+    identity = _identity(path)
+    contents = _inspect_file(path, identity[0])
+    for problem in contents.problems:
+        raise error_for(path, problem)
+    return Pack(path, identity, contents)
 
 
 def verify_pack(path: str | Path) -> list[Problem]:
@@ -216,11 +220,14 @@ def verify_pack(path: str | Path) -> list[Problem]:
         There is no such file, or no permission to read it.
     """
     path = Path(path)
+    identity = _identity(path)
     try:
-        contents = _inspect_file(path, path.stat().st_size)
+        contents = _inspect_file(path, identity[0])
     except PackFormatError as error:
         return [error.problem]
-    if contents.problems:
-        return contents.problems
-    with Pack(path) as pack:
-        return [problem for chunk in range(pack.header.chunks) for problem in pack._load(chunk)[0]]
+    problems = contents.problems
+    if contents.header is None or any(problem.location.startswith("/samples") for problem in problems):
+        return problems
+    with Pack(path, identity, contents) as pack:
+        chunks = range(pack.header.chunks)
+        return problems + [problem for chunk in chunks for problem in pack._load(chunk)[0]]

@@ -1,0 +1,124 @@
+"""Where a pack is written: a partial file beside its final name, and what can go wrong on the disk."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import glob
+import io
+import itertools
+import os
+import shutil
+import socket
+from pathlib import Path
+from typing import Any
+
+from ._errors import PackWriteError
+
+__all__ = ["Sink", "check_room", "check_target", "partial_path", "sweep", "sync", "write_error"]
+
+# Room for labels, checksums, provenance and HDF5's own records.
+OVERHEAD_BYTES = 2**20
+NO_PERMISSION = "no permission to write there; choose another folder"
+# Tells the partial files of several writers of one process apart.
+_COUNT = itertools.count()
+
+
+def check_target(path: Path) -> None:
+    """Raise `PackWriteError` if no pack can be written under this name, whatever its size."""
+    if path.is_dir():
+        raise PackWriteError(f"{path}: is a folder; name a file")
+    if not path.parent.is_dir():
+        raise PackWriteError(f"{path}: there is no folder {path.parent}; create it first")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise PackWriteError(f"{path}: {NO_PERMISSION}")
+
+
+def check_room(path: Path, size: int) -> None:
+    """Raise `PackWriteError` if the disk has no room for `size` bytes of coefficients."""
+    need = size + OVERHEAD_BYTES
+    free = shutil.disk_usage(path.parent).free
+    if need > free:
+        raise PackWriteError(
+            f"{path}: needs about {need / 1e6:.1f} MB and the disk has {free / 1e6:.1f} MB free; "
+            "free some, write elsewhere, or prune more"
+        )
+
+
+def partial_path(path: Path) -> Path:
+    """Return the name under which a pack is written until it is complete; no other writer has it."""
+    owner = f"{socket.gethostname()}-{os.getpid()}-{next(_COUNT)}"
+    return path.with_name(f".{path.name}.{owner}.partial")
+
+
+def sweep(path: Path) -> None:
+    """Remove what writers of the same pack left on this host when they were killed."""
+    host = socket.gethostname()
+    for stale in path.parent.glob(f".{glob.escape(path.name)}.{host}-*.partial"):
+        try:
+            os.kill(int(stale.name.removesuffix(".partial").rsplit("-", 2)[-2]), 0)
+        except (ProcessLookupError, ValueError, OverflowError):
+            with contextlib.suppress(OSError):
+                stale.unlink()
+        except PermissionError:
+            continue
+
+
+def sync(path: Path) -> None:
+    """Wait until a file or folder is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_error(path: Path, error: OSError) -> PackWriteError:
+    """Return the error that tells a user why `path` cannot be written."""
+    text = str(error)
+    if error.errno == errno.ENOSPC or "No space left" in text or "errno = 28" in text:
+        return PackWriteError(f"{path}: the disk is full; free some space or write elsewhere")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) or "Permission denied" in text:
+        return PackWriteError(f"{path}: {NO_PERMISSION}")
+    return PackWriteError(f"{path}: {text}")
+
+
+class Sink(io.FileIO):
+    """The file under HDF5, which pretends to hold what a full disk could not take.
+
+    HDF5 cannot close a file whose metadata it cannot flush, and crashes the process at exit instead; so a
+    write that fails is remembered here, and never reported to HDF5.
+
+    Attributes
+    ----------
+    failure : OSError or None
+        The first write that failed; the file is worthless from then on.
+    """
+
+    failure: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Write all of `data`, or note why not."""
+        rest = memoryview(data).cast("B")
+        size = len(rest)
+        while rest and self.failure is None:
+            try:
+                rest = rest[super().write(rest) :]
+            except OSError as error:
+                self.failure = error
+        return size
+
+    def readinto(self, buffer: Any) -> int:
+        """Read into all of `buffer`, zeros where nothing was ever written."""
+        view = memoryview(buffer).cast("B")
+        count = super().readinto(view) or 0
+        view[count:] = bytes(len(view) - count)
+        return len(view)
+
+    def truncate(self, size: int | None = None) -> int:
+        """Set the length, or note why not."""
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.failure = self.failure or error
+            return size or 0

@@ -1,0 +1,124 @@
+"""Write the golden pack and what must be read from it; run once for each format version."""
+
+import json
+import math
+import struct
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from edgeprune_formats import PackHeader, PackWriter
+
+SAMPLES, CHANNELS, HEIGHT, WIDTH, COMPONENTS, CHUNK = 5, 3, 12, 20, 40, 2
+SEED = 2026
+FOLDER = Path(__file__).parent
+LABELS = [2, 0, 1, 2, 0]
+SOURCE_INDEX = [11, 5, 4000000000, 0, 7]
+NAMES = ("ant", "bee", "Käfer")
+
+
+def noise(*numbers):
+    """An integer below 2**32 from integers, by a multiplicative hash that no library can change."""
+    state = SEED
+    for number in numbers:
+        state = (state ^ number) * 2654435761 % 2**32
+        state ^= state >> 15
+    return state
+
+
+def coefficient(image, channel, row, column):
+    """A multiple of 1/64, so exact in float32."""
+    return (noise(1, image, channel, row, column) % 4001 - 2000) / 64
+
+
+def kept(image, channel):
+    """Rows and columns of the kept coefficients, in row-major order."""
+    places = [(row, column) for row in range(HEIGHT) for column in range(WIDTH)]
+    chosen = sorted(places, key=lambda place: (noise(2, image, channel, *place), place))[:COMPONENTS]
+    return sorted(chosen)
+
+
+def expected():
+    """All values that the file must hold, by integer arithmetic and struct, without the package or numpy."""
+    bits = math.ceil(math.log2(WIDTH))
+    images, values_crc32, indices_crc32 = [], [], []
+    for start in range(0, SAMPLES, CHUNK):
+        values_bytes = indices_bytes = b""
+        for image in range(start, min(start + CHUNK, SAMPLES)):
+            planes = []
+            for channel in range(CHANNELS):
+                places = kept(image, channel)
+                values = [coefficient(image, channel, *place) for place in places]
+                indices = [row << bits | column for row, column in places]
+                planes.append({"indices": indices, "values": values})
+                values_bytes += struct.pack(f"<{COMPONENTS}f", *values)
+                indices_bytes += struct.pack(f"<{COMPONENTS}H", *indices)
+            images.append(planes)
+        values_crc32.append(zlib.crc32(values_bytes))
+        indices_crc32.append(zlib.crc32(indices_bytes))
+    return {
+        "format_version": "1.0",
+        "shape": [CHANNELS, HEIGHT, WIDTH],
+        "components": COMPONENTS,
+        "chunk_samples": CHUNK,
+        "class_names": list(NAMES),
+        "labels": LABELS,
+        "source_index": SOURCE_INDEX,
+        "mean": [0.5, 0.25, 0.125],
+        "std": [0.2, 0.3, 0.4],
+        "generator": "golden/make.py",
+        "created": "2026-01-02T03:04:05Z",
+        "provenance": {"seed": SEED, "note": "Übung"},
+        "values_crc32": values_crc32,
+        "indices_crc32": indices_crc32,
+        "images": images,
+    }
+
+
+def write_pack(path, compression):
+    facts = expected()
+    header = PackHeader(
+        samples=SAMPLES,
+        channels=CHANNELS,
+        height=HEIGHT,
+        width=WIDTH,
+        components=COMPONENTS,
+        codec="sparse-f32",
+        chunk_samples=CHUNK,
+        class_names=NAMES,
+        mean=tuple(facts["mean"]),
+        std=tuple(facts["std"]),
+        generator=facts["generator"],
+        created=facts["created"],
+        provenance=facts["provenance"],
+    )
+    coefficients = np.zeros((SAMPLES, CHANNELS, HEIGHT, WIDTH), np.float32)
+    mask = np.zeros(coefficients.shape, bool)
+    for index in np.ndindex(coefficients.shape):
+        coefficients[index] = coefficient(*index)
+    for image in range(SAMPLES):
+        for channel in range(CHANNELS):
+            for place in kept(image, channel):
+                mask[image, channel, place[0], place[1]] = True
+    with PackWriter(
+        path, header, np.array(LABELS), np.array(SOURCE_INDEX), compression=compression
+    ) as writer:
+        writer.append(coefficients, mask)
+
+
+def main():
+    plain = FOLDER / "edgepack-1.0-sparse-f32.h5"
+    packed = FOLDER / "edgepack-1.0-sparse-f32-gzip.h5"
+    facts = FOLDER / "edgepack-1.0-sparse-f32.json"
+    for path in (plain, packed, facts):
+        if path.exists():
+            sys.exit(f"{path} exists; a released golden file must never change")
+    write_pack(plain, "none")
+    write_pack(packed, "gzip")
+    facts.write_text(json.dumps(expected(), ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+import importlib.util
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from edgeprune_formats import open_pack, verify_pack
+
+GOLDEN = Path(__file__).parent / "golden"
+PACKS = ["edgepack-1.0-sparse-f32.h5", "edgepack-1.0-sparse-f32-gzip.h5"]
+
+
+@pytest.fixture(scope="module")
+def expected():
+    return json.loads((GOLDEN / "edgepack-1.0-sparse-f32.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def make():
+    spec = importlib.util.spec_from_file_location("golden_make", GOLDEN / "make.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", PACKS)
+def test_header_of_a_released_file(expected, name):
+    with open_pack(GOLDEN / name) as pack:
+        header = pack.header
+        for fact in ("format_version", "components", "chunk_samples", "generator", "created", "provenance"):
+            assert getattr(header, fact) == expected[fact]
+        for fact in ("shape", "mean", "std", "class_names"):
+            assert list(getattr(header, fact)) == expected[fact]
+        assert (header.codec, header.transform, header.block) == ("sparse-f32", "dct-ii-orthonormal", "full")
+        assert pack.labels.tolist() == expected["labels"]
+        assert pack.source_index.tolist() == expected["source_index"]
+    assert verify_pack(GOLDEN / name) == []
+
+
+@pytest.mark.parametrize("name", PACKS)
+def test_samples_of_a_released_file(expected, name):
+    with open_pack(GOLDEN / name) as pack:
+        blocks = [pack.read_chunk(chunk) for chunk in range(3)]
+        assert [len(block) for block in blocks] == [2, 2, 1]
+        dense = np.concatenate([block.to_dense(12, 20) for block in blocks])
+        values = np.concatenate([block.values for block in blocks])
+        positions = np.concatenate([block.positions for block in blocks])
+    for image, planes in enumerate(expected["images"]):
+        for channel, plane in enumerate(planes):
+            assert values[image, channel].tolist() == plane["values"]
+            assert positions[image, channel].tolist() == plane["indices"]
+            for index, value in zip(plane["indices"], plane["values"], strict=True):
+                assert dense[image, channel, index // 32, index % 32] == value
+            assert np.count_nonzero(dense[image, channel]) == np.count_nonzero(plane["values"])
+
+
+@pytest.mark.parametrize("name", PACKS)
+def test_checksums_of_a_released_file(expected, name):
+    with h5py.File(GOLDEN / name, "r") as file:
+        assert file["samples/values_crc32"][...].tolist() == expected["values_crc32"]
+        assert file["samples/indices_crc32"][...].tolist() == expected["indices_crc32"]
+
+
+def test_recorded_values_are_what_the_script_computes(expected, make):
+    assert make.expected() == expected
+
+
+@pytest.mark.parametrize(("name", "compression"), [(PACKS[0], "none"), (PACKS[1], "gzip")])
+def test_writer_still_writes_the_same_content(make, tmp_path, name, compression):
+    make.write_pack(tmp_path / name, compression)
+    with open_pack(GOLDEN / name) as old, open_pack(tmp_path / name) as new:
+        assert old.header == new.header
+        assert old.labels.tolist() == new.labels.tolist()
+        for chunk in range(3):
+            before, after = old.read_chunk(chunk), new.read_chunk(chunk)
+            assert before.values.tobytes() == after.values.tobytes()
+            assert before.positions.tobytes() == after.positions.tobytes()
+
+
+def test_script_refuses_to_overwrite(make):
+    with pytest.raises(SystemExit, match="must never change"):
+        make.main()
+
+
+@pytest.mark.parametrize("name", PACKS)
+def test_released_files_stay_small(name):
+    assert (GOLDEN / name).stat().st_size < 60_000

@@ -1,0 +1,258 @@
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import h5py
+import numpy as np
+import pytest
+
+from edgeprune_formats import PackLayoutError, open_pack, verify_pack
+
+FORK = """
+import os, sys
+import numpy as np
+from edgeprune_formats import open_pack
+
+pack = open_pack(sys.argv[1])
+want = np.load(sys.argv[2])
+
+def matches():
+    blocks = [pack.read_chunk(chunk).to_dense(12, 20) for chunk in range(pack.header.chunks)]
+    return np.array_equal(np.concatenate(blocks), want)
+
+assert matches()
+children = []
+for _ in range(3):
+    child = os.fork()
+    if child == 0:
+        good = all(matches() for _ in range(20))
+        grandchild = os.fork()
+        if grandchild == 0:
+            os._exit(0 if matches() else 1)
+        good &= os.waitpid(grandchild, 0)[1] == 0
+        pack.close()
+        os._exit(0 if good and matches() else 1)
+    children.append(child)
+assert all(matches() for _ in range(20))
+assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
+assert matches()
+pack.close()
+assert matches()
+"""
+
+FORK_AFTER_REPLACEMENT = """
+import os, sys
+from edgeprune_formats import PackLayoutError, open_pack
+
+pack = open_pack(sys.argv[1])
+before = pack.read_chunk(0).values.tobytes()
+os.replace(sys.argv[2], sys.argv[1])
+child = os.fork()
+if child == 0:
+    try:
+        pack.read_chunk(0)
+    except PackLayoutError:
+        os._exit(0)
+    os._exit(1)
+assert os.waitpid(child, 0)[1] == 0
+assert pack.read_chunk(0).values.tobytes() == before
+"""
+
+POOL = """
+import multiprocessing, pickle, sys
+import numpy as np
+from edgeprune_formats import open_pack
+
+def read(job):
+    pack, chunk = job
+    return pack.read_chunk(chunk).to_dense(12, 20)
+
+if __name__ == "__main__":
+    pack = open_pack(sys.argv[1])
+    pack.read_chunk(0)
+    with multiprocessing.get_context(sys.argv[3]).Pool(2) as pool:
+        dense = np.concatenate(pool.map(read, [(pack, chunk) for chunk in range(3)]))
+    assert np.array_equal(dense, np.load(sys.argv[2]))
+"""
+
+
+def dense_of(pack, chunk):
+    return pack.read_chunk(chunk).to_dense(12, 20)
+
+
+def rows_of(sample, chunk):
+    rows = sample.header.chunk_rows(chunk)
+    return sample.dense[rows.start : rows.stop]
+
+
+def in_a_thread(function):
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(function).result()
+
+
+def test_reads_in_any_order(sample):
+    with open_pack(str(sample.path)) as pack:
+        for chunk in (2, 0, 1, 1, 2):
+            np.testing.assert_array_equal(dense_of(pack, chunk), rows_of(sample, chunk))
+
+
+def test_says_what_it_is(sample):
+    with open_pack(sample.path) as pack:
+        assert repr(pack) == f"Pack({str(sample.path)!r}, 7 images (3, 12, 20), sparse-f32)"
+
+
+@pytest.mark.parametrize("chunk", [-1, 3, 10**9])
+def test_no_such_chunk(sample, chunk):
+    with open_pack(sample.path) as pack, pytest.raises(IndexError, match="of 3"):
+        pack.read_chunk(chunk)
+
+
+def test_pickle(sample):
+    with open_pack(sample.path) as pack:
+        pack.read_chunk(0)
+        with pickle.loads(pickle.dumps(pack)) as copy:
+            assert copy.header == pack.header
+            assert copy.labels.tolist() == pack.labels.tolist()
+            assert copy.source_index.tolist() == pack.source_index.tolist()
+            np.testing.assert_array_equal(dense_of(copy, 1), rows_of(sample, 1))
+
+
+def test_close_then_read(sample):
+    pack = open_pack(sample.path)
+    for _ in range(3):
+        np.testing.assert_array_equal(dense_of(pack, 2), rows_of(sample, 2))
+        pack.close()
+        pack.close()
+
+
+def test_close_lets_go_of_the_file(sample):
+    pack = open_pack(sample.path)
+    before = h5py.h5f.get_obj_count(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE)
+    pack.read_chunk(0)
+    in_a_thread(lambda: pack.read_chunk(1))
+    pack.close()
+    assert h5py.h5f.get_obj_count(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE) == before
+
+
+def test_threads_each_get_the_right_data(sample):
+    start = threading.Barrier(6)
+    with open_pack(sample.path) as pack:
+
+        def read(turn):
+            start.wait()
+            chunks = [(turn + step) % 3 for step in range(30)]
+            return all(np.array_equal(dense_of(pack, chunk), rows_of(sample, chunk)) for chunk in chunks)
+
+        with ThreadPoolExecutor(6) as pool:
+            assert list(pool.map(read, range(6))) == [True] * 6
+
+
+def test_many_short_threads_do_not_pile_up_handles(sample):
+    with open_pack(sample.path) as pack:
+        before = h5py.h5f.get_obj_count(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE)
+        for _ in range(20):
+            in_a_thread(lambda: pack.read_chunk(0))
+        after = h5py.h5f.get_obj_count(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE)
+    assert after - before <= 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_use_after_fork(sample, tmp_path):
+    np.save(tmp_path / "dense.npy", sample.dense)
+    command = [sys.executable, "-W", "error", "-c", FORK, str(sample.path), str(tmp_path / "dense.npy")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_forked_process_opens_the_file_for_itself(tools, sample, tmp_path):
+    other = tools.write(tmp_path / "other.h5", seed=1)
+    code = ["-W", "error", "-c", FORK_AFTER_REPLACEMENT]
+    command = [sys.executable, *code, str(sample.path), str(other.path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_use_in_worker_processes(sample, tmp_path, method):
+    if method == "fork" and not hasattr(os, "fork"):
+        pytest.skip("no fork on this system")
+    np.save(tmp_path / "dense.npy", sample.dense)
+    (tmp_path / "pool.py").write_text(POOL)
+    command = [sys.executable, tmp_path / "pool.py", sample.path, tmp_path / "dense.npy", method]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_file_replaced_since_opened(tools, sample):
+    with open_pack(sample.path) as pack:
+        np.testing.assert_array_equal(dense_of(pack, 0), rows_of(sample, 0))
+        tools.write(sample.path, seed=1)
+        with pytest.raises(PackLayoutError, match="changed since it was opened") as caught:
+            in_a_thread(lambda: pack.read_chunk(0))
+        assert str(sample.path) in str(caught.value)
+        pack.close()
+        with pytest.raises(PackLayoutError, match="changed since it was opened"):
+            pack.read_chunk(0)
+
+
+def test_file_replaced_before_a_pickle_is_read(tools, sample):
+    with open_pack(sample.path) as pack:
+        frozen = pickle.dumps(pack)
+    tools.write(sample.path, seed=1)
+    with pytest.raises(PackLayoutError, match="changed since it was opened"):
+        pickle.loads(frozen).read_chunk(0)
+
+
+def test_replaced_by_a_file_of_same_size_and_time(tools, sample, tmp_path):
+    times = sample.path.stat()
+    with open_pack(sample.path) as pack:
+        other = tools.write(tmp_path / "other.h5", seed=1)
+        assert other.path.stat().st_size == times.st_size
+        other.path.replace(sample.path)
+        os.utime(sample.path, ns=(times.st_atime_ns, times.st_mtime_ns))
+        with pytest.raises(PackLayoutError, match="changed since it was opened"):
+            pack.read_chunk(0)
+
+
+def test_file_removed_since_opened(sample):
+    with open_pack(sample.path) as pack:
+        sample.path.unlink()
+        with pytest.raises(FileNotFoundError, match=r"pack\.h5"):
+            pack.read_chunk(0)
+
+
+@pytest.mark.parametrize("use", [open_pack, verify_pack])
+def test_missing_file(tmp_path, use):
+    with pytest.raises(FileNotFoundError, match=r"none\.h5"):
+        use(tmp_path / "none.h5")
+
+
+@pytest.mark.parametrize("use", [open_pack, verify_pack])
+def test_folder(tmp_path, use):
+    with pytest.raises(OSError, match=tmp_path.name):
+        use(tmp_path)
+
+
+@pytest.mark.parametrize("use", [open_pack, verify_pack])
+def test_path_below_a_file(sample, use):
+    with pytest.raises(NotADirectoryError, match=r"pack\.h5"):
+        use(sample.path / "below.h5")
+
+
+def test_symbolic_link_to_the_file(sample, tmp_path):
+    (tmp_path / "link.h5").symlink_to(sample.path)
+    with open_pack(tmp_path / "link.h5") as pack:
+        np.testing.assert_array_equal(dense_of(pack, 0), rows_of(sample, 0))
+
+
+def test_reading_changes_nothing(tools, sample):
+    before = sample.path.read_bytes(), sample.path.stat().st_mtime_ns
+    sample.path.chmod(0o444)
+    tools.read_dense(sample.path)
+    assert verify_pack(sample.path) == []
+    assert before == (sample.path.read_bytes(), sample.path.stat().st_mtime_ns)
+    assert tools.names(sample.path.parent) == ["pack.h5"]
