@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,7 @@ class TorchDecoder:
 
     def _reused(self, name: str, dtype: torch.dtype, *shape: int) -> torch.Tensor:
         """Return working memory that the next batch uses again: fresh pages cost as much as the decoding."""
-        size = int(np.prod(shape))
+        size = math.prod(shape)
         held = self._scratch.get(name)
         if held is None or len(held) < size or held.dtype != dtype:
             held = self._scratch[name] = torch.empty(size, dtype=dtype, device=self._device)

@@ -1,0 +1,83 @@
+"""Writing a result: the figures, and everything that they depend on."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+__all__ = ["save", "spread"]
+
+LIBRARIES = ("edgeprune", "numpy", "scipy", "h5py", "pillow", "torch", "torchvision", "simplejpeg")
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Return median, minimum, maximum and count."""
+    return {
+        "median": float(np.median(values)),
+        "min": float(min(values)),
+        "max": float(max(values)),
+        "n": len(values),
+    }
+
+
+def save(output: Path, name: str, results: dict[str, Any]) -> Path:
+    """Write ``NAME.json`` with the results and the command, commit, machine and library versions."""
+    record = {
+        "command": "python -m edgeprune_benchmarks " + " ".join(_arguments()),
+        "commit": _git("rev-parse", "--short", "HEAD")
+        + ("+changes" if _git("status", "--porcelain") else ""),
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+        "machine": _machine(),
+        "versions": {"python": platform.python_version(), **_versions()},
+        "results": results,
+    }
+    output.mkdir(parents=True, exist_ok=True)
+    partial = output / f".{name}.partial"
+    partial.write_text(json.dumps(record, indent=1) + "\n")
+    return partial.rename(output / f"{name}.json")
+
+
+def _arguments() -> list[str]:
+    """Return the command's arguments without the paths of this machine."""
+    return [Path(word).name if "/" in word else word for word in sys.argv[1:]]
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True)  # noqa: S603, S607
+    return done.stdout.strip()
+
+
+def _machine() -> dict[str, Any]:
+    processor = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        processor = names[0].partition(":")[2].strip() if names else processor
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    facts = {"processor": processor, "cores": os.cpu_count(), "memory_gib": round(memory / 2**30, 1)}
+    return {**facts, "gpu": _gpu()}
+
+
+def _gpu() -> str | None:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

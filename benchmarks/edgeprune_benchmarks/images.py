@@ -1,0 +1,50 @@
+"""The real images that benchmarks run on, in the layouts that users have."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+__all__ = ["lossless", "unpack_cifar10", "unpack_photographs"]
+
+
+def lossless(data: Path) -> Path:
+    """Return the file of 5085 + 1017 CIFAR-10 images in their exact pixels."""
+    return data / "cifar10-lossless-6k.npz"
+
+
+def unpack_cifar10(data: Path, folder: Path) -> Path:
+    """Write all 50,000 training images as JPEG files, a folder a class, and return the folder."""
+    with np.load(data / "cifar10-jpeg.npz") as archive:
+        stream: bytes = archive["train_bytes"].tobytes()
+        offsets: NDArray[Any] = archive["train_offsets"]
+        labels: NDArray[Any] = archive["train_labels"]
+    for label in np.unique(labels).tolist():
+        (folder / str(label)).mkdir(parents=True, exist_ok=True)
+    for index, label in enumerate(labels.tolist()):
+        path = folder / str(label) / f"{index:05d}.jpg"
+        path.write_bytes(stream[offsets[index] : offsets[index + 1]])
+    return folder
+
+
+def unpack_photographs(data: Path, folder: Path) -> Path:
+    """Write the 250 photographs, a folder a class, and return the folder."""
+    with zipfile.ZipFile(data / "imagenet-sample.zip") as archive:
+        for name in archive.namelist():
+            if name.endswith("/"):
+                continue
+            path = folder / Path(name).parent.name / Path(name).name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(_whole_image(archive.read(name)))
+    return folder
+
+
+def _whole_image(raw: bytes) -> bytes:
+    Image.open(io.BytesIO(raw)).load()
+    return raw

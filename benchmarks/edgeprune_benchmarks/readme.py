@@ -1,0 +1,117 @@
+"""The measured tables of README.md, written from the JSON results between markers."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from edgeprune_formats import ConfigError
+
+__all__ = ["update"]
+
+
+def update(readme: Path, results: Path, *, write: bool) -> bool:
+    """Bring the tables up to date, and return whether they were so already.
+
+    Between ``<!-- NAME -->`` and ``<!-- end NAME -->`` stands the table made from ``NAME.json``.
+
+    Raises
+    ------
+    ConfigError
+        A marker without its end, or without a result.
+    """
+    old = readme.read_text()
+    new = old
+    for name, table in TABLES.items():
+        pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end {name} -->)", re.DOTALL)
+        if not pattern.search(new):
+            raise ConfigError(f"{readme} lacks the markers <!-- {name} --> and <!-- end {name} -->")
+        path = results / f"{name}.json"
+        if not path.exists():
+            raise ConfigError(f"{path} is missing; run: python -m edgeprune_benchmarks {name}")
+        record = json.loads(path.read_text())
+        body = "\n".join([*table(record["results"]), "", _source(record)]) + "\n"
+        new = pattern.sub(lambda found, body=body: found[1] + body + found[2], new)
+    if write and new != old:
+        readme.write_text(new)
+    return new == old
+
+
+def _source(record: dict[str, Any]) -> str:
+    machine, versions = record["machine"], record["versions"]
+    gpu = machine["gpu"] or "no GPU"
+    return (
+        f"`{record['command'].split(' -o ')[0]}`, {record['date']}, commit {record['commit']}: "
+        f"{machine['processor']}, {machine['cores']} cores, {gpu}; torch {versions.get('torch', '-')}, "
+        f"numpy {versions['numpy']}."
+    )
+
+
+def _table(header: list[str], rows: list[list[str]]) -> list[str]:
+    return ["| " + " | ".join(cells) + " |" for cells in [header, ["---"] * len(header), *rows]]
+
+
+def _build(results: dict[str, Any]) -> list[str]:
+    rows = [
+        [
+            row["source"],
+            f"{row['freq_prune']:.0%}",
+            row["compression"],
+            f"{row['components']:,}",
+            f"{row['coefficient_bytes']:,}",
+            f"{row['file_bytes_per_image']:,.0f}",
+            f"{row['file_bytes_per_image'] / _raw(row):.2f}x",
+            f"{row['psnr_db']:.2f}",
+            f"{row['seconds']:.1f}",
+            f"{row['peak_mib']:,.0f}",
+        ]
+        for row in results["rows"]
+    ]
+    header = ["images", "pruned", "gzip", "K", "coefficients, B", "file, B/image", "of raw uint8", "PSNR, dB"]
+    return _table([*header, "build, s", "peak, MiB"], rows)
+
+
+def _raw(row: dict[str, Any]) -> int:
+    channels, height, width = row["shape"]
+    size: int = channels * height * width
+    return size
+
+
+def _decode(results: dict[str, Any]) -> list[str]:
+    rows = [
+        [
+            row["setting"],
+            str(row["threads"]),
+            name,
+            f"{rate['median']:,.0f}",
+            f"{rate['min']:,.0f} to {rate['max']:,.0f}",
+            f"{row['ratio_to_simplejpeg'][name]['median']:.2f}x",
+            f"{row['ratio_to_raw'][name]['median']:.2f}x",
+        ]
+        for row in results["rows"]
+        for name, rate in row["images_per_second"].items()
+    ]
+    return _table(["images", "threads", "way", "images/s", "spread", "of simplejpeg", "of raw"], rows)
+
+
+def _accuracy(results: dict[str, Any]) -> list[str]:
+    rows = [
+        [
+            row["model"],
+            "original pixels" if row["freq_prune"] == 0 else f"pack, {row['freq_prune']:.0%} pruned",
+            str(row["seed"]),
+            f"{row['test_accuracy']:.2%}",
+        ]
+        for row in results["rows"]
+    ]
+    return _table(["network", "trained from", "seed", "test accuracy"], rows)
+
+
+TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
+    "build": _build,
+    "decode": _decode,
+    "accuracy": _accuracy,
+}
