@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,14 @@ def update(readme: Path, results: Path, *, write: bool) -> bool:
             raise ConfigError(f"{path} is missing; run: python -m edgeprune_benchmarks {name}")
         record = json.loads(path.read_text())
         body = "\n".join([*table(record["results"]), "", _source(record)]) + "\n"
-        new = pattern.sub(lambda found, body=body: found[1] + body + found[2], new)
+        new = pattern.sub(partial(_fill, body), new)
     if write and new != old:
         readme.write_text(new)
     return new == old
+
+
+def _fill(body: str, found: re.Match[str]) -> str:
+    return found[1] + body + found[2]
 
 
 def _source(record: dict[str, Any]) -> str:
