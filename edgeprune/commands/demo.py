@@ -15,7 +15,7 @@ from edgeprune_formats import ConfigError
 
 __all__ = ["command"]
 
-EPOCHS = "12"
+EPOCHS = "10"
 
 
 @click.command("demo")

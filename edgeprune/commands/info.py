@@ -119,6 +119,8 @@ def _class_lines(classes: list[dict[str, Any]]) -> list[str]:
 def _provenance_lines(facts: dict[str, Any]) -> list[str]:
     lines = [f"  made by     {facts['generator']}, {facts['created']}"]
     for name, value in facts["provenance"].items():
+        if name == "result":
+            continue
         if isinstance(value, dict):
             inside = ", ".join(f"{key}={item}" for key, item in value.items() if item not in (None, []))
             lines.append(f"  {name:<11} {inside}")
