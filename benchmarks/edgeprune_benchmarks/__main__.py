@@ -1,4 +1,4 @@
-"""``python -m edgeprune_benchmarks decode|build|accuracy|readme``."""
+"""``python -m edgeprune_benchmarks demo|decode|build|accuracy|readme``."""
 
 from __future__ import annotations
 
@@ -64,6 +64,15 @@ def accuracy(data: Path, output: Path, epochs: int, seeds: int, device: str, run
     from .accuracy import run
 
     run(data, output, epochs=epochs, seeds=seeds, device=device, runs=runs)
+
+
+@cli.command()
+@OUTPUT
+def demo(output: Path) -> None:
+    """Run `edgeprune demo` and keep what it prints, and its picture, for the README."""
+    from .demo import run
+
+    run(output, Path("docs/images/demo.png"))
 
 
 @cli.command()

@@ -1,4 +1,4 @@
-"""The measured tables of README.md, written from the JSON results between markers."""
+"""The measured parts of README.md, written from the JSON results between markers."""
 
 from __future__ import annotations
 
@@ -115,7 +115,16 @@ def _accuracy(results: dict[str, Any]) -> list[str]:
     return _table(["network", "trained from", "seed", "test accuracy"], rows)
 
 
+def _demo(results: dict[str, Any]) -> list[str]:
+    """Return the demo's output, of ``info`` the first lines only."""
+    lines = results["output"].strip().splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("  mean, std"))
+    end = next(number for number, line in enumerate(lines) if line.startswith("$ edgeprune verify"))
+    return ["```", "$ edgeprune demo", "", *lines[:start], "  ...", "", *lines[end:], "```"]
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
+    "demo": _demo,
     "build": _build,
     "decode": _decode,
     "accuracy": _accuracy,

@@ -7,7 +7,9 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from edgeprune import __version__
 from edgeprune.cli import COMMANDS, main
@@ -220,6 +222,42 @@ def test_an_interrupted_training_says_how_to_go_on_and_does(npz, tmp_path, edgep
     code, _, err = edgeprune("train", pack, "-o", run, *options)
     assert code == 2
     assert "--resume" in err
+
+
+@pytest.mark.slow
+def test_a_training_killed_by_kill_9_resumes_to_the_same_weights(npz, tmp_path, edgeprune):
+    pack = tmp_path / "p.h5"
+    edgeprune("build", npz, "-o", pack, "-q")
+    options = [
+        "--model",
+        "shufflenet_v2",
+        "--epochs",
+        "9",
+        "--batch-size",
+        "8",
+        "--device",
+        "cpu",
+        "--ema",
+        "0.9",
+    ]
+    command = [sys.executable, "-m", "edgeprune", "train", str(pack), *options, "-o"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for epochs in (1, 4):
+        arguments = [*command, str(tmp_path / "killed"), "--resume"]
+        with subprocess.Popen(arguments, stdout=subprocess.PIPE, env=environment) as process:
+            for _ in range(epochs):
+                assert process.stdout.readline().startswith(b"epoch ")
+            process.kill()
+        assert process.returncode == -signal.SIGKILL
+    for name in ("killed", "whole"):
+        subprocess.run([*command, str(tmp_path / name), "--resume"], check=True, env=environment)
+    killed, whole = (load_file(tmp_path / name / "model.safetensors") for name in ("killed", "whole"))
+    assert killed.keys() == whole.keys()
+    assert all(torch.equal(killed[name], whole[name]) for name in whole)
+    epochs = [
+        json.loads(line)["epoch"] for line in (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert epochs == list(range(1, 10))
 
 
 def test_a_reader_that_goes_away_is_no_error(tmp_path, npz, edgeprune):

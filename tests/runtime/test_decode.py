@@ -115,7 +115,7 @@ def test_one_number_for_images_that_are_not_square_is_refused(make_pack):
 def test_a_batch_beyond_memory_is_refused_with_the_size_that_fits(make_pack, monkeypatch):
     path, _ = make_pack(samples=30)
     monkeypatch.setattr("edgeprune_runtime.loader.MAX_BATCH_BYTES", 12 * 3 * 32 * 32 * 4)
-    with pytest.raises(ConfigError, match="a batch of 20 images 3x32x32 .* lower batch_size to 12"):
+    with pytest.raises(ConfigError, match=r"a batch of 20 images 3x32x32 .* lower batch_size to 12"):
         PackLoader(path, 20)
     assert len(PackLoader(path, 12)) == 3
 

@@ -1,119 +1,33 @@
 import json
-import math
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
+from training_runs import (
+    CLASSES,
+    TEST,
+    TINY,
+    MemoryLoader,
+    assert_same_run,
+    metrics,
+    run,
+    send,
+    start_process,
+)
 
-from edgeprune_formats import ConfigError, TrainingError
+from edgeprune_formats import TrainingError
 from edgeprune_runtime.checkpoint import load_checkpoint
 from edgeprune_runtime.models import MODEL_NAMES
-from edgeprune_runtime.training import TrainConfig, TrainingInterrupted, load_model, train
-from edgeprune_runtime.training_config import Placement, place
-from edgeprune_runtime.training_step import Learner, Tally, learning_rate, update_average
+from edgeprune_runtime.training import TrainConfig, TrainingInterrupted, load_model
+from edgeprune_runtime.training_step import learning_rate
 
-CLASSES = 4
-SHAPE = (3, 16, 16)
-TIMES = ("images_per_second", "seconds")
-
-
-def separable(count, seed):
-    """Images of `CLASSES` fixed patterns in noise, float32 ``[count, 3, 16, 16]``, and their labels."""
-    patterns = torch.randn(CLASSES, *SHAPE, generator=torch.Generator().manual_seed(99))
-    random_source = torch.Generator().manual_seed(seed)
-    labels = torch.randint(CLASSES, (count,), generator=random_source)
-    return patterns[labels] + torch.randn(count, *SHAPE, generator=random_source), labels
-
-
-class MemoryLoader:
-    """A `TrainLoader` over images in memory: shuffled, with noise for augmentation."""
-
-    def __init__(self, count=26, batch_size=8, on_batch=lambda epoch, batch: None):
-        self.images, self.labels = separable(count, seed=1)
-        self.batch_size = batch_size
-        self.on_batch = on_batch
-        self.epoch = self.position = 0
-
-    def __len__(self):
-        return math.ceil(len(self.labels) / self.batch_size)
-
-    def __iter__(self):
-        order = torch.randperm(len(self.labels), generator=torch.Generator().manual_seed(self.epoch))
-        for batch in range(self.position, len(self)):
-            chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            noise = torch.Generator().manual_seed(1000 * self.epoch + batch)
-            images = self.images[chosen] + 0.1 * torch.randn(len(chosen), *SHAPE, generator=noise)
-            self.position = batch + 1
-            self.on_batch(self.epoch, batch)
-            yield images, self.labels[chosen]
-
-    def set_epoch(self, epoch):
-        self.epoch, self.position = epoch, 0
-
-    def state_dict(self):
-        return {"epoch": self.epoch, "position": self.position}
-
-    def load_state_dict(self, state):
-        self.epoch, self.position = state["epoch"], state["position"]
-
-
-TEST = [separable(16, seed=2), separable(5, seed=3)]
-TINY = TrainConfig(model="mobilenet_v2", epochs=3, batch_size=8, lr=0.05, ema=0.9, device="cpu")
-
-
-def run(run_dir, config=TINY, *, on_batch=lambda epoch, batch: None, **options):
-    options = {
-        "test": TEST,
-        "loader": MemoryLoader(batch_size=config.batch_size, on_batch=on_batch),
-    } | options
-    return train(options.pop("loader"), config, run_dir, num_classes=CLASSES, image_shape=SHAPE, **options)
-
-
-def send(signal_number, at):
-    """An `on_batch` that sends this process a signal while batch `at` = (epoch, batch) is prepared."""
-    return lambda *now: os.kill(os.getpid(), signal_number) if now == at else None
-
-
-def metrics(run_dir, times=False):
-    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if times or k not in TIMES} for line in lines]
-
-
-def assert_same_run(one, other):
-    assert metrics(one) == metrics(other)
-    ours, theirs = load_checkpoint(one), load_checkpoint(other)
-    assert ours.state["step"] == theirs.state["step"]
-    assert ours.tensors.keys() == theirs.tensors.keys()
-    different = [
-        name for name, tensor in ours.tensors.items() if not torch.equal(tensor, theirs.tensors[name])
-    ]
-    assert not different
-    kept, expected = load_model(one).state_dict(), load_model(other).state_dict()
-    assert all(torch.equal(kept[name], expected[name]) for name in expected)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Small steps gain nothing from threads, and lose much where another process wants the same cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def whole_run(tmp_path_factory):
-    run_dir = tmp_path_factory.mktemp("whole") / "run"
-    return run(run_dir, provenance={"pack": "digits.h5"})
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_the_folder_of_a_run(whole_run):
@@ -304,244 +218,6 @@ def test_without_a_test_set(tmp_path):
     assert line["test_accuracy"] is None
 
 
-@pytest.mark.parametrize(
-    "name", ["config.json", "state.json", "metrics.jsonl", "model.safetensors", "checkpoint-0007.safetensors"]
-)
-def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path, name):
-    (tmp_path / name).write_text("{}")
-    with pytest.raises(ConfigError, match="already holds a run; use --resume"):
-        run(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"epochs": 4}, "epochs was 3 and is now 4"),
-        ({"model": "resnet18"}, "model was 'mobilenet_v2' and is now 'resnet18'"),
-        ({"ema": None}, "ema was 0.9 and is now None"),
-        ({"seed": 7}, "seed was 0 and is now 7"),
-        ({"precision": "bfloat16"}, "precision was 'float32' and is now 'bfloat16'"),
-    ],
-)
-def test_resume_with_other_settings(whole_run, change, message):
-    with pytest.raises(ConfigError, match=message):
-        run(whole_run.run_dir, replace(TINY, **change), resume=True, provenance={"pack": "digits.h5"})
-
-
-def test_resume_with_other_data(whole_run):
-    with pytest.raises(ConfigError, match=r"provenance pack was 'digits.h5' and is now 'other.h5'"):
-        run(whole_run.run_dir, resume=True, provenance={"pack": "other.h5"})
-    options = {"loader": MemoryLoader(16), "provenance": {"pack": "digits.h5"}}
-    with pytest.raises(ConfigError, match="steps_per_epoch was 4 and is now 2"):
-        run(whole_run.run_dir, resume=True, **options)
-
-
-def test_settings_that_only_spell_the_same_differently(whole_run):
-    config = replace(TINY, device="cpu", precision="float32")
-    assert run(whole_run.run_dir, config, resume=True, provenance={"pack": "digits.h5"}) == whole_run
-
-
-def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(tmp_path):
-    class Spoilt(MemoryLoader):
-        def __iter__(self):
-            for batch, (images, labels) in enumerate(super().__iter__()):
-                yield (images * math.nan if (self.epoch, batch) == (1, 2) else images), labels
-
-    with pytest.raises(
-        TrainingError, match=r"the loss became nan at step 3 of 4 in epoch 2 of 3; .* lower --lr"
-    ):
-        run(tmp_path, loader=Spoilt())
-    tensors = load_checkpoint(tmp_path).tensors
-    assert len(metrics(tmp_path)) == 1
-    assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
-
-
-def test_a_rate_far_too_high(tmp_path):
-    with pytest.raises(TrainingError, match=r"lower --lr than 1e\+20"):
-        run(tmp_path, replace(TINY, lr=1e20))
-
-
-def test_one_image_left_over(tmp_path):
-    loader = MemoryLoader(9, 8)
-    loader.images = loader.images[:, :, :8, :8]
-
-    class Small(MemoryLoader):
-        def __iter__(self):
-            return ((images[:, :, :8, :8], labels) for images, labels in super().__iter__())
-
-    with pytest.raises(TrainingError, match=r"a batch of one image .* --batch-size"):
-        train(Small(9, 8), TINY, tmp_path, num_classes=CLASSES, image_shape=(3, 8, 8))
-
-
-def test_one_image_left_over_of_a_larger_size_is_fine(tmp_path):
-    run(tmp_path, replace(TINY, epochs=1), loader=MemoryLoader(9, 8))
-
-
-@pytest.mark.parametrize("shape", [(1, 16, 16), (16, 16)])
-def test_images_that_no_network_takes(tmp_path, shape):
-    with pytest.raises(ConfigError, match="3 channels"):
-        train(MemoryLoader(), TINY, tmp_path / "run", num_classes=CLASSES, image_shape=shape)
-    assert not (tmp_path / "run").exists()
-
-
-def test_nothing_to_train_or_test_on(tmp_path):
-    with pytest.raises(ConfigError, match="yields no batch"):
-        run(tmp_path / "a", loader=MemoryLoader(0))
-    with pytest.raises(ConfigError, match="test set yields no batch"):
-        run(tmp_path / "b", test=[])
-
-
-def test_a_folder_that_cannot_be_made(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match="cannot be made"):
-        run(tmp_path / "file" / "run")
-
-
-@pytest.mark.parametrize("content", [b"", b"{", b"[]"])
-def test_a_damaged_record(tmp_path, content):
-    (tmp_path / "config.json").write_bytes(content)
-    with pytest.raises(TrainingError, match=r"config\.json .* another folder"):
-        run(tmp_path, resume=True)
-
-
-@pytest.mark.parametrize("content", [b"", b"{}", bytes(100)])
-def test_a_damaged_model(tmp_path, content):
-    (tmp_path / "model.safetensors").write_bytes(content)
-    with pytest.raises(TrainingError, match=r"model\.safetensors: not a model of a run, or damaged"):
-        load_model(tmp_path)
-
-
-def test_a_checkpoint_of_another_model(tmp_path):
-    with pytest.raises(TrainingInterrupted):
-        run(tmp_path, on_batch=send(signal.SIGTERM, (0, 0)))
-    learner = Learner(replace(TINY, model="resnet18"), place(TINY), CLASSES, 16)
-    with pytest.raises(TrainingError, match="does not fit the model"):
-        learner.restore(load_checkpoint(tmp_path).tensors)
-
-
-def test_reports(tmp_path, monkeypatch):
-    monkeypatch.setattr("edgeprune_runtime.training_run._REPORT_SECONDS", 0)
-    reports = []
-    result = run(tmp_path, replace(TINY, epochs=2), report=reports.append)
-    assert [r["step"] for r in reports if r["event"] == "step"] == list(range(1, 9))
-    assert [r for r in reports if r["event"] == "epoch"] == [{"event": "epoch", **m} for m in result.metrics]
-    first = reports[0]
-    assert (first["epoch"], first["epochs"], first["steps"]) == (1, 2, 8)
-    assert first["eta_seconds"] > 0
-    assert first["images_per_second"] > 0
-    assert reports[3]["loss"] == result.metrics[0]["train_loss"]
-
-
-def test_reports_are_few(tmp_path):
-    reports = []
-    started = time.perf_counter()
-    run(tmp_path, TINY, report=reports.append)
-    steps = [r for r in reports if r["event"] == "step"]
-    assert len(steps) <= (time.perf_counter() - started) / 0.3 + 1
-
-
-def test_bfloat16_autocast_trains(tmp_path):
-    config = replace(TINY, epochs=1, precision="bfloat16")
-    (line,) = run(tmp_path, config).metrics
-    assert math.isfinite(line["train_loss"])
-    assert load_checkpoint(tmp_path).tensors["model.classifier.1.weight"].dtype == torch.float32
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"model": "vgg"}, "unknown model 'vgg'"),
-        ({"epochs": 0}, "epochs is 0"),
-        ({"batch_size": 0}, "batch_size is 0"),
-        ({"lr": 0.0}, "lr is 0.0"),
-        ({"lr": math.nan}, "lr is nan"),
-        ({"lr": math.inf}, "lr is inf"),
-        ({"momentum": 1.0}, "momentum is 1.0"),
-        ({"momentum": 0.0}, "nesterov needs"),
-        ({"weight_decay": -1.0}, "weight_decay is -1.0"),
-        ({"ema": 1.0}, "ema is 1.0"),
-        ({"ema": 0.0}, "ema is 0.0"),
-        ({"seed": -1}, "seed is -1"),
-        ({"device": "tpu"}, "unknown device 'tpu'"),
-        ({"device": "cuda:x"}, "unknown device"),
-        ({"precision": "float16"}, "precision must be one of auto, float32, bfloat16"),
-    ],
-)
-def test_settings_out_of_range(change, message):
-    with pytest.raises(ConfigError, match=message):
-        TrainConfig(**change)
-
-
-def test_a_device_that_is_not_there():
-    with pytest.raises(ConfigError, match="device cuda:99 does not exist"):
-        place(TrainConfig(device="cuda:99"))
-
-
-def test_auto_on_a_cpu(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert place(TrainConfig()) == Placement(torch.device("cpu"), "float32")
-
-
-def test_learning_rate():
-    rates = [learning_rate(step, 1000, 0.1) for step in range(1000)]
-    assert rates[0] == pytest.approx(0.1 / 50)
-    assert rates[49] == rates[50] == max(rates) == 0.1
-    assert rates[525] == pytest.approx(0.05)
-    assert 0 < rates[-1] < 1e-6
-    assert rates[50:] == sorted(rates[50:], reverse=True)
-
-
-@pytest.mark.parametrize("steps", [1, 2, 3, 30, 100])
-def test_learning_rate_of_short_runs(steps):
-    rates = [learning_rate(step, steps, 0.1) for step in range(steps)]
-    assert all(0 < rate <= 0.1 for rate in rates)
-    assert max(rates) == 0.1
-    assert rates.index(0.1) <= 20
-
-
-def test_the_average_forgets_the_initial_weights():
-    average, model = (torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.BatchNorm1d(1)) for _ in range(2))
-    with torch.no_grad():
-        average[0].weight.fill_(1.0)
-        model[0].weight.fill_(0.0)
-    model[1].running_mean.fill_(3.0)
-    update_average(average, model, 0, 0.999)
-    assert average[0].weight.item() == pytest.approx(0.1)
-    assert average[1].running_mean.item() == 3.0
-    update_average(average, model, 10**6, 0.9)
-    assert average[0].weight.item() == pytest.approx(0.09)
-
-
-def test_the_tally_does_not_depend_on_when_it_is_drained():
-    losses = torch.rand(20, generator=torch.Generator().manual_seed(0))
-    one, other = Tally(), Tally()
-    for loss in losses:
-        one.add(loss, torch.tensor(3), 7)
-        other.add(loss, torch.tensor(3), 7)
-        other.drain()
-        other = Tally(**json.loads(json.dumps(other.sums())))
-    one.drain()
-    assert one.sums() == other.sums()
-    assert (one.steps, one.images, one.correct) == (20, 140, 60)
-
-
-@pytest.mark.parametrize("model", MODEL_NAMES)
-def test_weight_decay_spares_biases_and_norms(model):
-    learner = Learner(replace(TINY, model=model), place(TINY), CLASSES, 16)
-    norms = {
-        id(p) for m in learner.model.modules() if isinstance(m, torch.nn.BatchNorm2d) for p in m.parameters()
-    }
-    biases = {id(p) for name, p in learner.model.named_parameters() if name.endswith("bias")}
-    decayed, spared = learner._optimizer.param_groups
-    assert {id(p) for p in spared["params"]} == norms | biases
-    assert spared["weight_decay"] == 0
-    assert decayed["weight_decay"] == TINY.weight_decay
-    assert len(decayed["params"]) + len(spared["params"]) == len(list(learner.model.parameters()))
-
-
-KILLED = replace(TINY, epochs=8)
-
-
 @pytest.mark.slow
 def test_kill_9_at_random_moments(tmp_path):
     killed = tmp_path / "killed"
@@ -559,13 +235,3 @@ def test_kill_9_at_random_moments(tmp_path):
             process.stdout.read()
         assert process.returncode == 0
     assert_same_run(killed, tmp_path / "whole")
-
-
-def start_process(run_dir):
-    """Train, or go on, in a process that prints a line for each batch."""
-    return subprocess.Popen([sys.executable, __file__, run_dir], stdout=subprocess.PIPE, text=True)
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    run(Path(sys.argv[1]), KILLED, resume=True, on_batch=lambda *_: print("batch", flush=True))

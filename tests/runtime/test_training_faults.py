@@ -1,0 +1,152 @@
+import math
+import signal
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+from training_runs import CLASSES, TINY, MemoryLoader, metrics, run, send
+
+from edgeprune_formats import ConfigError, TrainingError
+from edgeprune_runtime.checkpoint import load_checkpoint
+from edgeprune_runtime.training import TrainingInterrupted, load_model, train
+from edgeprune_runtime.training_config import place
+from edgeprune_runtime.training_step import Learner
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "state.json", "metrics.jsonl", "model.safetensors", "checkpoint-0007.safetensors"]
+)
+def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path, name):
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(ConfigError, match="already holds a run; use --resume"):
+        run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epochs": 4}, "epochs was 3 and is now 4"),
+        ({"model": "resnet18"}, "model was 'mobilenet_v2' and is now 'resnet18'"),
+        ({"ema": None}, "ema was 0.9 and is now None"),
+        ({"seed": 7}, "seed was 0 and is now 7"),
+        ({"precision": "bfloat16"}, "precision was 'float32' and is now 'bfloat16'"),
+    ],
+)
+def test_resume_with_other_settings(whole_run, change, message):
+    with pytest.raises(ConfigError, match=message):
+        run(whole_run.run_dir, replace(TINY, **change), resume=True, provenance={"pack": "digits.h5"})
+
+
+def test_resume_with_other_data(whole_run):
+    with pytest.raises(ConfigError, match=r"provenance pack was 'digits.h5' and is now 'other.h5'"):
+        run(whole_run.run_dir, resume=True, provenance={"pack": "other.h5"})
+    options = {"loader": MemoryLoader(16), "provenance": {"pack": "digits.h5"}}
+    with pytest.raises(ConfigError, match="steps_per_epoch was 4 and is now 2"):
+        run(whole_run.run_dir, resume=True, **options)
+
+
+def test_settings_that_only_spell_the_same_differently(whole_run):
+    config = replace(TINY, device="cpu", precision="float32")
+    assert run(whole_run.run_dir, config, resume=True, provenance={"pack": "digits.h5"}) == whole_run
+
+
+def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(tmp_path):
+    class Spoilt(MemoryLoader):
+        def __iter__(self):
+            for batch, (images, labels) in enumerate(super().__iter__()):
+                yield (images * math.nan if (self.epoch, batch) == (1, 2) else images), labels
+
+    with pytest.raises(
+        TrainingError, match=r"the loss became nan at step 3 of 4 in epoch 2 of 3; .* lower --lr"
+    ):
+        run(tmp_path, loader=Spoilt())
+    tensors = load_checkpoint(tmp_path).tensors
+    assert len(metrics(tmp_path)) == 1
+    assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
+
+
+def test_a_rate_far_too_high(tmp_path):
+    with pytest.raises(TrainingError, match=r"lower --lr than 1e\+20"):
+        run(tmp_path, replace(TINY, lr=1e20))
+
+
+def test_one_image_left_over(tmp_path):
+    loader = MemoryLoader(9, 8)
+    loader.images = loader.images[:, :, :8, :8]
+
+    class Small(MemoryLoader):
+        def __iter__(self):
+            return ((images[:, :, :8, :8], labels) for images, labels in super().__iter__())
+
+    with pytest.raises(TrainingError, match=r"a batch of one image .* --batch-size"):
+        train(Small(9, 8), TINY, tmp_path, num_classes=CLASSES, image_shape=(3, 8, 8))
+
+
+def test_one_image_left_over_of_a_larger_size_is_fine(tmp_path):
+    run(tmp_path, replace(TINY, epochs=1), loader=MemoryLoader(9, 8))
+
+
+@pytest.mark.parametrize("shape", [(1, 16, 16), (16, 16)])
+def test_images_that_no_network_takes(tmp_path, shape):
+    with pytest.raises(ConfigError, match="3 channels"):
+        train(MemoryLoader(), TINY, tmp_path / "run", num_classes=CLASSES, image_shape=shape)
+    assert not (tmp_path / "run").exists()
+
+
+def test_nothing_to_train_or_test_on(tmp_path):
+    with pytest.raises(ConfigError, match="yields no batch"):
+        run(tmp_path / "a", loader=MemoryLoader(0))
+    with pytest.raises(ConfigError, match="test set yields no batch"):
+        run(tmp_path / "b", test=[])
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="cannot be made"):
+        run(tmp_path / "file" / "run")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]"])
+def test_a_damaged_record(tmp_path, content):
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(TrainingError, match=r"config\.json .* another folder"):
+        run(tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", bytes(100)])
+def test_a_damaged_model(tmp_path, content):
+    (tmp_path / "model.safetensors").write_bytes(content)
+    with pytest.raises(TrainingError, match=r"model\.safetensors: not a model of a run, or damaged"):
+        load_model(tmp_path)
+
+
+def test_a_checkpoint_of_another_model(tmp_path):
+    with pytest.raises(TrainingInterrupted):
+        run(tmp_path, on_batch=send(signal.SIGTERM, (0, 0)))
+    learner = Learner(replace(TINY, model="resnet18"), place(TINY), CLASSES, 16)
+    with pytest.raises(TrainingError, match="does not fit the model"):
+        learner.restore(load_checkpoint(tmp_path).tensors)
+
+
+def test_reports(tmp_path, monkeypatch):
+    monkeypatch.setattr("edgeprune_runtime.training_run._REPORT_SECONDS", 0)
+    reports = []
+    result = run(tmp_path, replace(TINY, epochs=2), report=reports.append)
+    assert [r["step"] for r in reports if r["event"] == "step"] == list(range(1, 9))
+    assert [r for r in reports if r["event"] == "epoch"] == [{"event": "epoch", **m} for m in result.metrics]
+    first = reports[0]
+    assert (first["epoch"], first["epochs"], first["steps"]) == (1, 2, 8)
+    assert first["eta_seconds"] > 0
+    assert first["images_per_second"] > 0
+    assert reports[3]["loss"] == result.metrics[0]["train_loss"]
+
+
+def test_reports_are_few(tmp_path):
+    reports = []
+    started = time.perf_counter()
+    run(tmp_path, TINY, report=reports.append)
+    steps = [r for r in reports if r["event"] == "step"]
+    assert len(steps) <= (time.perf_counter() - started) / 0.3 + 1

@@ -1,0 +1,115 @@
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from training_runs import CLASSES, TINY, run
+
+from edgeprune_formats import ConfigError
+from edgeprune_runtime.checkpoint import load_checkpoint
+from edgeprune_runtime.models import MODEL_NAMES
+from edgeprune_runtime.training import TrainConfig
+from edgeprune_runtime.training_config import Placement, place
+from edgeprune_runtime.training_step import Learner, Tally, learning_rate, update_average
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def test_bfloat16_autocast_trains(tmp_path):
+    config = replace(TINY, epochs=1, precision="bfloat16")
+    (line,) = run(tmp_path, config).metrics
+    assert math.isfinite(line["train_loss"])
+    assert load_checkpoint(tmp_path).tensors["model.classifier.1.weight"].dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": "vgg"}, "unknown model 'vgg'"),
+        ({"epochs": 0}, "epochs is 0"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"lr": 0.0}, "lr is 0.0"),
+        ({"lr": math.nan}, "lr is nan"),
+        ({"lr": math.inf}, "lr is inf"),
+        ({"momentum": 1.0}, "momentum is 1.0"),
+        ({"momentum": 0.0}, "nesterov needs"),
+        ({"weight_decay": -1.0}, "weight_decay is -1.0"),
+        ({"ema": 1.0}, "ema is 1.0"),
+        ({"ema": 0.0}, "ema is 0.0"),
+        ({"seed": -1}, "seed is -1"),
+        ({"device": "tpu"}, "unknown device 'tpu'"),
+        ({"device": "cuda:x"}, "unknown device"),
+        ({"precision": "float16"}, "precision must be one of auto, float32, bfloat16"),
+    ],
+)
+def test_settings_out_of_range(change, message):
+    with pytest.raises(ConfigError, match=message):
+        TrainConfig(**change)
+
+
+def test_a_device_that_is_not_there():
+    with pytest.raises(ConfigError, match="device cuda:99 does not exist"):
+        place(TrainConfig(device="cuda:99"))
+
+
+def test_auto_on_a_cpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert place(TrainConfig()) == Placement(torch.device("cpu"), "float32")
+
+
+def test_learning_rate():
+    rates = [learning_rate(step, 1000, 0.1) for step in range(1000)]
+    assert rates[0] == pytest.approx(0.1 / 50)
+    assert rates[49] == rates[50] == max(rates) == 0.1
+    assert rates[525] == pytest.approx(0.05)
+    assert 0 < rates[-1] < 1e-6
+    assert rates[50:] == sorted(rates[50:], reverse=True)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 30, 100])
+def test_learning_rate_of_short_runs(steps):
+    rates = [learning_rate(step, steps, 0.1) for step in range(steps)]
+    assert all(0 < rate <= 0.1 for rate in rates)
+    assert max(rates) == 0.1
+    assert rates.index(0.1) <= 20
+
+
+def test_the_average_forgets_the_initial_weights():
+    average, model = (torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.BatchNorm1d(1)) for _ in range(2))
+    with torch.no_grad():
+        average[0].weight.fill_(1.0)
+        model[0].weight.fill_(0.0)
+    model[1].running_mean.fill_(3.0)
+    update_average(average, model, 0, 0.999)
+    assert average[0].weight.item() == pytest.approx(0.1)
+    assert average[1].running_mean.item() == 3.0
+    update_average(average, model, 10**6, 0.9)
+    assert average[0].weight.item() == pytest.approx(0.09)
+
+
+def test_the_tally_does_not_depend_on_when_it_is_drained():
+    losses = torch.rand(20, generator=torch.Generator().manual_seed(0))
+    one, other = Tally(), Tally()
+    for loss in losses:
+        one.add(loss, torch.tensor(3), 7)
+        other.add(loss, torch.tensor(3), 7)
+        other.drain()
+        other = Tally(**json.loads(json.dumps(other.sums())))
+    one.drain()
+    assert one.sums() == other.sums()
+    assert (one.steps, one.images, one.correct) == (20, 140, 60)
+
+
+@pytest.mark.parametrize("model", MODEL_NAMES)
+def test_weight_decay_spares_biases_and_norms(model):
+    learner = Learner(replace(TINY, model=model), place(TINY), CLASSES, 16)
+    norms = {
+        id(p) for m in learner.model.modules() if isinstance(m, torch.nn.BatchNorm2d) for p in m.parameters()
+    }
+    biases = {id(p) for name, p in learner.model.named_parameters() if name.endswith("bias")}
+    decayed, spared = learner._optimizer.param_groups
+    assert {id(p) for p in spared["params"]} == norms | biases
+    assert spared["weight_decay"] == 0
+    assert decayed["weight_decay"] == TINY.weight_decay
+    assert len(decayed["params"]) + len(spared["params"]) == len(list(learner.model.parameters()))

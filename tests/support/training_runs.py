@@ -1,0 +1,109 @@
+"""Small training runs, and a loader that honours the contract of `TrainLoader`.
+
+Run as a script it trains in a process that tests kill.
+"""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from edgeprune_runtime.checkpoint import load_checkpoint
+from edgeprune_runtime.training import TrainConfig, load_model, train
+
+CLASSES = 4
+SHAPE = (3, 16, 16)
+TIMES = ("images_per_second", "seconds")
+
+
+def separable(count, seed):
+    """Images of `CLASSES` fixed patterns in noise, float32 ``[count, 3, 16, 16]``, and their labels."""
+    patterns = torch.randn(CLASSES, *SHAPE, generator=torch.Generator().manual_seed(99))
+    random_source = torch.Generator().manual_seed(seed)
+    labels = torch.randint(CLASSES, (count,), generator=random_source)
+    return patterns[labels] + torch.randn(count, *SHAPE, generator=random_source), labels
+
+
+class MemoryLoader:
+    """A `TrainLoader` over images in memory: shuffled, with noise for augmentation."""
+
+    def __init__(self, count=26, batch_size=8, on_batch=lambda epoch, batch: None):
+        self.images, self.labels = separable(count, seed=1)
+        self.batch_size = batch_size
+        self.on_batch = on_batch
+        self.epoch = self.position = 0
+
+    def __len__(self):
+        return math.ceil(len(self.labels) / self.batch_size)
+
+    def __iter__(self):
+        order = torch.randperm(len(self.labels), generator=torch.Generator().manual_seed(self.epoch))
+        for batch in range(self.position, len(self)):
+            chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+            noise = torch.Generator().manual_seed(1000 * self.epoch + batch)
+            images = self.images[chosen] + 0.1 * torch.randn(len(chosen), *SHAPE, generator=noise)
+            self.position = batch + 1
+            self.on_batch(self.epoch, batch)
+            yield images, self.labels[chosen]
+
+    def set_epoch(self, epoch):
+        self.epoch, self.position = epoch, 0
+
+    def state_dict(self):
+        return {"epoch": self.epoch, "position": self.position}
+
+    def load_state_dict(self, state):
+        self.epoch, self.position = state["epoch"], state["position"]
+
+
+TEST = [separable(16, seed=2), separable(5, seed=3)]
+TINY = TrainConfig(model="mobilenet_v2", epochs=3, batch_size=8, lr=0.05, ema=0.9, device="cpu")
+
+
+def run(run_dir, config=TINY, *, on_batch=lambda epoch, batch: None, **options):
+    options = {
+        "test": TEST,
+        "loader": MemoryLoader(batch_size=config.batch_size, on_batch=on_batch),
+    } | options
+    return train(options.pop("loader"), config, run_dir, num_classes=CLASSES, image_shape=SHAPE, **options)
+
+
+def send(signal_number, at):
+    """An `on_batch` that sends this process a signal while batch `at` = (epoch, batch) is prepared."""
+    return lambda *now: os.kill(os.getpid(), signal_number) if now == at else None
+
+
+def metrics(run_dir, times=False):
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if times or k not in TIMES} for line in lines]
+
+
+def assert_same_run(one, other):
+    assert metrics(one) == metrics(other)
+    ours, theirs = load_checkpoint(one), load_checkpoint(other)
+    assert ours.state["step"] == theirs.state["step"]
+    assert ours.tensors.keys() == theirs.tensors.keys()
+    different = [
+        name for name, tensor in ours.tensors.items() if not torch.equal(tensor, theirs.tensors[name])
+    ]
+    assert not different
+    kept, expected = load_model(one).state_dict(), load_model(other).state_dict()
+    assert all(torch.equal(kept[name], expected[name]) for name in expected)
+
+
+KILLED = replace(TINY, epochs=8)
+
+
+def start_process(run_dir):
+    """Train, or go on, in a process that prints a line for each batch."""
+    return subprocess.Popen([sys.executable, __file__, run_dir], stdout=subprocess.PIPE, text=True)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    run(Path(sys.argv[1]), KILLED, resume=True, on_batch=lambda *_: print("batch", flush=True))
