@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
+from types import FrameType
 from typing import NoReturn
 
 import click
@@ -14,7 +16,7 @@ from edgeprune_formats import ConfigError, EdgePruneError, __version__
 __all__ = ["cli", "main"]
 
 COMMANDS = ("build", "info", "verify", "preview", "train", "demo")
-MISUSE, BAD_DATA, INTERRUPTED = 2, 1, 130
+MISUSE, BAD_DATA, INTERRUPTED, TERMINATED = 2, 1, 130, 143
 
 
 class _Commands(click.Group):
@@ -52,11 +54,17 @@ def _usage(error: click.UsageError) -> str:
     return f"{' '.join(error.format_message().split())} (see {help_command})"
 
 
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    sys.exit(TERMINATED)
+
+
 def main() -> None:
     """Run the command line.
 
-    Exit status: 0 done, 1 data or files that are unusable, 2 a wrong option, 130 interrupted.
+    Exit status: 0 done, 1 data or files that are unusable, 2 a wrong option, 130 interrupted, 143 terminated.
     """
+    # Leaving by an exception lets whatever is half written be removed.
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         cli(standalone_mode=False)
     except click.UsageError as error:

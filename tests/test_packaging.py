@@ -1,0 +1,68 @@
+"""The distribution: what is in the wheel, and that it works away from the checkout."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = {"edgeprune", "edgeprune_formats", "edgeprune_runtime", "edgeprune_benchmarks"}
+
+CHECK = """
+import sys
+from pathlib import Path
+import edgeprune, edgeprune_benchmarks, edgeprune_formats, edgeprune_runtime
+from edgeprune.cli import main
+
+site = sys.argv.pop(1)
+for package in (edgeprune, edgeprune_benchmarks, edgeprune_formats, edgeprune_runtime):
+    assert Path(package.__file__).is_relative_to(site), package.__file__
+main()
+"""
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The folder with the sdist, and the wheel that is made from it."""
+    out = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_four_packages_and_nothing_else(built):
+    (wheel,) = built.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    top = {name.split("/")[0] for name in names if ".dist-info/" not in name}
+    assert top == PACKAGES
+    assert {f"{package}/py.typed" for package in PACKAGES} <= set(names)
+    assert "edgeprune_formats/codecs/sparse_f32.py" in names
+    assert any(name.endswith("/LICENSE") for name in names)
+    assert len(list(built.glob("*.tar.gz"))) == 1
+
+
+@pytest.mark.slow
+def test_the_wheel_works_away_from_the_checkout(built, tmp_path):
+    (wheel,) = built.glob("*.whl")
+    site = tmp_path / "site"
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--target",
+        str(site),
+        str(wheel),
+    ]
+    subprocess.run(install, check=True, capture_output=True)
+    command = [sys.executable, "-c", CHECK, str(site), "build", "digits", "-o", "p.h5", "-q"]
+    environment = {"PYTHONPATH": str(site), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "p.h5").stat().st_size > 13_000_000
