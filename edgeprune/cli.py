@@ -13,6 +13,8 @@ import click
 
 from edgeprune_formats import ConfigError, EdgePruneError, __version__
 
+from .printing import printable
+
 __all__ = ["cli", "main"]
 
 COMMANDS = ("build", "info", "verify", "preview", "train", "demo")
@@ -45,7 +47,7 @@ def cli() -> None:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    click.echo(f"edgeprune: error: {message}", err=True)
+    click.echo(f"edgeprune: error: {printable(message)}", err=True)
     sys.exit(code)
 
 
@@ -65,6 +67,8 @@ def main() -> None:
     """
     # Leaving by an exception lets whatever is half written be removed.
     signal.signal(signal.SIGTERM, _terminate)
+    if len(sys.argv) == 1:
+        sys.argv.append("--help")
     try:
         cli(standalone_mode=False)
     except click.UsageError as error:
@@ -83,5 +87,7 @@ def main() -> None:
         sys.exit(BAD_DATA)
     except OSError as error:
         _fail(f"{error.filename or 'system'}: {error.strerror or error}", BAD_DATA)
+    except MemoryError:
+        _fail("out of memory; choose smaller images or batches", BAD_DATA)
     except (KeyboardInterrupt, click.Abort):
         _fail("interrupted", INTERRUPTED)

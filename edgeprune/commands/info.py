@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from edgeprune.printing import printable
+
 __all__ = ["command", "describe"]
 
 BAR_WIDTH = 24
@@ -27,10 +29,10 @@ def command(pack: Path, as_json: bool) -> None:
     """
     facts = describe(pack)
     if as_json:
-        click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+        click.echo(json.dumps(facts, indent=2))
         return
     for line in _lines(facts):
-        click.echo(line)
+        click.echo(printable(line))
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -43,7 +45,7 @@ def describe(path: Path) -> dict[str, Any]:
     """
     import numpy as np
 
-    from edgeprune_formats import open_pack
+    from edgeprune_formats import open_pack, stored_bytes
 
     with open_pack(path) as pack:
         header, labels = pack.header, pack.labels
@@ -62,7 +64,7 @@ def describe(path: Path) -> dict[str, Any]:
         "file_bytes": size,
         "bytes_per_image": {
             "file": size / header.samples,
-            "coefficients": header.sparse_bytes,
+            "coefficients": stored_bytes(header),
             "raw_uint8": values,
             "raw_float32": 4 * values,
         },
@@ -90,7 +92,7 @@ def _lines(facts: dict[str, Any]) -> list[str]:
         f"float32 {each['raw_float32']:,} ({_ratio(each['file'], each['raw_float32'])})",
     ]
     psnr = facts["provenance"].get("result", {}).get("psnr_db")
-    if psnr is not None:
+    if isinstance(psnr, int | float):
         lines.append(f"  quality     {psnr:.2f} dB PSNR against the original pixels")
     lines.append(f"  mean, std   {_numbers(facts['mean'])}, {_numbers(facts['std'])}")
     return lines + _class_lines(facts["classes"]) + _provenance_lines(facts)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from edgeprune.printing import printable
+
 __all__ = ["command"]
 
 
@@ -23,7 +25,7 @@ def command(pack: Path) -> None:
 
     problems = verify_pack(pack)
     for problem in problems:
-        click.echo(f"{pack}: {problem}", err=True)
+        click.echo(printable(f"{pack}: {problem}"), err=True)
     if problems:
         sys.exit(1)
     header = open_pack(pack).header

@@ -23,7 +23,7 @@ from ._reader import Pack, open_pack, verify_pack
 from ._target import check_target
 from ._version import __version__
 from ._writer import COMPRESSIONS, PackWriter, plan_chunk_samples
-from .codecs import Codec, codec_names, get_codec
+from .codecs import Codec, codec_names, get_codec, stored_bytes
 
 __all__ = [
     "COMPRESSIONS",
@@ -54,6 +54,7 @@ __all__ = [
     "pack_positions",
     "plan_chunk_samples",
     "position_dtype",
+    "stored_bytes",
     "unpack_positions",
     "verify_pack",
 ]

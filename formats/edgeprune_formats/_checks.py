@@ -10,11 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._errors import ConfigError
-from ._header import FORMAT_VERSION, MAX_PROVENANCE_BYTES, MAX_TEXT_BYTES, PackHeader, header_problems
+from ._header import FORMAT_VERSION, MAX_PROVENANCE_BYTES, MAX_TEXT_BYTES, TEXTS, PackHeader, header_problems
 
-__all__ = ["TEXTS", "check_header", "check_rows", "provenance_text"]
-
-TEXTS = ("format_version", "generator", "created", "codec", "transform", "block", "color_space")
+__all__ = ["check_header", "check_rows", "provenance_text"]
 
 
 def check_header(header: PackHeader) -> None:
@@ -56,7 +54,7 @@ def provenance_text(header: PackHeader, result: Mapping[str, Any]) -> bytes:
     """Return the provenance with its result as JSON; raise `ConfigError` if it is not JSON or too long."""
     provenance = {**header.provenance, **({"result": dict(result)} if result else {})}
     try:
-        text = json.dumps(provenance, ensure_ascii=False, sort_keys=True).encode()
+        text = json.dumps(provenance, ensure_ascii=False, sort_keys=True, allow_nan=False).encode()
     except (TypeError, ValueError) as error:
         raise ConfigError(f"provenance does not go into JSON: {error}") from error
     if len(text) > MAX_PROVENANCE_BYTES:

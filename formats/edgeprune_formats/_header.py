@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,8 @@ __all__ = ["FORMAT_VERSION", "PackHeader", "header_problems"]
 FORMAT_VERSION = "1.0"
 TRANSFORM = "dct-ii-orthonormal"
 COLOR_SPACES = {"rgb": 3}
+TEXTS = ("format_version", "generator", "created", "codec", "transform", "block", "color_space")
+INTEGERS = ("samples", "channels", "height", "width", "components", "chunk_samples")
 
 MAX_SAMPLES = 2**31 - 1
 MAX_SIDE = 2**16
@@ -142,4 +145,7 @@ def header_problems(header: PackHeader) -> list[Problem]:
     expect("std", all(v > 0 for v in header.std), f"{header.std} is not positive")
     if not 1 <= len(header.class_names) <= MAX_CLASSES:
         problems.append(Problem("limit", "/class_names", f"{len(header.class_names)} classes"))
+    twice = [name for name, count in Counter(header.class_names).items() if count > 1]
+    if twice:
+        problems.append(Problem("layout", "/class_names", f"{twice[0]!r} names more than one class"))
     return problems

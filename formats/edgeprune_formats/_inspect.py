@@ -19,10 +19,12 @@ from ._chunks import checksum
 from ._errors import DefectError, Problem
 from ._header import (
     FORMAT_VERSION,
+    INTEGERS,
     MAX_CHUNK_BYTES,
     MAX_CLASSES,
     MAX_PROVENANCE_BYTES,
     MAX_TEXT_BYTES,
+    TEXTS,
     PackHeader,
     header_problems,
 )
@@ -205,12 +207,21 @@ def _provenance(file: h5py.File, file_bytes: int) -> dict[str, Any]:
     if len(raw) > MAX_PROVENANCE_BYTES:
         raise DefectError("limit", "/provenance", f"{len(raw)} B")
     try:
-        value = json.loads(raw)
+        value = json.loads(raw, parse_constant=_refuse)
+        # What JSON can spell and text cannot hold: infinite numbers, halves of surrogate pairs.
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise DefectError("layout", "/provenance", "not a JSON object")
+    for name in ("source", "config", "result"):
+        if not isinstance(value.get(name, {}), dict):
+            raise DefectError("layout", "/provenance", f"its {name} is not a JSON object")
     return value
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(constant)
 
 
 def _header(file: h5py.File, contents: Contents, file_bytes: int) -> PackHeader | None:
@@ -221,10 +232,8 @@ def _header(file: h5py.File, contents: Contents, file_bytes: int) -> PackHeader 
         return contents.attempt(lambda: _text(file, name), f"/ attribute {name}")
 
     before = len(contents.problems)
-    integers = ("samples", "channels", "height", "width", "components", "chunk_samples")
-    fields: dict[str, Any] = {name: integer(name) for name in integers}
-    texts = ("format_version", "generator", "created", "codec", "transform", "block", "color_space")
-    fields |= {name: text(name) for name in texts}
+    fields: dict[str, Any] = {name: integer(name) for name in INTEGERS}
+    fields |= {name: text(name) for name in TEXTS}
     fields["class_names"] = contents.attempt(lambda: _class_names(file, file_bytes), "/class_names")
     fields["provenance"] = contents.attempt(lambda: _provenance(file, file_bytes), "/provenance")
     for name in ("mean", "std"):

@@ -28,6 +28,8 @@ def check_target(path: Path) -> None:
     """Raise `PackWriteError` if no pack can be written under this name, whatever its size."""
     if path.is_dir():
         raise PackWriteError(f"{path}: is a folder; name a file")
+    if path.exists() and not path.is_file():
+        raise PackWriteError(f"{path}: is a device or pipe; name a file")
     if not path.parent.is_dir():
         raise PackWriteError(f"{path}: there is no folder {path.parent}; create it first")
     if not os.access(path.parent, os.W_OK | os.X_OK):

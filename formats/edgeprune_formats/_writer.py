@@ -12,12 +12,12 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ._checks import TEXTS, check_header, check_rows, provenance_text
+from ._checks import check_header, check_rows, provenance_text
 from ._chunks import checksum, create_field, write_chunk
 from ._errors import ConfigError
-from ._header import PackHeader
+from ._header import INTEGERS, TEXTS, PackHeader
 from ._target import Sink, check_room, check_target, partial_path, sweep, sync, write_error
-from .codecs import get_codec
+from .codecs import get_codec, stored_bytes
 
 __all__ = ["COMPRESSIONS", "PackWriter", "plan_chunk_samples"]
 
@@ -102,7 +102,7 @@ class PackWriter:
         sweep(self.path)
         check_target(self.path)
         if self._compression == "none":
-            check_room(self.path, self.header.samples * self.header.sparse_bytes)
+            check_room(self.path, self.header.samples * stored_bytes(self.header))
         try:
             # The 1.10 file format: its object headers and indexes carry checksums of their own.
             self._sink = Sink(self._partial, "w+")
@@ -198,7 +198,7 @@ class PackWriter:
         for name in TEXTS:
             file.attrs[name] = _text(getattr(header, name))
         file.attrs["format"] = _text("edgepack")
-        for name in ("samples", "channels", "height", "width", "components", "chunk_samples"):
+        for name in INTEGERS:
             file.attrs[name] = np.int64(getattr(header, name))
         for name in ("mean", "std"):
             file.attrs[name] = np.array(getattr(header, name), "<f8")

@@ -130,7 +130,7 @@ def test_gzip_is_smaller_on_compressible_spectra(tools, tmp_path):
     assert sizes[1] < sizes[0]
 
 
-@pytest.mark.skipif(h5py.version.hdf5_version_tuple < (2, 0, 0), reason="older HDF5 stores the time in groups")
+@pytest.mark.skipif(h5py.version.hdf5_version_tuple < (2, 0, 0), reason="older HDF5 stores times")
 @pytest.mark.parametrize("compression", ["none", "gzip"])
 def test_same_input_gives_the_same_bytes(tools, tmp_path, compression):
     first = tools.write(tmp_path / "first.h5", compression=compression)

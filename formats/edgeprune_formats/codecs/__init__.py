@@ -7,6 +7,7 @@ are pure: no input or output, no file handles.
 from __future__ import annotations
 
 import importlib
+import math
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -20,7 +21,7 @@ from .._blocks import SparseBlock
 from .._errors import ConfigError
 from .._header import PackHeader
 
-__all__ = ["Codec", "Field", "codec_names", "get_codec", "register"]
+__all__ = ["Codec", "Field", "codec_names", "get_codec", "register", "stored_bytes"]
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -102,6 +103,12 @@ def get_codec(name: str) -> Codec:
         return _CODECS[name]
     except KeyError:
         raise ConfigError(f"unknown codec {name!r}; known: {', '.join(codec_names())}") from None
+
+
+def stored_bytes(header: PackHeader) -> int:
+    """Return the bytes that one image takes in the file uncompressed, streams not counted."""
+    fields = get_codec(header.codec).fields(header)
+    return sum(math.prod(f.shape) * f.dtype.itemsize for f in fields if f.shape is not None)
 
 
 for _module in pkgutil.iter_modules(__path__):
