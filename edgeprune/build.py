@@ -6,7 +6,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune_formats import (
+    MAX_CHUNK_BYTES,
+    MAX_IMAGE_VALUES,
+    ConfigError,
     PackHeader,
     PackWriter,
     __version__,
@@ -106,12 +109,14 @@ def build_pack(
     tell = progress or (lambda stage, done, total: None)
     if isinstance(source, str):
         source = open_source(source, split=config.split, size=config.size)
+    config = replace(config, split=source.split)
+    components = _components(source, config)
     total = len(source)
     check = check_source(
         source, skip_bad=config.skip_bad, progress=lambda done: tell("checking", done, total)
     )
     rows = _choose(source, check, config)
-    header = _header(source, check, rows, config)
+    header = _header(source, check, rows, config, components)
     writer = PackWriter(path, header, source.labels[rows], rows, compression=config.compression)
     lost = 0.0
     with writer:
@@ -150,10 +155,29 @@ def _psnr(squared_error: float, values: int) -> float:
     return float(10 * np.log10(values / squared_error)) if squared_error > 0 else float("inf")
 
 
-def _header(source: Source, check: SourceCheck, rows: NDArray[np.int64], config: BuildConfig) -> PackHeader:
+def _components(source: Source, config: BuildConfig) -> int:
+    """Return the components to keep; refuse before any image is read what the format cannot hold."""
     channels, height, width = source.shape
     components = component_count(config.freq_prune, height, width)
-    image_bytes = channels * components * (4 + position_dtype(height, width).itemsize)
+    if channels * height * width > MAX_IMAGE_VALUES or _image_bytes(source, components) > MAX_CHUNK_BYTES:
+        raise ConfigError(
+            f"images of {height}x{width} with {components:,} components a channel are larger than a pack "
+            "can hold; lower --size or raise --freq-prune"
+        )
+    coreset_size(config.sample_prune, len(source))
+    return components
+
+
+def _image_bytes(source: Source, components: int) -> int:
+    channels, height, width = source.shape
+    return channels * components * (4 + position_dtype(height, width).itemsize)
+
+
+def _header(
+    source: Source, check: SourceCheck, rows: NDArray[np.int64], config: BuildConfig, components: int
+) -> PackHeader:
+    channels, height, width = source.shape
+    image_bytes = _image_bytes(source, components)
     mean, std = _statistics(check, rows, height * width)
     return PackHeader(
         samples=len(rows),
@@ -208,5 +232,6 @@ def _provenance(source: Source, check: SourceCheck, config: BuildConfig) -> dict
 
 def _now() -> str:
     """Return the time in UTC; SOURCE_DATE_EPOCH takes its place where builds must be reproducible."""
-    seconds = float(os.environ.get("SOURCE_DATE_EPOCH", time.time()))
+    given = os.environ.get("SOURCE_DATE_EPOCH", "")
+    seconds = int(given) if given.isdecimal() else time.time()
     return datetime.fromtimestamp(int(seconds), timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")

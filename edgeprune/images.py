@@ -94,6 +94,8 @@ def decode_image(path: str, size: int | None, *, name: str) -> NDArray[np.uint8]
             opened.load()
             image = _to_rgb(_upright(opened))
             return np.array(image if size is None else resize_and_crop(image, size))
+    except MemoryError:
+        raise
     # Damaged files make Pillow's plugins raise nearly any exception, struct.error and IndexError included.
     except Exception as error:
         raise SourceError(f"{name}: {_reason(error, path)}") from error

@@ -13,6 +13,9 @@ from PIL import Image, ImageDraw
 
 from edgeprune_formats import ConfigError, Pack, SparseBlock, unpack_positions
 from edgeprune_runtime import PackDataset
+from edgeprune_runtime._cache import ChunkCache
+
+from .printing import printable
 
 if TYPE_CHECKING:
     from .sources import Source
@@ -20,6 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["draw_preview", "kept_components"]
 
 TILE, GAP, LEFT, TOP = 128, 6, 72, 20
+MAX_IMAGES = 64
+CACHE_BYTES = 2**25
+PNG = b"\x89PNG"
 INK, PAPER = (30, 30, 30), (255, 255, 255)
 
 
@@ -49,19 +55,20 @@ def draw_preview(pack: Pack, path: Path, *, count: int = 8, source: Source | Non
     path : Path
         PNG file; replaced as a whole.
     count : int
-        Images to show, at least 1.
+        Images to show, 1 to 64.
     source : Source, optional
         What the pack was built from.
 
     Raises
     ------
     ConfigError
-        `count` is not positive, or `source` is not what the pack was built from.
+        `count` is not 1 to 64, `source` is not what the pack was built from, or `path` is in the way.
     OSError
         The picture cannot be written.
     """
-    if count < 1:
-        raise ConfigError(f"a preview shows at least 1 image, not {count}")
+    if not 1 <= count <= MAX_IMAGES:
+        raise ConfigError(f"a preview shows 1 to {MAX_IMAGES} images, not {count}")
+    _check_output(path)
     header = pack.header
     rows = np.arange(min(count, len(pack)))
     lines: list[tuple[str, NDArray[np.uint8]]] = []
@@ -70,16 +77,21 @@ def draw_preview(pack: Pack, path: Path, *, count: int = 8, source: Source | Non
         originals = source.read(pack.source_index[rows].astype(np.intp))
         lines.append(("original", originals.transpose(0, 2, 3, 1)))
     lines.append(("decoded", _decoded(pack, rows)))
-    blocks = [pack.read_chunk(row // header.chunk_samples) for row in rows.tolist()]
-    kept = [
-        kept_components(
-            block.take(slice(row % header.chunk_samples, row % header.chunk_samples + 1)), *header.shape[1:]
-        )
-        for row, block in zip(rows.tolist(), blocks, strict=True)
-    ]
-    lines.append(("kept", np.concatenate(kept)))
+    block, where = ChunkCache(pack, CACHE_BYTES).find(rows)
+    lines.append(("kept", kept_components(block.take(where), header.height, header.width)))
     names = [header.class_names[label] for label in pack.labels[rows].tolist()]
     _write(_sheet(lines, names, header.height, header.width), path)
+
+
+def _check_output(path: Path) -> None:
+    if not path.parent.is_dir():
+        raise ConfigError(f"{path}: there is no folder {path.parent}; create it first")
+    if path.is_dir():
+        raise ConfigError(f"{path}: is a folder; name a file")
+    if path.exists():
+        with path.open("rb") as file:
+            if file.read(len(PNG)) != PNG:
+                raise ConfigError(f"{path}: exists and is no PNG; name another file")
 
 
 def _check_same(pack: Pack, source: Source) -> None:
@@ -97,7 +109,7 @@ def _check_same(pack: Pack, source: Source) -> None:
 
 
 def _decoded(pack: Pack, rows: NDArray[Any]) -> NDArray[np.uint8]:
-    dataset = PackDataset(pack, backend="scipy")
+    dataset = PackDataset(pack, backend="scipy", cache_bytes=CACHE_BYTES)
     images = np.stack([image for image, _ in dataset.__getitems__(rows.tolist())])
     pixels: NDArray[np.uint8] = np.clip(np.rint(images * 255), 0, 255).astype(np.uint8)
     return np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
@@ -112,7 +124,7 @@ def _sheet(
     sheet = Image.new("RGB", (LEFT + step[0] * len(names), TOP + step[1] * len(lines)), PAPER)
     draw = ImageDraw.Draw(sheet)
     for column, name in enumerate(names):
-        text = name.encode("ascii", "replace").decode()
+        text = printable(name).encode("ascii", "replace").decode()
         while len(text) > 1 and draw.textlength(text) > tile[0]:
             text = text[:-1]
         draw.text((LEFT + column * step[0], 4), text, fill=INK)

@@ -61,6 +61,8 @@ def command(source: str, output: Path, force: bool, quiet: bool, **options: Any)
 
     if output.exists() and not force and not output.is_dir():
         raise ConfigError(f"{output} exists; pass --force to replace it")
+    if output.exists() and output.resolve() == Path(source.partition(":")[2]).resolve():
+        raise ConfigError(f"{output} is the source; name another file")
     config = BuildConfig(**options)
     with progress_bars(quiet) as tell:
         report = build_pack(source, output, config, progress=tell)

@@ -16,6 +16,7 @@ from edgeprune_formats import ConfigError
 __all__ = ["command"]
 
 EPOCHS = "10"
+MARK = ".edgeprune-demo"
 
 
 @click.command("demo")
@@ -50,14 +51,15 @@ def command(output: Path) -> None:
 
 
 def _clear(output: Path) -> None:
-    """Make the folder; refuse one that holds anything but an earlier demo."""
+    """Make the folder; empty one that an earlier demo has marked as its own, and refuse any other."""
     output.mkdir(parents=True, exist_ok=True)
-    ours = {"digits.h5", "preview.png", "run"}
-    others = sorted(entry.name for entry in output.iterdir() if entry.name not in ours)
-    if others:
-        raise ConfigError(f"{output} holds {others[0]}, which no demo made; name another folder with -o")
-    shutil.rmtree(output)
-    output.mkdir()
+    if any(output.iterdir()) and not (output / MARK).exists():
+        raise ConfigError(f"{output} is not empty, and no demo made it; name another folder with -o")
+    (output / MARK).touch()
+    for name in ("digits.h5", "preview.png"):
+        (output / name).unlink(missing_ok=True)
+    if (output / "run").exists():
+        shutil.rmtree(output / "run")
 
 
 def _run(line: str) -> None:

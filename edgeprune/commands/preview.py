@@ -29,8 +29,9 @@ def command(pack: Path, output: Path, source: str | None, images: int) -> None:
         originals = None
         if source is not None:
             config = opened.header.provenance.get("config", {})
-            split, size = config.get("split", "train"), config.get("size")
-            originals = open_source(source, split=split, size=size)
+            split = "test" if config.get("split") == "test" else "train"
+            size = config.get("size")
+            originals = open_source(source, split=split, size=size if isinstance(size, int) else None)
         draw_preview(opened, output, count=images, source=originals)
         shown = min(images, len(opened))
     click.echo(f"{output}: {shown} images")

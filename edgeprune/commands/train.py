@@ -52,7 +52,8 @@ def command(pack: Path, output: Path, test: str | None, resume: bool, augment: s
     """Train a network from PACK.
 
     The folder receives metrics.jsonl, a checkpoint after each epoch, and model.safetensors. A run that was
-    killed goes on with --resume, to the same result.
+    killed goes on with --resume, to the same result. An epoch leaves out a last batch that is not full,
+    other images each time, unless the whole pack is smaller than a batch.
 
     \b
     Example:
@@ -109,7 +110,7 @@ def train_pack(
         test=open_test(test, header) if test is not None else None,
         resume=resume,
         provenance={"pack": dict(header.provenance), "augment": augment, "test": test},
-        report=_Reporter(),
+        report=_Reporter(config.epochs),
     )
     return result.metrics[-1]
 
@@ -117,13 +118,12 @@ def train_pack(
 class _Reporter:
     """Prints a line for each epoch and, on a terminal, a live line in between."""
 
-    def __init__(self) -> None:
+    def __init__(self, epochs: int) -> None:
         self._live = sys.stderr.isatty()
-        self._epochs = 0
+        self._epochs = epochs
 
     def __call__(self, event: dict[str, Any]) -> None:
         if event["event"] == "step":
-            self._epochs = event["epochs"]
             if self._live:
                 click.echo(f"\r\x1b[K{_step_line(event)}", err=True, nl=False)
             return
@@ -141,9 +141,8 @@ def _step_line(event: dict[str, Any]) -> str:
 
 
 def _epoch_line(metrics: dict[str, Any], epochs: int) -> str:
-    of = f"/{epochs}" if epochs else ""
     line = (
-        f"epoch {metrics['epoch']:>3}{of}  train loss {metrics['train_loss']:.4f} "
+        f"epoch {metrics['epoch']:>3}/{epochs}  train loss {metrics['train_loss']:.4f} "
         f"accuracy {metrics['train_accuracy']:.2%}"
     )
     if metrics["test_accuracy"] is not None:

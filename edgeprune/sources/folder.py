@@ -182,7 +182,7 @@ def _images_below(root: str, folder: str) -> Iterator[str]:
         name = f"{folder}{os.sep}{entry.name}"
         if entry.is_dir():
             yield from _images_below(root, name)
-        elif _is_image(entry.name):
+        elif _is_image(entry.name) and (entry.is_file() or entry.is_symlink()):
             yield name
 
 

@@ -160,6 +160,8 @@ def _class_names(array: _Array | None, classes: int, path: str) -> tuple[str, ..
         raise SourceError(f"{path}: class_names is {array.dtype} {list(array.shape)}; save a list of text")
     if len(array) < classes:
         raise SourceError(f"{path}: class_names has {len(array)} names, but labels run to {classes - 1}")
+    if len(np.unique(array)) < len(array):
+        raise SourceError(f"{path}: class_names repeats a name; give each class its own")
     return tuple(str(name) for name in array)
 
 

@@ -18,7 +18,7 @@ from ._errors import (
     SourceError,
     TrainingError,
 )
-from ._header import FORMAT_VERSION, PackHeader
+from ._header import FORMAT_VERSION, MAX_CHUNK_BYTES, MAX_IMAGE_VALUES, PackHeader
 from ._reader import Pack, open_pack, verify_pack
 from ._target import check_target
 from ._version import __version__
@@ -28,6 +28,8 @@ from .codecs import Codec, codec_names, get_codec, stored_bytes
 __all__ = [
     "COMPRESSIONS",
     "FORMAT_VERSION",
+    "MAX_CHUNK_BYTES",
+    "MAX_IMAGE_VALUES",
     "Codec",
     "ConfigError",
     "EdgePruneError",

@@ -9,13 +9,17 @@ import io
 import itertools
 import os
 import shutil
+import signal
 import socket
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from ._errors import PackWriteError
 
-__all__ = ["Sink", "check_room", "check_target", "partial_path", "sweep", "sync", "write_error"]
+__all__ = ["Sink", "check_room", "check_target", "partial_path", "shielded", "sweep", "sync", "write_error"]
 
 # Room for labels, checksums, provenance and HDF5's own records.
 OVERHEAD_BYTES = 2**20
@@ -83,6 +87,35 @@ def write_error(path: Path, error: OSError) -> PackWriteError:
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) or "Permission denied" in text:
         return PackWriteError(f"{path}: {NO_PERMISSION}")
     return PackWriteError(f"{path}: {text}")
+
+
+@contextlib.contextmanager
+def shielded() -> Iterator[None]:
+    """Hold SIGINT and SIGTERM back until the block ends, and let their handlers act then.
+
+    HDF5 writes through a Python object, and drops what a handler raises while it does.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[tuple[int, FrameType | None]] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        received.append((number, frame))
+
+    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            # None stands for a handler that was not set from Python and cannot be set again.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        for received_number, frame in received:
+            handler = previous[signal.Signals(received_number)]
+            if callable(handler):
+                handler(received_number, frame)
+            elif handler != signal.SIG_IGN:
+                os.kill(os.getpid(), received_number)
 
 
 class Sink(io.FileIO):

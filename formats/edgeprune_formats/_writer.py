@@ -16,7 +16,7 @@ from ._checks import check_header, check_rows, provenance_text
 from ._chunks import checksum, create_field, write_chunk
 from ._errors import ConfigError
 from ._header import INTEGERS, TEXTS, PackHeader
-from ._target import Sink, check_room, check_target, partial_path, sweep, sync, write_error
+from ._target import Sink, check_room, check_target, partial_path, shielded, sweep, sync, write_error
 from .codecs import get_codec, stored_bytes
 
 __all__ = ["COMPRESSIONS", "PackWriter", "plan_chunk_samples"]
@@ -105,12 +105,15 @@ class PackWriter:
             check_room(self.path, self.header.samples * stored_bytes(self.header))
         try:
             # The 1.10 file format: its object headers and indexes carry checksums of their own.
-            self._sink = Sink(self._partial, "w+")
-            self._file = h5py.File(self._sink, "w", libver=("v110", "v110"))
-            self._create_samples(self._file)
-        except OSError as error:
+            with shielded():
+                self._sink = Sink(self._partial, "w+")
+                self._file = h5py.File(self._sink, "w", libver=("v110", "v110"))
+                self._create_samples(self._file)
+        except BaseException as error:
             self._abandon()
-            raise write_error(self.path, error) from error
+            if isinstance(error, OSError):
+                raise write_error(self.path, error) from error
+            raise
         return self
 
     def __exit__(
@@ -120,12 +123,14 @@ class PackWriter:
             self._abandon()
             return
         try:
-            self._finish()
-        except OSError as failure:
+            with shielded():
+                self._complete()
+            self._check_sink()
+            self._publish()
+        except BaseException as failure:
             self._abandon()
-            raise write_error(self.path, failure) from failure
-        except BaseException:
-            self._abandon()
+            if isinstance(failure, OSError):
+                raise write_error(self.path, failure) from failure
             raise
 
     def append(self, coefficients: NDArray[np.float32], mask: NDArray[np.bool_]) -> None:
@@ -172,8 +177,9 @@ class PackWriter:
             raise ConfigError(f"{name} of chunk {self._chunk}: {message}")
         assert self._file is not None
         try:
-            for field in self._codec.fields(self.header):
-                write_chunk(self._file["samples"], field, self.header, self._chunk, arrays[field.name])
+            with shielded():
+                for field in self._codec.fields(self.header):
+                    write_chunk(self._file["samples"], field, self.header, self._chunk, arrays[field.name])
             self._check_sink()
         except OSError as error:
             raise write_error(self.path, error) from error
@@ -210,7 +216,7 @@ class PackWriter:
         text = provenance_text(header, self._result)
         _write_array(file, "provenance", np.array(text, h5py.string_dtype("utf-8", len(text))))
 
-    def _finish(self) -> None:
+    def _complete(self) -> None:
         appended = self._written + self._buffered
         if appended != self.header.samples:
             raise ConfigError(f"{appended} of the {self.header.samples} images that the header declares")
@@ -223,14 +229,15 @@ class PackWriter:
                 offsets = self._file["samples"][f"{field.name}_offsets"]
                 offsets.attrs["crc32"] = np.uint32(checksum(offsets[...]))
         self._close()
-        self._check_sink()
+
+    def _publish(self) -> None:
         sync(self._partial)
         self._partial.replace(self.path)
         sync(self.path.parent)
 
     def _abandon(self) -> None:
         # What goes wrong now must not hide why the pack is abandoned.
-        with contextlib.suppress(OSError, RuntimeError):
+        with contextlib.suppress(OSError, RuntimeError), shielded():
             self._close()
         with contextlib.suppress(OSError):
             self._partial.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -11,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprune_formats import ConfigError, PackHeader, SparseBlock
+from edgeprune_formats import ConfigError, PackHeader, SparseBlock, column_bits
 
 from ._augment import Augmentation
 
@@ -27,6 +28,8 @@ __all__ = [
 ]
 
 BACKENDS = ("auto", "torch", "scipy")
+# The working arrays and results of one batch may take this much; a pack can declare huge images in few bytes.
+MAX_BATCH_BYTES = 2**32
 Resolution = int | tuple[int, int] | None
 Normalize = bool | tuple[Sequence[float], Sequence[float]]
 
@@ -103,14 +106,16 @@ def make_plan(header: PackHeader, *, normalize: Normalize, resolution: Resolutio
     """
     if resolution is None:
         height, width = header.height, header.width
-    elif isinstance(resolution, int):
+    elif not isinstance(resolution, Sequence):
         if header.height != header.width:
             raise ConfigError(
                 f"resolution must be (height, width): images are {header.height}x{header.width}"
             )
-        height = width = resolution
+        height = width = operator.index(resolution)
+    elif len(resolution) == 2:
+        height, width = (operator.index(side) for side in resolution)
     else:
-        height, width = resolution
+        raise ConfigError(f"resolution is one number or (height, width), not {resolution}")
     if not (1 <= height <= header.height and 1 <= width <= header.width):
         raise ConfigError(
             f"resolution {height}x{width} must be within 1x1 and the pack's {header.height}x{header.width}"
@@ -123,11 +128,30 @@ def make_plan(header: PackHeader, *, normalize: Normalize, resolution: Resolutio
 def _statistics(header: PackHeader, normalize: Normalize) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     if normalize is False:
         return np.zeros(header.channels), np.ones(header.channels)
+    if normalize is not True and not (isinstance(normalize, Sequence) and len(normalize) == 2):
+        raise ConfigError(f"normalize is True, False or (mean, std), not {normalize!r}")
     mean, std = (header.mean, header.std) if normalize is True else normalize
     pair = np.array(mean, np.float64), np.array(std, np.float64)
     if any(values.shape != (header.channels,) for values in pair) or not (pair[1] > 0).all():
         raise ConfigError(f"normalize needs {header.channels} means and as many positive standard deviations")
     return pair
+
+
+def check_batch(plan: DecodePlan, images: int) -> None:
+    """Raise `ConfigError` if decoding so many images at once takes more than 4 GiB.
+
+    Counted are the spectra, whose rows are padded to a power of two, the half transformed images, the
+    images, and their augmented copy; all float32.
+    """
+    header = plan.header
+    spectrum = header.height << column_bits(header.width)
+    each = 4 * header.channels * (spectrum + 3 * plan.height * plan.width)
+    if images * each > MAX_BATCH_BYTES:
+        size = f"{header.height}x{header.width}"
+        raise ConfigError(
+            f"a batch of {images} images {size} takes {images * each / 1e9:.1f} GB to decode; "
+            f"lower the batch size to {MAX_BATCH_BYTES // each} or less"
+        )
 
 
 def make_decoder(backend: str, plan: DecodePlan, *, device: Any, dtype: Any) -> Decoder:

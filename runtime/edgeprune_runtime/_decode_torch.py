@@ -27,20 +27,25 @@ DTYPES = {
 def resolve_device(device: Any) -> torch.device:
     """Return the torch device for a name; ``"auto"`` is CUDA where there is one, else the CPU.
 
+    A CUDA device comes with its index.
+
     Raises
     ------
     ConfigError
         No such device here.
     """
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         found = torch.device(device)
     except (RuntimeError, TypeError) as error:
         raise ConfigError(f"unknown device {device!r}") from error
-    if found.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("there is no CUDA device here; use device='cpu' or 'auto'")
-    return found
+    if found.type == "cpu":
+        return found
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if found.type != "cuda" or (found.index or 0) >= count:
+        raise ConfigError(f"device {device} does not exist: this machine has {count} CUDA devices; use cpu")
+    return torch.device("cuda", found.index or 0)
 
 
 class TorchDecoder:

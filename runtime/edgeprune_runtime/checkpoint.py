@@ -180,6 +180,8 @@ def _replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(path.name + _TEMPORARY)
     try:
         yield temporary
+        # safetensors makes its files for their owner alone; the user's umask is to decide.
+        temporary.chmod(0o666 & ~_umask())
         os.replace(temporary, path)  # noqa: PTH105 - tests make this call fail
         _sync_folder(path.parent)
     except (OSError, SafetensorError) as error:
@@ -188,6 +190,12 @@ def _replacing(path: Path) -> Iterator[Path]:
         reason = getattr(error, "strerror", None) or str(error)
         message = f"{path}: cannot be written ({reason}); the last checkpoint is still valid: "
         raise TrainingError(message + "free space or fix the folder, then use --resume") from error
+
+
+def _umask() -> int:
+    current = os.umask(0o077)
+    os.umask(current)
+    return current
 
 
 def _sync_folder(folder: Path) -> None:

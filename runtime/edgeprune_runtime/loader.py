@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,12 +12,10 @@ from edgeprune_formats import ConfigError, Pack, open_pack
 
 from ._augment import augment_name, draw
 from ._cache import DEFAULT_CACHE_BYTES, ChunkCache
-from ._decode import Normalize, Resolution, make_decoder, make_plan
+from ._decode import Normalize, Resolution, check_batch, make_decoder, make_plan
 from ._order import epoch_order
 
 __all__ = ["PackLoader"]
-
-MAX_BATCH_BYTES = 2**31
 
 
 class PackLoader:
@@ -87,6 +87,7 @@ class PackLoader:
         resolution: Resolution = None,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
     ) -> None:
+        batch_size, seed = operator.index(batch_size), operator.index(seed)
         if batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1, not {batch_size}")
         if seed < 0:
@@ -96,36 +97,38 @@ class PackLoader:
         self.drop_last, self.augment = drop_last, augment_name(augment)
         header = self.pack.header
         plan = make_plan(header, normalize=normalize, resolution=resolution)
-        self._check_memory(batch_size)
+        check_batch(plan, min(batch_size, len(self.pack)))
         self._decoder = make_decoder(backend, plan, device=device, dtype=dtype)
         self._cache = ChunkCache(self.pack, cache_bytes)
         self._window = self._cache.slots
         self._epoch = self._batch = 0
-        self._continue = True
-
-    def _check_memory(self, batch_size: int) -> None:
-        channels, height, width = self.pack.header.shape
-        size = min(batch_size, len(self.pack)) * channels * height * width * 4
-        if size > MAX_BATCH_BYTES:
-            raise ConfigError(
-                f"a batch of {batch_size} images {channels}x{height}x{width} takes {size / 1e9:.1f} GB; "
-                f"lower batch_size to {MAX_BATCH_BYTES * batch_size // size} or less"
-            )
+        self._continue, self._loaded = True, False
 
     def __len__(self) -> int:
         full, rest = divmod(len(self.pack), self.batch_size)
         return full + (rest > 0 and not self.drop_last)
 
     def set_epoch(self, epoch: int) -> None:
-        """Make the next iteration epoch number `epoch`, from its first batch."""
+        """Make the next iteration epoch number `epoch`, from its first batch.
+
+        Right after `load_state_dict` the epoch of that state keeps its position, so that a loop over epochs
+        that begins with this call resumes as it should.
+
+        Raises
+        ------
+        ConfigError
+            `epoch` is negative.
+        """
         if epoch < 0:
             raise ConfigError(f"epoch must not be negative: {epoch}")
-        self._epoch, self._batch, self._continue = epoch, 0, True
+        if not (self._loaded and epoch == self._epoch):
+            self._epoch, self._batch = epoch, 0
+        self._continue = True
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
         if not self._continue:
             self._epoch, self._batch = self._epoch + 1, 0
-        self._continue = False
+        self._continue = self._loaded = False
         return self._batches(self._epoch, self._batch)
 
     def _batches(self, epoch: int, first: int) -> Iterator[tuple[Any, Any]]:
@@ -155,14 +158,19 @@ class PackLoader:
             yield images, labels
 
     def _identity(self) -> dict[str, Any]:
+        plan = self._decoder.plan
+        content = zlib.crc32(self.pack.source_index.tobytes(), zlib.crc32(self.pack.labels.tobytes()))
         return {
             "samples": len(self.pack),
             "chunk_samples": self.pack.header.chunk_samples,
+            "content": content,
             "batch_size": self.batch_size,
             "shuffle": self.shuffle,
             "seed": self.seed,
             "drop_last": self.drop_last,
             "augment": self.augment,
+            "resolution": [plan.height, plan.width],
+            "scale": plan.scale.tolist(),
         }
 
     def state_dict(self) -> dict[str, Any]:
@@ -176,14 +184,16 @@ class PackLoader:
         ------
         ConfigError
             The state is of a loader with other arguments or another pack, or of one whose shuffling
-            window does not fit `cache_bytes`.
+            window does not fit `cache_bytes`, or is no state at all.
         """
         for name, ours in self._identity().items():
             if state.get(name) != ours:
                 raise ConfigError(f"cannot resume: {name} was {state.get(name)} and is now {ours}")
-        window = state["window"]
-        if self.shuffle and window > self._cache.slots:
-            need = window * self._cache.chunk_bytes
+        for name, low in (("window", 1), ("epoch", 0), ("batch", 0)):
+            if not isinstance(state.get(name), int) or state[name] < low:
+                raise ConfigError(f"cannot resume: {name} is {state.get(name)}")
+        if self.shuffle and state["window"] > self._cache.slots:
+            need = state["window"] * self._cache.chunk_bytes
             raise ConfigError(f"cannot resume: the order needs cache_bytes={need} or more")
-        self._window, self._epoch, self._batch = window, state["epoch"], state["batch"]
-        self._continue = True
+        self._window, self._epoch, self._batch = state["window"], state["epoch"], state["batch"]
+        self._continue = self._loaded = True

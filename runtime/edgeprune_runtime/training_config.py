@@ -9,6 +9,7 @@ import torch
 
 from edgeprune_formats import ConfigError
 
+from ._decode_torch import resolve_device
 from .models import MODEL_NAMES
 
 __all__ = ["MEMORY_FORMAT", "Placement", "TrainConfig", "place"]
@@ -124,21 +125,11 @@ def place(config: TrainConfig) -> Placement:
     ConfigError
         If CUDA is asked for where there is none, or a CUDA index that does not exist.
     """
-    device = _resolve_device(config.device)
+    device = resolve_device(config.device)
     precision = config.precision
     if precision == "auto":
         precision = "bfloat16" if _bfloat16_pays(device) else "float32"
     return Placement(device, precision)
-
-
-def _resolve_device(name: str) -> torch.device:
-    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    index = int(name.partition(":")[2] or 0)
-    if index >= count:
-        raise ConfigError(f"device {name} does not exist: this machine has {count} CUDA devices; use cpu")
-    return torch.device("cuda", index)
 
 
 def _bfloat16_pays(device: torch.device) -> bool:

@@ -142,10 +142,14 @@ def spoil(path, tmp_path):
         (["build", "digits", "-o", "nowhere/p.h5"], 1, "there is no folder nowhere"),
         (["build", "digits", "-o", "empty"], 1, "is a folder"),
         (["preview", "sound.h5", "-o", "grid.png", "--source", "digits"], 2, "the pack holds"),
-        (["preview", "sound.h5", "-o", "nowhere/grid.png"], 1, "No such file"),
-        (["preview", "sound.h5", "-o", "grid.png", "--images", "0"], 2, "at least 1"),
+        (["preview", "sound.h5", "-o", "nowhere/grid.png"], 2, "there is no folder nowhere"),
+        (["preview", "sound.h5", "-o", "sound.h5"], 2, "exists and is no PNG"),
+        (["preview", "sound.h5", "-o", "empty"], 2, "is a folder"),
+        (["preview", "sound.h5", "-o", "grid.png", "--images", "0"], 2, "1 to 64"),
         (["train", "sound.h5", "-o", "run", "--test", "digits"], 2, "digits has classes that the"),
         (["train", "sound.h5", "-o", "run", "--epochs", "0"], 2, "epochs"),
+        (["train", "sound.h5", "-o", "run", "--test", "no.h5"], 2, "no.h5: no such file"),
+        (["build", "npz:images.npz", "-o", "images.npz", "--force"], 2, "is the source"),
         (["train", "sound.h5", "-o", "run", "--test", "data/no"], 2, "data/no: no such file"),
     ],
 )
@@ -288,7 +292,7 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path, npz, edgeprune):
 
 
 @pytest.mark.slow
-def test_the_demo_runs_to_its_closing_table_and_spares_other_files(edgeprune, tmp_path, monkeypatch):
+def test_the_demo_runs_to_its_closing_table(edgeprune, tmp_path, monkeypatch):
     monkeypatch.setattr("edgeprune.commands.demo.EPOCHS", "1")
     demo = tmp_path / "demo"
     for _ in range(2):
@@ -297,9 +301,13 @@ def test_the_demo_runs_to_its_closing_table_and_spares_other_files(edgeprune, tm
     assert "$ edgeprune build digits --freq-prune 0.5 --sample-prune 0.5" in out
     assert "719 of 1,438" in out
     assert "test accuracy" in out
-    assert {p.name for p in demo.iterdir()} == {"digits.h5", "preview.png", "run"}
-    (demo / "mine.txt").write_text("precious")
-    code, _, err = edgeprune("demo", "-o", demo)
+    assert {p.name for p in demo.iterdir()} == {".edgeprune-demo", "digits.h5", "preview.png", "run"}
+
+
+def test_the_demo_spares_a_folder_that_it_did_not_make(edgeprune, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("precious")
+    code, _, err = edgeprune("demo", "-o", tmp_path)
     assert code == 2
-    assert "mine.txt" in err
-    assert (demo / "digits.h5").exists()
+    assert "no demo made it" in err
+    assert (tmp_path / "run" / "thesis.txt").read_text() == "precious"

@@ -9,7 +9,6 @@ import json
 import random
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -60,13 +59,10 @@ def fuzz(path, seed):
     for number, (name, damaged) in enumerate(damages(content, seed)):
         path.write_bytes(damaged)
         print(name, file=sys.stderr, flush=True)
-        began = time.monotonic()
         try:
             result = outcome(path, sound, number % 5 == 0)
         except Exception as error:
             result = f"{type(error).__name__}: {error}"
-        if time.monotonic() - began > 5:
-            result = "slow"
         tally[result] += 1
         if result != "same" and result not in REFUSALS:
             broken.append(f"{name}: {result}")

@@ -1,6 +1,7 @@
 import pickle
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -61,6 +62,16 @@ def test_an_index_outside_is_an_index_error(make_pack, index):
     path, _ = make_pack(samples=30)
     with pytest.raises(IndexError, match=f"index {index} of a pack of 30"):
         PackDataset(path)[index]
+
+
+def test_threads_may_share_a_dataset(make_pack):
+    path, _ = make_pack(samples=60, components=20, chunk_samples=7)
+    dataset = PackDataset(path, cache_bytes=5000)
+    expected = [dataset[index][0] for index in range(60)]
+    rows = np.random.default_rng(0).integers(0, 60, 800).tolist()
+    with ThreadPoolExecutor(4) as pool:
+        images = list(pool.map(lambda index: dataset[index][0], rows))
+    assert all(torch.equal(image, expected[index]) for image, index in zip(images, rows, strict=True))
 
 
 def test_iterating_ends(make_pack):

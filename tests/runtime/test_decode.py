@@ -4,7 +4,7 @@ import torch
 from scipy.fft import dctn, idctn
 
 from edgeprune_formats import ConfigError, open_pack
-from edgeprune_runtime import PackLoader
+from edgeprune_runtime import PackDataset, PackLoader
 from edgeprune_runtime._decode import inverse_basis
 
 SIZES = [((32, 32), 300), ((20, 12), 100), ((80, 100), 700), ((1, 7), 3), ((224, 224), 5018)]
@@ -92,6 +92,9 @@ def test_scipy_gives_the_dtype_asked_for(make_pack, dtype):
         ({"device": "nonsense"}, "unknown device"),
         ({"resolution": 33}, "within 1x1 and the pack's 32x32"),
         ({"resolution": 0}, "within 1x1"),
+        ({"resolution": (16,)}, "one number or"),
+        ({"normalize": None}, "normalize is True"),
+        ({"device": "meta"}, "does not exist"),
         ({"normalize": ((0.5,), (0.5,))}, "3 means"),
         ({"normalize": ((0.5,) * 3, (0.0,) * 3)}, "positive"),
         ({"augment": "mixup"}, "unknown augmentation"),
@@ -114,10 +117,12 @@ def test_one_number_for_images_that_are_not_square_is_refused(make_pack):
 
 def test_a_batch_beyond_memory_is_refused_with_the_size_that_fits(make_pack, monkeypatch):
     path, _ = make_pack(samples=30)
-    monkeypatch.setattr("edgeprune_runtime.loader.MAX_BATCH_BYTES", 12 * 3 * 32 * 32 * 4)
-    with pytest.raises(ConfigError, match=r"a batch of 20 images 3x32x32 .* lower batch_size to 12"):
+    monkeypatch.setattr("edgeprune_runtime._decode.MAX_BATCH_BYTES", 12 * 3 * 32 * 32 * 4 * 4)
+    with pytest.raises(ConfigError, match=r"a batch of 20 images 32x32 .* lower the batch size to 12 "):
         PackLoader(path, 20)
     assert len(PackLoader(path, 12)) == 3
+    with pytest.raises(ConfigError, match="lower the batch size to 12"):
+        PackDataset(path).__getitems__(range(13))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

@@ -99,13 +99,21 @@ def test_a_state_taken_in_mid_epoch_resumes_with_the_remaining_batches(loader, a
     resumed.load_state_dict(state)
     assert same(images_of(resumed), rest)
     assert same(images_of(resumed), images_of(original))
+    resumed.load_state_dict(state)
+    resumed.set_epoch(state["epoch"])
+    assert same(images_of(resumed), rest)
+    resumed.set_epoch(state["epoch"])
+    assert len(images_of(resumed)) == 53
 
 
 def test_a_state_of_another_loader_is_refused(loader):
     state = loader().state_dict()
-    for other in (loader(seed=2), loader(batch_size=9), loader(augment=True), loader(shuffle=False)):
+    for other in (loader(seed=2), loader(batch_size=9), loader(augment=True), loader(resolution=16)):
         with pytest.raises(ConfigError, match="cannot resume"):
             other.load_state_dict(state)
+    for spoilt in ({**state, "window": 0}, {**state, "batch": None}, {}):
+        with pytest.raises(ConfigError, match="cannot resume"):
+            loader().load_state_dict(spoilt)
     with pytest.raises(ConfigError, match="cache_bytes="):
         loader(cache_bytes=3000).load_state_dict(state)
 
