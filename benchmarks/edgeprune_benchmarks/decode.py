@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune import BuildConfig, build_pack, open_source
-from edgeprune_formats import EdgePruneError
+from edgeprune_formats import EdgePruneError, PackHeader
 
 from ._record import save, spread
 from .images import lossless, unpack_photographs
@@ -27,7 +27,8 @@ __all__ = ["run"]
 
 BATCH = 256
 JPEG_QUALITY = 95
-SETTINGS = ("32x32", "224x224")
+
+DecodeFiles = Callable[[NDArray[np.int64]], list[NDArray[np.uint8]]]
 
 
 def run(data: Path, output: Path, rounds: int) -> None:
@@ -103,21 +104,40 @@ def measure(pack: Path, pixels: Path, threads: int, rounds: int) -> dict[str, An
 def _ways(
     pack: Path, images: NDArray[np.uint8], threads: int
 ) -> tuple[dict[str, Callable[[], None]], dict[str, float]]:
-    import simplejpeg
+    """Return each way of decoding all images once, in random order, and what the JPEG files are like."""
     import torch
 
     from edgeprune_runtime import PackLoader
 
     torch.set_num_threads(threads)
-    order = np.random.default_rng(0).permutation(len(images))
-    shown = [np.ascontiguousarray(image.transpose(1, 2, 0)) for image in images]
-    files = [simplejpeg.encode_jpeg(i, quality=JPEG_QUALITY, colorsubsampling="444") for i in shown]
-    pool = ThreadPoolExecutor(threads)
     loaders = {
         backend: PackLoader(pack, BATCH, shuffle=True, backend=backend, device="cpu", normalize=True)
         for backend in ("torch", "scipy")
     }
-    header = loaders["torch"].pack.header
+    peers, decode_files, size = _peers(images, loaders["torch"].pack.header, threads)
+    psnr = _check(loaders, images, decode_files)
+
+    def ours(backend: str) -> Callable[[], None]:
+        def epoch() -> None:
+            for _ in loaders[backend]:
+                pass
+
+        return epoch
+
+    ways = {**peers, **{f"sparse-f32, {backend}": ours(backend) for backend in loaders}}
+    return ways, {"quality": JPEG_QUALITY, "psnr_db": psnr, "bytes": size}
+
+
+def _peers(
+    images: NDArray[np.uint8], header: PackHeader, threads: int
+) -> tuple[dict[str, Callable[[], None]], DecodeFiles, float]:
+    import simplejpeg
+    import torch
+
+    order = np.random.default_rng(0).permutation(len(images))
+    shown = [np.ascontiguousarray(image.transpose(1, 2, 0)) for image in images]
+    files = [simplejpeg.encode_jpeg(i, quality=JPEG_QUALITY, colorsubsampling="444") for i in shown]
+    pool = ThreadPoolExecutor(threads)
     scale = torch.tensor(1 / (255 * np.array(header.std)), dtype=torch.float32).view(1, -1, 1, 1)
     shift = torch.tensor(-np.array(header.mean) / header.std, dtype=torch.float32).view(1, -1, 1, 1)
     stored = torch.from_numpy(images)
@@ -138,29 +158,11 @@ def _ways(
         for start in range(0, len(order), BATCH):
             stored[torch.from_numpy(order[start : start + BATCH])].float().mul_(scale).add_(shift)
 
-    def ours(backend: str) -> Callable[[], None]:
-        def epoch() -> None:
-            for _ in loaders[backend]:
-                pass
-
-        return epoch
-
-    psnr = _check(loaders, images, decode_files)
-    ways = {
-        "simplejpeg": jpeg_decode,
-        "simplejpeg, to batches": jpeg_batches,
-        "raw": raw,
-        "sparse-f32, torch": ours("torch"),
-        "sparse-f32, scipy": ours("scipy"),
-    }
-    return ways, {"quality": JPEG_QUALITY, "psnr_db": psnr, "bytes": float(np.mean([len(f) for f in files]))}
+    ways = {"simplejpeg": jpeg_decode, "simplejpeg, to batches": jpeg_batches, "raw": raw}
+    return ways, decode_files, float(np.mean([len(file) for file in files]))
 
 
-def _check(
-    loaders: dict[str, Any],
-    images: NDArray[np.uint8],
-    decode_files: Callable[[NDArray[np.int64]], list[NDArray[np.uint8]]],
-) -> float:
+def _check(loaders: dict[str, Any], images: NDArray[np.uint8], decode_files: DecodeFiles) -> float:
     """Raise unless both backends give the same, right images; return the PSNR of the JPEG files."""
     from edgeprune_runtime import PackLoader
 

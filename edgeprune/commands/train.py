@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,10 +110,14 @@ def train_pack(
         image_shape=header.shape,
         test=open_test(test, header) if test is not None else None,
         resume=resume,
-        provenance={"pack": dict(header.provenance), "augment": augment, "test": test},
+        provenance={**_prefixed(header.provenance), "augment": augment, "test": test},
         report=_Reporter(config.epochs),
     )
     return result.metrics[-1]
+
+
+def _prefixed(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"pack {name}": value for name, value in provenance.items()}
 
 
 class _Reporter:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import operator
 from collections.abc import Sequence
@@ -17,17 +16,14 @@ from edgeprune_formats import ConfigError, PackHeader, SparseBlock, column_bits
 from ._augment import Augmentation
 
 __all__ = [
-    "BACKENDS",
     "DecodePlan",
     "Decoder",
     "Normalize",
     "Resolution",
     "inverse_basis",
-    "make_decoder",
     "make_plan",
 ]
 
-BACKENDS = ("auto", "torch", "scipy")
 # The working arrays and results of one batch may take this much; a pack can declare huge images in few bytes.
 MAX_BATCH_BYTES = 2**32
 Resolution = int | tuple[int, int] | None
@@ -152,25 +148,3 @@ def check_batch(plan: DecodePlan, images: int) -> None:
             f"a batch of {images} images {size} takes {images * each / 1e9:.1f} GB to decode; "
             f"lower the batch size to {MAX_BATCH_BYTES // each} or less"
         )
-
-
-def make_decoder(backend: str, plan: DecodePlan, *, device: Any, dtype: Any) -> Decoder:
-    """Return the decoder of a backend; ``"auto"`` is torch where it is installed, else scipy.
-
-    Raises
-    ------
-    ConfigError
-        Unknown backend, torch asked for but not installed, or a device or dtype that the backend lacks.
-    """
-    if backend not in BACKENDS:
-        raise ConfigError(f"unknown backend {backend!r}; known: {', '.join(BACKENDS)}")
-    has_torch = importlib.util.find_spec("torch") is not None
-    if backend == "torch" and not has_torch:
-        raise ConfigError("backend 'torch' needs torch; pip install 'edgeprune[torch]', or use 'scipy'")
-    if backend == "scipy" or not has_torch:
-        from ._decode_scipy import ScipyDecoder
-
-        return ScipyDecoder(plan, device=device, dtype=dtype)
-    from ._decode_torch import TorchDecoder
-
-    return TorchDecoder(plan, device=device, dtype=dtype)

@@ -11,8 +11,9 @@ import numpy as np
 
 from edgeprune_formats import Pack, open_pack
 
+from ._backends import make_decoder
 from ._cache import DEFAULT_CACHE_BYTES, ChunkCache
-from ._decode import Normalize, Resolution, check_batch, make_decoder, make_plan
+from ._decode import Normalize, Resolution, check_batch, make_plan
 
 __all__ = ["PackDataset"]
 

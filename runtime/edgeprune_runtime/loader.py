@@ -11,8 +11,9 @@ from typing import Any
 from edgeprune_formats import ConfigError, Pack, open_pack
 
 from ._augment import augment_name, draw
+from ._backends import make_decoder
 from ._cache import DEFAULT_CACHE_BYTES, ChunkCache
-from ._decode import Normalize, Resolution, check_batch, make_decoder, make_plan
+from ._decode import Normalize, Resolution, check_batch, make_plan
 from ._order import epoch_order
 
 __all__ = ["PackLoader"]

@@ -17,7 +17,7 @@ import torch
 
 from .checkpoint import has_checkpoint, read_state
 from .training_config import TrainConfig, place
-from .training_record import describe_run, is_finished, load_model, open_run, save_model
+from .training_record import describe_run, is_finished, load_model, locked, open_run, save_model
 from .training_run import Batches, Report, TrainLoader, TrainRun
 from .training_signals import TrainingInterrupted, deferred_signals
 from .training_step import Learner
@@ -108,7 +108,7 @@ def train(
     if is_finished(run_dir) and has_checkpoint(run_dir):
         return TrainResult(run_dir, tuple(read_state(run_dir)["history"]))
     cuda = [placement.device.index] if placement.device.type == "cuda" else []
-    with deferred_signals() as interrupted, torch.random.fork_rng(cuda):
+    with locked(run_dir), deferred_signals() as interrupted, torch.random.fork_rng(cuda):
         torch.manual_seed(config.seed)
         learner = Learner(config, placement, num_classes, min(image_shape[1:]))
         run = TrainRun(loader, test, learner, config, placement, run_dir, image_shape, report, interrupted)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,11 +22,12 @@ from .checkpoint import STATE_FILE, write_tensors, write_text
 from .models import create_model
 from .training_config import Placement, TrainConfig
 
-__all__ = ["describe_run", "is_finished", "load_model", "open_run", "save_model", "write_metrics"]
+__all__ = ["describe_run", "is_finished", "load_model", "locked", "open_run", "save_model", "write_metrics"]
 
 _CONFIG_FILE = "config.json"
 _METRICS_FILE = "metrics.jsonl"
 _MODEL_FILE = "model.safetensors"
+_LOCK_FILE = ".lock"
 # What may differ when a run goes on: consequences of the other entries, and installed versions.
 _DESCRIPTIVE = ("versions", "parameters")
 
@@ -87,6 +90,28 @@ def open_run(run_dir: Path, record: Mapping[str, Any], resume: bool) -> None:
         raise ConfigError(f"{run_dir} already holds a run; use --resume to go on, or another folder")
     else:
         _require_same(run_dir, _read_config(path), record)
+
+
+@contextlib.contextmanager
+def locked(run_dir: Path) -> Iterator[None]:
+    """Keep other processes from training in the folder; a process that ends, however it does, frees it.
+
+    Raises
+    ------
+    ConfigError
+        If another process trains in it.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    with (run_dir / _LOCK_FILE).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ConfigError(f"{run_dir}: another process trains in it; use another folder") from None
+        yield
 
 
 def write_metrics(run_dir: Path, history: Sequence[Mapping[str, Any]]) -> None:

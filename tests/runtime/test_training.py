@@ -33,6 +33,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def test_the_folder_of_a_run(whole_run):
     run_dir = whole_run.run_dir
     assert sorted(path.name for path in run_dir.iterdir()) == [
+        ".lock",
         "checkpoint-0003.safetensors",
         "config.json",
         "metrics.jsonl",

@@ -52,6 +52,15 @@ def test_settings_that_only_spell_the_same_differently(whole_run):
     assert run(whole_run.run_dir, config, resume=True, provenance={"pack": "digits.h5"}) == whole_run
 
 
+def test_two_processes_do_not_train_in_one_folder(tmp_path):
+    def again(epoch, batch):
+        if epoch == 1:
+            with pytest.raises(ConfigError, match="another process trains in it"):
+                run(tmp_path, resume=True)
+
+    run(tmp_path, on_batch=again)
+
+
 def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(tmp_path):
     class Spoilt(MemoryLoader):
         def __iter__(self):

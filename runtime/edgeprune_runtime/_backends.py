@@ -1,0 +1,36 @@
+"""Choosing a decoding backend; torch is imported only where it is chosen."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+from edgeprune_formats import ConfigError
+
+from ._decode import DecodePlan, Decoder
+
+__all__ = ["BACKENDS", "make_decoder"]
+
+BACKENDS = ("auto", "torch", "scipy")
+
+
+def make_decoder(backend: str, plan: DecodePlan, *, device: Any, dtype: Any) -> Decoder:
+    """Return the decoder of a backend; ``"auto"`` is torch where it is installed, else scipy.
+
+    Raises
+    ------
+    ConfigError
+        Unknown backend, torch asked for but not installed, or a device or dtype that the backend lacks.
+    """
+    if backend not in BACKENDS:
+        raise ConfigError(f"unknown backend {backend!r}; known: {', '.join(BACKENDS)}")
+    has_torch = importlib.util.find_spec("torch") is not None
+    if backend == "torch" and not has_torch:
+        raise ConfigError("backend 'torch' needs torch; pip install 'edgeprune[torch]', or use 'scipy'")
+    if backend == "scipy" or not has_torch:
+        from ._decode_scipy import ScipyDecoder
+
+        return ScipyDecoder(plan, device=device, dtype=dtype)
+    from ._decode_torch import TorchDecoder
+
+    return TorchDecoder(plan, device=device, dtype=dtype)
