@@ -83,5 +83,5 @@ def _train(
         "train_accuracy": metrics["train_accuracy"],
         "images_per_second": metrics["images_per_second"],
         "seconds_this_call": time.perf_counter() - started,
-        "precision": config.get("precision"),
+        "precision": config["config"]["precision"],
     }
