@@ -99,7 +99,18 @@ def _decode(results: dict[str, Any]) -> list[str]:
         for row in results["rows"]
         for name, rate in row["images_per_second"].items()
     ]
+    rows += [_product_limit(row) for row in results["rows"]]
     return _table(["images", "threads", "way", "images/s", "spread", "of simplejpeg", "of raw"], rows)
+
+
+def _product_limit(row: dict[str, Any]) -> list[str]:
+    """Return the rate at which the matrix products of the inverse DCT alone would run."""
+    height, width = (int(side) for side in row["setting"].split("x"))
+    operations = 2 * 3 * height * width * (height + width)
+    limit = row["limits"]["sgemm_gflop_s"] * 1e9 / operations
+    ratios = [f"{limit / row['images_per_second'][peer]['median']:.2f}x" for peer in ("simplejpeg", "raw")]
+    note = f"at {row['limits']['sgemm_gflop_s']:,.0f} Gflop/s"
+    return [row["setting"], str(row["threads"]), "limit: products alone", f"{limit:,.0f}", note, *ratios]
 
 
 def _accuracy(results: dict[str, Any]) -> list[str]:
