@@ -25,10 +25,12 @@ $(VENV)/bin/python:
 
 # The stamps carry the date of the last install, so only a newer pyproject.toml installs again.
 $(VENV)/.ready-build: pyproject.toml | $(VENV)/bin/python
+	@echo "installing into $(VENV); PyTorch is a download of some gigabytes"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[build]'
 	@touch $@
 
 $(VENV)/.ready-all: pyproject.toml | $(VENV)/bin/python
+	@echo "installing into $(VENV); PyTorch is a download of some gigabytes"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[all,dev]'
 	@touch $@ $(VENV)/.ready-build
 

@@ -53,6 +53,8 @@ class BuildReport:
         Its header.
     skipped : tuple of str
         A message for each image that could not be read.
+    empty_classes : tuple of str
+        Classes of which the coreset holds no image.
     psnr : float
         Of the stored images against the originals, in dB over all pixels; infinite if nothing was dropped.
     seconds : float
@@ -62,6 +64,7 @@ class BuildReport:
     path: Path
     header: PackHeader
     skipped: tuple[str, ...]
+    empty_classes: tuple[str, ...]
     psnr: float
     seconds: float
 
@@ -125,7 +128,9 @@ def build_pack(
             tell("encoding", done, len(rows))
         psnr = _psnr(lost, len(rows) * header.channels * header.height * header.width)
         writer.record(psnr_db=psnr if np.isfinite(psnr) else None)
-    return BuildReport(writer.path, header, check.bad, psnr, time.perf_counter() - started)
+    counts = np.bincount(source.labels[rows], minlength=len(source.class_names))
+    empty = tuple(source.class_names[label] for label in np.nonzero(counts == 0)[0])
+    return BuildReport(writer.path, header, check.bad, empty, psnr, time.perf_counter() - started)
 
 
 def _choose(source: Source, check: SourceCheck, config: BuildConfig) -> NDArray[np.int64]:

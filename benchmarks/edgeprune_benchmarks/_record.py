@@ -16,6 +16,8 @@ import numpy as np
 
 __all__ = ["save", "spread"]
 
+# Results and pictures are what benchmarks change themselves.
+STATUS = ("status", "--porcelain", "--", ".", ":!benchmarks/results", ":!docs/images")
 LIBRARIES = ("edgeprune", "numpy", "scipy", "h5py", "pillow", "torch", "torchvision", "simplejpeg")
 
 
@@ -33,8 +35,7 @@ def save(output: Path, name: str, results: dict[str, Any]) -> Path:
     """Write ``NAME.json`` with the results and the command, commit, machine and library versions."""
     record = {
         "command": "python -m edgeprune_benchmarks " + " ".join(_arguments()),
-        "commit": _git("rev-parse", "--short", "HEAD")
-        + ("+changes" if _git("status", "--porcelain") else ""),
+        "commit": _git("rev-parse", "--short", "HEAD") + ("+changes" if _git(*STATUS) else ""),
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
         "machine": _machine(),
         "versions": {"python": platform.python_version(), **_versions()},

@@ -71,6 +71,13 @@ def command(source: str, output: Path, force: bool, quiet: bool, **options: Any)
     for message in report.skipped:
         click.echo(f"skipped {message}")
     header = report.header
+    if report.empty_classes:
+        names = ", ".join(report.empty_classes[:3])
+        click.echo(
+            f"warning: no image of {len(report.empty_classes):,} classes was kept ({names}, ...); "
+            "lower --sample-prune",
+            err=True,
+        )
     images = f"{header.samples:,} images of {header.height}x{header.width}"
     if report.skipped:
         images += f" ({len(report.skipped):,} unreadable ones skipped)"

@@ -29,7 +29,7 @@ INTERRUPTED = 130
 @click.option("--test", metavar="PACK_OR_SOURCE", help="Test on this after each epoch.")
 @click.option("--epochs", type=int, default=30, show_default=True)
 @click.option("--batch-size", type=int, default=128, show_default=True)
-@click.option("--lr", type=float, default=0.1, show_default=True, help="Peak learning rate.")
+@click.option("--lr", type=float, default=0.05, show_default=True, help="Peak learning rate.")
 @click.option("--weight-decay", type=float, default=5e-4, show_default=True)
 @click.option("--ema", type=float, help="Decay of a moving average of the weights, e.g. 0.999.")
 @click.option(

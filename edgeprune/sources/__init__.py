@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from edgeprune.sources.base import Source
 from edgeprune.sources.check import SourceCheck, check_source
@@ -52,7 +53,8 @@ def open_source(spec: str, *, split: str = "train", size: int | None = None) -> 
     """
     kind = spec.partition(":")[0]
     if kind not in _OPENERS:
-        raise ConfigError(f"unknown source {spec!r}; known are {_FORMS}")
+        hint = f"; did you mean imagefolder:{spec}?" if Path(spec).is_dir() else ""
+        raise ConfigError(f"unknown source {spec!r}; known are {_FORMS}{hint}")
     if split not in ("train", "test"):
         raise ConfigError(f"split is 'train' or 'test', not {split!r}")
     if size is not None and not 1 <= size <= _MAX_SIDE:

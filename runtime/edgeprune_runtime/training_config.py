@@ -61,7 +61,7 @@ class TrainConfig:
     model: str = "mobilenet_v2"
     epochs: int = 30
     batch_size: int = 128
-    lr: float = 0.1
+    lr: float = 0.05
     momentum: float = 0.9
     nesterov: bool = True
     weight_decay: float = 5e-4

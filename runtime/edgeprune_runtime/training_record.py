@@ -133,12 +133,10 @@ def save_model(run_dir: Path, model: nn.Module, record: Mapping[str, Any]) -> No
     TrainingError
         If it cannot be written.
     """
-    metadata = {
-        "model": record["config"]["model"],
-        "num_classes": str(record["num_classes"]),
-        "image_shape": ",".join(map(str, record["image_shape"])),
-    }
-    write_tensors(run_dir / _MODEL_FILE, model.state_dict(), metadata)
+    network = {"model": record["config"]["model"]}
+    network |= {name: record[name] for name in ("num_classes", "image_shape")}
+    # One entry: safetensors writes several in an order of its own, and equal runs are to give equal files.
+    write_tensors(run_dir / _MODEL_FILE, model.state_dict(), {"edgeprune": json.dumps(network)})
 
 
 def is_finished(run_dir: Path) -> bool:
@@ -170,11 +168,10 @@ def load_model(run_dir: str | Path) -> nn.Module:
         raise TrainingError(f"{run_dir} holds no trained model; finish the run with --resume")
     try:
         with safe_open(path, "pt") as file:
-            metadata = file.metadata()
+            network = json.loads(file.metadata()["edgeprune"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        shape = [int(side) for side in metadata["image_shape"].split(",")]
         with torch.device("meta"):
-            model = create_model(metadata["model"], int(metadata["num_classes"]), min(shape[1:]))
+            model = create_model(network["model"], network["num_classes"], min(network["image_shape"][1:]))
         model.load_state_dict(tensors, assign=True)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError, ConfigError) as error:
         raise TrainingError(f"{path}: not a model of a run, or damaged ({error}); train it again") from error

@@ -134,6 +134,14 @@ def test_a_build_that_fails_midway_leaves_the_old_pack(npz, tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {"p.h5", "images.npz"}
 
 
+def test_classes_that_the_coreset_lost_are_reported(tmp_path):
+    np.savez(tmp_path / "four.npz", x=np.zeros((4, 8, 8, 3), np.uint8), y=[0, 1, 2, 3])
+    report = build_pack(f"npz:{tmp_path / 'four.npz'}", tmp_path / "p.h5", BuildConfig(sample_prune=0.5))
+    kept = {str(label) for label in open_pack(tmp_path / "p.h5").labels}
+    assert len(report.empty_classes) == 2
+    assert kept | set(report.empty_classes) == {"0", "1", "2", "3"}
+
+
 def test_a_missing_folder_is_named(npz, tmp_path):
     with pytest.raises(PackWriteError, match="no folder"):
         build_pack(npz, tmp_path / "nowhere" / "p.h5")

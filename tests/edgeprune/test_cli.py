@@ -7,9 +7,7 @@ import time
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from safetensors.torch import load_file
 
 from edgeprune import __version__
 from edgeprune.cli import COMMANDS, main
@@ -255,9 +253,8 @@ def test_a_training_killed_by_kill_9_resumes_to_the_same_weights(npz, tmp_path, 
         assert process.returncode == -signal.SIGKILL
     for name in ("killed", "whole"):
         subprocess.run([*command, str(tmp_path / name), "--resume"], check=True, env=environment)
-    killed, whole = (load_file(tmp_path / name / "model.safetensors") for name in ("killed", "whole"))
-    assert killed.keys() == whole.keys()
-    assert all(torch.equal(killed[name], whole[name]) for name in whole)
+    killed, whole = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("killed", "whole"))
+    assert killed == whole
     epochs = [
         json.loads(line)["epoch"] for line in (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()
     ]
