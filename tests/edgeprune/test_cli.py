@@ -261,13 +261,22 @@ def test_a_training_killed_by_kill_9_resumes_to_the_same_weights(npz, tmp_path, 
     assert epochs == list(range(1, 10))
 
 
+# A shell that starts the tests in the background has its children ignore SIGINT.
+HEEDS_SIGINT = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from edgeprune.cli import main
+main()
+"""
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_build_leaves_nothing(tmp_path, number, code):
     images = np.random.default_rng(0).integers(0, 256, (20_000, 32, 32, 3)).astype(np.uint8)
     np.savez(tmp_path / "many.npz", x=images, y=np.arange(20_000) % 10)
     out = tmp_path / "out"
     out.mkdir()
-    command = [sys.executable, "-m", "edgeprune", "build", f"npz:{tmp_path / 'many.npz'}", "-q"]
+    command = [sys.executable, "-c", HEEDS_SIGINT, "build", f"npz:{tmp_path / 'many.npz'}", "-q"]
     with subprocess.Popen([*command, "-o", str(out / "p.h5")], stderr=subprocess.PIPE, text=True) as process:
         while not list(out.iterdir()) and process.poll() is None:
             time.sleep(0.01)
