@@ -74,7 +74,7 @@ class TorchDecoder:
         return tensor.pin_memory().to(self._device, non_blocking=True)
 
     def _reused(self, name: str, dtype: torch.dtype, *shape: int) -> torch.Tensor:
-        """Return working memory that the next batch uses again: fresh pages cost as much as the decoding."""
+        """Return working memory that the next batch uses again, in place of fresh pages for each batch."""
         size = math.prod(shape)
         held = self._scratch.get(name)
         if held is None or len(held) < size or held.dtype != dtype:

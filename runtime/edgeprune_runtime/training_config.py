@@ -16,9 +16,8 @@ __all__ = ["MEMORY_FORMAT", "Placement", "TrainConfig", "place"]
 
 _PRECISIONS = ("auto", "float32", "bfloat16")
 
-# Tensor cores want it, and so does oneDNN: on a 2-core AVX-512 Xeon a training step of 128 images of 32x32
-# took, contiguous and channels last, 4.0 and 2.4 s (mobilenet_v2), 4.0 and 2.8 s (efficientnet_b0), 2.2 and
-# 2.0 s (resnet18), 0.68 and 0.71 s (shufflenet_v2).
+# Tensor cores want it, and so does oneDNN: in trials on an AVX-512 CPU with batches of 128 images of 32x32 it
+# made every network but shufflenet_v2 faster, and that one hardly slower.
 MEMORY_FORMAT = torch.channels_last
 
 
@@ -133,9 +132,8 @@ def place(config: TrainConfig) -> Placement:
 
 
 def _bfloat16_pays(device: torch.device) -> bool:
-    # On the CPU of the figures above, which has AVX512_BF16 but no AMX, it made a step of mobilenet_v2 faster
-    # (2.4 to 1.6 s) and those of the other three slower (0.7 to 1.3, 2.8 to 3.4, 2.0 to 2.6 s), so on a CPU
-    # one has to ask for it. CUDA devices before compute capability 8.0 only emulate it.
+    # In the same trials, on a CPU with AVX512_BF16 but no AMX, it made mobilenet_v2 faster and the others
+    # slower, so on a CPU one has to ask for it. CUDA devices before capability 8.0 only emulate it.
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
