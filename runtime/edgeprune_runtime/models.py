@@ -2,17 +2,21 @@
 
 The networks are torchvision's, without pretrained weights. They reduce the image by 32 in each direction,
 which leaves one pixel of a 32x32 image; below `SMALL_IMAGE` pixels the first two reductions are left out.
+resnet8 and resnet20 are the small residual networks of He et al. (2016) for 32x32 images, and reduce by 4.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import cast
 
 import torchvision
 from torch import nn
 
 from edgeprune_formats import ConfigError
+
+from ._cifar_resnet import CifarResNet
 
 __all__ = ["MODEL_NAMES", "SMALL_IMAGE", "create_model", "final_feature_map"]
 
@@ -45,11 +49,22 @@ def _remove_strides(model: nn.Module, count: int) -> None:
         conv.stride = (1, 1)
 
 
+def _as_it_is(model: nn.Module) -> None:
+    pass
+
+
+def _cifar_resnet(blocks: int, *, weights: None, num_classes: int) -> nn.Module:
+    return CifarResNet(blocks, num_classes)
+
+
 _MODELS: dict[str, tuple[Callable[..., object], Callable[[nn.Module], None]]] = {
     "shufflenet_v2": (torchvision.models.shufflenet_v2_x1_0, _small_shufflenet),
     "mobilenet_v2": (torchvision.models.mobilenet_v2, _small_inverted_residual),
     "efficientnet_b0": (torchvision.models.efficientnet_b0, _small_inverted_residual),
     "resnet18": (torchvision.models.resnet18, _small_resnet),
+    "resnet34": (torchvision.models.resnet34, _small_resnet),
+    "resnet8": (partial(_cifar_resnet, 1), _as_it_is),
+    "resnet20": (partial(_cifar_resnet, 3), _as_it_is),
 }
 
 MODEL_NAMES: tuple[str, ...] = tuple(_MODELS)
@@ -66,8 +81,9 @@ def create_model(name: str, num_classes: int, image_size: int) -> nn.Module:
     num_classes : int
         Length of the output, at least 1.
     image_size : int
-        The shorter side of the images in pixels. Below `SMALL_IMAGE` the network's total stride is 8
-        instead of 32; its parameters keep their names, and but for resnet18's first convolution their shapes.
+        The shorter side of the images in pixels. Below `SMALL_IMAGE` the total stride of torchvision's
+        networks is 8 instead of 32; parameters keep their names, and but for the first convolution of
+        resnet18 and resnet34 their shapes.
 
     Returns
     -------
@@ -92,7 +108,7 @@ def create_model(name: str, num_classes: int, image_size: int) -> nn.Module:
 
 
 def final_feature_map(image_shape: Sequence[int]) -> tuple[int, int]:
-    """Return the height and width in pixels of the last feature map, before pooling.
+    """Return the size in pixels of the last feature map, before pooling, of torchvision's networks.
 
     Parameters
     ----------
