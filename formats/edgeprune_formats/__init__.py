@@ -5,6 +5,7 @@ Needs numpy and h5py only. The format itself is specified in formats/SPEC.md.
 
 from ._blocks import SparseBlock, column_bits, pack_positions, position_dtype, unpack_positions
 from ._errors import (
+    ArtefactError,
     ConfigError,
     EdgePruneError,
     NotAPackError,
@@ -20,7 +21,7 @@ from ._errors import (
 )
 from ._header import FORMAT_VERSION, MAX_CHUNK_BYTES, MAX_IMAGE_VALUES, PackHeader
 from ._reader import Pack, open_pack, verify_pack
-from ._target import check_target
+from ._target import check_target, new_hdf5
 from ._version import __version__
 from ._writer import COMPRESSIONS, PackWriter, plan_chunk_samples
 from .codecs import Codec, codec_names, get_codec, stored_bytes
@@ -30,6 +31,7 @@ __all__ = [
     "FORMAT_VERSION",
     "MAX_CHUNK_BYTES",
     "MAX_IMAGE_VALUES",
+    "ArtefactError",
     "Codec",
     "ConfigError",
     "EdgePruneError",
@@ -52,6 +54,7 @@ __all__ = [
     "codec_names",
     "column_bits",
     "get_codec",
+    "new_hdf5",
     "open_pack",
     "pack_positions",
     "plan_chunk_samples",

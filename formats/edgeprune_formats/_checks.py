@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ._errors import ConfigError
 from ._header import FORMAT_VERSION, MAX_PROVENANCE_BYTES, MAX_TEXT_BYTES, TEXTS, PackHeader, header_problems
 
-__all__ = ["check_header", "check_rows", "provenance_text"]
+__all__ = ["check_header", "check_rows", "check_scores", "provenance_text"]
 
 
 def check_header(header: PackHeader) -> None:
@@ -48,6 +48,19 @@ def check_rows(
     if int(array.min()) < 0 or int(array.max()) >= end:
         raise ConfigError(f"{name} must be 0..{end - 1}")
     return array
+
+
+def check_scores(scores: NDArray[Any], samples: int) -> NDArray[np.float32]:
+    """Return a copy as float32; raise `ConfigError` unless it is real, [samples] and finite as float32."""
+    array = np.asarray(scores)
+    if array.shape != (samples,) or array.dtype.kind not in "iuf":
+        raise ConfigError(f"scores {array.dtype} {array.shape} must be real numbers [{samples}]")
+    with np.errstate(all="ignore"):
+        single = array.astype("<f4")
+    bad = np.nonzero(~np.isfinite(single))[0]
+    if len(bad):
+        raise ConfigError(f"scores: {len(bad)} not finite as float32, first {array[bad[0]]} at {bad[0]}")
+    return single
 
 
 def provenance_text(header: PackHeader, result: Mapping[str, Any]) -> bytes:

@@ -9,6 +9,7 @@ EdgePruneError
 │   ├── PackLimitError         declared sizes beyond what a reader accepts
 │   └── PackChecksumError      stored bytes that do not match their checksum, or are cut off
 ├── PackWriteError         the pack cannot be written: permissions, disk full
+├── ArtefactError          a scores file, an FSE-Net or a classifier that cannot be used
 ├── SourceError            images or labels that cannot be read or do not fit together
 └── TrainingError          a run that cannot start, continue or be resumed
 """
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 __all__ = [
+    "ArtefactError",
     "ConfigError",
     "EdgePruneError",
     "NotAPackError",
@@ -44,6 +46,10 @@ class ConfigError(EdgePruneError):
 
 class PackWriteError(EdgePruneError):
     """A pack cannot be written where it was asked for."""
+
+
+class ArtefactError(EdgePruneError):
+    """A scores file, an FSE-Net or a classifier is missing, damaged or not for these images."""
 
 
 class SourceError(EdgePruneError):

@@ -13,7 +13,7 @@ from ._errors import Problem
 
 __all__ = ["FORMAT_VERSION", "PackHeader", "header_problems"]
 
-FORMAT_VERSION = "1.0"
+FORMAT_VERSION = "1.1"
 TRANSFORM = "dct-ii-orthonormal"
 COLOR_SPACES = {"rgb": 3}
 TEXTS = ("format_version", "generator", "created", "codec", "transform", "block", "color_space")

@@ -30,7 +30,7 @@ from ._header import (
 )
 from .codecs import Field, codec_names, get_codec
 
-__all__ = ["Contents", "inspect", "signature_problem"]
+__all__ = ["Contents", "inspect", "inspect_scores", "signature_problem"]
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 OTHER_KINDS = {
@@ -303,8 +303,37 @@ def _source_index(file: h5py.File, contents: Contents, header: PackHeader, file_
     contents.source_index = rows.astype(np.int64)
 
 
+def _scores(file: h5py.File, header: PackHeader, file_bytes: int) -> NDArray[np.float32] | None:
+    # Before 1.1 the name was reserved and without meaning.
+    if int(header.format_version.partition(".")[2]) < 1 or not file.id.links.exists(b"scores"):
+        return None
+    scores = _whole(file, "scores", np.dtype("<f4"), (header.samples,), file_bytes)
+    if not np.isfinite(scores).all():
+        raise DefectError("layout", "/scores", "NaN or infinite values")
+    return scores.astype(np.float32, copy=False)
+
+
+def inspect_scores(
+    file: h5py.File, header: PackHeader, file_bytes: int
+) -> tuple[list[Problem], NDArray[np.float32] | None]:
+    """Return the problems of the optional scores and, where there are none, the scores or None.
+
+    Parameters
+    ----------
+    file : h5py.File
+        Open for reading.
+    header : PackHeader
+        As `inspect` found it.
+    file_bytes : int
+        Size of the file in bytes.
+    """
+    contents = Contents()
+    scores = contents.attempt(partial(_scores, file, header, file_bytes), "/scores")
+    return contents.problems, scores
+
+
 def inspect(file: h5py.File, file_bytes: int) -> Contents:
-    """Read header and labels and check the structure of everything else, without reading the samples.
+    """Read header and labels and check the structure of the samples; neither they nor scores are read.
 
     Parameters
     ----------

@@ -10,12 +10,13 @@ from types import TracebackType
 from typing import Any
 
 import h5py
+import numpy as np
 from numpy.typing import NDArray
 
 from ._blocks import SparseBlock
 from ._chunks import read_chunk
 from ._errors import DefectError, PackChecksumError, PackFormatError, PackLayoutError, Problem, error_for
-from ._inspect import Contents, inspect, signature_problem
+from ._inspect import Contents, inspect, inspect_scores, signature_problem
 from .codecs import get_codec
 
 __all__ = ["Pack", "open_pack", "verify_pack"]
@@ -47,6 +48,8 @@ class Pack:
         self.header = contents.header
         self.labels = contents.labels
         self.source_index = contents.source_index
+        self._scores: NDArray[np.float32] | None = None
+        self._scores_read = False
 
     def __len__(self) -> int:
         return self.header.samples
@@ -73,6 +76,29 @@ class Pack:
     def close(self) -> None:
         """Close the file in the calling process; reading again opens it again."""
         self._handles.close()
+
+    @property
+    def scores(self) -> NDArray[np.float32] | None:
+        """The score by which each image was chosen, float32 [N], or None where the pack holds none.
+
+        Read and checked when it is first asked for, and kept. Which score it is, its parameters and its
+        direction stand in ``header.provenance["coreset"]``.
+
+        Raises
+        ------
+        PackChecksumError, PackLayoutError, PackLimitError
+            The stored bytes are damaged, or are not what the specification allows.
+        """
+        if not self._scores_read:
+            problems, scores = self._load_scores()
+            for problem in problems:
+                raise error_for(self.path, problem)
+            self._scores = scores
+            self._scores_read = True
+        return self._scores
+
+    def _load_scores(self) -> tuple[list[Problem], NDArray[np.float32] | None]:
+        return inspect_scores(self._file(), self.header, self._identity[0])
 
     def read_chunk(self, chunk: int) -> SparseBlock:
         """Return one chunk's images, checked against checksum and specification.
@@ -184,7 +210,7 @@ def _inspect_file(path: Path, file_bytes: int) -> Contents:
 
 
 def open_pack(path: str | Path) -> Pack:
-    """Open a pack, checking its header, labels and structure; samples are checked as they are read.
+    """Open a pack, checking header, labels and structure; samples and scores are checked as they are read.
 
     Parameters
     ----------
@@ -194,7 +220,7 @@ def open_pack(path: str | Path) -> Pack:
     Returns
     -------
     Pack
-        ``len(pack)``, ``pack.header``, ``pack.labels``, ``pack.read_chunk(i)``.
+        ``len(pack)``, ``pack.header``, ``pack.labels``, ``pack.scores``, ``pack.read_chunk(i)``.
 
     Raises
     ------
@@ -226,8 +252,11 @@ def verify_pack(path: str | Path) -> list[Problem]:
     except PackFormatError as error:
         return [error.problem]
     problems = contents.problems
-    if contents.header is None or any(problem.location.startswith("/samples") for problem in problems):
+    if contents.header is None:
         return problems
     with Pack(path, identity, contents) as pack:
+        problems = problems + pack._load_scores()[0]
+        if any(problem.location.startswith("/samples") for problem in problems):
+            return problems
         chunks = range(pack.header.chunks)
         return problems + [problem for chunk in chunks for problem in pack._load(chunk)[0]]

@@ -17,9 +17,21 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import h5py
+
 from ._errors import PackWriteError
 
-__all__ = ["Sink", "check_room", "check_target", "partial_path", "shielded", "sweep", "sync", "write_error"]
+__all__ = [
+    "Sink",
+    "check_room",
+    "check_target",
+    "new_hdf5",
+    "partial_path",
+    "shielded",
+    "sweep",
+    "sync",
+    "write_error",
+]
 
 # Room for labels, checksums, provenance and HDF5's own records.
 OVERHEAD_BYTES = 2**20
@@ -157,3 +169,33 @@ class Sink(io.FileIO):
         except OSError as error:
             self.failure = self.failure or error
             return size or 0
+
+
+@contextlib.contextmanager
+def new_hdf5(path: Path) -> Iterator[h5py.File]:
+    """Give an HDF5 file to fill, which appears under its name when the block ends, whole or not at all.
+
+    SIGINT and SIGTERM wait until then.
+
+    Raises
+    ------
+    PackWriteError
+        The file cannot be written: no such folder, no permission, disk full.
+    """
+    sweep(path)
+    check_target(path)
+    partial = partial_path(path)
+    try:
+        with shielded(), Sink(partial, "w+") as sink:
+            with h5py.File(sink, "w", libver=("v110", "v110")) as file:
+                yield file
+            if sink.failure is not None:
+                raise sink.failure
+        sync(partial)
+        partial.replace(path)
+        sync(path.parent)
+    except OSError as error:
+        raise write_error(path, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)

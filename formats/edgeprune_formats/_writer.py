@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ._checks import check_header, check_rows, provenance_text
+from ._checks import check_header, check_rows, check_scores, provenance_text
 from ._chunks import checksum, create_field, write_chunk
 from ._errors import ConfigError
 from ._header import INTEGERS, TEXTS, PackHeader
@@ -63,11 +63,14 @@ class PackWriter:
         The row of each image in its source.
     compression : str
         ``"none"`` or ``"gzip"`` (HDF5's own byte shuffle and deflate).
+    scores : float [N], optional
+        The score by which each image was chosen, finite; stored as float32. Which score it is, its
+        parameters and its direction belong into ``header.provenance["coreset"]``.
 
     Raises
     ------
     ConfigError
-        The header is not sound, or labels and images disagree with it.
+        The header is not sound, or labels, scores and images disagree with it.
     PackWriteError
         The file cannot be written: no such folder, no permission, disk full.
     """
@@ -80,6 +83,7 @@ class PackWriter:
         source_index: NDArray[np.integer[Any]],
         *,
         compression: str = "none",
+        scores: NDArray[np.floating[Any] | np.integer[Any]] | None = None,
     ) -> None:
         self.path = Path(path)
         self.header = header
@@ -91,6 +95,7 @@ class PackWriter:
         check_header(header)
         self._labels = check_rows("labels", labels, header.samples, len(header.class_names)).astype("<i4")
         self._source_index = check_rows("source_index", source_index, header.samples, 2**63).astype("<i8")
+        self._scores = None if scores is None else check_scores(scores, header.samples)
         self._partial = partial_path(self.path)
         self._sink: Sink | None = None
         self._file: h5py.File | None = None
@@ -210,6 +215,8 @@ class PackWriter:
             file.attrs[name] = np.array(getattr(header, name), "<f8")
         _write_array(file, "labels", self._labels)
         _write_array(file, "source_index", self._source_index)
+        if self._scores is not None:
+            _write_array(file, "scores", self._scores)
         names = [name.encode() for name in header.class_names]
         width = max(1, *(len(name) for name in names))
         _write_array(file, "class_names", np.array(names, h5py.string_dtype("utf-8", width)))

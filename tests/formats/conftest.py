@@ -41,17 +41,19 @@ def build_spectra(header, seed=0):
     return coefficients.reshape(shape), mask.reshape(shape), dense.reshape(shape)
 
 
-def write(path, header=None, *, compression="none", seed=0, pieces=None):
+def write(path, header=None, *, compression="none", seed=0, pieces=None, scored=True):
     header = header or build_header()
     coefficients, mask, dense = build_spectra(header, seed)
     labels = np.arange(header.samples) % len(header.class_names)
     source_index = np.arange(header.samples) * 3 + 1
-    with PackWriter(path, header, labels, source_index, compression=compression) as writer:
+    scores = np.linspace(-2, 3, header.samples).astype(np.float32)[::-1] if scored else None
+    with PackWriter(path, header, labels, source_index, compression=compression, scores=scores) as writer:
         start = 0
         for count in pieces or [header.samples]:
             writer.append(coefficients[start : start + count], mask[start : start + count])
             start += count
-    return SimpleNamespace(path=path, header=header, dense=dense, labels=labels, source_index=source_index)
+    rows = {"labels": labels, "source_index": source_index, "scores": scores}
+    return SimpleNamespace(path=path, header=header, dense=dense, **rows)
 
 
 def read_dense(path):
@@ -60,10 +62,15 @@ def read_dense(path):
         return np.concatenate([block.to_dense(pack.header.height, pack.header.width) for block in blocks])
 
 
+def read_all(path):
+    with open_pack(path) as pack:
+        return read_dense(path), pack.scores
+
+
 def assert_refused(path, kind, location, *words):
     """Reading ends in exactly this error, which names file and object, and verify lists the same defect."""
     with pytest.raises(PackFormatError) as caught:
-        read_dense(path)
+        read_all(path)
     text = str(caught.value)
     assert type(caught.value) is kind, text
     assert text.startswith(f"{path}: {location}"), text

@@ -9,6 +9,7 @@ from edgeprune_formats import (
     NotAPackError,
     PackChecksumError,
     PackFormatError,
+    PackLayoutError,
     PackVersionError,
     open_pack,
     verify_pack,
@@ -83,7 +84,7 @@ def test_malformed_version(tools, sample, version):
     tools.assert_refused(sample.path, PackVersionError, "/ attribute format_version: ", "MAJOR.MINOR")
 
 
-@pytest.mark.parametrize("version", ["1.1", "1.7", "1.10"])
+@pytest.mark.parametrize("version", ["1.2", "1.7", "1.10"])
 def test_newer_minor_version_with_additions_is_read(tools, sample, version):
     with h5py.File(sample.path, "r+") as file:
         file.attrs["format_version"] = np.bytes_(version)
@@ -98,6 +99,33 @@ def test_newer_minor_version_with_additions_is_read(tools, sample, version):
     assert verify_pack(sample.path) == []
     with open_pack(sample.path) as pack:
         assert pack.header.format_version == version
+        assert pack.scores.tolist() == sample.scores.tolist()
+
+
+@pytest.mark.parametrize("version", ["1.1", "1.2", "1.10"])
+def test_scores_are_checked_since_version_1_1(tools, sample, version):
+    with h5py.File(sample.path, "r+") as file:
+        file.attrs["format_version"] = np.bytes_(version)
+        del file["scores"]
+        file["scores"] = h5py.SoftLink("/labels")
+    tools.assert_refused(sample.path, PackLayoutError, "/scores: ", "link")
+
+
+@pytest.mark.parametrize("kind", ["scores", "group", "text", "dangling link"])
+def test_scores_mean_nothing_in_version_1_0(sample, kind):
+    with h5py.File(sample.path, "r+") as file:
+        file.attrs["format_version"] = np.bytes_("1.0")
+        if kind != "scores":
+            del file["scores"]
+        if kind == "group":
+            file.create_group("scores")
+        elif kind == "text":
+            file["scores"] = "of variable length"
+        elif kind == "dangling link":
+            file["scores"] = h5py.SoftLink("/nowhere")
+    assert verify_pack(sample.path) == []
+    with open_pack(sample.path) as pack:
+        assert pack.scores is None
 
 
 def test_unknown_codec_names_what_is_known(tools, sample):

@@ -22,7 +22,8 @@ def everything(path):
     with open_pack(path) as pack:
         blocks = [pack.read_chunk(chunk) for chunk in range(pack.header.chunks)]
         samples = [(block.values.tobytes(), block.positions.tobytes()) for block in blocks]
-        return pack.header, pack.labels.tolist(), pack.source_index.tolist(), samples
+        rows = pack.labels.tolist(), pack.source_index.tolist(), pack.scores.tobytes()
+        return pack.header, rows, samples
 
 
 def damages(content, seed):

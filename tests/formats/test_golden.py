@@ -1,20 +1,26 @@
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
-from edgeprune_formats import open_pack, verify_pack
+from edgeprune_formats import FORMAT_VERSION, open_pack, verify_pack
 
 GOLDEN = Path(__file__).parent / "golden"
-PACKS = ["edgepack-1.0-sparse-f32.h5", "edgepack-1.0-sparse-f32-gzip.h5"]
+VERSIONS = ["1.0", "1.1"]
+PACKS = [f"edgepack-{version}-sparse-f32{gzip}.h5" for version in VERSIONS for gzip in ("", "-gzip")]
 
 
-@pytest.fixture(scope="module")
-def expected():
-    return json.loads((GOLDEN / "edgepack-1.0-sparse-f32.json").read_text(encoding="utf-8"))
+def facts_of(version):
+    return json.loads((GOLDEN / f"edgepack-{version}-sparse-f32.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def expected(name):
+    return facts_of(name.split("-")[1])
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +42,7 @@ def test_header_of_a_released_file(expected, name):
         assert (header.codec, header.transform, header.block) == ("sparse-f32", "dct-ii-orthonormal", "full")
         assert pack.labels.tolist() == expected["labels"]
         assert pack.source_index.tolist() == expected["source_index"]
+        assert (None if pack.scores is None else pack.scores.tolist()) == expected.get("scores")
     assert verify_pack(GOLDEN / name) == []
 
 
@@ -61,18 +68,28 @@ def test_checksums_of_a_released_file(expected, name):
     with h5py.File(GOLDEN / name, "r") as file:
         assert file["samples/values_crc32"][...].tolist() == expected["values_crc32"]
         assert file["samples/indices_crc32"][...].tolist() == expected["indices_crc32"]
+        assert ("scores" in file) == ("scores" in expected)
+        if "scores" in file:
+            assert file["scores"].attrs["crc32"] == expected["scores_crc32"]
 
 
-def test_recorded_values_are_what_the_script_computes(expected, make):
-    assert make.expected() == expected
+@pytest.mark.parametrize("version", VERSIONS)
+def test_recorded_values_are_what_the_script_computes(make, version):
+    assert make.expected(version) == facts_of(version)
 
 
-@pytest.mark.parametrize(("name", "compression"), [(PACKS[0], "none"), (PACKS[1], "gzip")])
-def test_writer_still_writes_the_same_content(make, tmp_path, name, compression):
-    make.write_pack(tmp_path / name, compression)
+def test_the_present_version_has_its_golden_files(make):
+    assert make.VERSION == VERSIONS[-1] == FORMAT_VERSION
+
+
+@pytest.mark.parametrize("name", PACKS)
+def test_writer_still_writes_the_same_content(make, tmp_path, name):
+    make.write_pack(tmp_path / name, "gzip" if "gzip" in name else "none")
     with open_pack(GOLDEN / name) as old, open_pack(tmp_path / name) as new:
-        assert old.header == new.header
+        facts = {name: make.expected()[name] for name in ("format_version", "provenance")}
+        assert replace(old.header, **facts) == new.header
         assert old.labels.tolist() == new.labels.tolist()
+        assert old.scores is None or old.scores.tolist() == new.scores.tolist()
         for chunk in range(3):
             before, after = old.read_chunk(chunk), new.read_chunk(chunk)
             assert before.values.tobytes() == after.values.tobytes()

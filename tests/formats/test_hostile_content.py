@@ -2,7 +2,7 @@ import h5py
 import numpy as np
 import pytest
 
-from edgeprune_formats import PackChecksumError, PackLayoutError, PackLimitError, verify_pack
+from edgeprune_formats import PackChecksumError, PackLayoutError, PackLimitError, open_pack, verify_pack
 
 
 def change(tools, sample, name, *edits):
@@ -132,6 +132,25 @@ def test_negative_source_row(tools, sample):
     tools.assert_refused(sample.path, PackLayoutError, "/source_index: ", "negative")
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_score_not_finite(tools, sample, value):
+    with h5py.File(sample.path, "r+") as file:
+        tools.put(file, "scores", np.array([0, 1, 2, 3, 4, 5, value], "<f4"))
+    tools.assert_refused(sample.path, PackLayoutError, "/scores: ", "NaN or infinite")
+
+
+def test_damaged_scores_stop_only_those_who_ask_for_them(tools, sample):
+    with h5py.File(sample.path, "r") as file:
+        offset = file["scores"].id.get_offset()
+    tools.flip(sample.path, offset)
+    with open_pack(sample.path) as pack:
+        assert pack.labels.tolist() == sample.labels.tolist()
+        for _ in range(2):
+            with pytest.raises(PackChecksumError, match="/scores: does not match its checksum"):
+                _ = pack.scores
+    np.testing.assert_array_equal(tools.read_dense(sample.path), sample.dense)
+
+
 @pytest.mark.parametrize(
     "text",
     [b"[1, 2]", b"3", b"null", b"{", b"", b"{'a': 1}", b"\xff{}", b"[" * 9000],
@@ -169,7 +188,7 @@ def test_flipped_byte_in_a_chunk(tools, request, kind, name, where):
     tools.assert_refused(damaged.path, PackChecksumError, f"/samples/{name} chunk 1: ", "copy the pack again")
 
 
-@pytest.mark.parametrize("name", ["labels", "source_index", "class_names", "provenance"])
+@pytest.mark.parametrize("name", ["labels", "source_index", "class_names", "provenance", "scores"])
 @pytest.mark.parametrize("place", [0, 5])
 def test_flipped_byte_in_a_small_array(tools, sample, name, place):
     with h5py.File(sample.path, "r") as file:
@@ -217,8 +236,16 @@ def test_verify_lists_defects_of_content_together(tools, sample):
 
 def test_verify_lists_damage_in_labels_and_in_chunks_together(tools, sample):
     with h5py.File(sample.path, "r") as file:
-        places = [file[name].id.get_offset() for name in ("labels", "source_index")]
+        places = [file[name].id.get_offset() for name in ("labels", "source_index", "scores")]
     for place in [*places, tools.chunk_place(sample.path, "values", 2)[0]]:
         tools.flip(sample.path, place)
     found = {problem.location for problem in verify_pack(sample.path)}
-    assert found == {"/labels", "/source_index", "/samples/values chunk 2"}
+    assert found == {"/labels", "/source_index", "/scores", "/samples/values chunk 2"}
+
+
+def test_verify_lists_scores_where_samples_cannot_be_read(sample):
+    with h5py.File(sample.path, "r+") as file:
+        del file["samples/values"]
+        del file["scores"].attrs["crc32"]
+    found = {problem.location for problem in verify_pack(sample.path)}
+    assert found == {"/samples/values", "/scores"}

@@ -2,9 +2,9 @@ import h5py
 import numpy as np
 import pytest
 
-from edgeprune_formats import PackChecksumError, PackLayoutError, PackLimitError
+from edgeprune_formats import PackChecksumError, PackLayoutError, PackLimitError, open_pack, verify_pack
 
-SMALL = ("labels", "source_index", "class_names", "provenance")
+SMALL = ("labels", "source_index", "class_names", "provenance", "scores")
 SAMPLES = ("samples/values", "samples/indices")
 CHECKSUMS = ("samples/values_crc32", "samples/indices_crc32")
 ALL = (*SMALL, *SAMPLES, *CHECKSUMS)
@@ -14,6 +14,7 @@ OTHER_TYPES = {
     "source_index": ("<i4", ">i8", "<f8", "<u8"),
     "class_names": ("<i4",),
     "provenance": ("<f8",),
+    "scores": ("<f8", ">f4", "<f2", "<i4"),
     "samples/values": ("<f8", ">f4", "<f2", "<i4"),
     "samples/indices": ("<u4", ">u2", "<i2", "<f4", "u1"),
     "samples/values_crc32": ("<u8", ">u4", "<i4"),
@@ -43,11 +44,19 @@ def replace(file, name, *, shape=None, dtype=None, **options):
     return dataset
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", [name for name in ALL if name != "scores"])
 def test_missing(tools, sample, name):
     with h5py.File(sample.path, "r+") as file:
         del file[name]
     tools.assert_refused(sample.path, PackLayoutError, place(name), "missing")
+
+
+def test_scores_may_be_missing(sample):
+    with h5py.File(sample.path, "r+") as file:
+        del file["scores"]
+    assert verify_pack(sample.path) == []
+    with open_pack(sample.path) as pack:
+        assert pack.scores is None
 
 
 @pytest.mark.parametrize("kind", ["missing", "dataset", "soft link", "external link"])
@@ -104,6 +113,7 @@ SHAPES = {
     "labels": [(6,), (8,), (7, 1), ()],
     "source_index": [(6,), (8,), (1, 7)],
     "provenance": [(1,), (2, 2)],
+    "scores": [(6,), (8,), (7, 1), ()],
     "samples/values": [(6, 3, 40), (8, 3, 40), (7, 3, 41), (7, 2, 40), (7, 120), (840,)],
     "samples/indices": [(7, 3, 39), (7, 3, 40, 1)],
     "samples/values_crc32": [(2,), (4,), (3, 1), ()],
@@ -164,7 +174,7 @@ def test_link(tools, sample, pristine, name, kind):
     tools.assert_refused(sample.path, PackLayoutError, place(name), "link")
 
 
-@pytest.mark.parametrize("name", ["labels", "source_index", "samples/values_crc32"])
+@pytest.mark.parametrize("name", ["labels", "source_index", "scores", "samples/values_crc32"])
 def test_external_storage(tools, sample, tmp_path, name):
     with h5py.File(sample.path, "r+") as file:
         data = file[name][...]
@@ -197,7 +207,7 @@ FILTERS = {
 }
 
 
-@pytest.mark.parametrize("name", [*SAMPLES, *CHECKSUMS, "labels"])
+@pytest.mark.parametrize("name", [*SAMPLES, *CHECKSUMS, "labels", "scores"])
 @pytest.mark.parametrize("kind", FILTERS)
 def test_filter_that_a_pack_has_not(tools, sample, name, kind):
     with h5py.File(sample.path, "r+") as file:
@@ -206,7 +216,7 @@ def test_filter_that_a_pack_has_not(tools, sample, name, kind):
     tools.assert_refused(sample.path, PackLayoutError, place(name), "filters")
 
 
-@pytest.mark.parametrize("name", ["labels", "source_index", "class_names", *CHECKSUMS])
+@pytest.mark.parametrize("name", ["labels", "source_index", "class_names", "scores", *CHECKSUMS])
 @pytest.mark.parametrize("options", [{}, {"compression": "gzip", "shuffle": True}])
 def test_small_array_in_chunks(tools, sample, name, options):
     with h5py.File(sample.path, "r+") as file:

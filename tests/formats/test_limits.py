@@ -48,6 +48,7 @@ def peak_while_refusing(path):
 
 def read_all(path):
     with open_pack(path) as pack:
+        assert pack.scores is not None
         for chunk in range(pack.header.chunks):
             pack.read_chunk(chunk)
 
@@ -62,7 +63,7 @@ def hollow(file, name, shape, dtype, **options):
 
 
 @pytest.mark.parametrize("samples", [10**6, 2**31 - 1])
-@pytest.mark.parametrize("declared", ["attribute", "labels", "source_index", "checksums", "all"])
+@pytest.mark.parametrize("declared", ["attribute", "labels", "source_index", "scores", "checksums", "all"])
 def test_giant_number_of_samples(tools, sample, samples, declared):
     with h5py.File(sample.path, "r+") as file:
         if declared in ("attribute", "all"):
@@ -71,6 +72,8 @@ def test_giant_number_of_samples(tools, sample, samples, declared):
             hollow(file, "labels", (samples,), "<i4")
         if declared in ("source_index", "all"):
             hollow(file, "source_index", (samples,), "<i8")
+        if declared in ("scores", "all"):
+            hollow(file, "scores", (samples,), "<f4")
         if declared in ("checksums", "all"):
             hollow(file, "samples/values_crc32", (-(-samples // 3),), "<u4")
         if declared == "all":
@@ -95,6 +98,12 @@ def test_giant_spectra_that_the_file_does_not_hold(tools, sample):
     peak, error = peak_while_refusing(sample.path)
     assert isinstance(error, PackFormatError)
     assert peak < 2**20
+
+
+def test_scores_that_the_file_does_not_hold(tools, sample):
+    with h5py.File(sample.path, "r+") as file:
+        hollow(file, "scores", (7,), "<f4")
+    tools.assert_refused(sample.path, PackLimitError, "/scores: ", "does not hold")
 
 
 @pytest.mark.parametrize("name", ["class_names", "provenance"])

@@ -117,6 +117,7 @@ def test_pickle(sample):
             assert copy.header == pack.header
             assert copy.labels.tolist() == pack.labels.tolist()
             assert copy.source_index.tolist() == pack.source_index.tolist()
+            assert copy.scores.tolist() == sample.scores.tolist()
             np.testing.assert_array_equal(dense_of(copy, 1), rows_of(sample, 1))
 
 
@@ -126,6 +127,23 @@ def test_close_then_read(sample):
         np.testing.assert_array_equal(dense_of(pack, 2), rows_of(sample, 2))
         pack.close()
         pack.close()
+
+
+def test_scores_are_read_once_when_asked_for(sample):
+    pack = open_pack(sample.path)
+    scores = pack.scores
+    pack.close()
+    sample.path.unlink()
+    assert pack.scores is scores
+    assert pickle.loads(pickle.dumps(pack)).scores.tolist() == sample.scores.tolist()
+
+
+def test_absence_of_scores_is_kept_too(tools, tmp_path):
+    with open_pack(tools.write(tmp_path / "p.h5", scored=False).path) as pack:
+        assert pack.scores is None
+        pack.close()
+        pack.path.unlink()
+        assert pack.scores is None
 
 
 def test_close_lets_go_of_the_file(sample):
@@ -191,6 +209,8 @@ def test_file_replaced_since_opened(tools, sample):
     with open_pack(sample.path) as pack:
         np.testing.assert_array_equal(dense_of(pack, 0), rows_of(sample, 0))
         tools.write(sample.path, seed=1)
+        with pytest.raises(PackLayoutError, match="changed since it was opened"):
+            in_a_thread(lambda: pack.scores)
         with pytest.raises(PackLayoutError, match="changed since it was opened") as caught:
             in_a_thread(lambda: pack.read_chunk(0))
         assert str(sample.path) in str(caught.value)

@@ -58,6 +58,19 @@ def pieces_of(samples):
     return pieces
 
 
+@pytest.mark.parametrize("scored", [True, False])
+def test_scores_come_back_exactly_or_are_none(tools, tmp_path, scored):
+    made = tools.write(tmp_path / "p.h5", scored=scored)
+    with open_pack(made.path) as pack:
+        assert pack.header.format_version == "1.1"
+        if scored:
+            assert pack.scores.dtype == np.float32
+            assert pack.scores.tobytes() == made.scores.tobytes()
+        else:
+            assert pack.scores is None
+    assert verify_pack(made.path) == []
+
+
 @pytest.mark.parametrize("compression", ["none", "gzip"])
 @pytest.mark.parametrize("size", SIZES)
 def test_comes_back_exactly(tools, tmp_path, size, compression):
@@ -97,7 +110,10 @@ def test_layout_is_open_to_plain_h5py(tools, tmp_path, size, dtype, compression)
         assert [name.decode() for name in file["class_names"][...]] == ["ant", "bee", "Käfer"]
         assert json.loads(file["provenance"][()]) == header.provenance
         assert file.attrs["format"] == b"edgepack"
-        assert file.attrs["format_version"] == b"1.0"
+        assert file.attrs["format_version"] == b"1.1"
+        assert file["scores"].dtype == np.dtype("<f4")
+        assert file["scores"].chunks is None
+        assert file["scores"][...].tolist() == made.scores.tolist()
         assert file.attrs["mean"].tolist() == [0.5, 0.25, 0.125]
     np.testing.assert_array_equal(read_plainly(made.path), made.dense)
 

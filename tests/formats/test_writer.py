@@ -197,6 +197,42 @@ def test_wrong_labels_are_refused(tools, tmp_path, spectra, labels, rows):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "scores",
+    [
+        np.zeros(6),
+        np.zeros(8),
+        np.zeros((7, 1)),
+        np.zeros(()),
+        np.array([0, 1, 2, np.nan, 4, 5, 6]),
+        np.array([0, 1, 2, np.inf, 4, 5, 6], np.float32),
+        np.array([0, 1, 2, -1e39, 4, 5, 6]),
+        np.zeros(7, bool),
+        np.zeros(7, complex),
+        np.array(["1"] * 7),
+        np.array([None] * 7),
+    ],
+    ids=["few", "many", "2-D", "scalar", "NaN", "inf", "beyond float32", "bool", "complex", "text", "object"],
+)
+def test_wrong_scores_are_refused(tools, tmp_path, scores):
+    with pytest.raises(ConfigError, match="scores"):
+        start(tmp_path / "p.h5", tools.header(), scores=scores)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("dtype", ["<f8", ">f4", "<f2", "<i8", "u1"])
+def test_scores_of_any_real_type_are_stored_as_float32(tools, tmp_path, spectra, dtype):
+    scores = np.arange(14)[::-2].astype(dtype)
+    expected = scores.tolist()
+    with start(tmp_path / "p.h5", tools.header(), scores=scores) as writer:
+        scores[:] = 99  # The caller may reuse it.
+        writer.append(*spectra)
+    assert verify_pack(tmp_path / "p.h5") == []
+    with open_pack(tmp_path / "p.h5") as pack:
+        assert pack.scores.dtype == np.float32
+        assert pack.scores.tolist() == expected
+
+
 def test_unknown_compression_is_refused(tools, tmp_path):
     with pytest.raises(ConfigError, match="lzma"):
         start(tmp_path / "p.h5", tools.header(), compression="lzma")

@@ -1,4 +1,4 @@
-"""Write the golden pack and what must be read from it; run once for each format version."""
+"""Write the golden packs of the present version and what must be read from them; run once for each."""
 
 import json
 import math
@@ -12,6 +12,7 @@ import numpy as np
 from edgeprune_formats import PackHeader, PackWriter
 
 SAMPLES, CHANNELS, HEIGHT, WIDTH, COMPONENTS, CHUNK = 5, 3, 12, 20, 40, 2
+VERSION = "1.1"
 SEED = 2026
 FOLDER = Path(__file__).parent
 LABELS = [2, 0, 1, 2, 0]
@@ -33,6 +34,11 @@ def coefficient(image, channel, row, column):
     return (noise(1, image, channel, row, column) % 4001 - 2000) / 64
 
 
+def score(image):
+    """A multiple of 1/64, so exact in float32, of either sign."""
+    return (noise(3, image) % 4001 - 2000) / 64
+
+
 def kept(image, channel):
     """Rows and columns of the kept coefficients, in row-major order."""
     places = [(row, column) for row in range(HEIGHT) for column in range(WIDTH)]
@@ -40,8 +46,18 @@ def kept(image, channel):
     return sorted(chosen)
 
 
-def expected():
+def expected(version=VERSION):
     """All values that the file must hold, by integer arithmetic and struct, without the package or numpy."""
+    facts = {"format_version": version} | common()
+    if version != "1.0":
+        scores = [score(image) for image in range(SAMPLES)]
+        facts["provenance"]["coreset"] = {"score": "joint_entropy", "keep_end": "low"}
+        facts |= {"scores": scores, "scores_crc32": zlib.crc32(struct.pack(f"<{SAMPLES}f", *scores))}
+    return facts
+
+
+def common():
+    """What files of every version hold."""
     bits = math.ceil(math.log2(WIDTH))
     images, values_crc32, indices_crc32 = [], [], []
     for start in range(0, SAMPLES, CHUNK):
@@ -59,7 +75,6 @@ def expected():
         values_crc32.append(zlib.crc32(values_bytes))
         indices_crc32.append(zlib.crc32(indices_bytes))
     return {
-        "format_version": "1.0",
         "shape": [CHANNELS, HEIGHT, WIDTH],
         "components": COMPONENTS,
         "chunk_samples": CHUNK,
@@ -92,6 +107,7 @@ def write_pack(path, compression):
         std=tuple(facts["std"]),
         generator=facts["generator"],
         created=facts["created"],
+        format_version=VERSION,
         provenance=facts["provenance"],
     )
     coefficients = np.zeros((SAMPLES, CHANNELS, HEIGHT, WIDTH), np.float32)
@@ -102,16 +118,17 @@ def write_pack(path, compression):
         for channel in range(CHANNELS):
             for place in kept(image, channel):
                 mask[image, channel, place[0], place[1]] = True
+    scores = np.array(facts["scores"])
     with PackWriter(
-        path, header, np.array(LABELS), np.array(SOURCE_INDEX), compression=compression
+        path, header, np.array(LABELS), np.array(SOURCE_INDEX), compression=compression, scores=scores
     ) as writer:
         writer.append(coefficients, mask)
 
 
 def main():
-    plain = FOLDER / "edgepack-1.0-sparse-f32.h5"
-    packed = FOLDER / "edgepack-1.0-sparse-f32-gzip.h5"
-    facts = FOLDER / "edgepack-1.0-sparse-f32.json"
+    plain = FOLDER / f"edgepack-{VERSION}-sparse-f32.h5"
+    packed = FOLDER / f"edgepack-{VERSION}-sparse-f32-gzip.h5"
+    facts = FOLDER / f"edgepack-{VERSION}-sparse-f32.json"
     for path in (plain, packed, facts):
         if path.exists():
             sys.exit(f"{path} exists; a released golden file must never change")
