@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edgeprune_formats import ConfigError, PackHeader, SparseBlock, column_bits
 
-from ._augment import Augmentation
+from .augmentation import Augmentation
 
 __all__ = [
     "DecodePlan",

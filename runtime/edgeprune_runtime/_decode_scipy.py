@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from edgeprune_formats import ConfigError, SparseBlock, column_bits
 
-from ._augment import Augmentation
 from ._decode import DecodePlan, inverse_basis
+from .augmentation import Augmentation
 
 __all__ = ["ScipyDecoder"]
 

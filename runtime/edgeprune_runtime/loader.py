@@ -10,11 +10,11 @@ from typing import Any
 
 from edgeprune_formats import ConfigError, Pack, open_pack
 
-from ._augment import augment_name, draw
 from ._backends import make_decoder
 from ._cache import DEFAULT_CACHE_BYTES, ChunkCache
 from ._decode import Normalize, Resolution, check_batch, make_plan
 from ._order import epoch_order
+from .augmentation import augment_name, draw
 
 __all__ = ["PackLoader"]
 

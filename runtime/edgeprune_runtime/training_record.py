@@ -22,7 +22,16 @@ from .checkpoint import STATE_FILE, write_tensors, write_text
 from .models import create_model
 from .training_config import Placement, TrainConfig
 
-__all__ = ["describe_run", "is_finished", "load_model", "locked", "open_run", "save_model", "write_metrics"]
+__all__ = [
+    "describe_run",
+    "is_finished",
+    "load_model",
+    "load_network",
+    "locked",
+    "open_run",
+    "save_model",
+    "write_metrics",
+]
 
 _CONFIG_FILE = "config.json"
 _METRICS_FILE = "metrics.jsonl"
@@ -135,6 +144,7 @@ def save_model(run_dir: Path, model: nn.Module, record: Mapping[str, Any]) -> No
     """
     network = {"model": record["config"]["model"]}
     network |= {name: record[name] for name in ("num_classes", "image_shape")}
+    network |= {name: record["provenance"][name] for name in ("mean", "std") if name in record["provenance"]}
     # One entry: safetensors writes several in an order of its own, and equal runs are to give equal files.
     write_tensors(run_dir / _MODEL_FILE, model.state_dict(), {"edgeprune": json.dumps(network)})
 
@@ -163,19 +173,37 @@ def load_model(run_dir: str | Path) -> nn.Module:
     TrainingError
         If the run is not finished, or its ``model.safetensors`` is damaged.
     """
-    path = Path(run_dir) / _MODEL_FILE
+    return load_network(Path(run_dir) / _MODEL_FILE)[0]
+
+
+def load_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """Return a trained network as `load_model` does, from the file itself, and what the file says of it.
+
+    Returns
+    -------
+    torch.nn.Module
+        On the CPU and in evaluation mode.
+    dict
+        ``model`` (its name), ``num_classes``, ``image_shape`` and, if the run knew them, ``mean`` and
+        ``std`` of the images it takes.
+
+    Raises
+    ------
+    TrainingError
+        If there is no such file, or it is damaged.
+    """
     if not path.exists():
-        raise TrainingError(f"{run_dir} holds no trained model; finish the run with --resume")
+        raise TrainingError(f"{path.parent} holds no trained model; finish the run with --resume")
     try:
         with safe_open(path, "pt") as file:
-            network = json.loads(file.metadata()["edgeprune"])
+            network: dict[str, Any] = json.loads(file.metadata()["edgeprune"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         with torch.device("meta"):
             model = create_model(network["model"], network["num_classes"], min(network["image_shape"][1:]))
         model.load_state_dict(tensors, assign=True)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError, ConfigError) as error:
         raise TrainingError(f"{path}: not a model of a run, or damaged ({error}); train it again") from error
-    return model.eval()
+    return model.eval(), network
 
 
 def _holds_run(run_dir: Path) -> bool:

@@ -146,8 +146,8 @@ class TrainRun:
             )
         images, labels = self.placement.put(images, labels)
         lr = learning_rate(self.step, self._steps, self.config.lr)
-        loss, correct = self.learner.step(images, labels, lr, self.step)
-        self.tally.add(loss, correct, len(labels))
+        loss, logits = self.learner.step(images, labels, lr, self.step)
+        self.tally.add(loss, (logits.argmax(1) == labels).sum(), len(labels))
         self.step += 1
 
     def _drain(self, started: float) -> None:

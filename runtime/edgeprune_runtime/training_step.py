@@ -127,6 +127,8 @@ class Learner:
         The network that steps are taken with.
     tested : torch.nn.Module
         The network to test and to keep: the moving average where there is one, otherwise `model`.
+    forward : torch.nn.Module
+        What steps call: `model`, or a wrapper of it that a caller puts here, compiled or data-parallel.
     """
 
     def __init__(self, config: TrainConfig, placement: Placement, num_classes: int, image_size: int) -> None:
@@ -134,11 +136,12 @@ class Learner:
         self._placement = placement
         model = create_model(config.model, num_classes, image_size).to(placement.device)
         self.model = model.to(memory_format=MEMORY_FORMAT)
+        self.forward: nn.Module = self.model
         self._optimizer = _optimizer(self.model, config)
         self.tested = copy.deepcopy(self.model).eval() if config.ema else self.model
 
     def step(
-        self, images: torch.Tensor, labels: torch.Tensor, lr: float, number: int
+        self, images: torch.Tensor, labels: torch.Tensor, lr: float, number: int, *, share: float = 1.0
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Take one step of SGD on the mean cross entropy of a batch.
 
@@ -152,23 +155,25 @@ class Learner:
             Learning rate of this step.
         number : int
             Steps of the run before this one.
+        share : float
+            Factor on the gradient, for a process whose part of a batch is larger or smaller than others'.
 
         Returns
         -------
         tuple of torch.Tensor
-            Mean loss before the step, float32, and the count of images classified right; both 0-d.
+            Mean loss before the step, float32, 0-d, and the logits, float32 ``[n, num_classes]``.
         """
         for group in self._optimizer.param_groups:
             group["lr"] = lr
         with self._placement.autocast():
-            logits = self.model(images)
-        loss = functional.cross_entropy(logits.float(), labels)
-        torch.autograd.backward(loss)
+            logits = self.forward(images).float()
+        loss = functional.cross_entropy(logits, labels)
+        torch.autograd.backward(loss * share)
         self._optimizer.step()
         self._optimizer.zero_grad()
         if self._config.ema:
             update_average(self.tested, self.model, number, self._config.ema)
-        return loss.detach(), (logits.detach().argmax(1) == labels).sum()
+        return loss.detach(), logits.detach()
 
     @torch.no_grad()
     def score(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -6,8 +6,8 @@ import pytest
 
 from edgeprune_formats import ConfigError, PackChecksumError, open_pack
 from edgeprune_runtime import PackLoader
-from edgeprune_runtime._augment import draw
 from edgeprune_runtime._order import epoch_order
+from edgeprune_runtime.augmentation import draw
 
 
 @pytest.fixture
