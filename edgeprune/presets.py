@@ -1,0 +1,172 @@
+"""The settings of the papers, and what follows from them for other ratios and image sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgeprune_formats import ConfigError
+
+from .masks import component_count
+
+__all__ = ["FAMILIES", "Family", "MaskPreset", "ccs_beta", "data_family", "je_cadence", "mask_preset"]
+
+
+@dataclass(frozen=True)
+class Family:
+    """Settings published for one data set, used for those like it.
+
+    Attributes
+    ----------
+    side : int
+        Height and width in pixels of the images that they are for.
+    je_cadence : int
+        Epochs from one record of the entropies to the next (paper, App. B).
+    betas : mapping of float to float
+        Sample pruning ratio to CCS's beta (Zheng et al. 2022).
+    masks : mapping of float to (int, float)
+        Frequency pruning ratio, ascending, to (k, lambda) (paper, App. B). The counts k_total beside
+        them are in `edgeprune.masks`.
+    """
+
+    side: int
+    je_cadence: int
+    betas: Mapping[float, float]
+    masks: Mapping[float, tuple[int, float]]
+
+
+FAMILIES: Mapping[str, Family] = {
+    "cifar10": Family(
+        side=32,
+        je_cadence=5,
+        betas={0.3: 0.0, 0.5: 0.0, 0.7: 0.1, 0.8: 0.1, 0.9: 0.3},
+        masks={
+            0.3: (100, 0.05),
+            0.5: (100, 0.10),
+            0.6: (100, 0.10),
+            0.7: (80, 0.08),
+            0.8: (50, 0.01),
+            0.9: (30, 0.05),
+        },
+    ),
+    "cifar100": Family(
+        side=32,
+        je_cadence=5,
+        betas={0.3: 0.1, 0.5: 0.2, 0.7: 0.2, 0.8: 0.4, 0.9: 0.5},
+        masks={
+            0.3: (100, 0.09),
+            0.5: (100, 0.13),
+            0.6: (100, 0.15),
+            0.7: (80, 0.13),
+            0.8: (50, 0.08),
+            0.9: (30, 0.10),
+        },
+    ),
+    "imagenet": Family(
+        side=224,
+        je_cadence=2,
+        betas={0.3: 0.0, 0.5: 0.1, 0.7: 0.2, 0.8: 0.2, 0.9: 0.3},
+        masks={
+            0.3: (1000, 0.10),
+            0.5: (1000, 0.10),
+            0.6: (1000, 0.10),
+            0.7: (1000, 0.05),
+            0.8: (1000, 0.02),
+            0.9: (600, 0.05),
+        },
+    ),
+}
+
+
+@dataclass(frozen=True)
+class MaskPreset:
+    """How many components a learnt mask keeps, and how it is learnt.
+
+    Attributes
+    ----------
+    k_total : int
+        Components kept in each channel.
+    k : int
+        How many of them are those of highest energy, ``0 .. k_total``; the others are learnt.
+    accuracy_weight : float
+        Lambda of the paper's eq. 6.
+    """
+
+    k_total: int
+    k: int
+    accuracy_weight: float
+
+
+def data_family(classes: int, height: int, width: int) -> str:
+    """Return whose settings to use for a data set.
+
+    ``"imagenet"`` if both sides have at least 64 pixels, otherwise ``"cifar100"`` above 50 classes and
+    ``"cifar10"`` up to 50. The papers do not cover other data sets: where the lines are drawn is our choice.
+    """
+    if min(height, width) >= 64:
+        return "imagenet"
+    return "cifar100" if classes > 50 else "cifar10"
+
+
+def _family(name: str) -> Family:
+    if name not in FAMILIES:
+        raise ConfigError(f"the data family must be one of {', '.join(FAMILIES)}, not {name!r}")
+    return FAMILIES[name]
+
+
+def je_cadence(family: str) -> int:
+    """Return the epochs from one record of the entropies to the next; raise `ConfigError` if unknown."""
+    return _family(family).je_cadence
+
+
+def ccs_beta(sample_prune: float, family: str) -> float:
+    """Return the share of the samples that CCS drops as too hard.
+
+    The published value where there is one; linear between them and from 0 at ratio 0, constant above 90%.
+
+    Parameters
+    ----------
+    sample_prune : float
+        Share of the images left out, at least 0 and below 1.
+    family : str
+        See `data_family`.
+
+    Raises
+    ------
+    ConfigError
+        The ratio is out of range, or the family unknown.
+    """
+    betas = {0.0: 0.0, **_family(family).betas}
+    if not 0 <= sample_prune < 1:
+        raise ConfigError(f"the sample pruning ratio must be at least 0 and below 1, not {sample_prune}")
+    return float(np.interp(sample_prune, list(betas), list(betas.values())))
+
+
+def mask_preset(freq_prune: float, height: int, width: int, family: str) -> MaskPreset:
+    """Return the settings of the learnt mask for a ratio and an image size.
+
+    The published ones where there are any. Elsewhere k and lambda are linear in the ratio between the
+    published ones, constant beyond them, and k grows with the number of pixels.
+
+    Parameters
+    ----------
+    freq_prune : float
+        Share of the frequency components that is dropped, at least 0 and below 1.
+    height, width : int
+        Size of the image in pixels.
+    family : str
+        See `data_family`.
+
+    Raises
+    ------
+    ConfigError
+        The ratio is out of range or keeps nothing at this size, or the family is unknown.
+    """
+    data = _family(family)
+    k_total = component_count(freq_prune, height, width)
+    counts, weights = zip(*data.masks.values(), strict=True)
+    published = float(np.interp(freq_prune, list(data.masks), counts))
+    k = round(published * height * width / data.side**2)
+    return MaskPreset(k_total, min(k, k_total), float(np.interp(freq_prune, list(data.masks), weights)))
