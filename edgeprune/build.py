@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgeprune_formats import (
     MAX_CHUNK_BYTES,
@@ -23,21 +24,27 @@ from edgeprune_formats import (
     PackWriter,
     __version__,
     check_target,
+    open_pack,
     plan_chunk_samples,
     position_dtype,
 )
 
-from .config import BuildConfig
-from .masks import component_count, energy_mask
-from .sampling import coreset_size, random_coreset
-from .sources import Source, SourceCheck, check_source, open_source
-from .transform import dct2
+from .choosing import Choice, choose_images, require_records_of
+from .config import METHODS, BuildConfig
+from .encoding import Encoded, Encoder, MaskStatistics, Selector, by_energy
+from .masks import component_count
+from .records import ScoreRecords, file_sha256, read_records
+from .sampling import coreset_size
+from .sources import Source, SourceCheck, check_source, open_source, source_facts
+from .workers import Workers
 
-__all__ = ["BuildReport", "Progress", "build_pack"]
+if TYPE_CHECKING:
+    from .classifier import Classifier
+    from .long_run import Report
+
+__all__ = ["BuildReport", "Progress", "build_pack", "check_shared"]
 
 Progress = Callable[[str, int, int], None]
-# Pixels worked on at a time: in double precision, with its masks, a batch then takes some 100 MiB.
-BATCH_VALUES = 4 * 2**20
 MAX_SKIPPED_NAMED = 100
 
 
@@ -59,6 +66,8 @@ class BuildReport:
         Of the stored images against the originals, in dB over all pixels; infinite if nothing was dropped.
     seconds : float
         Duration of the build.
+    artefacts : tuple of Path
+        Files that were made on the way and can be used again: scores, an FSE-Net.
     """
 
     path: Path
@@ -67,6 +76,18 @@ class BuildReport:
     empty_classes: tuple[str, ...]
     psnr: float
     seconds: float
+    artefacts: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class _Masks:
+    """How components are chosen: the selector, the ratio, how many, and the facts for provenance."""
+
+    select: Selector
+    freq_prune: float
+    components: int
+    facts: dict[str, Any]
+    learnt: bool
 
 
 def build_pack(
@@ -74,12 +95,19 @@ def build_pack(
     path: str | Path,
     config: BuildConfig | None = None,
     *,
+    scores: str | Path | None = None,
+    classifier: str | Path | None = None,
+    fse_net: str | Path | None = None,
+    workers: Workers | None = None,
     progress: Progress | None = None,
+    report: Report | None = None,
 ) -> BuildReport:
     """Build a pack, in bounded memory; it appears under its name only when it is complete.
 
     Every image is read twice: once to check that all can be read, before anything is written, and once to
-    be encoded.
+    be encoded. A method that needs scores or masks makes them where they are not given, and keeps them
+    beside the pack as ``NAME.scores.h5`` and ``NAME.fse-net.safetensors``. A build that was stopped goes on
+    when it is called again with the same arguments.
 
     Parameters
     ----------
@@ -90,8 +118,19 @@ def build_pack(
         The pack to write; an existing one is replaced when the new one is complete.
     config : BuildConfig, optional
         Defaults to ``BuildConfig()``.
+    scores : path, optional
+        A scores file of ``edgeprune score`` over the same images.
+    classifier : path, optional
+        The network that masks are learnt against: a run of ``edgeprune train``, or its model file. By
+        default that of the scoring run.
+    fse_net : path, optional
+        An FSE-Net learnt before, to choose components without learning.
+    workers : Workers, optional
+        The processes that share the work, from `edgeprune.workers.joined`.
     progress : callable, optional
         Called as ``progress(stage, images done, images in all)``.
+    report : callable, optional
+        Told of the epochs of scoring and mask learning, see `edgeprune.long_run.LongRun`.
 
     Returns
     -------
@@ -103,74 +142,216 @@ def build_pack(
         Unknown source, or a configuration that does not fit it.
     SourceError
         Images or labels that cannot be used.
+    ArtefactError
+        A scores file, classifier or FSE-Net that is damaged or not for these images.
     PackWriteError
         The pack cannot be written.
+    TrainingError, TrainingInterrupted
+        Scoring or learning masks failed, or was stopped.
     """
     started = time.perf_counter()
     config = config or BuildConfig()
-    check_target(Path(path))
-    tell = progress or (lambda stage, done, total: None)
+    path, workers = Path(path), workers or Workers(device=config.device)
+    check_target(path)
+    _refuse_idle(config, scores, classifier, fse_net)
+    tell = progress if progress and workers.rank == 0 else _silent
     if isinstance(source, str):
         source = open_source(source, split=config.split, size=config.size)
     config = replace(config, split=source.split)
-    components = _components(source, config)
-    total = len(source)
-    check = check_source(
-        source, skip_bad=config.skip_bad, progress=lambda done: tell("checking", done, total)
+    _require_room_in_pack(source, config)
+    check = check_shared(source, skip_bad=config.skip_bad, workers=workers, progress=tell)
+    maker = _Maker(source, check, path, config, workers, report)
+    choice = choose_images(source, check, config, maker.records(scores) if maker.scored else None)
+    masks = maker.masks(scores, classifier, fse_net)
+    config = replace(config, freq_prune=masks.freq_prune)
+    header = _header(source, check, choice, config, masks)
+    _write(source, path, header, choice, masks, config, workers, tell)
+    written = open_pack(path)
+    psnr = written.header.provenance["result"]["psnr_db"]
+    counts = np.bincount(source.labels[choice.rows], minlength=len(source.class_names))
+    return BuildReport(
+        path=path,
+        header=header,
+        skipped=check.bad,
+        empty_classes=tuple(source.class_names[label] for label in np.nonzero(counts == 0)[0]),
+        psnr=math.inf if psnr is None else psnr,
+        seconds=time.perf_counter() - started,
+        artefacts=tuple(maker.made),
     )
-    rows = _choose(source, check, config)
-    header = _header(source, check, rows, config, components)
-    writer = PackWriter(path, header, source.labels[rows], rows, compression=config.compression)
-    lost = 0.0
+
+
+def check_shared(
+    source: Source, *, skip_bad: bool, workers: Workers, progress: Progress | None = None
+) -> SourceCheck:
+    """Check a source in the first process, and return in every one what it found; see `check_source`."""
+    if workers.rank > 0:
+        return SourceCheck.from_bytes(workers.from_first(b""))
+    tell, total = progress or _silent, len(source)
+    check = check_source(source, skip_bad=skip_bad, progress=lambda done: tell("checking", done, total))
+    if workers.count > 1:
+        workers.from_first(check.to_bytes())
+    return check
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    pass
+
+
+def _refuse_idle(
+    config: BuildConfig,
+    scores: str | Path | None,
+    classifier: str | Path | None,
+    fse_net: str | Path | None,
+) -> None:
+    """Raise `ConfigError` for a file that the method would not look at."""
+    method = METHODS[config.method]
+    if scores is not None and not (method.scored_images or method.learnt_masks):
+        raise ConfigError(f"method {config.method} uses no scores; leave --scores out, or use je, lf or jelf")
+    for option, value in (("--classifier", classifier), ("--fse-net", fse_net)):
+        if value is not None and not method.learnt_masks:
+            raise ConfigError(
+                f"method {config.method} learns no masks; leave {option} out, or use lf or jelf"
+            )
+    if classifier is not None and fse_net is not None:
+        raise ConfigError("--fse-net needs no --classifier; leave one of them out")
+
+
+class _Maker:
+    """Gets what a method needs: scores, a classifier, masks; from files, or by making them."""
+
+    def __init__(
+        self,
+        source: Source,
+        check: SourceCheck,
+        path: Path,
+        config: BuildConfig,
+        workers: Workers,
+        report: Report | None,
+    ) -> None:
+        self._source, self._check, self._path = source, check, path
+        self._config, self._workers, self._report = config, workers, report
+        self.scored = METHODS[config.method].scored_images
+        self.made: list[Path] = []
+
+    def records(self, scores: str | Path | None) -> ScoreRecords:
+        """Return the records of the scores file, or those of a scoring run, made once."""
+        from .scoring import run_scoring
+
+        if scores is not None:
+            records = read_records(scores)
+            require_records_of(records, self._source, self._check)
+            return records
+        path = self._path.with_suffix(".scores.h5")
+        if path not in self.made:
+            self.made.append(path)
+        config = replace(self._config.scoring, device=self._workers.device)
+        return run_scoring(
+            self._source, self._check, path, config, workers=self._workers, report=self._report
+        )
+
+    def masks(
+        self, scores: str | Path | None, classifier: str | Path | None, fse_net: str | Path | None
+    ) -> _Masks:
+        """Return how components are chosen."""
+        if not METHODS[self._config.method].learnt_masks:
+            components = component_count(self._config.components_dropped, *self._source.shape[1:])
+            dropped = self._config.components_dropped
+            return _Masks(by_energy(components), dropped, components, {"mask": "energy"}, learnt=False)
+        from .mask_learning import learn_masks, learnt_selector, load_masks
+
+        if fse_net is not None:
+            path = Path(fse_net)
+            net, record = load_masks(path, self._source, self._config.freq_prune)
+        else:
+            path = self._path.with_suffix(".fse-net.safetensors")
+            self.made.append(path)
+            network = self._classifier(scores, classifier)
+            net, record = learn_masks(
+                self._source,
+                self._check,
+                network,
+                path,
+                self._config,
+                workers=self._workers,
+                report=self._report,
+            )
+        select = learnt_selector(net, record["k"], record["k_total"], self._workers.device)
+        history = record.pop("history", [])
+        last = history[-1] if history else None
+        facts = {"mask": "fse-net", "fse_net": {**record, "sha256": file_sha256(path), "last_epoch": last}}
+        return _Masks(select, record["freq_prune"], record["k_total"], facts, learnt=True)
+
+    def _classifier(self, scores: str | Path | None, classifier: str | Path | None) -> Classifier:
+        from .classifier import classifier_of_records, classifier_of_run
+
+        if classifier is not None:
+            return classifier_of_run(classifier)
+        return classifier_of_records(self.records(scores))
+
+
+def _write(
+    source: Source,
+    path: Path,
+    header: PackHeader,
+    choice: Choice,
+    masks: _Masks,
+    config: BuildConfig,
+    workers: Workers,
+    tell: Progress,
+) -> None:
+    encoder = Encoder(source, choice.rows, masks.select)
+    folder = path.with_name(f"{path.name}.work")
+    if masks.learnt or workers.count > 1:
+        # Created and versions differ from call to call and change no mask.
+        facts = {**masks.facts, "components": masks.components, "source": header.provenance["source"]}
+        share = -(-len(choice.rows) // workers.count)
+        parts = encoder.shared(folder, facts, workers, lambda done: tell("selecting", done, share))
+    else:
+        parts = encoder.direct()
+    if workers.rank == 0:
+        _write_pack(path, header, source, choice, config, parts, tell)
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        for _ in parts:
+            pass
+    workers.wait()
+
+
+def _write_pack(
+    path: Path,
+    header: PackHeader,
+    source: Source,
+    choice: Choice,
+    config: BuildConfig,
+    parts: Iterator[Encoded],
+    tell: Progress,
+) -> None:
+    statistics = MaskStatistics(np.zeros((header.height, header.width), np.int64))
+    labels = source.labels[choice.rows]
+    writer = PackWriter(
+        path, header, labels, choice.rows, compression=config.compression, scores=choice.scores
+    )
     with writer:
-        for done, part in _batches(source, rows):
-            lost += _encode(writer, part, header.components)
-            tell("encoding", done, len(rows))
-        psnr = _psnr(lost, len(rows) * header.channels * header.height * header.width)
-        writer.record(psnr_db=psnr if np.isfinite(psnr) else None)
-    counts = np.bincount(source.labels[rows], minlength=len(source.class_names))
-    empty = tuple(source.class_names[label] for label in np.nonzero(counts == 0)[0])
-    return BuildReport(writer.path, header, check.bad, empty, psnr, time.perf_counter() - started)
+        done = 0
+        for part in parts:
+            writer.append(part.spectra, part.mask)
+            statistics.add(part)
+            done += len(part.mask)
+            tell("encoding", done, len(choice.rows))
+        psnr = statistics.psnr
+        writer.record(psnr_db=psnr if math.isfinite(psnr) else None, kept_rate=statistics.kept_rate())
 
 
-def _choose(source: Source, check: SourceCheck, config: BuildConfig) -> NDArray[np.int64]:
-    """Return the rows to store, in the order in which to store them."""
-    count = coreset_size(config.sample_prune, len(check.good))
-    return check.good[random_coreset(source.labels[check.good], count, seed=config.seed)].astype(np.int64)
-
-
-def _batches(source: Source, rows: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    size = max(1, BATCH_VALUES // int(np.prod(source.shape)))
-    for start in range(0, len(rows), size):
-        part = rows[start : start + size]
-        yield start + len(part), source.read(part)
-
-
-def _encode(writer: PackWriter, images: NDArray[np.uint8], components: int) -> float:
-    """Append images and return the energy dropped, which is their squared error (Parseval)."""
-    spectra = dct2(images)
-    mask = energy_mask(spectra, components)
-    writer.append(spectra, mask)
-    dropped = spectra[~mask].astype(np.float64)
-    return float(dropped @ dropped)
-
-
-def _psnr(squared_error: float, values: int) -> float:
-    """Return 10 log10(1 / MSE) in dB, for pixels on [0, 1]."""
-    return float(10 * np.log10(values / squared_error)) if squared_error > 0 else float("inf")
-
-
-def _components(source: Source, config: BuildConfig) -> int:
-    """Return the components to keep; refuse before any image is read what the format cannot hold."""
+def _require_room_in_pack(source: Source, config: BuildConfig) -> None:
+    """Refuse before any image is read what the format cannot hold."""
     channels, height, width = source.shape
-    components = component_count(config.freq_prune, height, width)
+    components = component_count(config.components_dropped, height, width)
     if channels * height * width > MAX_IMAGE_VALUES or _image_bytes(source, components) > MAX_CHUNK_BYTES:
         raise ConfigError(
             f"images of {height}x{width} with {components:,} components a channel are larger than a pack "
             "can hold; lower --size or raise --freq-prune"
         )
-    coreset_size(config.sample_prune, len(source))
-    return components
+    coreset_size(config.images_dropped, len(source))
 
 
 def _image_bytes(source: Source, components: int) -> int:
@@ -179,60 +360,54 @@ def _image_bytes(source: Source, components: int) -> int:
 
 
 def _header(
-    source: Source, check: SourceCheck, rows: NDArray[np.int64], config: BuildConfig, components: int
+    source: Source, check: SourceCheck, choice: Choice, config: BuildConfig, masks: _Masks
 ) -> PackHeader:
     channels, height, width = source.shape
-    image_bytes = _image_bytes(source, components)
-    mean, std = _statistics(check, rows, height * width)
+    image_bytes = _image_bytes(source, masks.components)
+    mean, std = check.statistics(choice.rows, height * width)
     return PackHeader(
-        samples=len(rows),
+        samples=len(choice.rows),
         channels=channels,
         height=height,
         width=width,
-        components=components,
+        components=masks.components,
         codec=config.codec,
-        chunk_samples=plan_chunk_samples(len(rows), image_bytes, channels * height * width),
+        chunk_samples=plan_chunk_samples(len(choice.rows), image_bytes, channels * height * width),
         class_names=source.class_names,
         mean=mean,
         std=std,
         generator=f"edgeprune {__version__}",
         created=_now(),
-        provenance=_provenance(source, check, config),
+        provenance=_provenance(source, check, config, choice, masks),
     )
 
 
-def _statistics(
-    check: SourceCheck, rows: NDArray[np.int64], pixels: int
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and standard deviation of the chosen images' pixels on [0, 1], per channel."""
-    count = len(rows) * pixels
-    mean = check.channel_sums[rows].sum(axis=0) / count
-    variance = check.channel_squares[rows].sum(axis=0) / count - mean**2
-    # A channel that is the same everywhere is left as it is: dividing by 1 grey level keeps it finite.
-    std = np.sqrt(np.maximum(variance, 1.0))
-    return tuple((mean / 255).tolist()), tuple((std / 255).tolist())
-
-
-def _provenance(source: Source, check: SourceCheck, config: BuildConfig) -> dict[str, Any]:
+def _provenance(
+    source: Source, check: SourceCheck, config: BuildConfig, choice: Choice, masks: _Masks
+) -> dict[str, Any]:
     return {
         "source": {
-            "spec": source.spec,
-            "split": source.split,
-            "sha256": check.sha256,
-            "images": len(source),
-            "skipped": len(check.bad),
+            **source_facts(source, check),
             "skipped_images": list(check.bad[:MAX_SKIPPED_NAMED]),
             "licence": source.licence,
         },
-        "config": asdict(config),
-        "selection": "random, stratified by class",
-        "mask": "energy",
+        "config": _settings(config),
+        "coreset": choice.facts,
+        **masks.facts,
         "versions": {
             "python": platform.python_version(),
             "edgeprune": __version__,
             **{name: version(name) for name in ("numpy", "scipy", "h5py", "pillow")},
         },
     }
+
+
+def _settings(config: BuildConfig) -> dict[str, Any]:
+    """Return the settings that the pack depends on, with the method's ratios in place of None."""
+    settings = asdict(config)
+    settings |= {"freq_prune": config.components_dropped, "sample_prune": config.images_dropped}
+    # How scores and masks were made is told by the files they are in, whoever made them.
+    return {name: value for name, value in settings.items() if name not in ("coreset", "masks", "scoring")}
 
 
 def _now() -> str:

@@ -12,12 +12,14 @@ from typing import NoReturn
 import click
 
 from edgeprune_formats import ConfigError, EdgePruneError, __version__
+from edgeprune_runtime.training_signals import TrainingInterrupted
 
 from .printing import printable
+from .workers import process_rank
 
 __all__ = ["cli", "main"]
 
-COMMANDS = ("build", "info", "verify", "preview", "train", "demo")
+COMMANDS = ("score", "build", "info", "verify", "preview", "train", "demo")
 MISUSE, BAD_DATA, INTERRUPTED, TERMINATED = 2, 1, 130, 143
 
 
@@ -47,7 +49,9 @@ def cli() -> None:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    click.echo(f"edgeprune: error: {printable(message)}", err=True)
+    kind = "" if code == INTERRUPTED else "error: "
+    if code != INTERRUPTED or process_rank() == 0:
+        click.echo(f"edgeprune: {kind}{printable(message)}", err=True)
     sys.exit(code)
 
 
@@ -77,6 +81,8 @@ def main() -> None:
         _fail(error.format_message(), BAD_DATA)
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
+    except TrainingInterrupted as error:
+        _fail(str(error), INTERRUPTED)
     except ConfigError as error:
         _fail(str(error), MISUSE)
     except EdgePruneError as error:

@@ -1,12 +1,235 @@
-"""How a pack is to be built."""
+"""How images are to be scored and chosen, components chosen, and a pack built. Needs no torch."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from edgeprune_formats import COMPRESSIONS, ConfigError, get_codec
 
-__all__ = ["BuildConfig"]
+from .presets import data_family, je_cadence
+from .scores import SCORES
+
+if TYPE_CHECKING:
+    from edgeprune_runtime.training import TrainConfig
+
+__all__ = ["METHODS", "BuildConfig", "CoresetConfig", "MaskConfig", "Method", "ScoreConfig"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """What a method chooses, and by default how much of it (paper, §3.3 and §4.1).
+
+    Attributes
+    ----------
+    learnt_masks : bool
+        Whether components are chosen by an FSE-Net; otherwise by energy.
+    scored_images : bool
+        Whether images are chosen by score; otherwise at random, stratified by class.
+    freq_prune, sample_prune : float
+        The default shares of components and images left out.
+    describes : str
+        One line for a user.
+    """
+
+    learnt_masks: bool
+    scored_images: bool
+    freq_prune: float
+    sample_prune: float
+    describes: str
+
+
+METHODS = {
+    "energy": Method(False, False, 0.5, 0.0, "components of highest energy"),
+    "random": Method(False, False, 0.0, 0.5, "images at random"),
+    "lf": Method(True, False, 0.5, 0.0, "components by FSE-Net"),
+    "je": Method(False, True, 0.0, 0.5, "images by joint entropy"),
+    "jelf": Method(True, True, 0.5, 0.5, "images by joint entropy, components by FSE-Net"),
+}
+
+
+@dataclass(frozen=True)
+class ScoreConfig:
+    """Settings of a scoring run; the paper's where it gives one (App. B).
+
+    Attributes
+    ----------
+    model : str or None
+        One of `edgeprune_runtime.models.MODEL_NAMES`; None stands for resnet18 below 64 pixels and resnet34
+        from there on.
+    epochs : int
+        Passes over the images.
+    every : int or None
+        Epochs from one record of entropies to the next; None stands for 5, or 2 from 64 pixels on.
+    batch_size : int
+        Images per step, of all processes together.
+    lr : float
+        Peak learning rate of SGD with Nesterov momentum 0.9; warm-up, then a cosine.
+    weight_decay : float
+        On the weights of convolutions and linear layers.
+    augment : str
+        ``"none"``, ``"crop"``, ``"flip"`` or ``"crop+flip"``.
+    seed : int
+        Fixes weights, order and augmentation.
+    device : str
+        ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+    precision : str
+        ``"auto"``, ``"float32"`` or ``"bfloat16"``.
+    compile : bool
+        Whether steps run through `torch.compile`.
+
+    Raises
+    ------
+    ConfigError
+        `every` is out of range; the other values are checked when the run starts.
+    """
+
+    model: str | None = None
+    epochs: int = 200
+    every: int | None = None
+    batch_size: int = 256
+    lr: float = 0.1
+    weight_decay: float = 5e-4
+    augment: str = "crop+flip"
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        if self.every is not None and not 1 <= self.every <= self.epochs:
+            raise ConfigError(
+                f"every is {self.every}; it must be at least 1 and at most the epochs, {self.epochs}"
+            )
+
+    def model_for(self, shape: tuple[int, int, int]) -> str:
+        """Return the network's name for images of a shape (C, H, W)."""
+        from edgeprune_runtime.models import SMALL_IMAGE
+
+        return self.model or ("resnet18" if min(shape[1:]) < SMALL_IMAGE else "resnet34")
+
+    def every_for(self, classes: int, shape: tuple[int, int, int]) -> int:
+        """Return the epochs between two records for images of a shape, at most the epochs there are."""
+        every = self.every or je_cadence(data_family(classes, *shape[1:]))
+        return min(every, self.epochs)
+
+    def training(self, model: str) -> TrainConfig:
+        """Return the settings as those of a training run.
+
+        Raises
+        ------
+        ConfigError
+            A value out of range.
+        """
+        from edgeprune_runtime.training import TrainConfig
+
+        return TrainConfig(
+            model=model,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+            seed=self.seed,
+            device=self.device,
+            precision=self.precision,
+        )
+
+
+@dataclass(frozen=True)
+class CoresetConfig:
+    """How images are chosen by score.
+
+    Attributes
+    ----------
+    score : str
+        A name of `edgeprune.scores.SCORES`.
+    sampling : str
+        ``"ccs"`` (spread over the score's range, without the hardest) or ``"top-k"`` (the end that the
+        score says matters).
+    beta : float or None
+        Share that CCS drops as too hard; None stands for the published value, see
+        `edgeprune.presets.ccs_beta`.
+    strata : int
+        Bins of CCS.
+    class_balance : bool
+        Whether classes keep their proportions.
+    tau, gamma, window : float, float, int
+        Parameters of `edgeprune.scores.joint_entropy`.
+
+    Raises
+    ------
+    ConfigError
+        A value out of range.
+    """
+
+    score: str = "joint_entropy"
+    sampling: str = "ccs"
+    beta: float | None = None
+    strata: int = 50
+    class_balance: bool = False
+    tau: float = 2 / 3
+    gamma: float = 0.99
+    window: int = 3
+
+    def __post_init__(self) -> None:
+        if self.score not in SCORES:
+            raise ConfigError(f"score must be one of {', '.join(SCORES)}, not {self.score!r}")
+        if self.sampling not in ("ccs", "top-k"):
+            raise ConfigError(f"sampling must be ccs or top-k, not {self.sampling!r}")
+        if self.beta is not None and not 0 <= self.beta < 1:
+            raise ConfigError(f"beta must be at least 0 and below 1, not {self.beta}")
+        if self.strata < 1:
+            raise ConfigError(f"strata must be at least 1, not {self.strata}")
+        if not 0 <= self.tau <= 1 or not 0 < self.gamma <= 1 or self.window < 1:
+            raise ConfigError(
+                f"tau must be in [0, 1], gamma in (0, 1] and window at least 1, "
+                f"not {self.tau}, {self.gamma} and {self.window}"
+            )
+
+
+@dataclass(frozen=True)
+class MaskConfig:
+    """How an FSE-Net is learnt (paper, Algorithm 1 and App. B).
+
+    Attributes
+    ----------
+    epochs, batch_size : int
+        Passes over the images; images per step, of all processes together.
+    lr : float
+        Learning rate of Adam.
+    k : int or None
+        Components of highest energy that are always kept; None stands for the paper's number, see
+        `edgeprune.presets.mask_preset`.
+    accuracy_weight : float or None
+        Lambda of eq. 6, likewise.
+    precision : str
+        Of the classifier: ``"auto"``, ``"float32"`` or ``"bfloat16"``.
+
+    Raises
+    ------
+    ConfigError
+        A value out of range.
+    """
+
+    epochs: int = 300
+    batch_size: int = 128
+    lr: float = 1e-3
+    k: int | None = None
+    accuracy_weight: float | None = None
+    precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_size < 1:
+            raise ConfigError(
+                f"epochs and batch_size of the masks must be at least 1, not {self.epochs}, {self.batch_size}"
+            )
+        if not 0 < self.lr < math.inf:
+            raise ConfigError(f"the masks' lr must be positive and finite, not {self.lr}")
+        if self.k is not None and self.k < 0:
+            raise ConfigError(f"k must not be negative: {self.k}")
+        if self.accuracy_weight is not None and not 0 <= self.accuracy_weight < math.inf:
+            raise ConfigError(f"lambda must not be negative: {self.accuracy_weight}")
 
 
 @dataclass(frozen=True)
@@ -15,10 +238,13 @@ class BuildConfig:
 
     Attributes
     ----------
-    freq_prune : float
-        Share of the frequency components dropped from each channel, at least 0 and below 1.
-    sample_prune : float
-        Share of the images left out, at least 0 and below 1.
+    method : str
+        A name of `METHODS`: how components and images are chosen.
+    freq_prune : float or None
+        Share of the frequency components dropped from each channel, at least 0 and below 1; None stands for
+        the method's default.
+    sample_prune : float or None
+        Share of the images left out, likewise.
     codec : str
         How coefficients are stored; see `edgeprune_formats.codec_names`.
     compression : str
@@ -30,7 +256,15 @@ class BuildConfig:
     skip_bad : bool
         Leave out images that cannot be read, in place of stopping at them.
     seed : int
-        Non-negative; fixes the coreset and the order of the images in the pack.
+        Non-negative; fixes the coreset, the order of the images in the pack, and the learning of masks.
+    device : str
+        Where masks are learnt and applied: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+    coreset : CoresetConfig
+        How images are chosen by score.
+    masks : MaskConfig
+        How masks are learnt.
+    scoring : ScoreConfig
+        The scoring run, where one is needed and no scores file is given.
 
     Raises
     ------
@@ -38,19 +272,26 @@ class BuildConfig:
         A value out of range.
     """
 
-    freq_prune: float = 0.5
-    sample_prune: float = 0.0
+    method: str = "energy"
+    freq_prune: float | None = None
+    sample_prune: float | None = None
     codec: str = "sparse-f32"
     compression: str = "none"
     size: int | None = None
     split: str = "train"
     skip_bad: bool = False
     seed: int = 0
+    device: str = "auto"
+    coreset: CoresetConfig = field(default_factory=CoresetConfig)
+    masks: MaskConfig = field(default_factory=MaskConfig)
+    scoring: ScoreConfig = field(default_factory=ScoreConfig)
 
     def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ConfigError(f"method must be one of {', '.join(METHODS)}, not {self.method!r}")
         for name in ("freq_prune", "sample_prune"):
             ratio = getattr(self, name)
-            if not 0 <= ratio < 1:
+            if ratio is not None and not 0 <= ratio < 1:
                 raise ConfigError(f"{name} must be at least 0 and below 1, not {ratio}: 1 would keep nothing")
         get_codec(self.codec)
         if self.compression not in COMPRESSIONS:
@@ -63,3 +304,13 @@ class BuildConfig:
             raise ConfigError(f"split must be train or test, not {self.split!r}")
         if self.seed < 0:
             raise ConfigError(f"seed must not be negative: {self.seed}")
+
+    @property
+    def components_dropped(self) -> float:
+        """The share of components to drop: `freq_prune`, or the method's."""
+        return METHODS[self.method].freq_prune if self.freq_prune is None else self.freq_prune
+
+    @property
+    def images_dropped(self) -> float:
+        """The share of images to leave out: `sample_prune`, or the method's."""
+        return METHODS[self.method].sample_prune if self.sample_prune is None else self.sample_prune

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-__all__ = ["lossless", "unpack_cifar10", "unpack_photographs"]
+__all__ = ["decoded_cifar10", "lossless", "unpack_cifar10", "unpack_photographs"]
 
 
 def lossless(data: Path) -> Path:
@@ -31,6 +32,27 @@ def unpack_cifar10(data: Path, folder: Path) -> Path:
         path = folder / str(label) / f"{index:05d}.jpg"
         path.write_bytes(stream[offsets[index] : offsets[index + 1]])
     return folder
+
+
+def decoded_cifar10(data: Path, path: Path) -> Path:
+    """Write the JPEG copy of CIFAR-10, 50,000 and 10,000 images, decoded to one npz file, and return it."""
+    if path.exists():
+        return path
+    arrays: dict[str, NDArray[Any]] = {}
+    with np.load(data / "cifar10-jpeg.npz") as archive:
+        for split in ("train", "test"):
+            stream, offsets = archive[f"{split}_bytes"].tobytes(), archive[f"{split}_offsets"].tolist()
+            arrays[f"x_{split}"] = np.stack(
+                [
+                    np.asarray(Image.open(io.BytesIO(stream[start:stop])).convert("RGB"))
+                    for start, stop in itertools.pairwise(offsets)
+                ]
+            )
+            arrays[f"y_{split}"] = archive[f"{split}_labels"]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial.npz")
+    np.savez(partial, **arrays)  # type: ignore[arg-type]
+    return partial.rename(path)
 
 
 def unpack_photographs(data: Path, folder: Path) -> Path:

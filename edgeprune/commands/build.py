@@ -3,28 +3,45 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeprune.config import METHODS, BuildConfig, CoresetConfig, MaskConfig, ScoreConfig
+from edgeprune.scores import SCORES
 from edgeprune_formats import COMPRESSIONS, ConfigError, codec_names
 
+from .score import require_torch
+from .train import AUGMENTS, MODELS
+
+if TYPE_CHECKING:
+    from edgeprune.build import BuildReport
+
 __all__ = ["command"]
+
+EXISTING = click.Path(exists=True, path_type=Path)
+CORESET = {"score", "sampling", "beta", "strata", "class_balance", "tau", "gamma", "window"}
 
 
 @click.command("build")
 @click.argument("source", default="digits")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The pack to write.")
 @click.option(
-    "--freq-prune",
-    type=float,
-    default=0.5,
-    show_default=True,
-    help="Share of each image's frequency components to drop.",
+    "--method", type=click.Choice(tuple(METHODS)), default="energy", show_default=True, help="See below."
 )
 @click.option(
-    "--sample-prune", type=float, default=0.0, show_default=True, help="Share of the images to leave out."
+    "--freq-prune",
+    type=float,
+    help="Share of each image's frequency components to drop.  [default: 0.5; 0 for random, je]",
 )
+@click.option(
+    "--sample-prune",
+    type=float,
+    help="Share of the images to leave out.  [default: 0; 0.5 for random, je, jelf]",
+)
+@click.option("--scores", type=EXISTING, help="Scores file of these images (edgeprune score).")
+@click.option("--classifier", type=EXISTING, help="Learn masks against this run of edgeprune train.")
+@click.option("--fse-net", type=EXISTING, help="Choose components by this FSE-Net, learn none.")
 @click.option(
     "--size",
     type=int,
@@ -42,32 +59,115 @@ __all__ = ["command"]
 )
 @click.option("--skip-bad", is_flag=True, help="Leave out images that cannot be read, and count them.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Fixes the choice and order of images.")
+@click.option("--device", default="auto", show_default=True, help="Of learning: auto, cpu, cuda or cuda:N.")
+@click.option(
+    "--score",
+    type=click.Choice(tuple(SCORES)),
+    default="joint_entropy",
+    show_default=True,
+    help="What je and jelf choose images by.",
+)
+@click.option(
+    "--sampling",
+    type=click.Choice(["ccs", "top-k"]),
+    default="ccs",
+    show_default=True,
+    help="Spread over the score's range, or its better end.",
+)
+@click.option("--beta", type=float, help="Share that CCS drops as too hard.  [default: as published]")
+@click.option("--strata", type=int, default=50, show_default=True, help="Bins of CCS.")
+@click.option("--class-balance", is_flag=True, help="Keep the classes' proportions.")
+@click.option("--tau", type=float, default=2 / 3, show_default="2/3", help="Of joint entropy.")
+@click.option("--gamma", type=float, default=0.99, show_default=True, help="Of joint entropy.")
+@click.option("--window", type=int, default=3, show_default=True, help="Of joint entropy, in records.")
+@click.option("--k", type=int, help="Components of highest energy that stay.  [default: as published]")
+@click.option("--lambda", "accuracy_weight", type=float, help="Weight of accuracy.  [default: as published]")
+@click.option("--mask-epochs", type=int, default=300, show_default=True)
+@click.option("--mask-batch-size", type=int, default=128, show_default=True)
+@click.option("--mask-lr", type=float, default=1e-3, show_default=True)
+@click.option("--score-model", type=click.Choice(MODELS), help="Of a scoring run that is needed.")
+@click.option("--score-epochs", type=int, default=200, show_default=True)
+@click.option("--score-augment", type=click.Choice(AUGMENTS), default="crop+flip", show_default=True)
 @click.option("--force", is_flag=True, help="Replace the pack if it exists.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
-def command(source: str, output: Path, force: bool, quiet: bool, **options: Any) -> None:
+def command(
+    source: str,
+    output: Path,
+    scores: Path | None,
+    classifier: Path | None,
+    fse_net: Path | None,
+    device: str,
+    force: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
     """Build a pack from SOURCE.
 
     SOURCE is digits (small embedded images, the default), imagefolder:PATH (a folder with a folder of
     images for each class), npz:FILE (arrays x_train, y_train, ... or x, y), cifar10[:ROOT] or
     cifar100[:ROOT] (the official files, already unpacked).
 
+    Methods: energy keeps the components of highest energy; lf lets an FSE-Net, learnt against a
+    classifier, choose them; random draws images evenly from each class; je chooses images by joint entropy;
+    jelf does what je and lf do. What a method does not choose goes by energy and at random. Scores and masks
+    that are not given are made, which is long work, and kept beside the pack as NAME.scores.h5 and
+    NAME.fse-net.safetensors. A build that was stopped goes on when the same command is run again. With
+    several GPUs: torchrun --nproc-per-node N -m edgeprune build ...
+
     \b
     Example:
       edgeprune build imagefolder:photos --size 224 --freq-prune 0.7 --sample-prune 0.5 -o photos.h5
+      edgeprune build imagefolder:photos --size 224 --method jelf --scores photos.scores.h5 -o photos.h5
     """
     from edgeprune.build import build_pack
-    from edgeprune.config import BuildConfig
-    from edgeprune.progress import progress_bars
+    from edgeprune.progress import EpochLines, progress_bars
+    from edgeprune.workers import joined
 
     if output.exists() and not force and not output.is_dir():
         raise ConfigError(f"{output} exists; pass --force to replace it")
     if output.exists() and output.resolve() == Path(source.partition(":")[2]).resolve():
         raise ConfigError(f"{output} is the source; name another file")
-    config = BuildConfig(**options)
-    with progress_bars(quiet) as tell:
-        report = build_pack(source, output, config, progress=tell)
-    if quiet:
-        return
+    method = METHODS[options["method"]]
+    if method.learnt_masks or method.scored_images:
+        require_torch()
+    with joined(device) as workers:
+        quiet = quiet or workers.rank > 0
+        config = _config(options, workers.device)
+        with progress_bars(quiet) as tell:
+            report = build_pack(
+                source,
+                output,
+                config,
+                scores=scores,
+                classifier=classifier,
+                fse_net=fse_net,
+                workers=workers,
+                progress=tell,
+                report=EpochLines(quiet),
+            )
+    if not quiet:
+        _print(report)
+
+
+def _config(options: dict[str, Any], device: str) -> BuildConfig:
+    coreset = CoresetConfig(**{name: options.pop(name) for name in CORESET})
+    masks = MaskConfig(
+        epochs=options.pop("mask_epochs"),
+        batch_size=options.pop("mask_batch_size"),
+        lr=options.pop("mask_lr"),
+        k=options.pop("k"),
+        accuracy_weight=options.pop("accuracy_weight"),
+    )
+    scoring = ScoreConfig(
+        model=options.pop("score_model"),
+        epochs=options.pop("score_epochs"),
+        augment=options.pop("score_augment"),
+        seed=options["seed"],
+    )
+    return BuildConfig(device=device, coreset=coreset, masks=masks, scoring=scoring, **options)
+
+
+def _print(report: BuildReport) -> None:
     for message in report.skipped:
         click.echo(f"skipped {message}")
     header = report.header
@@ -78,11 +178,14 @@ def command(source: str, output: Path, force: bool, quiet: bool, **options: Any)
             "lower --sample-prune",
             err=True,
         )
+    for path in report.artefacts:
+        click.echo(f"{path}: kept, can be used again")
     images = f"{header.samples:,} images of {header.height}x{header.width}"
+    of = header.height * header.width
     if report.skipped:
         images += f" ({len(report.skipped):,} unreadable ones skipped)"
     click.echo(
-        f"{output}: {images}, {header.components} of {header.height * header.width} components a channel "
+        f"{report.path}: {images}, {header.components} of {of} components a channel "
         f"({header.sparse_bytes:,} B an image), {report.psnr:.1f} dB, "
-        f"{output.stat().st_size / 1e6:.1f} MB, in {report.seconds:.1f} s"
+        f"{report.path.stat().st_size / 1e6:.1f} MB, in {report.seconds:.1f} s"
     )

@@ -124,7 +124,8 @@ def _provenance_lines(facts: dict[str, Any]) -> list[str]:
         if name == "result":
             continue
         if isinstance(value, dict):
-            inside = ", ".join(f"{key}={item}" for key, item in value.items() if item not in (None, []))
+            plain = {key: item for key, item in value.items() if not isinstance(item, dict)}
+            inside = ", ".join(f"{key}={item}" for key, item in plain.items() if item not in (None, []))
             lines.append(f"  {name:<11} {inside}")
         else:
             lines.append(f"  {name:<11} {value}")

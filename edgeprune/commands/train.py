@@ -17,9 +17,16 @@ if TYPE_CHECKING:
 
 __all__ = ["command", "train_pack"]
 
-MODELS = ("shufflenet_v2", "mobilenet_v2", "efficientnet_b0", "resnet18")
+MODELS = (
+    "shufflenet_v2",
+    "mobilenet_v2",
+    "efficientnet_b0",
+    "resnet18",
+    "resnet34",
+    "resnet8",
+    "resnet20",
+)
 AUGMENTS = ("none", "crop", "flip", "crop+flip")
-INTERRUPTED = 130
 
 
 @click.command("train")
@@ -64,13 +71,8 @@ def command(pack: Path, output: Path, test: str | None, resume: bool, augment: s
     if importlib.util.find_spec("torch") is None:
         raise ConfigError("training needs torch; pip install 'edgeprune[torch]'")
     from edgeprune_formats import open_pack
-    from edgeprune_runtime.training import TrainingInterrupted
 
-    try:
-        metrics = train_pack(open_pack(pack), output, test=test, resume=resume, augment=augment, **options)
-    except TrainingInterrupted as error:
-        click.echo(f"edgeprune: {error}", err=True)
-        sys.exit(INTERRUPTED)
+    metrics = train_pack(open_pack(pack), output, test=test, resume=resume, augment=augment, **options)
     tested = "" if metrics["test_accuracy"] is None else f", test accuracy {metrics['test_accuracy']:.2%}"
     click.echo(f"{output / 'model.safetensors'}: {options['model']}, {options['epochs']} epochs{tested}")
 
@@ -110,7 +112,13 @@ def train_pack(
         image_shape=header.shape,
         test=open_test(test, header) if test is not None else None,
         resume=resume,
-        provenance={**_prefixed(header.provenance), "augment": augment, "test": test},
+        provenance={
+            **_prefixed(header.provenance),
+            "mean": header.mean,
+            "std": header.std,
+            "augment": augment,
+            "test": test,
+        },
         report=_Reporter(config.epochs),
     )
     return result.metrics[-1]

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edgeprune.sources.base import Source
-from edgeprune.sources.check import SourceCheck, check_source
+from edgeprune.sources.check import SourceCheck, check_source, source_facts
 from edgeprune.sources.cifar import open_cifar
 from edgeprune.sources.digits import open_digits
 from edgeprune.sources.folder import open_imagefolder
 from edgeprune.sources.npz import open_npz
 from edgeprune_formats import ConfigError
 
-__all__ = ["Source", "SourceCheck", "check_source", "open_source"]
+__all__ = ["Source", "SourceCheck", "check_source", "open_source", "source_facts"]
 
 _OPENERS: dict[str, Callable[[str, str, int | None], Source]] = {
     "digits": open_digits,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +16,7 @@ from numpy.typing import NDArray
 from edgeprune.sources.base import Source
 from edgeprune_formats import SourceError
 
-__all__ = ["SourceCheck", "check_source"]
+__all__ = ["SourceCheck", "check_source", "source_facts"]
 
 _BATCH_BYTES = 32 * 2**20
 
@@ -46,6 +48,40 @@ class SourceCheck:
     sha256: str
     channel_sums: NDArray[np.float64]
     channel_squares: NDArray[np.float64]
+
+    def to_bytes(self) -> bytes:
+        """Return the check as bytes, for another process; see `from_bytes`."""
+        buffer = io.BytesIO()
+        texts = np.frombuffer(json.dumps([self.bad, self.sha256]).encode(), np.uint8)
+        sums, squares = self.channel_sums, self.channel_squares
+        np.savez(buffer, texts=texts, good=self.good, sums=sums, squares=squares)
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> SourceCheck:
+        """Return the check that `to_bytes` was called on."""
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            bad, sha256 = json.loads(arrays["texts"].tobytes())
+            return cls(arrays["good"], tuple(bad), sha256, arrays["sums"], arrays["squares"])
+
+    def statistics(
+        self, rows: NDArray[np.integer[Any]], pixels: int
+    ) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Return mean and standard deviation of some images' pixels on [0, 1], per channel.
+
+        Parameters
+        ----------
+        rows : int [n]
+            Which images.
+        pixels : int
+            H * W.
+        """
+        count = len(rows) * pixels
+        mean = self.channel_sums[rows].sum(axis=0) / count
+        variance = self.channel_squares[rows].sum(axis=0) / count - mean**2
+        # A channel that is the same everywhere is left as it is: dividing by 1 grey level keeps it finite.
+        std = np.sqrt(np.maximum(variance, 1.0))
+        return tuple((mean / 255).tolist()), tuple((std / 255).tolist())
 
 
 def check_source(
@@ -94,6 +130,17 @@ def check_source(
     rows = np.concatenate([np.empty(0, dtype=np.intp), *good])
     _refuse(source, rows, bad, skip_bad=skip_bad)
     return SourceCheck(rows, tuple(bad), digest.hexdigest(), sums, squares)
+
+
+def source_facts(source: Source, check: SourceCheck) -> dict[str, Any]:
+    """Return what identifies a source in the artefacts made from it."""
+    return {
+        "spec": source.spec,
+        "split": source.split,
+        "sha256": check.sha256,
+        "images": len(source),
+        "skipped": len(check.bad),
+    }
 
 
 def _pieces(source: Source, batch: int) -> Iterator[tuple[int, _Piece]]:

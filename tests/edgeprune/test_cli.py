@@ -12,7 +12,7 @@ from PIL import Image
 from edgeprune import __version__
 from edgeprune.cli import COMMANDS, main
 from edgeprune.commands import train as train_command
-from edgeprune_runtime._augment import AUGMENTS
+from edgeprune_runtime.augmentation import AUGMENTS
 from edgeprune_runtime.models import MODEL_NAMES
 
 

@@ -1,0 +1,309 @@
+"""Learning an FSE-Net on the images of a source, and applying it (paper, Algorithm 1)."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edgeprune_formats import ArtefactError, ConfigError, __version__
+from edgeprune_runtime.training_config import Placement, TrainConfig, place
+
+from .classifier import Classifier
+from .config import BuildConfig
+from .encoding import Selector
+from .fse_files import load_fse_net, save_fse_net
+from .fse_learner import MaskLearner, read_figures
+from .fse_net import FSENet, select
+from .image_store import ImageStore
+from .long_run import LongRun, Report
+from .presets import MaskPreset, data_family, mask_preset
+from .scoring import work_folder
+from .sources import Source, SourceCheck, source_facts
+from .workers import Workers
+
+__all__ = ["learn_masks", "learnt_selector", "load_masks", "preset_for"]
+
+# Values of spectra that a selection on the device works on at a time.
+_SELECT_VALUES = 4 * 2**20
+
+
+def preset_for(source: Source, config: BuildConfig) -> MaskPreset:
+    """Return k_total, k and lambda: the configured ones, or the paper's.
+
+    Raises
+    ------
+    ConfigError
+        k is larger than k_total.
+    """
+    _, height, width = source.shape
+    family = data_family(len(source.class_names), height, width)
+    preset = mask_preset(config.components_dropped, height, width, family)
+    k = preset.k if config.masks.k is None else config.masks.k
+    if k > preset.k_total:
+        raise ConfigError(
+            f"k is {k}, more than the {preset.k_total} components that a frequency pruning ratio of "
+            f"{config.components_dropped} keeps in each channel of {height}x{width}"
+        )
+    weight = config.masks.accuracy_weight
+    return MaskPreset(preset.k_total, k, preset.accuracy_weight if weight is None else weight)
+
+
+def learn_masks(
+    source: Source,
+    check: SourceCheck,
+    classifier: Classifier,
+    path: Path,
+    config: BuildConfig,
+    *,
+    workers: Workers | None = None,
+    report: Report | None = None,
+) -> tuple[FSENet, dict[str, Any]]:
+    """Learn an FSE-Net on all readable images of a source and save it; go on where an earlier call stopped.
+
+    A file that was learnt with the same settings from the same images is used as it is.
+
+    Parameters
+    ----------
+    source, check : Source, SourceCheck
+        The images, not augmented.
+    classifier : Classifier
+        Stays as it is.
+    path : Path
+        Where the FSE-Net is saved; until then checkpoints are in `edgeprune.scoring.work_folder`.
+    config : BuildConfig
+        Ratio, seed, device and ``masks``.
+    workers, report
+        See `edgeprune.long_run.LongRun`.
+
+    Returns
+    -------
+    FSENet
+        On the CPU.
+    dict
+        What it depends on, with ``k``, ``k_total``, ``accuracy_weight`` and ``history`` (for each epoch the
+        mean ``entropy`` in nats, ``accuracy`` of the classifier on the pruned images, ``overlap`` with the
+        energy mask, ``loss``, ``probability``).
+
+    Raises
+    ------
+    ConfigError, ArtefactError
+        k is out of range; the classifier is not for these images; the file is of another network.
+    TrainingError, TrainingInterrupted, SourceError
+        See `edgeprune.long_run.LongRun.finish`.
+    """
+    workers = workers or Workers(device=config.device)
+    classifier.require_fit(source)
+    preset = preset_for(source, config)
+    placement = _placement(config, workers)
+    record = _record(source, check, classifier, config, preset)
+    if path.exists():
+        return _reuse(path, record)
+    rows = check.good.astype(np.int64)
+    store = ImageStore(source, rows, placement.device)
+    cuda = [placement.device.index] if placement.device.type == "cuda" else []
+    with torch.random.fork_rng(cuda):
+        torch.manual_seed(config.seed)
+        task = _MaskLearning(store, classifier, config, preset, placement, workers)
+        run = LongRun(task, work_folder(path), record, workers, report)
+        history = run.finish()
+    if workers.rank == 0:
+        save_fse_net(path, task.net, {**record, "history": history})
+        shutil.rmtree(work_folder(path), ignore_errors=True)
+    workers.wait()
+    return load_fse_net(path)
+
+
+def load_masks(path: Path, source: Source, freq_prune: float | None) -> tuple[FSENet, dict[str, Any]]:
+    """Read an FSE-Net that was learnt before, for the images of a source.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    source : Source
+        Of images of the size that it was learnt on.
+    freq_prune : float or None
+        The ratio asked for, which must be its own; None takes what it was learnt for.
+
+    Raises
+    ------
+    ArtefactError
+        It is damaged, or for another image size.
+    ConfigError
+        It was learnt for another ratio.
+    """
+    net, record = load_fse_net(path)
+    if (net.height, net.width) != source.shape[1:]:
+        height, width = source.shape[1:]
+        raise ArtefactError(
+            f"{path}: an FSE-Net for images of {net.height}x{net.width}, and those of {source.spec} are "
+            f"{height}x{width}; resize with --size, or learn another"
+        )
+    try:
+        counts = int(record["k"]), int(record["k_total"])
+        learnt_for = float(record["freq_prune"])
+    except (KeyError, TypeError, ValueError):
+        raise ArtefactError(f"{path}: does not say how many components it keeps; learn it again") from None
+    if not 0 <= counts[0] <= counts[1] <= net.height * net.width or counts[1] < 1:
+        raise ArtefactError(f"{path}: keeps {counts[1]} components, {counts[0]} by energy; learn it again")
+    if freq_prune is not None and freq_prune != learnt_for:
+        raise ConfigError(
+            f"{path} was learnt for a frequency pruning ratio of {learnt_for}, not {freq_prune}; "
+            "leave --freq-prune out, or learn another"
+        )
+    return net, record
+
+
+def learnt_selector(net: FSENet, k: int, k_total: int, device: str) -> Selector:
+    """Return the selector that keeps what an FSE-Net chooses (eq. 8).
+
+    Parameters
+    ----------
+    net : FSENet
+    k, k_total : int
+        See `edgeprune.fse_net.select_components`.
+    device : str
+        Where the network runs: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+    """
+    where = place(TrainConfig(device=device)).device
+    net = net.to(where).eval()
+    at_once = max(1, _SELECT_VALUES // (3 * net.height * net.width))
+
+    def selected(spectra: NDArray[np.float32]) -> NDArray[np.bool_]:
+        parts = [
+            select(net, torch.from_numpy(spectra[start : start + at_once]).to(where), k, k_total)[0]
+            for start in range(0, len(spectra), at_once)
+        ]
+        return torch.cat(parts).cpu().numpy()
+
+    return selected
+
+
+def _placement(config: BuildConfig, workers: Workers) -> Placement:
+    return place(TrainConfig(device=workers.device, precision=config.masks.precision))
+
+
+def _record(
+    source: Source, check: SourceCheck, classifier: Classifier, config: BuildConfig, preset: MaskPreset
+) -> dict[str, Any]:
+    """Return what the FSE-Net depends on, ready for JSON."""
+    record = {
+        "config": {**asdict(config.masks), "seed": config.seed},
+        "freq_prune": config.components_dropped,
+        **asdict(preset),
+        "source": source_facts(source, check),
+        "classifier": classifier.facts,
+        "versions": {
+            "edgeprune": __version__,
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "numpy": np.__version__,
+        },
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(record))
+    return plain
+
+
+def _reuse(path: Path, record: Mapping[str, Any]) -> tuple[FSENet, dict[str, Any]]:
+    net, found = load_fse_net(path)
+    for name, value in record.items():
+        if name != "versions" and found.get(name) != value:
+            raise ConfigError(
+                f"{path} exists and was learnt with another {name}; remove it, or apply it with --fse-net"
+            )
+    return net, found
+
+
+class _MaskLearning:
+    """The task: epochs of Algorithm 1 over all images."""
+
+    name = "learning masks"
+
+    def __init__(
+        self,
+        store: ImageStore,
+        classifier: Classifier,
+        config: BuildConfig,
+        preset: MaskPreset,
+        placement: Placement,
+        workers: Workers,
+    ) -> None:
+        self.epochs, self.images = config.masks.epochs, len(store)
+        self.steps = -(-len(store) // config.masks.batch_size)
+        self._store, self._seed, self._workers, self._placement = store, config.seed, workers, placement
+        device = placement.device
+        self.net = FSENet(*store.shape[1:]).to(device)
+        mean, std = (
+            torch.tensor(values, dtype=torch.float32, device=device).view(1, -1, 1, 1)
+            for values in (classifier.mean, classifier.std)
+        )
+        self._learner = MaskLearner(
+            self.net,
+            classifier.model.to(device).to(memory_format=torch.channels_last),
+            k=preset.k,
+            k_total=preset.k_total,
+            accuracy_weight=preset.accuracy_weight,
+            lr=config.masks.lr,
+            mean=mean,
+            std=std,
+            precision_context=placement.autocast,
+        )
+        self._learner.forward_net = workers.wrap(self.net)
+        self._sums: dict[str, torch.Tensor] = {}
+
+    def run(self, epoch: int, first: int) -> Iterator[int]:
+        """Take the steps of an epoch; see `edgeprune.long_run.Task`."""
+        if first == 0:
+            self._sums = {}
+        order = np.random.default_rng([self._seed, epoch]).permutation(self.images)
+        whole = np.array_split(order, self.steps)[first:]
+        parts = [self._workers.part(rows) for rows in whole]
+        batches = self._store.batches([(rows, None) for rows in parts])
+        for step, images in enumerate(batches):
+            rows = torch.from_numpy(parts[step]).to(self._placement.device)
+            share = self._workers.share(len(rows), len(whole[step]))
+            self._note(self._learner.step(images, self._store.labels[rows], share=share))
+            yield first + step
+
+    def end_epoch(self, epoch: int) -> dict[str, Any]:
+        """Return the epoch's means; see `edgeprune.long_run.Task`."""
+        sums = read_figures(self._totals())
+        images = sums.pop("images")
+        means = {name: value / images for name, value in sums.items()}
+        means["accuracy"] = means.pop("correct")
+        return means
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Return the state of learning and the sums of the epoch so far."""
+        sums = {f"sum.{name}": value for name, value in self._totals().items()}
+        return {**self._learner.tensors(), **sums}
+
+    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Take over what `tensors` returned."""
+        self._learner.restore(tensors)
+        kept = {name.removeprefix("sum."): t for name, t in tensors.items() if name.startswith("sum.")}
+        # They are summed over processes when they are next needed, so one of them holds what there was.
+        factor = float(self._workers.rank == 0)
+        self._sums = {name: (value * factor).to(self._placement.device) for name, value in kept.items()}
+
+    def _note(self, figures: Mapping[str, torch.Tensor]) -> None:
+        images = figures["images"].double()
+        for name, figure in figures.items():
+            # Counts are sums already, the others are means over the batch.
+            value = figure.double() * (1 if name in ("correct", "images") else images)
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+
+    def _totals(self) -> dict[str, torch.Tensor]:
+        if not self._sums:
+            return {}
+        stacked = self._workers.total(torch.stack(list(self._sums.values())))
+        return dict(zip(self._sums, stacked, strict=True))
