@@ -180,6 +180,17 @@ def masks(
     run(plan, output, runs, name)
 
 
+@cli.command()
+@DATA
+@OUTPUT
+@click.option("--device", default="auto", show_default=True)
+def learning(data: Path, output: Path, device: str) -> None:
+    """Time and memory of scoring and of learning masks, an epoch at each image size."""
+    from .learning import run
+
+    run(data, output, device)
+
+
 def _source(data: Path, images: str, runs: Path) -> str:
     from .images import decoded_cifar10, lossless
 
@@ -200,11 +211,11 @@ def demo(output: Path) -> None:
 @OUTPUT
 @click.option("--check", is_flag=True, help="Fail if the README is not up to date, change nothing.")
 def readme(output: Path, check: bool) -> None:
-    """Write the tables of README.md from the JSON results."""
+    """Write the tables of README.md and docs/ from the JSON results."""
     from .readme import update
 
-    if not update(Path("README.md"), output, write=not check) and check:
-        click.echo("README.md is not up to date; run: python -m edgeprune_benchmarks readme", err=True)
+    if not update(Path(), output, write=not check) and check:
+        click.echo("a table is not up to date; run: python -m edgeprune_benchmarks readme", err=True)
         sys.exit(1)
 
 

@@ -1,21 +1,32 @@
-"""The measured parts of README.md, written from the JSON results between markers."""
+"""The measured parts of README.md and docs/, written from the JSON results between markers."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from edgeprune_formats import ConfigError
 
+from .selection_tables import (
+    coreset_table,
+    correlation_table,
+    learning_table,
+    mask_table,
+    not_measured,
+    table,
+)
+
 __all__ = ["update"]
 
+Table = Callable[[dict[str, Any]], list[str]]
 
-def update(readme: Path, results: Path, *, write: bool) -> bool:
-    """Bring the tables up to date, and return whether they were so already.
+
+def update(root: Path, results: Path, *, write: bool) -> bool:
+    """Bring the tables of all pages up to date, and return whether they were so already.
 
     Between ``<!-- NAME -->`` and ``<!-- end NAME -->`` stands the table made from ``NAME.json``.
 
@@ -24,20 +35,31 @@ def update(readme: Path, results: Path, *, write: bool) -> bool:
     ConfigError
         A marker without its end, or without a result.
     """
-    old = readme.read_text()
+    # Every page, hence no generator, which would stop at the first that is out of date.
+    current = [_update(root / page, tables, results, write=write) for page, tables in PAGES.items()]
+    return all(current)
+
+
+def _update(page: Path, tables: Mapping[str, Table], results: Path, *, write: bool) -> bool:
+    old = page.read_text()
     new = old
-    for name, table in TABLES.items():
+    for name, lines_of in tables.items():
         pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end {name} -->)", re.DOTALL)
         if not pattern.search(new):
-            raise ConfigError(f"{readme} lacks the markers <!-- {name} --> and <!-- end {name} -->")
+            raise ConfigError(f"{page} lacks the markers <!-- {name} --> and <!-- end {name} -->")
         path = results / f"{name}.json"
+        if not path.exists() and name in NEED_GPU:
+            new = pattern.sub(partial(_fill, not_measured(NEED_GPU[name]) + "\n"), new)
+            continue
         if not path.exists():
-            raise ConfigError(f"{path} is missing; run: python -m edgeprune_benchmarks {name}")
+            raise ConfigError(
+                f"{path} is missing; run: python -m edgeprune_benchmarks {name.partition('-')[0]}"
+            )
         record = json.loads(path.read_text())
-        body = "\n".join([*table(record["results"]), "", _source(record)]) + "\n"
+        body = "\n".join([*lines_of(record["results"]), "", _source(record)]) + "\n"
         new = pattern.sub(partial(_fill, body), new)
     if write and new != old:
-        readme.write_text(new)
+        page.write_text(new)
     return new == old
 
 
@@ -53,10 +75,6 @@ def _source(record: dict[str, Any]) -> str:
         f"{machine['processor']}, {machine['cores']} cores, {gpu}; torch {versions.get('torch', '-')}, "
         f"numpy {versions['numpy']}."
     )
-
-
-def _table(header: list[str], rows: list[list[str]]) -> list[str]:
-    return ["| " + " | ".join(cells) + " |" for cells in [header, ["---"] * len(header), *rows]]
 
 
 def _build(results: dict[str, Any]) -> list[str]:
@@ -76,7 +94,7 @@ def _build(results: dict[str, Any]) -> list[str]:
         for row in results["rows"]
     ]
     header = ["images", "pruned", "gzip", "K", "coefficients, B", "file, B/image", "of raw uint8", "PSNR, dB"]
-    return _table([*header, "build, s", "peak, MiB"], rows)
+    return table([*header, "build, s", "peak, MiB"], rows)
 
 
 def _raw(row: dict[str, Any]) -> int:
@@ -100,7 +118,7 @@ def _decode(results: dict[str, Any]) -> list[str]:
         for name, rate in row["images_per_second"].items()
     ]
     rows += [_product_limit(row) for row in results["rows"]]
-    return _table(["images", "threads", "way", "images/s", "spread", "of simplejpeg", "of raw"], rows)
+    return table(["images", "threads", "way", "images/s", "spread", "of simplejpeg", "of raw"], rows)
 
 
 def _product_limit(row: dict[str, Any]) -> list[str]:
@@ -123,7 +141,7 @@ def _accuracy(results: dict[str, Any]) -> list[str]:
         ]
         for row in results["rows"]
     ]
-    return _table(["network", "trained from", "seed", "test accuracy"], rows)
+    return table(["network", "trained from", "seed", "test accuracy"], rows)
 
 
 def _demo(results: dict[str, Any]) -> list[str]:
@@ -134,9 +152,21 @@ def _demo(results: dict[str, Any]) -> list[str]:
     return ["```", "$ edgeprune demo", "", *lines[:start], "  ...", "", *lines[end:], "```"]
 
 
-TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
-    "demo": _demo,
-    "build": _build,
-    "decode": _decode,
-    "accuracy": _accuracy,
+PAGES: dict[str, dict[str, Table]] = {
+    "README.md": {"demo": _demo, "build": _build, "decode": _decode, "accuracy": _accuracy},
+    "docs/selection.md": {
+        "coresets-lossless": lambda results: [*coreset_table(results), "", *correlation_table(results)],
+        "coresets-jpeg": lambda results: [*coreset_table(results), "", *correlation_table(results)],
+        "masks-lossless": mask_table,
+        "masks-jpeg": mask_table,
+        "learning": learning_table,
+    },
+}
+
+# Results at the papers' scale, and the commands that give them.
+NEED_GPU = {
+    "coresets-jpeg": "coresets --images jpeg --model resnet18 --iterations 40000 --batch-size 256 --lr 0.1 "
+    "--score-epochs 200 --every 5 --device cuda",
+    "masks-jpeg": "masks --images jpeg --model resnet18 --score-epochs 200 --mask-epochs 300 --epochs 200 "
+    "--batch-size 256 --lr 0.1 --device cuda",
 }
