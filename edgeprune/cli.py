@@ -21,6 +21,7 @@ __all__ = ["cli", "main"]
 
 COMMANDS = ("score", "build", "info", "verify", "preview", "train", "demo")
 MISUSE, BAD_DATA, INTERRUPTED, TERMINATED = 2, 1, 130, 143
+NO_MEMORY = "out of memory; choose smaller images or batches"
 
 
 class _Commands(click.Group):
@@ -94,6 +95,11 @@ def main() -> None:
     except OSError as error:
         _fail(f"{error.filename or 'system'}: {error.strerror or error}", BAD_DATA)
     except MemoryError:
-        _fail("out of memory; choose smaller images or batches", BAD_DATA)
+        _fail(NO_MEMORY, BAD_DATA)
+    except RuntimeError as error:
+        # Torch has no exception of its own for a host's memory, and one for CUDA's that is a RuntimeError.
+        if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
+            raise
+        _fail(NO_MEMORY, BAD_DATA)
     except (KeyboardInterrupt, click.Abort):
         _fail("interrupted", INTERRUPTED)
