@@ -17,7 +17,10 @@ from edgeprune_formats import ConfigError, TrainingError
 from .fse_net import FSENet, check_counts, importance, unchecked_selection
 from .torch_transform import dct2, idct2
 
-__all__ = ["MaskLearner", "fse_loss", "read_figures"]
+__all__ = ["COUNTS", "MaskLearner", "fse_loss", "read_figures"]
+
+COUNTS = ("correct", "images")
+"""The figures of `MaskLearner` that are sums over a batch; the others are means."""
 
 Weigh = Callable[[torch.Tensor], torch.Tensor]
 _MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -137,6 +140,7 @@ class MaskLearner:
         labels: torch.Tensor,
         *,
         share: float = 1.0,
+        pieces: int = 1,
         forward: Weigh | None = None,
     ) -> dict[str, torch.Tensor]:
         """Take one step on a batch.
@@ -151,6 +155,9 @@ class MaskLearner:
         share : float
             Scales the gradient, not the figures. Where processes with batches of different sizes average
             their gradients: n times the number of processes, over the images of all of them.
+        pieces : int
+            Work on the batch in so many equal pieces, whose gradients add up to the whole one, to bound
+            memory; at most n. Processes that average their gradients must agree on it.
         forward : callable, optional
             Called for the weights instead of `forward_net`.
 
@@ -166,13 +173,19 @@ class MaskLearner:
         ConfigError
             The images are not uint8, or not of the size that the network takes.
         """
-        spectra = self._spectra(images)
-        weights = (forward or self.forward_net)(spectra)
-        figures = self._figures(spectra, weights, labels)
         self.optimizer.zero_grad()
-        torch.autograd.backward(figures["loss"] * share)
+        sums: dict[str, torch.Tensor] = {}
+        parts = zip(images.tensor_split(pieces), labels.tensor_split(pieces), strict=True)
+        for part, part_labels in parts:
+            spectra = self._spectra(part)
+            figures = self._figures(spectra, (forward or self.forward_net)(spectra), part_labels)
+            weight = len(part) / len(images) if pieces > 1 else 1.0
+            torch.autograd.backward(figures["loss"] * (share * weight))
+            for name, figure in figures.items():
+                value = figure.detach() * (1 if name in COUNTS else weight)
+                sums[name] = sums[name] + value if name in sums else value
         self.optimizer.step()
-        return {name: figure.detach() for name, figure in figures.items()}
+        return sums
 
     @torch.no_grad()
     def evaluate(self, images: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -188,9 +201,11 @@ class MaskLearner:
     def _figures(
         self, spectra: torch.Tensor, weights: torch.Tensor, labels: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        mask, overlap = self._selection(spectra, weights.detach())
-        # The difference is exactly 0, so the components kept are unchanged and the others exactly 0.
-        logits = self._classify(spectra * (mask.to(torch.float32) + (weights - weights.detach())))
+        mask, fixed, overlap = self._selection(spectra, weights.detach())
+        # The difference is exactly 0, so the components kept are unchanged and the others exactly 0. Those
+        # that their energy keeps stay whatever their weights, which therefore get no gradient from them.
+        straight = (weights - weights.detach()) * ~fixed
+        logits = self._classify(spectra * (mask.to(torch.float32) + straight))
         loss, entropy, probability = fse_loss(logits, labels, self._accuracy_weight)
         return {
             "loss": loss,
@@ -201,12 +216,16 @@ class MaskLearner:
             "images": labels.new_full((), len(labels)),
         }
 
-    def _selection(self, spectra: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _selection(
+        self, spectra: torch.Tensor, weights: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return the mask, the part of it that energy fixes, and the overlap with the energy mask."""
         energy, scores = spectra.abs().flatten(2), importance(spectra, weights).flatten(2)
         mask = unchecked_selection(energy, scores, self._k, self._k_total)
         strongest = unchecked_selection(energy, energy, self._k_total, self._k_total)
         overlap = (mask & strongest).mean(dtype=torch.float32) * (energy.shape[-1] / self._k_total)
-        return mask.view(spectra.shape), overlap
+        fixed = unchecked_selection(energy, energy, self._k, self._k) if self._k else torch.zeros_like(mask)
+        return mask.view(spectra.shape), fixed.view(spectra.shape), overlap
 
     def _classify(self, spectra: torch.Tensor) -> torch.Tensor:
         images = (idct2(spectra) - self._mean) / self._std
@@ -237,7 +256,7 @@ class MaskLearner:
         """
         parameters = dict(self.net.named_parameters())
         self._require_fit(tensors, parameters)
-        self.net.load_state_dict({name: tensors[f"net.{name}"] for name in parameters})
+        self.net.load_state_dict({name: tensors[f"net.{name}"] for name in self.net.state_dict()})
         self.optimizer.state.clear()
         for name, parameter in parameters.items():
             if f"step.{name}" in tensors:
@@ -250,9 +269,9 @@ class MaskLearner:
     def _require_fit(
         self, tensors: Mapping[str, torch.Tensor], parameters: Mapping[str, nn.Parameter]
     ) -> None:
-        kinds = ("net", *_MOMENTS) if any(name.startswith("step.") for name in tensors) else ("net",)
-        shapes = {f"{kind}.{name}": p.shape for kind in kinds for name, p in parameters.items()}
-        if len(kinds) > 1:
+        shapes = {f"net.{name}": tensor.shape for name, tensor in self.net.state_dict().items()}
+        if any(name.startswith("step.") for name in tensors):
+            shapes |= {f"{kind}.{name}": p.shape for kind in _MOMENTS for name, p in parameters.items()}
             shapes |= {f"step.{name}": torch.Size() for name in parameters}
         for name, shape in shapes.items():
             found = tensors[name].shape if name in tensors else None

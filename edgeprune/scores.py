@@ -169,7 +169,7 @@ def _discounted_variances(
     return total
 
 
-def forgetting(correct: NDArray[np.bool_]) -> NDArray[np.float64]:
+def forgetting(correct: NDArray[Any]) -> NDArray[np.float64]:
     """Count how often each image went from right to wrong (Toneva et al. 2019); higher is harder.
 
     An image that was never right is hardest: it gets one more than the highest count of the others. A
@@ -179,7 +179,7 @@ def forgetting(correct: NDArray[np.bool_]) -> NDArray[np.float64]:
     Parameters
     ----------
     correct : bool [E, N]
-        Whether each image was classified correctly, one row for each epoch.
+        Whether each image was classified correctly, one row for each epoch; numbers must be 0 or 1.
 
     Returns
     -------
@@ -189,11 +189,12 @@ def forgetting(correct: NDArray[np.bool_]) -> NDArray[np.float64]:
     Raises
     ------
     ConfigError
-        `correct` is not 2-D, has no rows or is not boolean.
+        `correct` is not 2-D, has no rows or holds other values.
     """
     records = _records("correct", correct)
-    if records.dtype != np.bool_:
-        raise ConfigError(f"correct must be boolean, not {records.dtype}")
+    if not np.isin(records, (0, 1)).all():
+        raise ConfigError("correct must be true or false, 1 or 0")
+    records = records.astype(bool)
     counts = np.count_nonzero(records[:-1] & ~records[1:], axis=0)
     learnt = records.any(axis=0)
     never = counts.max(initial=0, where=learnt) + 1

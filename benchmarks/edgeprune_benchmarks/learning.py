@@ -103,7 +103,9 @@ def measure(given: str, folder: str) -> None:
         masks=MaskConfig(epochs=1, batch_size=setting.batch_size),
     )
     path = Path(folder) / "masks.fse-net.safetensors"
-    _, learnt = learn_masks(source, check, classifier_of_records(records), path, config)
+    epochs: list[dict[str, Any]] = []
+    learn_masks(source, check, classifier_of_records(records), path, config, report=epochs.append)
+    mask_seconds = epochs[-1]["seconds"]
     both = _peaks(place(scoring.training(setting.model)).device)
     history = records.provenance["history"]
     seconds = sum(epoch["seconds"] for epoch in history)
@@ -125,8 +127,8 @@ def measure(given: str, folder: str) -> None:
         "record_share": recording / seconds,
         "record_share_every_5": _share_every_five(history),
         "scoring_peak": scored,
-        "mask_epoch_seconds": learnt["history"][0]["seconds"],
-        "mask_images_per_second": len(check.good) / learnt["history"][0]["seconds"],
+        "mask_epoch_seconds": mask_seconds,
+        "mask_images_per_second": len(check.good) / mask_seconds,
         "mask_peak": both,
     }
     print(json.dumps(row))

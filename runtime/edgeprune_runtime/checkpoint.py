@@ -188,8 +188,10 @@ def _replacing(path: Path) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             temporary.unlink()
         reason = getattr(error, "strerror", None) or str(error)
-        message = f"{path}: cannot be written ({reason}); the last checkpoint is still valid: "
-        raise TrainingError(message + "free space or fix the folder, then use --resume") from error
+        message = f"{path}: cannot be written ({reason}); what was complete before is kept: "
+        raise TrainingError(
+            message + "free space or fix the folder, then go on (edgeprune train: with --resume)"
+        ) from error
 
 
 def _umask() -> int:

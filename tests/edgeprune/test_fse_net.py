@@ -210,6 +210,19 @@ def test_a_cell_shares_its_weight_and_sees_only_its_mean():
     torch.testing.assert_close(net(swapped), weights)
 
 
+@pytest.mark.parametrize("size", [(16, 16), (30, 50)])
+def test_what_the_network_sees_has_neither_contrast_nor_decay(size):
+    net, seen = FSENet(*size), []
+    net.compress.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    net(dct2(photographs(4, *size) / 255))
+    torch.testing.assert_close(seen[0].mean(1), torch.zeros(4), rtol=0, atol=1e-5)
+    torch.testing.assert_close(seen[0].var(1, correction=0), torch.ones(4), rtol=1e-3, atol=0)
+    torch.testing.assert_close(seen[0] @ net.decay, torch.zeros(4), rtol=0, atol=1e-3)
+    # The line is one in log(1 + frequency), which rises from the mean of the image on.
+    assert net.decay[0] == net.decay.min() < 0
+    assert net.decay[-1] == net.decay.max() > 0
+
+
 def test_weights_differ_between_images_but_not_for_blank_ones():
     net = FSENet(8, 8)
     torch.nn.init.normal_(net.excite.weight)
@@ -387,7 +400,24 @@ def test_the_gradient_goes_straight_through_the_mask():
     of_logits = (-p * (np.log(p) + entropy) - 0.5 * p_label * (np.eye(3)[labels] - p)) / 5
     of_pixels = (of_logits @ matrix).reshape(spectra.shape) / STD.numpy()
     of_mask = dctn(of_pixels, axes=(2, 3), norm="ortho") * spectra
+    # The components that energy keeps are in whatever their weights.
+    of_mask[
+        select_components(
+            np.abs(spectra).reshape(5, -1, 64), np.abs(spectra).reshape(5, -1, 64), 6, 6
+        ).reshape(spectra.shape)
+    ] = 0
     np.testing.assert_allclose(weights.grad, of_mask.sum(1, keepdims=True), rtol=1e-3, atol=1e-6)
+
+
+def test_pieces_of_a_batch_add_up_to_the_whole():
+    images, labels = batch(7)
+    whole, pieced = linear_learner(), linear_learner()
+    expected, found = whole.step(images, labels), pieced.step(images, labels, pieces=3)
+    assert found.keys() == expected.keys()
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-5, atol=1e-6)
+    for one, other in zip(whole.net.parameters(), pieced.net.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-7)
 
 
 def test_a_share_scales_the_gradient_and_no_figure():

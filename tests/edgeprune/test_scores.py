@@ -125,9 +125,14 @@ def test_images_never_learnt_do_not_empty_the_strata_of_the_others():
     assert int(50 * half / never) != int(50 * most / never)
 
 
-def test_correctness_that_is_not_boolean_is_refused():
-    with pytest.raises(ConfigError, match="boolean"):
-        forgetting(np.ones((3, 2)))
+def test_correctness_may_be_counted_in_ones_and_zeros():
+    correct = np.array([[1, 0], [0, 0], [1, 0]])
+    np.testing.assert_array_equal(forgetting(correct), forgetting(correct.astype(bool)))
+
+
+def test_correctness_other_than_right_or_wrong_is_refused():
+    with pytest.raises(ConfigError, match="true or false"):
+        forgetting(np.array([[0.5], [1.0]]))
 
 
 def test_el2n_takes_the_first_epochs_only():
