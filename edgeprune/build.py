@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import platform
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -29,17 +28,16 @@ from edgeprune_formats import (
     position_dtype,
 )
 
-from .choosing import Choice, choose_images, require_records_of
+from .artefacts import Artefacts, GivenFiles, Masks
+from .choosing import Choice, choose_images
 from .config import METHODS, BuildConfig
-from .encoding import Encoded, Encoder, MaskStatistics, Selector, by_energy
+from .encoding import Encoded, Encoder, MaskStatistics, remove_parts
 from .masks import component_count
-from .records import ScoreRecords, file_sha256, read_records
 from .sampling import coreset_size
 from .sources import Source, SourceCheck, check_source, open_source, source_facts
 from .workers import Workers
 
 if TYPE_CHECKING:
-    from .classifier import Classifier
     from .long_run import Report
 
 __all__ = ["BuildReport", "Progress", "build_pack", "check_shared"]
@@ -77,17 +75,6 @@ class BuildReport:
     psnr: float
     seconds: float
     artefacts: tuple[Path, ...] = ()
-
-
-@dataclass(frozen=True, eq=False)
-class _Masks:
-    """How components are chosen: the selector, the ratio, how many, and the facts for provenance."""
-
-    select: Selector
-    freq_prune: float
-    components: int
-    facts: dict[str, Any]
-    learnt: bool
 
 
 def build_pack(
@@ -153,22 +140,28 @@ def build_pack(
     config = config or BuildConfig()
     path, workers = Path(path), workers or Workers(device=config.device)
     check_target(path)
-    _refuse_idle(config, scores, classifier, fse_net)
     tell = progress if progress and workers.rank == 0 else _silent
     if isinstance(source, str):
         source = open_source(source, split=config.split, size=config.size)
     config = replace(config, split=source.split)
     _require_room_in_pack(source, config)
+    given = GivenFiles(*(None if file is None else Path(file) for file in (scores, classifier, fse_net)))
+    artefacts = Artefacts(source, path, config, given, workers, report)
     check = check_shared(source, skip_bad=config.skip_bad, workers=workers, progress=tell)
-    maker = _Maker(source, check, path, config, workers, report)
-    choice = choose_images(source, check, config, maker.records(scores) if maker.scored else None)
-    masks = maker.masks(scores, classifier, fse_net)
+    scored = METHODS[config.method].scored_images
+    choice = choose_images(source, check, config, artefacts.records(check) if scored else None)
+    masks = artefacts.masks(check)
     config = replace(config, freq_prune=masks.freq_prune)
     header = _header(source, check, choice, config, masks)
     _write(source, path, header, choice, masks, config, workers, tell)
-    written = open_pack(path)
-    psnr = written.header.provenance["result"]["psnr_db"]
-    counts = np.bincount(source.labels[choice.rows], minlength=len(source.class_names))
+    return _outcome(source, path, check, started, artefacts.made)
+
+
+def _outcome(source: Source, path: Path, check: SourceCheck, started: float, made: list[Path]) -> BuildReport:
+    with open_pack(path) as pack:
+        header, labels = pack.header, pack.labels
+    psnr = header.provenance["result"]["psnr_db"]
+    counts = np.bincount(labels, minlength=len(source.class_names))
     return BuildReport(
         path=path,
         header=header,
@@ -176,7 +169,7 @@ def build_pack(
         empty_classes=tuple(source.class_names[label] for label in np.nonzero(counts == 0)[0]),
         psnr=math.inf if psnr is None else psnr,
         seconds=time.perf_counter() - started,
-        artefacts=tuple(maker.made),
+        artefacts=tuple(made),
     )
 
 
@@ -197,104 +190,12 @@ def _silent(stage: str, done: int, total: int) -> None:
     pass
 
 
-def _refuse_idle(
-    config: BuildConfig,
-    scores: str | Path | None,
-    classifier: str | Path | None,
-    fse_net: str | Path | None,
-) -> None:
-    """Raise `ConfigError` for a file that the method would not look at."""
-    method = METHODS[config.method]
-    if scores is not None and not (method.scored_images or method.learnt_masks):
-        raise ConfigError(f"method {config.method} uses no scores; leave --scores out, or use je, lf or jelf")
-    for option, value in (("--classifier", classifier), ("--fse-net", fse_net)):
-        if value is not None and not method.learnt_masks:
-            raise ConfigError(
-                f"method {config.method} learns no masks; leave {option} out, or use lf or jelf"
-            )
-    if classifier is not None and fse_net is not None:
-        raise ConfigError("--fse-net needs no --classifier; leave one of them out")
-
-
-class _Maker:
-    """Gets what a method needs: scores, a classifier, masks; from files, or by making them."""
-
-    def __init__(
-        self,
-        source: Source,
-        check: SourceCheck,
-        path: Path,
-        config: BuildConfig,
-        workers: Workers,
-        report: Report | None,
-    ) -> None:
-        self._source, self._check, self._path = source, check, path
-        self._config, self._workers, self._report = config, workers, report
-        self.scored = METHODS[config.method].scored_images
-        self.made: list[Path] = []
-
-    def records(self, scores: str | Path | None) -> ScoreRecords:
-        """Return the records of the scores file, or those of a scoring run, made once."""
-        from .scoring import run_scoring
-
-        if scores is not None:
-            records = read_records(scores)
-            require_records_of(records, self._source, self._check)
-            return records
-        path = self._path.with_suffix(".scores.h5")
-        if path not in self.made:
-            self.made.append(path)
-        config = replace(self._config.scoring, device=self._workers.device)
-        return run_scoring(
-            self._source, self._check, path, config, workers=self._workers, report=self._report
-        )
-
-    def masks(
-        self, scores: str | Path | None, classifier: str | Path | None, fse_net: str | Path | None
-    ) -> _Masks:
-        """Return how components are chosen."""
-        if not METHODS[self._config.method].learnt_masks:
-            components = component_count(self._config.components_dropped, *self._source.shape[1:])
-            dropped = self._config.components_dropped
-            return _Masks(by_energy(components), dropped, components, {"mask": "energy"}, learnt=False)
-        from .mask_learning import learn_masks, learnt_selector, load_masks
-
-        if fse_net is not None:
-            path = Path(fse_net)
-            net, record = load_masks(path, self._source, self._config.freq_prune)
-        else:
-            path = self._path.with_suffix(".fse-net.safetensors")
-            self.made.append(path)
-            network = self._classifier(scores, classifier)
-            net, record = learn_masks(
-                self._source,
-                self._check,
-                network,
-                path,
-                self._config,
-                workers=self._workers,
-                report=self._report,
-            )
-        select = learnt_selector(net, record["k"], record["k_total"], self._workers.device)
-        history = record.pop("history", [])
-        last = history[-1] if history else None
-        facts = {"mask": "fse-net", "fse_net": {**record, "sha256": file_sha256(path), "last_epoch": last}}
-        return _Masks(select, record["freq_prune"], record["k_total"], facts, learnt=True)
-
-    def _classifier(self, scores: str | Path | None, classifier: str | Path | None) -> Classifier:
-        from .classifier import classifier_of_records, classifier_of_run
-
-        if classifier is not None:
-            return classifier_of_run(classifier)
-        return classifier_of_records(self.records(scores))
-
-
 def _write(
     source: Source,
     path: Path,
     header: PackHeader,
     choice: Choice,
-    masks: _Masks,
+    masks: Masks,
     config: BuildConfig,
     workers: Workers,
     tell: Progress,
@@ -302,15 +203,14 @@ def _write(
     encoder = Encoder(source, choice.rows, masks.select)
     folder = path.with_name(f"{path.name}.work")
     if masks.learnt or workers.count > 1:
-        # Created and versions differ from call to call and change no mask.
+        # Not all of the provenance: versions, for one, differ from call to call and change no mask.
         facts = {**masks.facts, "components": masks.components, "source": header.provenance["source"]}
-        share = -(-len(choice.rows) // workers.count)
-        parts = encoder.shared(folder, facts, workers, lambda done: tell("selecting", done, share))
+        parts = encoder.shared(folder, facts, workers, lambda done, total: tell("selecting", done, total))
     else:
         parts = encoder.direct()
     if workers.rank == 0:
         _write_pack(path, header, source, choice, config, parts, tell)
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_parts(folder)
     else:
         for _ in parts:
             pass
@@ -360,7 +260,7 @@ def _image_bytes(source: Source, components: int) -> int:
 
 
 def _header(
-    source: Source, check: SourceCheck, choice: Choice, config: BuildConfig, masks: _Masks
+    source: Source, check: SourceCheck, choice: Choice, config: BuildConfig, masks: Masks
 ) -> PackHeader:
     channels, height, width = source.shape
     image_bytes = _image_bytes(source, masks.components)
@@ -383,7 +283,7 @@ def _header(
 
 
 def _provenance(
-    source: Source, check: SourceCheck, config: BuildConfig, choice: Choice, masks: _Masks
+    source: Source, check: SourceCheck, config: BuildConfig, choice: Choice, masks: Masks
 ) -> dict[str, Any]:
     return {
         "source": {

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprune_formats import ArtefactError
+from edgeprune_formats import ArtefactError, ConfigError
 
 from . import scores as formulas
 from .config import METHODS, BuildConfig, CoresetConfig
@@ -19,7 +19,7 @@ from .sampling import ccs, coreset_size, random_coreset, top_k
 from .scores import SCORES, hardness
 from .sources import Source, SourceCheck
 
-__all__ = ["Choice", "choose_images", "compute_scores", "require_records_of"]
+__all__ = ["Choice", "choose_images", "compute_scores", "require_enough", "require_records_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,22 +60,28 @@ def choose_images(
     ConfigError
         A ratio that keeps nothing, or a beta that leaves too few images.
     ArtefactError
-        The records are damaged or of another source.
+        The records are damaged, not finite, or of another source.
     """
-    count = coreset_size(config.images_dropped, len(check.good))
-    labels = source.labels[check.good]
+    good = check.good
     if not METHODS[config.method].scored_images:
-        picked = random_coreset(labels, count, seed=config.seed)
-        rows = check.good[picked].astype(np.int64)
-        return Choice(rows, None, {"score": "random", "sampling": "random, stratified by class"})
+        count = coreset_size(config.images_dropped, len(good))
+        picked = random_coreset(source.labels[good], count, seed=config.seed)
+        chance = {"score": "random", "sampling": "random, stratified by class"}
+        return Choice(good[picked].astype(np.int64), None, chance)
     assert records is not None
     require_records_of(records, source, check)
-    coreset = config.coreset
-    scores = compute_scores(records, coreset, seed=config.seed)
-    picked, facts = _sample(scores, records, labels, count, config, _beta(source, config))
+    scores = compute_scores(records, config.coreset, seed=config.seed)
+    picked, facts = _sample(scores, records, source, check, config)
     facts |= {"scores_sha256": file_sha256(records.path), "scores_run": records.provenance["config"]}
     stored = np.clip(scores[picked], -np.finfo("f4").max, np.finfo("f4").max).astype("f4")
-    return Choice(check.good[picked].astype(np.int64), stored, facts)
+    return Choice(good[picked].astype(np.int64), stored, facts)
+
+
+def require_enough(source: Source, check: SourceCheck, config: BuildConfig) -> None:
+    """Raise `ConfigError` if beta leaves too few images, which shows before there are scores."""
+    if config.coreset.sampling == "ccs":
+        equal = np.zeros(len(check.good))
+        _stratified(equal, equal, source, check, config)
 
 
 def compute_scores(records: ScoreRecords, coreset: CoresetConfig, *, seed: int = 0) -> NDArray[np.float64]:
@@ -84,18 +90,20 @@ def compute_scores(records: ScoreRecords, coreset: CoresetConfig, *, seed: int =
     Raises
     ------
     ArtefactError
-        The records that it needs are damaged.
-    ConfigError
-        They are not finite, or too few.
+        The records that it needs are damaged, not finite, or none.
     """
     needs = SCORES[coreset.score].records
     if not needs:
         return formulas.random(len(records.rows), seed=seed)
     array = records.array(needs)
-    if coreset.score == "joint_entropy":
-        return formulas.joint_entropy(array, tau=coreset.tau, gamma=coreset.gamma, window=coreset.window)
-    compute: Callable[[NDArray[Any]], NDArray[np.float64]] = getattr(formulas, coreset.score)
-    return compute(array)
+    try:
+        if coreset.score == "joint_entropy":
+            return formulas.joint_entropy(array, tau=coreset.tau, gamma=coreset.gamma, window=coreset.window)
+        compute: Callable[[NDArray[Any]], NDArray[np.float64]] = getattr(formulas, coreset.score)
+        return compute(array)
+    except ConfigError as error:
+        # The parameters were checked with the configuration, so it is the file.
+        raise ArtefactError(f"{records.path}: {error}; repeat: edgeprune score") from error
 
 
 def require_records_of(records: ScoreRecords, source: Source, check: SourceCheck) -> None:
@@ -109,8 +117,8 @@ def require_records_of(records: ScoreRecords, source: Source, check: SourceCheck
         )
     if not np.array_equal(records.rows, check.good):
         raise ArtefactError(
-            f"{records.path}: scores of {len(records.rows):,} images, and {source.spec} has "
-            f"{len(check.good):,}; make them with: edgeprune score {source.spec}"
+            f"{records.path}: scores of these images, but not where {source.spec} has them now: images that "
+            f"cannot be read have come or gone; make them with: edgeprune score {source.spec}"
         )
 
 
@@ -123,21 +131,41 @@ def _beta(source: Source, config: BuildConfig) -> float:
 def _sample(
     scores: NDArray[np.float64],
     records: ScoreRecords,
-    labels: NDArray[np.int64],
-    count: int,
+    source: Source,
+    check: SourceCheck,
     config: BuildConfig,
-    beta: float,
 ) -> tuple[NDArray[np.int64], dict[str, Any]]:
     """Return the chosen samples in storage order, and what the choice depended on."""
-    coreset = config.coreset
-    facts = {**asdict(coreset), "keep_end": SCORES[coreset.score].keep_end, "drawn_from": len(scores)}
-    classes = labels if coreset.class_balance else None
+    coreset, end = config.coreset, SCORES[config.coreset.score].keep_end
+    facts = {**asdict(coreset), "keep_end": end, "drawn_from": len(scores)}
     if coreset.sampling == "top-k":
-        picked = top_k(scores, count, keep=SCORES[coreset.score].keep_end, labels=classes)
+        count = coreset_size(config.images_dropped, len(scores))
+        picked = top_k(scores, count, keep=end, labels=_classes(source, check, config))
         # Packs store images in random order, so that a window of them is a fair sample.
         return np.random.default_rng(config.seed).permutation(picked), facts
     hard = hardness(compute_scores(records, CoresetConfig(score="aum")), "aum")
-    picked = ccs(
-        scores, count, hardness=hard, beta=beta, strata=coreset.strata, seed=config.seed, labels=classes
+    picked = _stratified(scores, hard, source, check, config)
+    return picked, {**facts, "beta": _beta(source, config), "hardness": "aum"}
+
+
+def _stratified(
+    scores: NDArray[np.float64],
+    hard: NDArray[np.float64],
+    source: Source,
+    check: SourceCheck,
+    config: BuildConfig,
+) -> NDArray[np.int64]:
+    return ccs(
+        scores,
+        coreset_size(config.images_dropped, len(scores)),
+        hardness=hard,
+        beta=_beta(source, config),
+        strata=config.coreset.strata,
+        seed=config.seed,
+        labels=_classes(source, check, config),
     )
-    return picked, {**facts, "beta": beta, "hardness": "aum"}
+
+
+def _classes(source: Source, check: SourceCheck, config: BuildConfig) -> NDArray[np.int64] | None:
+    """Return the labels of the images that can be read, if classes are to keep their proportions."""
+    return source.labels[check.good] if config.coreset.class_balance else None

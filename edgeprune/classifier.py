@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,11 +88,14 @@ def classifier_of_run(path: str | Path) -> Classifier:
         There is none, it is damaged, or it does not say how its images are normalised.
     """
     path = Path(path)
+    if not path.exists():
+        raise ArtefactError(f"{path}: not there; name a run of edgeprune train, or its model.safetensors")
     path = path / "model.safetensors" if path.is_dir() else path
     try:
         model, network = load_network(path)
     except TrainingError as error:
-        raise ArtefactError(str(error)) from error
+        # Torch lists what does not fit on lines of their own.
+        raise ArtefactError(" ".join(str(error).split())) from error
     return _classifier(path, model, network)
 
 
@@ -105,4 +109,6 @@ def _classifier(path: Path, model: nn.Module, network: dict[str, Any]) -> Classi
         mean, std = tuple(map(float, network["mean"])), tuple(map(float, network["std"]))
     except (KeyError, TypeError, ValueError):
         raise ArtefactError(f"{path}: does not say how its images are normalised; train it again") from None
+    if not (len(mean) == len(std) == 3 and all(map(math.isfinite, mean + std)) and min(std) > 0):
+        raise ArtefactError(f"{path}: mean {mean} and std {std} normalise no images; train it again")
     return Classifier(model, mean, std, {"file": path.name, "sha256": digest.hexdigest(), **facts})

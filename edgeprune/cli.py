@@ -96,10 +96,11 @@ def main() -> None:
         _fail(f"{error.filename or 'system'}: {error.strerror or error}", BAD_DATA)
     except MemoryError:
         _fail(NO_MEMORY, BAD_DATA)
+    except (KeyboardInterrupt, click.Abort):
+        # Before RuntimeError, which click's is one of.
+        _fail("interrupted", INTERRUPTED)
     except RuntimeError as error:
         # Torch has no exception of its own for a host's memory, and one for CUDA's that is a RuntimeError.
         if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
             raise
         _fail(NO_MEMORY, BAD_DATA)
-    except (KeyboardInterrupt, click.Abort):
-        _fail("interrupted", INTERRUPTED)

@@ -197,7 +197,7 @@ class MaskConfig:
     epochs, batch_size : int
         Passes over the images; images per step, of all processes together.
     lr : float
-        Learning rate of Adam.
+        Peak learning rate of Adam, which falls to 0 along half a cosine.
     k : int or None
         Components of highest energy that are always kept; None stands for the paper's number, see
         `edgeprune.presets.mask_preset`.
@@ -214,7 +214,7 @@ class MaskConfig:
 
     epochs: int = 300
     batch_size: int = 128
-    lr: float = 1e-3
+    lr: float = 3e-4
     k: int | None = None
     accuracy_weight: float | None = None
     precision: str = "auto"
@@ -229,7 +229,9 @@ class MaskConfig:
         if self.k is not None and self.k < 0:
             raise ConfigError(f"k must not be negative: {self.k}")
         if self.accuracy_weight is not None and not 0 <= self.accuracy_weight < math.inf:
-            raise ConfigError(f"lambda must not be negative: {self.accuracy_weight}")
+            raise ConfigError(f"lambda must be at least 0 and finite, not {self.accuracy_weight}")
+        if self.precision not in ("auto", "float32", "bfloat16"):
+            raise ConfigError(f"precision must be auto, float32 or bfloat16, not {self.precision!r}")
 
 
 @dataclass(frozen=True)
@@ -258,7 +260,7 @@ class BuildConfig:
     seed : int
         Non-negative; fixes the coreset, the order of the images in the pack, and the learning of masks.
     device : str
-        Where masks are learnt and applied: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+        Where scores are made, masks learnt and applied: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
     coreset : CoresetConfig
         How images are chosen by score.
     masks : MaskConfig
@@ -302,8 +304,8 @@ class BuildConfig:
             raise ConfigError(f"size must be between 1 and 4096 pixels, not {self.size}")
         if self.split not in ("train", "test"):
             raise ConfigError(f"split must be train or test, not {self.split!r}")
-        if self.seed < 0:
-            raise ConfigError(f"seed must not be negative: {self.seed}")
+        if not 0 <= self.seed < 2**63:
+            raise ConfigError(f"seed must be at least 0 and below 2**63, not {self.seed}")
 
     @property
     def components_dropped(self) -> float:

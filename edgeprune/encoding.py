@@ -6,22 +6,24 @@ import hashlib
 import json
 import math
 import shutil
+import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprune_formats import TrainingError
+from edgeprune_formats import ArtefactError, PackWriteError, TrainingError
 
 from .masks import energy_mask
 from .sources import Source
 from .transform import dct2
 from .workers import Workers
 
-__all__ = ["Encoded", "Encoder", "MaskStatistics", "Selector", "by_energy"]
+__all__ = ["Encoded", "Encoder", "MaskStatistics", "Selector", "by_energy", "remove_parts"]
 
 Selector = Callable[[NDArray[np.float32]], NDArray[np.bool_]]
 # Pixels worked on at a time: in double precision, with its masks, a batch then takes some 100 MiB.
@@ -37,7 +39,7 @@ class Encoded:
     Attributes
     ----------
     spectra : float32 [n, C, H, W]
-        Zero, in a part that was read back, where the mask is.
+        In a part that was read back, zero where the mask is false.
     mask : bool [n, C, H, W]
     lost : float
         Energy of what is dropped, which is its squared error (Parseval).
@@ -64,7 +66,7 @@ class MaskStatistics:
 
     counts: NDArray[np.int64]
     planes: int = 0
-    lost: float = field(default=0.0)
+    lost: float = 0.0
 
     def add(self, part: Encoded) -> None:
         """Count some images."""
@@ -112,11 +114,11 @@ class Encoder:
             yield self._encode(rows)
 
     def shared(
-        self, folder: Path, facts: dict[str, Any], workers: Workers, tell: Callable[[int], None]
+        self, folder: Path, facts: dict[str, Any], workers: Workers, tell: Callable[[int, int], None]
     ) -> Iterator[Encoded]:
         """Yield the images likewise, in the first process, after all processes have encoded their parts.
 
-        Parts wait in files, so that a run that stops goes on where it was.
+        Parts wait in files, so that a run that stops goes on where it was; `remove_parts` removes them.
 
         Parameters
         ----------
@@ -126,26 +128,34 @@ class Encoder:
             What the masks depend on, ready for JSON.
         workers : Workers
         tell : callable
-            Is told how many images this process has encoded.
+            Called as ``tell(done, total)`` with the images that this process has encoded, and is to encode.
+
+        Raises
+        ------
+        PackWriteError
+            A part cannot be written.
+        ArtefactError
+            A part that was written is gone or damaged.
+        SourceError
+            An image cannot be read.
         """
         place = folder / f"parts-{_digest(self._rows, facts)}"
         if workers.rank == 0:
-            for stale in folder.glob("parts-*"):
-                if stale != place:
-                    shutil.rmtree(stale, ignore_errors=True)
-            place.mkdir(parents=True, exist_ok=True)
+            remove_parts(folder, but=place)
+            _make_folder(place)
         workers.wait()
-        done = 0
-        for number in range(workers.rank, len(self._parts), workers.count):
-            path = place / f"{number:06d}.safetensors"
+        numbers = range(workers.rank, len(self._parts), workers.count)
+        done, total = 0, sum(len(self._parts[number]) for number in numbers)
+        for number in numbers:
+            path = _part_path(place, number)
             if not path.exists():
                 _write_part(path, self._encode(self._parts[number]))
             done += len(self._parts[number])
-            tell(done)
+            tell(done, total)
         workers.wait()
         if workers.rank == 0:
             for number, rows in enumerate(self._parts):
-                yield _read_part(place / f"{number:06d}.safetensors", (len(rows), *self._source.shape))
+                yield _read_part(_part_path(place, number), (len(rows), *self._source.shape))
 
     def _encode(self, rows: NDArray[np.int64]) -> Encoded:
         spectra = dct2(self._source.read(rows))
@@ -159,9 +169,36 @@ def by_energy(components: int) -> Selector:
     return lambda spectra: energy_mask(spectra, components)
 
 
+def remove_parts(folder: Path, *, but: Path | None = None) -> None:
+    """Remove what `Encoder.shared` has left in a folder, except `but`, and the folder if nothing is left."""
+    for parts in folder.glob("parts-*"):
+        if parts != but:
+            shutil.rmtree(parts, ignore_errors=True)
+    with suppress(OSError):
+        folder.rmdir()
+
+
 def _digest(rows: NDArray[np.int64], facts: dict[str, Any]) -> str:
-    content = json.dumps(facts, sort_keys=True).encode() + rows.astype("<i8").tobytes()
+    content = json.dumps([facts, BATCH_VALUES], sort_keys=True).encode() + rows.astype("<i8").tobytes()
     return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _part_path(place: Path, number: int) -> Path:
+    return place / f"{number:06d}.safetensors"
+
+
+def _make_folder(place: Path) -> None:
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PackWriteError(f"{place}: cannot be made ({error.strerror}); choose another folder") from error
+
+
+def _checksum(arrays: dict[str, NDArray[Any]]) -> int:
+    checksum = 0
+    for name in ("values", "mask", "lost"):
+        checksum = zlib.crc32(arrays[name].tobytes(), checksum)
+    return checksum
 
 
 def _write_part(path: Path, part: Encoded) -> None:
@@ -169,12 +206,19 @@ def _write_part(path: Path, part: Encoded) -> None:
 
     from edgeprune_runtime.checkpoint import write_tensors
 
-    tensors = {
-        "values": torch.from_numpy(part.spectra[part.mask]),
-        "mask": torch.from_numpy(np.packbits(part.mask)),
-        "lost": torch.tensor(part.lost, dtype=torch.float64),
+    arrays: dict[str, NDArray[Any]] = {
+        "values": part.spectra[part.mask],
+        "mask": np.packbits(part.mask),
+        "lost": np.array(part.lost),
     }
-    write_tensors(path, tensors)
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    try:
+        write_tensors(path, {**tensors, "crc32": torch.tensor(_checksum(arrays))})
+    except TrainingError as error:
+        reason = getattr(error.__cause__, "strerror", None) or error.__cause__
+        raise PackWriteError(
+            f"{path}: cannot be written ({reason}); free some space, and run the same command again to go on"
+        ) from error
 
 
 def _read_part(path: Path, shape: tuple[int, ...]) -> Encoded:
@@ -182,12 +226,15 @@ def _read_part(path: Path, shape: tuple[int, ...]) -> Encoded:
     from safetensors.numpy import load_file
 
     try:
-        tensors = load_file(path)
-        mask = np.unpackbits(tensors["mask"], count=math.prod(shape)).reshape(shape).astype(bool)
+        arrays = load_file(path)
+        if _checksum(arrays) != int(arrays["crc32"]):
+            raise ValueError("it does not match its checksum")
+        mask = np.unpackbits(arrays["mask"], count=math.prod(shape)).reshape(shape).astype(bool)
         spectra = np.zeros(shape, np.float32)
-        spectra[mask] = tensors["values"]
-        return Encoded(spectra, mask, float(tensors["lost"]))
+        spectra[mask] = arrays["values"]
+        return Encoded(spectra, mask, float(arrays["lost"]))
     except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise TrainingError(
-            f"{path}: a part of the pack cannot be read; remove {path.parent}, run it again"
+        reason = getattr(error, "strerror", None) or error
+        raise ArtefactError(
+            f"{path}: encoded images cannot be read ({reason}); remove {path.parent}, and run it again"
         ) from error

@@ -111,7 +111,7 @@ class ImageStore:
             images = _crop(self._pixels, *batch)
         else:
             rows, augmentation = batch
-            pixels = torch.from_numpy(self._source.read(self._rows[rows])).permute(0, 2, 3, 1)
+            pixels = torch.from_numpy(self._source.read(self._rows[rows])).permute(0, 2, 3, 1).contiguous()
             images = _crop(pixels, np.arange(len(rows)), augmentation)
         return images.pin_memory() if self._device.type == "cuda" else images
 

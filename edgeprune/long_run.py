@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
-from edgeprune_formats import TrainingError
+from edgeprune_formats import ConfigError, TrainingError
 from edgeprune_runtime.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from edgeprune_runtime.training import TrainingInterrupted
 from edgeprune_runtime.training_record import locked, open_run
@@ -114,7 +115,8 @@ class LongRun:
             with deferred_signals() as interrupted:
                 self._finish(interrupted)
             return self.history
-        open_run(self.folder, self.record, resume=True)
+        with _naming(self.folder):
+            open_run(self.folder, self.record, resume=True)
         with locked(self.folder), deferred_signals() as interrupted:
             self.workers.wait()
             self._finish(interrupted)
@@ -163,9 +165,10 @@ class LongRun:
             raise TrainingInterrupted(f"interrupted {where}; run the same command again to go on")
 
     def _restore(self) -> int:
-        checkpoint = load_checkpoint(self.folder)
+        with _naming(self.folder):
+            checkpoint = load_checkpoint(self.folder)
+            self.task.restore(checkpoint.tensors)
         self.history = list(checkpoint.state["history"])
-        self.task.restore(checkpoint.tensors)
         return int(checkpoint.state["step"])
 
     def _tell(self, event: str, epoch: int, step: int, metrics: Mapping[str, Any] | None = None) -> None:
@@ -186,6 +189,15 @@ class LongRun:
                 **(metrics or {}),
             }
         )
+
+
+@contextmanager
+def _naming(folder: Path) -> Iterator[None]:
+    """Add what a user can do about a folder that the command line never asked for."""
+    try:
+        yield
+    except (ConfigError, TrainingError) as error:
+        raise type(error)(f"{error}, or remove {folder}") from error
 
 
 def _require_finite(tensors: Mapping[str, torch.Tensor]) -> None:

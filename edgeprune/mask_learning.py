@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 import shutil
 from collections.abc import Iterator, Mapping
@@ -21,7 +22,7 @@ from .classifier import Classifier
 from .config import BuildConfig
 from .encoding import Selector
 from .fse_files import load_fse_net, save_fse_net
-from .fse_learner import MaskLearner, read_figures
+from .fse_learner import COUNTS, MaskLearner, read_figures
 from .fse_net import FSENet, select
 from .image_store import ImageStore
 from .long_run import LongRun, Report
@@ -34,6 +35,8 @@ __all__ = ["learn_masks", "learnt_selector", "load_masks", "preset_for"]
 
 # Values of spectra that a selection on the device works on at a time.
 _SELECT_VALUES = 4 * 2**20
+# Pixels of images whose way through the classifier is in memory at a time, for the gradient.
+_STEP_VALUES = 8 * 2**20
 
 
 def preset_for(source: Source, config: BuildConfig) -> MaskPreset:
@@ -91,12 +94,13 @@ def learn_masks(
     dict
         What it depends on, with ``k``, ``k_total``, ``accuracy_weight`` and ``history`` (for each epoch the
         mean ``entropy`` in nats, ``accuracy`` of the classifier on the pruned images, ``overlap`` with the
-        energy mask, ``loss``, ``probability``).
+        energy mask, ``loss``, ``probability``, all as each batch was before its step).
 
     Raises
     ------
     ConfigError, ArtefactError
-        k is out of range; the classifier is not for these images; the file is of another network.
+        k is out of range, or batches are too small to share; the classifier is not for these images; the
+        file was learnt with other settings, or is damaged.
     TrainingError, TrainingInterrupted, SourceError
         See `edgeprune.long_run.LongRun.finish`.
     """
@@ -108,15 +112,18 @@ def learn_masks(
     if path.exists():
         return _reuse(path, record)
     rows = check.good.astype(np.int64)
+    _require_shares(source, len(rows), config, workers)
     store = ImageStore(source, rows, placement.device)
     cuda = [placement.device.index] if placement.device.type == "cuda" else []
     with torch.random.fork_rng(cuda):
         torch.manual_seed(config.seed)
         task = _MaskLearning(store, classifier, config, preset, placement, workers)
-        run = LongRun(task, work_folder(path), record, workers, report)
-        history = run.finish()
+        history = LongRun(task, work_folder(path), record, workers, report).finish()
     if workers.rank == 0:
-        save_fse_net(path, task.net, {**record, "history": history})
+        # Without the time it took, equal runs give equal files.
+        figures = [{name: value for name, value in epoch.items() if name != "seconds"} for epoch in history]
+        ran_on = {"device": str(placement.device), "precision": placement.precision}
+        save_fse_net(path, task.net, {**record, "ran_on": ran_on, "history": figures})
         shutil.rmtree(work_folder(path), ignore_errors=True)
     workers.wait()
     return load_fse_net(path)
@@ -148,13 +155,14 @@ def load_masks(path: Path, source: Source, freq_prune: float | None) -> tuple[FS
             f"{path}: an FSE-Net for images of {net.height}x{net.width}, and those of {source.spec} are "
             f"{height}x{width}; resize with --size, or learn another"
         )
-    try:
-        counts = int(record["k"]), int(record["k_total"])
-        learnt_for = float(record["freq_prune"])
-    except (KeyError, TypeError, ValueError):
-        raise ArtefactError(f"{path}: does not say how many components it keeps; learn it again") from None
-    if not 0 <= counts[0] <= counts[1] <= net.height * net.width or counts[1] < 1:
-        raise ArtefactError(f"{path}: keeps {counts[1]} components, {counts[0]} by energy; learn it again")
+    k, k_total, learnt_for = (record.get(name) for name in ("k", "k_total", "freq_prune"))
+    if not (isinstance(k, int) and isinstance(k_total, int) and isinstance(learnt_for, float | int)):
+        raise ArtefactError(f"{path}: does not say how many components it keeps; learn it again")
+    if not 0 <= k <= k_total <= net.height * net.width or k_total < 1 or not 0 <= learnt_for < 1:
+        raise ArtefactError(
+            f"{path}: keeps {k_total} components, {k} of them by energy, at a ratio of {learnt_for}, which "
+            "cannot be; learn it again"
+        )
     if freq_prune is not None and freq_prune != learnt_for:
         raise ConfigError(
             f"{path} was learnt for a frequency pruning ratio of {learnt_for}, not {freq_prune}; "
@@ -215,12 +223,32 @@ def _record(
 
 def _reuse(path: Path, record: Mapping[str, Any]) -> tuple[FSENet, dict[str, Any]]:
     net, found = load_fse_net(path)
-    for name, value in record.items():
-        if name != "versions" and found.get(name) != value:
+    old, new = _settings(found), _settings(record)
+    for name, value in new.items():
+        if old.get(name) != value:
             raise ConfigError(
-                f"{path} exists and was learnt with another {name}; remove it, or apply it with --fse-net"
+                f"{path} exists and was learnt with {name} {old.get(name)}, not {value}; "
+                "remove it, or apply it with --fse-net"
             )
     return net, found
+
+
+def _settings(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what must be equal for a network to be used in place of one that would be learnt."""
+    settings = {name: record.get(name) for name in ("freq_prune", "k", "k_total", "accuracy_weight")}
+    # Whatever the files are called, it is the pixels and the weights that count.
+    hashes = {f"{name} (SHA-256)": record.get(name, {}).get("sha256") for name in ("source", "classifier")}
+    # k and accuracy_weight of the configuration may be None, for what is in the settings.
+    return {**record.get("config", {}), **settings, **hashes}
+
+
+def _require_shares(source: Source, images: int, config: BuildConfig, workers: Workers) -> None:
+    batches = -(-images // config.masks.batch_size)
+    if images // batches < workers.count:
+        raise ConfigError(
+            f"{source.spec}: batches of {images // batches} images are too small for {workers.count} "
+            "processes; raise the batch size of the masks, or start fewer"
+        )
 
 
 class _MaskLearning:
@@ -258,6 +286,9 @@ class _MaskLearning:
             precision_context=placement.autocast,
         )
         self._learner.forward_net = workers.wrap(self.net)
+        self._lr = config.masks.lr
+        largest = -(-config.masks.batch_size // workers.count)
+        self._pieces = -(-largest * math.prod(store.shape) // _STEP_VALUES)
         self._sums: dict[str, torch.Tensor] = {}
 
     def run(self, epoch: int, first: int) -> Iterator[int]:
@@ -271,7 +302,9 @@ class _MaskLearning:
         for step, images in enumerate(batches):
             rows = torch.from_numpy(parts[step]).to(self._placement.device)
             share = self._workers.share(len(rows), len(whole[step]))
-            self._note(self._learner.step(images, self._store.labels[rows], share=share))
+            self._cool(epoch * self.steps + first + step)
+            labels = self._store.labels[rows]
+            self._note(self._learner.step(images, labels, share=share, pieces=self._pieces))
             yield first + step
 
     def end_epoch(self, epoch: int) -> dict[str, Any]:
@@ -295,11 +328,17 @@ class _MaskLearning:
         factor = float(self._workers.rank == 0)
         self._sums = {name: (value * factor).to(self._placement.device) for name, value in kept.items()}
 
+    def _cool(self, number: int) -> None:
+        """Set the learning rate of a step, counted over the whole run: half a cosine from the peak to 0."""
+        share = number / (self.epochs * self.steps)
+        for group in self._learner.optimizer.param_groups:
+            group["lr"] = self._lr * 0.5 * (1 + math.cos(math.pi * share))
+
     def _note(self, figures: Mapping[str, torch.Tensor]) -> None:
         images = figures["images"].double()
         for name, figure in figures.items():
             # Counts are sums already, the others are means over the batch.
-            value = figure.double() * (1 if name in ("correct", "images") else images)
+            value = figure.double() * (1 if name in COUNTS else images)
             self._sums[name] = self._sums[name] + value if name in self._sums else value
 
     def _totals(self) -> dict[str, torch.Tensor]:

@@ -45,7 +45,7 @@ class DistributedWorkers(Workers):
         length = torch.tensor([len(content)])
         dist.broadcast(length, 0)
         buffer = torch.empty(int(length.item()), dtype=torch.uint8)
-        if self.rank == 0:
+        if self.rank == 0 and content:
             buffer = torch.frombuffer(bytearray(content), dtype=torch.uint8)
         dist.broadcast(buffer, 0)
         return buffer.numpy().tobytes()
@@ -73,7 +73,8 @@ def joined_processes(device: str, count: int) -> Iterator[DistributedWorkers]:
     except RuntimeError as error:
         if any(sign in str(error) for sign in _LOST):
             raise TrainingError(
-                "another process of the run has stopped, and says why; run the same command again to go on"
+                "another process of the run has stopped, and says why unless it was killed; "
+                "run the same command again to go on"
             ) from error
         raise
     finally:
@@ -117,16 +118,18 @@ class _BatchNorm2dOnCpu(nn.BatchNorm2d):
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - the name that torch gives it
         if not self.training:
             return super().forward(input)
+        # Sums in bfloat16 would be worthless.
+        values = input.to(torch.promote_types(input.dtype, torch.float32))
         axes = (0, 2, 3)
-        sums = torch.cat([input.sum(axes), input.new_tensor([input.numel() / input.shape[1]])])
+        sums = torch.cat([values.sum(axes), values.new_tensor([values.numel() / values.shape[1]])])
         sums = _sum(sums)
         count = sums[-1]
         mean = sums[:-1] / count
-        centred = input - mean[:, None, None]
+        centred = values - mean[:, None, None]
         variance = _sum(centred.square().sum(axes)) / count
         self._remember(mean.detach(), variance.detach(), float(count.detach()))
         scaled = centred * torch.rsqrt(variance + self.eps)[:, None, None]
-        return scaled * self.weight[:, None, None] + self.bias[:, None, None]
+        return (scaled * self.weight[:, None, None] + self.bias[:, None, None]).to(input.dtype)
 
     def _remember(self, mean: torch.Tensor, variance: torch.Tensor, count: float) -> None:
         assert self.running_mean is not None

@@ -14,7 +14,8 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,11 +36,13 @@ __all__ = [
     "write_records",
 ]
 
-_FORMAT = "edgeprune-scores"
+_FORMAT = b"edgeprune-scores"
 _VERSION = 1
 EPOCH_RECORDS = {"correct": "u1", "probabilities": "<f4", "margins": "<f4", "errors": "<f4"}
 """What is recorded of every sample in every epoch, and its type."""
-_MAX_BYTES = 2**36
+_GROUPS = {"entropies": "entropies", "final_entropies": "samples"}
+_PROVENANCE = ("source", "config", "classifier")
+_REMEDY = "make one with: edgeprune score"
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +77,8 @@ class ScoreRecords:
     labels : int64 [N]
         Their classes.
     provenance : dict
-        ``source`` (with its ``sha256``), ``config``, ``every``, ``classifier``, ``versions``, ``history``.
+        ``source`` (with its ``sha256``), ``config``, ``classifier`` (with its ``model``), ``versions``,
+        ``history``.
     """
 
     path: Path
@@ -93,14 +97,18 @@ class ScoreRecords:
         Raises
         ------
         ArtefactError
-            The array is missing, of another shape, or does not match its checksum.
+            The array is missing, of another shape or type, not finite, or does not match its checksum.
         """
-        group = {"entropies": "entropies", "final_entropies": "samples"}.get(name, "epochs")
+        group = _GROUPS.get(name, "epochs")
         with _opened(self.path) as file:
-            array = _read(self.path, file, f"{group}/{name}")
-        array = array[None] if name == "final_entropies" else array
-        if array.ndim != 2 or array.shape[1] != len(self.rows):
-            raise _damaged(self.path, f"/{group}/{name} has the shape {array.shape}")
+            array = _read(self.path, file, f"{group}/{name}", EPOCH_RECORDS.get(name, "<f4"))
+            array = array[None] if name == "final_entropies" else array
+            if array.ndim != 2 or array.shape[1] != len(self.rows):
+                raise _damaged(self.path, f"/{group}/{name} has the shape {array.shape}")
+            if name == "entropies" and len(_read(self.path, file, "entropies/epochs", "<i8")) != len(array):
+                raise _damaged(self.path, "/entropies/epochs is not as long as the entropies")
+        if not np.isfinite(array).all():
+            raise _damaged(self.path, f"/{group}/{name} has values that are not finite")
         return array.astype(bool) if name == "correct" else array
 
 
@@ -138,7 +146,7 @@ def write_records(
         The file cannot be written.
     """
     with new_hdf5(path) as file:
-        file.attrs["format"], file.attrs["format_version"] = _FORMAT, _VERSION
+        file.attrs["format"], file.attrs["format_version"] = np.bytes_(_FORMAT), np.int64(_VERSION)
         _write(file, "samples/rows", rows.astype("<i8"))
         _write(file, "samples/labels", labels.astype("<i8"))
         recorded = np.arange(every, count + 1, every, dtype="<i8")
@@ -176,22 +184,14 @@ def read_records(path: str | Path) -> ScoreRecords:
     """
     path = Path(path)
     with _opened(path) as file:
-        rows = _read(path, file, "samples/rows")
-        labels = _read(path, file, "samples/labels")
-        try:
-            provenance = json.loads(_read(path, file, "provenance").tobytes())
-            spec = provenance["source"]["sha256"], provenance["classifier"]["model"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise _damaged(path, "/provenance is not the record of a scoring run") from error
-    integers = rows.dtype == np.int64 and labels.dtype == np.int64
-    if (
-        not integers
-        or rows.ndim != 1
-        or rows.shape != labels.shape
-        or not all(map(isinstance, spec, [str] * 2))
-    ):
-        raise _damaged(path, "rows, labels or provenance are not those of a scoring run")
-    return ScoreRecords(path, rows, labels, provenance)
+        rows = _read(path, file, "samples/rows", "<i8")
+        labels = _read(path, file, "samples/labels", "<i8")
+        text = _read(path, file, "provenance", "u1").tobytes()
+    if rows.ndim != 1 or rows.shape != labels.shape or not len(rows):
+        raise _damaged(path, "rows and labels are not those of a scoring run")
+    if rows[0] < 0 or (np.diff(rows) <= 0).any() or (labels < 0).any():
+        raise _damaged(path, "rows and labels are not those of a scoring run")
+    return ScoreRecords(path, rows, labels, _provenance(path, text))
 
 
 def read_classifier(path: Path) -> dict[str, NDArray[Any]]:
@@ -203,10 +203,14 @@ def read_classifier(path: Path) -> dict[str, NDArray[Any]]:
         They are missing or damaged.
     """
     with _opened(path) as file:
-        group = file.get("classifier", getlink=False)
-        if not isinstance(group, h5py.Group):
-            raise _damaged(path, "/classifier is missing")
-        return {name: _read(path, file, f"classifier/{name}") for name in group}
+        try:
+            link = file.get("classifier", getclass=True, getlink=True)
+            names = list(file["classifier"].keys()) if link is h5py.HardLink else []
+        except Exception as error:
+            raise _damaged(path, "/classifier cannot be read") from error
+        if not names:
+            raise _damaged(path, "/classifier is missing or a link")
+        return {name: _read(path, file, f"classifier/{name}") for name in names}
 
 
 def file_sha256(path: Path) -> str:
@@ -229,7 +233,7 @@ class _Series:
     def append(self, row: NDArray[Any]) -> None:
         row = np.ascontiguousarray(row, self._dataset.dtype)
         self._dataset[self._row] = row
-        self._checksum = zlib.crc32(row.tobytes(), self._checksum)
+        self._checksum = zlib.crc32(row.data, self._checksum)
         self._row += 1
 
     def close(self) -> None:
@@ -240,43 +244,97 @@ class _Series:
 def _write(file: h5py.File, name: str, array: NDArray[Any]) -> None:
     array = np.ascontiguousarray(array).reshape(array.shape)
     dataset = file.create_dataset(name, data=array, track_times=False)
-    dataset.attrs["crc32"] = np.uint32(zlib.crc32(array.tobytes()))
+    dataset.attrs["crc32"] = np.uint32(zlib.crc32(array.data))
 
 
-def _opened(path: Path) -> h5py.File:
+def _provenance(path: Path, text: bytes) -> dict[str, Any]:
+    try:
+        provenance = json.loads(text)
+        parts = [provenance[name] for name in _PROVENANCE]
+        names = parts[0]["sha256"], parts[2]["model"]
+        if not all(isinstance(part, dict) for part in parts) or not all(isinstance(n, str) for n in names):
+            raise TypeError
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _damaged(path, "/provenance is not the record of a scoring run") from error
+    return dict(provenance)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[h5py.File]:
     if not path.is_file():
-        raise ArtefactError(f"{path}: no such file; make one with: edgeprune score")
+        raise ArtefactError(f"{path}: no such file; {_REMEDY}")
     try:
-        file = h5py.File(path, "r")
-        name, version = file.attrs.get("format"), file.attrs.get("format_version")
-    except OSError as error:
-        raise ArtefactError(
-            f"{path}: not a scores file, or cut short; make one with: edgeprune score"
-        ) from error
-    if name != _FORMAT:
-        file.close()
-        raise ArtefactError(f"{path}: HDF5, but not a scores file; make one with: edgeprune score")
-    if version != _VERSION:
-        file.close()
-        raise ArtefactError(f"{path}: a scores file of version {version}; this release reads {_VERSION}")
-    return file
+        # A finished file never changes, so it needs no lock, which some file systems lack.
+        file = h5py.File(path, "r", locking=False)
+    except PermissionError as error:
+        raise ArtefactError(f"{path}: no permission to read it; change that, or {_REMEDY}") from error
+    # HDF5 reports damage by whatever exception its binding maps it to.
+    except Exception as error:
+        raise ArtefactError(f"{path}: not a scores file, or cut short; {_REMEDY}") from error
+    with file:
+        try:
+            name = _attribute(file, "format", f"S{len(_FORMAT)}")
+            version = _attribute(file, "format_version", "<i8")
+        except Exception as error:
+            raise _damaged(path, "its attributes cannot be read") from error
+        if name != _FORMAT:
+            raise ArtefactError(f"{path}: HDF5, but not a scores file; {_REMEDY}")
+        if version is None or version < 1:
+            raise _damaged(path, "it has no version")
+        if version != _VERSION:
+            raise ArtefactError(
+                f"{path}: a scores file of version {version}, and this release reads {_VERSION}; "
+                "install a newer edgeprune"
+            )
+        yield file
 
 
-def _read(path: Path, file: h5py.File, name: str) -> NDArray[Any]:
-    """Return an array, checked against its checksum."""
+def _read(path: Path, file: h5py.File, name: str, kind: str | None = None) -> NDArray[Any]:
+    """Return an array of the type `kind`, or of any numbers, checked against its checksum."""
     try:
-        dataset = file.get(name)
-        if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind not in "iuf":
-            raise _damaged(path, f"/{name} is missing or not numbers")
-        if dataset.file != file or dataset.nbytes > _MAX_BYTES:
-            raise _damaged(path, f"/{name} lies in another file or is larger than it can be")
+        dataset = _dataset(path, file, name)
+        if dataset.dtype.kind not in "iuf" or (kind is not None and dataset.dtype != kind):
+            raise _damaged(path, f"/{name} is of type {dataset.dtype}")
         array = np.asarray(dataset[()])
-        expected = dataset.attrs.get("crc32")
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
+        expected = _attribute(dataset, "crc32", "<u4")
+    except ArtefactError:
+        raise
+    except Exception as error:
         raise _damaged(path, f"/{name} cannot be read") from error
-    if expected is None or zlib.crc32(array.tobytes()) != int(expected):
+    if expected is None or zlib.crc32(array.data) != int(expected):
         raise _damaged(path, f"/{name} does not match its checksum")
     return array
+
+
+def _attribute(item: h5py.File | h5py.Dataset, name: str, kind: str) -> Any:
+    """Return an attribute of this type, or None.
+
+    None of variable length is read: a damaged heap, where HDF5 keeps them, can make it loop for ever.
+    """
+    if not h5py.h5a.exists(item.id, name.encode()):
+        return None
+    attribute = h5py.h5a.open(item.id, name.encode())
+    if attribute.shape != () or attribute.dtype != kind:
+        return None
+    value = np.empty((), kind)
+    attribute.read(value)
+    return value[()]
+
+
+def _dataset(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
+    """Return a dataset that lies in this file, which holds as many bytes as it declares."""
+    place: Any = file
+    for part in name.split("/"):
+        if place.get(part, getclass=True, getlink=True) is not h5py.HardLink:
+            raise _damaged(path, f"/{name} is missing or a link")
+        place = place[part]
+    if not isinstance(place, h5py.Dataset) or place.external or place.is_virtual:
+        raise _damaged(path, f"/{name} is not an array in this file")
+    if place.id.get_create_plist().get_nfilters() or place.nbytes != place.id.get_storage_size():
+        raise _damaged(path, f"/{name} declares more than is stored")
+    if place.nbytes > path.stat().st_size:
+        raise _damaged(path, f"/{name} declares more than the file holds")
+    return place
 
 
 def _damaged(path: Path, reason: str) -> ArtefactError:

@@ -6,6 +6,7 @@ import json
 import platform
 import shutil
 import time
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -15,8 +16,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from edgeprune_formats import ArtefactError, ConfigError, TrainingError, __version__, check_target
@@ -88,23 +88,22 @@ def run_scoring(
     """
     path, workers = Path(path), workers or Workers()
     check_target(path)
-    config = _settled(config or ScoreConfig(), source)
-    assert config.model is not None
-    training = replace(config.training(config.model), device=workers.device)
-    placement = place(training)
+    config = config or ScoreConfig()
+    training = replace(config.training(config.model_for(source.shape)), device=workers.device)
+    config, placement = _settled(config, source), place(training)
     rows = check.good.astype(np.int64)
-    if len(rows) < 2 * workers.count:
-        raise ConfigError(f"{source.spec}: {len(rows)} images are too few to train on")
+    _require_batches(source, len(rows), config.batch_size, workers)
     record = _record(source, check, config, placement)
     if path.exists() and not replace_existing:
-        return _reuse(path, record)
+        return _reuse(path, record, rows)
     store = ImageStore(source, rows, placement.device)
     cuda = [placement.device.index] if placement.device.type == "cuda" else []
     with torch.random.fork_rng(cuda):
         torch.manual_seed(config.seed)
         folder = work_folder(path)
         task = _Scoring(store, check, config, training, placement, workers, folder, len(source.class_names))
-        history = LongRun(task, folder, record, workers, report).finish()
+        settings = {"config": _decisive(record), "versions": record["versions"]}
+        history = LongRun(task, folder, settings, workers, report).finish()
     if workers.rank == 0:
         peak = torch.cuda.max_memory_allocated(placement.device) if cuda else None
         provenance = {**record, "history": history, "images_held": store.place, "peak_device_bytes": peak}
@@ -122,6 +121,18 @@ def _settled(config: ScoreConfig, source: Source) -> ScoreConfig:
         every=config.every_for(len(source.class_names), source.shape),
         augment=augment_name(config.augment),
     )
+
+
+def _require_batches(source: Source, images: int, batch_size: int, workers: Workers) -> None:
+    """Refuse batches that cannot be normalised, or that leave a process without an image."""
+    if images < 2 * workers.count:
+        raise ConfigError(f"{source.spec}: {images} images are too few to train on")
+    smallest = images // -(-images // batch_size)
+    if smallest < max(2, workers.count):
+        raise ConfigError(
+            f"a --batch-size of {batch_size} gives batches of {smallest} images, and {workers.count} "
+            f"process(es) need {max(2, workers.count)}; raise it"
+        )
 
 
 def _record(source: Source, check: SourceCheck, config: ScoreConfig, placement: Placement) -> dict[str, Any]:
@@ -153,9 +164,19 @@ def _record(source: Source, check: SourceCheck, config: ScoreConfig, placement: 
     return plain
 
 
-def _reuse(path: Path, record: Mapping[str, Any]) -> ScoreRecords:
-    found = read_records(path)
-    old, new = ({**r["config"], "source": r["source"]["sha256"]} for r in (found.provenance, record))
+def _decisive(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings and images that scores depend on; a difference in one is told by its name."""
+    return {**record["config"], "source": record["source"]["sha256"]}
+
+
+def _reuse(path: Path, record: Mapping[str, Any], rows: NDArray[np.int64]) -> ScoreRecords:
+    try:
+        found = read_records(path)
+    except ArtefactError as error:
+        raise ConfigError(
+            f"{path} exists and is not a sound scores file; remove it, or write elsewhere"
+        ) from error
+    old, new = _decisive(found.provenance), _decisive(record)
     for name, value in new.items():
         # Where it ran says nothing of what was asked for.
         if name != "device" and old.get(name) != value:
@@ -163,6 +184,10 @@ def _reuse(path: Path, record: Mapping[str, Any]) -> ScoreRecords:
                 f"{path} exists and was made with {name} {old.get(name)}, not {value}; "
                 "remove it, or write elsewhere"
             )
+    if not np.array_equal(found.rows, rows):
+        raise ConfigError(
+            f"{path} exists and was made when other images could be read; remove it, or write elsewhere"
+        )
     return found
 
 
@@ -240,11 +265,7 @@ class _Scoring:
         """Write the epoch's records; see `edgeprune.long_run.Task`."""
         sums = self._workers.total(self._records)
         loss = float(sums[-1].mean())
-        if not np.isfinite(loss):
-            raise TrainingError(
-                f"the loss became {loss} in epoch {epoch + 1} of {self.epochs}; "
-                f"start again with a lower --lr than {self.config.lr}"
-            )
+        self._require_finite("loss", loss, epoch)
         assert self.config.every is not None
         recorded = dict(zip(EPOCH_RECORDS, sums, strict=False))
         tensors = {name: values.cpu() for name, values in recorded.items()}
@@ -254,9 +275,11 @@ class _Scoring:
             with self._clock.of_records():
                 tensors["entropies"] = self._entropies()
             entropy = float(tensors["entropies"].double().mean())
+            self._require_finite("entropy", entropy, epoch)
         if self._workers.rank == 0:
             _epoch_file(self._folder, epoch).parent.mkdir(exist_ok=True)
-            write_tensors(_epoch_file(self._folder, epoch), tensors)
+            checksums = {name: zlib.crc32(tensor.numpy().tobytes()) for name, tensor in tensors.items()}
+            write_tensors(_epoch_file(self._folder, epoch), tensors, {"crc32": json.dumps(checksums)})
         accuracy = float(tensors["correct"].double().mean())
         return {"loss": loss, "accuracy": accuracy, "entropy": entropy, "record_seconds": self._clock.read()}
 
@@ -270,12 +293,17 @@ class _Scoring:
         """
         path = _epoch_file(self._folder, epoch)
         try:
-            tensors = {name: tensor.numpy() for name, tensor in load_file(path).items()}
-        except (OSError, SafetensorError) as error:
+            with safe_open(path, "np") as file:
+                checksums = json.loads(file.metadata()["crc32"])
+                arrays = {name: file.get_tensor(name) for name in checksums}
+            if any(zlib.crc32(array.tobytes()) != checksums[name] for name, array in arrays.items()):
+                raise ValueError("a checksum does not match")
+            return EpochRecord({name: arrays[name] for name in EPOCH_RECORDS}, arrays.get("entropies"))
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise ArtefactError(
-                f"{path}: the records of an epoch cannot be read; remove {self._folder} and start again"
+                f"{path}: the records of an epoch are missing or damaged; remove {self._folder} "
+                "and start again"
             ) from error
-        return EpochRecord({name: tensors[name] for name in EPOCH_RECORDS}, tensors.get("entropies"))
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return the state of training and the records of the epoch so far."""
@@ -291,6 +319,13 @@ class _Scoring:
     def network(self) -> dict[str, torch.Tensor]:
         """Return the trained network's tensors by name."""
         return dict(self._learner.model.state_dict())
+
+    def _require_finite(self, name: str, value: float, epoch: int) -> None:
+        if not np.isfinite(value):
+            raise TrainingError(
+                f"the {name} became {value} in epoch {epoch + 1} of {self.epochs}; "
+                f"start again with a lower --lr than {self.config.lr}"
+            )
 
     def _normalise(self, images: torch.Tensor) -> torch.Tensor:
         return (images.float() / 255 - self._mean) / self._std

@@ -1,12 +1,16 @@
 """Fixtures that several packages' tests share."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from edgeprune_formats import PackHeader, PackWriter, plan_chunk_samples
+
+MAY_MOUNT = hasattr(os, "geteuid") and os.geteuid() == 0 and sys.platform == "linux"
 
 
 @pytest.fixture
@@ -55,3 +59,22 @@ def make_pack(tmp_path):
         return tmp_path / name, np.where(mask, spectra, 0)
 
     return make
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Mount a tmpfs of so many bytes."""
+    mounted = []
+
+    def mount(size):
+        folder = tmp_path / f"disk-{size}"
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(folder)]
+        if not MAY_MOUNT or subprocess.run(command, capture_output=True, check=False).returncode:
+            pytest.skip("cannot mount a tmpfs here")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", str(folder)], check=True)

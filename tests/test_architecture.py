@@ -8,6 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgeprune import open_source
+from edgeprune.records import EPOCH_RECORDS, EpochRecord, write_records
+from edgeprune.sources import check_source, source_facts
+from edgeprune_formats import open_pack
+
 ROOT = Path(__file__).parents[1]
 FOLDERS = {
     "edgeprune_formats": ROOT / "formats" / "edgeprune_formats",
@@ -120,11 +125,47 @@ def test_commands_that_need_no_torch_work_without_it(make_pack, tmp_path, comman
     assert str(picture if command == "preview" else path) in done.stdout
 
 
-def test_a_pack_can_be_built_without_torch(tmp_path):
+@pytest.mark.parametrize("method", ["energy", "random"])
+def test_a_pack_can_be_built_without_torch(tmp_path, method):
     array = tmp_path / "images.npz"
     np.savez(array, x=np.zeros((4, 8, 8, 3), np.uint8), y=[0, 1, 0, 1])
-    done = run(NO_TORCH + MAIN, "build", f"npz:{array}", "-o", tmp_path / "pack.h5")
+    done = run(NO_TORCH + MAIN, "build", f"npz:{array}", "--method", method, "-o", tmp_path / "pack.h5")
     assert done.returncode == 0, done.stderr
+    assert open_pack(tmp_path / "pack.h5").header.provenance["config"]["method"] == method
+
+
+def test_images_are_chosen_by_given_scores_without_torch(tmp_path):
+    array, scores = tmp_path / "images.npz", tmp_path / "s.h5"
+    np.savez(array, x=np.zeros((8, 8, 8, 3), np.uint8), y=[0, 1] * 4)
+    source = open_source(f"npz:{array}")
+    check = check_source(source)
+    series = {name: np.linspace(0, 1, 8, dtype="f4") for name in EPOCH_RECORDS}
+    write_records(
+        scores,
+        rows=check.good.astype(np.int64),
+        labels=source.labels,
+        epochs=[EpochRecord(series, series["errors"])] * 3,
+        count=3,
+        every=1,
+        classifier={},
+        provenance={
+            "source": source_facts(source, check),
+            "config": {},
+            "classifier": {"model": "resnet8"},
+        },
+    )
+    arguments = ["build", f"npz:{array}", "--method", "je", "--score", "aum", "-o", tmp_path / "pack.h5"]
+    done = run(NO_TORCH + MAIN, *arguments, "--scores", scores)
+    assert done.returncode == 0, done.stderr
+    assert len(open_pack(tmp_path / "pack.h5").scores) == 4
+
+
+@pytest.mark.parametrize("method", ["lf", "je", "jelf"])
+def test_what_is_learnt_needs_torch_and_says_so(tmp_path, method):
+    done = run(NO_TORCH + MAIN, "build", "digits", "--method", method, "-o", tmp_path / "pack.h5")
+    assert done.returncode == 2
+    expected = "edgeprune: error: scores and learnt masks need torch; pip install 'edgeprune[build]'\n"
+    assert done.stderr == expected
 
 
 def test_training_without_torch_says_what_to_install(make_pack, tmp_path):

@@ -84,7 +84,7 @@ CORESET = {"score", "sampling", "beta", "strata", "class_balance", "tau", "gamma
 @click.option("--lambda", "accuracy_weight", type=float, help="Weight of accuracy.  [default: as published]")
 @click.option("--mask-epochs", type=int, default=300, show_default=True)
 @click.option("--mask-batch-size", type=int, default=128, show_default=True)
-@click.option("--mask-lr", type=float, default=1e-3, show_default=True)
+@click.option("--mask-lr", type=float, default=3e-4, show_default=True)
 @click.option("--score-model", type=click.Choice(MODELS), help="Of a scoring run that is needed.")
 @click.option("--score-epochs", type=int, default=200, show_default=True)
 @click.option("--score-augment", type=click.Choice(AUGMENTS), default="crop+flip", show_default=True)
@@ -123,12 +123,10 @@ def command(
     from edgeprune.progress import EpochLines, progress_bars
     from edgeprune.workers import joined
 
-    if output.exists() and not force and not output.is_dir():
-        raise ConfigError(f"{output} exists; pass --force to replace it")
-    if output.exists() and output.resolve() == Path(source.partition(":")[2]).resolve():
-        raise ConfigError(f"{output} is the source; name another file")
+    inputs = {"source": Path(source.partition(":")[2]), "scores file": scores}
+    _require_spare(output, force, {**inputs, "classifier": classifier, "FSE-Net": fse_net})
     method = METHODS[options["method"]]
-    if method.learnt_masks or method.scored_images:
+    if method.learnt_masks or (method.scored_images and scores is None):
         require_torch()
     with joined(device) as workers:
         quiet = quiet or workers.rank > 0
@@ -147,6 +145,17 @@ def command(
             )
     if not quiet:
         _print(report)
+
+
+def _require_spare(output: Path, force: bool, inputs: dict[str, Path | None]) -> None:
+    """Raise `ConfigError` where writing the pack would replace what is not to be replaced."""
+    if not output.exists() or output.is_dir():
+        return
+    if not force:
+        raise ConfigError(f"{output} exists; pass --force to replace it")
+    for name, path in inputs.items():
+        if path is not None and output.resolve() == path.resolve():
+            raise ConfigError(f"{output} is the {name}; name another file")
 
 
 def _config(options: dict[str, Any], device: str) -> BuildConfig:

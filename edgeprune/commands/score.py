@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from edgeprune_formats import ConfigError
+from edgeprune_formats import ConfigError, check_target
 
 from .train import AUGMENTS, MODELS
 
@@ -86,19 +86,25 @@ def command(
     from edgeprune.scoring import run_scoring
     from edgeprune.sources import open_source
     from edgeprune.workers import joined
+    from edgeprune_runtime.training_config import place
 
-    if output.exists() and output.resolve() == Path(source.partition(":")[2]).resolve():
+    origin = source.partition(":")[2]
+    if origin and output.exists() and output.resolve() == Path(origin).resolve():
         raise ConfigError(f"{output} is the source; name another file")
+    check_target(output)
     with joined(device) as workers:
         quiet = quiet or workers.rank > 0
+        config = ScoreConfig(device=workers.device, **options)
         images = open_source(source, size=size)
+        # Before every image is read, which can take long.
+        place(config.training(config.model_for(images.shape)))
         with progress_bars(quiet) as tell:
             check = check_shared(images, skip_bad=skip_bad, workers=workers, progress=tell)
         records = run_scoring(
             images,
             check,
             output,
-            ScoreConfig(device=workers.device, **options),
+            config,
             workers=workers,
             report=EpochLines(quiet),
             replace_existing=force,

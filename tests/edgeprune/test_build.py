@@ -63,6 +63,9 @@ def test_labels_statistics_and_provenance_belong_to_the_coreset(npz, tmp_path):
     assert provenance["source"]["images"] == 60
     assert len(provenance["source"]["sha256"]) == 64
     assert set(provenance["versions"]) >= {"python", "numpy", "h5py", "edgeprune"}
+    assert provenance["coreset"] == {"score": "random", "sampling": "random, stratified by class"}
+    assert provenance["mask"] == "energy"
+    assert pack.scores is None
 
 
 def test_a_build_can_be_repeated_to_the_byte(npz, tmp_path, monkeypatch):
@@ -79,6 +82,14 @@ def test_a_uniform_channel_has_a_deviation_to_divide_by(tmp_path):
     build_pack(f"npz:{tmp_path / 'flat.npz'}", tmp_path / "p.h5")
     images, _ = next(iter(PackLoader(tmp_path / "p.h5", 4, backend="scipy", normalize=True)))
     np.testing.assert_allclose(images, 0, atol=1e-4)
+
+
+def test_the_share_of_images_that_keep_a_frequency_is_recorded(npz, tmp_path):
+    report = build_pack(npz, tmp_path / "p.h5", BuildConfig(freq_prune=0.9))
+    rates = np.array(report.header.provenance["result"]["kept_rate"])
+    assert rates.shape == (24, 24)
+    assert rates[0, 0] == 1
+    assert rates.mean() == pytest.approx(report.header.components / 24**2, abs=1e-6)
 
 
 def test_progress_counts_each_stage_to_its_end(npz, tmp_path):
@@ -98,7 +109,7 @@ def folder_of_images(root, sizes):
 
 def test_photographs_of_any_size_are_resized_and_cropped(tmp_path):
     folder_of_images(tmp_path / "photos", [(300, 240), (230, 500), (224, 224)])
-    build_pack(f"imagefolder:{tmp_path / 'photos'}", tmp_path / "p.h5", BuildConfig(0.9, size=224))
+    build_pack(f"imagefolder:{tmp_path / 'photos'}", tmp_path / "p.h5", BuildConfig(freq_prune=0.9, size=224))
     header = open_pack(tmp_path / "p.h5").header
     assert header.shape == (3, 224, 224)
     assert header.components == 5018
@@ -142,6 +153,16 @@ def test_classes_that_the_coreset_lost_are_reported(tmp_path):
     assert kept | set(report.empty_classes) == {"0", "1", "2", "3"}
 
 
+def test_work_that_another_build_left_is_removed_and_nothing_else(npz, tmp_path):
+    (tmp_path / "p.h5.work" / "parts-of-a-build").mkdir(parents=True)
+    build_pack(npz, tmp_path / "p.h5")
+    assert not (tmp_path / "p.h5.work").exists()
+    (tmp_path / "p.h5.work").mkdir()
+    (tmp_path / "p.h5.work" / "notes.txt").write_text("mine")
+    build_pack(npz, tmp_path / "p.h5")
+    assert (tmp_path / "p.h5.work" / "notes.txt").read_text() == "mine"
+
+
 def test_a_missing_folder_is_named(npz, tmp_path):
     with pytest.raises(PackWriteError, match="no folder"):
         build_pack(npz, tmp_path / "nowhere" / "p.h5")
@@ -173,7 +194,7 @@ def test_a_wrong_configuration_is_named(options):
 )
 def test_quality_of_real_images(real_data, tmp_path, freq_prune, whole, first):
     source = open_source(f"npz:{real_data / 'cifar10-lossless-6k.npz'}")
-    report = build_pack(source, tmp_path / "p.h5", BuildConfig(freq_prune))
+    report = build_pack(source, tmp_path / "p.h5", BuildConfig(freq_prune=freq_prune))
     pack = open_pack(tmp_path / "p.h5")
     if freq_prune == 0.5:
         assert pack.header.sparse_bytes == 9216

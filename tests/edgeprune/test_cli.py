@@ -7,11 +7,13 @@ import time
 
 import numpy as np
 import pytest
+import small_builds
 from PIL import Image
 
 from edgeprune import __version__
 from edgeprune.cli import COMMANDS, main
 from edgeprune.commands import train as train_command
+from edgeprune_formats import open_pack
 from edgeprune_runtime.augmentation import AUGMENTS
 from edgeprune_runtime.models import MODEL_NAMES
 
@@ -91,6 +93,46 @@ def test_build_info_verify_preview(edgeprune, npz, tmp_path):
     assert with_originals[0] > without[0]
 
 
+def test_a_pack_by_jelf_says_what_was_made_and_what_it_depends_on(edgeprune, tmp_path):
+    spec = small_builds.write_source(tmp_path)
+    pack, scores = tmp_path / "p.h5", tmp_path / "s.h5"
+    quick = ["--device", "cpu", "--seed", 1]
+    options = ["--model", "resnet8", "--epochs", 2, "--batch-size", 12, *quick, "-o", scores]
+    assert edgeprune("score", spec, *options)[0] == 0
+    build = ["build", spec, "--method", "jelf", "--scores", scores, "--mask-epochs", 2, *quick, "-o", pack]
+    code, out, err = edgeprune(*build)
+    assert code == 0, err
+    kept, built = out.splitlines()
+    assert kept == f"{tmp_path / 'p.fse-net.safetensors'}: kept, can be used again"
+    assert built.startswith(f"{pack}: 24 images of 12x12, 72 of 144 components a channel (1,296 B an image)")
+    epochs = [line for line in err.splitlines() if line.startswith("learning masks, epoch")]
+    assert len(epochs) == 2
+    assert all(word in epochs[-1] for word in ("2/2", "images/s", "loss", "entropy", "accuracy", "overlap"))
+    _, out, _ = edgeprune("info", pack)
+    lines = {line.split()[0]: line for line in out.splitlines()[1:]}
+    assert all(word in lines["coreset"] for word in ("score=joint_entropy", "sampling=ccs", "beta=0.0"))
+    assert all(word in lines["fse_net"] for word in ("k=14", "k_total=72", "accuracy_weight=0.1"))
+    assert lines["mask"].split() == ["mask", "fse-net"]
+    facts = json.loads(edgeprune("info", pack, "--json")[1])
+    assert facts["provenance"]["fse_net"]["config"]["epochs"] == 2
+    # The network is used again, and quiet is quiet.
+    assert edgeprune(*build, "--force", "-q") == (0, "", "")
+
+
+def test_scores_and_masks_are_made_where_none_are_given(edgeprune, tmp_path):
+    spec, pack = small_builds.write_source(tmp_path), tmp_path / "p.h5"
+    options = ["--score-model", "resnet8", "--score-epochs", 2, "--score-augment", "none"]
+    code, out, err = edgeprune(
+        "build", spec, "--method", "jelf", "--mask-epochs", 1, *options, "--device", "cpu", "-o", pack
+    )
+    assert code == 0, err
+    assert [line.partition(":")[0] for line in out.splitlines()] == [
+        str(tmp_path / name) for name in ("p.scores.h5", "p.fse-net.safetensors", "p.h5")
+    ]
+    run = open_pack(pack).header.provenance["coreset"]["scores_run"]
+    assert (run["model"], run["epochs"], run["augment"]) == ("resnet8", 2, "none")
+
+
 def test_the_preview_shows_originals_decoded_images_and_masks(edgeprune, npz, tmp_path):
     pack, picture = tmp_path / "p.h5", tmp_path / "grid.png"
     edgeprune("build", npz, "--freq-prune", 0, "-o", pack)
@@ -118,6 +160,9 @@ def spoil(path, tmp_path):
     (tmp_path / "flipped.h5").write_bytes(data)
     (tmp_path / "short.h5").write_bytes(data[: len(data) // 2])
     (tmp_path / "photo.h5").write_bytes(b"\xff\xd8\xff\xe0" + bytes(100))
+
+
+JE, LF = ["--method", "je", "--scores"], ["--method", "lf"]
 
 
 @pytest.mark.parametrize(
@@ -148,6 +193,20 @@ def spoil(path, tmp_path):
         (["train", "sound.h5", "-o", "run", "--epochs", "0"], 2, "epochs"),
         (["train", "sound.h5", "-o", "run", "--test", "no.h5"], 2, "no.h5: no such file"),
         (["build", "npz:images.npz", "-o", "images.npz", "--force"], 2, "is the source"),
+        (["build", "digits", "-o", "sound.h5", "--force", *JE, "sound.h5"], 2, "is the scores file"),
+        (["build", "digits", "-o", "p.h5", *JE, "sound.h5"], 1, "HDF5, but not a scores file"),
+        (["build", "digits", "-o", "p.h5", *JE, "no.h5"], 2, "does not exist"),
+        (["build", "digits", "-o", "p.h5", "--scores", "sound.h5"], 2, "energy uses no scores"),
+        (["build", "digits", "-o", "p.h5", *LF, "--fse-net", "sound.h5"], 1, "cannot be used as an FSE-Net"),
+        (["build", "digits", "-o", "p.h5", *LF, "--classifier", "photo.h5"], 1, "not a model of a run"),
+        (["build", "digits", "-o", "p.h5", *LF, "--classifier", "empty"], 1, "holds no trained model"),
+        (["build", "digits", "-o", "p.h5", *LF, "--k", "2000"], 2, "k is 2000, more than the 512"),
+        (["build", "digits", "-o", "p.h5", *LF, "--lambda", "-1"], 2, "lambda must be"),
+        (["build", "digits", "-o", "p.h5", *LF, "--mask-epochs", "0"], 2, "epochs"),
+        (["build", "digits", "-o", "p.h5", *JE[:2], "--beta", "0.9", "-q"], 2, "beta 0.9 leaves"),
+        (["build", "digits", "-o", "p.h5", *JE[:2], "--score-epochs", "0"], 2, "epochs"),
+        (["build", "digits", "-o", "p.h5", *JE[:2], "--device", "tpu"], 2, "tpu"),
+        (["build", "digits", "-o", "p.h5", "--method", "best"], 2, "is not one of"),
         (["train", "sound.h5", "-o", "run", "--test", "data/no"], 2, "data/no: no such file"),
     ],
 )
@@ -282,7 +341,7 @@ def test_an_interrupted_build_leaves_nothing(tmp_path, number, code):
             time.sleep(0.01)
         process.send_signal(number)
         _, err = process.communicate(timeout=60)
-    assert process.returncode == code
+    assert process.returncode == code, err
     assert "Traceback" not in err
     assert list(out.iterdir()) == []
 

@@ -1,4 +1,3 @@
-import os
 import signal
 import subprocess
 import sys
@@ -44,8 +43,6 @@ except PackWriteError as error:
     print(error)
 print(os.listdir(os.path.dirname(path)))
 """
-
-MAY_MOUNT = hasattr(os, "geteuid") and os.geteuid() == 0 and sys.platform == "linux"
 
 
 def script(body):
@@ -157,25 +154,6 @@ def test_second_writer_in_the_same_process_spoils_neither(tools, tmp_path):
             assert not path.exists()
         first.append(*tools.spectra(made.header)[:2])
     assert verify_pack(path) == []
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """Mount a tmpfs of so many bytes."""
-    mounted = []
-
-    def mount(size):
-        folder = tmp_path / f"disk-{size}"
-        folder.mkdir()
-        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(folder)]
-        if not MAY_MOUNT or subprocess.run(command, capture_output=True, check=False).returncode:
-            pytest.skip("cannot mount a tmpfs here")
-        mounted.append(folder)
-        return folder
-
-    yield mount
-    for folder in mounted:
-        subprocess.run(["umount", str(folder)], check=True)
 
 
 # From a disk that holds nothing to one that lacks only the end of the file, about 440 kB with gzip.

@@ -1,16 +1,20 @@
 import pytest
 import torch
 
+from edgeprune.commands import score, train
 from edgeprune_formats import ConfigError
 from edgeprune_runtime.models import MODEL_NAMES, create_model, final_feature_map
 
 # Published by torchvision for 1000 classes.
-PARAMETERS = {
+TORCHVISION = {
     "shufflenet_v2": 2_278_604,
     "mobilenet_v2": 3_504_872,
     "efficientnet_b0": 5_288_548,
     "resnet18": 11_689_512,
+    "resnet34": 21_797_672,
 }
+# Residual blocks in each stage of He et al.'s networks for CIFAR-10.
+CIFAR = {"resnet8": 1, "resnet20": 3}
 
 
 def feature_map(name: str, size: int) -> tuple[int, int]:
@@ -26,23 +30,97 @@ def feature_map(name: str, size: int) -> tuple[int, int]:
 
 
 def test_every_name_is_covered():
-    assert set(PARAMETERS) == set(MODEL_NAMES)
+    assert {*TORCHVISION, *CIFAR} == set(MODEL_NAMES)
 
 
-@pytest.mark.parametrize("name", MODEL_NAMES)
+def test_the_commands_offer_every_name():
+    assert train.MODELS == MODEL_NAMES
+    (option,) = [option for option in score.command.params if option.name == "model"]
+    assert tuple(option.type.choices) == MODEL_NAMES
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
 def test_small_images_are_reduced_by_8(name):
     assert feature_map(name, 32) == (4, 4) == final_feature_map((3, 32, 32))
     assert feature_map(name, 20) == (3, 3) == final_feature_map((3, 20, 20))
 
 
-@pytest.mark.parametrize("name", MODEL_NAMES)
+@pytest.mark.parametrize("name", TORCHVISION)
 def test_large_images_are_reduced_by_32(name):
     assert feature_map(name, 64) == (2, 2) == final_feature_map((3, 64, 64))
 
 
-@pytest.mark.parametrize("name", MODEL_NAMES)
+@pytest.mark.parametrize("name", TORCHVISION)
 def test_untouched_networks_have_torchvisions_parameters(name):
-    assert sum(p.numel() for p in create_model(name, 1000, 64).parameters()) == PARAMETERS[name]
+    assert sum(p.numel() for p in create_model(name, 1000, 64).parameters()) == TORCHVISION[name]
+
+
+@pytest.mark.parametrize("name", CIFAR)
+@pytest.mark.parametrize(("size", "reduced"), [(32, 8), (20, 5), (64, 16), (9, 3), (1, 1)])
+def test_cifar_networks_reduce_by_4_whatever_the_size(name, size, reduced):
+    assert feature_map(name, size) == (reduced, reduced)
+
+
+@pytest.mark.parametrize("name", MODEL_NAMES)
+def test_networks_take_large_images_that_are_no_squares(name):
+    model = create_model(name, 7, 160).eval()
+    with torch.no_grad():
+        assert model(torch.zeros(1, 3, 224, 160)).shape == (1, 7)
+
+
+def convolution(width_in, width, size):
+    # Without bias, followed by a batch norm's weight and bias.
+    return size * size * width_in * width + 2 * width
+
+
+def cifar_parameters(blocks, classes):
+    """He et al. (2016), section 4.2, with a 1x1 convolution where the shape changes (their option B)."""
+    count, width_in = convolution(3, 16, 3), 16
+    for width in (16, 32, 64):
+        count += convolution(width_in, width, 3) + (2 * blocks - 1) * convolution(width, width, 3)
+        count += convolution(width_in, width, 1) if width != width_in else 0
+        width_in = width
+    return count + 64 * classes + classes
+
+
+@pytest.mark.parametrize(("name", "blocks"), CIFAR.items())
+@pytest.mark.parametrize("classes", [2, 10, 100])
+def test_cifar_networks_have_the_published_parameters(name, blocks, classes):
+    count = sum(p.numel() for p in create_model(name, classes, 32).parameters())
+    assert count == cifar_parameters(blocks, classes)
+    if classes == 10:
+        # He et al.'s table 6 has 0.27 M for ResNet-20; MLPerf Tiny's ResNet-8 has about 78 k.
+        assert round(count / 1e6, 2) == {"resnet8": 0.08, "resnet20": 0.27}[name]
+
+
+@pytest.mark.parametrize(("name", "blocks"), CIFAR.items())
+def test_cifar_networks_have_6n_plus_2_layers(name, blocks):
+    model = create_model(name, 10, 32)
+    shortcuts = [key for key, _ in model.named_modules() if key.endswith("downsample.0")]
+    layers = [m for m in model.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.Linear))]
+    assert shortcuts == ["layer2.0.downsample.0", "layer3.0.downsample.0"]
+    assert len(layers) - len(shortcuts) == 6 * blocks + 2
+    assert name == f"resnet{6 * blocks + 2}"
+
+
+@pytest.mark.parametrize("name", CIFAR)
+def test_cifar_networks_are_the_same_at_every_size(name):
+    torch.manual_seed(0)
+    small = create_model(name, 10, 32).state_dict()
+    torch.manual_seed(0)
+    large = create_model(name, 10, 224).state_dict()
+    assert all(torch.equal(small[key], large[key]) for key in small)
+
+
+@pytest.mark.parametrize("name", CIFAR)
+def test_cifar_networks_keep_the_scale_of_their_input(name):
+    """As weights that are drawn by He's rule should."""
+    torch.manual_seed(0)
+    model = create_model(name, 10, 32)
+    logits = model(torch.randn(16, 3, 32, 32))
+    assert 0.1 < logits.std() < 3
+    logits.square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
 
 
 @pytest.mark.parametrize("name", MODEL_NAMES)
@@ -50,7 +128,7 @@ def test_the_stem_keeps_names_and_shapes(name):
     large, small = (create_model(name, 10, size).state_dict() for size in (64, 63))
     changed = {key for key in large if large[key].shape != small[key].shape}
     assert list(large) == list(small)
-    assert changed == ({"conv1.weight"} if name == "resnet18" else set())
+    assert changed == ({"conv1.weight"} if name in ("resnet18", "resnet34") else set())
 
 
 @pytest.mark.parametrize("name", MODEL_NAMES)

@@ -1,0 +1,505 @@
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import small_builds
+import torch
+from small_builds import JELF, LF, MASKS, SCORING, content, kept
+
+import edgeprune.long_run
+from edgeprune import BuildConfig, build_pack, encoding, mask_learning, open_source
+from edgeprune.artefacts import GivenFiles
+from edgeprune.choosing import compute_scores
+from edgeprune.config import METHODS, CoresetConfig
+from edgeprune.fse_files import load_fse_net
+from edgeprune.fse_net import select
+from edgeprune.masks import energy_mask
+from edgeprune.records import file_sha256, read_records
+from edgeprune.transform import dct2
+from edgeprune_formats import ArtefactError, ConfigError, open_pack, verify_pack
+from edgeprune_runtime.models import create_model
+from edgeprune_runtime.training import TrainingInterrupted
+from edgeprune_runtime.training_record import save_model
+
+# A scores file tells how long its epochs took, so two runs give two hashes.
+TIMED = [("coreset", "scores_sha256")]
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory):
+    return small_builds.scored(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def whole(scored, tmp_path_factory):
+    """A pack that one call built from nothing but images."""
+    path = tmp_path_factory.mktemp("whole") / "whole.h5"
+    return build_pack(scored.spec, path, JELF)
+
+
+def spectra_of(source, path):
+    return dct2(source.read(open_pack(path).source_index))
+
+
+@pytest.mark.parametrize(
+    ("method", "images", "components"),
+    [("energy", 48, 72), ("random", 24, 144), ("lf", 48, 72), ("je", 24, 144), ("jelf", 24, 72)],
+)
+def test_each_method_keeps_its_shares(scored, tmp_path, method, images, components):
+    path = tmp_path / "p.h5"
+    given = scored.scores if METHODS[method].scored_images or METHODS[method].learnt_masks else None
+    report = build_pack(scored.spec, path, replace(JELF, method=method), scores=given)
+    assert verify_pack(path) == []
+    pack = open_pack(path)
+    assert (len(pack), pack.header.components) == (images, components)
+    assert len(set(pack.source_index.tolist())) == images
+    np.testing.assert_array_equal(pack.labels, scored.source.labels[pack.source_index])
+    assert (kept(path).sum((2, 3)) == components).all()
+    assert (pack.scores is None) == (method not in ("je", "jelf"))
+    assert [p.name for p in report.artefacts] == ["p.fse-net.safetensors"] * METHODS[method].learnt_masks
+    assert {p.name for p in tmp_path.iterdir()} == {"p.h5", *(p.name for p in report.artefacts)}
+    assert pack.header.provenance["mask"] == ("fse-net" if method in ("lf", "jelf") else "energy")
+    assert pack.header.provenance["coreset"]["score"] == ("joint_entropy" if "je" in method else "random")
+
+
+@pytest.mark.parametrize("ratio", [0.3, 0.5, 0.9])
+def test_learnt_masks_hold_the_strongest_components_and_those_that_the_network_selects(
+    scored, tmp_path, ratio
+):
+    path = tmp_path / "p.h5"
+    build_pack(scored.spec, path, replace(LF, freq_prune=ratio), scores=scored.scores)
+    net, record = load_fse_net(tmp_path / "p.fse-net.safetensors")
+    spectra, found = spectra_of(scored.source, path), kept(path)
+    k, k_total = record["k"], record["k_total"]
+    assert k_total == round((1 - ratio) * 144)
+    strongest = energy_mask(spectra, k)
+    assert (found & strongest == strongest).all()
+    expected, _ = select(net, torch.from_numpy(spectra), k, k_total)
+    np.testing.assert_array_equal(found, expected.numpy())
+    assert (found != energy_mask(spectra, k_total)).any()
+
+
+def test_the_provenance_is_complete(scored, whole):
+    provenance = open_pack(whole.path).header.provenance
+    scores, net = whole.path.with_suffix(".scores.h5"), whole.path.with_suffix(".fse-net.safetensors")
+    assert whole.artefacts == (scores, net)
+    assert set(provenance) == {"source", "config", "coreset", "mask", "fse_net", "versions", "result"}
+    assert provenance["source"]["sha256"] == scored.check.sha256
+    assert provenance["coreset"]["scores_sha256"] == file_sha256(scores)
+    assert provenance["coreset"]["scores_run"]["epochs"] == SCORING.epochs
+    described = provenance["fse_net"]
+    assert described["sha256"] == file_sha256(net)
+    assert (described["k"], described["k_total"], described["accuracy_weight"]) == (14, 72, 0.1)
+    assert described["last_epoch"]["epoch"] == MASKS.epochs
+    assert described["classifier"]["file"] == "whole.scores.h5"
+    assert described["source"]["sha256"] == scored.check.sha256
+    assert described["config"]["lr"] == MASKS.lr
+    assert {"torch", "numpy"} <= set(described["versions"])
+    assert provenance["config"] == {
+        "method": "jelf",
+        "freq_prune": 0.5,
+        "sample_prune": 0.5,
+        "codec": "sparse-f32",
+        "compression": "none",
+        "size": None,
+        "split": "train",
+        "skip_bad": False,
+        "seed": JELF.seed,
+        "device": "cpu",
+    }
+    rates = np.array(provenance["result"]["kept_rate"])
+    np.testing.assert_allclose(rates, kept(whole.path).mean((0, 1)), atol=1e-6)
+    assert whole.header.provenance == provenance
+
+
+@pytest.mark.parametrize(
+    "coreset",
+    [CoresetConfig(), CoresetConfig("forgetting"), CoresetConfig("el2n", "top-k"), CoresetConfig("random")],
+)
+def test_the_scores_in_the_pack_are_those_of_the_records(scored, tmp_path, coreset):
+    config = replace(JELF, method="je", coreset=coreset)
+    build_pack(scored.spec, tmp_path / "p.h5", config, scores=scored.scores)
+    pack = open_pack(tmp_path / "p.h5")
+    expected = compute_scores(read_records(scored.scores), coreset, seed=JELF.seed)
+    np.testing.assert_array_equal(pack.scores, expected[pack.source_index].astype("f4"))
+
+
+class Stops:
+    """A report and a progress that stop a build when a stage is under way."""
+
+    def __init__(self, stage, at):
+        self.stage, self.left, self.seen = stage, at, []
+
+    def _note(self, stage):
+        self.seen.append(stage)
+        self.left -= stage == self.stage
+        return stage == self.stage and self.left == 0
+
+    def report(self, event):
+        if self._note(event["stage"]):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def progress(self, stage, done, total):
+        if self._note(stage):
+            raise KeyboardInterrupt
+
+
+def test_a_build_that_is_stopped_in_each_stage_goes_on_to_the_same_pack(scored, whole, tmp_path, monkeypatch):
+    # A report after each step, a checkpoint at each stop alone; encoding in parts of 5 images.
+    monkeypatch.setattr(edgeprune.long_run, "_REPORT_SECONDS", -1)
+    monkeypatch.setattr(encoding, "BATCH_VALUES", 5 * 3 * 144)
+    path, seen = tmp_path / "p.h5", {}
+    stages = [("scoring", 6, TrainingInterrupted), ("learning masks", 4, TrainingInterrupted)]
+    stages += [("selecting", 3, KeyboardInterrupt), ("encoding", 2, KeyboardInterrupt)]
+    for stage, at, error in stages:
+        stops = Stops(stage, at)
+        with pytest.raises(error):
+            build_pack(scored.spec, path, JELF, report=stops.report, progress=stops.progress)
+        assert not path.exists()
+        assert not list(tmp_path.glob("*.partial")) + list(tmp_path.glob(".*"))
+        seen[stage] = stops.seen
+    last = Stops("", 0)
+    report = build_pack(scored.spec, path, JELF, report=last.report, progress=last.progress)
+    monkeypatch.undo()
+    assert content(path, without=TIMED)[:4] == content(whole.path, without=TIMED)[:4]
+    net, expected = (p.with_suffix(".fse-net.safetensors") for p in (path, whole.path))
+    assert load_fse_net(net)[1]["history"] == load_fse_net(expected)[1]["history"]
+    # What one call had finished no later one did again.
+    assert "scoring" not in seen["selecting"] + seen["encoding"] + last.seen
+    assert "learning masks" not in seen["encoding"] + last.seen
+    # 4 epochs of 4 steps and 2 of 3: once each, the ends of epochs reported as such.
+    assert sum(calls.count("scoring") for calls in seen.values()) == 16
+    assert sum(calls.count("learning masks") for calls in seen.values()) == 6
+    assert {p.name for p in tmp_path.iterdir()} == {"p.h5", *(p.name for p in report.artefacts)}
+
+
+def test_what_was_made_is_kept_and_used_again(scored, whole, tmp_path, monkeypatch):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1000000000")
+    for kind in (".scores.h5", ".fse-net.safetensors"):
+        (tmp_path / f"whole{kind}").write_bytes(whole.path.with_suffix(kind).read_bytes())
+    stops = Stops("", 0)
+    for _ in range(2):
+        report = build_pack(scored.spec, tmp_path / "whole.h5", JELF, report=stops.report)
+    assert stops.seen == []
+    assert len(report.artefacts) == 2
+    assert content(tmp_path / "whole.h5")[:4] == content(whole.path)[:4]
+    assert report.header.provenance["fse_net"] == whole.header.provenance["fse_net"]
+
+
+def test_a_build_from_files_can_be_repeated_to_the_byte(scored, tmp_path, monkeypatch):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1000000000")
+    for name in ("a", "b"):
+        build_pack(scored.spec, tmp_path / f"{name}.h5", JELF, scores=scored.scores)
+    for kind in (".h5", ".fse-net.safetensors"):
+        assert (tmp_path / f"a{kind}").read_bytes() == (tmp_path / f"b{kind}").read_bytes()
+
+
+def test_masks_learnt_on_some_images_are_applied_to_others(whole, tmp_path):
+    net_file = whole.path.with_suffix(".fse-net.safetensors")
+    spec = small_builds.write_source(tmp_path, seed=7, images=10, classes=4)
+    path = tmp_path / "p.h5"
+    report = build_pack(spec, path, BuildConfig(method="lf", device="cpu"), fse_net=net_file)
+    assert report.artefacts == ()
+    assert {p.name for p in tmp_path.iterdir()} == {"images.npz", "p.h5"}
+    net, record = load_fse_net(net_file)
+    expected, _ = select(
+        net, torch.from_numpy(spectra_of(open_source(spec), path)), record["k"], record["k_total"]
+    )
+    np.testing.assert_array_equal(kept(path), expected.numpy())
+    assert report.header.provenance["fse_net"]["sha256"] == file_sha256(net_file)
+    # The ratio is the network's.
+    other = tmp_path / "other.h5"
+    learnt = replace(LF, freq_prune=0.8)
+    build_pack(spec, other, learnt, classifier=run_folder(tmp_path, classes=4))
+    again = build_pack(
+        spec, path, BuildConfig(method="lf"), fse_net=other.with_suffix(".fse-net.safetensors")
+    )
+    assert again.header.provenance["config"]["freq_prune"] == 0.8
+    assert again.header.components == 29
+
+
+def run_folder(folder, *, classes=3, side=12, **normalisation):
+    """The folder of a run that has trained nothing."""
+    (folder / "run").mkdir()
+    torch.manual_seed(0)
+    record = {"config": {"model": "resnet8"}, "num_classes": classes, "image_shape": [3, side, side]}
+    normalisation = normalisation or {"mean": [0.5] * 3, "std": [0.25] * 3}
+    save_model(
+        folder / "run", create_model("resnet8", classes, side), {**record, "provenance": normalisation}
+    )
+    return folder / "run"
+
+
+def test_masks_can_be_learnt_against_a_run_of_training(scored, tmp_path):
+    run = run_folder(tmp_path)
+    report = build_pack(scored.spec, tmp_path / "p.h5", LF, classifier=run)
+    assert report.header.provenance["fse_net"]["classifier"]["file"] == "model.safetensors"
+    assert [p.name for p in report.artefacts] == ["p.fse-net.safetensors"]
+
+
+# --- refusals, all of them before an image is read ---
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "message"),
+    [
+        ("energy", {"scores": "f"}, "method energy uses no scores"),
+        ("random", {"scores": "f"}, "method random uses no scores"),
+        ("energy", {"fse_net": "f"}, "energy learns no masks; leave --fse-net out"),
+        ("je", {"classifier": "f"}, "je learns no masks; leave --classifier out"),
+        ("lf", {"fse_net": "f", "classifier": "f"}, "needs no --classifier"),
+        ("lf", {"fse_net": "f", "scores": "f"}, "lf with --fse-net uses no scores"),
+        ("lf", {"classifier": "f", "scores": "f"}, "lf with --classifier uses no scores"),
+    ],
+)
+def test_a_file_that_nothing_looks_at_is_refused(scored, tmp_path, method, given, message):
+    with pytest.raises(ConfigError, match=message):
+        build_pack(scored.spec, tmp_path / "p.h5", BuildConfig(method=method), **given)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_that_have_a_use_are_accepted():
+    file = Path("f")
+    for method, given in [
+        ("je", {"scores": file}),
+        ("lf", {"scores": file}),
+        ("jelf", {"scores": file, "classifier": file}),
+        ("jelf", {"scores": file, "fse_net": file}),
+    ]:
+        GivenFiles(**given).require_use(BuildConfig(method=method))
+
+
+def damaged(folder):
+    (folder / "net.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}      ")
+    return {"fse_net": folder / "net.safetensors"}
+
+
+@pytest.mark.parametrize(
+    ("given", "changes", "error", "message"),
+    [
+        (damaged, {}, ArtefactError, "cannot be used as an FSE-Net"),
+        (lambda f: {"fse_net": f / "none"}, {}, ArtefactError, "no such file"),
+        (lambda f: {"classifier": f / "none"}, {}, ArtefactError, "none: not there; name a run"),
+        (lambda f: {"classifier": run_folder(f, classes=5)}, {}, ArtefactError, "of 5 classes, and .* has 3"),
+        (lambda f: {"classifier": run_folder(f, side=16)}, {}, ArtefactError, "use the --size"),
+        (lambda f: {"classifier": run_folder(f, other=1)}, {}, ArtefactError, "not say how its images are"),
+        (lambda f: {"scores": f / "none"}, {}, ArtefactError, "none: no such file"),
+        (lambda f: {}, {"masks": replace(MASKS, k=73)}, ConfigError, "k is 73, more than the 72"),
+        (lambda f: {}, {"scoring": replace(SCORING, lr=0.0)}, ConfigError, "lr"),
+        (lambda f: {}, {"device": "cuda:99"}, ConfigError, "cuda:99"),
+        (
+            lambda f: {"fse_net": f / "net"},
+            {"masks": replace(MASKS, k=3)},
+            ConfigError,
+            "has the k and lambda that it was learnt with",
+        ),
+    ],
+)
+@pytest.mark.parametrize("method", ["lf", "jelf"])
+def test_what_cannot_work_is_refused_before_an_image_is_read(
+    scored, tmp_path, method, given, changes, error, message
+):
+    stops, out = Stops("", 0), tmp_path / "out"
+    out.mkdir()
+    with pytest.raises(error, match=message) as caught:
+        build_pack(
+            scored.spec,
+            out / "p.h5",
+            replace(JELF, method=method, **changes),
+            report=stops.report,
+            progress=stops.progress,
+            **given(tmp_path),
+        )
+    assert "\n" not in str(caught.value)
+    assert stops.seen == []
+    assert list(out.iterdir()) == []
+
+
+def test_another_ratio_than_the_networks_is_refused(whole, scored, tmp_path):
+    with pytest.raises(ConfigError, match=r"learnt for a frequency pruning ratio of 0\.5, not 0\.7"):
+        build_pack(
+            scored.spec,
+            tmp_path / "p.h5",
+            BuildConfig(method="lf", freq_prune=0.7),
+            fse_net=whole.path.with_suffix(".fse-net.safetensors"),
+        )
+
+
+def test_a_beta_that_leaves_too_few_images_is_refused_before_they_are_scored(scored, tmp_path):
+    stops = Stops("", 0)
+    config = replace(JELF, coreset=CoresetConfig(beta=0.6))
+    with pytest.raises(ConfigError, match=r"beta 0\.6 leaves 19 of the 48"):
+        build_pack(scored.spec, tmp_path / "p.h5", config, report=stops.report)
+    assert stops.seen == []
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("method", ["je", "lf", "jelf"])
+def test_scores_of_other_images_are_refused(scored, tmp_path, method):
+    spec = small_builds.write_source(tmp_path, seed=5)
+    with pytest.raises(ArtefactError, match="scores of other images or labels"):
+        build_pack(spec, tmp_path / "p.h5", replace(JELF, method=method), scores=scored.scores)
+
+
+def test_artefacts_of_other_settings_stop_the_build(scored, tmp_path):
+    path = tmp_path / "p.h5"
+    (tmp_path / "p.scores.h5").write_bytes(scored.scores.read_bytes())
+    build_pack(scored.spec, path, LF)
+    with pytest.raises(ConfigError, match=r"p\.scores\.h5 exists and was made with epochs 4, not 5"):
+        build_pack(scored.spec, path, replace(LF, scoring=replace(SCORING, epochs=5)))
+    with pytest.raises(
+        ConfigError, match=r"p\.fse-net\.safetensors exists and was learnt with epochs 2, not 3"
+    ):
+        build_pack(scored.spec, path, replace(LF, masks=replace(MASKS, epochs=3)))
+
+
+# --- several processes ---
+
+OPTIONS = [
+    "--device",
+    "cpu",
+    "--seed",
+    "3",
+    "--mask-epochs",
+    "3",
+    "--mask-batch-size",
+    "16",
+    "--mask-lr",
+    "0.01",
+]
+CONFIG = replace(JELF, masks=replace(MASKS, epochs=3))
+
+# The second process kills itself at its seventh step: the first of the third epoch. The first process keeps
+# a checkpoint whenever it may.
+KILLED = """
+import os, signal
+import edgeprune.long_run
+from edgeprune.cli import main
+from edgeprune.fse_learner import MaskLearner
+
+edgeprune.long_run._CHECKPOINT_SECONDS = -1
+step, calls = MaskLearner.step, []
+
+def counted(self, *arguments, **options):
+    calls.append(1)
+    if len(calls) == 7 and os.environ["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(self, *arguments, **options)
+
+MaskLearner.step = counted
+main()
+"""
+
+
+def torchrun(scored, path, *program):
+    """Run a build in two processes; give its exit code and what it said."""
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        *program,
+    ]
+    command += ["build", scored.spec, "--method", "jelf", "--scores", str(scored.scores), "-o", str(path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": ""}
+    done = subprocess.run(
+        [*command, *OPTIONS], env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def alone(scored, tmp_path_factory):
+    """The pack that one process builds of what two are to build."""
+    path = tmp_path_factory.mktemp("alone") / "p.h5"
+    build_pack(scored.spec, path, CONFIG, scores=scored.scores)
+    return path
+
+
+def assert_same_but_for_rounding(path, alone):
+    assert verify_pack(path) == []
+    pack, expected = open_pack(path), open_pack(alone)
+    np.testing.assert_array_equal(pack.source_index, expected.source_index)
+    np.testing.assert_array_equal(pack.scores, expected.scores)
+    (ours, record), (theirs, other) = (
+        load_fse_net(p.with_suffix(".fse-net.safetensors")) for p in (path, alone)
+    )
+    for name, tensor in theirs.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[name], tensor, rtol=0, atol=1e-3)
+    for one, two in zip(record["history"], other["history"], strict=True):
+        assert one == pytest.approx(two, abs=1e-3)
+    assert (kept(path) != kept(alone)).mean() < 0.01
+
+
+@pytest.mark.slow
+def test_two_processes_build_the_pack_that_one_builds(scored, alone, tmp_path):
+    path = tmp_path / "p.h5"
+    code, said = torchrun(scored, path, "-m", "edgeprune")
+    assert code == 0, said
+    assert said.count("learning masks, epoch") == 3
+    assert said.count(f"{path}: 24 images") == 1
+    assert_same_but_for_rounding(path, alone)
+    assert {p.name for p in tmp_path.iterdir()} == {"p.h5", "p.fse-net.safetensors"}
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_ends_the_run_which_then_goes_on(scored, alone, tmp_path):
+    path, script = tmp_path / "p.h5", tmp_path / "killed.py"
+    script.write_text(KILLED)
+    code, said = torchrun(scored, path, str(script))
+    assert code != 0
+    # torchrun, which reports the signal, may end the first process before that has said what it saw.
+    assert "another process of the run has stopped" in said or "SIGKILL" in said
+    assert not path.exists()
+    code, said = torchrun(scored, path, "-m", "edgeprune")
+    assert code == 0, said
+    assert said.count("learning masks, epoch") == 1
+    assert "learning masks, epoch 3/3" in said
+    assert_same_but_for_rounding(path, alone)
+
+
+@pytest.mark.slow
+def test_large_images_are_pruned_some_at_a_time(tmp_path, monkeypatch):
+    images, labels = small_builds.pixels(24, side=224, classes=2)
+    np.savez(tmp_path / "large.npz", x=images, y=labels)
+    monkeypatch.setattr(encoding, "BATCH_VALUES", 10 * 3 * 224**2)
+    monkeypatch.setattr(mask_learning, "_SELECT_VALUES", 4 * 3 * 224**2)
+    sizes = []
+
+    def noting(net, spectra, *counts):
+        sizes.append(len(spectra))
+        return select(net, spectra, *counts)
+
+    monkeypatch.setattr(mask_learning, "select", noting)
+    config = BuildConfig(
+        method="lf", freq_prune=0.9, device="cpu", masks=replace(MASKS, epochs=1, batch_size=8)
+    )
+    path = tmp_path / "p.h5"
+    report = build_pack(
+        f"npz:{tmp_path / 'large.npz'}",
+        path,
+        config,
+        classifier=run_folder(tmp_path, classes=2, side=224),
+    )
+    assert sizes == [4, 4, 2, 4, 4, 2, 4]
+    assert (report.header.components, report.header.provenance["fse_net"]["k"]) == (5018, 600)
+    assert verify_pack(path) == []
+    mask = kept(path)
+    strongest = energy_mask(spectra_of(open_source(f"npz:{tmp_path / 'large.npz'}"), path), 600)
+    assert (mask & strongest == strongest).all()
+    assert (mask.sum((2, 3)) == 5018).all()

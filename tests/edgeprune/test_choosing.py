@@ -1,0 +1,358 @@
+import itertools
+from dataclasses import dataclass, replace
+
+import h5py
+import numpy as np
+import pytest
+
+from edgeprune.choosing import choose_images, compute_scores, require_enough
+from edgeprune.config import BuildConfig, CoresetConfig
+from edgeprune.records import EpochRecord, file_sha256, read_records, write_records
+from edgeprune.sampling import ccs, random_coreset
+from edgeprune.scores import SCORES, joint_entropy
+from edgeprune.sources import Source, SourceCheck, check_source, open_source, source_facts
+from edgeprune_formats import ArtefactError, ConfigError, SourceError
+
+EPOCHS, EVERY = 14, 2
+JE = BuildConfig(method="je", sample_prune=0.5, seed=4)
+
+
+def image_arrays(images=60, side=8, classes=3):
+    pixels = np.random.default_rng(0).integers(0, 256, (images, side, side, 3)).astype(np.uint8)
+    return pixels, np.arange(images) % classes
+
+
+def npz_source(folder, pixels, labels):
+    np.savez(folder / "images.npz", x=pixels, y=labels)
+    return open_source(f"npz:{folder / 'images.npz'}")
+
+
+def recorded(images, seed=0):
+    """What a run of `EPOCHS` might have recorded, and the final entropies."""
+    random = np.random.default_rng(seed)
+    learnt = np.linspace(0, 1, EPOCHS)[:, None] > random.random(images) * 1.2
+    return {
+        "correct": learnt ^ (random.random((EPOCHS, images)) < 0.1),
+        "probabilities": random.random((EPOCHS, images)).astype("f4"),
+        "margins": random.uniform(-1, 1, (EPOCHS, images)).astype("f4"),
+        "errors": random.uniform(0, 1.4, (EPOCHS, images)).astype("f4"),
+        "entropies": random.gamma(1.0, size=(EPOCHS, images)).astype("f4"),
+    }
+
+
+def write(path, source, check, series):
+    """Write a scores file of some records over the images of a source."""
+    kinds = ("correct", "probabilities", "margins", "errors")
+    epochs = [
+        EpochRecord({name: series[name][epoch] for name in kinds}, series["entropies"][epoch])
+        for epoch in range(EPOCHS)
+    ]
+    write_records(
+        path,
+        rows=check.good.astype(np.int64),
+        labels=source.labels[check.good],
+        epochs=epochs,
+        count=EPOCHS,
+        every=EVERY,
+        classifier={"weight": np.zeros(3, "f4")},
+        provenance={
+            "source": source_facts(source, check),
+            "config": {"model": "resnet8", "epochs": EPOCHS},
+            "classifier": {"model": "resnet8"},
+        },
+    )
+    return read_records(path)
+
+
+@dataclass(frozen=True)
+class Scored:
+    source: Source
+    check: SourceCheck
+    series: dict
+    records: object
+
+    def choose(self, config=JE, **coreset):
+        config = replace(config, coreset=replace(config.coreset, **coreset))
+        return choose_images(self.source, self.check, config, self.records)
+
+
+def score(folder, source, **options):
+    check = check_source(source, **options)
+    series = recorded(len(check.good))
+    return Scored(source, check, series, write(folder / "s.h5", source, check, series))
+
+
+@pytest.fixture
+def scored(tmp_path):
+    return score(tmp_path, npz_source(tmp_path, *image_arrays()))
+
+
+def one_line(error):
+    return "\n" not in str(error.value)
+
+
+# What each score is, written out again.
+FORMULAS = {
+    "joint_entropy": lambda s: joint_entropy(s["entropies"][EVERY - 1 :: EVERY]),
+    "forgetting": lambda s: forgotten(s["correct"]),
+    "el2n": lambda s: s["errors"][:10].mean(0, dtype="f8"),
+    "aum": lambda s: s["margins"].mean(0, dtype="f8"),
+    "entropy": lambda s: s["entropies"][-1].astype("f8"),
+    "random": lambda s: np.random.default_rng([JE.seed, 1]).random(s["entropies"].shape[1]),
+}
+
+
+def forgotten(correct):
+    counts = np.array([sum(a and not b for a, b in itertools.pairwise(c)) for c in correct.T.tolist()])
+    learnt = correct.any(0)
+    return np.where(learnt, counts, counts[learnt].max() + 1).astype("f8")
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_each_score_is_computed_from_its_records(scored, name):
+    expected = FORMULAS[name](scored.series)
+    np.testing.assert_allclose(
+        compute_scores(scored.records, CoresetConfig(score=name), seed=JE.seed), expected, rtol=1e-12
+    )
+    choice = scored.choose(score=name)
+    assert choice.facts["score"] == name
+    assert choice.scores.dtype == np.float32
+    np.testing.assert_allclose(choice.scores, expected[choice.rows].astype("f4"))
+
+
+@pytest.mark.parametrize(
+    ("classes", "side", "ratio", "beta"),
+    [
+        (3, 8, 0.5, 0.0),
+        (3, 8, 0.7, 0.1),
+        (3, 8, 0.9, 0.3),
+        (60, 8, 0.5, 0.2),
+        (60, 8, 0.9, 0.5),
+        (3, 64, 0.5, 0.1),
+        (3, 64, 0.7, 0.2),
+    ],
+)
+def test_je_draws_by_ccs_with_the_published_beta_and_hardness_from_aum(tmp_path, classes, side, ratio, beta):
+    scored = score(tmp_path, npz_source(tmp_path, *image_arrays(120, side, classes)))
+    config = replace(JE, sample_prune=ratio)
+    expected = ccs(
+        FORMULAS["joint_entropy"](scored.series),
+        round((1 - ratio) * 120),
+        hardness=-scored.series["margins"].mean(0, dtype="f8"),
+        beta=beta,
+        seed=4,
+    )
+    choice = scored.choose(config)
+    np.testing.assert_array_equal(choice.rows, expected)
+    assert choice.facts["beta"] == pytest.approx(beta)
+    hardest = np.argsort(scored.series["margins"].mean(0, dtype="f8"))[: round(beta * 120)]
+    assert not set(hardest.tolist()) & set(choice.rows.tolist())
+
+
+def test_a_beta_and_strata_that_are_given_are_used_and_recorded(scored):
+    choice = scored.choose(beta=0.4, strata=7)
+    values, margins = FORMULAS["joint_entropy"](scored.series), FORMULAS["aum"](scored.series)
+    np.testing.assert_array_equal(choice.rows, ccs(values, 30, hardness=-margins, beta=0.4, strata=7, seed=4))
+    assert (choice.facts["beta"], choice.facts["strata"]) == (0.4, 7)
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_top_k_takes_the_end_that_the_score_says(scored, name):
+    choice = scored.choose(score=name, sampling="top-k")
+    values = FORMULAS[name](scored.series)
+    ranks = values if SCORES[name].keep_end == "low" else -values
+    assert set(choice.rows.tolist()) == set(np.argsort(ranks, kind="stable")[:30].tolist())
+    assert choice.facts["keep_end"] == SCORES[name].keep_end
+
+
+@pytest.mark.parametrize("sampling", ["ccs", "top-k"])
+def test_classes_keep_their_proportions_when_asked(tmp_path, sampling):
+    pixels, _ = image_arrays(120)
+    labels = np.repeat([0, 1, 2], [80, 30, 10])
+    scored = score(tmp_path, npz_source(tmp_path, pixels, labels))
+    balanced = scored.choose(sampling=sampling, class_balance=True)
+    np.testing.assert_array_equal(np.bincount(labels[balanced.rows]), [40, 15, 5])
+    assert balanced.facts["class_balance"] is True
+    assert set(scored.choose(sampling=sampling).rows) != set(balanced.rows)
+
+
+@pytest.mark.parametrize("method", ["je", "jelf", "random", "energy"])
+@pytest.mark.parametrize("sampling", ["ccs", "top-k"])
+@pytest.mark.parametrize("ratio", [0.0, 0.31, 0.5, 0.95])
+def test_exactly_as_many_distinct_images_are_chosen_as_the_ratio_says(scored, method, sampling, ratio):
+    config = replace(JE, method=method, sample_prune=ratio)
+    rows = scored.choose(config, sampling=sampling).rows
+    assert len(set(rows.tolist())) == len(rows) == round((1 - ratio) * 60)
+    assert rows.dtype == np.int64
+    assert 0 <= rows.min() <= rows.max() < 60
+
+
+class Torn:
+    """A source some of whose images cannot be read."""
+
+    def __init__(self, source, bad):
+        self._source, self._bad = source, set(bad)
+
+    def __getattr__(self, name):
+        return getattr(self._source, name)
+
+    def __len__(self):
+        return len(self._source)
+
+    def read(self, rows):
+        if self._bad & set(np.asarray(rows).tolist()):
+            raise SourceError("torn")
+        return self._source.read(rows)
+
+
+@pytest.mark.parametrize("config", [JE, BuildConfig(method="random", seed=4)])
+@pytest.mark.parametrize("sampling", ["ccs", "top-k"])
+def test_rows_count_all_images_where_some_were_skipped(tmp_path, config, sampling):
+    bad = {0, 13, 14, 59}
+    scored = score(tmp_path, Torn(npz_source(tmp_path, *image_arrays()), bad), skip_bad=True)
+    choice = scored.choose(config, sampling=sampling)
+    assert len(set(choice.rows.tolist())) == 28
+    assert not bad & set(choice.rows.tolist())
+    if choice.scores is not None:
+        place = np.searchsorted(scored.check.good, choice.rows)
+        np.testing.assert_array_equal(
+            choice.scores, FORMULAS["joint_entropy"](scored.series)[place].astype("f4")
+        )
+        assert choice.facts["drawn_from"] == 56
+
+
+@pytest.mark.parametrize("sampling", ["ccs", "top-k"])
+def test_the_order_is_random_and_the_seeds(scored, sampling):
+    rows, again = (scored.choose(sampling=sampling).rows for _ in range(2))
+    np.testing.assert_array_equal(rows, again)
+    assert rows.tolist() != sorted(rows.tolist())
+    other = scored.choose(replace(JE, seed=5), sampling=sampling)
+    assert rows.tolist() != other.rows.tolist()
+    ranks = np.argsort(np.argsort(scored.choose(sampling=sampling).scores))
+    # Sorted either way it would be 1; of 30 in random order it is above 0.6 once in 2000 times.
+    assert abs(np.corrcoef(ranks, np.arange(30))[0, 1]) < 0.6
+
+
+def test_the_facts_are_complete(scored):
+    facts = scored.choose(tau=0.5, gamma=0.9, window=5).facts
+    assert facts == {
+        "score": "joint_entropy",
+        "sampling": "ccs",
+        "beta": 0.0,
+        "strata": 50,
+        "class_balance": False,
+        "tau": 0.5,
+        "gamma": 0.9,
+        "window": 5,
+        "keep_end": "low",
+        "drawn_from": 60,
+        "hardness": "aum",
+        "scores_sha256": file_sha256(scored.records.path),
+        "scores_run": {"model": "resnet8", "epochs": EPOCHS},
+    }
+
+
+def test_without_scores_images_are_drawn_by_class(scored):
+    choice = choose_images(scored.source, scored.check, BuildConfig(method="random", seed=9), None)
+    np.testing.assert_array_equal(choice.rows, random_coreset(scored.source.labels, 30, seed=9))
+    assert choice.scores is None
+    assert choice.facts["score"] == "random"
+
+
+def test_scores_beyond_single_precision_are_stored_at_its_end(scored):
+    values = np.linspace(-1, 1, 60)
+    values[:2] = -1e300, 1e300
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("edgeprune.choosing.formulas.joint_entropy", lambda *_, **__: values)
+        choice = scored.choose(replace(JE, sample_prune=0))
+    limit = np.finfo("f4").max
+    assert choice.scores[choice.rows == 0] == -limit
+    assert choice.scores[choice.rows == 1] == limit
+
+
+def changed_pixel(pixels, labels):
+    pixels[17, 3, 2, 1] ^= 1
+    return pixels, labels
+
+
+def changed_label(pixels, labels):
+    labels[17] = (labels[17] + 1) % 3
+    return pixels, labels
+
+
+def fewer(pixels, labels):
+    return pixels[:-1], labels[:-1]
+
+
+@pytest.mark.parametrize("change", [changed_pixel, changed_label, fewer])
+def test_scores_of_another_source_are_refused(scored, tmp_path, change):
+    (tmp_path / "other").mkdir()
+    source = npz_source(tmp_path / "other", *change(*image_arrays()))
+    with pytest.raises(
+        ArtefactError, match=r"scores of other images or labels .* edgeprune score npz"
+    ) as error:
+        choose_images(source, check_source(source), JE, scored.records)
+    assert one_line(error)
+    assert str(scored.records.path) in str(error.value)
+
+
+def test_scores_from_before_an_unreadable_image_came_or_went_are_refused(scored):
+    moved = replace(scored.check, good=scored.check.good + 1)
+    with pytest.raises(ArtefactError, match=r"have come or gone; make them with: edgeprune score") as error:
+        choose_images(scored.source, moved, JE, scored.records)
+    assert one_line(error)
+
+
+@pytest.mark.parametrize("place", ["entropies/entropies", "epochs/margins"])
+def test_damaged_scores_are_named(scored, place):
+    path = scored.records.path
+    with h5py.File(path, "r") as file:
+        offset = file[place].chunks and file[place].id.get_chunk_info(0).byte_offset
+    content = bytearray(path.read_bytes())
+    content[offset + 7] ^= 0x10
+    path.write_bytes(content)
+    with pytest.raises(ArtefactError, match=f"/{place} does not match its checksum.*repeat: edgeprune score"):
+        scored.choose()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", ["entropies", "margins"])
+def test_records_that_are_not_finite_are_named(tmp_path, name, value):
+    source = npz_source(tmp_path, *image_arrays())
+    check, series = check_source(source), recorded(60)
+    series[name][EVERY - 1, 5] = value
+    records = write(tmp_path / "s.h5", source, check, series)
+    with pytest.raises(ArtefactError, match=r"s\.h5: .*not finite.*edgeprune score") as error:
+        choose_images(source, check, JE, records)
+    assert one_line(error)
+
+
+class Unchecked:
+    """Records as a reader that does not look at them would give them."""
+
+    def __init__(self, records, array):
+        self.path, self.rows, self._array = records.path, records.rows, array
+
+    def array(self, name):
+        return self._array
+
+
+@pytest.mark.parametrize("array", [np.zeros((0, 60), "f4"), np.full((2, 60), np.nan, "f4")])
+def test_what_a_formula_refuses_is_the_files_fault(scored, array):
+    records = Unchecked(scored.records, array)
+    with pytest.raises(ArtefactError, match=r"s\.h5: .*; repeat: edgeprune score"):
+        compute_scores(records, CoresetConfig(score="aum"))
+
+
+@pytest.mark.parametrize("balance", [False, True])
+def test_a_beta_that_leaves_too_few_shows_before_there_are_scores(scored, balance):
+    config = replace(JE, coreset=CoresetConfig(beta=0.6, class_balance=balance))
+    with pytest.raises(ConfigError, match=r"beta 0\.6 leaves") as before:
+        require_enough(scored.source, scored.check, config)
+    with pytest.raises(ConfigError) as after:
+        scored.choose(config)
+    assert str(before.value) == str(after.value)
+    require_enough(scored.source, scored.check, replace(JE, coreset=CoresetConfig(beta=0.5)))
+    require_enough(
+        scored.source, scored.check, replace(config, coreset=CoresetConfig("aum", "top-k", beta=0.6))
+    )

@@ -1,0 +1,365 @@
+import os
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import small_builds
+import torch
+from scipy.fft import dctn, idctn
+from small_builds import LF, MASKS
+
+import edgeprune.long_run
+from edgeprune import mask_learning
+from edgeprune.classifier import classifier_of_records
+from edgeprune.fse_files import load_fse_net, save_fse_net
+from edgeprune.fse_net import FSENet, select
+from edgeprune.mask_learning import learn_masks, learnt_selector, load_masks, preset_for
+from edgeprune.masks import energy_mask
+from edgeprune.records import read_records
+from edgeprune.sources import check_source, open_source
+from edgeprune.transform import dct2
+from edgeprune.workers import Workers
+from edgeprune_formats import ArtefactError, ConfigError, TrainingError
+from edgeprune_runtime.training import TrainingInterrupted
+
+K, K_TOTAL, WEIGHT = 14, 72, 0.1
+"""What the paper's settings are at 12x12 and a ratio of 0.5: 144 / 2, and 100 for each 1024 pixels."""
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory):
+    return small_builds.scored(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def whole(scored, tmp_path_factory):
+    """An FSE-Net that was learnt without a stop."""
+    path = tmp_path_factory.mktemp("whole") / "whole.safetensors"
+    return path, learn(scored, path)
+
+
+def masks(**changes):
+    return replace(LF, masks=replace(MASKS, **changes))
+
+
+def learn(scored, path, config=LF, **options):
+    """Learn masks; give the network and its record."""
+    classifier = classifier_of_records(read_records(scored.scores))
+    return learn_masks(scored.source, scored.check, classifier, path, config, **options)
+
+
+def figures_of(net, scored, k, k_total, accuracy_weight):
+    """What an epoch logs, computed image by image in double precision but for network and classifier."""
+    classifier = classifier_of_records(read_records(scored.scores))
+    source = scored.source
+    pixels, labels = source.read(np.arange(len(source))), source.labels
+    spectra = dctn(pixels / 255.0, axes=(2, 3), norm="ortho")
+    with torch.no_grad():
+        weights = net(torch.from_numpy(spectra).float()).numpy()
+    energy, importance = np.abs(spectra).reshape(-1, 144), (weights * np.abs(spectra)).reshape(-1, 144)
+    mask = np.zeros(energy.shape, bool)
+    for row, kept in enumerate(mask):
+        first = sorted(range(144), key=lambda i, row=row: -energy[row][i])[:k]
+        kept[first] = True
+        others = sorted(set(range(144)) - set(first), key=lambda i, row=row: -importance[row][i])
+        kept[others[: k_total - k]] = True
+    images = idctn(spectra * mask.reshape(spectra.shape), axes=(2, 3), norm="ortho")
+    mean, std = (np.array(v).reshape(3, 1, 1) for v in (classifier.mean, classifier.std))
+    with torch.no_grad():
+        logits = classifier.model(torch.from_numpy((images - mean) / std).float()).double()
+    p = logits.softmax(1).numpy()
+    of_label = p[np.arange(len(labels)), labels]
+    entropy = float(-(p * np.log(p)).sum(1).mean())
+    strongest = energy_mask(spectra, k_total).reshape(mask.shape)
+    return {
+        "entropy": entropy,
+        "probability": float(of_label.mean()),
+        "loss": entropy - accuracy_weight * float(of_label.mean()),
+        "accuracy": float((p.argmax(1) == labels).mean()),
+        "overlap": float((mask & strongest).sum() / strongest.sum()),
+    }
+
+
+def test_the_figures_of_each_epoch_are_those_of_the_network_before_it(scored, tmp_path):
+    # With one step an epoch, an epoch's figures are those of the network that the epochs before it gave.
+    config = replace(masks(batch_size=100, lr=0.05), freq_prune=0.9)
+    nets = [FSENet(12, 12)]
+    for epochs in (1, 2):
+        path = tmp_path / f"{epochs}.safetensors"
+        nets.append(learn(scored, path, replace(config, masks=replace(config.masks, epochs=epochs)))[0])
+    _, record = learn(
+        scored, tmp_path / "3.safetensors", replace(config, masks=replace(config.masks, epochs=3))
+    )
+    assert [epoch["epoch"] for epoch in record["history"]] == [1, 2, 3]
+    assert record["history"][0]["overlap"] == 1
+    assert record["history"][2]["overlap"] < 1
+    assert (record["k"], record["k_total"], record["accuracy_weight"]) == (4, 14, 0.05)
+    for epoch, net in zip(record["history"], nets, strict=True):
+        expected = figures_of(net, scored, record["k"], record["k_total"], record["accuracy_weight"])
+        # In single precision one component in a thousand may fall on the other side of a threshold.
+        for name, value in expected.items():
+            assert epoch[name] == pytest.approx(value, abs=2e-3), name
+        assert set(epoch) == {*expected, "epoch"}
+
+
+def test_learning_lowers_the_loss(scored, tmp_path):
+    _, record = learn(scored, tmp_path / "net.safetensors", masks(epochs=12, lr=0.01))
+    losses = [epoch["loss"] for epoch in record["history"]]
+    assert losses[-1] < losses[0] - 0.01
+    assert np.mean(losses[-4:]) < np.mean(losses[:4])
+    assert record["history"][-1]["entropy"] < record["history"][0]["entropy"]
+
+
+def test_the_record_says_what_the_network_depends_on(scored, whole):
+    _, (net, record) = whole
+    assert (net.height, net.width) == (12, 12)
+    assert (record["k"], record["k_total"], record["accuracy_weight"]) == (K, K_TOTAL, WEIGHT)
+    assert record["freq_prune"] == 0.5
+    assert record["source"]["sha256"] == scored.check.sha256
+    assert (
+        record["classifier"]["sha256"] == classifier_of_records(read_records(scored.scores)).facts["sha256"]
+    )
+    assert record["config"]["seed"] == LF.seed
+    assert record["ran_on"] == {"device": "cpu", "precision": "float32"}
+    assert set(record["versions"]) == {"edgeprune", "python", "torch", "numpy"}
+
+
+def test_reports_name_the_stage_and_the_figures(scored, tmp_path):
+    events = []
+    learn(scored, tmp_path / "net.safetensors", report=events.append)
+    ends = [event for event in events if event["event"] == "epoch"]
+    assert [event["epoch"] for event in ends] == [1, 2]
+    assert all(event["stage"] == "learning masks" for event in events)
+    assert {"loss", "entropy", "accuracy", "overlap", "seconds"} <= set(ends[0])
+
+
+class Crash(BaseException):
+    """What no code expects, in place of kill -9."""
+
+
+def crash():
+    raise Crash
+
+
+@pytest.mark.parametrize(
+    ("stop", "error"),
+    [(lambda: os.kill(os.getpid(), signal.SIGINT), TrainingInterrupted), (crash, Crash)],
+)
+@pytest.mark.parametrize("at", [1, 3, 5])
+def test_a_stop_at_any_step_changes_no_bit(scored, whole, tmp_path, monkeypatch, stop, error, at):
+    # A report, and a checkpoint, after each of the 3 steps of both epochs.
+    monkeypatch.setattr(edgeprune.long_run, "_REPORT_SECONDS", -1)
+    monkeypatch.setattr(edgeprune.long_run, "_CHECKPOINT_SECONDS", -1)
+    path, calls = tmp_path / "net.safetensors", []
+
+    def report(event):
+        calls.append(event)
+        if len(calls) == at:
+            stop()
+
+    with pytest.raises(error):
+        learn(scored, path, report=report)
+    assert not path.exists()
+    first = len(calls)
+    learn(scored, path, report=report)
+    assert path.read_bytes() == whole[0].read_bytes()
+    # None of the six steps was taken twice, but for one that was not yet kept.
+    assert len(calls) - first <= 6 - at + 1
+    assert [p.name for p in tmp_path.iterdir()] == ["net.safetensors"]
+
+
+def test_another_seed_gives_another_network(scored, whole, tmp_path):
+    net, _ = learn(scored, tmp_path / "net.safetensors", replace(LF, seed=4))
+    assert not torch.equal(net.compress.weight, whole[1][0].compress.weight)
+
+
+def refuse_reports(event):
+    raise AssertionError(event)
+
+
+def test_a_finished_file_is_used_again(scored, whole, tmp_path):
+    path, (net, record) = whole
+    before = path.read_bytes()
+    found, again = learn(scored, path, report=refuse_reports)
+    assert again == record
+    assert torch.equal(found.excite.weight, net.excite.weight)
+    assert path.read_bytes() == before
+    # The same pixels and weights under other names.
+    pixels, labels = small_builds.pixels()
+    np.savez(tmp_path / "copy.npz", x=pixels, y=labels)
+    (tmp_path / "copy.h5").write_bytes(scored.scores.read_bytes())
+    renamed = small_builds.Scored(f"npz:{tmp_path / 'copy.npz'}", tmp_path / "copy.h5")
+    learn(renamed, path, report=refuse_reports)
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        (masks(epochs=3), "epochs 2, not 3"),
+        (masks(lr=0.02), r"lr 0\.01, not 0\.02"),
+        (masks(batch_size=8), "batch_size 16, not 8"),
+        (masks(k=13), "k 14, not 13"),
+        (masks(accuracy_weight=0.5), r"accuracy_weight 0\.1, not 0\.5"),
+        (replace(LF, seed=5), "seed 3, not 5"),
+        (replace(LF, freq_prune=0.6), r"freq_prune 0\.5, not 0\.6"),
+    ],
+)
+def test_a_finished_file_of_other_settings_is_refused(scored, whole, config, named):
+    with pytest.raises(
+        ConfigError, match=f"exists and was learnt with {named}; remove it, or apply"
+    ) as error:
+        learn(scored, whole[0], config, report=refuse_reports)
+    assert "\n" not in str(error.value)
+
+
+def test_a_finished_file_of_other_images_or_another_classifier_is_refused(scored, whole, tmp_path):
+    other = small_builds.Scored(small_builds.write_source(tmp_path, seed=5), scored.scores)
+    with pytest.raises(ConfigError, match=r"learnt with source \(SHA-256\)"):
+        learn(other, whole[0])
+    classifier = classifier_of_records(read_records(scored.scores))
+    classifier.facts["sha256"] = "0" * 64
+    with pytest.raises(ConfigError, match=r"learnt with classifier \(SHA-256\)"):
+        learn_masks(scored.source, scored.check, classifier, whole[0], LF)
+
+
+def test_a_finished_file_that_is_damaged_is_refused(scored, tmp_path):
+    (tmp_path / "net.safetensors").write_bytes(b"nothing")
+    with pytest.raises(ArtefactError, match=r"cannot be used as an FSE-Net"):
+        learn(scored, tmp_path / "net.safetensors")
+
+
+def test_a_folder_of_a_run_with_other_settings_is_refused(scored, tmp_path):
+    path = tmp_path / "net.safetensors"
+    with pytest.raises(Crash):
+        learn(scored, path, report=lambda event: crash())
+    with pytest.raises(
+        ConfigError, match=r"net\.safetensors\.work cannot be resumed: epochs was 2 and is now 3"
+    ):
+        learn(scored, path, masks(epochs=3))
+
+
+def test_settings_come_from_the_paper_or_the_configuration(scored):
+    preset = preset_for(scored.source, LF)
+    assert (preset.k, preset.k_total, preset.accuracy_weight) == (K, K_TOTAL, WEIGHT)
+    preset = preset_for(scored.source, masks(k=0, accuracy_weight=0.0))
+    assert (preset.k, preset.k_total, preset.accuracy_weight) == (0, K_TOTAL, 0.0)
+    assert preset_for(scored.source, masks(k=K_TOTAL)).k == K_TOTAL
+    with pytest.raises(ConfigError, match=r"k is 73, more than the 72 components .* ratio of 0\.5 keeps"):
+        preset_for(scored.source, masks(k=73))
+
+
+def test_a_loss_that_is_no_number_stops_the_learning(scored, tmp_path):
+    classifier = classifier_of_records(read_records(scored.scores))
+    with torch.no_grad():
+        classifier.model.fc.bias[1] = torch.nan
+    path = tmp_path / "net.safetensors"
+    with pytest.raises(TrainingError, match=r"loss of the FSE-Net became nan; lower its learning rate"):
+        learn_masks(scored.source, scored.check, classifier, path, LF)
+    assert not path.exists()
+
+
+def test_batches_too_small_to_share_are_refused(scored, tmp_path):
+    path = tmp_path / "net.safetensors"
+    with pytest.raises(ConfigError, match=r"batches of 16 images are too small for 17 processes"):
+        learn(scored, path, workers=Workers(count=17, device="cpu"))
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- applying what was learnt ---
+
+
+def other_spectra(images):
+    pixels, _ = small_builds.pixels(images, seed=8)
+    return dct2(pixels.transpose(0, 3, 1, 2))
+
+
+def test_the_selector_keeps_what_the_network_selects(whole):
+    path, _ = whole
+    spectra = other_spectra(7)
+    net, record = load_fse_net(path)
+    expected, _ = select(net, torch.from_numpy(spectra), K, K_TOTAL)
+    selector = learnt_selector(load_fse_net(path)[0], record["k"], record["k_total"], "cpu")
+    found = selector(spectra)
+    assert found.dtype == np.bool_
+    np.testing.assert_array_equal(found, expected.numpy())
+    assert (found.sum((2, 3)) == K_TOTAL).all()
+    assert (found & energy_mask(spectra, K) == energy_mask(spectra, K)).all()
+    assert (found != energy_mask(spectra, K_TOTAL)).any()
+
+
+def test_the_selector_takes_some_images_at_a_time(whole, monkeypatch):
+    spectra = other_spectra(10)
+    at_once = learnt_selector(whole[1][0], K, K_TOTAL, "cpu")(spectra)
+    monkeypatch.setattr(mask_learning, "_SELECT_VALUES", 4 * 3 * 144)
+    sizes = []
+
+    def noting(net, part, *counts):
+        sizes.append(len(part))
+        return select(net, part, *counts)
+
+    monkeypatch.setattr(mask_learning, "select", noting)
+    np.testing.assert_array_equal(learnt_selector(whole[1][0], K, K_TOTAL, "cpu")(spectra), at_once)
+    assert sizes == [4, 4, 2]
+
+
+def test_a_network_is_loaded_for_the_ratio_that_it_was_learnt_for(scored, whole):
+    for ratio in (None, 0.5):
+        net, record = load_masks(whole[0], scored.source, ratio)
+        assert (record["k"], record["k_total"]) == (K, K_TOTAL)
+        assert torch.equal(net.excite.weight, whole[1][0].excite.weight)
+    with pytest.raises(ConfigError, match=r"ratio of 0\.5, not 0\.6; leave --freq-prune out"):
+        load_masks(whole[0], scored.source, 0.6)
+
+
+def test_a_network_for_another_size_is_refused(whole, tmp_path):
+    source = open_source(small_builds.write_source(tmp_path, side=16))
+    with pytest.raises(ArtefactError, match=r"for images of 12x12, and those of npz:.* are 16x16; resize"):
+        load_masks(whole[0], source, None)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"k": None}, "how many"),
+        ({"k_total": "72"}, "how many"),
+        ({"freq_prune": [0.5]}, "how many"),
+        ({"k": 73}, "cannot be"),
+        ({"k": -1}, "cannot be"),
+        ({"k": 0, "k_total": 0}, "cannot be"),
+        ({"k_total": 145}, "cannot be"),
+        ({"freq_prune": 1.5}, "cannot be"),
+    ],
+)
+def test_a_record_that_makes_no_sense_is_refused(scored, whole, tmp_path, change, message):
+    net, record = whole[1]
+    path = tmp_path / "net.safetensors"
+    save_fse_net(path, net, {**record, **change})
+    with pytest.raises(ArtefactError, match=f"{message}.*learn it again") as error:
+        load_masks(path, scored.source, None)
+    assert "\n" not in str(error.value)
+
+
+def test_images_that_were_skipped_are_not_learnt_from(scored, tmp_path):
+    check = check_source(scored.source)
+    classifier = classifier_of_records(read_records(scored.scores))
+    some = replace(check, good=check.good[5:])
+    seen = []
+
+    class Noting(mask_learning.ImageStore):
+        def __init__(self, source, rows, device):
+            seen.append(rows)
+            super().__init__(source, rows, device)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mask_learning, "ImageStore", Noting)
+        learn_masks(scored.source, some, classifier, tmp_path / "net.safetensors", LF)
+    np.testing.assert_array_equal(seen[0], check.good[5:])

@@ -1,0 +1,111 @@
+"""Small scoring runs.
+
+Run as a script it scores in a process of its own, and once more whenever a test has killed it.
+"""
+
+import os
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+
+from edgeprune.config import ScoreConfig
+from edgeprune.scoring import run_scoring
+from edgeprune.sources import check_source, open_source
+
+IMAGES, CLASSES, STEPS = 40, 3, 3
+TINY = ScoreConfig(model="resnet8", epochs=3, every=2, batch_size=16, lr=0.05, seed=1, device="cpu")
+RUNS = {
+    "tiny.h5": TINY,
+    # With two processes, one image for each in a step.
+    "pairs.h5": replace(TINY, epochs=1, every=1, batch_size=2, lr=0.005),
+    # Of the command line, long enough to be stopped on its way.
+    "long.h5": replace(TINY, epochs=4, batch_size=4, lr=0.005),
+}
+"""Settings of the runs that are repeated with two processes."""
+
+
+def options(config):
+    """The settings of a run on the command line."""
+    names = ("model", "epochs", "every", "batch_size", "lr", "seed", "device")
+    return [word for name in names for word in (f"--{name.replace('_', '-')}", str(getattr(config, name)))]
+
+
+def write_source(folder, images=IMAGES, side=16, seed=0):
+    """Write noise in `CLASSES` classes; give the source's spec."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (images, side, side, 3)).astype(np.uint8)
+    path = Path(folder) / "images.npz"
+    np.savez(path, x=pixels, y=np.arange(images) % CLASSES)
+    return f"npz:{path}"
+
+
+def score(path, spec, config=TINY, *, skip_bad=False, **options):
+    source = open_source(spec)
+    return run_scoring(source, check_source(source, skip_bad=skip_bad), path, config, **options)
+
+
+def arrays(path):
+    """Every array of a scores file but its provenance."""
+    found = {}
+
+    def note(name, item):
+        if isinstance(item, h5py.Dataset) and name != "provenance":
+            found[name] = item[()]
+
+    with h5py.File(path, "r") as file:
+        file.visititems(note)
+    return found
+
+
+def assert_same_scores(one, other):
+    ours, theirs = arrays(one), arrays(other)
+    assert ours.keys() == theirs.keys()
+    different = [name for name in ours if not np.array_equal(ours[name], theirs[name])]
+    assert not different
+
+
+def at_report(number, act):
+    """A report that acts when it is called for the `number`-th time, from 1.
+
+    With `edgeprune.long_run._REPORT_SECONDS` below 0 it is called after each step.
+    """
+    calls = 0
+
+    def report(event):
+        nonlocal calls
+        calls += 1
+        if calls == number:
+            act()
+
+    return report
+
+
+def interrupt(number=signal.SIGTERM):
+    return lambda: os.kill(os.getpid(), number)
+
+
+class Crash(BaseException):
+    """What no code expects: a stand-in for kill -9 that needs no process."""
+
+
+def crash():
+    raise Crash
+
+
+if __name__ == "__main__":
+    import edgeprune.long_run
+
+    torch.set_num_threads(1)
+    # A checkpoint after each step, and before it a line for the test to count.
+    edgeprune.long_run._REPORT_SECONDS = edgeprune.long_run._CHECKPOINT_SECONDS = -1
+    while not Path(sys.argv[1]).exists():
+        child = os.fork()
+        if not child:
+            score(Path(sys.argv[1]), sys.argv[2], report=lambda event: print(os.getpid(), flush=True))
+            os._exit(0)
+        if os.waitpid(child, 0)[1] == signal.SIGKILL:
+            print("killed", flush=True)
