@@ -19,7 +19,7 @@ from edgeprune_runtime.training_signals import deferred_signals
 
 from .workers import Workers
 
-__all__ = ["LongRun", "Report", "Task"]
+__all__ = ["LongRun", "Report", "Task", "work_folder"]
 
 Report = Callable[[dict[str, Any]], None]
 # Writing a checkpoint costs less than a second, and this is what a power cut costs at most.
@@ -189,6 +189,11 @@ class LongRun:
                 **(metrics or {}),
             }
         )
+
+
+def work_folder(path: Path) -> Path:
+    """Return the folder that holds what a run for `path` needs to go on."""
+    return path.with_name(f"{path.name}.work")
 
 
 @contextmanager

@@ -25,9 +25,8 @@ from .fse_files import load_fse_net, save_fse_net
 from .fse_learner import COUNTS, MaskLearner, read_figures
 from .fse_net import FSENet, select
 from .image_store import ImageStore
-from .long_run import LongRun, Report
+from .long_run import LongRun, Report, work_folder
 from .presets import MaskPreset, data_family, mask_preset
-from .scoring import work_folder
 from .sources import Source, SourceCheck, source_facts
 from .workers import Workers
 
@@ -81,7 +80,7 @@ def learn_masks(
     classifier : Classifier
         Stays as it is.
     path : Path
-        Where the FSE-Net is saved; until then checkpoints are in `edgeprune.scoring.work_folder`.
+        Where the FSE-Net is saved; until then checkpoints are in `edgeprune.long_run.work_folder`.
     config : BuildConfig
         Ratio, seed, device and ``masks``.
     workers, report

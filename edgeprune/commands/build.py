@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 EXISTING = click.Path(exists=True, path_type=Path)
+METHODS_HELP = "; ".join(f"{name}: {method.describes}" for name, method in METHODS.items())
 CORESET = {"score", "sampling", "beta", "strata", "class_balance", "tau", "gamma", "window"}
 
 
@@ -27,7 +28,11 @@ CORESET = {"score", "sampling", "beta", "strata", "class_balance", "tau", "gamma
 @click.argument("source", default="digits")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The pack to write.")
 @click.option(
-    "--method", type=click.Choice(tuple(METHODS)), default="energy", show_default=True, help="See below."
+    "--method",
+    type=click.Choice(tuple(METHODS)),
+    default="energy",
+    show_default=True,
+    help=f"What is chosen, and how. {METHODS_HELP}.",
 )
 @click.option(
     "--freq-prune",
@@ -107,12 +112,11 @@ def command(
     images for each class), npz:FILE (arrays x_train, y_train, ... or x, y), cifar10[:ROOT] or
     cifar100[:ROOT] (the official files, already unpacked).
 
-    Methods: energy keeps the components of highest energy; lf lets an FSE-Net, learnt against a
-    classifier, choose them; random draws images evenly from each class; je chooses images by joint entropy;
-    jelf does what je and lf do. What a method does not choose goes by energy and at random. Scores and masks
+    What the method does not choose is left out by energy (components) and at random, evenly from each class
+    (images). An FSE-Net is learnt against a classifier, by default that of the scoring run. Scores and masks
     that are not given are made, which is long work, and kept beside the pack as NAME.scores.h5 and
     NAME.fse-net.safetensors. A build that was stopped goes on when the same command is run again. With
-    several GPUs: torchrun --nproc-per-node N -m edgeprune build ...
+    several GPUs: torchrun --standalone --nproc-per-node N -m edgeprune build ...
 
     \b
     Example:

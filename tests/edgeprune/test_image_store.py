@@ -149,8 +149,11 @@ def test_images_are_read_ahead_but_not_far(put):
     batches = some_batches(30, "none", source.shape, sizes=[2] * 12)
     stream = put("source", source).batches(batches)
     next(stream)
-    time.sleep(0.1)
-    assert 2 <= len(source.reads) <= 5
+    deadline = time.monotonic() + 10
+    while len(source.reads) < 5 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.02)
+    assert len(source.reads) == 5
     assert len(list(stream)) == 11
     assert len(source.reads) == 12
 

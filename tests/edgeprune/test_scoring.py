@@ -33,8 +33,9 @@ from scoring_runs import (
 from edgeprune import scoring
 from edgeprune.config import ScoreConfig
 from edgeprune.image_store import ImageStore
+from edgeprune.long_run import work_folder
 from edgeprune.records import file_sha256, read_classifier, read_records
-from edgeprune.scoring import work_folder
+from edgeprune.scoring_task import ScoringTask
 from edgeprune.sources import check_source, open_source
 from edgeprune.workers import Workers
 from edgeprune_formats import ArtefactError, ConfigError, PackWriteError, SourceError, TrainingError
@@ -503,7 +504,7 @@ def test_a_loss_that_is_not_finite_leaves_no_file(tmp_path, spec):
 
 
 def test_an_entropy_that_is_not_finite_leaves_no_file(tmp_path, spec, monkeypatch):
-    monkeypatch.setattr(scoring._Scoring, "_entropies", lambda task: torch.full((IMAGES,), float("nan")))
+    monkeypatch.setattr(ScoringTask, "_entropies", lambda task: torch.full((IMAGES,), float("nan")))
     with pytest.raises(TrainingError, match="the entropy became nan in epoch 2 of 3"):
         score(tmp_path / "s.h5", spec)
     assert not (tmp_path / "s.h5").exists()
