@@ -72,7 +72,8 @@ def command(
 
     One run gives every score (joint entropy, forgetting, EL2N, AUM, entropy) and the classifier that masks
     are learnt against; edgeprune build takes both from the file with --scores. A run that was stopped goes on
-    when the same command is run again. With N GPUs: torchrun --standalone --nproc-per-node N -m edgeprune score
+    when the same command is run again. With N GPUs:
+    torchrun --standalone --nproc-per-node N -m edgeprune score ...
 
     \b
     Example:
