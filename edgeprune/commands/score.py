@@ -20,9 +20,7 @@ __all__ = ["command", "require_torch"]
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), required=True, help="The scores file to write."
 )
-@click.option(
-    "--model", type=click.Choice(MODELS), help="resnet18 below 64 pixels, resnet34 from there on.  [default]"
-)
+@click.option("--model", type=click.Choice(MODELS), help="[default: resnet18; resnet34 from 64 pixels on]")
 @click.option("--epochs", type=int, default=200, show_default=True)
 @click.option(
     "--every",
