@@ -51,6 +51,9 @@ def cli() -> None:
 
 def _fail(message: str, code: int) -> NoReturn:
     kind = "" if code == INTERRUPTED else "error: "
+    if sys.stderr.isatty():
+        # A live line of progress may stand there.
+        click.echo("\r\x1b[K", err=True, nl=False)
     if code != INTERRUPTED or process_rank() == 0:
         click.echo(f"edgeprune: {kind}{printable(message)}", err=True)
     sys.exit(code)

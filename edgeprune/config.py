@@ -224,8 +224,8 @@ class MaskConfig:
             raise ConfigError(
                 f"epochs and batch_size of the masks must be at least 1, not {self.epochs}, {self.batch_size}"
             )
-        if not 0 < self.lr < math.inf:
-            raise ConfigError(f"the masks' lr must be positive and finite, not {self.lr}")
+        if not 0 < self.lr <= 1:
+            raise ConfigError(f"the masks' lr must be positive and at most 1, not {self.lr}")
         if self.k is not None and self.k < 0:
             raise ConfigError(f"k must not be negative: {self.k}")
         if self.accuracy_weight is not None and not 0 <= self.accuracy_weight < math.inf:
@@ -240,8 +240,6 @@ class BuildConfig:
 
     Attributes
     ----------
-    method : str
-        A name of `METHODS`: how components and images are chosen.
     freq_prune : float or None
         Share of the frequency components dropped from each channel, at least 0 and below 1; None stands for
         the method's default.
@@ -274,7 +272,6 @@ class BuildConfig:
         A value out of range.
     """
 
-    method: str = "energy"
     freq_prune: float | None = None
     sample_prune: float | None = None
     codec: str = "sparse-f32"
@@ -283,6 +280,7 @@ class BuildConfig:
     split: str = "train"
     skip_bad: bool = False
     seed: int = 0
+    method: str = "energy"
     device: str = "auto"
     coreset: CoresetConfig = field(default_factory=CoresetConfig)
     masks: MaskConfig = field(default_factory=MaskConfig)

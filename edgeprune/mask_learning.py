@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import platform
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -15,8 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgeprune_formats import ArtefactError, ConfigError, __version__
+from edgeprune_formats import ArtefactError, ConfigError
 from edgeprune_runtime.training_config import Placement, TrainConfig, place
+from edgeprune_runtime.training_record import versions
 
 from .classifier import Classifier
 from .config import BuildConfig
@@ -209,12 +209,7 @@ def _record(
         **asdict(preset),
         "source": source_facts(source, check),
         "classifier": classifier.facts,
-        "versions": {
-            "edgeprune": __version__,
-            "python": platform.python_version(),
-            "torch": str(torch.__version__),
-            "numpy": np.__version__,
-        },
+        "versions": versions(),
     }
     plain: dict[str, Any] = json.loads(json.dumps(record))
     return plain
@@ -286,8 +281,7 @@ class _MaskLearning:
         )
         self._learner.forward_net = workers.wrap(self.net)
         self._lr = config.masks.lr
-        largest = -(-config.masks.batch_size // workers.count)
-        self._pieces = -(-largest * math.prod(store.shape) // _STEP_VALUES)
+        self._pieces = self._pieces_of(math.prod(store.shape))
         self._sums: dict[str, torch.Tensor] = {}
 
     def run(self, epoch: int, first: int) -> Iterator[int]:
@@ -326,6 +320,12 @@ class _MaskLearning:
         # They are summed over processes when they are next needed, so one of them holds what there was.
         factor = float(self._workers.rank == 0)
         self._sums = {name: (value * factor).to(self._placement.device) for name, value in kept.items()}
+
+    def _pieces_of(self, values: int) -> int:
+        """Return in how many pieces all processes work on their parts of a batch, none of them empty."""
+        largest = -(-self.images // (self.steps * self._workers.count))
+        smallest = self.images // self.steps // self._workers.count
+        return min(-(-largest * values // _STEP_VALUES), smallest)
 
     def _cool(self, number: int) -> None:
         """Set the learning rate of a step, counted over the whole run: half a cosine from the peak to 0."""

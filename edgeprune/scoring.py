@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -14,9 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgeprune_formats import ArtefactError, ConfigError, __version__, check_target
+from edgeprune_formats import ArtefactError, ConfigError, check_target
 from edgeprune_runtime.augmentation import augment_name
 from edgeprune_runtime.training_config import Placement, place
+from edgeprune_runtime.training_record import versions
 
 from .config import ScoreConfig
 from .image_store import ImageStore
@@ -140,12 +140,7 @@ def _record(source: Source, check: SourceCheck, config: ScoreConfig, placement: 
                     "mean": mean,
                     "std": std,
                 },
-                "versions": {
-                    "edgeprune": __version__,
-                    "python": platform.python_version(),
-                    "torch": str(torch.__version__),
-                    "numpy": np.__version__,
-                },
+                "versions": versions(),
             }
         )
     )

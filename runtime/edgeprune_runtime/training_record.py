@@ -30,6 +30,7 @@ __all__ = [
     "locked",
     "open_run",
     "save_model",
+    "versions",
     "write_metrics",
 ]
 
@@ -70,15 +71,20 @@ def describe_run(
         "steps_per_epoch": steps_per_epoch,
         "provenance": dict(provenance or {}),
         "parameters": sum(p.numel() for p in model.parameters()),
-        "versions": {
-            "edgeprune": __version__,
-            "python": platform.python_version(),
-            "torch": str(torch.__version__),
-            "numpy": np.__version__,
-        },
+        "versions": versions(),
     }
     plain: dict[str, Any] = json.loads(json.dumps(record))
     return plain
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that what is trained depends on."""
+    return {
+        "edgeprune": __version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+    }
 
 
 def open_run(run_dir: Path, record: Mapping[str, Any], resume: bool) -> None:

@@ -1,3 +1,4 @@
+import copy
 import os
 import signal
 from dataclasses import replace
@@ -13,7 +14,7 @@ import edgeprune.long_run
 from edgeprune import mask_learning
 from edgeprune.classifier import classifier_of_records
 from edgeprune.fse_files import load_fse_net, save_fse_net
-from edgeprune.fse_net import FSENet, select
+from edgeprune.fse_net import select
 from edgeprune.mask_learning import learn_masks, learnt_selector, load_masks, preset_for
 from edgeprune.masks import energy_mask
 from edgeprune.records import read_records
@@ -89,26 +90,69 @@ def figures_of(net, scored, k, k_total, accuracy_weight):
     }
 
 
-def test_the_figures_of_each_epoch_are_those_of_the_network_before_it(scored, tmp_path):
+@pytest.fixture
+def networks(monkeypatch):
+    """The networks as they were before each step, once there were some."""
+    taken = []
+
+    class Noting(mask_learning.MaskLearner):
+        def step(self, *arguments, **options):
+            taken.append(copy.deepcopy(self.net))
+            return super().step(*arguments, **options)
+
+    monkeypatch.setattr(mask_learning, "MaskLearner", Noting)
+    return taken
+
+
+def test_the_figures_of_each_epoch_are_those_of_the_network_before_it(scored, tmp_path, networks):
     # With one step an epoch, an epoch's figures are those of the network that the epochs before it gave.
-    config = replace(masks(batch_size=100, lr=0.05), freq_prune=0.9)
-    nets = [FSENet(12, 12)]
-    for epochs in (1, 2):
-        path = tmp_path / f"{epochs}.safetensors"
-        nets.append(learn(scored, path, replace(config, masks=replace(config.masks, epochs=epochs)))[0])
-    _, record = learn(
-        scored, tmp_path / "3.safetensors", replace(config, masks=replace(config.masks, epochs=3))
-    )
+    config = replace(masks(epochs=3, batch_size=100, lr=0.05), freq_prune=0.9)
+    _, record = learn(scored, tmp_path / "net.safetensors", config)
     assert [epoch["epoch"] for epoch in record["history"]] == [1, 2, 3]
     assert record["history"][0]["overlap"] == 1
     assert record["history"][2]["overlap"] < 1
     assert (record["k"], record["k_total"], record["accuracy_weight"]) == (4, 14, 0.05)
-    for epoch, net in zip(record["history"], nets, strict=True):
+    for epoch, net in zip(record["history"], networks, strict=True):
         expected = figures_of(net, scored, record["k"], record["k_total"], record["accuracy_weight"])
         # In single precision one component in a thousand may fall on the other side of a threshold.
         for name, value in expected.items():
             assert epoch[name] == pytest.approx(value, abs=2e-3), name
         assert set(epoch) == {*expected, "epoch"}
+
+
+@pytest.mark.parametrize("values", [5 * 3 * 144, 100])
+def test_a_batch_in_pieces_gives_the_same_network_even_where_an_image_is_too_large(
+    scored, whole, tmp_path, monkeypatch, values
+):
+    monkeypatch.setattr(mask_learning, "_STEP_VALUES", values)
+    net, record = learn(scored, tmp_path / "net.safetensors")
+    for found, expected in zip(record["history"], whole[1][1]["history"], strict=True):
+        assert found == pytest.approx(expected, abs=1e-3)
+    torch.testing.assert_close(net.state_dict(), whole[1][0].state_dict(), rtol=0, atol=1e-3)
+
+
+def test_few_images_in_a_large_batch_are_cut_into_no_more_pieces_than_there_are(
+    tmp_path, scored, monkeypatch
+):
+    monkeypatch.setattr(mask_learning, "_STEP_VALUES", 5 * 3 * 144)
+    check = replace(scored.check, good=scored.check.good[:3])
+    classifier = classifier_of_records(read_records(scored.scores))
+    path = tmp_path / "net.safetensors"
+    _, record = learn_masks(scored.source, check, classifier, path, masks(batch_size=1000))
+    assert np.isfinite(record["history"][-1]["loss"])
+
+
+def test_the_learning_rate_falls_as_half_a_cosine(scored, tmp_path, monkeypatch):
+    rates = []
+
+    class Noting(mask_learning.MaskLearner):
+        def step(self, *arguments, **options):
+            rates.append(self.optimizer.param_groups[0]["lr"])
+            return super().step(*arguments, **options)
+
+    monkeypatch.setattr(mask_learning, "MaskLearner", Noting)
+    learn(scored, tmp_path / "net.safetensors")
+    assert rates == pytest.approx([0.01 * (1 + np.cos(np.pi * step / 6)) / 2 for step in range(6)])
 
 
 def test_learning_lowers_the_loss(scored, tmp_path):
