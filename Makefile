@@ -17,6 +17,7 @@ lint: $(VENV)/.ready-all
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m edgeprune_benchmarks readme --check
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "edgeprune needs Python 3.10 or newer; run: make PYTHON=python3.12 $(MAKECMDGOALS)")'

@@ -22,6 +22,7 @@ from edgeprune_formats import (
     PackHeader,
     PackWriter,
     __version__,
+    check_room,
     check_target,
     open_pack,
     plan_chunk_samples,
@@ -204,6 +205,9 @@ def _write(
     folder = path.with_name(f"{path.name}.work")
     if masks.learnt or workers.count > 1:
         # Not all of the provenance: versions, for one, differ from call to call and change no mask.
+        if workers.rank == 0:
+            # The parts beside the pack hold as much as the pack itself.
+            check_room(path, 2 * header.samples * header.sparse_bytes)
         facts = {**masks.facts, "components": masks.components, "source": header.provenance["source"]}
         parts = encoder.shared(folder, facts, workers, lambda done, total: tell("selecting", done, total))
     else:

@@ -56,6 +56,11 @@ def _fail(message: str, code: int) -> NoReturn:
         click.echo("\r\x1b[K", err=True, nl=False)
     if code != INTERRUPTED or process_rank() == 0:
         click.echo(f"edgeprune: {kind}{printable(message)}", err=True)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        # What NCCL does at exit waits for the other processes, which wait for this one.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)
 
 
@@ -104,6 +109,8 @@ def main() -> None:
         _fail("interrupted", INTERRUPTED)
     except RuntimeError as error:
         # Torch has no exception of its own for a host's memory, and one for CUDA's that is a RuntimeError.
+        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            _fail(f"torch.compile failed ({str(error).splitlines()[0]}); leave --compile out", BAD_DATA)
         if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
             raise
         _fail(NO_MEMORY, BAD_DATA)

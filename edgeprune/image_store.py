@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,6 +24,7 @@ Batch = tuple[NDArray[np.int64], Augmentation | None]
 _SHARE_OF_MEMORY = 0.5
 _LOAD_BYTES = 32 * 2**20
 _AHEAD = 4
+_CGROUP = "/sys/fs/cgroup"
 
 
 class ImageStore:
@@ -67,12 +68,12 @@ class ImageStore:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def batches(self, batches: Sequence[Batch]) -> Iterator[torch.Tensor]:
+    def batches(self, batches: Iterable[Batch]) -> Iterator[torch.Tensor]:
         """Yield the images of each batch: uint8 [n, C, H, W] in channels-last order, on the device.
 
         Parameters
         ----------
-        batches : sequence of (int64 [n], Augmentation or None)
+        batches : iterable of (int64 [n], Augmentation or None)
             Numbers of the store's images, and where to crop and mirror them.
 
         Raises
@@ -84,7 +85,8 @@ class ImageStore:
             for batch in batches:
                 yield self._gather(batch)
             return
-        with ThreadPoolExecutor(_AHEAD) as pool:
+        # A source reads with threads of its own, and is not meant to be called from several.
+        with ThreadPoolExecutor(1 if self.place == "source" else _AHEAD) as pool:
             waiting: deque[Future[torch.Tensor]] = deque()
             for batch in batches:
                 waiting.append(pool.submit(self._fetch, batch))
@@ -138,10 +140,21 @@ def _free(device: torch.device) -> int:
     """Return how many bytes images may take of a device's free memory."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0] * _SHARE_OF_MEMORY)
+    # Every process on this host holds images of its own.
+    return int(_host_memory() * _SHARE_OF_MEMORY / int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def _host_memory() -> int:
+    """Return how many bytes of the host's memory, or of the container's, are free."""
     meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        lines = dict(line.split(":") for line in meminfo.read_text().splitlines())
-        return int(int(lines["MemAvailable"].split()[0]) * 1024 * _SHARE_OF_MEMORY)
-    # What is in use is not told everywhere; half of all memory stands in for what is free.
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return int(total * _SHARE_OF_MEMORY * _SHARE_OF_MEMORY)
+    if not meminfo.exists():
+        # What is in use is not told everywhere; half of all memory stands in for what is free.
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    lines = dict(line.split(":") for line in meminfo.read_text().splitlines())
+    free = int(lines["MemAvailable"].split()[0]) * 1024
+    try:
+        limit, used = (int(Path(_CGROUP, name).read_text()) for name in ("memory.max", "memory.current"))
+    except (OSError, ValueError):
+        # No container, or one without a limit.
+        return free
+    return max(0, min(free, limit - used))

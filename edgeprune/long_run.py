@@ -123,7 +123,9 @@ class LongRun:
         return self.history
 
     def _finish(self, interrupted: Callable[[], bool]) -> None:
-        first = self._restore() if has_checkpoint(self.folder) else 0
+        # The first process decides, and nobody goes on, or tidies up, before everybody has read.
+        first = self._restore() if self.workers.first(has_checkpoint(self.folder)) else 0
+        self.workers.wait()
         self._saved = self._began = time.perf_counter()
         self._next_report = self._began + _REPORT_SECONDS
         self._done = 0
@@ -139,7 +141,7 @@ class LongRun:
             self._tell("epoch", epoch, self.task.steps, metrics)
             first = 0
             last = epoch + 1 == self.task.epochs
-            self._keep(0, due=last or self._is_due(), stop=self.workers.any(interrupted() and not last))
+            self._keep(0, due=last or self._is_due(), stop=self.workers.any(interrupted()))
 
     def _look_up(self, epoch: int, step: int, interrupted: Callable[[], bool]) -> None:
         """Between two steps: report, write a checkpoint if it is time, stop if asked to."""
@@ -161,7 +163,7 @@ class LongRun:
             self._saved = time.perf_counter()
             self.workers.wait()
         if stop:
-            where = f"in epoch {len(self.history) + 1} of {self.task.epochs}"
+            where = f"in epoch {min(len(self.history) + 1, self.task.epochs)} of {self.task.epochs}"
             raise TrainingInterrupted(f"interrupted {where}; run the same command again to go on")
 
     def _restore(self) -> int:

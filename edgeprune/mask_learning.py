@@ -291,9 +291,9 @@ class _MaskLearning:
         order = np.random.default_rng([self._seed, epoch]).permutation(self.images)
         whole = np.array_split(order, self.steps)[first:]
         parts = [self._workers.part(rows) for rows in whole]
-        batches = self._store.batches([(rows, None) for rows in parts])
+        batches = self._store.batches((rows, None) for rows in parts)
         for step, images in enumerate(batches):
-            rows = torch.from_numpy(parts[step]).to(self._placement.device)
+            rows = torch.from_numpy(parts[step]).to(self._placement.device, non_blocking=True)
             share = self._workers.share(len(rows), len(whole[step]))
             self._cool(epoch * self.steps + first + step)
             labels = self._store.labels[rows]

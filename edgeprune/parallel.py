@@ -67,6 +67,8 @@ class DistributedWorkers(Workers):
 def joined_processes(device: str, count: int) -> Iterator[DistributedWorkers]:
     """Join the other processes of the run until the block ends; see `edgeprune.workers.joined`."""
     place = _place(device, int(os.environ.get("LOCAL_RANK", "0")))
+    if "MASTER_ADDR" not in os.environ or "RANK" not in os.environ:
+        raise ConfigError("WORLD_SIZE is set, but not by torchrun; unset it, or start with torchrun")
     try:
         dist.init_process_group("gloo" if place == "cpu" else "cpu:gloo,cuda:nccl", timeout=_TIMEOUT)
         yield DistributedWorkers(process_rank(), count, place)
@@ -77,9 +79,8 @@ def joined_processes(device: str, count: int) -> Iterator[DistributedWorkers]:
                 "run the same command again to go on"
             ) from error
         raise
-    finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
+    # Not after an error: NCCL would wait for processes that do not come. Ending closes the connections too.
+    dist.destroy_process_group()
 
 
 def _place(device: str, local_rank: int) -> str:

@@ -268,6 +268,8 @@ def ccs(
     draw_keys, order_keys = np.random.default_rng(seed).random((2, len(values)))
     parts = []
     for share in _by_class(labels, len(values), count):
+        if share.quota == 0:
+            continue
         left = _easier(hard, share, beta)
         parts.append(left[_draw(values[left], share.quota, strata, draw_keys[left])])
     chosen = np.concatenate(parts)

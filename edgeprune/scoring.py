@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -72,9 +73,9 @@ def run_scoring(
     TrainingInterrupted
         After SIGINT or SIGTERM, once a checkpoint is written.
     """
-    path, workers = Path(path), workers or Workers()
-    check_target(path)
     config = config or ScoreConfig()
+    path, workers = Path(path), workers or Workers(device=config.device)
+    check_target(path)
     training = replace(config.training(config.model_for(source.shape)), device=workers.device)
     config, placement = _settled(config, source), place(training)
     rows = check.good.astype(np.int64)
@@ -84,7 +85,7 @@ def run_scoring(
         return _reuse(path, record, rows)
     store = ImageStore(source, rows, placement.device)
     cuda = [placement.device.index] if placement.device.type == "cuda" else []
-    with torch.random.fork_rng(cuda):
+    with _on(placement.device), torch.random.fork_rng(cuda):
         torch.manual_seed(config.seed)
         folder = work_folder(path)
         task = ScoringTask(
@@ -99,6 +100,11 @@ def run_scoring(
         shutil.rmtree(folder, ignore_errors=True)
     workers.wait()
     return read_records(path)
+
+
+def _on(device: torch.device) -> AbstractContextManager[Any]:
+    """Return the context in which events and streams are those of the device."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def _settled(config: ScoreConfig, source: Source) -> ScoreConfig:
@@ -118,8 +124,8 @@ def _require_batches(source: Source, images: int, batch_size: int, workers: Work
     smallest = images // -(-images // batch_size)
     if smallest < max(2, workers.count):
         raise ConfigError(
-            f"a --batch-size of {batch_size} gives batches of {smallest} images, and {workers.count} "
-            f"process(es) need {max(2, workers.count)}; raise it"
+            f"batches of {batch_size} images make some of {smallest}, and {workers.count} process(es) need "
+            f"{max(2, workers.count)}; raise it (edgeprune score --batch-size)"
         )
 
 
@@ -161,8 +167,8 @@ def _reuse(path: Path, record: Mapping[str, Any], rows: NDArray[np.int64]) -> Sc
         ) from error
     old, new = _decisive(found.provenance), _decisive(record)
     for name, value in new.items():
-        # Where it ran says nothing of what was asked for.
-        if name != "device" and old.get(name) != value:
+        # Where it ran, and so what "auto" stood for, says nothing of what was asked for.
+        if name not in ("device", "precision") and old.get(name) != value:
             raise ConfigError(
                 f"{path} exists and was made with {name} {old.get(name)}, not {value}; "
                 "remove it, or write elsewhere"

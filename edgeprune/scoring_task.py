@@ -32,7 +32,7 @@ from .workers import Workers
 
 __all__ = ["ScoringTask"]
 
-_EVALUATION_BATCHES = 4  # Without gradients a batch may be this much larger.
+_EVALUATION_BATCHES = 4  # Without gradients a batch may be this much larger than a process's part.
 
 
 class ScoringTask:
@@ -53,7 +53,7 @@ class ScoringTask:
     ) -> None:
         self.config, self.epochs, self.images = config, config.epochs, len(store)
         self.steps = -(-len(store) // config.batch_size)
-        self._store, self._training, self._placement, self._workers = store, training, placement, workers
+        self._store, self._placement, self._workers = store, placement, workers
         self._folder = folder
         self._learner = Learner(training, placement, classes, min(store.shape[1:]))
         self._learner.model = workers.synchronised(self._learner.model)
@@ -69,17 +69,19 @@ class ScoringTask:
         """Take the steps of an epoch; see `edgeprune.long_run.Task`."""
         if first == 0:
             self._records.zero_()
+        self._diversify(epoch, first)
         parts = self._parts(epoch)[first:]
-        batches = [
+        # Drawn one by one: those of a whole epoch would be gigabytes for a million large images.
+        batches = (
             (rows, self._augmentation(epoch, step, total))
             for step, (rows, total) in enumerate(parts, start=first)
-        ]
+        )
         model = self._learner.model
         model.train()
         for step, images in enumerate(self._store.batches(batches), start=first):
             rows, total = parts[step - first]
             number = epoch * self.steps + step
-            labels = self._store.labels[torch.from_numpy(rows).to(self._placement.device)]
+            labels = self._store.labels[torch.from_numpy(rows).to(self._placement.device, non_blocking=True)]
             lr = learning_rate(number, self.epochs * self.steps, self.config.lr)
             share = self._workers.share(len(rows), total)
             loss, logits = self._learner.step(self._normalise(images), labels, lr, number, share=share)
@@ -150,8 +152,14 @@ class ScoringTask:
         if not np.isfinite(value):
             raise TrainingError(
                 f"the {name} became {value} in epoch {epoch + 1} of {self.epochs}; "
-                f"start again with a lower --lr than {self.config.lr}"
+                f"start again with a lower learning rate than {self.config.lr} (edgeprune score --lr)"
             )
+
+    def _diversify(self, epoch: int, first: int) -> None:
+        """Seed what networks draw themselves, such as dropout, differently in each of several processes."""
+        if self._workers.count > 1:
+            words = np.random.SeedSequence([self.config.seed, epoch, first, self._workers.rank])
+            torch.manual_seed(int(words.generate_state(1, np.uint64)[0] >> np.uint64(1)))
 
     def _normalise(self, images: torch.Tensor) -> torch.Tensor:
         return (images.float() / 255 - self._mean) / self._std
@@ -189,7 +197,7 @@ class ScoringTask:
         probability = probability[:, 0]
         correct = (logits.argmax(1) == labels).float()
         values = torch.stack([correct, probability, probability - other, error, loss.expand_as(correct)])
-        self._records[:, torch.from_numpy(rows).to(self._records.device)] = values.float()
+        self._records[:, torch.from_numpy(rows).to(self._records.device, non_blocking=True)] = values.float()
 
     @torch.no_grad()
     def _entropies(self) -> torch.Tensor:
@@ -197,7 +205,7 @@ class ScoringTask:
         model = self._learner.model.eval()
         entropies = torch.zeros(self.images, device=self._placement.device)
         start, stop = self._workers.bounds(self.images)
-        size = self.config.batch_size * _EVALUATION_BATCHES
+        size = max(1, self.config.batch_size * _EVALUATION_BATCHES // self._workers.count)
         parts = [np.arange(at, min(at + size, stop)) for at in range(start, stop, size)]
         for rows, images in zip(parts, self._store.batches([(rows, None) for rows in parts]), strict=True):
             with self._placement.autocast():

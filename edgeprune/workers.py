@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
+from edgeprune_formats import ConfigError
+
 if TYPE_CHECKING:
     import torch
     from torch import nn
@@ -111,7 +113,10 @@ def joined(device: str = "auto") -> Iterator[Workers]:
     if count == 1:
         yield Workers(device=device)
         return
-    from .parallel import joined_processes
+    try:
+        from .parallel import joined_processes
+    except ImportError as error:
+        raise ConfigError("several processes need torch; pip install 'edgeprune[build]'") from error
 
     with joined_processes(device, count) as workers:
         yield workers

@@ -56,10 +56,10 @@ def train_on(source: Source, test: Source, rows: NDArray[np.int64], recipe: Reci
     learner = Learner(config, placement, len(source.class_names), min(source.shape[1:]))
     learner.model.train()
     order = list(_order(len(rows), recipe, seed))
-    batches = [(part, _crops(source, recipe, seed, step)) for step, part in enumerate(order)]
+    batches = ((part, _crops(source, recipe, seed, step)) for step, part in enumerate(order))
     loss = torch.zeros(())
     for step, images in enumerate(store.batches(batches)):
-        labels = store.labels[torch.from_numpy(order[step]).to(placement.device)]
+        labels = store.labels[torch.from_numpy(order[step]).to(placement.device, non_blocking=True)]
         lr = learning_rate(step, recipe.iterations, recipe.lr)
         loss, _ = learner.step((images.float() / 255 - mean) / std, labels, lr, step)
     if not torch.isfinite(loss):

@@ -84,10 +84,11 @@ def run(plan: Plan, output: Path, runs: Path, name: str) -> None:
             chosen = _choose(method, ratio, seed, source, check, records)
             accuracy = train_on(source, test, chosen, plan.recipe, seed)
             cell = {"method": method, "sample_prune": ratio, "seed": seed, "images": len(chosen)}
-            write_text(path, json.dumps({**cell, "recipe": asdict(plan.recipe), "test_accuracy": accuracy}))
+            settings = {"recipe": asdict(plan.recipe), "scoring": asdict(plan.scoring)}
+            write_text(path, json.dumps({**cell, "settings": settings, "test_accuracy": accuracy}))
             click.echo(f"{method}, {ratio:.0%} pruned, seed {seed}: {accuracy:.2%}")
             longest = max(longest, time.monotonic() - began)
-        rows.append(_read(path, plan.recipe))
+        rows.append(_read(path, plan))
     results = {
         "source": Path(plan.source).name.removesuffix(".npz"),
         "train_images": len(source),
@@ -129,10 +130,10 @@ def _coreset(score: str) -> CoresetConfig:
     )
 
 
-def _read(path: Path, recipe: Recipe) -> dict[str, Any]:
+def _read(path: Path, plan: Plan) -> dict[str, Any]:
     cell: dict[str, Any] = json.loads(path.read_text())
-    if cell.pop("recipe") != asdict(recipe):
-        raise click.ClickException(f"{path} is of another recipe; remove it or name another folder")
+    if cell.pop("settings") != {"recipe": asdict(plan.recipe), "scoring": asdict(plan.scoring)}:
+        raise click.ClickException(f"{path} is of other settings; remove it or name another folder")
     return cell
 
 

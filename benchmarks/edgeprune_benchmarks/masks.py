@@ -96,7 +96,8 @@ def run(plan: Plan, output: Path, runs: Path, name: str) -> None:
 
 
 def _pack(plan: Plan, mask: str, ratio: float, scores: Path, runs: Path) -> Path:
-    path = runs / f"{mask}-{ratio}.h5"
+    epochs = f"-{plan.masks.epochs}" if mask == "learnt" else ""
+    path = runs / f"{mask}-{ratio}{epochs}.h5"
     if not path.exists():
         method = "lf" if mask == "learnt" else "energy"
         config = BuildConfig(method=method, freq_prune=ratio, masks=plan.masks, device=plan.device)

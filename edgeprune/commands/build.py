@@ -128,6 +128,7 @@ def command(
     from edgeprune.workers import joined
 
     inputs = {"source": Path(source.partition(":")[2]), "scores file": scores}
+    _require_use(options, {"scores": scores, "classifier": classifier, "fse_net": fse_net})
     _require_spare(output, force, {**inputs, "classifier": classifier, "FSE-Net": fse_net})
     method = METHODS[options["method"]]
     if method.learnt_masks or (method.scored_images and scores is None):
@@ -149,6 +150,29 @@ def command(
             )
     if not quiet:
         _print(report)
+
+
+def _require_use(options: dict[str, Any], files: dict[str, Path | None]) -> None:
+    """Raise `UsageError` for an option that the method would not look at."""
+    context = click.get_current_context()
+    method = METHODS[options["method"]]
+    scored, learns = method.scored_images, method.learnt_masks and files["fse_net"] is None
+    scores = files["scores"] is None and (scored or (learns and files["classifier"] is None))
+    uses = {
+        **dict.fromkeys(CORESET, scored),
+        **dict.fromkeys(("tau", "gamma", "window"), scored and options["score"] == "joint_entropy"),
+        **dict.fromkeys(("beta", "strata"), scored and options["sampling"] == "ccs"),
+        **dict.fromkeys(("k", "accuracy_weight", "mask_epochs", "mask_batch_size", "mask_lr"), learns),
+        **dict.fromkeys(("score_model", "score_epochs", "score_augment"), scores),
+    }
+    given = [p for p in context.command.params if p.name in uses and not uses[p.name] and _is_given(p.name)]
+    if given:
+        raise click.UsageError(f"{given[0].opts[0]} has no effect here; leave it out", context)
+
+
+def _is_given(name: str) -> bool:
+    source = click.get_current_context().get_parameter_source(name)
+    return source is not click.core.ParameterSource.DEFAULT
 
 
 def _require_spare(output: Path, force: bool, inputs: dict[str, Path | None]) -> None:

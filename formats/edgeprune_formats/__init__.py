@@ -21,7 +21,7 @@ from ._errors import (
 )
 from ._header import FORMAT_VERSION, MAX_CHUNK_BYTES, MAX_IMAGE_VALUES, PackHeader
 from ._reader import Pack, open_pack, verify_pack
-from ._target import check_target, new_hdf5
+from ._target import check_room, check_target, new_hdf5
 from ._version import __version__
 from ._writer import COMPRESSIONS, PackWriter, plan_chunk_samples
 from .codecs import Codec, codec_names, get_codec, stored_bytes
@@ -50,6 +50,7 @@ __all__ = [
     "SparseBlock",
     "TrainingError",
     "__version__",
+    "check_room",
     "check_target",
     "codec_names",
     "column_bits",

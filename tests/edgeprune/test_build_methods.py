@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import small_builds
 import torch
+from click.testing import CliRunner
 from small_builds import JELF, LF, MASKS, SCORING, content, kept
 
 import edgeprune.long_run
 from edgeprune import BuildConfig, build_pack, encoding, mask_learning, open_source
 from edgeprune.artefacts import GivenFiles
 from edgeprune.choosing import compute_scores
+from edgeprune.commands.build import command
 from edgeprune.config import METHODS, CoresetConfig
 from edgeprune.fse_files import load_fse_net
 from edgeprune.fse_net import select
@@ -28,14 +30,6 @@ from edgeprune_runtime.training_record import save_model
 
 # A scores file tells how long its epochs took, so two runs give two hashes.
 TIMED = [("coreset", "scores_sha256")]
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -503,3 +497,21 @@ def test_large_images_are_pruned_some_at_a_time(tmp_path, monkeypatch):
     strongest = energy_mask(spectra_of(open_source(f"npz:{tmp_path / 'large.npz'}"), path), 600)
     assert (mask & strongest == strongest).all()
     assert (mask.sum((2, 3)) == 5018).all()
+
+
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        (["--score", "aum"], "--score"),
+        (["--method", "je", "--score", "aum", "--tau", "0.5"], "--tau"),
+        (["--method", "jelf", "--sampling", "top-k", "--beta", "0.1"], "--beta"),
+        (["--method", "je", "--mask-epochs", "2"], "--mask-epochs"),
+        (["--method", "lf", "--strata", "9"], "--strata"),
+        (["--method", "energy", "--score-epochs", "9"], "--score-epochs"),
+    ],
+)
+def test_an_option_without_effect_is_refused(tmp_path, words, option):
+    done = CliRunner().invoke(
+        command, ["digits", "-o", str(tmp_path / "p.h5"), *words], standalone_mode=False
+    )
+    assert str(done.exception) == f"{option} has no effect here; leave it out"

@@ -16,14 +16,6 @@ from edgeprune_runtime.training_record import save_model
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def scored(tmp_path_factory):
     return small_builds.scored(tmp_path_factory)

@@ -21,14 +21,6 @@ from edgeprune_formats import ArtefactError, ConfigError, EdgePruneError, Traini
 MEAN, STD = torch.tensor([0.5, 0.4, 0.3]).view(1, 3, 1, 1), torch.tensor([0.2, 0.25, 0.3]).view(1, 3, 1, 1)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def photographs(count, height, width, *, seed=0):
     """Random bytes whose spectra fall off as those of photographs do, uint8 ``[count, 3, height, width]``."""
     random = np.random.default_rng(seed)

@@ -28,14 +28,6 @@ K, K_TOTAL, WEIGHT = 14, 72, 0.1
 """What the paper's settings are at 12x12 and a ratio of 0.5: 144 / 2, and 100 for each 1024 pixels."""
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def scored(tmp_path_factory):
     return small_builds.scored(tmp_path_factory)

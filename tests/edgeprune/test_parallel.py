@@ -12,7 +12,12 @@ import torch
 import two_processes
 from scoring_runs import RUNS, arrays, assert_same_scores, options, score, write_source
 
+from edgeprune.choosing import compute_scores
+from edgeprune.config import CoresetConfig
 from edgeprune.parallel import DistributedWorkers, joined_processes
+from edgeprune.records import read_records
+from edgeprune.sampling import ccs
+from edgeprune.scores import hardness
 from edgeprune.workers import Workers, joined, process_rank
 from edgeprune_formats import ConfigError, TrainingError
 from edgeprune_runtime.checkpoint import read_state
@@ -80,6 +85,22 @@ def test_more_processes_than_devices(monkeypatch, asked, local_rank, devices, wo
     assert not torch.distributed.is_initialized()
 
 
+@pytest.fixture
+def no_group(monkeypatch):
+    """The environment that it makes, for a group that is never formed."""
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    monkeypatch.setenv("RANK", "5")
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: None)
+
+
+def test_a_number_of_processes_that_torchrun_did_not_set(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with pytest.raises(ConfigError, match="not by torchrun"), joined("cpu"):
+        pass
+
+
+@pytest.mark.usefixtures("no_group")
 @pytest.mark.parametrize(("asked", "place"), [("auto", "cuda:1"), ("cuda", "cuda:1"), ("cpu", "cpu")])
 def test_each_process_takes_the_device_of_its_local_rank(monkeypatch, asked, place):
     chosen, started = [], []
@@ -87,7 +108,6 @@ def test_each_process_takes_the_device_of_its_local_rank(monkeypatch, asked, pla
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
     monkeypatch.setattr(torch.distributed, "init_process_group", lambda kind, **_: started.append(kind))
-    monkeypatch.setenv("RANK", "5")
     monkeypatch.setenv("LOCAL_RANK", "1")
     with joined_processes(asked, 6) as workers:
         assert workers == DistributedWorkers(5, 6, place)
@@ -95,6 +115,7 @@ def test_each_process_takes_the_device_of_its_local_rank(monkeypatch, asked, pla
     assert started == ["gloo" if place == "cpu" else "cpu:gloo,cuda:nccl"]
 
 
+@pytest.mark.usefixtures("no_group")
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
@@ -199,6 +220,18 @@ def test_two_processes_give_the_scores_of_one(together, alone, name):
     assert_like(together[1] / name, alone / name)
     first = [arrays(folder / name)["epochs/probabilities"][0] for folder in (together[1], alone)]
     np.testing.assert_allclose(*first, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["joint_entropy", "forgetting", "el2n", "aum"])
+def test_two_processes_choose_the_coreset_of_one(together, alone, name):
+    chosen = []
+    for folder in (together[1], alone):
+        records = read_records(folder / "tiny.h5")
+        scores = compute_scores(records, CoresetConfig(score=name))
+        hard = hardness(compute_scores(records, CoresetConfig(score="aum")), "aum")
+        chosen.append(ccs(scores, len(scores) // 2, hardness=hard, beta=0.1, strata=5, seed=3))
+    np.testing.assert_array_equal(*chosen)
 
 
 def children(pid):

@@ -379,3 +379,9 @@ def test_top_k_by_class_keeps_the_best_of_each_best_first():
 def test_top_k_refuses_what_it_cannot_keep(wrong, problem):
     with pytest.raises(ConfigError, match=problem):
         top_k(**{"scores": np.arange(12.0), "count": 5, "keep": "low", **wrong})
+
+
+def test_a_class_that_gets_nothing_may_lose_all_its_samples_to_beta():
+    labels = np.array([0, 0, 0, 0, 1])
+    values = np.arange(5.0)
+    assert ccs(values, 1, hardness=values, beta=0.6, seed=0, labels=labels).tolist()[0] in range(4)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from scoring_runs import (
     IMAGES,
     STEPS,
@@ -28,21 +27,13 @@ from edgeprune.config import ScoreConfig
 from edgeprune.records import read_records
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def spec(tmp_path_factory):
     return write_source(tmp_path_factory.mktemp("source"))
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory, spec, one_thread):
+def whole(tmp_path_factory, spec):
     return score(tmp_path_factory.mktemp("whole") / "s.h5", spec)
 
 
@@ -141,7 +132,7 @@ def test_the_options_have_the_defaults_of_the_settings():
         (["npz:images.npz", "-o", "s.h5", "--epochs", "0"], 2, "epochs is 0"),
         (["npz:images.npz", "-o", "s.h5", "--epochs", "3", "--every", "4"], 2, "every is 4; it must be at"),
         (["npz:images.npz", "-o", "s.h5", "--every", "0"], 2, "every is 0"),
-        (["npz:images.npz", "-o", "s.h5", "--batch-size", "1"], 2, "--batch-size of 1 gives batches of 1"),
+        (["npz:images.npz", "-o", "s.h5", "--batch-size", "1"], 2, "raise it (edgeprune score --batch-size)"),
         (["npz:images.npz", "-o", "s.h5", "--lr", "0"], 2, "lr is 0.0"),
         (["npz:images.npz", "-o", "s.h5", "--lr", "nan"], 2, "lr is nan"),
         (["npz:images.npz", "-o", "s.h5", "--seed", "-1"], 2, "seed is -1"),
@@ -209,7 +200,9 @@ def test_a_rate_far_too_high(edgeprune, spec, tmp_path):
     wrong = [*options(TINY), "--lr", "1e20", "-q"]
     code, out, err = edgeprune("score", spec, "-o", tmp_path / "s.h5", *wrong)
     assert (code, out) == (1, "")
-    assert re.fullmatch(r"edgeprune: error: the loss became \w+ in epoch .* a lower --lr than 1e\+20\n", err)
+    assert re.fullmatch(
+        r"edgeprune: error: the loss became \w+ in epoch .* a lower learning rate than 1e\+20 .*\n", err
+    )
     assert names(tmp_path) == ["s.h5.work"]
 
 
