@@ -69,9 +69,11 @@ def joined_processes(device: str, count: int) -> Iterator[DistributedWorkers]:
     place = _place(device, int(os.environ.get("LOCAL_RANK", "0")))
     if "MASTER_ADDR" not in os.environ or "RANK" not in os.environ:
         raise ConfigError("WORLD_SIZE is set, but not by torchrun; unset it, or start with torchrun")
+    came_to_the_end = False
     try:
         dist.init_process_group("gloo" if place == "cpu" else "cpu:gloo,cuda:nccl", timeout=_TIMEOUT)
         yield DistributedWorkers(process_rank(), count, place)
+        came_to_the_end = True
     except RuntimeError as error:
         if any(sign in str(error) for sign in _LOST):
             raise TrainingError(
@@ -79,8 +81,11 @@ def joined_processes(device: str, count: int) -> Iterator[DistributedWorkers]:
                 "run the same command again to go on"
             ) from error
         raise
-    # Not after an error: NCCL would wait for processes that do not come. Ending closes the connections too.
-    dist.destroy_process_group()
+    finally:
+        # Not with NCCL after an error: it would wait for processes that do not come, where the end of this
+        # one closes the connections as well. Gloo does not wait, and cannot be left to the interpreter's end.
+        if dist.is_initialized() and (came_to_the_end or place == "cpu"):
+            dist.destroy_process_group()
 
 
 def _place(device: str, local_rank: int) -> str:
