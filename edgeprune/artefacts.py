@@ -44,6 +44,10 @@ class GivenFiles:
             raise ConfigError("--fse-net needs no --classifier; leave one of them out")
         if self.fse_net is not None and (config.masks.k, config.masks.accuracy_weight) != (None, None):
             raise ConfigError("an FSE-Net has the k and lambda that it was learnt with; leave them out")
+        if method.scored_images and config.coreset.score == "random" and self.scores is None:
+            raise ConfigError(
+                "score random needs no scoring run; use method random, or name a file with --scores"
+            )
         if self.scores is None or method.scored_images:
             return
         if not method.learnt_masks:

@@ -113,6 +113,7 @@ def require_records_of(records: ScoreRecords, source: Source, check: SourceCheck
         raise ArtefactError(
             f"{records.path}: scores of other images or labels ({scored.get('spec')}, SHA-256 "
             f"{str(scored['sha256'])[:12]}) than {source.spec} holds (SHA-256 {check.sha256[:12]}); "
+            "give the --size and --split (train) that they were made with, or "
             f"make them with: edgeprune score {source.spec}"
         )
     if not np.array_equal(records.rows, check.good):

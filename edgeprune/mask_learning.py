@@ -222,7 +222,7 @@ def _reuse(path: Path, record: Mapping[str, Any]) -> tuple[FSENet, dict[str, Any
         if old.get(name) != value:
             raise ConfigError(
                 f"{path} exists and was learnt with {name} {old.get(name)}, not {value}; "
-                "remove it, or apply it with --fse-net"
+                "write the pack elsewhere, or remove the file"
             )
     return net, found
 

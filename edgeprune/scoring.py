@@ -29,6 +29,9 @@ from .workers import Workers
 
 __all__ = ["run_scoring"]
 
+# What to do about a finished file of other settings, and about one of other images.
+_WAY_OUT = ("use it as it is (edgeprune build --scores), or write elsewhere", "write elsewhere")
+
 
 def run_scoring(
     source: Source,
@@ -155,7 +158,7 @@ def _record(source: Source, check: SourceCheck, config: ScoreConfig, placement: 
 
 def _decisive(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings and images that scores depend on; a difference in one is told by its name."""
-    return {**record["config"], "source": record["source"]["sha256"]}
+    return {"source": record["source"]["sha256"], **record["config"]}
 
 
 def _reuse(path: Path, record: Mapping[str, Any], rows: NDArray[np.int64]) -> ScoreRecords:
@@ -171,7 +174,7 @@ def _reuse(path: Path, record: Mapping[str, Any], rows: NDArray[np.int64]) -> Sc
         if name not in ("device", "precision") and old.get(name) != value:
             raise ConfigError(
                 f"{path} exists and was made with {name} {old.get(name)}, not {value}; "
-                "remove it, or write elsewhere"
+                f"{_WAY_OUT[name == 'source']}"
             )
     if not np.array_equal(found.rows, rows):
         raise ConfigError(

@@ -45,7 +45,11 @@ CORESET = {"score", "sampling", "beta", "strata", "class_balance", "tau", "gamma
     help="Share of the images to leave out.  [default: 0; 0.5 for random, je, jelf]",
 )
 @click.option("--scores", type=EXISTING, help="Scores file of these images (edgeprune score).")
-@click.option("--classifier", type=EXISTING, help="Learn masks against this run of edgeprune train.")
+@click.option(
+    "--classifier",
+    type=EXISTING,
+    help="Run of edgeprune train to learn masks against.",
+)
 @click.option("--fse-net", type=EXISTING, help="Choose components by this FSE-Net, learn none.")
 @click.option(
     "--size",
@@ -209,10 +213,10 @@ def _print(report: BuildReport) -> None:
         click.echo(f"skipped {message}")
     header = report.header
     if report.empty_classes:
-        names = ", ".join(report.empty_classes[:3])
+        names = ", ".join(report.empty_classes[:3]) + (", ..." if len(report.empty_classes) > 3 else "")
         click.echo(
-            f"warning: no image of {len(report.empty_classes):,} classes was kept ({names}, ...); "
-            "lower --sample-prune",
+            f"warning: no image was kept of {len(report.empty_classes):,} of the classes ({names}); "
+            "lower --sample-prune, or pass --class-balance with je or jelf",
             err=True,
         )
     for path in report.artefacts:

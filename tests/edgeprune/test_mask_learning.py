@@ -251,7 +251,7 @@ def test_a_finished_file_is_used_again(scored, whole, tmp_path):
 )
 def test_a_finished_file_of_other_settings_is_refused(scored, whole, config, named):
     with pytest.raises(
-        ConfigError, match=f"exists and was learnt with {named}; remove it, or apply"
+        ConfigError, match=f"exists and was learnt with {named}; write the pack elsewhere"
     ) as error:
         learn(scored, whole[0], config, report=refuse_reports)
     assert "\n" not in str(error.value)

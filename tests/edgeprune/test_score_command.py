@@ -189,7 +189,7 @@ def test_a_file_that_is_there_is_used_refused_or_replaced(edgeprune, spec, tmp_p
     assert path.read_bytes() == whole.path.read_bytes()
     code, _, err = edgeprune("score", spec, "-o", path, *options(TINY), "--weight-decay", 0, "-q")
     assert code == 2
-    assert "made with weight_decay 0.0005, not 0.0; remove it, or write elsewhere" in err
+    assert "made with weight_decay 0.0005, not 0.0; use it as it is (edgeprune build --scores), or" in err
     replaced = edgeprune("score", spec, "-o", path, *options(TINY), "--weight-decay", 0, "-q", "--force")
     assert replaced == (0, "", "")
     assert read_records(path).provenance["config"]["weight_decay"] == 0

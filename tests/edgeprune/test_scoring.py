@@ -454,7 +454,7 @@ def test_a_finished_file_is_used_as_it_is(whole, spec):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"epochs": 4}, "made with epochs 3, not 4; remove it, or write elsewhere"),
+        ({"epochs": 4}, "made with epochs 3, not 4; use it as it is"),
         ({"model": "resnet20"}, "made with model resnet8, not resnet20"),
         ({"every": 1}, "made with every 2, not 1"),
     ],
@@ -469,7 +469,9 @@ def test_a_finished_file_of_other_settings_is_kept(whole, spec, change, words):
 
 
 def test_a_finished_file_of_other_images_is_kept(whole, tmp_path):
-    with pytest.raises(ConfigError, match=r"made with source [0-9a-f]{64}, not [0-9a-f]{64}; remove it"):
+    with pytest.raises(
+        ConfigError, match=r"made with source [0-9a-f]{64}, not [0-9a-f]{64}; write elsewhere"
+    ):
         score(whole.path, write_source(tmp_path, seed=1))
 
 
