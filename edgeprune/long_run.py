@@ -22,7 +22,7 @@ from .workers import Workers
 __all__ = ["LongRun", "Report", "Task", "work_folder"]
 
 Report = Callable[[dict[str, Any]], None]
-# Writing a checkpoint costs less than a second, and this is what a power cut costs at most.
+# What a power cut costs at most.
 _CHECKPOINT_SECONDS = 60.0
 _REPORT_SECONDS = 0.3
 # Processes that must agree on when to stop ask each other this often.

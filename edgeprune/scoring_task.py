@@ -36,7 +36,25 @@ _EVALUATION_BATCHES = 4  # Without gradients a batch may be this much larger tha
 
 
 class ScoringTask:
-    """See `edgeprune.long_run.Task`."""
+    """Training with records, as `edgeprune.long_run.Task` has it.
+
+    Parameters
+    ----------
+    store : ImageStore
+        The N images to train on and to record.
+    check : SourceCheck
+        Gives their mean and standard deviation.
+    config : ScoreConfig
+        With `model` and `every` decided.
+    training, placement : TrainConfig, Placement
+        The same for the network, and where it runs.
+    workers : Workers
+        The processes that share each batch.
+    folder : Path
+        For the files of epochs, ``records/epoch-NNNN.safetensors``.
+    classes : int
+        Length of the network's output.
+    """
 
     name = "scoring"
 

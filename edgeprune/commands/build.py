@@ -21,6 +21,7 @@ __all__ = ["command"]
 
 EXISTING = click.Path(exists=True, path_type=Path)
 METHODS_HELP = "; ".join(f"{name}: {method.describes}" for name, method in METHODS.items())
+SCORES_HELP = "; ".join(f"{name}: {score.describes}" for name, score in SCORES.items())
 CORESET = {"score", "sampling", "beta", "strata", "class_balance", "tau", "gamma", "window"}
 
 
@@ -74,7 +75,7 @@ CORESET = {"score", "sampling", "beta", "strata", "class_balance", "tau", "gamma
     type=click.Choice(tuple(SCORES)),
     default="joint_entropy",
     show_default=True,
-    help="What je and jelf choose images by.",
+    help=f"What je and jelf choose images by. {SCORES_HELP}.",
 )
 @click.option(
     "--sampling",

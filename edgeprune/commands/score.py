@@ -87,10 +87,7 @@ def command(
     from edgeprune.workers import joined
     from edgeprune_runtime.training_config import place
 
-    origin = source.partition(":")[2]
-    if origin and output.exists() and output.resolve() == Path(origin).resolve():
-        raise ConfigError(f"{output} is the source; name another file")
-    check_target(output)
+    _require_target(source, output)
     with joined(device) as workers:
         quiet = quiet or workers.rank > 0
         config = ScoreConfig(device=workers.device, **options)
@@ -110,6 +107,14 @@ def command(
         )
     if not quiet:
         click.echo(_summary(output, records.provenance, len(records.rows)))
+
+
+def _require_target(source: str, output: Path) -> None:
+    """Raise if nothing can be written there, or if it would replace the source."""
+    origin = source.partition(":")[2]
+    if origin and output.exists() and output.resolve() == Path(origin).resolve():
+        raise ConfigError(f"{output} is the source; name another file")
+    check_target(output)
 
 
 def require_torch() -> None:
