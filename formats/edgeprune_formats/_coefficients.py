@@ -1,0 +1,378 @@
+"""Coding the quantised coefficients of a chunk: contexts, distributions, and the payload's bytes.
+
+formats/SPEC.md, section `quantized`, is the specification; names here are its names.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ._rans import LOW, SYMBOLS, Decoder, StreamError, encode, lookup_table, normalised
+from ._tiles import BANDS, Scan
+
+__all__ = [
+    "CLASSES",
+    "Model",
+    "bands_of",
+    "context_sums",
+    "context_classes",
+    "decode_payload",
+    "encode_payload",
+    "fit_bases",
+    "parse_payload",
+    "predict_dc",
+    "restore_dc",
+    "shifts_of",
+]
+
+CLASSES = 48
+# Class CENTRE stands for a mean magnitude of about 1, and two classes for a factor of 2.
+CENTRE = 20
+# Stored bases are moved by this much; 0 stands for a frequency that is never coded.
+BASE_OFFSET = 64
+# Magnitudes count in contexts up to this.
+SATURATION = 15
+# The symbols 0 to 14 stand for -7 to 7, this one for a value that is written out.
+ESCAPE = SYMBOLS - 1
+ESCAPE_BITS = 16
+MAX_LANES = 512
+SYMBOLS_PER_LANE = 4096
+_HEAD = struct.Struct("<IIII")
+# round(2 log2(sum + 2)), in integers.
+LEVELS = np.array([((2 * (s + 2) ** 4).bit_length() - 1) // 2 for s in range(30 * SATURATION + 1)], np.int16)
+
+
+def shifts_of(classes: NDArray[np.integer[Any]]) -> NDArray[np.integer[Any]]:
+    """Return how many low bits of a value of each class are written plainly: the distribution has the rest."""
+    return np.maximum((classes - CENTRE) // 2, 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """The distributions of a chunk.
+
+    Attributes
+    ----------
+    bases : uint8 [C, F]
+        For each plane and place in coding order the base of its class plus 64; 0: never coded, all zero.
+    row_of : int16 [CLASSES + C * 16]
+        The row of `frequencies` of each context: classes first, then bands by plane and by the band of the plane
+        before; -1 where the chunk has no such context.
+    frequencies : uint16 [rows, 16]
+        Each row adds up to 4096.
+    """
+
+    bases: NDArray[np.uint8]
+    row_of: NDArray[np.int16]
+    frequencies: NDArray[np.uint16]
+
+
+@dataclass(frozen=True, eq=False)
+class Payload:
+    """The parts of a chunk's bytes: model, states, words and plain bits (uint8, low bit first)."""
+
+    model: Model
+    states: NDArray[np.uint32]
+    words: NDArray[np.uint16]
+    bits: NDArray[np.uint8]
+
+
+def predict_dc(values: NDArray[np.int32], grid: tuple[int, int]) -> None:
+    """Replace in place the coefficients of frequency 0, the last axis' first, by differences between tiles.
+
+    Parameters
+    ----------
+    values : int32 [n, C, tiles, F]
+    grid : (int, int)
+        Tiles down and across. A tile loses its left neighbour's, the first of a row that of the row above.
+    """
+    level = values[..., 0].reshape(*values.shape[:2], *grid)
+    change = level.copy()
+    change[..., 1:] -= level[..., :-1]
+    change[..., 1:, 0] -= level[..., :-1, 0]
+    values[..., 0] = change.reshape(values.shape[:3])
+
+
+def restore_dc(values: NDArray[np.int16], grid: tuple[int, int]) -> None:
+    """Undo `predict_dc` in place on int16 [n, C, tiles, F]; sums wrap at 16 bits."""
+    change = values[..., 0].reshape(*values.shape[:2], *grid).copy()
+    change[..., 0] = np.cumsum(change[..., 0], axis=-1, dtype=np.int16)
+    values[..., 0] = np.cumsum(change, axis=-1, dtype=np.int16).reshape(values.shape[:3])
+
+
+def bands_of(values: NDArray[np.integer[Any]], scan: Scan) -> NDArray[np.uint8]:
+    """Return the lowest band that covers all that is not zero, uint8 [N], of values [F, N] in coding order."""
+    band = scan.band_of_place[:, None].astype(np.uint8)
+    # Frequency 0 is coded whatever the band.
+    return np.asarray(np.where(values[1:] != 0, band[1:], 0).max(axis=0, initial=0).astype(np.uint8))
+
+
+def context_sums(magnitudes: NDArray[np.uint8], scan: Scan) -> NDArray[np.int16]:
+    """Return the weighted sums of the neighbours' magnitudes, int16 [F, N], of [F, N] in coding order."""
+    sums = np.zeros(magnitudes.shape, np.int16)
+    outside = len(magnitudes)
+    for weight, places in zip(scan.weights.tolist(), scan.neighbours.T, strict=True):
+        inside = np.flatnonzero(places < outside)
+        sums[inside] += magnitudes[places[inside]] * np.int16(weight)
+    return sums
+
+
+def context_classes(bases: NDArray[np.integer[Any]], sums: NDArray[np.integer[Any]]) -> NDArray[np.int16]:
+    """Return classes int16, of stored bases [F, 1] and context sums [F, N]."""
+    level = LEVELS.take(sums)
+    level += bases.astype(np.int16) - np.int16(BASE_OFFSET)
+    return np.clip(level, 0, CLASSES - 1, out=level)
+
+
+def fit_bases(
+    magnitudes: NDArray[np.integer[Any]], sums: NDArray[np.int16], coded: NDArray[np.bool_]
+) -> NDArray[np.uint8]:
+    """Return stored bases uint8 [F] that put the mean magnitude of each frequency into the class it is of.
+
+    Parameters
+    ----------
+    magnitudes : int [F, N]
+    sums : int16 [F, N]
+    coded : bool [F, N]
+        What the bands cover.
+    """
+    count = np.maximum(coded.sum(axis=1), 1)
+    mean = np.sum(magnitudes, axis=1, where=coded, dtype=np.float64) / count
+    around = np.sum(sums, axis=1, where=coded, dtype=np.float64) / count
+    with np.errstate(divide="ignore"):
+        base = np.rint(2 * (np.log2(mean) - np.log2(around + 2)) + CENTRE)
+    return np.where(mean > 0, np.clip(base + BASE_OFFSET, 1, 255), 0).astype(np.uint8)
+
+
+def _split(values: NDArray[np.integer[Any]], classes: NDArray[np.integer[Any]]) -> tuple[Any, Any, Any]:
+    """Return symbols, plain values and numbers of plain bits."""
+    shift = shifts_of(classes).astype(np.int32)
+    high = values.astype(np.int32) >> shift
+    escaped = np.abs(high) > 7
+    symbols = np.where(escaped, ESCAPE, high + 7).astype(np.uint8)
+    plain = np.where(escaped, values & 0xFFFF, values & ((1 << shift) - 1))
+    return symbols, plain, np.where(escaped, ESCAPE_BITS, shift)
+
+
+def _pack_bits(plain: NDArray[np.integer[Any]], lengths: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
+    used = lengths > 0
+    place = np.arange(ESCAPE_BITS)
+    bits = (plain[used, None] >> place) & 1
+    return np.packbits(bits[place < lengths[used, None]].astype(np.uint8), bitorder="little")
+
+
+def encode_payload(planes: list[NDArray[np.int32]], scan: Scan) -> bytes:
+    """Return the bytes of a chunk.
+
+    Parameters
+    ----------
+    planes : list of int32 [F, N]
+        For each plane the values of all tiles of all images, in coding order, within int16, with `predict_dc`
+        applied.
+    """
+    runs: list[tuple[NDArray[Any], NDArray[Any]]] = []
+    bits, lengths, bases = [], [], []
+    before = np.zeros(planes[0].shape[1], np.uint8)
+    for number, values in enumerate(planes):
+        bands = bands_of(values, scan)
+        runs.append((CLASSES + number * BANDS + before.astype(np.int64), bands))
+        before = bands
+        magnitudes = np.abs(values)
+        sums = context_sums(np.minimum(magnitudes, SATURATION).astype(np.uint8), scan)
+        coded = scan.band_of_place[:, None] <= bands
+        bases.append(fit_bases(magnitudes, sums, coded))
+        coded &= bases[-1][:, None] > 0
+        classes = context_classes(bases[-1][:, None], sums)
+        for start, stop in zip(scan.starts[:-1], scan.starts[1:], strict=True):
+            inside = coded[start:stop]
+            some = classes[start:stop][inside].astype(np.int64)
+            symbols, plain, length = _split(values[start:stop][inside], some)
+            runs.append((some, symbols))
+            bits.append(plain)
+            lengths.append(length)
+    counts = np.zeros((CLASSES + len(planes) * BANDS, SYMBOLS), np.int64)
+    for contexts, symbols in runs:
+        np.add.at(counts, (contexts, symbols), 1)
+    used = counts.any(axis=1)
+    row_of = np.where(used, np.cumsum(used) - 1, -1).astype(np.int16)
+    model = Model(np.stack(bases), row_of, normalised(counts[used]))
+    lanes = min(MAX_LANES, max(1, int(counts.sum()) // SYMBOLS_PER_LANE))
+    rows = [(row_of[contexts].astype(np.int64), symbols) for contexts, symbols in runs]
+    states, words = encode(rows, model.frequencies, lanes)
+    plain_bits = _pack_bits(np.concatenate(bits), np.concatenate(lengths))
+    return _assemble(Payload(model, states, words, plain_bits))
+
+
+def _assemble(payload: Payload) -> bytes:
+    model = payload.model
+    used = np.packbits(model.row_of >= 0, bitorder="little")
+    head = model.bases.tobytes() + used.tobytes() + model.frequencies.astype("<u2").tobytes()
+    packed = zlib.compress(head, 9)
+    sizes = (len(packed), len(payload.states), len(payload.words), len(payload.bits))
+    body = (payload.states.astype("<u4"), payload.words.astype("<u2"), payload.bits)
+    return _HEAD.pack(*sizes) + packed + b"".join(part.tobytes() for part in body)
+
+
+def parse_payload(raw: NDArray[np.uint8] | bytes, planes: int, places: int) -> Payload:
+    """Return the parts of a chunk's bytes, checked.
+
+    Parameters
+    ----------
+    raw : bytes or uint8 [bytes]
+    planes, places : int
+        C and F.
+
+    Raises
+    ------
+    StreamError
+        Sizes that do not add up, or a model that is none.
+    """
+    view = memoryview(raw).cast("B")
+    if len(view) < _HEAD.size:
+        raise StreamError("too short for its sizes")
+    packed, lanes, words, bits = _HEAD.unpack_from(view)
+    ends = np.cumsum([_HEAD.size, packed, 4 * lanes, 2 * words, bits])
+    if int(ends[-1]) != len(view) or not 1 <= lanes <= MAX_LANES:
+        raise StreamError("its sizes do not add up")
+    parts = [view[start:stop] for start, stop in zip(ends[:-1], ends[1:], strict=True)]
+    return Payload(
+        _parse_model(parts[0], planes, places),
+        np.frombuffer(parts[1], "<u4"),
+        np.frombuffer(parts[2], "<u2"),
+        np.frombuffer(parts[3], np.uint8),
+    )
+
+
+def _parse_model(packed: memoryview, planes: int, places: int) -> Model:
+    contexts = CLASSES + planes * BANDS
+    fixed = planes * places + contexts // 8
+    largest = fixed + contexts * SYMBOLS * 2
+    try:
+        head = zlib.decompressobj().decompress(packed, largest + 1)
+    except zlib.error as error:
+        raise StreamError(f"its model does not inflate ({error})") from None
+    if len(head) < fixed:
+        raise StreamError("its model is cut short")
+    used = np.unpackbits(np.frombuffer(head, np.uint8, contexts // 8, planes * places), bitorder="little")
+    if len(head) != fixed + int(used.sum()) * SYMBOLS * 2:
+        raise StreamError("its model is not of its size")
+    frequencies = np.frombuffer(head, "<u2", offset=fixed).reshape(-1, SYMBOLS)
+    if (frequencies.sum(axis=1, dtype=np.int64) != 4096).any():
+        raise StreamError("its frequencies do not add up")
+    return Model(
+        np.frombuffer(head, np.uint8, planes * places).reshape(planes, places),
+        np.where(used, np.cumsum(used) - 1, -1).astype(np.int16),
+        frequencies.astype(np.uint16),
+    )
+
+
+class _Plain:
+    """Plain bits, taken in order."""
+
+    def __init__(self, packed: NDArray[np.uint8]) -> None:
+        self._bits = np.unpackbits(packed, bitorder="little")
+        self._size, self._next = 8 * len(packed), 0
+
+    def take(self, lengths: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
+        ends = self._next + np.cumsum(lengths)
+        starts = ends - lengths
+        if int(ends[-1]) > self._size:
+            raise StreamError("its plain bits end too soon")
+        self._next = int(ends[-1])
+        found = np.zeros(len(lengths), np.int32)
+        for place in range(int(lengths.max())):
+            there = lengths > place
+            found[there] |= self._bits[starts[there] + place].astype(np.int32) << place
+        return found
+
+    def finish(self) -> None:
+        if self._size - self._next >= 8 or self._bits[self._next :].any():
+            raise StreamError("its plain bits do not end where they should")
+
+
+def decode_payload(
+    payload: Payload, scan: Scan, blocks: int
+) -> tuple[list[NDArray[np.int16]], list[NDArray[np.uint8]]]:
+    """Return for each plane the values int16 [F, N] in coding order, and the bands uint8 [N].
+
+    `predict_dc` is still applied. This is the reference in numpy; `_native` has the same in C.
+
+    Parameters
+    ----------
+    payload : Payload
+    scan : Scan
+    blocks : int
+        N, the tiles of all images.
+
+    Raises
+    ------
+    StreamError
+        Coded bytes that no encoder wrote.
+    """
+    model = payload.model
+    symbols = Decoder(lookup_table(model.frequencies), payload.states, payload.words)
+    plain = _Plain(payload.bits)
+    bands = np.zeros(blocks, np.uint8)
+    planes, all_bands = [], []
+    for number, bases in enumerate(model.bases):
+        bands = symbols.run(_rows(model, CLASSES + number * BANDS + bands.astype(np.int64)))
+        planes.append(_decode_plane(model, bases, symbols, plain, scan, bands))
+        all_bands.append(bands)
+    symbols.finish()
+    plain.finish()
+    return planes, all_bands
+
+
+def _rows(model: Model, contexts: NDArray[np.integer[Any]]) -> NDArray[np.int16]:
+    rows = model.row_of.take(contexts)
+    if (rows < 0).any():
+        raise StreamError("a context without a distribution")
+    return rows
+
+
+def _decode_plane(
+    model: Model,
+    bases: NDArray[np.uint8],
+    symbols: Decoder,
+    plain: _Plain,
+    scan: Scan,
+    bands: NDArray[np.uint8],
+) -> NDArray[np.int16]:
+    places, blocks = len(scan.raster), len(bands)
+    values = np.zeros((places, blocks), np.int16)
+    magnitudes = np.zeros((places + 1, blocks), np.uint8)
+    for diagonal in range(scan.diagonals):
+        inside = np.flatnonzero(bands >= scan.band_of_diagonal[diagonal])
+        if not len(inside):
+            break
+        start, stop = scan.starts[diagonal : diagonal + 2]
+        some = start + np.flatnonzero(bases[start:stop])
+        if not len(some):
+            continue
+        sums = np.zeros((len(some), len(inside)), np.int16)
+        for weight, near in zip(scan.weights.tolist(), scan.neighbours[some].T, strict=True):
+            sums += magnitudes[near[:, None], inside] * np.int16(weight)
+        classes = context_classes(bases[some, None], sums).reshape(-1)
+        found = symbols.run(_rows(model, classes))
+        coded = _join(found, shifts_of(classes), plain).reshape(sums.shape)
+        values[some[:, None], inside] = coded
+        magnitudes[some[:, None], inside] = np.minimum(np.abs(coded.astype(np.int32)), SATURATION)
+    return values
+
+
+def _join(
+    symbols: NDArray[np.uint8], shifts: NDArray[np.integer[Any]], plain: _Plain
+) -> NDArray[np.int16]:
+    lengths = np.where(symbols == ESCAPE, ESCAPE_BITS, shifts).astype(np.int64)
+    values = (symbols.astype(np.int32) - 7) << shifts
+    taking = np.flatnonzero(lengths)
+    if len(taking):
+        bits = plain.take(lengths[taking])
+        values[taking] = np.where(symbols[taking] == ESCAPE, bits, values[taking] + bits)
+    return values.astype(np.int16)

@@ -1,0 +1,108 @@
+"""The decoder in C where it was compiled; whoever gets None here takes the one in numpy."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib.machinery
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ._coefficients import LEVELS, Payload
+from ._rans import StreamError, lookup_table
+from ._tiles import Scan
+
+__all__ = ["decode_native", "load_library"]
+
+_FAILURES = {
+    1: "its coded words end too soon",
+    2: "a context without a distribution",
+    3: "its plain bits end too soon",
+    4: "its coded words do not end where they should",
+    5: "its plain bits do not end where they should",
+}
+
+
+def load_library(folder: Path) -> ctypes.CDLL | None:
+    """Return the compiled `_kernels` of a package's folder; None if there is none, or EDGEPRUNE_NATIVE is 0."""
+    if os.environ.get("EDGEPRUNE_NATIVE") == "0":
+        return None
+    for suffix in importlib.machinery.EXTENSION_SUFFIXES:
+        path = folder / f"_kernels{suffix}"
+        if path.exists():
+            try:
+                return ctypes.CDLL(str(path))
+            except OSError:
+                # Built for another machine.
+                return None
+    return None
+
+
+@functools.lru_cache(maxsize=1)
+def _library() -> ctypes.CDLL | None:
+    return load_library(Path(__file__).parent)
+
+
+def _pointer(array: NDArray[np.generic]) -> ctypes.c_void_p:
+    assert array.flags.c_contiguous
+    return ctypes.c_void_p(array.ctypes.data)
+
+
+def decode_native(
+    payload: Payload, scan: Scan, images: int, tiles: int, out: NDArray[np.int16]
+) -> NDArray[np.uint8] | None:
+    """Fill `out`, int16 [n, C, tiles, F] in raster order, and return the bands uint8 [C, n * tiles].
+
+    `predict_dc` is still applied. Returns None where nothing was compiled.
+
+    Raises
+    ------
+    StreamError
+        As `edgeprune_formats._coefficients.decode_payload`.
+    """
+    library = _library()
+    if library is None:
+        return None
+    planes, places = payload.model.bases.shape
+    blocks = images * tiles
+    # As `padded` in the C code.
+    stride = -(-blocks // 64) * 64 + 32
+    states = payload.states.astype(np.uint32)
+    inputs = (
+        lookup_table(payload.model.frequencies),
+        np.ascontiguousarray(payload.model.row_of),
+        states,
+        len(states),
+        payload.words.astype(np.uint16),
+        len(payload.words),
+        np.ascontiguousarray(payload.bits),
+        len(payload.bits),
+        np.ascontiguousarray(payload.model.bases),
+        scan.raster,
+        scan.starts,
+        scan.neighbours,
+        scan.weights,
+        scan.band_of_diagonal,
+        LEVELS.astype(np.uint8),
+    )
+    counts = (scan.diagonals, places, images, planes, tiles)
+    bands = np.empty((planes, blocks), np.uint8)
+    scratch = (
+        np.empty((places, stride), np.int16),
+        np.empty((places, stride), np.uint8),
+        np.empty(blocks, np.uint16),
+        # One entry beyond the last, where a block may be noted that is not counted.
+        np.empty(blocks + 1, np.int32),
+        np.empty(blocks + 1, np.uint32),
+    )
+    arguments = [
+        ctypes.c_int64(value) if isinstance(value, int) else _pointer(value)
+        for value in (*inputs, *counts, *scratch, bands, out)
+    ]
+    failure = library.ep_decode_quantized(*arguments)
+    if failure:
+        raise StreamError(_FAILURES[failure])
+    return bands
