@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from edgeprune_formats import ConfigError, Pack, SparseBlock, unpack_positions
+from edgeprune_formats import Block, ConfigError, Pack, QuantizedBlock, unpack_positions
 from edgeprune_runtime import PackDataset
 from edgeprune_runtime._cache import ChunkCache
 
@@ -29,7 +29,7 @@ PNG = b"\x89PNG"
 INK, PAPER = (30, 30, 30), (255, 255, 255)
 
 
-def kept_components(block: SparseBlock, height: int, width: int) -> NDArray[np.uint8]:
+def kept_components(block: Block, height: int, width: int) -> NDArray[np.uint8]:
     """Draw the masks of a block: red, green and blue where that channel keeps the frequency.
 
     Returns
@@ -37,11 +37,24 @@ def kept_components(block: SparseBlock, height: int, width: int) -> NDArray[np.u
     uint8 [n, H, W, 3]
         Frequency (0, 0) at the top left; 255 where kept.
     """
+    if isinstance(block, QuantizedBlock):
+        return _nonzero(block, height, width)
     n, channels, _ = block.positions.shape
     row, column = unpack_positions(block.positions, width)
     mask = np.zeros((n, channels, height * width), np.uint8)
     np.put_along_axis(mask, row * width + column, 255, axis=2)
     return np.ascontiguousarray(mask.reshape(n, channels, height, width).transpose(0, 2, 3, 1))
+
+
+def _nonzero(block: QuantizedBlock, height: int, width: int) -> NDArray[np.uint8]:
+    """Draw where any tile holds a frequency, each tile's frequency filling its share of the picture."""
+    n, channels, _, places = block.values.shape
+    side = height if places == height * width else int(places**0.5)
+    any_tile = (block.values != 0).any(axis=2).reshape(n, channels, side, -1)
+    rows = np.arange(height) * side // height
+    columns = np.arange(width) * any_tile.shape[3] // width
+    mask = any_tile[:, :, rows[:, None], columns].astype(np.uint8) * 255
+    return np.ascontiguousarray(mask.transpose(0, 2, 3, 1))
 
 
 def draw_preview(pack: Pack, path: Path, *, count: int = 8, source: Source | None = None) -> None:

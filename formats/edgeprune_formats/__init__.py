@@ -3,7 +3,15 @@
 Needs numpy and h5py only. The format itself is specified in formats/SPEC.md.
 """
 
-from ._blocks import SparseBlock, column_bits, pack_positions, position_dtype, unpack_positions
+from ._blocks import (
+    Block,
+    QuantizedBlock,
+    SparseBlock,
+    column_bits,
+    pack_positions,
+    position_dtype,
+    unpack_positions,
+)
 from ._errors import (
     ArtefactError,
     ConfigError,
@@ -19,19 +27,25 @@ from ._errors import (
     SourceError,
     TrainingError,
 )
-from ._header import FORMAT_VERSION, MAX_CHUNK_BYTES, MAX_IMAGE_VALUES, PackHeader
+from ._header import BLOCKS, COLOR_SPACES, FORMAT_VERSION, MAX_CHUNK_BYTES, MAX_IMAGE_VALUES, PackHeader
 from ._reader import Pack, open_pack, verify_pack
+from ._rounding import ROUNDINGS
 from ._target import check_room, check_target, new_hdf5
+from ._tiles import color_matrix, color_shift
 from ._version import __version__
 from ._writer import COMPRESSIONS, PackWriter, plan_chunk_samples
 from .codecs import Codec, codec_names, get_codec, stored_bytes
 
 __all__ = [
+    "BLOCKS",
+    "COLOR_SPACES",
     "COMPRESSIONS",
     "FORMAT_VERSION",
     "MAX_CHUNK_BYTES",
     "MAX_IMAGE_VALUES",
+    "ROUNDINGS",
     "ArtefactError",
+    "Block",
     "Codec",
     "ConfigError",
     "EdgePruneError",
@@ -46,6 +60,7 @@ __all__ = [
     "PackWriteError",
     "PackWriter",
     "Problem",
+    "QuantizedBlock",
     "SourceError",
     "SparseBlock",
     "TrainingError",
@@ -53,6 +68,8 @@ __all__ = [
     "check_room",
     "check_target",
     "codec_names",
+    "color_matrix",
+    "color_shift",
     "column_bits",
     "get_codec",
     "new_hdf5",

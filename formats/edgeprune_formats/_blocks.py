@@ -10,7 +10,15 @@ from numpy.typing import NDArray
 
 from ._errors import ConfigError
 
-__all__ = ["SparseBlock", "column_bits", "pack_positions", "position_dtype", "unpack_positions"]
+__all__ = [
+    "Block",
+    "QuantizedBlock",
+    "SparseBlock",
+    "column_bits",
+    "pack_positions",
+    "position_dtype",
+    "unpack_positions",
+]
 
 
 def column_bits(width: int) -> int:
@@ -79,6 +87,11 @@ class SparseBlock:
         shape = (samples, channels, components)
         return cls(np.empty(shape, np.float32), np.empty(shape, dtype))
 
+    def empty_like(self, samples: int) -> SparseBlock:
+        """Allocate a block of other images of the same shape, to be filled."""
+        _, channels, components = self.values.shape
+        return SparseBlock.empty(samples, channels, components, self.positions.dtype)
+
     @property
     def nbytes(self) -> int:
         """Bytes of memory held by values and positions."""
@@ -102,3 +115,54 @@ class SparseBlock:
         row, column = unpack_positions(self.positions, width)
         np.put_along_axis(dense.reshape(n, channels, -1), row * width + column, self.values, axis=2)
         return dense
+
+
+@dataclass(frozen=True)
+class QuantizedBlock:
+    """Quantised spectra of the tiles of n images.
+
+    Attributes
+    ----------
+    values : int16 [n, C, tiles, Bh * Bw]
+        Coefficients over the pack's quantisation step: planes of the pack's colour space, tiles row by
+        row, each in raster order of its frequencies.
+    extents : uint16 [n, C, tiles]
+        Coefficients whose frequencies (u, v) have ``u + v`` above this are zero.
+    """
+
+    values: NDArray[np.int16]
+    extents: NDArray[np.uint16]
+
+    def __post_init__(self) -> None:
+        if self.values.ndim != 4 or self.values.shape[:3] != self.extents.shape:
+            raise ConfigError(
+                f"values {self.values.shape} and extents {self.extents.shape} must be [n, C, tiles, F] "
+                "and [n, C, tiles]"
+            )
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory held."""
+        return self.values.nbytes + self.extents.nbytes
+
+    def empty_like(self, samples: int) -> QuantizedBlock:
+        """Allocate a block of other images of the same shape, to be filled."""
+        shape = (samples, *self.values.shape[1:])
+        return QuantizedBlock(np.empty(shape, np.int16), np.empty(shape[:3], np.uint16))
+
+    def take(self, rows: NDArray[np.intp] | slice) -> QuantizedBlock:
+        """Return the images at `rows`, in that order; a slice gives views, indices give copies."""
+        if isinstance(rows, slice):
+            return QuantizedBlock(self.values[rows], self.extents[rows])
+        return QuantizedBlock(self.values.take(rows, axis=0), self.extents.take(rows, axis=0))
+
+    def write(self, start: int, block: QuantizedBlock) -> None:
+        """Copy `block` into the images from `start` on."""
+        self.values[start : start + len(block)] = block.values
+        self.extents[start : start + len(block)] = block.extents
+
+
+Block = SparseBlock | QuantizedBlock

@@ -6,7 +6,9 @@ a chunk can never expand beyond its declared size.
 
 from __future__ import annotations
 
+import tempfile
 import zlib
+from pathlib import Path
 from typing import Any
 
 import h5py
@@ -17,9 +19,9 @@ from ._errors import DefectError
 from ._header import PackHeader
 from .codecs import Field
 
-__all__ = ["append_stream", "checksum", "create_field", "read_chunk", "write_chunk"]
+__all__ = ["Stream", "checksum", "create_field", "read_chunk", "write_chunk"]
 
-STREAM_CHUNK = 1 << 20
+COPY_PIECE = 1 << 20
 COPY_AGAIN = "copy the pack again"
 
 
@@ -33,15 +35,7 @@ def create_field(group: h5py.Group, field: Field, header: PackHeader, compressio
     options: dict[str, Any] = {}
     if compression == "gzip":
         options = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
-    if field.shape is None:
-        group.create_dataset(
-            field.name, (0,), field.dtype, maxshape=(None,), chunks=(STREAM_CHUNK,), track_times=False
-        )
-        offsets = group.create_dataset(
-            f"{field.name}_offsets", (header.chunks + 1,), "<u8", track_times=False
-        )
-        offsets[...] = 0
-    else:
+    if field.shape is not None:
         shape = (header.samples, *field.shape)
         chunks = (header.chunk_samples, *field.shape)
         group.create_dataset(field.name, shape, field.dtype, chunks=chunks, track_times=False, **options)
@@ -51,21 +45,45 @@ def create_field(group: h5py.Group, field: Field, header: PackHeader, compressio
 
 def write_chunk(group: h5py.Group, field: Field, header: PackHeader, chunk: int, array: NDArray[Any]) -> None:
     """Store one chunk's array and its checksum."""
-    if field.shape is None:
-        append_stream(group, field, chunk, array)
-    else:
+    if field.shape is not None:
         rows = header.chunk_rows(chunk)
         group[field.name][rows.start : rows.stop] = array
     group[f"{field.name}_crc32"][chunk] = checksum(array)
 
 
-def append_stream(group: h5py.Group, field: Field, chunk: int, array: NDArray[Any]) -> None:
-    """Append one chunk's bytes to a stream and note where they end."""
-    dataset, offsets = group[field.name], group[f"{field.name}_offsets"]
-    start = int(offsets[chunk])
-    dataset.resize((start + array.size,))
-    dataset[start:] = array
-    offsets[chunk + 1] = start + array.size
+class Stream:
+    """The bytes of an array whose size differs from chunk to chunk, until their number is known.
+
+    They wait in a file without a name beside the pack, and end up side by side in one contiguous dataset:
+    HDF5 allots whole chunks, and a small pack would be mostly the rest of its last one.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+        self._ends = [0]
+
+    def append(self, array: NDArray[Any]) -> None:
+        """Append one chunk's bytes."""
+        self._file.write(np.ascontiguousarray(array).data)
+        # A full disk is to be found now, not in the end.
+        self._file.flush()
+        self._ends.append(self._ends[-1] + array.size)
+
+    def store(self, group: h5py.Group, field: Field) -> None:
+        """Write the dataset and that of its offsets."""
+        size = self._ends[-1]
+        dataset = group.create_dataset(field.name, (size,), field.dtype, track_times=False)
+        self._file.seek(0)
+        for start in range(0, size, COPY_PIECE):
+            piece = self._file.read(min(COPY_PIECE, size - start))
+            dataset[start : start + len(piece)] = np.frombuffer(piece, field.dtype)
+        ends = np.array(self._ends, "<u8")
+        offsets = group.create_dataset(f"{field.name}_offsets", data=ends, track_times=False)
+        offsets.attrs["crc32"] = np.uint32(checksum(ends))
+
+    def close(self) -> None:
+        """Let the waiting bytes go."""
+        self._file.close()
 
 
 def read_chunk(

@@ -5,6 +5,7 @@ formats/SPEC.md, section `quantized`, is the specification; names here are its n
 
 from __future__ import annotations
 
+import itertools
 import struct
 import zlib
 from dataclasses import dataclass
@@ -13,15 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._rans import LOW, SYMBOLS, Decoder, StreamError, encode, lookup_table, normalised
+from ._rans import SYMBOLS, Decoder, StreamError, encode, lookup_table, normalised
 from ._tiles import BANDS, Scan
 
 __all__ = [
     "CLASSES",
     "Model",
     "bands_of",
-    "context_sums",
     "context_classes",
+    "context_sums",
     "decode_payload",
     "encode_payload",
     "fit_bases",
@@ -49,8 +50,9 @@ LEVELS = np.array([((2 * (s + 2) ** 4).bit_length() - 1) // 2 for s in range(30 
 
 
 def shifts_of(classes: NDArray[np.integer[Any]]) -> NDArray[np.integer[Any]]:
-    """Return how many low bits of a value of each class are written plainly: the distribution has the rest."""
-    return np.maximum((classes - CENTRE) // 2, 0)
+    """Return how many low bits of a value of each class are plain; the distribution has the rest."""
+    shifts: NDArray[np.integer[Any]] = np.maximum((classes - CENTRE) // 2, 0)
+    return shifts
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,8 +64,8 @@ class Model:
     bases : uint8 [C, F]
         For each plane and place in coding order the base of its class plus 64; 0: never coded, all zero.
     row_of : int16 [CLASSES + C * 16]
-        The row of `frequencies` of each context: classes first, then bands by plane and by the band of the plane
-        before; -1 where the chunk has no such context.
+        The row of `frequencies` of each context: classes first, then bands by plane and by the band of the
+        plane before; -1 where the chunk has no such context.
     frequencies : uint16 [rows, 16]
         Each row adds up to 4096.
     """
@@ -107,7 +109,7 @@ def restore_dc(values: NDArray[np.int16], grid: tuple[int, int]) -> None:
 
 
 def bands_of(values: NDArray[np.integer[Any]], scan: Scan) -> NDArray[np.uint8]:
-    """Return the lowest band that covers all that is not zero, uint8 [N], of values [F, N] in coding order."""
+    """Return the lowest band that covers what is not zero, uint8 [N], of values [F, N] in coding order."""
     band = scan.band_of_place[:, None].astype(np.uint8)
     # Frequency 0 is coded whatever the band.
     return np.asarray(np.where(values[1:] != 0, band[1:], 0).max(axis=0, initial=0).astype(np.uint8))
@@ -219,12 +221,12 @@ def _assemble(payload: Payload) -> bytes:
     return _HEAD.pack(*sizes) + packed + b"".join(part.tobytes() for part in body)
 
 
-def parse_payload(raw: NDArray[np.uint8] | bytes, planes: int, places: int) -> Payload:
+def parse_payload(raw: bytes | memoryview, planes: int, places: int) -> Payload:
     """Return the parts of a chunk's bytes, checked.
 
     Parameters
     ----------
-    raw : bytes or uint8 [bytes]
+    raw : bytes
     planes, places : int
         C and F.
 
@@ -240,7 +242,7 @@ def parse_payload(raw: NDArray[np.uint8] | bytes, planes: int, places: int) -> P
     ends = np.cumsum([_HEAD.size, packed, 4 * lanes, 2 * words, bits])
     if int(ends[-1]) != len(view) or not 1 <= lanes <= MAX_LANES:
         raise StreamError("its sizes do not add up")
-    parts = [view[start:stop] for start, stop in zip(ends[:-1], ends[1:], strict=True)]
+    parts = [view[start:stop] for start, stop in itertools.pairwise(ends)]
     return Payload(
         _parse_model(parts[0], planes, places),
         np.frombuffer(parts[1], "<u4"),
@@ -366,9 +368,7 @@ def _decode_plane(
     return values
 
 
-def _join(
-    symbols: NDArray[np.uint8], shifts: NDArray[np.integer[Any]], plain: _Plain
-) -> NDArray[np.int16]:
+def _join(symbols: NDArray[np.uint8], shifts: NDArray[np.integer[Any]], plain: _Plain) -> NDArray[np.int16]:
     lengths = np.where(symbols == ESCAPE, ESCAPE_BITS, shifts).astype(np.int64)
     values = (symbols.astype(np.int32) - 7) << shifts
     taking = np.flatnonzero(lengths)

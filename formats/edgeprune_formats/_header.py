@@ -13,9 +13,14 @@ from ._errors import Problem
 
 __all__ = ["FORMAT_VERSION", "PackHeader", "header_problems"]
 
-FORMAT_VERSION = "1.1"
+FORMAT_VERSION = "1.2"
 TRANSFORM = "dct-ii-orthonormal"
-COLOR_SPACES = {"rgb": 3}
+COLOR_SPACES = {"rgb": 3, "ycbcr": 3}
+BLOCKS = ("full", "8", "16", "32")
+# Of the codecs of the first versions, which know whole RGB spectra only.
+SPARSE_CODECS = ("sparse-f32", "sparse-f16")
+# A tile of more pixels than this has no tables for its coding order.
+MAX_TILE_PIXELS = 2**16
 TEXTS = ("format_version", "generator", "created", "codec", "transform", "block", "color_space")
 INTEGERS = ("samples", "channels", "height", "width", "components", "chunk_samples")
 
@@ -49,9 +54,12 @@ class PackHeader:
     mean, std : tuple of float
         Per channel, of the original pixels of the stored images scaled to [0, 1].
     color_space : str
-        ``"rgb"``; other colour spaces come with other codecs.
+        ``"rgb"`` or, with ``quantized``, ``"ycbcr"``.
     transform, block : str
-        ``"dct-ii-orthonormal"`` over the ``"full"`` image.
+        ``"dct-ii-orthonormal"`` over the ``"full"`` image or, with ``quantized``, over tiles of ``"8"``,
+        ``"16"`` or ``"32"`` pixels a side.
+    step : float
+        Quantisation step for pixels on [0, 1]; 0 for a codec that does not quantise.
     format_version : str
         ``"MAJOR.MINOR"``.
     generator, created : str
@@ -73,6 +81,7 @@ class PackHeader:
     color_space: str = "rgb"
     transform: str = TRANSFORM
     block: str = "full"
+    step: float = 0.0
     format_version: str = FORMAT_VERSION
     generator: str = ""
     created: str = ""
@@ -94,6 +103,26 @@ class PackHeader:
         return range(start, min(start + self.chunk_samples, self.samples))
 
     @property
+    def block_shape(self) -> tuple[int, int]:
+        """(height, width) of a tile in pixels; those of the image where there are no tiles."""
+        side = int(self.block) if self.block.isdecimal() else 0
+        return (side, side) if side else (self.height, self.width)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Tiles down and across; the last ones may reach beyond the image."""
+        height, width = self.block_shape
+        return math.ceil(self.height / height), math.ceil(self.width / width)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of one image as a block in memory."""
+        if self.codec in SPARSE_CODECS:
+            return self.sparse_bytes
+        (down, across), (height, width) = self.grid, self.block_shape
+        return 2 * self.channels * down * across * (height * width + 1)
+
+    @property
     def sparse_bytes(self) -> int:
         """Bytes of one image as a `SparseBlock` in memory."""
         itemsize = 4 + position_dtype(self.height, self.width).itemsize
@@ -112,12 +141,19 @@ def _size_problems(header: PackHeader) -> Iterator[Problem]:
     yield from _range("chunk_samples", header.chunk_samples, 1, max(1, header.samples), "limit")
     pixels = header.height * header.width
     yield from _range("components", header.components, 1, pixels, "limit")
-    if header.channels * pixels > MAX_IMAGE_VALUES:
+    if header.block not in BLOCKS or pixels < 1:
+        return
+    (down, across), (height, width) = header.grid, header.block_shape
+    if header.codec not in SPARSE_CODECS and height * width > MAX_TILE_PIXELS:
+        yield Problem(
+            "limit", "/ attribute block", f"a tile of {height}x{width} exceeds {MAX_TILE_PIXELS} pixels"
+        )
+    if header.channels * max(pixels, down * across * height * width) > MAX_IMAGE_VALUES:
         yield Problem(
             "limit", "/ attribute height", f"an image of {header.shape} exceeds {MAX_IMAGE_VALUES} values"
         )
-    if header.chunk_samples * header.sparse_bytes > MAX_CHUNK_BYTES:
-        size = header.chunk_samples * header.sparse_bytes
+    size = header.chunk_samples * header.memory_bytes
+    if size > MAX_CHUNK_BYTES:
         yield Problem(
             "limit", "/ attribute chunk_samples", f"a chunk of {size} B exceeds {MAX_CHUNK_BYTES} B"
         )
@@ -134,10 +170,15 @@ def header_problems(header: PackHeader) -> list[Problem]:
     expect(
         "color_space",
         COLOR_SPACES.get(header.color_space) == header.channels,
-        f"{header.color_space!r} with {header.channels} channels; known: rgb with 3",
+        f"{header.color_space!r} with {header.channels} channels; known: {', '.join(COLOR_SPACES)} with 3",
     )
     expect("transform", header.transform == TRANSFORM, f"{header.transform!r} is not {TRANSFORM!r}")
-    expect("block", header.block == "full", f"{header.block!r} is not 'full'")
+    expect("block", header.block in BLOCKS, f"{header.block!r} is not one of {', '.join(BLOCKS)}")
+    if header.codec in SPARSE_CODECS:
+        whole = header.block == "full" and header.color_space == "rgb" and header.step == 0
+        expect("codec", whole, f"{header.codec} has whole RGB spectra and no quantisation step")
+    else:
+        expect("step", 0 < header.step < math.inf, f"{header.step} is not a positive number")
     for name in ("mean", "std"):
         values = getattr(header, name)
         sound = len(values) == header.channels and all(math.isfinite(v) for v in values)

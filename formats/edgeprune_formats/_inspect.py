@@ -42,6 +42,12 @@ OTHER_KINDS = {
 }
 
 
+Dtypes = np.dtype[Any] | tuple[np.dtype[Any], ...] | None
+# Since 1.2, whole numbers in the smallest of these that holds them.
+LABELS = tuple(np.dtype(name) for name in ("<i4", "u1", "<u2"))
+ROWS = tuple(np.dtype(name) for name in ("<i8", "<u2", "<u4"))
+
+
 class Contents:
     """What `inspect` found: the header and label arrays, as far as they could be read, and the problems."""
 
@@ -103,7 +109,7 @@ def _text(file: h5py.File, name: str) -> str:
 
 
 def _dataset(
-    group: h5py.Group, name: str, dtype: np.dtype[Any] | None, shape: tuple[int, ...], file_bytes: int
+    group: h5py.Group, name: str, dtype: Dtypes, shape: tuple[int, ...], file_bytes: int
 ) -> h5py.Dataset:
     """Return a dataset that is safe to read whole or by chunk; `dtype` None stands for fixed-length text."""
     where = f"{group.name.rstrip('/')}/{name}"
@@ -122,8 +128,11 @@ def _dataset(
     if dtype is None:
         if stored.get_class() != h5py.h5t.STRING or stored.is_variable_str():
             raise DefectError("layout", where, "not of a fixed-length string type")
-    elif stored.get_class() not in (h5py.h5t.INTEGER, h5py.h5t.FLOAT) or stored.dtype != dtype:
-        raise DefectError("layout", where, f"not of type {dtype.str}")
+    else:
+        allowed = dtype if isinstance(dtype, tuple) else (dtype,)
+        if stored.get_class() not in (h5py.h5t.INTEGER, h5py.h5t.FLOAT) or stored.dtype not in allowed:
+            names = " or ".join(one.str for one in allowed)
+            raise DefectError("layout", where, f"not of type {names}")
     if shape != (-1,) and identifier.shape != shape:
         raise DefectError("layout", where, f"of shape {identifier.shape} in place of {shape}")
     return h5py.Dataset(identifier)
@@ -149,7 +158,7 @@ def _check_storage(identifier: h5py.h5d.DatasetID, where: str, file_bytes: int) 
 
 
 def _contiguous(
-    group: h5py.Group, name: str, dtype: np.dtype[Any] | None, shape: tuple[int, ...], file_bytes: int
+    group: h5py.Group, name: str, dtype: Dtypes, shape: tuple[int, ...], file_bytes: int
 ) -> h5py.Dataset:
     """Return a small dataset that HDF5 can read without expanding anything."""
     dataset = _dataset(group, name, dtype, shape, file_bytes)
@@ -159,7 +168,7 @@ def _contiguous(
 
 
 def _whole(
-    group: h5py.Group, name: str, dtype: np.dtype[Any] | None, shape: tuple[int, ...], file_bytes: int
+    group: h5py.Group, name: str, dtype: Dtypes, shape: tuple[int, ...], file_bytes: int
 ) -> NDArray[Any]:
     """Return a small dataset checked against its crc32 attribute."""
     dataset = _contiguous(group, name, dtype, shape, file_bytes)
@@ -171,7 +180,7 @@ def _whole(
 
 
 def _floats(file: h5py.File, name: str, shape: tuple[int, ...]) -> tuple[float, ...]:
-    return tuple(float(value) for value in _attribute(file, name, "f", shape))
+    return tuple(float(value) for value in np.atleast_1d(_attribute(file, name, "f", shape)))
 
 
 def _version(file: h5py.File) -> str:
@@ -242,10 +251,15 @@ def _header(file: h5py.File, contents: Contents, file_bytes: int) -> PackHeader 
             partial(_floats, file, name, shape),
             f"/ attribute {name}",
         )
+    if fields["codec"] in codec_names() and get_codec(fields["codec"]).quantizes:
+        fields["step"] = contents.attempt(lambda: _floats(file, "step", ())[0], "/ attribute step")
     if len(contents.problems) > before:
         return None
     header = PackHeader(**fields)
     contents.problems += header_problems(header)
+    if header.codec in codec_names() and _minor(header) < 2 and header.codec != "sparse-f32":
+        message = f"EdgePack {header.format_version} has no codec {header.codec!r}"
+        contents.problems.append(Problem("layout", "/ attribute codec", message))
     if header.codec not in codec_names():
         contents.problems.append(
             Problem(
@@ -263,15 +277,12 @@ def _check_field(group: h5py.Group, field: Field, header: PackHeader, file_bytes
     _contiguous(group, f"{field.name}_crc32", np.dtype("<u4"), checksums, file_bytes)
     if field.shape is None:
         offsets = _whole(group, f"{field.name}_offsets", np.dtype("<u8"), (header.chunks + 1,), file_bytes)
-        stream = _dataset(group, field.name, field.dtype, (-1,), file_bytes)
-        if stream.id.get_create_plist().get_nfilters():
-            raise DefectError("layout", stream.name, "a stream must have no HDF5 filters")
-        if (
-            stream.ndim != 1
-            or len(stream) > file_bytes
-            or np.diff(offsets.astype(object)).max() > MAX_CHUNK_BYTES
-        ):
-            raise DefectError("limit", stream.name, f"of shape {stream.shape}, or a chunk too large")
+        stream = _contiguous(group, field.name, field.dtype, (-1,), file_bytes)
+        sizes = np.diff(offsets.astype(object))
+        if stream.ndim != 1 or offsets[0] != 0 or offsets[-1] != len(stream) or sizes.min() < 0:
+            raise DefectError("layout", stream.name, f"of shape {stream.shape}, which its offsets do not cut")
+        if sizes.max() > MAX_CHUNK_BYTES:
+            raise DefectError("limit", stream.name, f"a chunk of {sizes.max()} B exceeds {MAX_CHUNK_BYTES} B")
         return
     dataset = _dataset(group, field.name, field.dtype, (header.samples, *field.shape), file_bytes)
     chunk_shape = (header.chunk_samples, *field.shape)
@@ -289,23 +300,34 @@ def _samples(file: h5py.File, contents: Contents, header: PackHeader, file_bytes
         contents.attempt(partial(_check_field, group, field, header, file_bytes), f"/samples/{field.name}")
 
 
+def _minor(header: PackHeader) -> int:
+    return int(header.format_version.partition(".")[2])
+
+
+def _since_1_2(header: PackHeader, dtypes: tuple[np.dtype[Any], ...]) -> Dtypes:
+    return dtypes if _minor(header) >= 2 else dtypes[:1]
+
+
 def _labels(file: h5py.File, contents: Contents, header: PackHeader, file_bytes: int) -> None:
-    labels = _whole(file, "labels", np.dtype("<i4"), (header.samples,), file_bytes).astype(np.int64)
+    labels = _whole(file, "labels", _since_1_2(header, LABELS), (header.samples,), file_bytes).astype(
+        np.int64
+    )
     if labels.min() < 0 or labels.max() >= len(header.class_names):
         raise DefectError("layout", "/labels", f"a label outside 0..{len(header.class_names) - 1}")
     contents.labels = labels
 
 
 def _source_index(file: h5py.File, contents: Contents, header: PackHeader, file_bytes: int) -> None:
-    rows = _whole(file, "source_index", np.dtype("<i8"), (header.samples,), file_bytes)
+    stored = _whole(file, "source_index", _since_1_2(header, ROWS), (header.samples,), file_bytes)
+    rows = stored.astype(np.int64)
     if rows.min() < 0:
         raise DefectError("layout", "/source_index", "a negative row")
-    contents.source_index = rows.astype(np.int64)
+    contents.source_index = rows
 
 
 def _scores(file: h5py.File, header: PackHeader, file_bytes: int) -> NDArray[np.float32] | None:
     # Before 1.1 the name was reserved and without meaning.
-    if int(header.format_version.partition(".")[2]) < 1 or not file.id.links.exists(b"scores"):
+    if _minor(header) < 1 or not file.id.links.exists(b"scores"):
         return None
     scores = _whole(file, "scores", np.dtype("<f4"), (header.samples,), file_bytes)
     if not np.isfinite(scores).all():

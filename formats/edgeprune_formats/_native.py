@@ -27,7 +27,7 @@ _FAILURES = {
 
 
 def load_library(folder: Path) -> ctypes.CDLL | None:
-    """Return the compiled `_kernels` of a package's folder; None if there is none, or EDGEPRUNE_NATIVE is 0."""
+    """Return the compiled `_kernels` of a folder; None if there is none, or EDGEPRUNE_NATIVE is 0."""
     if os.environ.get("EDGEPRUNE_NATIVE") == "0":
         return None
     for suffix in importlib.machinery.EXTENSION_SUFFIXES:

@@ -1,8 +1,8 @@
 """Range coding by asymmetric numeral systems (rANS, Duda 2013), many states side by side.
 
-Symbols are coded in runs. The symbols of a run are dealt to the states in turn, a round of `lanes` of them at a
-time, so that a decoder can take a whole round at once. A state is 32 bits and gives or takes 16 bits at a
-time; all states share one sequence of 16-bit words.
+Symbols are coded in runs. The symbols of a run are dealt to the states in turn, a round of `lanes` of them
+at a time, so that a decoder can take a whole round at once. A state is 32 bits and gives or takes 16 bits
+at a time; all states share one sequence of 16-bit words.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LOW", "PRECISION", "SYMBOLS", "StreamError", "Decoder", "encode", "lookup_table", "normalised"]
+__all__ = ["LOW", "PRECISION", "SYMBOLS", "Decoder", "StreamError", "encode", "lookup_table", "normalised"]
 
 PRECISION = 12
 """Frequencies of a distribution add up to ``2**PRECISION``."""
@@ -155,6 +155,6 @@ class Decoder:
         return symbols
 
     def finish(self) -> None:
-        """Raise `StreamError` unless everything was used and the states are those that encoding began with."""
+        """Raise `StreamError` unless everything was used and the states are as encoding began."""
         if self._next != len(self._words) or (self._states != LOW).any():
             raise StreamError("its coded words do not end where they should")

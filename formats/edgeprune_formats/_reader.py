@@ -13,11 +13,11 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ._blocks import SparseBlock
+from ._blocks import Block
 from ._chunks import read_chunk
 from ._errors import DefectError, PackChecksumError, PackFormatError, PackLayoutError, Problem, error_for
 from ._inspect import Contents, inspect, inspect_scores, signature_problem
-from .codecs import get_codec
+from .codecs import ContentError, get_codec
 
 __all__ = ["Pack", "open_pack", "verify_pack"]
 
@@ -100,7 +100,7 @@ class Pack:
     def _load_scores(self) -> tuple[list[Problem], NDArray[np.float32] | None]:
         return inspect_scores(self._file(), self.header, self._identity[0])
 
-    def read_chunk(self, chunk: int) -> SparseBlock:
+    def read_chunk(self, chunk: int) -> Block:
         """Return one chunk's images, checked against checksum and specification.
 
         Parameters
@@ -115,20 +115,56 @@ class Pack:
         PackChecksumError, PackLayoutError, PackLimitError
             The stored bytes are damaged, or are not what the specification allows.
         """
+        return self.decode_payload(chunk, self.read_payload(chunk))
+
+    @property
+    def payload_bytes(self) -> int:
+        """Bytes that all chunks take in the file, without checksums."""
+        group = self._file()["samples"]
+        fields = get_codec(self.header.codec).fields(self.header)
+        return sum(int(group[field.name].id.get_storage_size()) for field in fields)
+
+    def read_payload(self, chunk: int) -> dict[str, NDArray[Any]]:
+        """Return the stored arrays of one chunk by name, checked against their checksums and not yet decoded.
+
+        Parameters
+        ----------
+        chunk : int
+            ``0 .. header.chunks - 1``.
+
+        Raises
+        ------
+        IndexError
+            There is no such chunk.
+        PackFormatError
+            The stored bytes are damaged.
+        """
         if not 0 <= chunk < self.header.chunks:
             raise IndexError(f"chunk {chunk} of {self.header.chunks}")
-        problems, block = self._load(chunk)
+        problems, arrays = self._fetch(chunk)
+        for problem in problems:
+            raise error_for(self.path, problem)
+        return arrays
+
+    def decode_payload(self, chunk: int, arrays: dict[str, NDArray[Any]]) -> Block:
+        """Return the block of what `read_payload` returned; needs no file, and any thread may call it.
+
+        Raises
+        ------
+        PackFormatError
+            The content is not what the specification allows.
+        """
+        problems, block = self._expand(chunk, arrays)
         for problem in problems:
             raise error_for(self.path, problem)
         assert block is not None
         return block
 
-    def _load(self, chunk: int) -> tuple[list[Problem], SparseBlock | None]:
-        codec = get_codec(self.header.codec)
+    def _fetch(self, chunk: int) -> tuple[list[Problem], dict[str, NDArray[Any]]]:
         arrays: dict[str, NDArray[Any]] = {}
         problems: list[Problem] = []
         group = self._file()["samples"]
-        for field in codec.fields(self.header):
+        for field in get_codec(self.header.codec).fields(self.header):
             where = f"/samples/{field.name} chunk {chunk}"
             try:
                 arrays[field.name] = read_chunk(group, field, self.header, chunk, self._identity[0])
@@ -138,12 +174,22 @@ class Pack:
             except Exception as error:
                 message = f"HDF5 cannot read it: {' '.join(str(error).split())}"
                 problems.append(Problem("checksum", where, message))
-        if problems:
-            return problems, None
+        return problems, arrays
+
+    def _expand(self, chunk: int, arrays: dict[str, NDArray[Any]]) -> tuple[list[Problem], Block | None]:
+        codec = get_codec(self.header.codec)
         found = codec.problems(self.header, arrays)
-        if found:
-            return [Problem("layout", f"/samples/{name} chunk {chunk}", text) for name, text in found], None
-        return [], codec.decode(self.header, arrays)
+        block = None
+        if not found:
+            try:
+                block = codec.decode(self.header, arrays, len(self.header.chunk_rows(chunk)))
+            except ContentError as error:
+                found = [(error.field, error.message)]
+        return [Problem("layout", f"/samples/{name} chunk {chunk}", text) for name, text in found], block
+
+    def _load(self, chunk: int) -> list[Problem]:
+        problems, arrays = self._fetch(chunk)
+        return problems or self._expand(chunk, arrays)[0]
 
     def _file(self) -> h5py.File:
         file = self._handles.get()
@@ -259,4 +305,4 @@ def verify_pack(path: str | Path) -> list[Problem]:
         if any(problem.location.startswith("/samples") for problem in problems):
             return problems
         chunks = range(pack.header.chunks)
-        return problems + [problem for chunk in chunks for problem in pack._load(chunk)[0]]
+        return problems + [problem for chunk in chunks for problem in pack._load(chunk)]

@@ -164,7 +164,8 @@ def to_tiles(
     pixels = np.pad(pixels, ((0, 0), (0, 0), *missing), mode="edge")
     tiles = pixels.reshape(n, channels, grid[0], block[0], grid[1], block[1]).swapaxes(3, 4)
     down, across = (dct_basis(size).astype(np.float32) for size in block)
-    return np.ascontiguousarray(down @ tiles @ across.T).reshape(n, channels, grid[0] * grid[1], -1)
+    spectra_of_tiles = np.ascontiguousarray(down @ tiles @ across.T, np.float32)
+    return spectra_of_tiles.reshape(n, channels, grid[0] * grid[1], -1)
 
 
 def from_tiles(

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._checks import check_header, check_rows, check_scores, provenance_text
-from ._chunks import checksum, create_field, write_chunk
+from ._chunks import Stream, checksum, create_field, write_chunk
 from ._errors import ConfigError
 from ._header import INTEGERS, TEXTS, PackHeader
 from ._target import Sink, check_room, check_target, partial_path, shielded, sweep, sync, write_error
@@ -66,6 +66,13 @@ class PackWriter:
     scores : float [N], optional
         The score by which each image was chosen, finite; stored as float32. Which score it is, its
         parameters and its direction belong into ``header.provenance["coreset"]``.
+    rounding : str
+        How a codec that quantises does it: ``"rdo"`` or ``"deadzone"``.
+
+    Attributes
+    ----------
+    squared_error : float
+        Of what was written so far over all pixels on [0, 1]; counted for codecs that quantise only.
 
     Raises
     ------
@@ -84,11 +91,14 @@ class PackWriter:
         *,
         compression: str = "none",
         scores: NDArray[np.floating[Any] | np.integer[Any]] | None = None,
+        rounding: str = "rdo",
     ) -> None:
         self.path = Path(path)
         self.header = header
         self._codec = get_codec(header.codec)
-        self._compression = compression
+        self._compression, self._rounding = compression, rounding
+        self._streams: dict[str, Stream] = {}
+        self.squared_error = 0.0
         self._result: dict[str, Any] = {}
         if compression not in COMPRESSIONS:
             raise ConfigError(f"unknown compression {compression!r}; known: {', '.join(COMPRESSIONS)}")
@@ -177,14 +187,21 @@ class PackWriter:
 
     def _flush(self) -> None:
         count, self._buffered = self._buffered, 0
-        arrays = self._codec.encode(self.header, self._coefficients[:count], self._mask[:count])
+        coefficients = self._coefficients[:count]
+        arrays = self._codec.encode(self.header, coefficients, self._mask[:count], rounding=self._rounding)
         for name, message in self._codec.problems(self.header, arrays):
             raise ConfigError(f"{name} of chunk {self._chunk}: {message}")
+        if self._codec.quantizes:
+            # Read back before it is written: what a device will see is what is measured.
+            block = self._codec.decode(self.header, arrays, count)
+            self.squared_error += self._codec.squared_error(self.header, coefficients, block)
         assert self._file is not None
         try:
             with shielded():
                 for field in self._codec.fields(self.header):
                     write_chunk(self._file["samples"], field, self.header, self._chunk, arrays[field.name])
+                    if field.shape is None:
+                        self._streams[field.name].append(arrays[field.name])
             self._check_sink()
         except OSError as error:
             raise write_error(self.path, error) from error
@@ -203,6 +220,8 @@ class PackWriter:
         group = file.create_group("samples")
         for field in self._codec.fields(self.header):
             create_field(group, field, self.header, self._compression)
+            if field.shape is None:
+                self._streams[field.name] = Stream(self.path.parent)
 
     def _write_header(self, file: h5py.File) -> None:
         header = self.header
@@ -211,10 +230,15 @@ class PackWriter:
         file.attrs["format"] = _text("edgepack")
         for name in INTEGERS:
             file.attrs[name] = np.int64(getattr(header, name))
+        if self._codec.quantizes:
+            file.attrs["step"] = np.float64(header.step)
         for name in ("mean", "std"):
             file.attrs[name] = np.array(getattr(header, name), "<f8")
-        _write_array(file, "labels", self._labels)
-        _write_array(file, "source_index", self._source_index)
+        # Readers of 1.1 know one type only, and no codec but the first.
+        old = header.codec == "sparse-f32"
+        _write_array(file, "labels", self._labels if old else _narrow(self._labels, ("u1", "<u2")))
+        index = self._source_index if old else _narrow(self._source_index, ("<u2", "<u4"))
+        _write_array(file, "source_index", index)
         if self._scores is not None:
             _write_array(file, "scores", self._scores)
         names = [name.encode() for name in header.class_names]
@@ -233,8 +257,7 @@ class PackWriter:
         self._write_header(self._file)
         for field in self._codec.fields(self.header):
             if field.shape is None:
-                offsets = self._file["samples"][f"{field.name}_offsets"]
-                offsets.attrs["crc32"] = np.uint32(checksum(offsets[...]))
+                self._streams[field.name].store(self._file["samples"], field)
         self._close()
 
     def _publish(self) -> None:
@@ -254,6 +277,14 @@ class PackWriter:
             self._file.close()
         if self._sink is not None:
             self._sink.close()
+        for stream in self._streams.values():
+            stream.close()
+
+
+def _narrow(array: NDArray[Any], dtypes: tuple[str, ...]) -> NDArray[Any]:
+    """Return the array as the first of these types that holds it, or as it is."""
+    largest = int(array.max())
+    return next((array.astype(name) for name in dtypes if largest <= np.iinfo(name).max), array)
 
 
 def _text(value: str) -> np.ndarray[Any, np.dtype[Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprune_formats import ConfigError, Pack, SparseBlock
+from edgeprune_formats import Block, ConfigError, Pack
 
 __all__ = ["DEFAULT_CACHE_BYTES", "ChunkCache"]
 
@@ -36,12 +36,12 @@ class ChunkCache:
         header = pack.header
         self.pack = pack
         self.cache_bytes = cache_bytes
-        self.chunk_bytes = header.chunk_samples * header.sparse_bytes
+        self.chunk_bytes = header.chunk_samples * header.memory_bytes
         self.slots = max(1, min(header.chunks, cache_bytes // self.chunk_bytes))
         self._clear()
 
     def _clear(self) -> None:
-        self._buffer: SparseBlock | None = None
+        self._buffer: Any = None
         self._used: OrderedDict[int, int] = OrderedDict()
         self._slot_of = np.full(self.pack.header.chunks, -1, np.int64)
 
@@ -51,7 +51,7 @@ class ChunkCache:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["pack"], state["cache_bytes"])  # type: ignore[misc]
 
-    def find(self, rows: NDArray[np.int64]) -> tuple[SparseBlock, NDArray[np.int64]]:
+    def find(self, rows: NDArray[np.int64]) -> tuple[Block, NDArray[np.int64]]:
         """Return a block and where in it the images at `rows` are, in that order.
 
         The block is the cache itself, so it is valid until the next call, unless the images lie in more
@@ -73,13 +73,16 @@ class ChunkCache:
             block, where = self._hold(rows[inside], chunk_of[inside], some)
             parts.append((inside, block.take(where)))
         order = np.argsort(np.concatenate([inside for inside, _ in parts]))
-        values = np.concatenate([block.values for _, block in parts])
-        positions = np.concatenate([block.positions for _, block in parts])
-        return SparseBlock(values, positions), order
+        whole: Any = parts[0][1].empty_like(len(rows))
+        start = 0
+        for _, block in parts:
+            whole.write(start, block)
+            start += len(block)
+        return whole, order
 
     def _hold(
         self, rows: NDArray[np.int64], chunk_of: NDArray[np.int64], needed: NDArray[np.int64]
-    ) -> tuple[SparseBlock, NDArray[np.int64]]:
+    ) -> tuple[Block, NDArray[np.int64]]:
         wanted = needed.tolist()
         for chunk in wanted:
             if chunk in self._used:
@@ -94,9 +97,7 @@ class ChunkCache:
     def _load(self, chunk: int) -> None:
         block = self.pack.read_chunk(chunk)
         if self._buffer is None:
-            header = self.pack.header
-            rows = self.slots * header.chunk_samples
-            self._buffer = SparseBlock.empty(rows, header.channels, header.components, block.positions.dtype)
+            self._buffer = block.empty_like(self.slots * self.pack.header.chunk_samples)
         if len(self._used) < self.slots:
             slot = len(self._used)
         else:

@@ -11,7 +11,15 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprune_formats import ConfigError, PackHeader, SparseBlock, column_bits
+from edgeprune_formats import (
+    Block,
+    ConfigError,
+    PackHeader,
+    QuantizedBlock,
+    color_matrix,
+    color_shift,
+    column_bits,
+)
 
 from .augmentation import Augmentation
 
@@ -22,6 +30,7 @@ __all__ = [
     "Resolution",
     "inverse_basis",
     "make_plan",
+    "reach",
 ]
 
 # The working arrays and results of one batch may take this much; a pack can declare huge images in few bytes.
@@ -35,9 +44,7 @@ class Decoder(Protocol):
 
     plan: DecodePlan
 
-    def images(
-        self, block: SparseBlock, rows: NDArray[np.int64], augmentation: Augmentation | None = None
-    ) -> Any:
+    def images(self, block: Block, rows: NDArray[np.int64], augmentation: Augmentation | None = None) -> Any:
         """Return the images at `rows` of a block, [n, C, h, w], as an array or tensor of the backend."""
 
     def labels(self, labels: NDArray[np.int64]) -> Any:
@@ -75,6 +82,12 @@ class DecodePlan:
         What coefficients are multiplied by: 1/std, or 1 without normalisation.
     offset : float32 [C]
         What is subtracted from the scaled coefficient of frequency (0, 0): the mean, as a spectrum.
+    tile : (int, int)
+        Height and width in pixels of a decoded tile; those of the image where there are no tiles.
+    matrix : float32 [C, C]
+        What takes quantised coefficients of the stored planes to normalised red, green and blue.
+    level : float32 [C]
+        What is added to the pixels of a `QuantizedBlock` that `matrix` gave.
     """
 
     header: PackHeader
@@ -82,6 +95,9 @@ class DecodePlan:
     width: int
     scale: NDArray[np.float32]
     offset: NDArray[np.float32]
+    tile: tuple[int, int]
+    matrix: NDArray[np.float32]
+    level: NDArray[np.float32]
 
 
 def make_plan(header: PackHeader, *, normalize: Normalize, resolution: Resolution) -> DecodePlan:
@@ -118,7 +134,43 @@ def make_plan(header: PackHeader, *, normalize: Normalize, resolution: Resolutio
         )
     mean, std = _statistics(header, normalize)
     offset = mean / std * math.sqrt(header.height * header.width)
-    return DecodePlan(header, height, width, (1 / std).astype(np.float32), offset.astype(np.float32))
+    colors = color_matrix(header.color_space)
+    return DecodePlan(
+        header,
+        height,
+        width,
+        (1 / std).astype(np.float32),
+        offset.astype(np.float32),
+        _tile(header, height, width),
+        (colors * header.step / std[:, None]).astype(np.float32),
+        ((colors @ color_shift(header.color_space) - mean) / std).astype(np.float32),
+    )
+
+
+def _tile(header: PackHeader, height: int, width: int) -> tuple[int, int]:
+    """Return the size of a decoded tile; raise `ConfigError` if it is not in whole pixels."""
+    if header.block == "full":
+        return height, width
+    sides, sizes = header.block_shape, (header.height, header.width)
+    down, across = (
+        side * pixels / size for side, pixels, size in zip(sides, (height, width), sizes, strict=True)
+    )
+    if not (down.is_integer() and across.is_integer()):
+        known = [
+            f"{sizes[0] * k // sides[0]}x{sizes[1] * k // sides[0]}"
+            for k in (1, 2, 4, 8, 16, 32)
+            if k <= sides[0] and not sizes[0] * k % sides[0] and not sizes[1] * k % sides[0]
+        ]
+        raise ConfigError(
+            f"tiles of {sides[0]} pixels do not decode to {height}x{width}; sizes that do: {', '.join(known)}"
+        )
+    return int(down), int(across)
+
+
+def reach(block: QuantizedBlock, rows: NDArray[np.int64], plan: DecodePlan) -> tuple[int, int]:
+    """Return how many rows and columns of a tile's spectrum matter: beyond them all of these images' are zero."""
+    most = int(block.extents.take(rows, axis=0).max(initial=0)) + 1
+    return min(most, plan.tile[0]), min(most, plan.tile[1])
 
 
 def _statistics(header: PackHeader, normalize: Normalize) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -141,6 +193,8 @@ def check_batch(plan: DecodePlan, images: int) -> None:
     """
     header = plan.header
     spectrum = header.height << column_bits(header.width)
+    if header.step:
+        spectrum = 2 * header.memory_bytes // header.channels
     each = 4 * header.channels * (spectrum + 3 * plan.height * plan.width)
     if images * each > MAX_BATCH_BYTES:
         size = f"{header.height}x{header.width}"

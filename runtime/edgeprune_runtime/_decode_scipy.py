@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprune_formats import ConfigError, SparseBlock, column_bits
+from edgeprune_formats import Block, ConfigError, QuantizedBlock, SparseBlock, column_bits
 
-from ._decode import DecodePlan, inverse_basis
+from ._decode import DecodePlan, inverse_basis, reach
 from .augmentation import Augmentation
 
 __all__ = ["ScipyDecoder"]
@@ -28,14 +28,19 @@ class ScipyDecoder:
         self.plan = plan
         self._dtype = _numpy_dtype(dtype)
         header = plan.header
-        self._rows = inverse_basis(header.height, plan.height)
-        self._columns = inverse_basis(header.width, plan.width)
+        height, width = header.block_shape
+        self._rows = inverse_basis(height, plan.tile[0])
+        self._columns = inverse_basis(width, plan.tile[1])
 
     def images(
-        self, block: SparseBlock, rows: NDArray[np.int64], augmentation: Augmentation | None = None
+        self, block: Block, rows: NDArray[np.int64], augmentation: Augmentation | None = None
     ) -> NDArray[np.floating[Any]]:
         """Return images [n, C, h, w] of the decoder's dtype."""
-        images: NDArray[Any] = self._transform(self._scatter(block, rows))
+        images: NDArray[Any]
+        if isinstance(block, QuantizedBlock):
+            images = self._tiles(block, rows)
+        else:
+            images = self._transform(self._scatter(block, rows))
         if augmentation is not None:
             images = _augment(images, augmentation)
         return images.astype(self._dtype, copy=False)
@@ -57,6 +62,20 @@ class ScipyDecoder:
         spectra = dense.reshape(n, header.channels, header.height, stride)
         spectra[:, :, 0, 0] -= plan.offset
         return spectra[:, :, : plan.height, : plan.width]
+
+    def _tiles(self, block: QuantizedBlock, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        plan, header = self.plan, self.plan.header
+        n, channels = len(rows), header.channels
+        (down, across), (height, width) = header.grid, plan.tile
+        high, wide = reach(block, rows, plan)
+        spectra = block.values.take(rows, axis=0).reshape(-1, *header.block_shape)[:, :high, :wide]
+        planes = np.matmul(plan.matrix, spectra.astype(np.float32).reshape(n, channels, -1))
+        pixels = np.matmul(
+            self._rows[:high].T, np.matmul(planes.reshape(-1, high, wide), self._columns[:wide])
+        )
+        grid = pixels.reshape(n, channels, down, across, height, width).swapaxes(3, 4)
+        images = grid.reshape(n, channels, down * height, across * width)[:, :, : plan.height, : plan.width]
+        return np.asarray(images + plan.level[:, None, None])
 
     def _transform(self, spectra: NDArray[np.float32]) -> NDArray[np.float32]:
         plan, header = self.plan, self.plan.header

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgeprune_formats import ConfigError, SparseBlock, column_bits
+from edgeprune_formats import Block, ConfigError, QuantizedBlock, SparseBlock, column_bits
 
-from ._decode import DecodePlan, inverse_basis
+from ._decode import DecodePlan, inverse_basis, reach
 from .augmentation import Augmentation
 
 __all__ = ["TorchDecoder", "resolve_device"]
@@ -56,8 +56,10 @@ class TorchDecoder:
         self._device = resolve_device(device)
         self._dtype = _torch_dtype(dtype)
         header = plan.header
-        self._rows = self._put(np.ascontiguousarray(inverse_basis(header.height, plan.height).T))
-        self._columns = self._put(inverse_basis(header.width, plan.width))
+        height, width = header.block_shape
+        self._rows = self._put(np.ascontiguousarray(inverse_basis(height, plan.tile[0]).T))
+        self._columns = self._put(inverse_basis(width, plan.tile[1]))
+        self._matrix, self._level = self._put(plan.matrix), self._put(plan.level).view(-1, 1, 1)
         self._scale = self._put(plan.scale).view(1, -1, 1)
         self._offset = self._put(plan.offset)
         self._scratch: dict[str, torch.Tensor] = {}
@@ -83,9 +85,34 @@ class TorchDecoder:
 
     @torch.no_grad()
     def images(
-        self, block: SparseBlock, rows: NDArray[np.int64], augmentation: Augmentation | None = None
+        self, block: Block, rows: NDArray[np.int64], augmentation: Augmentation | None = None
     ) -> torch.Tensor:
         """Return images [n, C, h, w] of the decoder's dtype on its device."""
+        if isinstance(block, QuantizedBlock):
+            images = self._tiles(block, rows)
+        else:
+            images = self._whole(block, rows)
+        if augmentation is not None:
+            images = self._augment(images, augmentation)
+        return images.to(self._dtype)
+
+    def _tiles(self, block: QuantizedBlock, rows: NDArray[np.int64]) -> torch.Tensor:
+        """Return the images of integers, which are uploaded as they are, by two tall products."""
+        plan, header = self.plan, self.plan.header
+        n, channels = len(rows), header.channels
+        (down, across), (height, width) = header.grid, plan.tile
+        high, wide = reach(block, rows, plan)
+        values = self._select("integers", block.values, rows).view(-1, *header.block_shape)
+        real = values[:, :high, :wide].to(torch.float32).reshape(n, channels, -1)
+        planes = torch.matmul(self._matrix, real)
+        half = (planes.view(-1, wide) @ self._columns[:wide]).view(-1, high, width)
+        pixels = torch.bmm(self._rows[:, :high].expand(len(half), -1, -1), half)
+        if down * across > 1:
+            pixels = pixels.view(n, channels, down, across, height, width).transpose(3, 4)
+        images = pixels.reshape(n, channels, down * height, across * width)
+        return images[:, :, : plan.height, : plan.width].contiguous().add_(self._level)
+
+    def _whole(self, block: SparseBlock, rows: NDArray[np.int64]) -> torch.Tensor:
         plan, header = self.plan, self.plan.header
         planes = len(rows) * header.channels
         spectra = self._scatter(block, rows)
@@ -97,10 +124,7 @@ class TorchDecoder:
             low = spectra[:, : plan.height, : plan.width]
             torch.bmm(low, self._columns.expand(planes, -1, -1), out=across)
         images = torch.bmm(self._rows.expand(planes, -1, -1), across)
-        images = images.view(len(rows), header.channels, plan.height, plan.width)
-        if augmentation is not None:
-            images = self._augment(images, augmentation)
-        return images.to(self._dtype)
+        return images.view(len(rows), header.channels, plan.height, plan.width)
 
     def labels(self, labels: NDArray[np.int64]) -> torch.Tensor:
         """Return the labels on the decoder's device."""

@@ -17,13 +17,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._blocks import SparseBlock
+from .._blocks import Block, SparseBlock
 from .._errors import ConfigError
 from .._header import PackHeader
 
-__all__ = ["Codec", "Field", "codec_names", "get_codec", "register", "stored_bytes"]
+__all__ = ["Codec", "ContentError", "Field", "codec_names", "get_codec", "register", "stored_bytes"]
 
 Arrays = Mapping[str, NDArray[Any]]
+
+
+class ContentError(Exception):
+    """What a chunk's arrays hold is not what the specification allows; never leaves this package.
+
+    Attributes
+    ----------
+    field : str
+        The array concerned.
+    message : str
+        What is wrong with it.
+    """
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(field, message)
+        self.field, self.message = field, message
 
 
 @dataclass(frozen=True)
@@ -53,9 +69,12 @@ class Codec(ABC):
     ----------
     name : str
         The name in the file and on the command line.
+    quantizes : bool
+        Whether packs have a quantisation step, and may have tiles and another colour space than RGB.
     """
 
     name: str
+    quantizes: bool = False
 
     @abstractmethod
     def fields(self, header: PackHeader) -> tuple[Field, ...]:
@@ -63,7 +82,12 @@ class Codec(ABC):
 
     @abstractmethod
     def encode(
-        self, header: PackHeader, coefficients: NDArray[np.float32], mask: NDArray[np.bool_]
+        self,
+        header: PackHeader,
+        coefficients: NDArray[np.float32],
+        mask: NDArray[np.bool_],
+        *,
+        rounding: str = "rdo",
     ) -> dict[str, NDArray[Any]]:
         """Return the arrays of one chunk, by field name.
 
@@ -73,6 +97,8 @@ class Codec(ABC):
             Spectra.
         mask : bool [n, C, H, W]
             True where a coefficient is kept: exactly K in each channel of each image.
+        rounding : str
+            How a codec that quantises does it: ``"rdo"`` or ``"deadzone"``.
         """
 
     @abstractmethod
@@ -80,8 +106,27 @@ class Codec(ABC):
         """Return each defect in the content of a chunk's arrays as (field name, message)."""
 
     @abstractmethod
-    def decode(self, header: PackHeader, arrays: Arrays) -> SparseBlock:
-        """Return the block that `encode` was given; the arrays have passed `problems`."""
+    def decode(self, header: PackHeader, arrays: Arrays, samples: int) -> Block:
+        """Return the chunk's block of `samples` images; the arrays have passed `problems`.
+
+        Raises
+        ------
+        ContentError
+            A defect that shows only in decoding.
+        """
+
+    def squared_error(self, header: PackHeader, coefficients: NDArray[np.float32], block: Block) -> float:
+        """Return the squared error of a decoded block over all pixels on [0, 1] (Parseval).
+
+        Parameters
+        ----------
+        coefficients : float32 [n, C, H, W]
+            Spectra of the original images.
+        block : Block
+        """
+        assert isinstance(block, SparseBlock)
+        error = (coefficients - block.to_dense(header.height, header.width)).reshape(-1)
+        return float(np.dot(error, error))
 
 
 _CODECS: dict[str, Codec] = {}

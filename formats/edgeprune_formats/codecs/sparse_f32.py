@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._blocks import SparseBlock, pack_positions, position_dtype, unpack_positions
+from .._blocks import Block, SparseBlock, pack_positions, position_dtype, unpack_positions
 from .._header import PackHeader
 from . import Arrays, Codec, Field, register
 
@@ -26,7 +26,12 @@ class SparseF32(Codec):
         )
 
     def encode(
-        self, header: PackHeader, coefficients: NDArray[np.float32], mask: NDArray[np.bool_]
+        self,
+        header: PackHeader,
+        coefficients: NDArray[np.float32],
+        mask: NDArray[np.bool_],
+        *,
+        rounding: str = "rdo",
     ) -> dict[str, NDArray[Any]]:
         """Gather the kept coefficients in row-major order; see `Codec.encode`."""
         n = len(coefficients)
@@ -54,7 +59,7 @@ class SparseF32(Codec):
             found.append(("indices", f"outside the {header.height}x{header.width} spectrum"))
         return found
 
-    def decode(self, header: PackHeader, arrays: Arrays) -> SparseBlock:
+    def decode(self, header: PackHeader, arrays: Arrays, samples: int) -> Block:
         """Wrap the arrays as they are; nothing is copied."""
         return SparseBlock(arrays["values"], arrays["indices"])
 

@@ -1,0 +1,115 @@
+"""Codec ``quantized``: integer coefficients of whole images or tiles, entropy coded by frequency."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._blocks import Block, QuantizedBlock
+from .._coefficients import Payload, decode_payload, encode_payload, parse_payload, predict_dc, restore_dc
+from .._errors import ConfigError
+from .._header import PackHeader
+from .._native import decode_native
+from .._rans import StreamError
+from .._rounding import ROUNDINGS, rounded
+from .._tiles import color_matrix, from_tiles, scan_order, to_tiles
+from . import Arrays, Codec, ContentError, Field, register
+
+__all__ = ["Quantized"]
+
+_LARGEST = 2**15 - 1
+
+
+class Quantized(Codec):
+    """Lossy; the integers of a chunk are in its bytes exactly."""
+
+    name = "quantized"
+    quantizes = True
+
+    def fields(self, header: PackHeader) -> tuple[Field, ...]:
+        """``payload``, a stream."""
+        return (Field("payload", np.dtype("u1"), None),)
+
+    def encode(
+        self,
+        header: PackHeader,
+        coefficients: NDArray[np.float32],
+        mask: NDArray[np.bool_],
+        *,
+        rounding: str = "rdo",
+    ) -> dict[str, NDArray[Any]]:
+        """Quantise and code; see `Codec.encode`.
+
+        Raises
+        ------
+        ConfigError
+            The step is so small that a coefficient does not fit 16 bits.
+        """
+        if rounding not in ROUNDINGS:
+            raise ConfigError(f"unknown rounding {rounding!r}; known: {', '.join(ROUNDINGS)}")
+        pruned = coefficients if mask.all() else np.where(mask, coefficients, np.float32(0))
+        tiles = to_tiles(pruned, header.block_shape, header.grid, header.color_space)
+        tiles /= np.float32(header.step)
+        # Differences of two frequencies 0 must fit as well.
+        if float(np.abs(tiles).max()) * 2 > _LARGEST:
+            raise ConfigError(
+                "a coefficient exceeds 16 bits; lower --quality or choose smaller tiles (--block)"
+            )
+        scan = scan_order(*header.block_shape)
+        weights = (color_matrix(header.color_space) ** 2).sum(axis=0)
+        integers = rounded(tiles[..., scan.raster], rounding, scan, weights)
+        predict_dc(integers, header.grid)
+        planes = [_by_place(integers[:, plane]) for plane in range(header.channels)]
+        return {"payload": np.frombuffer(encode_payload(planes, scan), np.uint8)}
+
+    def problems(self, header: PackHeader, arrays: Arrays) -> list[tuple[str, str]]:
+        """Return nothing: what is wrong shows when the payload is decoded."""
+        return []
+
+    def decode(self, header: PackHeader, arrays: Arrays, samples: int) -> Block:
+        """Return the integers.
+
+        Raises
+        ------
+        ContentError
+            Bytes that no encoder wrote.
+        """
+        scan, tiles = scan_order(*header.block_shape), header.grid[0] * header.grid[1]
+        values = np.zeros((samples, header.channels, tiles, len(scan.raster)), np.int16)
+        try:
+            payload = parse_payload(arrays["payload"].data, header.channels, len(scan.raster))
+            bands = decode_native(payload, scan, samples, tiles, values)
+            if bands is None:
+                bands = _decode_numpy(payload, scan, values)
+        except StreamError as error:
+            raise ContentError("payload", str(error)) from None
+        restore_dc(values, header.grid)
+        extents = scan.last_of_band.astype(np.uint16)[bands.reshape(header.channels, samples, tiles)]
+        return QuantizedBlock(values, np.ascontiguousarray(extents.swapaxes(0, 1)))
+
+    def squared_error(self, header: PackHeader, coefficients: NDArray[np.float32], block: Block) -> float:
+        """Return the squared error over all pixels, see `Codec.squared_error`."""
+        assert isinstance(block, QuantizedBlock)
+        given = to_tiles(coefficients, header.block_shape, header.grid, header.color_space)
+        given -= block.values * np.float32(header.step)
+        error = from_tiles(
+            given, header.block_shape, header.grid, (header.height, header.width), header.color_space
+        )
+        return float(np.sum(error**2))
+
+
+def _by_place(values: NDArray[np.int32]) -> NDArray[np.int32]:
+    return np.ascontiguousarray(values.reshape(-1, values.shape[-1]).T)
+
+
+def _decode_numpy(payload: Payload, scan: Any, values: NDArray[np.int16]) -> NDArray[np.uint8]:
+    count, _, tiles, places = values.shape
+    planes, bands = decode_payload(payload, scan, count * tiles)
+    for number, plane in enumerate(planes):
+        values[:, number][..., scan.raster] = plane.T.reshape(count, tiles, places)
+    return np.stack(bands)
+
+
+register(Quantized())
