@@ -45,6 +45,8 @@ __all__ = ["BuildReport", "Progress", "build_pack", "check_shared"]
 
 Progress = Callable[[str, int, int], None]
 MAX_SKIPPED_NAMED = 100
+# Quantised chunks are this many times as large in memory as others.
+QUANTIZED_CHUNKS = 6
 
 
 @dataclass(frozen=True)
@@ -233,7 +235,13 @@ def _write_pack(
     statistics = MaskStatistics(np.zeros((header.height, header.width), np.int64))
     labels = source.labels[choice.rows]
     writer = PackWriter(
-        path, header, labels, choice.rows, compression=config.compression, scores=choice.scores
+        path,
+        header,
+        labels,
+        choice.rows,
+        compression=config.compression,
+        scores=choice.scores,
+        rounding=config.rounding or "rdo",
     )
     with writer:
         done = 0
@@ -242,8 +250,14 @@ def _write_pack(
             statistics.add(part)
             done += len(part.mask)
             tell("encoding", done, len(choice.rows))
+        writer.finish()
+        if header.step:
+            statistics.lost = writer.squared_error
         psnr = statistics.psnr
-        writer.record(psnr_db=psnr if math.isfinite(psnr) else None, kept_rate=statistics.kept_rate())
+        # Where everything is kept, which quantisation makes usual, the rates say nothing and take 5 kB.
+        whole = header.step > 0 and header.components == header.height * header.width
+        rates = {} if whole else {"kept_rate": statistics.kept_rate()}
+        writer.record(psnr_db=psnr if math.isfinite(psnr) else None, **rates)
 
 
 def _require_room_in_pack(source: Source, config: BuildConfig) -> None:
@@ -269,21 +283,26 @@ def _header(
     channels, height, width = source.shape
     image_bytes = _image_bytes(source, masks.components)
     mean, std = check.statistics(choice.rows, height * width)
-    return PackHeader(
+    header = PackHeader(
         samples=len(choice.rows),
         channels=channels,
         height=height,
         width=width,
         components=masks.components,
         codec=config.codec,
-        chunk_samples=plan_chunk_samples(len(choice.rows), image_bytes, channels * height * width),
+        chunk_samples=1,
         class_names=source.class_names,
         mean=mean,
         std=std,
         generator=f"edgeprune {__version__}",
         created=_now(),
         provenance=_provenance(source, check, config, choice, masks),
+        **config.stored_as(height, width),
     )
+    # A quantised chunk carries its own distributions, which larger chunks share among more images.
+    weight = header.memory_bytes // QUANTIZED_CHUNKS if header.step else image_bytes
+    samples = plan_chunk_samples(header.samples, max(1, weight), channels * height * width)
+    return replace(header, chunk_samples=samples)
 
 
 def _provenance(
@@ -310,6 +329,9 @@ def _settings(config: BuildConfig) -> dict[str, Any]:
     """Return the settings that the pack depends on, with the method's ratios in place of None."""
     settings = asdict(config)
     settings |= {"freq_prune": config.components_dropped, "sample_prune": config.images_dropped}
+    for name in ("quality", "color", "block", "rounding"):
+        if settings[name] is None:
+            del settings[name]
     # How scores and masks were made is told by the files they are in, whoever made them.
     return {name: value for name, value in settings.items() if name not in ("coreset", "masks", "scoring")}
 

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from edgeprune_formats import COMPRESSIONS, ConfigError, get_codec
+from edgeprune_formats import BLOCKS, COLOR_SPACES, COMPRESSIONS, ROUNDINGS, ConfigError, get_codec
 
 from .presets import data_family, je_cadence
+from .quality import DEFAULT_QUALITY, quantisation_step
 from .scores import SCORES
 
 if TYPE_CHECKING:
     from edgeprune_runtime.training import TrainConfig
 
 __all__ = ["METHODS", "BuildConfig", "CoresetConfig", "MaskConfig", "Method", "ScoreConfig"]
+
+
+# Sides up to this are transformed as a whole: one basis, and no edges of tiles.
+WHOLE_IMAGE = 64
 
 
 @dataclass(frozen=True)
@@ -248,7 +253,17 @@ class BuildConfig:
     codec : str
         How coefficients are stored; see `edgeprune_formats.codec_names`.
     compression : str
-        ``"none"`` or ``"gzip"``, lossless.
+        ``"none"`` or ``"gzip"``, lossless, of the codecs ``sparse-f32`` and ``sparse-f16``.
+    quality : float or None
+        1 to 100, of the codec ``quantized``: one scale for size and error, see
+        `edgeprune.quality.quantisation_step`; None stands for 75.
+    color : str or None
+        Planes that ``quantized`` stores: ``"rgb"`` or ``"ycbcr"``, for which None stands.
+    block : str or None
+        Tiles that ``quantized`` transforms: ``"full"``, ``"8"``, ``"16"`` or ``"32"`` pixels; None stands for
+        ``"full"`` up to 64 pixels and for ``"16"`` above.
+    rounding : str or None
+        Of ``quantized``: ``"deadzone"``, or ``"rdo"`` by rate and distortion, for which None stands.
     size : int or None
         Resize the short side to this many pixels and crop the centre; None keeps sizes, which must agree.
     split : str
@@ -276,6 +291,10 @@ class BuildConfig:
     sample_prune: float | None = None
     codec: str = "sparse-f32"
     compression: str = "none"
+    quality: float | None = None
+    color: str | None = None
+    block: str | None = None
+    rounding: str | None = None
     size: int | None = None
     split: str = "train"
     skip_bad: bool = False
@@ -293,7 +312,7 @@ class BuildConfig:
             ratio = getattr(self, name)
             if ratio is not None and not 0 <= ratio < 1:
                 raise ConfigError(f"{name} must be at least 0 and below 1, not {ratio}: 1 would keep nothing")
-        get_codec(self.codec)
+        self._check_codec()
         if self.compression not in COMPRESSIONS:
             raise ConfigError(
                 f"compression must be one of {', '.join(COMPRESSIONS)}, not {self.compression!r}"
@@ -305,10 +324,47 @@ class BuildConfig:
         if not 0 <= self.seed < 2**63:
             raise ConfigError(f"seed must be at least 0 and below 2**63, not {self.seed}")
 
+    def _check_codec(self) -> None:
+        quantizes = get_codec(self.codec).quantizes
+        choices = {"color": tuple(COLOR_SPACES), "block": BLOCKS, "rounding": ROUNDINGS}
+        for name in ("quality", *choices):
+            value = getattr(self, name)
+            if value is not None and not quantizes:
+                raise ConfigError(f"{name} has no effect with codec {self.codec}; choose codec quantized")
+            if value is not None and value not in choices.get(name, (value,)):
+                raise ConfigError(f"{name} must be one of {', '.join(choices[name])}, not {value!r}")
+        if quantizes:
+            quantisation_step(self.stored_quality)
+            if self.compression != "none":
+                raise ConfigError(f"codec {self.codec} is compressed by itself; leave compression out")
+
+    @property
+    def stored_quality(self) -> float:
+        """The quality of codec ``quantized``: `quality`, or the default."""
+        return DEFAULT_QUALITY if self.quality is None else self.quality
+
+    def stored_as(self, height: int, width: int) -> dict[str, Any]:
+        """Return the header's ``block``, ``color_space`` and ``step`` for images of a size in pixels."""
+        if not get_codec(self.codec).quantizes:
+            return {}
+        block = self.block or ("full" if max(height, width) <= WHOLE_IMAGE else "16")
+        return {
+            "block": block,
+            "color_space": self.color or "ycbcr",
+            "step": quantisation_step(self.stored_quality),
+        }
+
     @property
     def components_dropped(self) -> float:
-        """The share of components to drop: `freq_prune`, or the method's."""
-        return METHODS[self.method].freq_prune if self.freq_prune is None else self.freq_prune
+        """The share of components to drop: `freq_prune`, or the method's.
+
+        A codec that quantises drops what rounds to zero, and by energy nothing else unless it is asked to.
+        """
+        if self.freq_prune is not None:
+            return self.freq_prune
+        if self.method == "energy" and get_codec(self.codec).quantizes:
+            return 0.0
+        return METHODS[self.method].freq_prune
 
     @property
     def images_dropped(self) -> float:

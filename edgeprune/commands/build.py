@@ -9,7 +9,7 @@ import click
 
 from edgeprune.config import METHODS, BuildConfig, CoresetConfig, MaskConfig, ScoreConfig
 from edgeprune.scores import SCORES
-from edgeprune_formats import COMPRESSIONS, ConfigError, codec_names
+from edgeprune_formats import BLOCKS, COLOR_SPACES, COMPRESSIONS, ROUNDINGS, ConfigError, codec_names
 
 from .score import require_torch
 from .train import AUGMENTS, MODELS
@@ -38,7 +38,7 @@ CORESET = {"score", "sampling", "beta", "strata", "class_balance", "tau", "gamma
 @click.option(
     "--freq-prune",
     type=float,
-    help="Share of each image's frequency components to drop.  [default: 0.5; 0 for random, je]",
+    help="Share of each image's components to drop.  [default: 0.5; 0 for random, je, energy with quantized]",
 )
 @click.option(
     "--sample-prune",
@@ -67,6 +67,14 @@ CORESET = {"score", "sampling", "beta", "strata", "class_balance", "tau", "gamma
     show_default=True,
     help="Lossless compression of the coefficients.",
 )
+@click.option("--quality", type=float, help="Of codec quantized, 1 to 100.  [default: 75]")
+@click.option("--color", type=click.Choice(tuple(COLOR_SPACES)), help="Of quantized.  [default: ycbcr]")
+@click.option(
+    "--block",
+    type=click.Choice(BLOCKS),
+    help="Tiles of quantized, in pixels.  [default: full up to 64 pixels, else 16]",
+)
+@click.option("--rounding", type=click.Choice(ROUNDINGS), help="Of quantized.  [default: rdo]")
 @click.option("--skip-bad", is_flag=True, help="Leave out images that cannot be read, and count them.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Fixes the choice and order of images.")
 @click.option("--device", default="auto", show_default=True, help="Of learning: auto, cpu, cuda or cuda:N.")
@@ -226,8 +234,9 @@ def _print(report: BuildReport) -> None:
     of = header.height * header.width
     if report.skipped:
         images += f" ({len(report.skipped):,} unreadable ones skipped)"
+    size = report.path.stat().st_size
+    each = size / header.samples if header.step else header.sparse_bytes
     click.echo(
         f"{report.path}: {images}, {header.components} of {of} components a channel "
-        f"({header.sparse_bytes:,} B an image), {report.psnr:.1f} dB, "
-        f"{report.path.stat().st_size / 1e6:.1f} MB, in {report.seconds:.1f} s"
+        f"({each:,.0f} B an image), {report.psnr:.1f} dB, {size / 1e6:.1f} MB, in {report.seconds:.1f} s"
     )

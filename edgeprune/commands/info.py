@@ -48,7 +48,7 @@ def describe(path: Path) -> dict[str, Any]:
     from edgeprune_formats import open_pack, stored_bytes
 
     with open_pack(path) as pack:
-        header, labels = pack.header, pack.labels
+        header, labels, payload = pack.header, pack.labels, pack.payload_bytes
     values = header.channels * header.height * header.width
     size = path.stat().st_size
     counts = np.bincount(labels, minlength=len(header.class_names)).tolist()
@@ -58,13 +58,16 @@ def describe(path: Path) -> dict[str, Any]:
         "codec": header.codec,
         "images": header.samples,
         "shape": list(header.shape),
+        "block": header.block,
+        "color_space": header.color_space,
+        "step": header.step,
         "components": header.components,
         "components_of": header.height * header.width,
         "chunks": header.chunks,
         "file_bytes": size,
         "bytes_per_image": {
             "file": size / header.samples,
-            "coefficients": stored_bytes(header),
+            "coefficients": stored_bytes(header) or payload / header.samples,
             "raw_uint8": values,
             "raw_float32": 4 * values,
         },
@@ -87,10 +90,13 @@ def _lines(facts: dict[str, Any]) -> list[str]:
         f"{facts['path']}: {facts['format']}, codec {facts['codec']}, {facts['file_bytes'] / 1e6:.2f} MB",
         f"  images      {facts['images']:,} of {channels}x{height}x{width} in {facts['chunks']:,} chunks",
         f"  components  {facts['components']:,} of {facts['components_of']:,} a channel ({share:.1%})",
-        f"  bytes/image {each['file']:,.0f} in the file, {each['coefficients']:,} as coefficients; "
+        f"  bytes/image {each['file']:,.0f} in the file, {each['coefficients']:,.0f} as coefficients; "
         f"raw uint8 {each['raw_uint8']:,} ({_ratio(each['file'], each['raw_uint8'])}), "
         f"float32 {each['raw_float32']:,} ({_ratio(each['file'], each['raw_float32'])})",
     ]
+    if facts["step"]:
+        tiles = "whole images" if facts["block"] == "full" else f"tiles of {facts['block']} pixels"
+        lines.append(f"  quantised   {tiles}, {facts['color_space']}, step {255 * facts['step']:.2f} of 255")
     psnr = facts["provenance"].get("result", {}).get("psnr_db")
     if isinstance(psnr, int | float):
         lines.append(f"  quality     {psnr:.2f} dB PSNR against the original pixels")

@@ -157,7 +157,8 @@ def to_tiles(
     shift = color_shift(color_space)
     if (height, width) == block:
         planes[:, :, 0, 0] -= (shift * math.sqrt(height * width)).astype(np.float32)
-        return planes.reshape(n, channels, 1, -1)
+        whole: NDArray[np.float32] = planes.reshape(n, channels, 1, -1)
+        return whole
     rows, columns = (dct_basis(size).astype(np.float32) for size in (height, width))
     pixels = rows.T @ (planes @ columns) - shift.astype(np.float32)[:, None, None]
     missing = [(0, grid[axis] * block[axis] - size) for axis, size in enumerate((height, width))]

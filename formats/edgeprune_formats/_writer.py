@@ -212,6 +212,11 @@ class PackWriter:
         if self._sink is not None and self._sink.failure is not None:
             raise self._sink.failure
 
+    def finish(self) -> None:
+        """Encode the images that wait for a full chunk, after the last append; `squared_error` is final."""
+        if self._buffered:
+            self._flush()
+
     def record(self, **facts: Any) -> None:
         """Add facts that are known only in the end, ready for JSON, to the provenance as its ``result``."""
         self._result.update(facts)

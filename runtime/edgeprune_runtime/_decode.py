@@ -152,23 +152,17 @@ def _tile(header: PackHeader, height: int, width: int) -> tuple[int, int]:
     if header.block == "full":
         return height, width
     sides, sizes = header.block_shape, (header.height, header.width)
-    down, across = (
-        side * pixels / size for side, pixels, size in zip(sides, (height, width), sizes, strict=True)
-    )
-    if not (down.is_integer() and across.is_integer()):
-        known = [
-            f"{sizes[0] * k // sides[0]}x{sizes[1] * k // sides[0]}"
-            for k in (1, 2, 4, 8, 16, 32)
-            if k <= sides[0] and not sizes[0] * k % sides[0] and not sizes[1] * k % sides[0]
-        ]
+    shares = [(s * pixels, size) for s, pixels, size in zip(sides, (height, width), sizes, strict=True)]
+    if any(whole % size for whole, size in shares):
         raise ConfigError(
-            f"tiles of {sides[0]} pixels do not decode to {height}x{width}; sizes that do: {', '.join(known)}"
+            f"tiles of {header.block} pixels do not decode to {height}x{width} in whole pixels; "
+            f"halve or quarter {sizes[0]}x{sizes[1]}, or decode at full size"
         )
-    return int(down), int(across)
+    return shares[0][0] // sizes[0], shares[1][0] // sizes[1]
 
 
 def reach(block: QuantizedBlock, rows: NDArray[np.int64], plan: DecodePlan) -> tuple[int, int]:
-    """Return how many rows and columns of a tile's spectrum matter: beyond them all of these images' are zero."""
+    """Return how many rows and columns of a tile's spectrum hold anything of these images."""
     most = int(block.extents.take(rows, axis=0).max(initial=0)) + 1
     return min(most, plan.tile[0]), min(most, plan.tile[1])
 

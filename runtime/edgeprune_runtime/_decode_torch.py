@@ -88,10 +88,7 @@ class TorchDecoder:
         self, block: Block, rows: NDArray[np.int64], augmentation: Augmentation | None = None
     ) -> torch.Tensor:
         """Return images [n, C, h, w] of the decoder's dtype on its device."""
-        if isinstance(block, QuantizedBlock):
-            images = self._tiles(block, rows)
-        else:
-            images = self._whole(block, rows)
+        images = self._tiles(block, rows) if isinstance(block, QuantizedBlock) else self._whole(block, rows)
         if augmentation is not None:
             images = self._augment(images, augmentation)
         return images.to(self._dtype)
