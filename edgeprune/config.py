@@ -326,7 +326,7 @@ class BuildConfig:
 
     def _check_codec(self) -> None:
         quantizes = get_codec(self.codec).quantizes
-        choices = {"color": tuple(COLOR_SPACES), "block": BLOCKS, "rounding": ROUNDINGS}
+        choices = {"color": COLOR_SPACES, "block": BLOCKS, "rounding": ROUNDINGS}
         for name in ("quality", *choices):
             value = getattr(self, name)
             if value is not None and not quantizes:

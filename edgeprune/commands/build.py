@@ -68,7 +68,7 @@ CORESET = {"score", "sampling", "beta", "strata", "class_balance", "tau", "gamma
     help="Lossless compression of the coefficients.",
 )
 @click.option("--quality", type=float, help="Of codec quantized, 1 to 100.  [default: 75]")
-@click.option("--color", type=click.Choice(tuple(COLOR_SPACES)), help="Of quantized.  [default: ycbcr]")
+@click.option("--color", type=click.Choice(COLOR_SPACES), help="Of quantized.  [default: ycbcr]")
 @click.option(
     "--block",
     type=click.Choice(BLOCKS),

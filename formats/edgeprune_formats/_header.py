@@ -15,10 +15,10 @@ __all__ = ["FORMAT_VERSION", "PackHeader", "header_problems"]
 
 FORMAT_VERSION = "1.2"
 TRANSFORM = "dct-ii-orthonormal"
-COLOR_SPACES = {"rgb": 3, "ycbcr": 3}
+COLOR_SPACES = ("rgb", "ycbcr")
 BLOCKS = ("full", "8", "16", "32")
-# Of the codecs of the first versions, which know whole RGB spectra only.
-SPARSE_CODECS = ("sparse-f32", "sparse-f16")
+# The only codec with tiles, another colour space than RGB, and a quantisation step.
+QUANTIZED = "quantized"
 # A tile of more pixels than this has no tables for its coding order.
 MAX_TILE_PIXELS = 2**16
 TEXTS = ("format_version", "generator", "created", "codec", "transform", "block", "color_space")
@@ -117,7 +117,7 @@ class PackHeader:
     @property
     def memory_bytes(self) -> int:
         """Bytes of one image as a block in memory."""
-        if self.codec in SPARSE_CODECS:
+        if self.codec != QUANTIZED:
             return self.sparse_bytes
         (down, across), (height, width) = self.grid, self.block_shape
         return 2 * self.channels * down * across * (height * width + 1)
@@ -144,7 +144,7 @@ def _size_problems(header: PackHeader) -> Iterator[Problem]:
     if header.block not in BLOCKS or pixels < 1:
         return
     (down, across), (height, width) = header.grid, header.block_shape
-    if header.codec not in SPARSE_CODECS and height * width > MAX_TILE_PIXELS:
+    if header.codec == QUANTIZED and height * width > MAX_TILE_PIXELS:
         yield Problem(
             "limit", "/ attribute block", f"a tile of {height}x{width} exceeds {MAX_TILE_PIXELS} pixels"
         )
@@ -167,18 +167,19 @@ def header_problems(header: PackHeader) -> list[Problem]:
         if not ok:
             problems.append(Problem("layout", f"/ attribute {name}", message))
 
+    spaces = COLOR_SPACES if header.codec == QUANTIZED else COLOR_SPACES[:1]
     expect(
         "color_space",
-        COLOR_SPACES.get(header.color_space) == header.channels,
-        f"{header.color_space!r} with {header.channels} channels; known: {', '.join(COLOR_SPACES)} with 3",
+        header.color_space in spaces and header.channels == 3,
+        f"{header.color_space!r} with {header.channels} channels; known: {', '.join(spaces)} with 3",
     )
     expect("transform", header.transform == TRANSFORM, f"{header.transform!r} is not {TRANSFORM!r}")
-    expect("block", header.block in BLOCKS, f"{header.block!r} is not one of {', '.join(BLOCKS)}")
-    if header.codec in SPARSE_CODECS:
-        whole = header.block == "full" and header.color_space == "rgb" and header.step == 0
-        expect("codec", whole, f"{header.codec} has whole RGB spectra and no quantisation step")
-    else:
+    if header.codec == QUANTIZED:
+        expect("block", header.block in BLOCKS, f"{header.block!r} is not one of {', '.join(BLOCKS)}")
         expect("step", 0 < header.step < math.inf, f"{header.step} is not a positive number")
+    else:
+        expect("block", header.block == "full", f"{header.block!r} is not 'full'")
+        expect("step", header.step == 0, f"{header.step} with a codec that does not quantise")
     for name in ("mean", "std"):
         values = getattr(header, name)
         sound = len(values) == header.channels and all(math.isfinite(v) for v in values)

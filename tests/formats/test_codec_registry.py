@@ -29,7 +29,7 @@ class Rounded(codecs.Codec):
     def fields(self, header):
         return (codecs.Field("stream", np.dtype(np.uint8), None),)
 
-    def encode(self, header, coefficients, mask):
+    def encode(self, header, coefficients, mask, *, rounding):
         shape = (len(coefficients), header.channels, header.components)
         values = np.rint(coefficients[mask] * 100).astype("<i2").reshape(shape)
         flat = np.nonzero(mask.reshape(shape[0] * shape[1], -1))[1].reshape(shape)
@@ -47,7 +47,7 @@ class Rounded(codecs.Codec):
         )
         return [("stream", f"{length} B")] if length % each else []
 
-    def decode(self, header, arrays):
+    def decode(self, header, arrays, samples):
         raw = zlib.decompress(arrays["stream"].tobytes())
         dtype = position_dtype(header.height, header.width)
         count = len(raw) // (2 + dtype.itemsize)
@@ -166,7 +166,8 @@ def test_part_of_a_stream_missing(streamed, tools, name):
 
 def test_stream_of_a_giant_declared_length(streamed, tools):
     with h5py.File(streamed.path, "r+") as file:
-        file["samples/stream"].resize((2**40,))
+        del file["samples/stream"]
+        file["samples"].create_dataset("stream", (2**40,), "u1")
     tools.assert_refused(streamed.path, PackLimitError, "/samples/stream: ")
 
 
@@ -176,15 +177,16 @@ def test_stream_behind_an_hdf5_filter(streamed, tools, options):
         data = file["samples/stream"][...]
         del file["samples/stream"]
         file["samples"].create_dataset("stream", data=data, maxshape=(None,), chunks=(2**20,), **options)
-    tools.assert_refused(streamed.path, PackLayoutError, "/samples/stream: ", "filters")
+    word = "filters" if options["compression"] == "lzf" else "chunked"
+    tools.assert_refused(streamed.path, PackLayoutError, "/samples/stream: ", word)
 
 
 def test_stream_cannot_carry_more_than_its_file(streamed, tools):
     with h5py.File(streamed.path, "r+") as file:
         data = file["samples/stream"][...]
         del file["samples/stream"]
-        file["samples"].create_dataset("stream", (2, len(data)), "u1", maxshape=(None, None), chunks=True)
-    tools.assert_refused(streamed.path, PackLimitError, "/samples/stream: ", "shape")
+        file["samples"].create_dataset("stream", data=np.stack([data, data]))
+    tools.assert_refused(streamed.path, PackLayoutError, "/samples/stream: ", "shape")
 
 
 def test_pack_reads_after_its_codec_is_registered_again(streamed, tools):

@@ -7,10 +7,10 @@ import h5py
 import numpy as np
 import pytest
 
-from edgeprune_formats import FORMAT_VERSION, open_pack, verify_pack
+from edgeprune_formats import FORMAT_VERSION, _native, open_pack, verify_pack
 
 GOLDEN = Path(__file__).parent / "golden"
-VERSIONS = ["1.0", "1.1"]
+VERSIONS = ["1.0", "1.1", "1.2"]
 PACKS = [f"edgepack-{version}-sparse-f32{gzip}.h5" for version in VERSIONS for gzip in ("", "-gzip")]
 
 
@@ -104,3 +104,21 @@ def test_script_refuses_to_overwrite(make):
 @pytest.mark.parametrize("name", PACKS)
 def test_released_files_stay_small(name):
     assert (GOLDEN / name).stat().st_size < 60_000
+
+
+@pytest.mark.parametrize("native", ["1", "0"])
+@pytest.mark.parametrize("codec", ["quantized", "sparse-f16"])
+def test_codecs_of_1_2_decode_to_what_was_recorded(monkeypatch, codec, native):
+    _native._library.cache_clear()
+    monkeypatch.setenv("EDGEPRUNE_NATIVE", native)
+    path = GOLDEN / f"edgepack-1.2-{codec}.h5"
+    recorded = json.loads(path.with_suffix(".json").read_text())
+    assert verify_pack(path) == []
+    with open_pack(path) as pack:
+        blocks = [pack.read_chunk(chunk) for chunk in range(pack.header.chunks)]
+        assert pack.labels.tolist() == recorded["labels"]
+        assert pack.source_index.tolist() == recorded["source_index"]
+        assert pack.header.step == recorded["step"]
+    for name in ("values", "extents" if codec == "quantized" else "positions"):
+        assert np.concatenate([getattr(block, name) for block in blocks]).tolist() == recorded[name]
+    _native._library.cache_clear()

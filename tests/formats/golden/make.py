@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeprune_formats import PackHeader, PackWriter
+from edgeprune_formats import PackHeader, PackWriter, open_pack
 
 SAMPLES, CHANNELS, HEIGHT, WIDTH, COMPONENTS, CHUNK = 5, 3, 12, 20, 40, 2
-VERSION = "1.1"
+VERSION = "1.2"
 SEED = 2026
 FOLDER = Path(__file__).parent
 LABELS = [2, 0, 1, 2, 0]
@@ -92,15 +92,15 @@ def common():
     }
 
 
-def write_pack(path, compression):
+def write_pack(path, compression, **options):
     facts = expected()
+    codec = {"codec": "sparse-f32"} | options
     header = PackHeader(
         samples=SAMPLES,
         channels=CHANNELS,
         height=HEIGHT,
         width=WIDTH,
         components=COMPONENTS,
-        codec="sparse-f32",
         chunk_samples=CHUNK,
         class_names=NAMES,
         mean=tuple(facts["mean"]),
@@ -109,6 +109,7 @@ def write_pack(path, compression):
         created=facts["created"],
         format_version=VERSION,
         provenance=facts["provenance"],
+        **codec,
     )
     coefficients = np.zeros((SAMPLES, CHANNELS, HEIGHT, WIDTH), np.float32)
     mask = np.zeros(coefficients.shape, bool)
@@ -125,6 +126,24 @@ def write_pack(path, compression):
         writer.append(coefficients, mask)
 
 
+def write_coded(codec, **options):
+    """Write a pack of a codec whose content only its encoder determines, and record what it holds."""
+    path = FOLDER / f"edgepack-{VERSION}-{codec}.h5"
+    if path.exists():
+        sys.exit(f"{path} exists; a released golden file must never change")
+    write_pack(path, "none", codec=codec, **options)
+    with open_pack(path) as pack:
+        blocks = [pack.read_chunk(chunk) for chunk in range(pack.header.chunks)]
+        facts = {
+            "labels": pack.labels.tolist(),
+            "source_index": pack.source_index.tolist(),
+            "step": pack.header.step,
+        }
+    for name in ("values", "extents" if codec == "quantized" else "positions"):
+        facts[name] = np.concatenate([getattr(block, name) for block in blocks]).tolist()
+    path.with_suffix(".json").write_text(json.dumps(facts) + "\n")
+
+
 def main():
     plain = FOLDER / f"edgepack-{VERSION}-sparse-f32.h5"
     packed = FOLDER / f"edgepack-{VERSION}-sparse-f32-gzip.h5"
@@ -135,6 +154,8 @@ def main():
     write_pack(plain, "none")
     write_pack(packed, "gzip")
     facts.write_text(json.dumps(expected(), ensure_ascii=False) + "\n", encoding="utf-8")
+    write_coded("sparse-f16")
+    write_coded("quantized", block="8", color_space="ycbcr", step=4.0)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,330 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from edgeprune_formats import (
+    ConfigError,
+    PackFormatError,
+    PackLayoutError,
+    PackWriter,
+    QuantizedBlock,
+    _native,
+    codecs,
+    get_codec,
+    open_pack,
+    verify_pack,
+)
+from edgeprune_formats._coefficients import (
+    decode_payload,
+    encode_payload,
+    parse_payload,
+    predict_dc,
+    restore_dc,
+)
+from edgeprune_formats._rans import Decoder, StreamError, encode, lookup_table, normalised
+from edgeprune_formats._tiles import dct_basis, from_tiles, scan_order, to_tiles
+
+CODEC = get_codec("quantized")
+
+
+def spectra_of(samples, height, width, seed=0):
+    """Spectra of smooth random images on [0, 1], and the images."""
+    random = np.random.default_rng(seed)
+    fall = 1 / (1 + np.add.outer(np.arange(height), np.arange(width))) ** 1.5
+    spectra = random.normal(size=(samples, 3, height, width)) * fall * 4
+    spectra[:, :, 0, 0] += 0.5 * np.sqrt(height * width)
+    images = dct_basis(height).T @ spectra @ dct_basis(width)
+    return spectra.astype(np.float32), images
+
+
+def header_of(tools, samples=40, height=32, width=32, block="full", color="ycbcr", step=0.05, chunk=None):
+    header = tools.header(samples=samples, height=height, width=width, components=height * width)
+    return replace(
+        header,
+        codec="quantized",
+        block=block,
+        color_space=color,
+        step=step,
+        chunk_samples=chunk or samples,
+    )
+
+
+def write(path, header, spectra, rounding="deadzone"):
+    labels = np.arange(header.samples) % len(header.class_names)
+    mask = np.ones(spectra.shape, bool)
+    with PackWriter(path, header, labels, np.arange(header.samples), rounding=rounding) as writer:
+        writer.append(spectra, mask)
+        writer.finish()
+        return writer.squared_error
+
+
+def pixels_of(path):
+    with open_pack(path) as pack:
+        header = pack.header
+        blocks = [pack.read_chunk(chunk) for chunk in range(header.chunks)]
+    values = np.concatenate([block.values for block in blocks]) * header.step
+    size = (header.height, header.width)
+    return from_tiles(values, header.block_shape, header.grid, size, header.color_space) + 0.5
+
+
+SIZES = [
+    (32, 32, "full"),
+    (32, 32, "8"),
+    (24, 40, "full"),
+    (50, 37, "8"),
+    (50, 37, "16"),
+    (64, 96, "32"),
+    (1, 1, "full"),
+    (1, 9, "8"),
+]
+
+
+@pytest.mark.parametrize("color", ["rgb", "ycbcr"])
+@pytest.mark.parametrize(("height", "width", "block"), SIZES)
+def test_round_trip_is_within_the_step(tools, tmp_path, height, width, block, color):
+    header = header_of(tools, 9, height, width, block, color, step=0.01, chunk=4)
+    spectra, images = spectra_of(9, height, width)
+    error = write(tmp_path / "p.h5", header, spectra)
+    decoded = pixels_of(tmp_path / "p.h5")
+    assert decoded.shape == images.shape
+    assert np.sqrt(np.mean((decoded - images) ** 2)) < 0.02
+    assert np.sum((decoded - images) ** 2) == pytest.approx(error, rel=1e-3)
+    assert verify_pack(tmp_path / "p.h5") == []
+
+
+@pytest.mark.parametrize("rounding", ["rdo", "deadzone"])
+def test_smaller_steps_cost_bytes_and_gain_quality(tools, tmp_path, rounding):
+    spectra, _ = spectra_of(64, 32, 32)
+    errors, sizes = [], []
+    for number, step in enumerate((0.4, 0.2, 0.1, 0.05, 0.02)):
+        path = tmp_path / f"{number}.h5"
+        errors.append(write(path, header_of(tools, 64, step=step), spectra, rounding))
+        sizes.append(path.stat().st_size)
+    assert errors == sorted(errors, reverse=True)
+    assert sizes == sorted(sizes)
+
+
+def test_rdo_costs_less_at_equal_error(tools, tmp_path):
+    spectra, _ = spectra_of(400, 32, 32)
+
+    def cost(rounding, step):
+        path = tmp_path / f"{rounding}{step}.h5"
+        error = write(path, header_of(tools, 400, step=step), spectra, rounding)
+        with open_pack(path) as pack:
+            return error, pack.payload_bytes
+
+    error, size = cost("rdo", 0.08)
+    steps = np.geomspace(0.08, 0.14, 6)
+    errors, sizes = np.array([cost("deadzone", step) for step in steps]).T
+    assert errors[0] < error < errors[-1]
+    assert size < np.interp(error, errors, sizes)
+
+
+def test_masked_components_are_dropped(tools, tmp_path):
+    spectra, _ = spectra_of(6, 16, 16)
+    header = replace(header_of(tools, 6, 16, 16, color="rgb", step=0.01), components=30)
+    mask = np.zeros(spectra.shape, bool)
+    mask.reshape(6, 3, -1)[:, :, :30] = True
+    with PackWriter(tmp_path / "p.h5", header, np.zeros(6, int), np.arange(6)) as writer:
+        writer.append(spectra, mask)
+    with open_pack(tmp_path / "p.h5") as pack:
+        values = pack.read_chunk(0).values
+    assert not values[..., 30:].any()
+    assert values[..., :30].any()
+
+
+@pytest.mark.parametrize(("height", "width", "block"), SIZES)
+def test_native_and_numpy_decode_alike(tools, monkeypatch, height, width, block):
+    if _native._library() is None:
+        pytest.skip("no compiled decoder here")
+    header = header_of(tools, 70, height, width, block, step=0.01)
+    spectra, _ = spectra_of(70, height, width)
+    arrays = CODEC.encode(header, spectra, np.ones(spectra.shape, bool))
+    native = CODEC.decode(header, arrays, 70)
+    monkeypatch.setattr("edgeprune_formats.codecs.quantized.decode_native", lambda *_: None)
+    plain = CODEC.decode(header, arrays, 70)
+    assert isinstance(plain, QuantizedBlock)
+    np.testing.assert_array_equal(native.values, plain.values)
+    np.testing.assert_array_equal(native.extents, plain.extents)
+
+
+def test_nothing_lies_beyond_the_extents(tools):
+    header = header_of(tools, 30, 48, 48, "16")
+    spectra, _ = spectra_of(30, 48, 48)
+    block = CODEC.decode(header, CODEC.encode(header, spectra, np.ones(spectra.shape, bool)), 30)
+    diagonal = np.add.outer(np.arange(16), np.arange(16)).reshape(-1)
+    assert not block.values[diagonal > block.extents[..., None]].any()
+    assert block.extents.max() < 30
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (8, 8), (1, 1), (1, 6)])
+def test_any_integers_come_back(shape):
+    random = np.random.default_rng(3)
+    scan, places = scan_order(*shape), shape[0] * shape[1]
+    scale = np.geomspace(9000, 0.05, places)[:, None]
+    planes = [np.rint(random.normal(size=(places, 50)) * scale / 2).astype(np.int32) for _ in range(3)]
+    planes[2][:] = 0
+    payload = parse_payload(encode_payload(planes, scan), 3, places)
+    decoded, _ = decode_payload(payload, scan, 50)
+    for plane, values in zip(planes, decoded, strict=True):
+        np.testing.assert_array_equal(plane, values)
+
+
+def test_dc_prediction_comes_back():
+    values = np.random.default_rng(0).integers(-4000, 4000, (3, 2, 12, 4)).astype(np.int32)
+    changed = values.copy()
+    predict_dc(changed, (3, 4))
+    assert (changed[..., 0] != values[..., 0]).any()
+    narrow = changed.astype(np.int16)
+    restore_dc(narrow, (3, 4))
+    np.testing.assert_array_equal(narrow, values)
+
+
+def test_tiles_come_back():
+    spectra, images = spectra_of(3, 21, 34)
+    tiles = to_tiles(spectra, (8, 8), (3, 5), "ycbcr")
+    assert tiles.shape == (3, 3, 15, 64)
+    pixels = from_tiles(tiles, (8, 8), (3, 5), (21, 34), "ycbcr") + 0.5
+    np.testing.assert_allclose(pixels, images, atol=2e-5)
+
+
+def test_scan_covers_every_frequency_once():
+    scan = scan_order(5, 9)
+    assert sorted(scan.raster.tolist()) == list(range(45))
+    assert scan.last_of_band[0] == 0
+    assert scan.last_of_band[-1] == 12
+    earlier = np.where(scan.neighbours == 45, -1, scan.neighbours)
+    assert (earlier < np.arange(45)[:, None]).all()
+
+
+def test_ranges_come_back_and_approach_the_entropy():
+    random = np.random.default_rng(1)
+    share = np.array([0.9, 0.06, 0.03, 0.01])
+    symbols = random.choice(4, 40_000, p=share)
+    counts = np.bincount(symbols, minlength=16)[None]
+    frequencies = normalised(counts)
+    assert frequencies.sum() == 4096
+    rows = np.zeros(len(symbols), int)
+    states, words = encode([(rows[:101], symbols[:101]), (rows[101:], symbols[101:])], frequencies, 16)
+    decoder = Decoder(lookup_table(frequencies), states, words)
+    found = np.concatenate([decoder.run(rows[:101]), decoder.run(rows[101:])])
+    decoder.finish()
+    np.testing.assert_array_equal(found, symbols)
+    entropy = -(share * np.log2(share)).sum() * len(symbols) / 8
+    assert 2 * len(words) < 1.02 * entropy + 64
+    with pytest.raises(StreamError):
+        Decoder(lookup_table(frequencies), states, words[:-1]).run(rows)
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_damaged_payloads_end_in_one_error(tools, monkeypatch, native):
+    if not native:
+        monkeypatch.setattr("edgeprune_formats.codecs.quantized.decode_native", lambda *_: None)
+    header = header_of(tools, 30, 16, 16, "8", step=0.02)
+    spectra, _ = spectra_of(30, 16, 16)
+    arrays = CODEC.encode(header, spectra, np.ones(spectra.shape, bool))
+    sound = CODEC.decode(header, arrays, 30)
+    random = np.random.default_rng(5)
+    refused = 0
+    for trial in range(400):
+        raw = arrays["payload"].copy()
+        if trial % 4 == 0:
+            raw = raw[: random.integers(len(raw))]
+        else:
+            raw[random.integers(len(raw))] ^= 1 << random.integers(8)
+        try:
+            block = CODEC.decode(header, {"payload": raw}, 30)
+        except codecs.ContentError:
+            refused += 1
+        else:
+            assert block.values.shape == sound.values.shape
+    assert refused > 300
+
+
+def test_a_wrong_payload_with_a_right_checksum_is_refused(tools, tmp_path):
+    header = header_of(tools, 12, 16, 16)
+    spectra, _ = spectra_of(12, 16, 16)
+    path = tmp_path / "p.h5"
+    write(path, header, spectra)
+    import zlib
+
+    import h5py
+
+    with h5py.File(path, "r+") as file:
+        payload = file["samples/payload"]
+        payload[-1] = payload[-1] ^ 0xFF
+        payload[-9] = payload[-9] ^ 0xFF
+        file["samples/payload_crc32"][0] = zlib.crc32(payload[...].tobytes())
+    with pytest.raises(PackLayoutError, match="/samples/payload chunk 0"), open_pack(path) as pack:
+        pack.read_chunk(0)
+    assert [problem.kind for problem in verify_pack(path)] == ["layout"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"step": 0.0},
+        {"step": -1.0},
+        {"step": float("nan")},
+        {"block": "12"},
+        {"color_space": "lab"},
+        {"codec": "sparse-f32", "step": 0.0, "color_space": "ycbcr"},
+        {"codec": "sparse-f16", "step": 0.0, "color_space": "rgb", "block": "8"},
+        {"height": 300, "width": 300, "components": 9},
+    ],
+)
+def test_headers_that_make_no_sense(tools, tmp_path, change):
+    header = replace(header_of(tools), **change)
+    with pytest.raises(ConfigError):
+        PackWriter(tmp_path / "p.h5", header, np.zeros(40, int), np.arange(40))
+
+
+def test_too_fine_a_step_is_refused(tools, tmp_path):
+    spectra, _ = spectra_of(4, 128, 128)
+    with pytest.raises(ConfigError, match="16 bits; lower --quality"):
+        write(tmp_path / "p.h5", header_of(tools, 4, 128, 128, step=1e-5), spectra)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_step_is_named(tools, tmp_path):
+    import h5py
+
+    path = tmp_path / "p.h5"
+    write(path, header_of(tools, 5, 16, 16), spectra_of(5, 16, 16)[0])
+    with h5py.File(path, "r+") as file:
+        del file.attrs["step"]
+    with pytest.raises(PackFormatError, match="attribute step: missing"):
+        open_pack(path)
+
+
+def test_sparse_f16_halves_values_and_keeps_positions(tools, tmp_path):
+    header = tools.header()
+    single = tools.write(tmp_path / "single.h5", header)
+    half = tools.write(tmp_path / "half.h5", replace(header, codec="sparse-f16"))
+    with open_pack(single.path) as one, open_pack(half.path) as other:
+        for chunk in range(one.header.chunks):
+            first, second = one.read_chunk(chunk), other.read_chunk(chunk)
+            np.testing.assert_array_equal(first.positions, second.positions)
+            np.testing.assert_array_equal(first.values.astype(np.float16), second.values)
+    assert verify_pack(half.path) == []
+    assert np.dtype("<f2").itemsize * 2 == np.dtype("<f4").itemsize
+
+
+def test_sparse_f16_refuses_bitmaps_of_another_count(tools):
+    codec = get_codec("sparse-f16")
+    header = replace(tools.header(), codec="sparse-f16")
+    coefficients, mask, _ = tools.spectra(header)
+    arrays = codec.encode(header, coefficients, mask)
+    assert codec.problems(header, arrays) == []
+    other = codec.encode(header, coefficients, np.roll(mask, 1, axis=3))
+    assert codec.problems(header, {**arrays, "positions": other["positions"]}) == []
+    more = mask.copy()
+    more[0, 0] = True
+    import zlib
+
+    bitmap = np.packbits(more.reshape(len(more), -1).T, axis=1).tobytes()
+    bad = {**arrays, "positions": np.frombuffer(zlib.compress(bitmap), np.uint8)}
+    assert codec.problems(header, bad)[0][0] == "positions"
+    cut = {**arrays, "positions": arrays["positions"][:-12]}
+    assert codec.problems(header, cut)[0][0] == "positions"
