@@ -1,4 +1,4 @@
-"""``python -m edgeprune_benchmarks demo|decode|build|accuracy|coresets|masks|learning|readme``."""
+"""``python -m edgeprune_benchmarks NAME``, which is also ``edgeprune bench NAME``."""
 
 from __future__ import annotations
 
@@ -9,37 +9,23 @@ import click
 
 from edgeprune_formats import EdgePruneError
 
-DATA = click.option(
-    "--data",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    envvar="EDGEPRUNE_DATA",
-    required=True,
-    help="Folder with cifar10-lossless-6k.npz, cifar10-jpeg.npz and imagenet-sample.zip.",
-)
-OUTPUT = click.option(
-    "-o",
-    "--output",
-    type=click.Path(file_okay=False, path_type=Path),
-    default="benchmarks/results",
-    show_default=True,
-    help="Folder for the JSON results.",
-)
+from ._options import DATA, MINUTES, OUTPUT
+from .codec_commands import accuracy_per_byte, plots, storage, time
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
-    """Measure EdgePrune on real images; each result is one JSON file."""
+    """Measure EdgePrune on real images; each result is one JSON file.
+
+    \b
+    Example:
+      edgeprune bench storage --data data
+      edgeprune bench time --data data --only decode
+    """
 
 
-@cli.command()
-@DATA
-@OUTPUT
-@click.option("--rounds", type=int, default=15, show_default=True, help="Interleaved repetitions.")
-def decode(data: Path, output: Path, rounds: int) -> None:
-    """Decode images/s, one and two threads, against simplejpeg and raw pixels."""
-    from .decode import run
-
-    run(data, output, rounds)
+for command in (storage, time, accuracy_per_byte, plots):
+    cli.add_command(command)
 
 
 @cli.command()
@@ -74,7 +60,6 @@ IMAGES = click.option(
     help="5085 images in their exact pixels, or the JPEG copy of all 50,000.",
 )
 RUNS = click.option("--runs", type=click.Path(path_type=Path), help="Folder of runs.  [default: runs/NAME]")
-MINUTES = click.option("--minutes", type=float, help="Stop after so long; the same command goes on.")
 
 
 @cli.command()
@@ -225,3 +210,6 @@ if __name__ == "__main__":
     except EdgePruneError as error:
         click.echo(f"edgeprune_benchmarks: error: {error}", err=True)
         sys.exit(1)
+    except ModuleNotFoundError as error:
+        click.echo(f"edgeprune_benchmarks: error: {error}; pip install 'edgeprune[bench]'", err=True)
+        sys.exit(2)

@@ -18,7 +18,10 @@ __all__ = ["save", "spread"]
 
 # Results and pictures are what benchmarks change themselves.
 STATUS = ("status", "--porcelain", "--", ".", ":!benchmarks/results", ":!docs/images")
-LIBRARIES = ("edgeprune", "numpy", "scipy", "h5py", "pillow", "torch", "torchvision", "simplejpeg")
+LIBRARIES = (
+    *("edgeprune", "numpy", "scipy", "h5py", "pillow", "torch", "torchvision", "simplejpeg", "imagecodecs"),
+    *("zstandard", "webdataset", "litdata", "mosaicml-streaming", "datasets", "ffcv"),
+)
 
 
 def spread(values: list[float]) -> dict[str, float]:
@@ -49,7 +52,9 @@ def save(output: Path, name: str, results: dict[str, Any]) -> Path:
 
 def _arguments() -> list[str]:
     """Return the command's arguments without the paths of this machine."""
-    return [Path(word).name if "/" in word else word for word in sys.argv[1:]]
+    # As `edgeprune bench NAME` or as `python -m edgeprune_benchmarks NAME`: the same command.
+    words = sys.argv[2:] if sys.argv[1:2] == ["bench"] else sys.argv[1:]
+    return [Path(word).name if "/" in word else word for word in words]
 
 
 def _git(*arguments: str) -> str:

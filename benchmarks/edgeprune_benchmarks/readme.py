@@ -19,6 +19,16 @@ from .selection_tables import (
     not_measured,
     table,
 )
+from .storage_tables import accuracy_bytes_table, storage_short, storage_table
+from .time_tables import (
+    decode_short,
+    decode_table,
+    epoch_table,
+    loader_table,
+    memory_table,
+    start_table,
+    transform_table,
+)
 
 __all__ = ["update"]
 
@@ -28,7 +38,8 @@ Table = Callable[[dict[str, Any]], list[str]]
 def update(root: Path, results: Path, *, write: bool) -> bool:
     """Bring the tables of all pages up to date, and return whether they were so already.
 
-    Between ``<!-- NAME -->`` and ``<!-- end NAME -->`` stands the table made from ``NAME.json``.
+    Between ``<!-- NAME -->`` and ``<!-- end NAME -->`` stands the table made from ``NAME.json``, between
+    ``<!-- NAME short -->`` and its end another one.
 
     Raises
     ------
@@ -47,9 +58,10 @@ def _update(page: Path, tables: Mapping[str, Table], results: Path, *, write: bo
         pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end {name} -->)", re.DOTALL)
         if not pattern.search(new):
             raise ConfigError(f"{page} lacks the markers <!-- {name} --> and <!-- end {name} -->")
+        name = name.partition(" ")[0]
         path = results / f"{name}.json"
-        if not path.exists() and name in NEED_GPU:
-            new = pattern.sub(partial(_fill, not_measured(NEED_GPU[name]) + "\n"), new)
+        if not path.exists() and name in COMMANDS:
+            new = pattern.sub(partial(_fill, not_measured(COMMANDS[name], gpu=name in NEED_GPU) + "\n"), new)
             continue
         if not path.exists():
             raise ConfigError(
@@ -103,34 +115,6 @@ def _raw(row: dict[str, Any]) -> int:
     return size
 
 
-def _decode(results: dict[str, Any]) -> list[str]:
-    rows = [
-        [
-            row["setting"],
-            str(row["threads"]),
-            name,
-            f"{rate['median']:,.0f}",
-            f"{rate['min']:,.0f} to {rate['max']:,.0f}",
-            f"{row['ratio_to_simplejpeg'][name]['median']:.2f}x",
-            f"{row['ratio_to_raw'][name]['median']:.2f}x",
-        ]
-        for row in results["rows"]
-        for name, rate in row["images_per_second"].items()
-    ]
-    rows += [_product_limit(row) for row in results["rows"]]
-    return table(["images", "threads", "way", "images/s", "spread", "of simplejpeg", "of raw"], rows)
-
-
-def _product_limit(row: dict[str, Any]) -> list[str]:
-    """Return the rate at which the matrix products of the inverse DCT alone would run."""
-    height, width = (int(side) for side in row["setting"].split("x"))
-    operations = 2 * 3 * height * width * (height + width)
-    limit = row["limits"]["sgemm_gflop_s"] * 1e9 / operations
-    ratios = [f"{limit / row['images_per_second'][peer]['median']:.2f}x" for peer in ("simplejpeg", "raw")]
-    note = f"at {row['limits']['sgemm_gflop_s']:,.0f} Gflop/s"
-    return [row["setting"], str(row["threads"]), "limit: products alone", f"{limit:,.0f}", note, *ratios]
-
-
 def _accuracy(results: dict[str, Any]) -> list[str]:
     rows = [
         [
@@ -153,7 +137,25 @@ def _demo(results: dict[str, Any]) -> list[str]:
 
 
 PAGES: dict[str, dict[str, Table]] = {
-    "README.md": {"demo": _demo, "build": _build, "decode": _decode, "accuracy": _accuracy},
+    "README.md": {
+        "demo": _demo,
+        "build": _build,
+        "storage-32x32 short": storage_short,
+        "storage-224x224 short": storage_short,
+        "time-decode short": decode_short,
+        "accuracy": _accuracy,
+    },
+    "docs/codec.md": {
+        "storage-32x32": storage_table,
+        "storage-224x224": storage_table,
+        "time-decode": decode_table,
+        "time-loaders": loader_table,
+        "time-epoch": epoch_table,
+        "time-start": start_table,
+        "time-memory": memory_table,
+        "time-transform": transform_table,
+        "accuracy-bytes": accuracy_bytes_table,
+    },
     "docs/selection.md": {
         "coresets-lossless": lambda results: [*coreset_table(results), "", *correlation_table(results)],
         "coresets-jpeg": lambda results: [*coreset_table(results), "", *correlation_table(results)],
@@ -169,4 +171,14 @@ NEED_GPU = {
     "--score-epochs 200 --every 5 --device cuda",
     "masks-jpeg": "masks --images jpeg --model resnet18 --score-epochs 200 --mask-epochs 300 --epochs 200 "
     "--batch-size 256 --lr 0.1 --device cuda",
+}
+# Results that a page can do without.
+COMMANDS = {
+    **NEED_GPU,
+    **{f"storage-{size}": f"storage --only {size}" for size in ("32x32", "224x224")},
+    **{
+        f"time-{part}": f"time --only {part}"
+        for part in ("decode", "loaders", "epoch", "start", "memory", "transform")
+    },
+    "accuracy-bytes": "accuracy-per-byte",
 }

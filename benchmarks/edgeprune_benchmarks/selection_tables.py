@@ -25,9 +25,10 @@ def table(header: list[str], rows: list[list[str]]) -> list[str]:
     return ["| " + " | ".join(cells) + " |" for cells in [header, ["---"] * len(header), *rows]]
 
 
-def not_measured(command: str) -> str:
-    """Return what stands where a result needs a GPU and there is none yet."""
-    return f"Not yet measured. With a GPU: `python -m edgeprune_benchmarks {command} --data FOLDER`"
+def not_measured(command: str, *, gpu: bool) -> str:
+    """Return what stands where there is no result yet, or where one needs a GPU."""
+    with_gpu = " With a GPU:" if gpu else ""
+    return f"Not yet measured.{with_gpu} `python -m edgeprune_benchmarks {command} --data FOLDER`"
 
 
 def coreset_table(results: dict[str, Any]) -> list[str]:

@@ -1,0 +1,229 @@
+"""The commands ``storage``, ``time``, ``accuracy-per-byte`` and ``plots``."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ._options import DATA, MINUTES, OUTPUT
+
+__all__ = ["accuracy_per_byte", "plots", "storage", "time"]
+
+SIZES = ("32x32", "224x224")
+PARTS = ("decode", "loaders", "epoch", "start", "memory", "transform")
+# What each part needs beside what EdgePrune itself does.
+NEEDS = {
+    "storage": ("imagecodecs", "zstandard"),
+    "decode": ("torch", "imagecodecs", "simplejpeg"),
+    "loaders": ("torch", "torchvision", "imagecodecs"),
+    "epoch": ("torch",),
+    "start": ("torch",),
+    "memory": ("torch",),
+    "transform": ("torch",),
+    "accuracy-per-byte": ("torch", "imagecodecs"),
+    "plots": ("matplotlib",),
+}
+
+
+def _require(*parts: str) -> None:
+    """Raise ModuleNotFoundError at once, not after minutes, for a package that is not installed."""
+    for package in dict.fromkeys(name for part in parts for name in NEEDS[part]):
+        if importlib.util.find_spec(package) is None:
+            raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+
+
+@click.command()
+@DATA
+@OUTPUT
+@click.option("--only", type=click.Choice(SIZES), multiple=True, help="One size; may be repeated.")
+@click.option(
+    "--count",
+    type=click.IntRange(min=2),
+    help="Images, drawn from seed 0.  [default: 1000 at 32x32, all 250 at 224x224]",
+)
+def storage(data: Path, output: Path, only: tuple[str, ...], count: int | None) -> None:
+    """Bytes, PSNR and SSIM of every codec, ours and the peers', and bytes at equal PSNR.
+
+    \b
+    Example:
+      edgeprune bench storage --data data
+      edgeprune bench storage --data data --only 32x32 --count 100 -o quick
+    """
+    _require("storage")
+    from .storage import run
+
+    run(data, output, sizes=only or SIZES, images=count)
+
+
+@click.command("time")
+@DATA
+@OUTPUT
+@click.option("--only", type=click.Choice(PARTS), multiple=True, help="One part; may be repeated.")
+@click.option(
+    "--rounds", type=click.IntRange(min=1), default=9, show_default=True, help="Repetitions in turn."
+)
+@click.option("--count", type=click.IntRange(min=2), help="At most so many images of each size.")
+@click.option("--batch", type=click.IntRange(min=2), default=256, show_default=True, help="Of the loaders.")
+@click.option("--device", default="auto", show_default=True, help="Of the training epochs.")
+@click.option(
+    "--megabytes",
+    type=float,
+    multiple=True,
+    default=(5, 50, 500),
+    show_default=True,
+    help="Sizes of packs whose peak memory is measured.",
+)
+@click.option("--cache-mb", type=float, default=64, show_default=True, help="cache_bytes there.")
+@click.option("--memory-backend", default="scipy", show_default=True, help="Backend there.")
+def time(data: Path, output: Path, only: tuple[str, ...], **options: Any) -> None:
+    """Images/s of decoding and loading, epochs, start, memory, and whole transforms.
+
+    \b
+    Example:
+      edgeprune bench time --data data --only decode
+      edgeprune bench time --data data --only start --only memory
+    """
+    _require(*(only or PARTS))
+    for part in only or PARTS:
+        _TIMED[part](data, output, options)
+
+
+def _decode(data: Path, output: Path, options: dict[str, Any]) -> None:
+    from .time_decode import run
+
+    run(data, output, rounds=options["rounds"], count=options["count"])
+
+
+def _loaders(data: Path, output: Path, options: dict[str, Any]) -> None:
+    from .time_loaders import run
+
+    run(data, output, rounds=options["rounds"], count=options["count"], batch=options["batch"])
+
+
+def _epoch(data: Path, output: Path, options: dict[str, Any]) -> None:
+    from .time_epoch import run
+
+    run(
+        data,
+        output,
+        rounds=options["rounds"],
+        count=options["count"],
+        batch=128,
+        device=options["device"],
+    )
+
+
+def _start(data: Path, output: Path, options: dict[str, Any]) -> None:
+    from .time_start import run
+
+    # More than the other rounds, because each is short.
+    run(data, output, repeats=options["rounds"] + 2)
+
+
+def _memory(data: Path, output: Path, options: dict[str, Any]) -> None:
+    from .time_memory import run
+
+    run(
+        data,
+        output,
+        megabytes=options["megabytes"],
+        cache_mb=options["cache_mb"],
+        backend=options["memory_backend"],
+    )
+
+
+def _transform(data: Path, output: Path, options: dict[str, Any]) -> None:
+    from .time_transform import run
+
+    run(data, output, rounds=options["rounds"], count=options["count"])
+
+
+_TIMED: dict[str, Callable[[Path, Path, dict[str, Any]], None]] = {
+    "decode": _decode,
+    "loaders": _loaders,
+    "epoch": _epoch,
+    "start": _start,
+    "memory": _memory,
+    "transform": _transform,
+}
+
+
+@click.command("accuracy-per-byte")
+@DATA
+@OUTPUT
+@click.option("--runs", type=click.Path(path_type=Path), default="runs/accuracy-bytes", show_default=True)
+@MINUTES
+@click.option("--codec", "codecs", multiple=True, help="One codec; may be repeated.  [default: all]")
+@click.option(
+    "--psnr", "psnrs", type=float, multiple=True, default=(26, 30), show_default=True, help="In dB."
+)
+@click.option(
+    "--budget",
+    "budgets",
+    type=float,
+    multiple=True,
+    default=(0.5, 1, 2, 5, 10),
+    show_default=True,
+    help="In MB.",
+)
+@click.option("--model", default="resnet8", show_default=True)
+@click.option("--iterations", type=int, default=2000, show_default=True, help="Of every network.")
+@click.option("--batch-size", type=int, default=64, show_default=True)
+@click.option("--lr", type=float, default=0.05, show_default=True)
+@click.option("--seeds", type=int, default=3, show_default=True)
+@click.option("--device", default="auto", show_default=True)
+def accuracy_per_byte(
+    data: Path,
+    output: Path,
+    runs: Path,
+    minutes: float | None,
+    codecs: tuple[str, ...],
+    psnrs: tuple[float, ...],
+    budgets: tuple[float, ...],
+    model: str,
+    iterations: int,
+    batch_size: int,
+    lr: float,
+    seeds: int,
+    device: str,
+) -> None:
+    """Test accuracy of one network from the images that fit a budget, by codec; resumable.
+
+    \b
+    Example:
+      edgeprune bench accuracy-per-byte --data data --psnr 28 --budget 1 --minutes 30
+    """
+    _require("accuracy-per-byte")
+    from ._budgets import CODECS
+    from ._resident import Recipe
+    from .accuracy_bytes import Plan, run
+    from .images import decoded_cifar10
+
+    plan = Plan(
+        source=f"npz:{decoded_cifar10(data, runs / 'cifar10-jpeg.npz')}",
+        recipe=Recipe(model, iterations, batch_size, lr, device),
+        codecs=codecs or CODECS,
+        psnrs=psnrs,
+        budgets_mb=budgets,
+        seeds=seeds,
+        minutes=minutes,
+    )
+    run(plan, output, runs)
+
+
+@click.command()
+@OUTPUT
+@click.option(
+    "--pictures", type=click.Path(file_okay=False, path_type=Path), default="docs/images", show_default=True
+)
+def plots(output: Path, pictures: Path) -> None:
+    """Draw the pictures of docs/images from the JSON results."""
+    _require("plots")
+    from .plots import draw
+
+    for path in draw(output, pictures):
+        click.echo(path)

@@ -1,0 +1,78 @@
+import subprocess
+import sys
+
+import pytest
+
+# The package that the first argument names is not there.
+ABSENT = """
+import sys
+absent = sys.argv.pop(1)
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == absent:
+            raise ModuleNotFoundError("No module named " + repr(name), name=name)
+sys.meta_path.insert(0, Absent())
+"""
+EDGEPRUNE = "from edgeprune.cli import main\nmain()\n"
+
+
+def run(code, *arguments, **options):
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
+
+
+def test_bench_lists_the_benchmarks():
+    done = run(EDGEPRUNE, "bench", "--help")
+    assert done.returncode == 0, done.stderr
+    for name in ("storage", "time", "accuracy-per-byte", "plots", "readme"):
+        assert f"\n  {name} " in done.stdout
+
+
+@pytest.mark.parametrize("name", ["storage", "time", "accuracy-per-byte"])
+def test_each_new_benchmark_has_help_with_an_example(name):
+    done = run(EDGEPRUNE, "bench", name, "--help")
+    assert f"Example:\n    edgeprune bench {name} --data" in done.stdout
+
+
+def test_the_module_is_the_same_command():
+    command = [sys.executable, "-m", "edgeprune_benchmarks", "storage", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert "edgeprune bench storage --data" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("package", "arguments"),
+    [
+        ("imagecodecs", ["storage"]),
+        ("zstandard", ["storage"]),
+        ("simplejpeg", ["time", "--only", "start", "--only", "decode"]),
+        ("imagecodecs", ["accuracy-per-byte"]),
+        ("torch", ["accuracy-per-byte"]),
+    ],
+)
+def test_a_missing_package_is_one_line_before_anything_is_done(tmp_path, package, arguments):
+    done = run(ABSENT + EDGEPRUNE, package, "bench", *arguments, "--data", tmp_path, cwd=tmp_path)
+    assert done.returncode == 2
+    message = f"edgeprune: error: this benchmark needs {package}; pip install 'edgeprune[bench]'\n"
+    assert done.stderr == message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_pictures_need_matplotlib(tmp_path):
+    done = run(ABSENT + EDGEPRUNE, "matplotlib", "bench", "plots", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("edgeprune: error: this benchmark needs matplotlib;")
+
+
+def test_missing_benchmarks_are_one_line():
+    done = run(ABSENT + EDGEPRUNE, "edgeprune_benchmarks", "bench", "--help")
+    assert done.returncode == 2
+    assert done.stderr.startswith("edgeprune: error: this benchmark needs edgeprune_benchmarks; pip install")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_wrong_option_is_one_line(tmp_path):
+    done = run(EDGEPRUNE, "bench", "time", "--data", tmp_path, "--only", "nothing")
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "bench time --help" in done.stderr
