@@ -24,6 +24,7 @@ from edgeprune_formats import (
     __version__,
     check_room,
     check_target,
+    get_codec,
     open_pack,
     plan_chunk_samples,
     position_dtype,
@@ -41,7 +42,7 @@ from .workers import Workers
 if TYPE_CHECKING:
     from .long_run import Report
 
-__all__ = ["BuildReport", "Progress", "build_pack", "check_shared"]
+__all__ = ["BuildReport", "Progress", "build_pack", "check_shared", "planned"]
 
 Progress = Callable[[str, int, int], None]
 MAX_SKIPPED_NAMED = 100
@@ -251,7 +252,7 @@ def _write_pack(
             done += len(part.mask)
             tell("encoding", done, len(choice.rows))
         writer.finish()
-        if header.step:
+        if not get_codec(header.codec).exact:
             statistics.lost = writer.squared_error
         psnr = statistics.psnr
         # Where everything is kept, which quantisation makes usual, the rates say nothing and take 5 kB.
@@ -281,7 +282,6 @@ def _header(
     source: Source, check: SourceCheck, choice: Choice, config: BuildConfig, masks: Masks
 ) -> PackHeader:
     channels, height, width = source.shape
-    image_bytes = _image_bytes(source, masks.components)
     mean, std = check.statistics(choice.rows, height * width)
     header = PackHeader(
         samples=len(choice.rows),
@@ -299,9 +299,14 @@ def _header(
         provenance=_provenance(source, check, config, choice, masks),
         **config.stored_as(height, width),
     )
+    return planned(header)
+
+
+def planned(header: PackHeader) -> PackHeader:
+    """Return the header with as many images in a chunk as suit its codec and their size."""
     # A quantised chunk carries its own distributions, which larger chunks share among more images.
-    weight = header.memory_bytes // QUANTIZED_CHUNKS if header.step else image_bytes
-    samples = plan_chunk_samples(header.samples, max(1, weight), channels * height * width)
+    weight = header.memory_bytes // QUANTIZED_CHUNKS if header.step else header.memory_bytes
+    samples = plan_chunk_samples(header.samples, max(1, weight), math.prod(header.shape))
     return replace(header, chunk_samples=samples)
 
 

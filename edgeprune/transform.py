@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.fft import dctn
+from scipy.fft import dctn, idctn
 
-__all__ = ["dct2"]
+__all__ = ["dct2", "dct2_of_pixels", "idct2_of_tiles"]
 
 
 def dct2(images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -28,5 +28,30 @@ def dct2(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """
     pixels = images.astype(np.float64)
     pixels /= 255
+    return dct2_of_pixels(pixels)
+
+
+def dct2_of_pixels(pixels: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return the orthonormal 2-D DCT-II, float32, of pixels float64 [n, C, H, W], overwritten here."""
     spectra: NDArray[Any] = dctn(pixels, axes=(2, 3), norm="ortho", overwrite_x=True, workers=-1)
     return spectra.astype(np.float32)
+
+
+def idct2_of_tiles(
+    coefficients: NDArray[np.floating[Any]], block: tuple[int, int], grid: tuple[int, int]
+) -> NDArray[np.float64]:
+    """Return planes float64 [n, C, grid height * block height, ...] of tiles' orthonormal DCT-II.
+
+    Parameters
+    ----------
+    coefficients : float [n, C, tiles, block height * block width]
+    block, grid : (int, int)
+        Height and width of a tile in pixels; tiles down and across.
+    """
+    n, channels = coefficients.shape[:2]
+    tiles = coefficients.astype(np.float64).reshape(n, channels, *grid, *block)
+    pixels: NDArray[Any] = idctn(tiles, axes=(4, 5), norm="ortho", overwrite_x=True, workers=-1)
+    whole: NDArray[np.float64] = pixels.swapaxes(3, 4).reshape(
+        n, channels, grid[0] * block[0], grid[1] * block[1]
+    )
+    return whole

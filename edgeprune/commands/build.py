@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,6 +107,8 @@ CORESET = {"score", "sampling", "beta", "strata", "class_balance", "tau", "gamma
 @click.option("--score-model", type=click.Choice(MODELS), help="Of a scoring run that is needed.")
 @click.option("--score-epochs", type=int, default=200, show_default=True)
 @click.option("--score-augment", type=click.Choice(AUGMENTS), default="crop+flip", show_default=True)
+@click.option("--budget", help="Choose the quality so that the file has at most this size, e.g. 5MB.")
+@click.option("--min-quality", type=float, help="With --budget: leave out images before quality falls below.")
 @click.option("--force", is_flag=True, help="Replace the pack if it exists.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 def command(
@@ -115,6 +118,8 @@ def command(
     classifier: Path | None,
     fse_net: Path | None,
     device: str,
+    budget: str | None,
+    min_quality: float | None,
     force: bool,
     quiet: bool,
     **options: Any,
@@ -150,19 +155,52 @@ def command(
         quiet = quiet or workers.rank > 0
         config = _config(options, workers.device)
         with progress_bars(quiet) as tell:
-            report = build_pack(
-                source,
-                output,
-                config,
-                scores=scores,
-                classifier=classifier,
-                fse_net=fse_net,
-                workers=workers,
-                progress=tell,
-                report=EpochLines(quiet),
-            )
+
+            def build(path: Path, config: BuildConfig) -> BuildReport:
+                return build_pack(
+                    source,
+                    path,
+                    config,
+                    scores=scores,
+                    classifier=classifier,
+                    fse_net=fse_net,
+                    workers=workers,
+                    progress=tell,
+                    report=EpochLines(quiet),
+                )
+
+            report, choice = _build(build, output, config, budget, min_quality, workers.count)
     if not quiet:
         _print(report)
+        if choice:
+            click.echo(choice)
+
+
+def _build(
+    build: Callable[[Path, BuildConfig], BuildReport],
+    output: Path,
+    config: BuildConfig,
+    budget: str | None,
+    min_quality: float | None,
+    processes: int,
+) -> tuple[BuildReport, str]:
+    """Build once, or as often as it takes to fill the budget; return also what was chosen and why."""
+    if budget is None:
+        if min_quality is not None:
+            raise click.UsageError("--min-quality needs --budget", click.get_current_context())
+        return build(output, config), ""
+    from edgeprune.budget import build_within, parse_size
+    from edgeprune.quality import quantisation_step
+
+    if processes > 1 or METHODS[config.method].learnt_masks or METHODS[config.method].scored_images:
+        raise ConfigError("--budget builds repeatedly: choose method energy or random, in one process")
+    if min_quality is not None:
+        quantisation_step(min_quality)
+    fit = build_within(build, output, config, parse_size(budget), min_quality=min_quality)
+    share = fit.bytes / fit.budget
+    return fit.report, (
+        f"budget {fit.budget:,} B: {fit.bytes:,} B, {share:.1%} of it, after {fit.builds} builds; {fit.why}"
+    )
 
 
 def _require_use(options: dict[str, Any], files: dict[str, Path | None]) -> None:

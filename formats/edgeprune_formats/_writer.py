@@ -72,7 +72,7 @@ class PackWriter:
     Attributes
     ----------
     squared_error : float
-        Of what was written so far over all pixels on [0, 1]; counted for codecs that quantise only.
+        Of what was written so far over all pixels on [0, 1]; counted for codecs that are not exact.
 
     Raises
     ------
@@ -191,7 +191,7 @@ class PackWriter:
         arrays = self._codec.encode(self.header, coefficients, self._mask[:count], rounding=self._rounding)
         for name, message in self._codec.problems(self.header, arrays):
             raise ConfigError(f"{name} of chunk {self._chunk}: {message}")
-        if self._codec.quantizes:
+        if not self._codec.exact:
             # Read back before it is written: what a device will see is what is measured.
             block = self._codec.decode(self.header, arrays, count)
             self.squared_error += self._codec.squared_error(self.header, coefficients, block)

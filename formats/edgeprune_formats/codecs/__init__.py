@@ -71,10 +71,13 @@ class Codec(ABC):
         The name in the file and on the command line.
     quantizes : bool
         Whether packs have a quantisation step, and may have tiles and another colour space than RGB.
+    exact : bool
+        Whether kept coefficients come back bit for bit.
     """
 
     name: str
     quantizes: bool = False
+    exact: bool = False
 
     @abstractmethod
     def fields(self, header: PackHeader) -> tuple[Field, ...]:

@@ -16,6 +16,7 @@ class SparseF32(Codec):
     """6 bytes a coefficient where row and column fit 16 bits, 8 bytes above; exact."""
 
     name = "sparse-f32"
+    exact = True
 
     def fields(self, header: PackHeader) -> tuple[Field, ...]:
         """``values`` float32 and ``indices`` uint16 or uint32, both [N, C, K]."""

@@ -1,0 +1,175 @@
+"""Building a pack of a given size: the quality, or the number of images, that fills it."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edgeprune_formats import ConfigError, check_target
+
+from .build import BuildReport
+from .config import BuildConfig
+
+__all__ = ["Fit", "build_within", "parse_size"]
+
+# A pack is at most this much smaller than its budget.
+SLACK = 0.03
+MAX_BUILDS = 16
+UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What was chosen to fill a budget.
+
+    Attributes
+    ----------
+    report : BuildReport
+        Of the pack.
+    config : BuildConfig
+        With the quality, and the share of images left out, that were chosen.
+    bytes, budget : int
+        Of the finished file, and at most.
+    builds : int
+        How many packs were tried.
+    why : str
+        One line for a user.
+    """
+
+    report: BuildReport
+    config: BuildConfig
+    bytes: int
+    budget: int
+    builds: int
+    why: str
+
+
+def parse_size(text: str) -> int:
+    """Return the bytes that ``5MB``, ``500 kB``, ``1.5MiB`` or ``2000000`` stand for; MB is 10^6.
+
+    Raises
+    ------
+    ConfigError
+        It is none of them, or nothing.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kKMG]?i?B?)\s*", text)
+    size = int(float(found[1]) * UNITS.get(found[2].upper(), 0)) if found else 0
+    if size <= 0:
+        raise ConfigError(f"a size is a number with kB, MB, GB, KiB, MiB or GiB, such as 5MB, not {text!r}")
+    return size
+
+
+def build_within(
+    build: Callable[[Path, BuildConfig], BuildReport],
+    path: Path,
+    config: BuildConfig,
+    budget: int,
+    *,
+    min_quality: float | None = None,
+) -> Fit:
+    """Build a quantised pack whose file has at most `budget` bytes, and at most 3% less.
+
+    Quality is what is searched for. With `min_quality` it does not fall below: images are left out instead.
+
+    Parameters
+    ----------
+    build : callable
+        Builds a pack of a configuration under a name, see `edgeprune.build_pack`.
+    path : Path
+        The pack, which appears when it is complete.
+    config : BuildConfig
+        Of codec ``quantized``, without a quality.
+    budget : int
+        In bytes.
+    min_quality : float, optional
+        1 to 100.
+
+    Raises
+    ------
+    ConfigError
+        Another codec, or no setting that fits.
+    """
+    if config.codec != "quantized" or config.quality is not None:
+        raise ConfigError(
+            "a budget chooses the quality of codec quantized; pass --codec quantized, no --quality"
+        )
+    check_target(path)
+    trial = path.with_name(f".{path.name}.budget")
+    search = _Search(build, trial, config, budget)
+    try:
+        fit = search.by_quality(1.0 if min_quality is None else min_quality, min_quality is not None)
+        trial.replace(path)
+    finally:
+        trial.unlink(missing_ok=True)
+    return replace(fit, report=replace(fit.report, path=path))
+
+
+class _Search:
+    """Tries settings until the file fits."""
+
+    def __init__(
+        self, build: Callable[[Path, BuildConfig], BuildReport], trial: Path, config: BuildConfig, budget: int
+    ) -> None:
+        self._build, self._trial, self._config, self._budget = build, trial, config, budget
+        self._builds = 0
+
+    def _size(self, config: BuildConfig) -> int:
+        if self._builds == MAX_BUILDS:
+            raise ConfigError(
+                f"no setting within {SLACK:.0%} of {self._budget:,} B was found; choose --quality"
+            )
+        self._builds += 1
+        self._report = self._build(self._trial, config)
+        self._last = config
+        return self._trial.stat().st_size
+
+    def _fits(self, size: int) -> bool:
+        return self._budget * (1 - SLACK) <= size <= self._budget
+
+    def _found(self, size: int, why: str) -> Fit:
+        return Fit(self._report, self._last, size, self._budget, self._builds, why)
+
+    def by_quality(self, lowest: float, may_drop: bool) -> Fit:
+        """Bisect the quality between `lowest` and 100, guided by the sizes' logarithms."""
+        low, high = (lowest, 0.0), (100.0, math.inf)
+        quality = max(75.0, lowest)
+        while True:
+            size = self._size(replace(self._config, quality=quality))
+            if self._fits(size):
+                return self._found(size, f"quality {quality:g} is the highest found that fits")
+            if size > self._budget:
+                if quality <= lowest:
+                    return self._with_fewer(size, quality, may_drop)
+                high = (quality, size)
+            else:
+                if quality >= 100:
+                    return self._found(size, "quality 100 takes no more")
+                low = (quality, size)
+            quality = self._between(low, high)
+
+    def _between(self, low: tuple[float, float], high: tuple[float, float]) -> float:
+        if low[1] == 0:
+            # The lowest is tried itself only where the way to it has become short.
+            return low[0] if high[0] - low[0] < 4 else (low[0] + high[0]) / 2
+        if math.isinf(high[1]):
+            return 100.0 if 100 - low[0] < 1 else (low[0] + 100) / 2
+        share = math.log(self._budget * (1 - SLACK / 2) / low[1]) / math.log(high[1] / low[1])
+        return low[0] + (high[0] - low[0]) * min(max(share, 0.05), 0.95)
+
+    def _with_fewer(self, size: int, quality: float, may_drop: bool) -> Fit:
+        if not may_drop:
+            raise ConfigError(
+                f"at quality {quality:g} the pack still has {size:,} B, more than {self._budget:,} B; raise "
+                "--budget, or pass --min-quality to leave out images"
+            )
+        kept = 1 - self._config.images_dropped
+        while not self._fits(size):
+            kept *= self._budget * (1 - SLACK / 2) / size
+            if not 0 < kept < 1:
+                raise ConfigError(f"no share of the images fills {self._budget:,} B at quality {quality:g}")
+            size = self._size(replace(self._config, quality=quality, sample_prune=1 - kept))
+        why = f"quality {quality:g} is the least allowed, and {kept:.1%} of the images fit"
+        return self._found(size, why)

@@ -1,0 +1,95 @@
+import re
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from edgeprune.budget import parse_size
+from edgeprune.cli import cli
+from edgeprune_formats import ConfigError, EdgePruneError, open_pack
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """Smooth random images, 600 of them, as an npz source."""
+    path = tmp_path_factory.mktemp("source") / "images.npz"
+    random = np.random.default_rng(0)
+    coarse = random.random((600, 3, 9, 9))
+    fine = coarse.repeat(4, axis=2).repeat(4, axis=3)[:, :, :32, :32]
+    pixels = (fine + random.normal(0, 0.04, fine.shape)).clip(0, 1) * 255
+    np.savez(path, x=pixels.astype(np.uint8), y=np.arange(600) % 3)
+    return f"npz:{path}"
+
+
+def run(*arguments):
+    done = CliRunner().invoke(cli, [str(word) for word in arguments], catch_exceptions=True)
+    if isinstance(done.exception, EdgePruneError):
+        raise done.exception
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("5MB", 5_000_000), ("500 kB", 500_000), ("1.5MiB", 1_572_864), ("77", 77), ("1g", 10**9)],
+)
+def test_sizes_are_read(text, size):
+    if text == "1g":
+        with pytest.raises(ConfigError, match="such as 5MB"):
+            parse_size(text)
+    else:
+        assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("budget", [150_000, 400_000])
+def test_the_file_fills_the_budget(source, tmp_path, budget):
+    path = tmp_path / "p.h5"
+    text = run("build", source, "--codec", "quantized", "--budget", str(budget), "-o", path)
+    assert 0.97 * budget <= path.stat().st_size <= budget
+    quality = float(re.search(r"quality ([\d.]+) is the highest", text)[1])
+    with open_pack(path) as pack:
+        assert pack.header.provenance["config"]["quality"] == pytest.approx(quality, rel=1e-4)
+        assert len(pack) == 600
+    assert [entry.name for entry in tmp_path.iterdir()] == ["p.h5"]
+
+
+def test_images_are_left_out_before_quality_falls(source, tmp_path):
+    path = tmp_path / "p.h5"
+    options = ["--budget", "100kB", "--min-quality", "80"]
+    text = run("build", source, "--codec", "quantized", *options, "-o", path)
+    assert 97_000 <= path.stat().st_size <= 100_000
+    assert "quality 80 is the least allowed" in text
+    with open_pack(path) as pack:
+        assert pack.header.provenance["config"]["quality"] == 80
+        assert len(pack) < 600
+
+
+def test_a_budget_that_nothing_meets(source, tmp_path):
+    with pytest.raises(ConfigError, match=r"at quality 1 the pack still has .* raise --budget"):
+        run("build", source, "--codec", "quantized", "--budget", "2kB", "-o", tmp_path / "p.h5")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_budget_larger_than_the_best_quality(source, tmp_path):
+    path = tmp_path / "p.h5"
+    text = run("build", source, "--codec", "quantized", "--budget", "90MB", "-o", path)
+    assert "quality 100 takes no more" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (["--budget", "5MB"], "pass --codec quantized"),
+        (["--codec", "quantized", "--quality", "80", "--budget", "5MB"], "no --quality"),
+        (["--codec", "quantized", "--quality", "101"], "between 1 and 100"),
+        (["--codec", "quantized", "--quality", "nan"], "between 1 and 100"),
+        (["--codec", "quantized", "--budget", "5 horses"], "such as 5MB"),
+        (["--codec", "quantized", "--compression", "gzip"], "leave compression out"),
+        (["--quality", "80"], "no effect with codec sparse-f32"),
+        (["--codec", "quantized", "--budget", "5MB", "--min-quality", "0"], "between 1 and 100"),
+    ],
+)
+def test_options_that_do_not_fit(source, tmp_path, options, word):
+    with pytest.raises(ConfigError, match=word):
+        run("build", source, *options, "-o", tmp_path / "p.h5")
+    assert list(tmp_path.iterdir()) == []
