@@ -59,7 +59,7 @@ def convert_pack(
     Returns
     -------
     (PackHeader, float)
-        The new header, and the PSNR in dB of the new images against those of `source`; infinite if they are equal.
+        The new header, and the PSNR in dB of the new images against those of `source`; infinite if equal.
 
     Raises
     ------

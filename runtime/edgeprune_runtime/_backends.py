@@ -11,11 +11,13 @@ from ._decode import DecodePlan, Decoder
 
 __all__ = ["BACKENDS", "make_decoder"]
 
-BACKENDS = ("auto", "torch", "scipy")
+BACKENDS = ("auto", "torch", "scipy", "native")
 
 
 def make_decoder(backend: str, plan: DecodePlan, *, device: Any, dtype: Any) -> Decoder:
-    """Return the decoder of a backend; ``"auto"`` is torch where it is installed, else scipy.
+    """Return the decoder of a backend; ``"auto"`` is the first that can of torch, native and scipy.
+
+    On the CPU, torch decodes with the compiled kernel where that is built and meant for the pack.
 
     Raises
     ------
@@ -27,6 +29,11 @@ def make_decoder(backend: str, plan: DecodePlan, *, device: Any, dtype: Any) -> 
     has_torch = importlib.util.find_spec("torch") is not None
     if backend == "torch" and not has_torch:
         raise ConfigError("backend 'torch' needs torch; pip install 'edgeprune[torch]', or use 'scipy'")
+    if backend == "native" or (backend == "auto" and not has_torch):
+        from ._decode_native import NativeDecoder, native_kernel
+
+        if backend == "native" or native_kernel(plan) is not None:
+            return NativeDecoder(plan, device=device, dtype=dtype)
     if backend == "scipy" or not has_torch:
         from ._decode_scipy import ScipyDecoder
 

@@ -15,7 +15,6 @@ from edgeprune_formats import (
     Block,
     ConfigError,
     PackHeader,
-    QuantizedBlock,
     color_matrix,
     color_shift,
     column_bits,
@@ -28,9 +27,11 @@ __all__ = [
     "Decoder",
     "Normalize",
     "Resolution",
+    "check_batch",
+    "full_size",
+    "held_sides",
     "inverse_basis",
     "make_plan",
-    "reach",
 ]
 
 # The working arrays and results of one batch may take this much; a pack can declare huge images in few bytes.
@@ -49,6 +50,9 @@ class Decoder(Protocol):
 
     def labels(self, labels: NDArray[np.int64]) -> Any:
         """Return labels int64 [n] beside the images, on the same device."""
+
+    def receive(self, images: Any, labels: Any) -> None:
+        """Make images and labels that another thread decoded ready for use in this one."""
 
 
 def inverse_basis(size: int, decoded: int) -> NDArray[np.float32]:
@@ -73,31 +77,39 @@ def inverse_basis(size: int, decoded: int) -> NDArray[np.float32]:
 class DecodePlan:
     """How to decode the blocks of one pack.
 
+    Pixels of the stored planes, p, become those of the images by ``matrix @ p + offset``; a coefficient of
+    frequency (0, 0) carries a constant times the square root of the pixels of its spectrum.
+
     Attributes
     ----------
     header : PackHeader
     height, width : int
         Size of the decoded images in pixels, at most that of the pack.
-    scale : float32 [C]
-        What coefficients are multiplied by: 1/std, or 1 without normalisation.
-    offset : float32 [C]
-        What is subtracted from the scaled coefficient of frequency (0, 0): the mean, as a spectrum.
     tile : (int, int)
-        Height and width in pixels of a decoded tile; those of the image where there are no tiles.
+        Size of a decoded tile in pixels; (height, width) where the transform is of the whole image.
     matrix : float32 [C, C]
-        What takes quantised coefficients of the stored planes to normalised red, green and blue.
-    level : float32 [C]
-        What is added to the pixels of a `QuantizedBlock` that `matrix` gave.
+        From the stored planes to RGB, and that divided by the standard deviation, if it is normalised.
+    offset : float32 [C]
+        What is then added: the level that was subtracted before the transform, less the mean.
+    scale : float32 [C]
+        1/std, or 1 without normalisation.
     """
 
     header: PackHeader
     height: int
     width: int
-    scale: NDArray[np.float32]
-    offset: NDArray[np.float32]
     tile: tuple[int, int]
     matrix: NDArray[np.float32]
-    level: NDArray[np.float32]
+    offset: NDArray[np.float32]
+    scale: NDArray[np.float32]
+
+    @property
+    def constant(self) -> NDArray[np.float32]:
+        """`offset` as a coefficient of frequency (0, 0), float32 [C]."""
+        constant: NDArray[np.float32] = self.offset * np.float32(
+            math.sqrt(math.prod(self.header.block_shape))
+        )
+        return constant
 
 
 def make_plan(header: PackHeader, *, normalize: Normalize, resolution: Resolution) -> DecodePlan:
@@ -114,11 +126,34 @@ def make_plan(header: PackHeader, *, normalize: Normalize, resolution: Resolutio
     Raises
     ------
     ConfigError
-        The resolution is larger than the pack's images, or one number for images that are not square.
+        The resolution is larger than the pack's images, cuts the pixels of tiles, or is one number for
+        images that are not square.
     """
+    height, width = _size(header, resolution)
+    tile = (
+        _tile_side(header.height, header.block_shape[0], height),
+        _tile_side(header.width, header.block_shape[1], width),
+    )
+    mean, std = _statistics(header, normalize)
+    matrix, level = np.eye(header.channels), np.zeros(header.channels)
+    if header.step:
+        matrix = color_matrix(header.color_space)
+        level = matrix @ color_shift(header.color_space)
+    return DecodePlan(
+        header,
+        height,
+        width,
+        tile,
+        (matrix / std[:, None]).astype(np.float32),
+        ((level - mean) / std).astype(np.float32),
+        (1 / std).astype(np.float32),
+    )
+
+
+def _size(header: PackHeader, resolution: Resolution) -> tuple[int, int]:
     if resolution is None:
-        height, width = header.height, header.width
-    elif not isinstance(resolution, Sequence):
+        return header.height, header.width
+    if not isinstance(resolution, Sequence):
         if header.height != header.width:
             raise ConfigError(
                 f"resolution must be (height, width): images are {header.height}x{header.width}"
@@ -132,39 +167,19 @@ def make_plan(header: PackHeader, *, normalize: Normalize, resolution: Resolutio
         raise ConfigError(
             f"resolution {height}x{width} must be within 1x1 and the pack's {header.height}x{header.width}"
         )
-    mean, std = _statistics(header, normalize)
-    offset = mean / std * math.sqrt(header.height * header.width)
-    colors = color_matrix(header.color_space)
-    return DecodePlan(
-        header,
-        height,
-        width,
-        (1 / std).astype(np.float32),
-        offset.astype(np.float32),
-        _tile(header, height, width),
-        (colors * header.step / std[:, None]).astype(np.float32),
-        ((colors @ color_shift(header.color_space) - mean) / std).astype(np.float32),
-    )
+    return height, width
 
 
-def _tile(header: PackHeader, height: int, width: int) -> tuple[int, int]:
-    """Return the size of a decoded tile; raise `ConfigError` if it is not in whole pixels."""
-    if header.block == "full":
-        return height, width
-    sides, sizes = header.block_shape, (header.height, header.width)
-    shares = [(s * pixels, size) for s, pixels, size in zip(sides, (height, width), sizes, strict=True)]
-    if any(whole % size for whole, size in shares):
-        raise ConfigError(
-            f"tiles of {header.block} pixels do not decode to {height}x{width} in whole pixels; "
-            f"halve or quarter {sizes[0]}x{sizes[1]}, or decode at full size"
-        )
-    return shares[0][0] // sizes[0], shares[1][0] // sizes[1]
-
-
-def reach(block: QuantizedBlock, rows: NDArray[np.int64], plan: DecodePlan) -> tuple[int, int]:
-    """Return how many rows and columns of a tile's spectrum hold anything of these images."""
-    most = int(block.extents.take(rows, axis=0).max(initial=0)) + 1
-    return min(most, plan.tile[0]), min(most, plan.tile[1])
+def _tile_side(stored: int, block: int, decoded: int) -> int:
+    """Return the pixels that a tile's side decodes to, so that `stored` pixels become `decoded`."""
+    if stored == block:
+        return decoded
+    # A last tile that is not full gives the pixels that it touches.
+    sides = {math.ceil(stored * side / block): side for side in range(1, block + 1)}
+    if decoded not in sides:
+        known = ", ".join(map(str, sides))
+        raise ConfigError(f"resolution {decoded} cuts pixels of the {block}-pixel tiles; choose of {known}")
+    return sides[decoded]
 
 
 def _statistics(header: PackHeader, normalize: Normalize) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -179,17 +194,29 @@ def _statistics(header: PackHeader, normalize: Normalize) -> tuple[NDArray[np.fl
     return pair
 
 
+def full_size(plan: DecodePlan) -> tuple[int, int]:
+    """Return height and width in pixels of all decoded tiles, padding included."""
+    rows, columns = plan.header.grid
+    return rows * plan.tile[0], columns * plan.tile[1]
+
+
+def held_sides(plan: DecodePlan, extents: NDArray[np.uint16]) -> tuple[int, int]:
+    """Return how many rows and columns of the tiles' spectra to decode: those beyond are zero or too fine."""
+    most = int(extents.max(initial=0)) + 1
+    return min(most, plan.tile[0]), min(most, plan.tile[1])
+
+
 def check_batch(plan: DecodePlan, images: int) -> None:
     """Raise `ConfigError` if decoding so many images at once takes more than 4 GiB.
 
-    Counted are the spectra, whose rows are padded to a power of two, the half transformed images, the
-    images, and their augmented copy; all float32.
+    Counted are the spectra, whose rows are padded to a power of two where they are sparse, the half
+    transformed images, the images, and their augmented copy; all float32.
     """
     header = plan.header
-    spectrum = header.height << column_bits(header.width)
-    if header.step:
-        spectrum = 2 * header.memory_bytes // header.channels
-    each = 4 * header.channels * (spectrum + 3 * plan.height * plan.width)
+    (rows, columns), (down, across) = header.grid, header.block_shape
+    if not header.step:
+        across = 1 << column_bits(header.width)
+    each = 4 * header.channels * (rows * columns * down * across + 3 * plan.height * plan.width)
     if images * each > MAX_BATCH_BYTES:
         size = f"{header.height}x{header.width}"
         raise ConfigError(

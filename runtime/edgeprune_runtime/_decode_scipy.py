@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from edgeprune_formats import Block, ConfigError, QuantizedBlock, SparseBlock, column_bits
 
-from ._decode import DecodePlan, inverse_basis, reach
+from ._decode import DecodePlan, full_size, held_sides, inverse_basis
 from .augmentation import Augmentation
 
-__all__ = ["ScipyDecoder"]
+__all__ = ["ScipyDecoder", "numpy_dtype"]
 
 DTYPES = ("float16", "float32", "float64")
 # Above this side the fast transform does less work than two matrix products.
@@ -26,11 +26,10 @@ class ScipyDecoder:
         if str(device) not in ("auto", "cpu"):
             raise ConfigError(f"backend 'scipy' decodes on the cpu, not on {device}")
         self.plan = plan
-        self._dtype = _numpy_dtype(dtype)
-        header = plan.header
-        height, width = header.block_shape
-        self._rows = inverse_basis(height, plan.tile[0])
-        self._columns = inverse_basis(width, plan.tile[1])
+        self._dtype = numpy_dtype("scipy", dtype)
+        rows, columns = plan.header.block_shape
+        self._rows = inverse_basis(rows, plan.tile[0])
+        self._columns = inverse_basis(columns, plan.tile[1])
 
     def images(
         self, block: Block, rows: NDArray[np.int64], augmentation: Augmentation | None = None
@@ -38,7 +37,7 @@ class ScipyDecoder:
         """Return images [n, C, h, w] of the decoder's dtype."""
         images: NDArray[Any]
         if isinstance(block, QuantizedBlock):
-            images = self._tiles(block, rows)
+            images = self._join(self._spectra(block, rows))
         else:
             images = self._transform(self._scatter(block, rows))
         if augmentation is not None:
@@ -48,6 +47,30 @@ class ScipyDecoder:
     def labels(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the labels as they are."""
         return labels
+
+    def receive(self, images: Any, labels: Any) -> None:
+        """Do nothing: arrays are ready."""
+
+    def _spectra(self, block: QuantizedBlock, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the spectra of RGB [r, C, n, tiles, c], as far as rows and columns hold something."""
+        plan, header = self.plan, self.plan.header
+        down, across = held_sides(plan, block.extents.take(rows, axis=0))
+        sides = block.values.reshape(*block.values.shape[:3], *header.block_shape)
+        stored = sides[..., :down, :across][rows].transpose(3, 1, 0, 2, 4)
+        planes = np.multiply(stored, np.float32(header.step), dtype=np.float32, order="C")
+        spectra: NDArray[np.float32] = np.matmul(plan.matrix, planes.reshape(down, header.channels, -1))
+        spectra = spectra.reshape(planes.shape)
+        spectra[0, ..., 0] += plan.constant[:, None, None]
+        return spectra
+
+    def _join(self, spectra: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Transform spectra [r, C, n, tiles, c] by two tall products, and join the tiles to images."""
+        plan, (down, channels, n, _, across) = self.plan, spectra.shape
+        halfway = spectra.reshape(-1, across) @ self._columns[:across]
+        pixels = self._rows[:down].T @ halfway.reshape(down, -1)
+        tiles = pixels.reshape(plan.tile[0], channels, n, *plan.header.grid, plan.tile[1])
+        images = tiles.transpose(2, 1, 3, 0, 4, 5).reshape(n, channels, *full_size(plan))
+        return np.ascontiguousarray(images[:, :, : plan.height, : plan.width])
 
     def _scatter(self, block: SparseBlock, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return scaled, truncated spectra [n, C, h, w]; packed positions address rows of a power of two."""
@@ -60,22 +83,8 @@ class ScipyDecoder:
         dense = np.zeros(n * header.channels * plane, np.float32)
         dense[(block.positions.take(rows, axis=0) + start).reshape(-1)] = values.reshape(-1)
         spectra = dense.reshape(n, header.channels, header.height, stride)
-        spectra[:, :, 0, 0] -= plan.offset
+        spectra[:, :, 0, 0] += plan.constant
         return spectra[:, :, : plan.height, : plan.width]
-
-    def _tiles(self, block: QuantizedBlock, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        plan, header = self.plan, self.plan.header
-        n, channels = len(rows), header.channels
-        (down, across), (height, width) = header.grid, plan.tile
-        high, wide = reach(block, rows, plan)
-        spectra = block.values.take(rows, axis=0).reshape(-1, *header.block_shape)[:, :high, :wide]
-        planes = np.matmul(plan.matrix, spectra.astype(np.float32).reshape(n, channels, -1))
-        pixels = np.matmul(
-            self._rows[:high].T, np.matmul(planes.reshape(-1, high, wide), self._columns[:wide])
-        )
-        grid = pixels.reshape(n, channels, down, across, height, width).swapaxes(3, 4)
-        images = grid.reshape(n, channels, down * height, across * width)[:, :, : plan.height, : plan.width]
-        return np.asarray(images + plan.level[:, None, None])
 
     def _transform(self, spectra: NDArray[np.float32]) -> NDArray[np.float32]:
         plan, header = self.plan, self.plan.header
@@ -89,10 +98,11 @@ class ScipyDecoder:
         return images if brightness == 1 else images * np.float32(brightness)
 
 
-def _numpy_dtype(dtype: Any) -> np.dtype[Any]:
+def numpy_dtype(backend: str, dtype: Any) -> np.dtype[Any]:
+    """Return the numpy dtype for a name, a dtype or a torch dtype; raises `ConfigError` for any other."""
     name = str(dtype).removeprefix("torch.") if not isinstance(dtype, type) else np.dtype(dtype).name
     if name not in DTYPES:
-        raise ConfigError(f"backend 'scipy' gives {', '.join(DTYPES)}, not {name}")
+        raise ConfigError(f"backend {backend!r} gives {', '.join(DTYPES)}, not {name}")
     return np.dtype(name)
 
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from edgeprune_formats import Block, ConfigError, QuantizedBlock, SparseBlock, column_bits
 
-from ._decode import DecodePlan, inverse_basis, reach
+from ._decode import DecodePlan, full_size, held_sides, inverse_basis
+from ._decode_native import NativeKernel, native_kernel
 from .augmentation import Augmentation
 
 __all__ = ["TorchDecoder", "resolve_device"]
@@ -55,14 +56,14 @@ class TorchDecoder:
         self.plan = plan
         self._device = resolve_device(device)
         self._dtype = _torch_dtype(dtype)
-        header = plan.header
-        height, width = header.block_shape
-        self._rows = self._put(np.ascontiguousarray(inverse_basis(height, plan.tile[0]).T))
-        self._columns = self._put(inverse_basis(width, plan.tile[1]))
-        self._matrix, self._level = self._put(plan.matrix), self._put(plan.level).view(-1, 1, 1)
+        rows, columns = plan.header.block_shape
+        self._rows = self._put(np.ascontiguousarray(inverse_basis(rows, plan.tile[0]).T))
+        self._columns = self._put(inverse_basis(columns, plan.tile[1]))
+        self._matrix = self._put(plan.matrix)
         self._scale = self._put(plan.scale).view(1, -1, 1)
-        self._offset = self._put(plan.offset)
+        self._constant = self._put(plan.constant)
         self._scratch: dict[str, torch.Tensor] = {}
+        self._kernel = native_kernel(plan) if self._device.type == "cpu" else None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_scratch": {}}
@@ -88,44 +89,105 @@ class TorchDecoder:
         self, block: Block, rows: NDArray[np.int64], augmentation: Augmentation | None = None
     ) -> torch.Tensor:
         """Return images [n, C, h, w] of the decoder's dtype on its device."""
-        images = self._tiles(block, rows) if isinstance(block, QuantizedBlock) else self._whole(block, rows)
-        if augmentation is not None:
+        if self._kernel is not None:
+            return self._compiled(self._kernel, block, rows, augmentation).to(self._dtype)
+        mirrored = None if augmentation is None or not self._whole else augmentation.mirrored
+        if isinstance(block, QuantizedBlock):
+            images = self._join(self._spectra(block, rows, mirrored))
+        else:
+            images = self._transform(block, rows, mirrored)
+        if augmentation is not None and mirrored is None:
             images = self._augment(images, augmentation)
         return images.to(self._dtype)
 
-    def _tiles(self, block: QuantizedBlock, rows: NDArray[np.int64]) -> torch.Tensor:
-        """Return the images of integers, which are uploaded as they are, by two tall products."""
-        plan, header = self.plan, self.plan.header
-        n, channels = len(rows), header.channels
-        (down, across), (height, width) = header.grid, plan.tile
-        high, wide = reach(block, rows, plan)
-        values = self._select("integers", block.values, rows).view(-1, *header.block_shape)
-        real = values[:, :high, :wide].to(torch.float32).reshape(n, channels, -1)
-        planes = torch.matmul(self._matrix, real)
-        half = (planes.view(-1, wide) @ self._columns[:wide]).view(-1, high, width)
-        pixels = torch.bmm(self._rows[:, :high].expand(len(half), -1, -1), half)
-        if down * across > 1:
-            pixels = pixels.view(n, channels, down, across, height, width).transpose(3, 4)
-        images = pixels.reshape(n, channels, down * height, across * width)
-        return images[:, :, : plan.height, : plan.width].contiguous().add_(self._level)
+    @property
+    def _whole(self) -> bool:
+        """Whether a spectrum is that of a whole image."""
+        return self.plan.header.block_shape == self.plan.header.shape[1:]
 
-    def _whole(self, block: SparseBlock, rows: NDArray[np.int64]) -> torch.Tensor:
+    def _compiled(
+        self,
+        kernel: NativeKernel,
+        block: Block,
+        rows: NDArray[np.int64],
+        augmentation: Augmentation | None,
+    ) -> torch.Tensor:
+        plan = self.plan
+        shape = (len(rows), plan.header.channels, plan.height, plan.width)
+        images = torch.empty(shape, dtype=torch.float32, device="cpu")
+        kernel.decode(block, rows, augmentation, images.data_ptr(), torch.get_num_threads())
+        return images
+
+    def _transform(
+        self, block: SparseBlock, rows: NDArray[np.int64], mirrored: NDArray[np.bool_] | None
+    ) -> torch.Tensor:
+        """Return images from sparse spectra; rows that hold nothing in any of them are left out."""
         plan, header = self.plan, self.plan.header
         planes = len(rows) * header.channels
+        # Positions ascend, so the last of each spectrum is in its last row.
+        last = int(block.positions[:, :, -1].take(rows, axis=0).max(initial=0))
+        held = min(plan.height, (last >> column_bits(header.width)) + 1)
         spectra = self._scatter(block, rows)
-        across = self._reused("across", torch.float32, planes, plan.height, plan.width)
-        if plan.height == header.height:
+        if mirrored is not None:
+            self._mirror(spectra.view(len(rows), header.channels, header.height, -1), mirrored)
+        across = self._reused("across", torch.float32, planes, held, plan.width)
+        if held == header.height:
             tall = spectra.view(planes * header.height, -1)[:, : plan.width]
             torch.mm(tall, self._columns, out=across.view(-1, plan.width))
         else:
-            low = spectra[:, : plan.height, : plan.width]
+            low = spectra[:, :held, : plan.width]
             torch.bmm(low, self._columns.expand(planes, -1, -1), out=across)
-        images = torch.bmm(self._rows.expand(planes, -1, -1), across)
+        images = torch.bmm(self._rows[:, :held].expand(planes, -1, -1), across)
         return images.view(len(rows), header.channels, plan.height, plan.width)
+
+    def _mirror(self, spectra: torch.Tensor, mirrored: NDArray[np.bool_]) -> None:
+        """Mirror images left to right in their spectra [n, ...]: odd cosines change sign."""
+        sign = self._put((1 - 2 * mirrored).astype(np.float32))
+        spectra[..., 1::2] *= sign.view(-1, *[1] * (spectra.ndim - 1))
+
+    def _spectra(
+        self, block: QuantizedBlock, rows: NDArray[np.int64], mirrored: NDArray[np.bool_] | None
+    ) -> torch.Tensor:
+        """Return the spectra of RGB [r, C, n, tiles, c], as far as rows and columns hold something."""
+        plan, header = self.plan, self.plan.header
+        down, across = held_sides(plan, block.extents.take(rows, axis=0))
+        sides = block.values.reshape(*block.values.shape[:3], *header.block_shape)
+        # Integers go to the device, a half of what floats would take.
+        stored = self._select("values", sides[..., :down, :across], rows).permute(3, 1, 0, 2, 4)
+        planes = self._reused("planes", torch.float32, *stored.shape)
+        torch.mul(stored, header.step, out=planes)
+        spectra = self._reused("spectra", torch.float32, *stored.shape)
+        flat = spectra.view(down, header.channels, -1)
+        torch.bmm(self._matrix.expand(down, -1, -1), planes.view_as(flat), out=flat)
+        spectra[0, ..., 0] += self._constant.view(-1, 1, 1)
+        if mirrored is not None:
+            self._mirror(spectra.permute(2, 0, 1, 3, 4), mirrored)
+        return spectra
+
+    def _join(self, spectra: torch.Tensor) -> torch.Tensor:
+        """Transform spectra [r, C, n, tiles, c] by two tall products, and join the tiles to images."""
+        plan, (down, channels, n, tiles, across) = self.plan, spectra.shape
+        halfway = self._reused("across", torch.float32, down * channels * n * tiles, plan.tile[1])
+        torch.mm(spectra.reshape(-1, across), self._columns[:across], out=halfway)
+        pixels = self._reused("pixels", torch.float32, plan.tile[0], channels * n * tiles * plan.tile[1])
+        torch.mm(self._rows[:, :down], halfway.view(down, -1), out=pixels)
+        parts = pixels.view(plan.tile[0], channels, n, *plan.header.grid, plan.tile[1])
+        images = parts.permute(2, 1, 3, 0, 4, 5).reshape(n, channels, *full_size(plan))
+        return images[:, :, : plan.height, : plan.width].contiguous()
 
     def labels(self, labels: NDArray[np.int64]) -> torch.Tensor:
         """Return the labels on the decoder's device."""
         return self._put(labels)
+
+    def receive(self, images: torch.Tensor, labels: torch.Tensor) -> None:
+        """Let this thread's CUDA stream wait for the one in which another thread decoded."""
+        if self._device.type == "cpu":
+            return
+        theirs, ours = (torch.cuda.default_stream(self._device), torch.cuda.current_stream(self._device))
+        if theirs != ours:
+            ours.wait_stream(theirs)
+            for tensor in (images, labels):
+                tensor.record_stream(ours)
 
     def _scatter(self, block: SparseBlock, rows: NDArray[np.int64]) -> torch.Tensor:
         """Return scaled spectra [n * C, H, P]; packed positions address rows of a power of two, P."""
@@ -134,7 +196,7 @@ class TorchDecoder:
         spectra = self._reused("spectra", torch.float32, planes, header.height, stride).zero_()
         positions, values = self._gather(block, rows, header.height * stride)
         spectra.view(planes, -1).scatter_(1, positions.view(planes, -1), values.view(planes, -1))
-        spectra.view(len(rows), header.channels, -1)[:, :, 0] -= self._offset
+        spectra.view(len(rows), header.channels, -1)[:, :, 0] += self._constant
         return spectra
 
     def _gather(

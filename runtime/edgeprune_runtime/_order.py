@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["epoch_order"]
+__all__ = ["epoch_order", "first_needs"]
 
 
 def epoch_order(
@@ -43,3 +43,16 @@ def epoch_order(
         rows = shuffled[start : start + window, None] * chunk_samples + np.arange(chunk_samples)
         parts.append(random.permutation(rows[rows < samples]))
     return np.concatenate(parts).astype(np.int64, copy=False)
+
+
+def first_needs(chunk_of: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the chunks of an epoch as they come to be needed, and at which place of it each first is.
+
+    Parameters
+    ----------
+    chunk_of : int64 [samples]
+        The chunk of each sample in visiting order.
+    """
+    chunks, place = np.unique(chunk_of, return_index=True)
+    sooner = np.argsort(place)
+    return chunks[sooner], place[sooner].astype(np.int64, copy=False)

@@ -24,10 +24,13 @@ class Augmentation:
         The source row of each row of the result; a crop out of the image padded by reflection.
     columns : int64 [n, w]
         The source column of each column of the result, reversed where the image is mirrored.
+    mirrored : bool [n] or None
+        Which images are mirrored, where that is all that is done; None where they are cropped.
     """
 
     rows: NDArray[np.int64]
     columns: NDArray[np.int64]
+    mirrored: NDArray[np.bool_] | None = None
 
 
 def augment_name(augment: bool | str) -> str:
@@ -78,4 +81,4 @@ def draw(
     across = np.arange(width)
     rows = _reflected(height, pad_rows)[top + np.arange(height)]
     columns = _reflected(width, pad_columns)[left + np.where(mirror, across[::-1], across)]
-    return Augmentation(rows, columns)
+    return Augmentation(rows, columns, None if pad_rows or pad_columns else mirror[:, 0])

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import operator
+import os
+import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edgeprune_formats import ConfigError, Pack, open_pack
 
+from ._ahead import Ahead
 from ._backends import make_decoder
 from ._cache import DEFAULT_CACHE_BYTES, ChunkCache
 from ._decode import Normalize, Resolution, check_batch, make_plan
-from ._order import epoch_order
+from ._order import epoch_order, first_needs
 from .augmentation import augment_name, draw
 
 __all__ = ["PackLoader"]
@@ -34,12 +40,13 @@ class PackLoader:
         Images in a batch; the last batch holds the rest unless `drop_last`.
     shuffle : bool
         Visit the samples in a new random order each epoch: uniform if the pack fits `cache_bytes`,
-        otherwise within windows of as many random chunks as fit.
+        otherwise within windows of half as many random chunks as fit; the other half is for the next window.
     seed : int
         Non-negative; fixes order and augmentation.
     backend : str
-        ``"torch"`` gives tensors, ``"scipy"`` numpy arrays without torch; ``"auto"`` is torch where it is
-        installed. They agree to 1e-5.
+        ``"torch"`` gives tensors, ``"scipy"`` and ``"native"`` numpy arrays without torch; ``"auto"`` is
+        torch where it is installed. Native is the compiled kernel, which torch uses as well on the CPU, where
+        it is there. They agree to 1e-5.
     device : str or torch.device
         Where batches are decoded; ``"auto"`` is CUDA where there is one.
     dtype : str or dtype
@@ -57,7 +64,12 @@ class PackLoader:
     resolution : int, (int, int) or None
         Decode at this height and width, e.g. half or a quarter, from the low frequencies alone.
     cache_bytes : int
-        Bound on the memory for stored coefficients.
+        Bound on the memory for coefficients. If all of them fit decoded, they are kept; if not, but all
+        take at most half of it as they are stored, they are kept so; otherwise they are read anew. Chunks
+        that are being decoded, at most one a core, come on top, and the batches themselves.
+    prefetch : int
+        Batches that a thread decodes before they are asked for, while others decode the chunks that come
+        next; 0 decodes each batch when it is asked for. The batches are the same.
 
     Attributes
     ----------
@@ -87,23 +99,44 @@ class PackLoader:
         normalize: Normalize = False,
         resolution: Resolution = None,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
+        prefetch: int = 2,
     ) -> None:
-        batch_size, seed = operator.index(batch_size), operator.index(seed)
+        batch_size, seed, prefetch = map(operator.index, (batch_size, seed, prefetch))
         if batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1, not {batch_size}")
         if seed < 0:
             raise ConfigError(f"seed must not be negative: {seed}")
+        if prefetch < 0:
+            raise ConfigError(f"prefetch must not be negative: {prefetch}")
         self.pack = path if isinstance(path, Pack) else open_pack(path)
         self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
-        self.drop_last, self.augment = drop_last, augment_name(augment)
+        self.drop_last, self.augment, self.prefetch = drop_last, augment_name(augment), prefetch
         header = self.pack.header
         plan = make_plan(header, normalize=normalize, resolution=resolution)
         check_batch(plan, min(batch_size, len(self.pack)))
         self._decoder = make_decoder(backend, plan, device=device, dtype=dtype)
-        self._cache = ChunkCache(self.pack, cache_bytes)
-        self._window = self._cache.slots
+        self._cache = ChunkCache(self.pack, cache_bytes, ahead=True)
+        self._window = self._cache.window
+        self._own_process()
         self._epoch = self._batch = 0
         self._continue, self._loaded = True, False
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in vars(self).items() if key != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._own_process()
+
+    def _own_process(self) -> None:
+        # Iterators share cache and decoder.
+        self._process, self._lock = os.getpid(), threading.Lock()
+
+    def _check_process(self) -> None:
+        if self._process != os.getpid():
+            # A fork copies the lock held and the cache half written, but not the thread that was at it.
+            self._cache = copy.copy(self._cache)
+            self._own_process()
 
     def __len__(self) -> int:
         full, rest = divmod(len(self.pack), self.batch_size)
@@ -133,6 +166,26 @@ class PackLoader:
         return self._batches(self._epoch, self._batch)
 
     def _batches(self, epoch: int, first: int) -> Iterator[tuple[Any, Any]]:
+        source = self._source(epoch, first)
+        try:
+            for batch in range(first, len(self)):
+                if isinstance(source, Ahead) and source.orphaned:
+                    source = self._source(epoch, batch)
+                images, labels = next(source)
+                self._decoder.receive(images, labels)
+                self._epoch, self._batch = epoch, batch + 1
+                yield images, labels
+        finally:
+            source.close()
+
+    def _source(
+        self, epoch: int, first: int
+    ) -> Ahead[tuple[Any, Any]] | Generator[tuple[Any, Any], None, None]:
+        self._check_process()
+        batches = self._decoded(epoch, first)
+        return Ahead(batches, self.prefetch) if self.prefetch else batches
+
+    def _decoded(self, epoch: int, first: int) -> Generator[tuple[Any, Any], None, None]:
         header, plan = self.pack.header, self._decoder.plan
         order = epoch_order(
             header.samples,
@@ -142,8 +195,10 @@ class PackLoader:
             epoch=epoch,
             shuffle=self.shuffle,
         )
+        chunks, needed_at = first_needs(order // header.chunk_samples)
         for batch in range(first, len(self)):
-            rows = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+            start, stop = batch * self.batch_size, (batch + 1) * self.batch_size
+            rows = order[start:stop]
             crops = draw(
                 self.augment,
                 seed=self.seed,
@@ -153,10 +208,12 @@ class PackLoader:
                 height=plan.height,
                 width=plan.width,
             )
-            images = self._decoder.images(*self._cache.find(rows), crops)
-            labels = self._decoder.labels(self.pack.labels[rows])
-            self._epoch, self._batch = epoch, batch + 1
-            yield images, labels
+            with self._lock:
+                block, where = self._cache.find(rows)
+                if self.prefetch:
+                    self._cache.prepare(chunks[np.searchsorted(needed_at, stop) :])
+                images = self._decoder.images(block, where, crops)
+            yield images, self._decoder.labels(self.pack.labels[rows])
 
     def _identity(self) -> dict[str, Any]:
         plan = self._decoder.plan
@@ -194,7 +251,11 @@ class PackLoader:
             if not isinstance(state.get(name), int) or state[name] < low:
                 raise ConfigError(f"cannot resume: {name} is {state.get(name)}")
         if self.shuffle and state["window"] > self._cache.slots:
-            need = state["window"] * self._cache.chunk_bytes
+            need = self._cache.bytes_for(state["window"])
             raise ConfigError(f"cannot resume: the order needs cache_bytes={need} or more")
+        self._check_process()
+        if self.shuffle and state["window"] != self._window:
+            with self._lock:
+                self._cache.reserve(state["window"])
         self._window, self._epoch, self._batch = state["window"], state["epoch"], state["batch"]
         self._continue = self._loaded = True

@@ -1,0 +1,172 @@
+"""Decoding with the compiled kernel: threads share the images of a batch, and write them where they stay."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from concurrent.futures import wait
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeprune_formats import Block, ConfigError, QuantizedBlock, column_bits, position_dtype
+
+from ._decode import DecodePlan, inverse_basis
+from ._decode_scipy import numpy_dtype
+from ._native import MAX_CHANNELS, MAX_SIDE, Plan, library
+from ._threads import cores, pool
+from .augmentation import Augmentation
+
+__all__ = ["NativeDecoder", "NativeKernel", "native_kernel"]
+
+# Fewer values than this a thread are sooner decoded than handed over.
+LEAST_SHARE = 2**16
+_STATUS = {1: MemoryError("no memory to decode in"), 2: IndexError("an image or pixel outside the batch")}
+
+
+def native_kernel(plan: DecodePlan) -> NativeKernel | None:
+    """Return the kernel for a plan, or None where it is not built, or not meant for spectra so large."""
+    fits = max(plan.header.block_shape) <= MAX_SIDE and plan.header.channels <= MAX_CHANNELS
+    return NativeKernel(plan) if fits and library() is not None else None
+
+
+class NativeKernel:
+    """The compiled kernel with the constants of one plan.
+
+    Parameters
+    ----------
+    plan : DecodePlan
+        Of a pack whose transform takes at most 64x64 pixels.
+    """
+
+    def __init__(self, plan: DecodePlan) -> None:
+        self._plan = plan
+        self._prepare()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_plan": self._plan}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._plan = state["_plan"]
+        self._prepare()
+
+    def _prepare(self) -> None:
+        plan, header = self._plan, self._plan.header
+        loaded = library()
+        if loaded is None:
+            raise ConfigError("backend 'native' needs the compiled kernel, which is not there; use 'scipy'")
+        self._decode: Callable[..., int] = loaded.edgeprune_decode
+        step = header.step or 1.0
+        down = inverse_basis(header.block_shape[0], plan.tile[0]) * np.float32(step)
+        # The structure holds addresses, so these must live as long.
+        self._constants = {
+            "down": _padded(down[:, : (plan.tile[0] + 1) // 2], MAX_SIDE // 2),
+            "across": _padded(inverse_basis(header.block_shape[1], plan.tile[1]), MAX_SIDE),
+            "matrix": np.ascontiguousarray(plan.matrix),
+            "offset": np.ascontiguousarray(plan.offset),
+        }
+        self._constant = Plan(
+            *(header.channels, plan.height, plan.width),
+            *(*header.block_shape, *plan.tile, *header.grid),
+            *(column_bits(header.width), header.components),
+            position_dtype(header.height, header.width).itemsize,
+            *(array.ctypes.data for array in self._constants.values()),
+        )
+
+    def decode(
+        self,
+        block: Block,
+        rows: NDArray[np.int64],
+        augmentation: Augmentation | None,
+        address: int,
+        threads: int,
+    ) -> None:
+        """Write images float32 [n, C, h, w], in C order, to memory at `address`.
+
+        Raises
+        ------
+        IndexError
+            A row, or a row or column of the augmentation, is outside.
+        MemoryError
+            No room for the working memory.
+        """
+        plan = self._plan
+        quantized = isinstance(block, QuantizedBlock)
+        first, second = (
+            (block.values, block.extents)
+            if isinstance(block, QuantizedBlock)
+            else (block.values, block.positions)
+        )
+        arrays = [rows] if augmentation is None else [rows, augmentation.rows, augmentation.columns]
+        indices = [np.ascontiguousarray(array, np.int64) for array in arrays]
+        pointers = [array.ctypes.data for array in indices] + [None] * (3 - len(indices))
+        constants = ctypes.byref(self._constant)
+
+        taken = ctypes.c_int64(0)
+
+        def part() -> int:
+            return self._decode(
+                *(constants, not quantized, first.ctypes.data, second.ctypes.data, len(block)),
+                *(*pointers, len(rows), ctypes.byref(taken), address),
+            )
+
+        values = len(rows) * plan.header.channels * plan.height * plan.width
+        status = max(_shared_out(part, max(1, min(threads, len(rows), values // LEAST_SHARE))))
+        if status:
+            raise _STATUS[status]
+
+
+class NativeDecoder:
+    """The compiled kernel's images as numpy arrays; see `edgeprune_runtime._decode.Decoder`.
+
+    Raises
+    ------
+    ConfigError
+        The kernel is not there, or is not meant for spectra so large; another device or dtype than it has.
+    """
+
+    def __init__(self, plan: DecodePlan, *, device: Any, dtype: Any) -> None:
+        if str(device) not in ("auto", "cpu"):
+            raise ConfigError(f"backend 'native' decodes on the cpu, not on {device}")
+        if library() is None:
+            raise ConfigError("backend 'native' needs the compiled kernel, which is not there; use 'scipy'")
+        kernel = native_kernel(plan)
+        if kernel is None:
+            sides = "x".join(map(str, plan.header.block_shape))
+            raise ConfigError(f"backend 'native' transforms up to 64x64, not {sides}; use 'torch' or 'scipy'")
+        self.plan = plan
+        self._kernel = kernel
+        self._dtype = numpy_dtype("native", dtype)
+
+    def images(
+        self, block: Block, rows: NDArray[np.int64], augmentation: Augmentation | None = None
+    ) -> NDArray[np.floating[Any]]:
+        """Return images [n, C, h, w] of the decoder's dtype."""
+        plan = self.plan
+        images = np.empty((len(rows), plan.header.channels, plan.height, plan.width), np.float32)
+        self._kernel.decode(block, rows, augmentation, images.ctypes.data, cores())
+        return images.astype(self._dtype, copy=False)
+
+    def labels(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the labels as they are."""
+        return labels
+
+    def receive(self, images: Any, labels: Any) -> None:
+        """Do nothing: arrays are ready."""
+
+
+def _padded(basis: NDArray[np.float32], width: int) -> NDArray[np.float32]:
+    padded = np.zeros((MAX_SIDE, width), np.float32)
+    padded[: basis.shape[0], : basis.shape[1]] = basis
+    return padded
+
+
+def _shared_out(part: Callable[[], int], threads: int) -> list[int]:
+    """Call `part` in so many threads at once, of which this is one."""
+    others = [pool("decode", threads - 1).submit(part) for _ in range(threads - 1)]
+    # Whatever happens, nobody may still be writing when the memory is given back.
+    try:
+        return [part()] + [other.result() for other in others]
+    finally:
+        wait(others)

@@ -1,0 +1,44 @@
+"""The compiled kernel, if there is one: `_kernels.c`, loaded through ctypes, which lets go of the GIL."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from pathlib import Path
+
+from edgeprune_formats._native import load_library
+
+__all__ = ["MAX_CHANNELS", "MAX_SIDE", "Plan", "library"]
+
+# As in _kernels.c.
+MAX_SIDE, MAX_CHANNELS = 64, 4
+
+_INTEGERS = (
+    *("channels", "height", "width", "block_height", "block_width", "tile_height", "tile_width"),
+    *("grid_height", "grid_width", "column_bits", "components", "position_bytes"),
+)
+_POINTERS = ("down", "across", "matrix", "offset")
+
+
+class Plan(ctypes.Structure):
+    """`plan_t` of `_kernels.c`."""
+
+    _fields_ = (
+        *((name, ctypes.c_int32) for name in _INTEGERS),
+        *((name, ctypes.c_void_p) for name in _POINTERS),
+    )
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """Return the compiled kernel, or None where it was not built or ``EDGEPRUNE_NATIVE=0`` is set."""
+    loaded = load_library(Path(__file__).parent)
+    if loaded is None:
+        return None
+    pointer, long = ctypes.c_void_p, ctypes.c_int64
+    loaded.edgeprune_decode.argtypes = (
+        *(ctypes.POINTER(Plan), ctypes.c_int, pointer, pointer, long),
+        *(pointer, pointer, pointer, long, pointer, pointer),
+    )
+    loaded.edgeprune_decode.restype = ctypes.c_int
+    return loaded

@@ -1,0 +1,154 @@
+import os
+import pickle
+import threading
+
+import numpy as np
+import pytest
+from random_blocks import quantized_pack
+
+from edgeprune_formats import Pack, PackChecksumError, open_pack
+from edgeprune_runtime._cache import ChunkCache
+from edgeprune_runtime._order import first_needs
+
+ROWS = np.random.default_rng(0).integers(0, 53, 200)
+
+
+@pytest.fixture(params=["sparse-f32", "quantized"])
+def pack(request, make_pack, tmp_path):
+    """A pack of 53 images in 8 chunks of 7."""
+    if request.param == "quantized":
+        return open_pack(quantized_pack(tmp_path / "q.h5"))
+    return open_pack(make_pack(samples=53, components=200, chunk_samples=7)[0])
+
+
+@pytest.fixture
+def read(monkeypatch):
+    """The chunks that are read from the file, in turn."""
+    chunks, lock, original = [], threading.Lock(), Pack.read_payload
+
+    def read_payload(self, chunk):
+        with lock:
+            chunks.append(chunk)
+        return original(self, chunk)
+
+    monkeypatch.setattr(Pack, "read_payload", read_payload)
+    return chunks
+
+
+def values_of(cache, rows):
+    block, where = cache.find(rows)
+    return block.take(where).values
+
+
+def expected(pack, rows):
+    size = pack.header.chunk_samples
+    return np.stack([pack.read_chunk(row // size).values[row % size] for row in rows.tolist()])
+
+
+@pytest.mark.parametrize("chunks", [0.01, 1, 2, 3.5, 8, 100])
+@pytest.mark.parametrize("ahead", [False, True])
+def test_rows_are_found_whatever_fits(pack, chunks, ahead):
+    size = pack.header.chunk_samples * pack.header.memory_bytes
+    cache = ChunkCache(pack, max(1, int(chunks * size)), ahead=ahead)
+    for rows in (ROWS, ROWS[:3], np.arange(53), np.array([52]), ROWS):
+        np.testing.assert_array_equal(values_of(cache, rows), expected(pack, rows))
+    assert cache._buffer.nbytes <= max(1, chunks) * size
+
+
+def test_all_chunks_are_read_once_where_all_fit(pack, read):
+    cache = ChunkCache(pack, 8 * pack.header.chunk_samples * pack.header.memory_bytes, ahead=True)
+    assert (cache.slots, cache.window) == (8, 8)
+    for _ in range(3):
+        cache.find(ROWS)
+    assert sorted(read) == list(range(8))
+
+
+def test_stored_bytes_are_kept_where_they_take_half_at_most(tmp_path, read):
+    pack = open_pack(quantized_pack(tmp_path / "q.h5"))
+    chunk_bytes = pack.header.chunk_samples * pack.header.memory_bytes
+    assert pack.payload_bytes < chunk_bytes
+    cache = ChunkCache(pack, pack.payload_bytes + 4 * chunk_bytes, ahead=True)
+    assert (cache.slots, cache.window) == (4, 2)
+    wanted = expected(pack, ROWS)
+    del read[:]
+    for _ in range(3):
+        np.testing.assert_array_equal(values_of(cache, ROWS), wanted)
+    assert sorted(read) == list(range(8))
+    assert sum(part.nbytes for payload in cache._payloads.values() for part in payload.values()) == (
+        pack.payload_bytes
+    )
+
+
+def test_chunks_are_read_anew_where_nothing_fits(pack, read):
+    cache = ChunkCache(pack, pack.header.chunk_samples * pack.header.memory_bytes)
+    for _ in range(2):
+        cache.find(np.arange(53))
+    # The last one was still there.
+    assert sorted(read) == sorted([*range(8), *range(7)])
+    assert not cache._payloads
+
+
+def test_what_is_held_is_used_before_others_take_its_place(pack, read):
+    cache = ChunkCache(pack, 2 * pack.header.chunk_samples * pack.header.memory_bytes)
+    cache.find(np.array([30, 50]))
+    cache.find(np.array([0, 30, 10, 50]))
+    assert sorted(read) == [0, 1, 4, 7]
+
+
+def test_prepared_chunks_are_not_read_again_and_stay_within_bounds(pack, read):
+    chunk_bytes = pack.header.chunk_samples * pack.header.memory_bytes
+    cache = ChunkCache(pack, 6 * chunk_bytes, ahead=True)
+    rows = np.array([37, 16])
+    wanted = expected(pack, rows)
+    del read[:]
+    cache.prepare(np.array([5, 2, 7, 1, 0]))
+    assert len(cache._pending) == cache.slots - cache.window == 3
+    np.testing.assert_array_equal(values_of(cache, rows), wanted)
+    assert read.count(5) == read.count(2) == 1
+    cache.prepare(np.array([5, 2, 1]))
+    assert list(cache._pending) == [1]
+
+
+def test_an_error_of_a_prepared_chunk_comes_when_it_is_used(make_pack):
+    path, _ = make_pack(samples=53, components=20, chunk_samples=7)
+    with open_pack(path) as pack:
+        offset = pack._file()["samples/values"].id.get_chunk_info_by_coord((14, 0, 0)).byte_offset
+    data = bytearray(path.read_bytes())
+    data[offset + 100] ^= 1
+    path.write_bytes(data)
+    cache = ChunkCache(open_pack(path))
+    cache.prepare(np.array([2]))
+    cache.find(np.arange(14))
+    for _ in range(2):
+        with pytest.raises(PackChecksumError, match="chunk 2"):
+            cache.find(np.arange(53))
+        assert not cache._pending
+    cache.find(np.arange(21, 53))
+
+
+def test_a_copy_starts_empty_with_the_same_bounds(pack):
+    cache = ChunkCache(pack, 6 * pack.header.chunk_samples * pack.header.memory_bytes, ahead=True)
+    cache.reserve(5)
+    cache.find(ROWS)
+    pickled = pickle.dumps(cache)
+    assert len(pickled) < 20_000
+    again = pickle.loads(pickled)
+    assert (again.slots, again.window) == (cache.slots, 5)
+    np.testing.assert_array_equal(values_of(again, ROWS), values_of(cache, ROWS))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_process_finds_what_its_parent_held(pack):
+    cache = ChunkCache(pack, 3 * pack.header.chunk_samples * pack.header.memory_bytes)
+    wanted = values_of(cache, ROWS)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if np.array_equal(values_of(cache, ROWS), wanted) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_chunks_come_in_the_order_in_which_they_are_needed():
+    chunks, places = first_needs(np.array([3, 3, 1, 3, 0, 1, 2]))
+    assert chunks.tolist() == [3, 1, 0, 2]
+    assert places.tolist() == [0, 2, 4, 6]

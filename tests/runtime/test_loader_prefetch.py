@@ -1,0 +1,276 @@
+import gc
+import json
+import os
+import pickle
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from random_blocks import quantized_pack
+
+from edgeprune_formats import ConfigError, PackChecksumError, open_pack
+from edgeprune_runtime import PackLoader
+from edgeprune_runtime._ahead import Ahead
+
+
+@pytest.fixture(params=["sparse-f32", "quantized"])
+def path(request, make_pack, tmp_path):
+    """A pack of 53 images in 8 chunks of 7."""
+    if request.param == "quantized":
+        return quantized_pack(tmp_path / "q.h5")
+    return make_pack(samples=53, components=200, chunk_samples=7)[0]
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left():
+    yield
+    gc.collect()
+    deadline = time.monotonic() + 10
+    while threads() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threads() == []
+
+
+def threads():
+    return [thread for thread in threading.enumerate() if thread.name == "edgeprune-ahead"]
+
+
+def loader(path, **options):
+    return PackLoader(path, 8, True, 1, **{"backend": "scipy", "augment": True, **options})
+
+
+def same(one, other):
+    return len(one) == len(other) and all(
+        np.array_equal(a, b)
+        for left, right in zip(one, other, strict=True)
+        for a, b in zip(left, right, strict=True)
+    )
+
+
+@pytest.mark.parametrize("chunks", [0.5, 1, 2, 3, 4.5, 7, 100])
+@pytest.mark.parametrize("backend", ["torch", "scipy"])
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_batches_are_the_same_bit_for_bit(path, chunks, backend, shuffle):
+    header = open_pack(path).header
+    cache_bytes = int(chunks * header.chunk_samples * header.memory_bytes)
+    options = {"backend": backend, "augment": True, "cache_bytes": cache_bytes}
+    without = PackLoader(path, 8, shuffle, prefetch=0, **options)
+    epochs = [list(without), list(without)]
+    for prefetch in (1, 2, 50):
+        ahead = PackLoader(path, 8, shuffle, prefetch=prefetch, **options)
+        assert same(list(ahead), epochs[0])
+        assert same(list(ahead), epochs[1])
+
+
+@pytest.mark.parametrize("stop", [0, 1, 4, 7])
+def test_the_state_counts_batches_that_were_handed_out(path, stop):
+    header = open_pack(path).header
+    cache_bytes = 3 * header.chunk_samples * header.memory_bytes
+    original = loader(path, cache_bytes=cache_bytes, prefetch=5)
+    batches = iter(original)
+    for _ in range(stop):
+        next(batches)
+    time.sleep(0.05)
+    state = json.loads(json.dumps(original.state_dict()))
+    assert state["batch"] == stop
+    assert state == {**state, "window": 1}
+    rest = list(batches)
+    for prefetch in (0, 3):
+        resumed = loader(path, cache_bytes=cache_bytes, prefetch=prefetch)
+        resumed.load_state_dict(state)
+        assert same(list(resumed), rest)
+
+
+def test_a_wider_window_of_an_older_state_is_kept(path):
+    header = open_pack(path).header
+    cache_bytes = 4 * header.chunk_samples * header.memory_bytes
+    orders = []
+    for prefetch in (0, 2):
+        resumed = loader(path, cache_bytes=cache_bytes, prefetch=prefetch)
+        slots = resumed._cache.slots
+        resumed.load_state_dict({**resumed.state_dict(), "window": slots})
+        orders.append(list(resumed))
+        assert resumed.state_dict()["window"] == slots
+    assert same(*orders)
+    assert not same(orders[0], list(loader(path, cache_bytes=cache_bytes)))
+
+
+def test_the_bytes_that_an_error_names_are_enough(path):
+    header = open_pack(path).header
+    chunk_bytes = header.chunk_samples * header.memory_bytes
+    state = {**loader(path, cache_bytes=5 * chunk_bytes).state_dict(), "window": 5}
+    small = loader(path, cache_bytes=3 * chunk_bytes)
+    with pytest.raises(ConfigError, match="cache_bytes=") as caught:
+        small.load_state_dict(state)
+    enough = int(str(caught.value).split("cache_bytes=")[1].split()[0])
+    larger = loader(path, cache_bytes=enough)
+    larger.load_state_dict(state)
+    assert len(list(larger)) == 7
+
+
+def test_leaving_an_epoch_ends_its_thread(path):
+    ours = loader(path)
+    for _ in range(3):
+        for _batch in ours:
+            assert len(threads()) == 1
+            break
+        gc.collect()
+        assert threads() == []
+    with pytest.raises(ZeroDivisionError):
+        fail_at_the_first(ours)
+    gc.collect()
+    assert threads() == []
+    whole = iter(loader(path))
+    assert threads() == []
+    list(whole)
+    assert threads() == []
+
+
+def fail_at_the_first(batches):
+    for _ in batches:
+        raise ZeroDivisionError
+
+
+def test_several_iterators_may_be_mixed(path):
+    header = open_pack(path).header
+    ours = loader(path, cache_bytes=2 * header.chunk_samples * header.memory_bytes)
+    alone = [list(ours), list(ours)]
+    ours.set_epoch(0)
+    first, second = iter(ours), iter(ours)
+    mixed = [[], []]
+    for _ in range(7):
+        mixed[0].append(next(first))
+        mixed[1].append(next(second))
+    assert next(first, None) is next(second, None) is None
+    assert same(mixed[0], alone[0])
+    assert same(mixed[1], alone[1])
+
+
+def test_damage_surfaces_as_what_it_is_after_the_sound_batches(make_pack):
+    path, _ = make_pack(samples=53, components=20, chunk_samples=7)
+    with open_pack(path) as pack:
+        offset = pack._file()["samples/values"].id.get_chunk_info_by_coord((14, 0, 0)).byte_offset
+    data = bytearray(path.read_bytes())
+    data[offset + 100] ^= 1
+    path.write_bytes(data)
+    ours = PackLoader(path, 7, backend="scipy", prefetch=4)
+    for _ in range(2):
+        ours.set_epoch(0)
+        batches = iter(ours)
+        assert len([next(batches), next(batches)]) == 2
+        with pytest.raises(PackChecksumError, match=r"pack.h5: /samples/values chunk 2"):
+            next(batches)
+        assert next(batches, None) is None
+        assert ours.state_dict()["batch"] == 2
+
+
+def test_a_loader_can_be_pickled_in_mid_epoch(path):
+    ours = loader(path)
+    batches = iter(ours)
+    next(batches)
+    again = pickle.loads(pickle.dumps(ours))
+    again.load_state_dict(ours.state_dict())
+    assert same(list(again), list(batches))
+
+
+@pytest.mark.parametrize("prefetch", [-1, 1.5])
+def test_prefetch_is_a_number_of_batches(path, prefetch):
+    with pytest.raises((ConfigError, TypeError)):
+        loader(path, prefetch=prefetch)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_fork_in_mid_epoch_goes_on_in_both_processes(path):
+    ours = loader(path)
+    expected = list(ours)
+    for _ in range(5):
+        ours.set_epoch(0)
+        batches = iter(ours)
+        got = [next(batches), next(batches)]
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                ok = same(got + list(batches), expected)
+                ours.set_epoch(0)
+                code = 0 if ok and same(list(ours), expected) else 2
+            finally:
+                os._exit(code)
+        assert same(got + list(batches), expected)
+        deadline = time.monotonic() + 60
+        while (found := os.waitpid(child, os.WNOHANG))[0] == 0:
+            assert time.monotonic() < deadline, "the child hangs"
+            time.sleep(0.01)
+        assert os.waitstatus_to_exitcode(found[1]) == 0
+
+
+LEFT_OPEN = """
+import sys
+from edgeprune_runtime import PackLoader
+loader = PackLoader(sys.argv[1], 2, True, backend=sys.argv[2], device="cpu", prefetch=8)
+batches = iter(loader)
+next(batches)
+print("done")
+"""
+
+
+@pytest.mark.parametrize("backend", ["torch", "scipy"])
+def test_an_interpreter_ends_in_mid_epoch(path, backend):
+    command = [sys.executable, "-W", "error", "-c", LEFT_OPEN, str(path), backend]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
+
+
+def test_no_more_than_depth_items_are_made_ahead():
+    made = []
+
+    def items():
+        for number in range(100):
+            made.append(number)
+            yield number
+
+    ahead = Ahead(items(), 3)
+    time.sleep(0.2)
+    assert made == [0, 1, 2]
+    assert next(ahead) == 0
+    time.sleep(0.2)
+    assert made == [0, 1, 2, 3]
+    ahead.close()
+    assert next(ahead, None) is None
+    assert made == [0, 1, 2, 3]
+
+
+def test_an_error_comes_once_and_after_the_items_before_it():
+    def items():
+        yield 1
+        raise ZeroDivisionError("here")
+
+    ahead = Ahead(items(), 5)
+    time.sleep(0.1)
+    assert next(ahead) == 1
+    with pytest.raises(ZeroDivisionError, match="here"):
+        next(ahead)
+    assert next(ahead, None) is None
+
+
+def test_a_collected_one_ends_its_thread_and_closes_the_iterator():
+    closed = threading.Event()
+
+    def items():
+        try:
+            while True:
+                yield 0
+        finally:
+            closed.set()
+
+    ahead = Ahead(items(), 2)
+    assert next(ahead) == 0
+    cycle = [ahead]
+    cycle.append(cycle)
+    del ahead, cycle
+    gc.collect()
+    assert closed.wait(10)

@@ -1,0 +1,89 @@
+"""Headers and random blocks of every codec, and what they decode to by the book."""
+
+import numpy as np
+from scipy.fft import idctn
+
+from edgeprune_formats import (
+    PackHeader,
+    PackWriter,
+    QuantizedBlock,
+    SparseBlock,
+    color_matrix,
+    color_shift,
+    pack_positions,
+)
+
+SAMPLES = 9
+
+
+def header_of(codec, size, *, block="full", color="rgb", components=None, samples=SAMPLES, chunk_samples=4):
+    return PackHeader(
+        samples=samples,
+        channels=3,
+        height=size[0],
+        width=size[1],
+        components=components or max(1, size[0] * size[1] // 2),
+        codec=codec,
+        chunk_samples=chunk_samples,
+        class_names=("cat", "dog", "bird"),
+        mean=(0.5, 0.4, 0.3),
+        std=(0.2, 0.25, 0.3),
+        color_space=color,
+        block=block,
+        step=0.03 if codec == "quantized" else 0.0,
+    )
+
+
+def random_block(header, seed=0):
+    random = np.random.default_rng(seed)
+    return (quantized_block if header.step else sparse_block)(header, random)
+
+
+def sparse_block(header, random):
+    pixels = header.height * header.width
+    shape = (header.samples, header.channels)
+    order = random.random((*shape, pixels)).argsort(axis=2)[..., : header.components]
+    values = random.normal(size=order.shape).astype(np.float32) * 0.3
+    return SparseBlock(values, pack_positions(np.sort(order, axis=2), header.height, header.width))
+
+
+def quantized_block(header, random):
+    height, width = header.block_shape
+    tiles = header.grid[0] * header.grid[1]
+    shape = (header.samples, header.channels, tiles)
+    extents = random.integers(0, height + width - 1, shape)
+    extents[random.random(shape) < 0.4] //= 5
+    diagonal = np.add.outer(np.arange(height), np.arange(width)).reshape(-1)
+    values = np.rint(random.laplace(size=(*shape, height * width)) * 9 / (1 + diagonal))
+    values *= diagonal <= extents[..., None]
+    return QuantizedBlock(values.astype(np.int16), extents.astype(np.uint16))
+
+
+def pixels_of(header, block):
+    """Return the images of a quantised block on [0, 1], float64 [n, C, H, W]."""
+    n, channels, _, _ = block.values.shape
+    (down, across), (height, width) = header.grid, header.block_shape
+    spectra = block.values.reshape(n, channels, down, across, height, width) * header.step
+    tiles = idctn(spectra, axes=(4, 5), norm="ortho").swapaxes(3, 4)
+    planes = tiles.reshape(n, channels, down * height, across * width)[..., : header.height, : header.width]
+    shifted = planes + color_shift(header.color_space)[:, None, None]
+    return np.einsum("ij,njhw->nihw", color_matrix(header.color_space), shifted)
+
+
+def quantized_pack(path, *, size=(32, 32), samples=53, chunk_samples=7, **options):
+    """Write a pack of smooth random images."""
+    header = header_of(
+        "quantized",
+        size,
+        components=size[0] * size[1],
+        samples=samples,
+        chunk_samples=chunk_samples,
+        **options,
+    )
+    random = np.random.default_rng(0)
+    fading = 1 / (1 + np.add.outer(np.arange(size[0]), np.arange(size[1]))) ** 2
+    spectra = random.normal(size=(samples, 3, *size)) * fading * np.sqrt(size[0] * size[1]) * 0.3
+    labels = random.integers(0, 3, samples)
+    with PackWriter(path, header, labels, np.arange(samples)) as writer:
+        writer.append(spectra.astype(np.float32), np.ones(spectra.shape, bool))
+    return path
