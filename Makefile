@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+INSTALLED := pyproject.toml setup.py $(wildcard */edgeprune_*/*.[ch])
 
 .PHONY: demo test lint clean
 .DELETE_ON_ERROR:
@@ -24,13 +25,13 @@ $(VENV)/bin/python:
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "this Python has no venv module; on Debian: apt install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-# The stamps carry the date of the last install, so only a newer pyproject.toml installs again.
-$(VENV)/.ready-build: pyproject.toml | $(VENV)/bin/python
+# The stamps carry the date of the last install, so only what is newer of its inputs installs again.
+$(VENV)/.ready-build: $(INSTALLED) | $(VENV)/bin/python
 	@echo "installing into $(VENV); PyTorch is a download of some gigabytes"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[build]'
 	@touch $@
 
-$(VENV)/.ready-all: pyproject.toml | $(VENV)/bin/python
+$(VENV)/.ready-all: $(INSTALLED) | $(VENV)/bin/python
 	@echo "installing into $(VENV); PyTorch is a download of some gigabytes"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[all,dev]'
 	@touch $@ $(VENV)/.ready-build

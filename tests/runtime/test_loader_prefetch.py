@@ -1,6 +1,5 @@
 import gc
 import json
-import os
 import pickle
 import subprocess
 import sys
@@ -180,32 +179,6 @@ def test_a_loader_can_be_pickled_in_mid_epoch(path):
 def test_prefetch_is_a_number_of_batches(path, prefetch):
     with pytest.raises((ConfigError, TypeError)):
         loader(path, prefetch=prefetch)
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-def test_a_fork_in_mid_epoch_goes_on_in_both_processes(path):
-    ours = loader(path)
-    expected = list(ours)
-    for _ in range(5):
-        ours.set_epoch(0)
-        batches = iter(ours)
-        got = [next(batches), next(batches)]
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                ok = same(got + list(batches), expected)
-                ours.set_epoch(0)
-                code = 0 if ok and same(list(ours), expected) else 2
-            finally:
-                os._exit(code)
-        assert same(got + list(batches), expected)
-        deadline = time.monotonic() + 60
-        while (found := os.waitpid(child, os.WNOHANG))[0] == 0:
-            assert time.monotonic() < deadline, "the child hangs"
-            time.sleep(0.01)
-        assert os.waitstatus_to_exitcode(found[1]) == 0
 
 
 LEFT_OPEN = """
