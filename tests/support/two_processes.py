@@ -145,6 +145,8 @@ def main(rank, folder, spec):
         found["bfloat16"] = in_bfloat16(workers)
         for name, config in RUNS.items():
             score(folder / name, spec, config, workers=workers)
+    # The store of the first group may still be closing, and who reaches it waits for nobody.
+    os.environ["MASTER_PORT"] = os.environ["SECOND_PORT"]
     found["death"] = after_a_death(rank)
     if rank == 0:
         print(json.dumps(found))
@@ -152,10 +154,13 @@ def main(rank, folder, spec):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    os.environ |= {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    with socket.socket() as first, socket.socket() as second:
+        ports = []
+        for probe in (first, second):
+            probe.bind(("127.0.0.1", 0))
+            ports.append(str(probe.getsockname()[1]))
+    os.environ |= {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    os.environ |= {"MASTER_PORT": ports[0], "SECOND_PORT": ports[1]}
     child = os.fork()
     rank = int(child == 0)
     os.environ["RANK"] = os.environ["LOCAL_RANK"] = str(rank)
