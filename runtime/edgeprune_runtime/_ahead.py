@@ -9,6 +9,8 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
+from ._threads import working
+
 __all__ = ["Ahead"]
 
 T = TypeVar("T")
@@ -104,7 +106,10 @@ def _fill(items: Iterator[T], shared: _Shared[T]) -> None:
     end: BaseException = StopIteration()
     try:
         while shared.wait_for_room():
-            shared.put(next(items))
+            with working():
+                item = next(items)
+            shared.put(item)
+            del item
     except BaseException as error:
         end = error
     # Before anyone is told: whoever is waiting may rely on it that nothing is in use any more.

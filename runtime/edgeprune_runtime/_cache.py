@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgeprune_formats import Block, ConfigError, Pack, stored_bytes
 
-from ._threads import cores, pool
+from ._threads import cores, pool, working
 
 __all__ = ["DEFAULT_CACHE_BYTES", "ChunkCache"]
 
@@ -104,6 +104,10 @@ class ChunkCache:
 
     def _read(self, chunk: int) -> Block:
         """Return a chunk, decoded; called in any thread."""
+        with working(part=True):
+            return self._decode(chunk)
+
+    def _decode(self, chunk: int) -> Block:
         payload = self._payloads.get(chunk)
         if payload is None:
             payload = self.pack.read_payload(chunk)

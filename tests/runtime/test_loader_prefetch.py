@@ -1,5 +1,6 @@
 import gc
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from random_blocks import quantized_pack
 from edgeprune_formats import ConfigError, PackChecksumError, open_pack
 from edgeprune_runtime import PackLoader
 from edgeprune_runtime._ahead import Ahead
+from edgeprune_runtime._threads import _before_fork, _in_parent, working
 
 
 @pytest.fixture(params=["sparse-f32", "quantized"])
@@ -179,6 +181,64 @@ def test_a_loader_can_be_pickled_in_mid_epoch(path):
 def test_prefetch_is_a_number_of_batches(path, prefetch):
     with pytest.raises((ConfigError, TypeError)):
         loader(path, prefetch=prefetch)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_fork_in_mid_epoch_goes_on_in_both_processes(path):
+    ours = loader(path)
+    expected = list(ours)
+    for _ in range(10):
+        ours.set_epoch(0)
+        batches = iter(ours)
+        got = [next(batches), next(batches)]
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                ok = same(got + list(batches), expected)
+                ours.set_epoch(0)
+                code = 0 if ok and same(list(ours), expected) else 2
+            finally:
+                os._exit(code)
+        assert same(got + list(batches), expected)
+        deadline = time.monotonic() + 60
+        while (found := os.waitpid(child, os.WNOHANG))[0] == 0:
+            assert time.monotonic() < deadline, "the child hangs"
+            time.sleep(0.01)
+        assert os.waitstatus_to_exitcode(found[1]) == 0
+
+
+def test_a_fork_waits_for_work_in_the_background_and_holds_up_what_follows():
+    begun, finish, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def work():
+        with working():
+            begun.set()
+            finish.wait(10)
+
+    def more():
+        with working():
+            ended.set()
+
+    worker, shut = threading.Thread(target=work), threading.Thread(target=_before_fork)
+    worker.start()
+    begun.wait(10)
+    shut.start()
+    shut.join(0.2)
+    assert shut.is_alive()
+    late = threading.Thread(target=more)
+    late.start()
+    with working(part=True):
+        pass
+    finish.set()
+    shut.join(10)
+    assert not shut.is_alive()
+    assert not ended.wait(0.2)
+    _in_parent()
+    assert ended.wait(10)
+    worker.join()
+    late.join()
 
 
 LEFT_OPEN = """
