@@ -59,18 +59,7 @@ def measure(pack: Pack, model: str, rounds: int, batch: int, device: str) -> dic
     """
     config = TrainConfig(model=model, batch_size=batch, device=device)
     placement = place(config)
-    # A quarter of the coefficients fits, so that most chunks are read and decoded again in each epoch.
-    window = pack.header.memory_bytes * len(pack) // 4
-    loader = PackLoader(
-        pack,
-        batch,
-        shuffle=True,
-        backend="torch",
-        device=placement.device,
-        normalize=True,
-        drop_last=True,
-        cache_bytes=window,
-    )
+    loader = _loader(pack, batch, placement)
     learner = Learner(config, placement, len(pack.header.class_names), pack.header.height)
     learner.model.train()
     ready = [(images.clone(), labels.clone()) for images, labels in loader]
@@ -99,6 +88,20 @@ def measure(pack: Pack, model: str, rounds: int, batch: int, device: str) -> dic
         f"{row['seconds']['ready']['median']:.2f} s from ready ones, {row['ratio_to_ready']['median']:.3f}x"
     )
     return row
+
+
+def _loader(pack: Pack, batch: int, placement: Placement) -> PackLoader:
+    # A quarter of the coefficients fits, so that most chunks are read and decoded again in each epoch.
+    return PackLoader(
+        pack,
+        batch,
+        shuffle=True,
+        backend="torch",
+        device=placement.device,
+        normalize=True,
+        drop_last=True,
+        cache_bytes=pack.header.memory_bytes * len(pack) // 4,
+    )
 
 
 def _epoch(learner: Learner | None, batches: Iterable[Any], placement: Placement) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,15 @@ import click
 
 from edgeprune.config import METHODS, BuildConfig, CoresetConfig, MaskConfig, ScoreConfig
 from edgeprune.scores import SCORES
-from edgeprune_formats import BLOCKS, COLOR_SPACES, COMPRESSIONS, ROUNDINGS, ConfigError, codec_names
+from edgeprune_formats import (
+    BLOCKS,
+    COLOR_SPACES,
+    COMPRESSIONS,
+    ROUNDINGS,
+    ConfigError,
+    codec_names,
+    get_codec,
+)
 
 from .score import require_torch
 from .train import AUGMENTS, MODELS
@@ -154,21 +163,14 @@ def command(
     with joined(device) as workers:
         quiet = quiet or workers.rank > 0
         config = _config(options, workers.device)
+        given: dict[str, Any] = {
+            "scores": scores,
+            "classifier": classifier,
+            "fse_net": fse_net,
+            "workers": workers,
+        }
         with progress_bars(quiet) as tell:
-
-            def build(path: Path, config: BuildConfig) -> BuildReport:
-                return build_pack(
-                    source,
-                    path,
-                    config,
-                    scores=scores,
-                    classifier=classifier,
-                    fse_net=fse_net,
-                    workers=workers,
-                    progress=tell,
-                    report=EpochLines(quiet),
-                )
-
+            build = partial(build_pack, source, **given, progress=tell, report=EpochLines(quiet))
             report, choice = _build(build, output, config, budget, min_quality, workers.count)
     if not quiet:
         _print(report)
@@ -273,7 +275,7 @@ def _print(report: BuildReport) -> None:
     if report.skipped:
         images += f" ({len(report.skipped):,} unreadable ones skipped)"
     size = report.path.stat().st_size
-    each = size / header.samples if header.step else header.sparse_bytes
+    each = header.sparse_bytes if get_codec(header.codec).exact else size / header.samples
     click.echo(
         f"{report.path}: {images}, {header.components} of {of} components a channel "
         f"({each:,.0f} B an image), {report.psnr:.1f} dB, {size / 1e6:.1f} MB, in {report.seconds:.1f} s"

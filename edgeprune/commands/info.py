@@ -45,10 +45,11 @@ def describe(path: Path) -> dict[str, Any]:
     """
     import numpy as np
 
-    from edgeprune_formats import open_pack, stored_bytes
+    from edgeprune_formats import get_codec, open_pack, stored_bytes
 
     with open_pack(path) as pack:
         header, labels, payload = pack.header, pack.labels, pack.payload_bytes
+    fixed = all(field.shape is not None for field in get_codec(header.codec).fields(header))
     values = header.channels * header.height * header.width
     size = path.stat().st_size
     counts = np.bincount(labels, minlength=len(header.class_names)).tolist()
@@ -67,7 +68,8 @@ def describe(path: Path) -> dict[str, Any]:
         "file_bytes": size,
         "bytes_per_image": {
             "file": size / header.samples,
-            "coefficients": stored_bytes(header) or payload / header.samples,
+            # Where nothing has a fixed size, as it lies in the file.
+            "coefficients": stored_bytes(header) if fixed else payload / header.samples,
             "raw_uint8": values,
             "raw_float32": 4 * values,
         },

@@ -146,7 +146,9 @@ def _size_problems(header: PackHeader) -> Iterator[Problem]:
     (down, across), (height, width) = header.grid, header.block_shape
     if header.codec == QUANTIZED and height * width > MAX_TILE_PIXELS:
         yield Problem(
-            "limit", "/ attribute block", f"a tile of {height}x{width} exceeds {MAX_TILE_PIXELS} pixels"
+            "limit",
+            "/ attribute block",
+            f"a tile of {height}x{width} exceeds {MAX_TILE_PIXELS} pixels; choose smaller tiles (--block)",
         )
     if header.channels * max(pixels, down * across * height * width) > MAX_IMAGE_VALUES:
         yield Problem(

@@ -149,6 +149,8 @@ static int decode_place(Stream *s, const int16_t *row_of_level, const uint8_t *c
             value = (int16_t)plain_bits(s, 16);
         else
             value = (symbol - 7) * (1 << shift) + (shift ? plain_bits(s, shift) : 0);
+        /* Only a stream that no encoder wrote goes beyond 16 bits; it wraps here as it does in numpy. */
+        value = (int16_t)value;
         const int32_t size = value < 0 ? -value : value;
         values[b] = (int16_t)value;
         magnitudes[b] = (uint8_t)(size < SATURATION ? size : SATURATION);

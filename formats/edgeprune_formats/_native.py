@@ -7,6 +7,7 @@ import functools
 import importlib.machinery
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,11 +68,21 @@ def decode_native(
     if library is None:
         return None
     planes, places = payload.model.bases.shape
-    blocks = images * tiles
-    # As `padded` in the C code.
-    stride = -(-blocks // 64) * 64 + 32
+    bands = np.empty((planes, images * tiles), np.uint8)
+    counts = (scan.diagonals, places, images, planes, tiles)
+    # Held until the call has returned: it gets addresses only.
+    values = (*_inputs(payload, scan), *counts, *_scratch(places, images * tiles), bands, out)
+    failure = library.ep_decode_quantized(
+        *(ctypes.c_int64(value) if isinstance(value, int) else _pointer(value) for value in values)
+    )
+    if failure:
+        raise StreamError(_FAILURES[failure])
+    return bands
+
+
+def _inputs(payload: Payload, scan: Scan) -> tuple[Any, ...]:
     states = payload.states.astype(np.uint32)
-    inputs = (
+    return (
         lookup_table(payload.model.frequencies),
         np.ascontiguousarray(payload.model.row_of),
         states,
@@ -88,9 +99,12 @@ def decode_native(
         scan.band_of_diagonal,
         LEVELS.astype(np.uint8),
     )
-    counts = (scan.diagonals, places, images, planes, tiles)
-    bands = np.empty((planes, blocks), np.uint8)
-    scratch = (
+
+
+def _scratch(places: int, blocks: int) -> tuple[NDArray[Any], ...]:
+    # As `padded` in the C code.
+    stride = -(-blocks // 64) * 64 + 32
+    return (
         np.empty((places, stride), np.int16),
         np.empty((places, stride), np.uint8),
         np.empty(blocks, np.uint16),
@@ -98,11 +112,3 @@ def decode_native(
         np.empty(blocks + 1, np.int32),
         np.empty(blocks + 1, np.uint32),
     )
-    arguments = [
-        ctypes.c_int64(value) if isinstance(value, int) else _pointer(value)
-        for value in (*inputs, *counts, *scratch, bands, out)
-    ]
-    failure = library.ep_decode_quantized(*arguments)
-    if failure:
-        raise StreamError(_FAILURES[failure])
-    return bands

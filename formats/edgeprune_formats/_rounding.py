@@ -13,7 +13,8 @@ from ._tiles import BANDS, Scan
 __all__ = ["ROUNDINGS", "rounded"]
 
 ROUNDINGS = ("rdo", "deadzone")
-# What a bit may cost in squared quantisation steps; chosen on CIFAR-10 between 28 and 38 dB.
+# What a bit may cost in squared quantisation steps: between the two best of 0.05, 0.08, 0.12 and 0.17 on 2048
+# training images of CIFAR-10 at 28 to 38 dB.
 LAMBDA = 0.15
 DEAD_ZONE = 0.4
 _LEVELS = 32
