@@ -2,8 +2,13 @@
  *
  * Loaded through ctypes, so that it needs no Python headers and runs without the interpreter's lock.
  * Every array comes from the caller, whose sizes it trusts; the coded bytes it does not trust.
+ *
+ * A plane is decoded frequency after frequency, for all blocks whose band reaches it, side by side: the levels of
+ * their contexts, then their symbols, then their values. Whenever fewer blocks go on, what later contexts need is
+ * closed up, so that all of that runs over arrays without gaps. At the end every block gathers its values.
  */
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #if defined(_WIN32)
@@ -16,254 +21,467 @@
 #else
 #define CLONES
 #endif
+#if defined(__GNUC__) && defined(__x86_64__)
+#define HAVE_AVX512 1
+#include <immintrin.h>
+#endif
 
 enum { CLASSES = 48, CENTRE = 20, BANDS = 16, BASE_OFFSET = 64, SATURATION = 15, ESCAPE = 15, NEIGHBOURS = 12 };
-enum { OK = 0, WORDS_SHORT = 1, NO_DISTRIBUTION = 2, BITS_SHORT = 3, WORDS_LEFT = 4, BITS_LEFT = 5 };
-#define LOW 65536u
-/* round(2 log2(450 + 2)) */
-#define MAX_LEVEL 18
+enum { OK = 0, WORDS_SHORT = 1, NO_DISTRIBUTION = 2, BITS_SHORT = 3, WORDS_LEFT = 4, BITS_LEFT = 5, NO_MEMORY = 6 };
+enum { SLOTS = 4096, SYMBOLS = 16, LOW = 65536 };
+/* The symbol of contexts without a distribution. */
+enum { NONE = SYMBOLS };
+/* Contexts have levels up to round(2 log2(450 + 2)) = 18, and bands up to 15. */
+enum { LEVELS = 32 };
+/* Neighbours lie on the diagonal itself never, and on the 4 before. */
+enum { HISTORY = 4 };
+/* Vectors read and write up to this many entries past the end of a row. */
+enum { PAD = 64 };
 
 /* Rows of scratch memory are this long: at a power of two they would fall into the same few lines of a cache. */
 static inline int64_t padded(int64_t blocks)
 {
-    return (blocks + 63) / 64 * 64 + 32;
+    return (blocks + PAD - 1) / PAD * PAD + PAD;
 }
 
 typedef struct {
-    const uint32_t *table; /* [rows][4096] */
-    const int16_t *row_of; /* [CLASSES + C * BANDS] */
-    uint32_t *states;      /* [lanes] */
-    int64_t lanes;
+    uint32_t *table;  /* [rows + 1][SLOTS]: frequency - 1 << 20 | slot - start << 8 | symbol; last row: NONE */
+    uint32_t *states; /* [lanes] */
+    int64_t lanes, lane;
     const uint16_t *word, *words_end;
     const uint8_t *bits;
     int64_t bit, bits_end;
 } Stream;
 
-static inline int next_symbol(Stream *s, int64_t lane, int row)
+static void fill_table(uint32_t *table, const uint16_t *frequencies, int64_t rows)
 {
-    uint32_t state = s->states[lane];
-    uint32_t found = s->table[((size_t)row << 12) | (state & 4095u)];
-    state = (((found >> 12) & 4095u) + 1u) * (state >> 12) + (found & 4095u);
-    if (state < LOW) {
-        if (s->word == s->words_end)
-            return -1;
-        state = state << 16 | *s->word++;
-    }
-    s->states[lane] = state;
-    return (int)(found >> 24);
-}
-
-static inline int32_t plain_bits(Stream *s, int count)
-{
-    int32_t value = 0;
-    if (s->bit + count > s->bits_end) {
-        s->bit = s->bits_end + 1;
-        return 0;
-    }
-    for (int i = 0; i < count; i++, s->bit++)
-        value |= (int32_t)((s->bits[s->bit >> 3] >> (s->bit & 7)) & 1) << i;
-    return value;
-}
-
-/* sums[b] of the neighbours' saturated magnitudes, for all blocks */
-CLONES static void context_sums(const uint8_t *magnitudes, const int32_t *near, const int32_t *weights,
-                                int64_t places, int64_t blocks, int64_t stride, uint16_t *restrict sums)
-{
-    memset(sums, 0, (size_t)blocks * sizeof *sums);
-    for (int k = 0; k < NEIGHBOURS; k++) {
-        if (near[k] >= places)
-            continue;
-        const uint8_t *restrict row = magnitudes + (int64_t)near[k] * stride;
-        const uint16_t weight = (uint16_t)weights[k];
-        for (int64_t b = 0; b < blocks; b++)
-            sums[b] = (uint16_t)(sums[b] + weight * row[b]);
+    for (int64_t row = 0; row <= rows; row++) {
+        uint32_t *entry = table + row * SLOTS;
+        for (uint32_t symbol = 0; symbol <= NONE; symbol++) {
+            uint32_t frequency = symbol == NONE ? (row == rows) * SLOTS
+                               : row == rows    ? 0
+                                                : frequencies[row * SYMBOLS + symbol];
+            for (uint32_t slot = 0; slot < frequency; slot++)
+                *entry++ = (frequency - 1) << 20 | slot << 8 | symbol;
+        }
     }
 }
 
-static inline unsigned context_sum(const uint8_t *magnitudes, const int32_t *near, const int32_t *weights,
-                                   int64_t places, int64_t stride, int64_t b)
+static inline uint32_t advanced(uint32_t state, uint32_t found)
 {
-    unsigned sum = 0;
-    for (int k = 0; k < NEIGHBOURS; k++)
-        if (near[k] < places)
-            sum += (unsigned)weights[k] * magnitudes[(int64_t)near[k] * stride + b];
-    return sum;
+    return ((found >> 20) + 1) * (state >> 12) + (found >> 8 & 4095);
 }
 
-/* One frequency of the blocks inside. The first loop has no branch that depends on the data: whether a symbol
- * is zero or a state is low cannot be predicted, and a wrong guess costs more than all the rest. */
-static int decode_place(Stream *s, const int16_t *row_of_level, const uint8_t *class_of_level,
-                        const uint8_t *levels, const uint16_t *sums, const int32_t *inside, int64_t active,
-                        int64_t *lane, int16_t *values, uint8_t *magnitudes, uint32_t *pending)
+/* Takes n symbols from the states from `lane` on; at least n + 16 words are left. Nothing here branches on the
+ * data: whether a state is low cannot be predicted, and a wrong guess costs more than all the rest. */
+static void take_symbols(Stream *s, const uint32_t *offset, const uint8_t *levels, int64_t n, uint8_t *symbols)
 {
     const uint32_t *const table = s->table;
-    uint32_t *const restrict states = s->states;
+    uint32_t *const states = s->states + s->lane;
     const uint16_t *word = s->word;
-    const int64_t lanes = s->lanes;
-    int64_t j = *lane, waiting = 0;
-    int missing = 0;
-    for (int64_t i = 0; i < active;) {
-        /* A state takes one word at most, so a piece no longer than the words left needs no look at their end. */
-        int64_t piece = active - i < lanes - j ? active - i : lanes - j;
-        int64_t left = s->words_end - word;
-        if (left < piece)
-            piece = left > 0 ? 1 : 0;
-        if (piece == 0) {
-            uint32_t state = states[j];
-            int row = row_of_level[levels[sums[inside[i]]]];
-            uint32_t found = table[((size_t)(row < 0 ? 0 : row) << 12) | (state & 4095u)];
-            if ((((found >> 12) & 4095u) + 1u) * (state >> 12) + (found & 4095u) < LOW)
-                return WORDS_SHORT;
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t state = states[i];
+        const uint32_t found = table[offset[levels[i]] + (state & (SLOTS - 1))];
+        state = advanced(state, found);
+        const uint32_t filled = state << 16 | *word;
+        word += state < LOW;
+        states[i] = state < LOW ? filled : state;
+        symbols[i] = (uint8_t)found;
+    }
+    s->word = word;
+}
+
+#ifdef HAVE_AVX512
+__attribute__((target("avx512f,avx512bw"))) static void take_symbols_avx512(Stream *s, const uint32_t *offset,
+                                                                             const uint8_t *levels, int64_t n,
+                                                                             uint8_t *symbols)
+{
+    const __m512i first = _mm512_loadu_si512(offset), second = _mm512_loadu_si512(offset + 16);
+    const __m512i slots = _mm512_set1_epi32(SLOTS - 1), one = _mm512_set1_epi32(1);
+    uint32_t *const states = s->states + s->lane;
+    const uint16_t *word = s->word;
+    for (int64_t i = 0; i < n; i += 16) {
+        const __mmask16 used = n - i < 16 ? (__mmask16)((1u << (n - i)) - 1) : 0xffff;
+        const __m512i level = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(levels + i)));
+        const __m512i row = _mm512_permutex2var_epi32(first, level, second);
+        __m512i state = _mm512_maskz_loadu_epi32(used, states + i);
+        const __m512i at = _mm512_add_epi32(row, _mm512_and_si512(state, slots));
+        const __m512i found = _mm512_i32gather_epi32(at, s->table, 4);
+        state = _mm512_mullo_epi32(_mm512_add_epi32(_mm512_srli_epi32(found, 20), one), _mm512_srli_epi32(state, 12));
+        state = _mm512_add_epi32(state, _mm512_and_si512(_mm512_srli_epi32(found, 8), slots));
+        const __mmask16 low = _mm512_mask_cmplt_epu32_mask(used, state, _mm512_set1_epi32(LOW));
+        const __m512i words = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)word));
+        state = _mm512_mask_or_epi32(state, low, _mm512_slli_epi32(state, 16), _mm512_maskz_expand_epi32(low, words));
+        _mm512_mask_storeu_epi32(states + i, used, state);
+        _mm_storeu_si128((__m128i *)(symbols + i), _mm512_cvtepi32_epi8(found));
+        word += __builtin_popcount(low);
+    }
+    s->word = word;
+}
+#endif
+
+/* Symbols of n contexts, one of `offset` each by its level, dealt to the states in turn. */
+static int decode_run(Stream *s, const uint32_t *offset, const uint8_t *levels, int64_t n, uint8_t *symbols)
+{
+    for (int64_t i = 0; i < n;) {
+        int64_t piece = n - i < s->lanes - s->lane ? n - i : s->lanes - s->lane;
+        if (s->words_end - s->word >= piece + 16) {
+#ifdef HAVE_AVX512
+            if (piece >= 8 && __builtin_cpu_supports("avx512bw"))
+                take_symbols_avx512(s, offset, levels + i, piece, symbols + i);
+            else
+#endif
+                take_symbols(s, offset, levels + i, piece, symbols + i);
+        } else {
+            uint32_t *state = s->states + s->lane;
+            const uint32_t found = s->table[offset[levels[i]] + (*state & (SLOTS - 1))];
+            *state = advanced(*state, found);
+            if (*state < LOW) {
+                if (s->word == s->words_end)
+                    return WORDS_SHORT;
+                *state = *state << 16 | *s->word++;
+            }
+            symbols[i] = (uint8_t)found;
             piece = 1;
         }
-        for (int64_t stop = i + piece; i < stop; i++, j++) {
-            const int32_t b = inside[i];
-            const unsigned level = levels[sums[b]];
-            const int row = row_of_level[level];
-            uint32_t state = states[j];
-            missing |= row;
-            const uint32_t found = table[((size_t)(row < 0 ? 0 : row) << 12) | (state & 4095u)];
-            state = (((found >> 12) & 4095u) + 1u) * (state >> 12) + (found & 4095u);
-            const uint32_t low = state < LOW;
-            const uint32_t filled = state << 16 | (left > 0 ? *word : 0u);
-            states[j] = low ? filled : state;
-            word += low;
-            const uint32_t symbol = found >> 24;
-            pending[waiting] = (uint32_t)b | symbol << 28;
-            waiting += (symbol != 7u) | (class_of_level[level] >= CENTRE + 2);
-        }
-        if (j == lanes)
-            j = 0;
+        i += piece;
+        s->lane += piece;
+        if (s->lane == s->lanes)
+            s->lane = 0;
     }
-    *lane = j;
-    s->word = word;
-    if (missing < 0)
-        return NO_DISTRIBUTION;
-    for (int64_t i = 0; i < waiting; i++) {
-        const int32_t b = (int32_t)(pending[i] & 0xfffffffu);
-        const int symbol = (int)(pending[i] >> 28);
-        const int class = class_of_level[levels[sums[b]]];
-        const int shift = class < CENTRE + 2 ? 0 : (class - CENTRE) / 2;
-        int32_t value;
-        if (symbol == ESCAPE)
-            value = (int16_t)plain_bits(s, 16);
-        else
-            value = (symbol - 7) * (1 << shift) + (shift ? plain_bits(s, shift) : 0);
-        /* Only a stream that no encoder wrote goes beyond 16 bits; it wraps here as it does in numpy. */
-        value = (int16_t)value;
-        const int32_t size = value < 0 ? -value : value;
-        values[b] = (int16_t)value;
-        magnitudes[b] = (uint8_t)(size < SATURATION ? size : SATURATION);
-    }
-    return s->bit > s->bits_end ? BITS_SHORT : OK;
+    return OK;
 }
 
-static int decode_plane(Stream *s, const uint8_t *bases, const int32_t *starts, const int32_t *neighbours,
-                        const int32_t *weights, const int32_t *band_of_diagonal, const uint8_t *levels,
-                        int64_t diagonals, int64_t places, int64_t blocks, const uint8_t *bands,
-                        int16_t *values, uint8_t *magnitudes, uint16_t *sums, int32_t *inside,
-                        uint32_t *pending)
+/* Levels of contexts, round(2 log2(sum + 2)) of the weighted sum of the neighbours' magnitudes; _tiles.py has
+ * neighbours in this order and with these weights. Whole vectors, so up to PAD more. */
+CLONES static void context_levels(const uint8_t *const near[NEIGHBOURS], int64_t n, uint8_t *restrict levels)
 {
-    int16_t row_of_level[MAX_LEVEL + 1];
-    uint8_t class_of_level[MAX_LEVEL + 1];
-    const int64_t stride = padded(blocks);
-    memset(values, 0, (size_t)(places * stride) * sizeof *values);
-    memset(magnitudes, 0, (size_t)(places * stride));
-    for (int64_t d = 0; d < diagonals; d++) {
-        int64_t active = 0, lane = 0;
-        for (int64_t b = 0; b < blocks; b++) {
-            inside[active] = (int32_t)b;
-            active += bands[b] >= band_of_diagonal[d];
+    for (int64_t start = 0; start < n; start += PAD) {
+        uint8_t even[PAD], rest[PAD];
+        for (int i = 0; i < PAD; i++) {
+            const int64_t at = start + i;
+            const uint8_t four = (uint8_t)(near[0][at] + near[1][at] + near[2][at]);
+            const uint8_t three = (uint8_t)(near[3][at] + near[4][at]);
+            const uint8_t two = (uint8_t)(near[5][at] + near[6][at] + near[7][at] + near[8][at] + near[9][at]);
+            const uint8_t single = (uint8_t)(near[10][at] + near[11][at]);
+            even[i] = (uint8_t)(four + four + two);
+            rest[i] = (uint8_t)(three + three + three + single);
         }
-        if (active == 0)
-            break;
-        for (int64_t f = starts[d]; f < starts[d + 1]; f++) {
-            const int32_t *near = neighbours + f * NEIGHBOURS;
-            if (bases[f] == 0)
-                continue;
-            if (active * 8 > blocks)
-                context_sums(magnitudes, near, weights, places, blocks, stride, sums);
-            else
-                for (int64_t i = 0; i < active; i++)
-                    sums[inside[i]] =
-                        (uint16_t)context_sum(magnitudes, near, weights, places, stride, inside[i]);
-            for (int level = 0; level <= MAX_LEVEL; level++) {
-                int class = level + bases[f] - BASE_OFFSET;
-                class = class < 0 ? 0 : class > CLASSES - 1 ? CLASSES - 1 : class;
-                class_of_level[level] = (uint8_t)class;
-                row_of_level[level] = s->row_of[class];
+        for (int i = 0; i < PAD; i++) {
+            /* Half the logarithm of 2 x^4, which floats as large as the next power of 2 are far from. */
+            const float x = (float)(2 * even[i] + rest[i] + 2), square = x * x, fourth = square * square;
+            int32_t exponent;
+            memcpy(&exponent, &fourth, sizeof exponent);
+            levels[start + i] = (uint8_t)(((exponent >> 23) - 126) >> 1);
+        }
+    }
+}
+
+/* Values and saturated magnitudes of symbols as if none had plain bits; `special` where one has, or is an escape or
+ * NONE. */
+CLONES static void plain_values(const uint8_t *restrict symbols, const uint8_t *restrict levels, int64_t n, int least,
+                                int16_t *restrict values, uint8_t *restrict magnitudes, uint8_t *restrict special)
+{
+    const uint8_t threshold = (uint8_t)(least < 0 ? 0 : least > LEVELS ? LEVELS : least);
+    for (int64_t i = 0; i < n; i++) {
+        const int8_t value = (int8_t)(symbols[i] - 7);
+        values[i] = value;
+        magnitudes[i] = (uint8_t)(value < 0 ? -value : value);
+        special[i] = (symbols[i] >= ESCAPE) | (levels[i] >= threshold);
+    }
+}
+
+/* Where `special` is 1; it is 0 after the last entry, for 8 more. */
+static int64_t find_special(const uint8_t *special, int64_t n, int32_t *found)
+{
+    int64_t count = 0;
+    for (int64_t start = 0; start < n; start += 8) {
+        uint64_t eight;
+        memcpy(&eight, special + start, sizeof eight);
+        if (eight == 0)
+            continue;
+        for (int i = 0; i < 8; i++) {
+            found[count] = (int32_t)(start + i);
+            count += special[start + i];
+        }
+    }
+    return count;
+}
+
+static inline uint32_t next_bits(Stream *s, int count)
+{
+    uint64_t window = 0;
+    const int64_t byte = s->bit >> 3, left = (s->bits_end >> 3) - byte;
+    if (left >= 4) {
+        uint32_t four;
+        memcpy(&four, s->bits + byte, sizeof four);
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+        four = __builtin_bswap32(four);
+#endif
+        window = four;
+    } else
+        for (int64_t i = 0; i < left; i++)
+            window |= (uint64_t)s->bits[byte + i] << 8 * i;
+    window >>= s->bit & 7;
+    s->bit += count;
+    return (uint32_t)window & ((1u << count) - 1);
+}
+
+static int special_values(Stream *s, const uint8_t *symbols, const uint8_t *levels, const uint8_t *shift_of_level,
+                          const int32_t *found, int64_t count, int16_t *values, uint8_t *magnitudes)
+{
+    for (int64_t k = 0; k < count; k++) {
+        const int32_t i = found[k];
+        const int symbol = symbols[i], shift = shift_of_level[levels[i]];
+        if (symbol == NONE)
+            return NO_DISTRIBUTION;
+        const int32_t bits = (int32_t)next_bits(s, symbol == ESCAPE ? 16 : shift);
+        if (s->bit > s->bits_end)
+            return BITS_SHORT;
+        /* Only a stream that no encoder wrote goes beyond 16 bits; it wraps here as it does in numpy. */
+        const int16_t value = (int16_t)(symbol == ESCAPE ? bits : (symbol - 7) * (1 << shift) + bits);
+        const int32_t size = value < 0 ? -(int32_t)value : value;
+        values[i] = value;
+        magnitudes[i] = (uint8_t)(size < SATURATION ? size : SATURATION);
+    }
+    return OK;
+}
+
+typedef struct {
+    int64_t first, places;  /* in coding order, of a band */
+    int64_t active;         /* blocks that have it */
+    const int32_t *members; /* [active] */
+    int16_t *values;        /* [places][padded(active)] */
+} Segment;
+
+typedef struct {
+    const int32_t *raster, *starts, *neighbours, *band_of_diagonal;
+    int64_t diagonals, places;
+} Scan;
+
+typedef struct {
+    int64_t stride, longest; /* entries of a row, rows of a diagonal */
+    uint8_t *magnitudes;     /* [HISTORY + 1][longest][stride] */
+    uint8_t *zeros, *levels, *symbols, *special;
+    int32_t *found, *members; /* members: [BANDS][blocks] */
+    int16_t *values;
+} Scratch;
+
+static uint8_t *magnitude_row(const Scratch *scratch, int64_t diagonal, int64_t number)
+{
+    return scratch->magnitudes + (diagonal % (HISTORY + 1) * scratch->longest + number) * scratch->stride;
+}
+
+/* Keeps of the rows of the diagonals before `diagonal` the entries in `kept`. */
+static void close_up(const Scratch *scratch, const Scan *scan, int64_t diagonal, const int32_t *kept, int64_t count)
+{
+    for (int64_t d = diagonal - 1; d >= 0 && d >= diagonal - HISTORY; d--)
+        for (int64_t number = 0; number < scan->starts[d + 1] - scan->starts[d]; number++) {
+            uint8_t *row = magnitude_row(scratch, d, number);
+            for (int64_t i = 0; i < count; i++)
+                row[i] = row[kept[i]];
+        }
+}
+
+static int decode_place(Stream *s, const Scratch *scratch, const Scan *scan, const int16_t *row_of, int64_t none,
+                        int base, int64_t diagonal, int64_t place, int64_t active, int16_t *values)
+{
+    uint32_t offset[LEVELS];
+    uint8_t shift_of_level[LEVELS];
+    const uint8_t *near[NEIGHBOURS];
+    uint8_t *magnitudes = magnitude_row(scratch, diagonal, place - scan->starts[diagonal]);
+    if (base == 0) {
+        memset(magnitudes, 0, (size_t)scratch->stride);
+        memset(values, 0, (size_t)active * sizeof *values);
+        return OK;
+    }
+    for (int k = 0; k < NEIGHBOURS; k++) {
+        const int64_t other = scan->neighbours[place * NEIGHBOURS + k];
+        int64_t d = diagonal;
+        if (other >= scan->places) {
+            near[k] = scratch->zeros;
+            continue;
+        }
+        while (other < scan->starts[d])
+            d--;
+        near[k] = magnitude_row(scratch, d, other - scan->starts[d]);
+    }
+    for (int level = 0; level < LEVELS; level++) {
+        int class = level + base - BASE_OFFSET;
+        class = class < 0 ? 0 : class > CLASSES - 1 ? CLASSES - 1 : class;
+        offset[level] = (uint32_t)((row_of[class] < 0 ? none : row_of[class]) * SLOTS);
+        shift_of_level[level] = (uint8_t)(class < CENTRE + 2 ? 0 : (class - CENTRE) / 2);
+    }
+    context_levels(near, active, scratch->levels);
+    const int failure = decode_run(s, offset, scratch->levels, active, scratch->symbols);
+    if (failure)
+        return failure;
+    plain_values(scratch->symbols, scratch->levels, active, CENTRE + 2 - base + BASE_OFFSET, values, magnitudes,
+                 scratch->special);
+    memset(scratch->special + active, 0, 8);
+    return special_values(s, scratch->symbols, scratch->levels, shift_of_level, scratch->found,
+                          find_special(scratch->special, active, scratch->found), values, magnitudes);
+}
+
+/* One plane of all blocks; returns through `segments` where its values are. */
+static int decode_plane(Stream *s, const Scratch *scratch, const Scan *scan, const int16_t *row_of, int64_t none,
+                        const uint8_t *bases, const uint8_t *bands, int64_t blocks, Segment *segments, int *count)
+{
+    int16_t *values = scratch->values;
+    int64_t active = blocks;
+    int32_t *members = NULL;
+    for (int64_t d = 0; d < scan->diagonals; d++) {
+        const int band = scan->band_of_diagonal[d];
+        if (d == 0 || band != scan->band_of_diagonal[d - 1]) {
+            int32_t *kept = scratch->found, *now = scratch->members + *count * blocks;
+            int64_t going = 0;
+            for (int64_t i = 0; i < active; i++) {
+                const int32_t block = members ? members[i] : (int32_t)i;
+                kept[going] = (int32_t)i;
+                now[going] = block;
+                going += bands[block] >= band;
             }
-            int failure = decode_place(s, row_of_level, class_of_level, levels, sums, inside, active, &lane,
-                                       values + f * stride, magnitudes + f * stride, pending);
+            if (going == 0)
+                break;
+            if (going < active)
+                close_up(scratch, scan, d, kept, going);
+            active = going;
+            members = now;
+            segments[(*count)++] = (Segment){scan->starts[d], 0, active, members, values};
+        }
+        s->lane = 0;
+        for (int64_t place = scan->starts[d]; place < scan->starts[d + 1]; place++) {
+            const int failure =
+                decode_place(s, scratch, scan, row_of, none, bases[place], d, place, active, values);
             if (failure)
                 return failure;
+            values += padded(active);
+            segments[*count - 1].places++;
         }
     }
     return OK;
 }
 
-/* values [places][blocks] in coding order to out [image][plane][tile][raster], in squares that fit the cache */
-static void to_images(const int16_t *values, const int32_t *raster, int64_t places, int64_t blocks,
+static void scatter(const int16_t *restrict from, int64_t stride, const int32_t *restrict at, int64_t count,
+                    int16_t *restrict to)
+{
+    int64_t f = 0;
+    for (; f + 4 <= count; f += 4, from += 4 * stride) {
+        const int16_t a = from[0], b = from[stride], c = from[2 * stride], d = from[3 * stride];
+        to[at[f]] = a;
+        to[at[f + 1]] = b;
+        to[at[f + 2]] = c;
+        to[at[f + 3]] = d;
+    }
+    for (; f < count; f++, from += stride)
+        to[at[f]] = *from;
+}
+
+/* Segments to out [image][plane][tile][raster], as many blocks at once as fit the first-level cache. */
+static void to_images(const Segment *segments, int count, const int32_t *raster, int64_t places, int64_t blocks,
                       int64_t tiles, int64_t planes, int64_t plane, int16_t *out)
 {
-    enum { SIDE = 32 };
-    const int64_t stride = padded(blocks);
-    for (int64_t b0 = 0; b0 < blocks; b0 += SIDE) {
-        int64_t b1 = b0 + SIDE < blocks ? b0 + SIDE : blocks;
-        for (int64_t f0 = 0; f0 < places; f0 += SIDE) {
-            int64_t f1 = f0 + SIDE < places ? f0 + SIDE : places;
-            for (int64_t b = b0; b < b1; b++) {
-                int64_t image = b / tiles, tile = b % tiles;
-                int16_t *to = out + ((image * planes + plane) * tiles + tile) * places;
-                for (int64_t f = f0; f < f1; f++)
-                    to[raster[f]] = values[f * stride + b];
+    enum { CACHED = 16384 };
+    const int64_t group = places < CACHED / 16 ? CACHED / places : 16;
+    int64_t next[BANDS] = {0};
+    for (int64_t b0 = 0; b0 < blocks; b0 += group) {
+        for (int k = 0; k < count; k++) {
+            const Segment *segment = segments + k;
+            const int64_t stride = padded(segment->active), first = next[k];
+            int64_t last = first;
+            while (last < segment->active && segment->members[last] < b0 + group)
+                last++;
+            next[k] = last;
+            for (int64_t i = first; i < last; i++) {
+                const int64_t block = segment->members[i];
+                scatter(segment->values + i, stride, raster + segment->first, segment->places,
+                        out + ((block / tiles * planes + plane) * tiles + block % tiles) * places);
             }
         }
     }
 }
 
-/* Returns 0, or why the bytes are none that an encoder wrote. */
-EXPORT int ep_decode_quantized(
-    const uint32_t *table, const int16_t *row_of, uint32_t *states, int64_t lanes, const uint16_t *words,
-    int64_t word_count, const uint8_t *bits, int64_t bit_bytes, const uint8_t *bases, const int32_t *raster,
-    const int32_t *starts, const int32_t *neighbours, const int32_t *weights, const int32_t *band_of_diagonal,
-    const uint8_t *levels, int64_t diagonals, int64_t places, int64_t images, int64_t planes, int64_t tiles,
-    int16_t *values, uint8_t *magnitudes, uint16_t *sums, int32_t *inside,
-    uint32_t *pending, uint8_t *bands, int16_t *out)
+static int decode_all(Stream *s, Scratch *scratch, const Scan *scan, const int16_t *row_of, int64_t none,
+                      const uint8_t *bases, int64_t images, int64_t planes, int64_t tiles, uint8_t *bands,
+                      int16_t *out)
 {
     const int64_t blocks = images * tiles;
-    Stream s = {table, row_of, states, lanes, words, words + word_count, bits, 0, 8 * bit_bytes};
+    memset(scratch->levels, 0, (size_t)scratch->stride);
     for (int64_t c = 0; c < planes; c++) {
-        uint8_t *band = bands + c * blocks;
-        int64_t lane = 0;
-        for (int64_t b = 0; b < blocks; b++) {
-            int before = c ? band[b - blocks] : 0;
-            int row = row_of[CLASSES + c * BANDS + before];
-            if (row < 0)
-                return NO_DISTRIBUTION;
-            int symbol = next_symbol(&s, lane, row);
-            if (symbol < 0)
-                return WORDS_SHORT;
-            band[b] = (uint8_t)symbol;
-            if (++lane == lanes)
-                lane = 0;
+        uint32_t offset[LEVELS];
+        Segment segments[BANDS];
+        int count = 0;
+        for (int before = 0; before < LEVELS; before++) {
+            const int row = before < BANDS ? row_of[CLASSES + c * BANDS + before] : -1;
+            offset[before] = (uint32_t)((row < 0 ? none : row) * SLOTS);
         }
-        int failure = decode_plane(&s, bases + c * places, starts, neighbours, weights, band_of_diagonal,
-                                   levels, diagonals, places, blocks, band, values, magnitudes, sums, inside,
-                                   pending);
+        if (c)
+            memcpy(scratch->levels, bands + (c - 1) * blocks, (size_t)blocks);
+        s->lane = 0;
+        int failure = decode_run(s, offset, scratch->levels, blocks, scratch->symbols);
         if (failure)
             return failure;
-        to_images(values, raster, places, blocks, tiles, planes, c, out);
+        memcpy(bands + c * blocks, scratch->symbols, (size_t)blocks);
+        for (int64_t b = 0; b < blocks; b++)
+            if (scratch->symbols[b] == NONE)
+                return NO_DISTRIBUTION;
+        failure = decode_plane(s, scratch, scan, row_of, none, bases + c * scan->places, bands + c * blocks, blocks,
+                               segments, &count);
+        if (failure)
+            return failure;
+        to_images(segments, count, scan->raster, scan->places, blocks, tiles, planes, c, out);
     }
-    if (s.word != s.words_end)
+    if (s->word != s->words_end)
         return WORDS_LEFT;
-    for (int64_t j = 0; j < lanes; j++)
-        if (states[j] != LOW)
+    for (int64_t j = 0; j < s->lanes; j++)
+        if (s->states[j] != LOW)
             return WORDS_LEFT;
-    if (s.bits_end - s.bit >= 8)
+    if (s->bits_end - s->bit >= 8)
         return BITS_LEFT;
-    for (; s.bit < s.bits_end; s.bit++)
-        if (s.bits[s.bit >> 3] >> (s.bit & 7) & 1)
+    for (; s->bit < s->bits_end; s->bit++)
+        if (s->bits[s->bit >> 3] >> (s->bit & 7) & 1)
             return BITS_LEFT;
     return OK;
+}
+
+static void *carve(char **from, int64_t bytes)
+{
+    void *found = *from;
+    *from += (bytes + 63) / 64 * 64;
+    return found;
+}
+
+/* Returns 0, or why the bytes are none that an encoder wrote. `out` is all zero. */
+EXPORT int ep_decode_quantized(
+    const uint16_t *frequencies, int64_t rows, const int16_t *row_of, uint32_t *states, int64_t lanes,
+    const uint16_t *words, int64_t word_count, const uint8_t *bits, int64_t bit_bytes, const uint8_t *bases,
+    const int32_t *raster, const int32_t *starts, const int32_t *neighbours, const int32_t *band_of_diagonal, int64_t diagonals, int64_t places, int64_t images, int64_t planes,
+    int64_t tiles, uint8_t *bands, int16_t *out)
+{
+    const Scan scan = {raster, starts, neighbours, band_of_diagonal, diagonals, places};
+    const int64_t blocks = images * tiles;
+    Scratch scratch = {.stride = padded(blocks)};
+    for (int64_t d = 0; d < diagonals; d++)
+        if (starts[d + 1] - starts[d] > scratch.longest)
+            scratch.longest = starts[d + 1] - starts[d];
+    const int64_t stride = scratch.stride, history = (HISTORY + 1) * scratch.longest * stride;
+    const int64_t sizes = (rows + 1) * SLOTS * 4 + history + 4 * stride + stride * 4 + BANDS * blocks * 4 +
+                          places * stride * 2 + 9 * 64;
+    char *memory = malloc((size_t)sizes), *next = memory;
+    if (memory == NULL)
+        return NO_MEMORY;
+    uint32_t *table = carve(&next, (rows + 1) * SLOTS * 4);
+    scratch.magnitudes = carve(&next, history);
+    scratch.levels = carve(&next, stride);
+    scratch.symbols = carve(&next, stride);
+    scratch.special = carve(&next, stride);
+    scratch.zeros = memset(carve(&next, stride), 0, (size_t)stride);
+    scratch.found = carve(&next, stride * 4);
+    scratch.members = carve(&next, BANDS * blocks * 4);
+    scratch.values = carve(&next, places * stride * 2);
+    fill_table(table, frequencies, rows);
+    Stream s = {table, states, lanes, 0, words, words + word_count, bits, 0, 8 * bit_bytes};
+    const int status = decode_all(&s, &scratch, &scan, row_of, rows, bases, images, planes, tiles, bands, out);
+    free(memory);
+    return status;
 }

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._coefficients import LEVELS, Payload
-from ._rans import StreamError, lookup_table
+from ._coefficients import Payload
+from ._rans import StreamError
 from ._tiles import Scan
 
 __all__ = ["decode_native", "load_library"]
@@ -61,6 +61,8 @@ def decode_native(
 
     Raises
     ------
+    MemoryError
+        No room for the working memory.
     StreamError
         As `edgeprune_formats._coefficients.decode_payload`.
     """
@@ -69,46 +71,34 @@ def decode_native(
         return None
     planes, places = payload.model.bases.shape
     bands = np.empty((planes, images * tiles), np.uint8)
-    counts = (scan.diagonals, places, images, planes, tiles)
     # Held until the call has returned: it gets addresses only.
-    values = (*_inputs(payload, scan), *counts, *_scratch(places, images * tiles), bands, out)
+    values = (*_inputs(payload, scan), scan.diagonals, places, images, planes, tiles, bands, out)
     failure = library.ep_decode_quantized(
         *(ctypes.c_int64(value) if isinstance(value, int) else _pointer(value) for value in values)
     )
+    if failure == 6:
+        raise MemoryError("no memory to decode a chunk in")
     if failure:
         raise StreamError(_FAILURES[failure])
     return bands
 
 
 def _inputs(payload: Payload, scan: Scan) -> tuple[Any, ...]:
-    states = payload.states.astype(np.uint32)
+    model = payload.model
     return (
-        lookup_table(payload.model.frequencies),
-        np.ascontiguousarray(payload.model.row_of),
-        states,
-        len(states),
+        np.ascontiguousarray(model.frequencies),
+        len(model.frequencies),
+        np.ascontiguousarray(model.row_of),
+        # A copy, which the decoder advances.
+        payload.states.astype(np.uint32),
+        len(payload.states),
         payload.words.astype(np.uint16),
         len(payload.words),
         np.ascontiguousarray(payload.bits),
         len(payload.bits),
-        np.ascontiguousarray(payload.model.bases),
+        np.ascontiguousarray(model.bases),
         scan.raster,
         scan.starts,
         scan.neighbours,
-        scan.weights,
         scan.band_of_diagonal,
-        LEVELS.astype(np.uint8),
-    )
-
-
-def _scratch(places: int, blocks: int) -> tuple[NDArray[Any], ...]:
-    # As `padded` in the C code.
-    stride = -(-blocks // 64) * 64 + 32
-    return (
-        np.empty((places, stride), np.int16),
-        np.empty((places, stride), np.uint8),
-        np.empty(blocks, np.uint16),
-        # One entry beyond the last, where a block may be noted that is not counted.
-        np.empty(blocks + 1, np.int32),
-        np.empty(blocks + 1, np.uint32),
     )
