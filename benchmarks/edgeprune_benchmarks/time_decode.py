@@ -114,7 +114,9 @@ class _Bench:
             whole = pack.header.memory_bytes * len(pack)
             for kind, share in (("from chunks", WINDOW_SHARE), ("in memory", 2.0)):
                 name = f"{codec}, {backend}, {kind}"
-                options = {"backend": backend, "cache_bytes": int(whole * share) + 1, "device": "cpu"}
+                # As the peers do it: a batch is decoded when it is asked for.
+                options = {"backend": backend, "device": "cpu", "prefetch": 0}
+                options["cache_bytes"] = int(whole * share) + 1
                 try:
                     loader = PackLoader(pack, batch, shuffle=True, normalize=True, **options)
                 except ConfigError as error:

@@ -6,6 +6,7 @@ a chunk can never expand beyond its declared size.
 
 from __future__ import annotations
 
+import math
 import tempfile
 import zlib
 from pathlib import Path
@@ -19,7 +20,13 @@ from ._errors import DefectError
 from ._header import PackHeader
 from .codecs import Field
 
-__all__ = ["Stream", "checksum", "create_field", "read_chunk", "write_chunk"]
+try:
+    # The same function by carry-less multiplication, ten times as fast.
+    from isal.isal_zlib import crc32
+except ImportError:
+    from zlib import crc32
+
+__all__ = ["StoredField", "Stream", "checksum", "create_field", "write_chunk"]
 
 COPY_PIECE = 1 << 20
 COPY_AGAIN = "copy the pack again"
@@ -27,7 +34,7 @@ COPY_AGAIN = "copy the pack again"
 
 def checksum(array: NDArray[Any]) -> int:
     """Return the CRC-32 (as in zlib and PNG) of the array's little-endian bytes in C order."""
-    return zlib.crc32(np.ascontiguousarray(array).data)
+    return crc32(np.ascontiguousarray(array).data)
 
 
 def create_field(group: h5py.Group, field: Field, header: PackHeader, compression: str) -> None:
@@ -86,57 +93,84 @@ class Stream:
         self._file.close()
 
 
-def read_chunk(
-    group: h5py.Group, field: Field, header: PackHeader, chunk: int, file_bytes: int
-) -> NDArray[Any]:
-    """Return one chunk's array, checked against its checksum.
+class StoredField:
+    """One array of a codec in an open file, of which chunks are read; for one thread.
 
-    Raises
-    ------
-    DefectError
-        Cut off, not expandable to exactly its declared size, or of another checksum.
+    Parameters
+    ----------
+    group : h5py.Group
+        ``/samples``.
+    field : Field
+    header : PackHeader
+    file_bytes : int
+        Size of the file in bytes.
     """
-    where = f"{group.name}/{field.name} chunk {chunk}"
-    if field.shape is None:
-        array = _read_stream(group, field, chunk, where)
-    else:
-        array = _read_rows(group[field.name], field, header, chunk, file_bytes, where)
-    if checksum(array) != int(group[f"{field.name}_crc32"][chunk]):
-        raise DefectError("checksum", where, f"does not match its checksum; {COPY_AGAIN}")
-    return array
 
+    def __init__(self, group: h5py.Group, field: Field, header: PackHeader, file_bytes: int) -> None:
+        self._field, self._header, self._file_bytes = field, header, file_bytes
+        self._path = f"{group.name}/{field.name}"
+        self._dataset = group[field.name]
+        self._checksums = group[f"{field.name}_crc32"][...]
+        if field.shape is None:
+            self._offsets = group[f"{field.name}_offsets"]
+        else:
+            filters = self._dataset.id.get_create_plist()
+            self._filters = [filters.get_filter(i)[0] for i in range(filters.get_nfilters())]
 
-def _read_stream(group: h5py.Group, field: Field, chunk: int, where: str) -> NDArray[Any]:
-    dataset = group[field.name]
-    start, stop = (int(v) for v in group[f"{field.name}_offsets"][chunk : chunk + 2])
-    if not 0 <= start <= stop <= len(dataset):
-        raise DefectError("layout", where, f"offsets {start}..{stop} are not within {len(dataset)}")
-    return np.asarray(dataset[start:stop])
+    def read(self, chunk: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Return one chunk's array, checked against its checksum.
 
+        Parameters
+        ----------
+        chunk : int
+        out : array [chunk_samples, ...], optional
+            Of the field's shape and dtype, in C order: the array is read into it if it is stored as it is.
 
-def _read_rows(
-    dataset: h5py.Dataset, field: Field, header: PackHeader, chunk: int, file_bytes: int, where: str
-) -> NDArray[Any]:
-    assert field.shape is not None
-    shape = (header.chunk_samples, *field.shape)
-    size = int(np.prod(shape)) * field.dtype.itemsize
-    start = (chunk * header.chunk_samples, *(0 for _ in field.shape))
-    info = dataset.id.get_chunk_info_by_coord(start)
-    filters = dataset.id.get_create_plist()
-    if info.byte_offset is None or info.size == 0:
-        raise DefectError("checksum", where, "not in the file; the pack is incomplete, build it again")
-    # A deflated chunk grows by less than a thousandth; more than that is not our data.
-    if info.size > size + size // 1000 + 64 or info.byte_offset + info.size > file_bytes:
-        raise DefectError("limit", where, f"{info.size} B at {info.byte_offset} cannot be its {size} B")
-    if info.filter_mask:
-        raise DefectError("layout", where, f"filter mask {info.filter_mask:#x} is not 0")
-    raw = dataset.id.read_direct_chunk(start)[1]
-    names = [filters.get_filter(i)[0] for i in range(filters.get_nfilters())]
-    return _expand(raw, names, shape, field.dtype, size, where)[: len(header.chunk_rows(chunk))]
+        Raises
+        ------
+        DefectError
+            Cut off, not expandable to exactly its declared size, or of another checksum.
+        """
+        where = f"{self._path} chunk {chunk}"
+        array = self._stream(chunk, where) if self._field.shape is None else self._rows(chunk, out, where)
+        if checksum(array) != int(self._checksums[chunk]):
+            raise DefectError("checksum", where, f"does not match its checksum; {COPY_AGAIN}")
+        return array
+
+    def _stream(self, chunk: int, where: str) -> NDArray[Any]:
+        start, stop = (int(v) for v in self._offsets[chunk : chunk + 2])
+        if not 0 <= start <= stop <= len(self._dataset):
+            raise DefectError("layout", where, f"offsets {start}..{stop} are not within {len(self._dataset)}")
+        return np.asarray(self._dataset[start:stop])
+
+    def _rows(self, chunk: int, out: NDArray[Any] | None, where: str) -> NDArray[Any]:
+        assert self._field.shape is not None
+        shape, dtype = (self._header.chunk_samples, *self._field.shape), self._field.dtype
+        size = math.prod(shape) * dtype.itemsize
+        start = (chunk * self._header.chunk_samples, *(0 for _ in self._field.shape))
+        info = self._dataset.id.get_chunk_info_by_coord(start)
+        if info.byte_offset is None or info.size == 0:
+            raise DefectError("checksum", where, "not in the file; the pack is incomplete, build it again")
+        # A deflated chunk grows by less than a thousandth; more than that is not our data.
+        if info.size > size + size // 1000 + 64 or info.byte_offset + info.size > self._file_bytes:
+            raise DefectError("limit", where, f"{info.size} B at {info.byte_offset} cannot be its {size} B")
+        if info.filter_mask:
+            raise DefectError("layout", where, f"filter mask {info.filter_mask:#x} is not 0")
+        there = None
+        if out is not None and not self._filters and (info.size, dtype) == (size, out.dtype):
+            there = out.reshape(-1).view(np.uint8)
+        raw = self._dataset.id.read_direct_chunk(start, out=there)[1]
+        found = _expand(raw, self._filters, shape, dtype, size, where)
+        return found[: len(self._header.chunk_rows(chunk))]
 
 
 def _expand(
-    raw: bytes, filters: list[int], shape: tuple[int, ...], dtype: np.dtype[Any], size: int, where: str
+    raw: bytes | memoryview,
+    filters: list[int],
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    size: int,
+    where: str,
 ) -> NDArray[Any]:
     if h5py.h5z.FILTER_DEFLATE in filters:
         try:

@@ -1,9 +1,9 @@
-/* The decoder of `quantized` chunks in C; _coefficients.py has the same in numpy and is the reference.
+/* What is slow in numpy of decoding chunks: the symbols of `quantized`, the bitmaps of `sparse-f16`.
  *
- * Loaded through ctypes, so that it needs no Python headers and runs without the interpreter's lock.
+ * _coefficients.py and codecs/sparse_f16.py have the same in numpy and are the reference. Loaded through ctypes, so that it needs no Python headers and runs without the interpreter's lock.
  * Every array comes from the caller, whose sizes it trusts; the coded bytes it does not trust.
  *
- * A plane is decoded frequency after frequency, for all blocks whose band reaches it, side by side: the levels of
+ * Of `quantized`, a plane is decoded frequency after frequency, for all blocks whose band reaches it, side by side: the levels of
  * their contexts, then their symbols, then their values. Whenever fewer blocks go on, what later contexts need is
  * closed up, so that all of that runs over arrays without gaps. At the end every block gathers its values.
  */
@@ -484,4 +484,50 @@ EXPORT int ep_decode_quantized(
     const int status = decode_all(&s, &scratch, &scan, row_of, rows, bases, images, planes, tiles, bands, out);
     free(memory);
     return status;
+}
+
+static inline int leading_zeros(uint64_t word)
+{
+#ifdef __GNUC__
+    return __builtin_clzll(word);
+#else
+    int zeros = 0;
+    for (; !(word >> 63); word <<= 1)
+        zeros++;
+    return zeros;
+#endif
+}
+
+/* Positions [samples][planes][components], uint16 or uint32 (`wide`), of bitmaps [planes][places][bytes], first
+ * image in the highest bit. `packed` has the position of each place, `counts` room for a number for each image.
+ * Returns 0, or 1 if a plane of an image has not so many, or an image that there is not has any. */
+EXPORT int ep_positions(const uint8_t *bitmaps, int64_t bytes, const uint32_t *packed, int64_t samples,
+                        int64_t planes, int64_t places, int64_t components, int64_t wide, int32_t *counts,
+                        void *positions)
+{
+    for (int64_t c = 0; c < planes; c++) {
+        memset(counts, 0, (size_t)samples * sizeof *counts);
+        for (int64_t p = 0; p < places; p++, bitmaps += bytes)
+            for (int64_t byte = 0; byte < bytes; byte += 8) {
+                uint64_t word = 0;
+                for (int64_t k = 0; k < 8; k++)
+                    word = word << 8 | (byte + k < bytes ? bitmaps[byte + k] : 0);
+                while (word) {
+                    const int first = leading_zeros(word);
+                    const int64_t i = byte * 8 + first;
+                    word &= ~(1ull << (63 - first));
+                    if (i >= samples || counts[i] == components)
+                        return 1;
+                    const int64_t at = (i * planes + c) * components + counts[i]++;
+                    if (wide)
+                        ((uint32_t *)positions)[at] = packed[p];
+                    else
+                        ((uint16_t *)positions)[at] = (uint16_t)packed[p];
+                }
+            }
+        for (int64_t i = 0; i < samples; i++)
+            if (counts[i] != components)
+                return 1;
+    }
+    return 0;
 }

@@ -16,7 +16,7 @@ from ._coefficients import Payload
 from ._rans import StreamError
 from ._tiles import Scan
 
-__all__ = ["decode_native", "load_library"]
+__all__ = ["decode_native", "load_library", "positions_native"]
 
 _FAILURES = {
     1: "its coded words end too soon",
@@ -52,6 +52,40 @@ def _pointer(array: NDArray[np.generic]) -> ctypes.c_void_p:
     return ctypes.c_void_p(array.ctypes.data)
 
 
+def _arguments(values: tuple[Any, ...]) -> list[Any]:
+    return [ctypes.c_int64(value) if isinstance(value, int) else _pointer(value) for value in values]
+
+
+def positions_native(
+    bitmaps: NDArray[np.uint8], packed: NDArray[np.uint32], positions: NDArray[Any]
+) -> bool | None:
+    """Fill `positions` from bitmaps; None where nothing was compiled.
+
+    Parameters
+    ----------
+    bitmaps : uint8 [C, H * W, bytes]
+        For each frequency a bit an image, the first in the highest.
+    packed : uint32 [H * W]
+        Its packed position.
+    positions : uint16 or uint32 [n, C, K]
+
+    Returns
+    -------
+    bool
+        Whether every channel of every image has K positions.
+    """
+    library = _library()
+    if library is None:
+        return None
+    planes, places, row = bitmaps.shape
+    samples, _, components = positions.shape
+    values = (
+        *(np.ascontiguousarray(bitmaps), row, packed, samples, planes, places, components),
+        *(int(positions.itemsize == 4), np.empty(samples, np.int32), positions),
+    )
+    return not library.ep_positions(*_arguments(values))
+
+
 def decode_native(
     payload: Payload, scan: Scan, images: int, tiles: int, out: NDArray[np.int16]
 ) -> NDArray[np.uint8] | None:
@@ -73,9 +107,7 @@ def decode_native(
     bands = np.empty((planes, images * tiles), np.uint8)
     # Held until the call has returned: it gets addresses only.
     values = (*_inputs(payload, scan), scan.diagonals, places, images, planes, tiles, bands, out)
-    failure = library.ep_decode_quantized(
-        *(ctypes.c_int64(value) if isinstance(value, int) else _pointer(value) for value in values)
-    )
+    failure = library.ep_decode_quantized(*_arguments(values))
     if failure == 6:
         raise MemoryError("no memory to decode a chunk in")
     if failure:

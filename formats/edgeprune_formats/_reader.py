@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._blocks import Block
-from ._chunks import read_chunk
+from ._chunks import StoredField
 from ._errors import DefectError, PackChecksumError, PackFormatError, PackLayoutError, Problem, error_for
 from ._inspect import Contents, inspect, inspect_scores, signature_problem
 from .codecs import ContentError, get_codec
@@ -100,13 +100,20 @@ class Pack:
     def _load_scores(self) -> tuple[list[Problem], NDArray[np.float32] | None]:
         return inspect_scores(self._file(), self.header, self._identity[0])
 
-    def read_chunk(self, chunk: int) -> Block:
+    def empty_block(self, samples: int) -> Block:
+        """Allocate a block of so many images of this pack, to be filled."""
+        return get_codec(self.header.codec).empty(self.header, samples)
+
+    def read_chunk(self, chunk: int, out: Block | None = None) -> Block:
         """Return one chunk's images, checked against checksum and specification.
 
         Parameters
         ----------
         chunk : int
             ``0 .. header.chunks - 1``.
+        out : Block, optional
+            Of `chunk_samples` images, as `empty_block` makes it: the images go into its first ones, of which
+            a view is returned. After an error they are undefined.
 
         Raises
         ------
@@ -115,7 +122,7 @@ class Pack:
         PackChecksumError, PackLayoutError, PackLimitError
             The stored bytes are damaged, or are not what the specification allows.
         """
-        return self.decode_payload(chunk, self.read_payload(chunk))
+        return self.decode_payload(chunk, self.read_payload(chunk, out), out)
 
     @property
     def payload_bytes(self) -> int:
@@ -124,13 +131,15 @@ class Pack:
         fields = get_codec(self.header.codec).fields(self.header)
         return sum(int(group[field.name].id.get_storage_size()) for field in fields)
 
-    def read_payload(self, chunk: int) -> dict[str, NDArray[Any]]:
+    def read_payload(self, chunk: int, out: Block | None = None) -> dict[str, NDArray[Any]]:
         """Return the stored arrays of one chunk by name, checked against their checksums and not yet decoded.
 
         Parameters
         ----------
         chunk : int
             ``0 .. header.chunks - 1``.
+        out : Block, optional
+            As in `read_chunk`: arrays that are stored as a block has them are read into it.
 
         Raises
         ------
@@ -141,33 +150,40 @@ class Pack:
         """
         if not 0 <= chunk < self.header.chunks:
             raise IndexError(f"chunk {chunk} of {self.header.chunks}")
-        problems, arrays = self._fetch(chunk)
+        problems, arrays = self._fetch(chunk, out)
         for problem in problems:
             raise error_for(self.path, problem)
         return arrays
 
-    def decode_payload(self, chunk: int, arrays: dict[str, NDArray[Any]]) -> Block:
+    def decode_payload(self, chunk: int, arrays: dict[str, NDArray[Any]], out: Block | None = None) -> Block:
         """Return the block of what `read_payload` returned; needs no file, and any thread may call it.
+
+        `out` is as in `read_chunk`.
 
         Raises
         ------
         PackFormatError
             The content is not what the specification allows.
         """
-        problems, block = self._expand(chunk, arrays)
+        problems, block = self._expand(chunk, arrays, out)
         for problem in problems:
             raise error_for(self.path, problem)
         assert block is not None
         return block
 
-    def _fetch(self, chunk: int) -> tuple[list[Problem], dict[str, NDArray[Any]]]:
+    def _fetch(self, chunk: int, out: Block | None = None) -> tuple[list[Problem], dict[str, NDArray[Any]]]:
         arrays: dict[str, NDArray[Any]] = {}
         problems: list[Problem] = []
-        group = self._file()["samples"]
-        for field in get_codec(self.header.codec).fields(self.header):
+        codec = get_codec(self.header.codec)
+        there = {} if out is None else codec.stored_in(out)
+        fields = self._fields()
+        for field in codec.fields(self.header):
             where = f"/samples/{field.name} chunk {chunk}"
             try:
-                arrays[field.name] = read_chunk(group, field, self.header, chunk, self._identity[0])
+                if field.name not in fields:
+                    group = self._file()["samples"]
+                    fields[field.name] = StoredField(group, field, self.header, self._identity[0])
+                arrays[field.name] = fields[field.name].read(chunk, there.get(field.name))
             except DefectError as error:
                 problems.append(error.problem)
             # HDF5 reports damage by whatever exception its binding maps it to.
@@ -176,13 +192,19 @@ class Pack:
                 problems.append(Problem("checksum", where, message))
         return problems, arrays
 
-    def _expand(self, chunk: int, arrays: dict[str, NDArray[Any]]) -> tuple[list[Problem], Block | None]:
-        codec = get_codec(self.header.codec)
+    def _expand(
+        self, chunk: int, arrays: dict[str, NDArray[Any]], out: Block | None = None
+    ) -> tuple[list[Problem], Block | None]:
+        codec, samples = get_codec(self.header.codec), len(self.header.chunk_rows(chunk))
         found = codec.problems(self.header, arrays)
         block = None
         if not found:
             try:
-                block = codec.decode(self.header, arrays, len(self.header.chunk_rows(chunk)))
+                if out is None:
+                    block = codec.decode(self.header, arrays, samples)
+                else:
+                    block = out.take(slice(samples))
+                    codec.decode_into(self.header, arrays, block)
             except ContentError as error:
                 found = [(error.field, error.message)]
         return [Problem("layout", f"/samples/{name} chunk {chunk}", text) for name, text in found], block
@@ -192,13 +214,27 @@ class Pack:
         return problems or self._expand(chunk, arrays)[0]
 
     def _file(self) -> h5py.File:
-        file = self._handles.get()
-        if file is None:
+        return self._opened().file
+
+    def _fields(self) -> dict[str, StoredField]:
+        return self._opened().fields
+
+    def _opened(self) -> _Opened:
+        opened = self._handles.get()
+        if opened is None:
             if _identity(self.path) != self._identity:
                 message = "the file has changed since it was opened; open the pack again"
                 raise PackLayoutError(self.path, Problem("layout", "/", message))
-            file = self._handles.put(_open(self.path))
-        return file
+            opened = self._handles.put(_Opened(_open(self.path)))
+        return opened
+
+
+class _Opened:
+    """An open file, and what has been opened within."""
+
+    def __init__(self, file: h5py.File) -> None:
+        self.file = file
+        self.fields: dict[str, StoredField] = {}
 
 
 class _Handles:
@@ -211,23 +247,24 @@ class _Handles:
         self._process = os.getpid()
         self._local = threading.local()
         # A thread's file goes with the thread.
-        self._open: weakref.WeakValueDictionary[int, h5py.File] = weakref.WeakValueDictionary()
+        self._open: weakref.WeakValueDictionary[int, _Opened] = weakref.WeakValueDictionary()
 
-    def get(self) -> h5py.File | None:
+    def get(self) -> _Opened | None:
         if self._process != os.getpid():
             # Inherited through a fork: the parent's handles are dropped here, never read from.
             self._forget()
-        return getattr(self._local, "file", None)
+        return getattr(self._local, "opened", None)
 
-    def put(self, file: h5py.File) -> h5py.File:
-        self._local.file = file
-        self._open[threading.get_ident()] = file
-        return file
+    def put(self, opened: _Opened) -> _Opened:
+        self._local.opened = opened
+        self._open[threading.get_ident()] = opened
+        return opened
 
     def close(self) -> None:
         if self._process == os.getpid():
-            for file in list(self._open.values()):
-                file.close()
+            for opened in list(self._open.values()):
+                opened.fields.clear()
+                opened.file.close()
         self._forget()
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any
 
 import numpy as np
@@ -24,14 +23,14 @@ class ChunkCache:
 
     If all chunks fit the bound, all are held decoded once they have been used. If not, but the chunks as
     they are stored take at most half of it, these are kept, and what is left holds as many decoded chunks as
-    it can. Otherwise chunks are read from the file each time.
+    it can. Otherwise chunks are read from the file each time. Chunks are decoded where they are held.
 
     Parameters
     ----------
     pack : Pack
     cache_bytes : int
-        Bound on the memory held; at least one chunk is held whatever the bound. The chunks that are being
-        decoded at a moment, one a core at most, come on top.
+        Bound on the memory held; at least one chunk is held whatever the bound. Where no more than one fits,
+        those that `prepare` names, one a core at most, come on top.
     ahead : bool
         Leave half of the decoded chunks that fit for those that `prepare` names.
 
@@ -64,11 +63,18 @@ class ChunkCache:
     def reserve(self, window: int) -> None:
         """Hold `window` decoded chunks for use, up to `slots`, and leave the others for `prepare`."""
         self.window = window
+        spare = self.slots - window
+        if self._ahead and spare == 0:
+            spare = min(cores(), self.pack.header.chunks - window)
+        self._places = window + spare
         self._payloads: dict[int, Any] = {}
         self._buffer: Any = None
         self._used: OrderedDict[int, int] = OrderedDict()
+        self._free = list(range(self._places - 1, -1, -1))
         self._slot_of = np.full(self.pack.header.chunks, -1, np.int64)
-        self._pending: dict[int, Future[Block]] = {}
+        # Chunks being decoded, and those that nobody wants any more but that are still being written.
+        self._pending: dict[int, tuple[int, Future[None]]] = {}
+        self._unwanted: list[tuple[int, Future[None]]] = []
 
     def bytes_for(self, window: int) -> int:
         """Return a bound in bytes that holds so many decoded chunks for use."""
@@ -94,26 +100,48 @@ class ChunkCache:
         room = self.slots - self.window or cores()
         wanted = chunks[self._slot_of[chunks] < 0][:room].tolist()
         for chunk in set(self._pending).difference(wanted):
-            self._pending.pop(chunk).cancel()
+            self._cancel(chunk)
+        self._reclaim()
         for chunk in wanted:
-            self._start(chunk)
+            if chunk not in self._pending and self._free:
+                self._start(chunk, self._free.pop())
 
-    def _start(self, chunk: int) -> None:
-        if chunk not in self._pending:
-            self._pending[chunk] = pool("chunks", cores()).submit(self._read, chunk)
+    def _start(self, chunk: int, slot: int) -> None:
+        self._pending[chunk] = slot, pool("chunks", cores()).submit(self._read, chunk, self._place(slot))
 
-    def _read(self, chunk: int) -> Block:
-        """Return a chunk, decoded; called in any thread."""
+    def _cancel(self, chunk: int) -> None:
+        slot, future = self._pending.pop(chunk)
+        if future.cancel():
+            self._free.append(slot)
+        else:
+            self._unwanted.append((slot, future))
+
+    def _reclaim(self, *, patient: bool = False) -> None:
+        """Take back the places of unwanted chunks that are written; wait for them if `patient`."""
+        if patient:
+            wait([future for _, future in self._unwanted])
+        done = [future.done() for _, future in self._unwanted]
+        self._free += [slot for (slot, _), over in zip(self._unwanted, done, strict=True) if over]
+        self._unwanted = [item for item, over in zip(self._unwanted, done, strict=True) if not over]
+
+    def _place(self, slot: int) -> Block:
+        """Return the part of the buffer for one chunk."""
+        size = self.pack.header.chunk_samples
+        if self._buffer is None:
+            self._buffer = self.pack.empty_block(self._places * size)
+        part: Block = self._buffer.take(slice(slot * size, (slot + 1) * size))
+        return part
+
+    def _read(self, chunk: int, place: Block) -> None:
+        """Decode a chunk where it will be held; called in any thread."""
         with working(part=True):
-            return self._decode(chunk)
-
-    def _decode(self, chunk: int) -> Block:
-        payload = self._payloads.get(chunk)
-        if payload is None:
-            payload = self.pack.read_payload(chunk)
-            if self._payload_bytes:
-                self._payloads[chunk] = payload
-        return self.pack.decode_payload(chunk, payload)
+            if not self._payload_bytes:
+                self.pack.read_chunk(chunk, place)
+                return
+            payload = self._payloads.get(chunk)
+            if payload is None:
+                payload = self._payloads[chunk] = self.pack.read_payload(chunk)
+            self.pack.decode_payload(chunk, payload, place)
 
     def find(self, rows: NDArray[np.int64]) -> tuple[Block, NDArray[np.int64]]:
         """Return a block and where in it the images at `rows` are, in that order.
@@ -152,35 +180,52 @@ class ChunkCache:
         for chunk in wanted:
             if chunk in self._used:
                 self._used.move_to_end(chunk)
-        for chunk, block in self._loaded([chunk for chunk in wanted if chunk not in self._used]):
-            self._keep(chunk, block)
+        self._load([chunk for chunk in wanted if chunk not in self._used], wanted)
         size = self.pack.header.chunk_samples
         return self._buffer, self._slot_of[chunk_of] * size + rows % size
 
-    def _loaded(self, chunks: list[int]) -> Iterator[tuple[int, Block]]:
-        """Yield chunks, decoded, with as many threads as there are cores."""
+    def _load(self, chunks: list[int], wanted: list[int]) -> None:
+        """Decode chunks, with as many threads as there are cores, and hold them."""
         if len(chunks) == 1 and chunks[0] not in self._pending:
-            yield chunks[0], self._read(chunks[0])
+            slot = self._slot(wanted)
+            try:
+                self._read(chunks[0], self._place(slot))
+            except BaseException:
+                self._free.append(slot)
+                raise
+            self._keep(chunks[0], slot)
             return
         try:
             for number, chunk in enumerate(chunks):
                 for other in chunks[number : number + cores()]:
-                    self._start(other)
-                yield chunk, self._pending.pop(chunk).result()
+                    if other not in self._pending:
+                        self._start(other, self._slot(wanted))
+                self._pending[chunk][1].result()
+                self._keep(chunk, self._pending.pop(chunk)[0])
         finally:
             # After an error nothing is left to wait for, which a forked process would do in vain.
             for chunk in chunks:
                 if chunk in self._pending:
-                    self._pending.pop(chunk).cancel()
+                    self._cancel(chunk)
 
-    def _keep(self, chunk: int, block: Any) -> None:
-        if self._buffer is None:
-            self._buffer = block.empty_like(self.window * self.pack.header.chunk_samples)
-        if len(self._used) < self.window:
-            slot = len(self._used)
-        else:
-            evicted, slot = self._used.popitem(last=False)
-            self._slot_of[evicted] = -1
-        self._buffer.write(slot * self.pack.header.chunk_samples, block)
+    def _slot(self, wanted: list[int]) -> int:
+        """Return a place for a chunk, if need be that of the chunk not wanted whose use was longest ago."""
+        self._reclaim()
+        if not self._free:
+            for chunk in self._used:
+                if chunk not in wanted:
+                    self._evict(chunk)
+                    break
+            else:
+                self._reclaim(patient=True)
+        return self._free.pop()
+
+    def _evict(self, chunk: int) -> None:
+        self._free.append(self._used.pop(chunk))
+        self._slot_of[chunk] = -1
+
+    def _keep(self, chunk: int, slot: int) -> None:
+        if len(self._used) == self.window:
+            self._evict(next(iter(self._used)))
         self._used[chunk] = slot
         self._slot_of[chunk] = slot

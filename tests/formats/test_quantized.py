@@ -1,3 +1,4 @@
+import zlib
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,7 @@ from edgeprune_formats import (
     open_pack,
     verify_pack,
 )
+from edgeprune_formats._blocks import pack_positions
 from edgeprune_formats._coefficients import (
     decode_payload,
     encode_payload,
@@ -24,6 +26,7 @@ from edgeprune_formats._coefficients import (
 )
 from edgeprune_formats._rans import Decoder, StreamError, encode, lookup_table, normalised
 from edgeprune_formats._tiles import dct_basis, from_tiles, scan_order, to_tiles
+from edgeprune_formats.codecs import ContentError
 
 CODEC = get_codec("quantized")
 
@@ -341,20 +344,35 @@ def test_sparse_f16_halves_values_and_keeps_positions(tools, tmp_path):
         assert other.payload_bytes < one.payload_bytes / 2
 
 
-def test_sparse_f16_refuses_bitmaps_of_another_count(tools):
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("size", [(12, 20), (300, 200)])
+def test_sparse_f16_refuses_bitmaps_of_another_count(tools, monkeypatch, native, size):
+    if not native:
+        monkeypatch.setattr("edgeprune_formats.codecs.sparse_f16.positions_native", lambda *_: None)
     codec = get_codec("sparse-f16")
-    header = replace(tools.header(), codec="sparse-f16")
+    header = tools.header(codec="sparse-f16", samples=77, height=size[0], width=size[1])
     coefficients, mask, _ = tools.spectra(header)
+    samples = len(mask)
     arrays = codec.encode(header, coefficients, mask)
-    assert codec.problems(header, arrays) == []
+    block = codec.decode(header, arrays, samples)
+    flat = np.nonzero(mask.reshape(samples * header.channels, -1))[1]
+    np.testing.assert_array_equal(block.positions.ravel(), pack_positions(flat, *size))
     other = codec.encode(header, coefficients, np.roll(mask, 1, axis=3))
-    assert codec.problems(header, {**arrays, "positions": other["positions"]}) == []
-    more = mask.copy()
-    more[0, 0] = True
-    import zlib
+    codec.decode(header, {**arrays, "positions": other["positions"]}, samples)
 
-    bitmap = np.packbits(more.reshape(len(more), -1).T, axis=1).tobytes()
-    bad = {**arrays, "positions": np.frombuffer(zlib.compress(bitmap), np.uint8)}
-    assert codec.problems(header, bad)[0][0] == "positions"
+    def refused(mask):
+        bitmap = np.packbits(mask.reshape(len(mask), -1).T, axis=1).tobytes()
+        stream = np.frombuffer(zlib.compress(bitmap), np.uint8)
+        with pytest.raises(ContentError, match=r"not exactly \d+ positions"):
+            codec.decode(header, {**arrays, "positions": stream}, samples)
+
+    more, fewer = mask.copy(), mask.copy()
+    more[0, 0] = True
+    fewer[-1, -1] = False
+    refused(more)
+    refused(fewer)
+    assert samples % 8
+    refused(np.concatenate([mask, mask[:1]]))
     cut = {**arrays, "positions": arrays["positions"][:-12]}
-    assert codec.problems(header, cut)[0][0] == "positions"
+    with pytest.raises(ContentError, match="in place of"):
+        codec.decode(header, cut, samples)

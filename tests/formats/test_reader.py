@@ -3,6 +3,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import h5py
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from edgeprune_formats import PackLayoutError, open_pack, verify_pack
+from edgeprune_formats._chunks import checksum
 
 FORK = """
 import os, sys
@@ -276,3 +278,31 @@ def test_reading_changes_nothing(tools, sample):
     assert verify_pack(sample.path) == []
     assert before == (sample.path.read_bytes(), sample.path.stat().st_mtime_ns)
     assert tools.names(sample.path.parent) == ["pack.h5"]
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip"])
+@pytest.mark.parametrize("codec", ["sparse-f32", "sparse-f16", "quantized"])
+def test_chunks_are_read_into_a_block_that_is_given(tools, tmp_path, codec, compression):
+    step = 0.02 if codec == "quantized" else 0.0
+    header = tools.header(codec=codec, step=step, samples=8, height=16, width=16)
+    path = tools.write(tmp_path / "p.h5", header, compression=compression).path
+    with open_pack(path) as pack:
+        block = pack.empty_block(3)
+        for chunk, count in enumerate((3, 3, 2)):
+            block.values[...] = 99
+            given, fresh = pack.read_chunk(chunk, block), pack.read_chunk(chunk)
+            assert len(given) == len(fresh) == count
+            assert np.shares_memory(given.values, block.values)
+            for own, other in zip(vars(given).values(), vars(fresh).values(), strict=True):
+                assert own.dtype == other.dtype
+                np.testing.assert_array_equal(own, other)
+        payload = pack.read_payload(0, block)
+        in_place = any(np.shares_memory(array, block.values) for array in payload.values())
+        assert in_place == (codec == "sparse-f32" and compression == "none")
+
+
+def test_checksums_are_those_of_zlib():
+    random = np.random.default_rng(0)
+    for size in (0, 1, 7, 64, 1000, 12345):
+        array = random.integers(0, 256, size, np.uint8)
+        assert checksum(array) == zlib.crc32(array.tobytes())

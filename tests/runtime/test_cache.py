@@ -9,6 +9,7 @@ from random_blocks import quantized_pack
 from edgeprune_formats import Pack, PackChecksumError, open_pack
 from edgeprune_runtime._cache import ChunkCache
 from edgeprune_runtime._order import first_needs
+from edgeprune_runtime._threads import cores
 
 ROWS = np.random.default_rng(0).integers(0, 53, 200)
 
@@ -26,10 +27,10 @@ def read(monkeypatch):
     """The chunks that are read from the file, in turn."""
     chunks, lock, original = [], threading.Lock(), Pack.read_payload
 
-    def read_payload(self, chunk):
+    def read_payload(self, chunk, out=None):
         with lock:
             chunks.append(chunk)
-        return original(self, chunk)
+        return original(self, chunk, out)
 
     monkeypatch.setattr(Pack, "read_payload", read_payload)
     return chunks
@@ -52,7 +53,9 @@ def test_rows_are_found_whatever_fits(pack, chunks, ahead):
     cache = ChunkCache(pack, max(1, int(chunks * size)), ahead=ahead)
     for rows in (ROWS, ROWS[:3], np.arange(53), np.array([52]), ROWS):
         np.testing.assert_array_equal(values_of(cache, rows), expected(pack, rows))
-    assert cache._buffer.nbytes <= max(1, chunks) * size
+    # Where no more than one fits, those that are prepared come on top.
+    on_top = cores() if ahead and cache.slots == 1 else 0
+    assert cache._buffer.nbytes <= (max(1, chunks) + on_top) * size
 
 
 def test_all_chunks_are_read_once_where_all_fit(pack, read):
@@ -107,6 +110,33 @@ def test_prepared_chunks_are_not_read_again_and_stay_within_bounds(pack, read):
     assert read.count(5) == read.count(2) == 1
     cache.prepare(np.array([5, 2, 1]))
     assert list(cache._pending) == [1]
+
+
+def test_a_chunk_that_is_given_up_while_it_is_read_overwrites_no_other(pack, monkeypatch):
+    chunk_bytes = pack.header.chunk_samples * pack.header.memory_bytes
+    cache = ChunkCache(pack, 5 * chunk_bytes, ahead=True)
+    assert cache.slots - cache.window >= 2
+    begun, go_on, original = threading.Event(), threading.Event(), ChunkCache._read
+
+    def read(self, chunk, place):
+        if chunk == 7:
+            begun.set()
+            assert go_on.wait(20)
+        original(self, chunk, place)
+
+    monkeypatch.setattr(ChunkCache, "_read", read)
+    cache.prepare(np.array([7]))
+    assert begun.wait(20)
+    cache.prepare(np.array([5]))
+    assert 7 not in cache._pending
+    wanted = expected(pack, np.arange(21))
+    found = [values_of(cache, np.arange(start, start + 7)) for start in (0, 7, 14)]
+    go_on.set()
+    np.testing.assert_array_equal(np.concatenate(found), wanted)
+    for rows in (ROWS, np.arange(53)):
+        np.testing.assert_array_equal(values_of(cache, rows), expected(pack, rows))
+    cache._reclaim(patient=True)
+    assert sorted([*cache._free, *cache._used.values()]) == list(range(cache._places))
 
 
 def test_an_error_of_a_prepared_chunk_comes_when_it_is_used(make_pack):

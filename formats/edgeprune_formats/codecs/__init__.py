@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._blocks import Block, SparseBlock
+from .._blocks import Block, SparseBlock, position_dtype
 from .._errors import ConfigError
 from .._header import PackHeader
 
@@ -117,6 +117,19 @@ class Codec(ABC):
         ContentError
             A defect that shows only in decoding.
         """
+
+    def empty(self, header: PackHeader, samples: int) -> Block:
+        """Allocate a block of so many images, to be filled."""
+        positions = position_dtype(header.height, header.width)
+        return SparseBlock.empty(samples, header.channels, header.components, positions)
+
+    def stored_in(self, block: Block) -> Arrays:
+        """Return, by field name, those arrays of a block that hold what a chunk stores as it is stored."""
+        return {}
+
+    def decode_into(self, header: PackHeader, arrays: Arrays, block: Block) -> None:
+        """Fill a block with the chunk's images, as many as it has; otherwise as `decode`."""
+        block.write(0, self.decode(header, arrays, len(block)))  # type: ignore[arg-type]
 
     def squared_error(self, header: PackHeader, coefficients: NDArray[np.float32], block: Block) -> float:
         """Return the squared error of a decoded block over all pixels on [0, 1] (Parseval).

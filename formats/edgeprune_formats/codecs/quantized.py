@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,13 @@ class Quantized(Codec):
         """Return nothing: what is wrong shows when the payload is decoded."""
         return []
 
+    def empty(self, header: PackHeader, samples: int) -> QuantizedBlock:
+        """Allocate a block of so many images, to be filled."""
+        shape = (samples, header.channels, header.grid[0] * header.grid[1])
+        return QuantizedBlock(
+            np.empty((*shape, math.prod(header.block_shape)), np.int16), np.empty(shape, np.uint16)
+        )
+
     def decode(self, header: PackHeader, arrays: Arrays, samples: int) -> Block:
         """Return the integers.
 
@@ -76,18 +84,26 @@ class Quantized(Codec):
         ContentError
             Bytes that no encoder wrote.
         """
-        scan, tiles = scan_order(*header.block_shape), header.grid[0] * header.grid[1]
-        values = np.zeros((samples, header.channels, tiles, len(scan.raster)), np.int16)
+        block = self.empty(header, samples)
+        self.decode_into(header, arrays, block)
+        return block
+
+    def decode_into(self, header: PackHeader, arrays: Arrays, block: Block) -> None:
+        """Fill a block with the integers; see `decode`."""
+        assert isinstance(block, QuantizedBlock)
+        scan, values = scan_order(*header.block_shape), block.values
+        samples, planes, tiles, places = values.shape
+        values[...] = 0
         try:
-            payload = parse_payload(arrays["payload"].data, header.channels, len(scan.raster))
+            payload = parse_payload(arrays["payload"].data, planes, places)
             bands = decode_native(payload, scan, samples, tiles, values)
             if bands is None:
                 bands = _decode_numpy(payload, scan, values)
         except StreamError as error:
             raise ContentError("payload", str(error)) from None
         restore_dc(values, header.grid)
-        extents = scan.last_of_band.astype(np.uint16)[bands.reshape(header.channels, samples, tiles)]
-        return QuantizedBlock(values, np.ascontiguousarray(extents.swapaxes(0, 1)))
+        extents = scan.last_of_band.astype(np.uint16)[bands.reshape(planes, samples, tiles)]
+        block.extents[...] = extents.swapaxes(0, 1)
 
     def squared_error(self, header: PackHeader, coefficients: NDArray[np.float32], block: Block) -> float:
         """Return the squared error over all pixels, see `Codec.squared_error`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from typing import Any
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from .._blocks import Block, SparseBlock, pack_positions
 from .._header import PackHeader
+from .._native import positions_native
 from . import Arrays, Codec, ContentError, Field, register
 
 __all__ = ["SparseF16"]
@@ -45,37 +47,58 @@ class SparseF16(Codec):
         return {"values": values, "positions": np.frombuffer(packed, np.uint8)}
 
     def problems(self, header: PackHeader, arrays: Arrays) -> list[tuple[str, str]]:
-        """Find values that are not finite, and bitmaps of another size or count."""
-        found = []
-        if not np.isfinite(arrays["values"]).all():
-            found.append(("values", "NaN or infinite values"))
-        try:
-            self._mask(header, arrays)
-        except ContentError as error:
-            found.append((error.field, error.message))
-        return found
+        """Find values that are not finite."""
+        # What numpy's isfinite finds, ten times as slowly for half precision.
+        infinite = (arrays["values"].view("<u2") & 0x7C00) == 0x7C00
+        return [("values", "NaN or infinite values")] if infinite.any() else []
 
     def decode(self, header: PackHeader, arrays: Arrays, samples: int) -> Block:
-        """Widen the values and list the positions."""
-        flat = np.nonzero(self._mask(header, arrays).reshape(-1, header.height * header.width))[1]
-        positions = pack_positions(flat.reshape(arrays["values"].shape), header.height, header.width)
-        return SparseBlock(arrays["values"].astype(np.float32), positions)
+        """Widen the values and list the positions.
 
-    def _mask(self, header: PackHeader, arrays: Arrays) -> NDArray[np.bool_]:
-        """Return the bitmaps, bool [n, C, H * W]."""
-        n = len(arrays["values"])
-        places, row = header.channels * header.height * header.width, -(-n // 8)
+        Raises
+        ------
+        ContentError
+            Bitmaps of another size, or that do not have K positions for each channel of each image.
+        """
+        block = self.empty(header, samples)
+        self.decode_into(header, arrays, block)
+        return block
+
+    def decode_into(self, header: PackHeader, arrays: Arrays, block: Block) -> None:
+        """Fill a block with values and positions; see `decode`."""
+        assert isinstance(block, SparseBlock)
+        bitmaps = self._bitmaps(header, arrays, len(block))
+        places = np.arange(header.height * header.width)
+        packed = pack_positions(places, header.height, header.width).astype(np.uint32)
+        complete = positions_native(bitmaps, packed, block.positions)
+        if complete is None:
+            complete = _list(bitmaps, packed, block.positions)
+        if not complete:
+            raise ContentError("positions", f"not exactly {header.components} positions a channel")
+        block.values[...] = arrays["values"]
+
+    def _bitmaps(self, header: PackHeader, arrays: Arrays, samples: int) -> NDArray[np.uint8]:
+        """Return them inflated, uint8 [C, H * W, ceil(n / 8)]."""
+        shape = (header.channels, header.height * header.width, -(-samples // 8))
         try:
-            raw = zlib.decompressobj().decompress(arrays["positions"].data, places * row + 1)
+            raw = zlib.decompressobj().decompress(arrays["positions"].data, math.prod(shape) + 1)
         except zlib.error as error:
             raise ContentError("positions", f"does not inflate ({error})") from None
-        if len(raw) != places * row:
-            raise ContentError("positions", f"holds {len(raw)} B in place of {places * row} B")
-        bits = np.unpackbits(np.frombuffer(raw, np.uint8).reshape(places, row), axis=1)
-        mask = np.ascontiguousarray(bits[:, :n].T).astype(bool).reshape(n, header.channels, -1)
-        if bits[:, n:].any() or (mask.sum(axis=2) != header.components).any():
-            raise ContentError("positions", f"not exactly {header.components} positions a channel")
-        return mask
+        if len(raw) != math.prod(shape):
+            raise ContentError("positions", f"holds {len(raw)} B in place of {math.prod(shape)} B")
+        return np.frombuffer(raw, np.uint8).reshape(shape)
+
+
+def _list(bitmaps: NDArray[np.uint8], packed: NDArray[np.uint32], positions: NDArray[Any]) -> bool:
+    """As `positions_native`, in numpy."""
+    samples, planes, components = positions.shape
+    bits = np.unpackbits(bitmaps, axis=2)
+    mask = np.ascontiguousarray(bits[..., :samples].transpose(2, 0, 1)).astype(bool)
+    if bits[..., samples:].any() or (mask.sum(axis=2) != components).any():
+        return False
+    flat = np.nonzero(mask.reshape(samples * planes, -1))[1]
+    positions[...] = packed[flat].reshape(positions.shape)
+    return True
 
 
 register(SparseF16())

@@ -64,5 +64,16 @@ class SparseF32(Codec):
         """Wrap the arrays as they are; nothing is copied."""
         return SparseBlock(arrays["values"], arrays["indices"])
 
+    def stored_in(self, block: Block) -> Arrays:
+        """Return values and positions."""
+        assert isinstance(block, SparseBlock)
+        return {"values": block.values, "indices": block.positions}
+
+    def decode_into(self, header: PackHeader, arrays: Arrays, block: Block) -> None:
+        """Copy the arrays, unless they are the block's own."""
+        for name, own in self.stored_in(block).items():
+            if arrays[name].ctypes.data != own.ctypes.data:
+                own[...] = arrays[name]
+
 
 register(SparseF32())
