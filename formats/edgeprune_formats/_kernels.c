@@ -264,6 +264,7 @@ typedef struct {
     uint8_t *magnitudes;     /* [HISTORY + 1][longest][stride] */
     uint8_t *zeros, *levels, *symbols, *special;
     int32_t *found, *members; /* members: [BANDS][blocks] */
+    uint64_t *mask;           /* a bit for each entry of a row */
     int16_t *values;
 } Scratch;
 
@@ -272,15 +273,40 @@ static uint8_t *magnitude_row(const Scratch *scratch, int64_t diagonal, int64_t 
     return scratch->magnitudes + (diagonal % (HISTORY + 1) * scratch->longest + number) * scratch->stride;
 }
 
-/* Keeps of the rows of the diagonals before `diagonal` the entries in `kept`. */
-static void close_up(const Scratch *scratch, const Scan *scan, int64_t diagonal, const int32_t *kept, int64_t count)
+static void close_row(uint8_t *row, const int32_t *kept, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++)
+        row[i] = row[kept[i]];
+}
+
+#ifdef HAVE_AVX512
+__attribute__((target("avx512f,avx512bw,avx512vbmi2"))) static void close_row_avx512(uint8_t *row,
+                                                                                     const uint64_t *mask, int64_t n)
+{
+    uint8_t *to = row;
+    for (int64_t i = 0; i < n; i += 64) {
+        const __m512i from = _mm512_loadu_si512(row + i);
+        _mm512_storeu_si512(to, _mm512_maskz_compress_epi8(mask[i / 64], from));
+        to += __builtin_popcountll(mask[i / 64]);
+    }
+}
+#endif
+
+/* Keeps of the rows of the diagonals before `diagonal`, of n entries each, those in `kept` and `mask`. */
+static void close_up(const Scratch *scratch, const Scan *scan, int64_t diagonal, int64_t n, int64_t count)
 {
     for (int64_t d = diagonal - 1; d >= 0 && d >= diagonal - HISTORY; d--)
         for (int64_t number = 0; number < scan->starts[d + 1] - scan->starts[d]; number++) {
             uint8_t *row = magnitude_row(scratch, d, number);
-            for (int64_t i = 0; i < count; i++)
-                row[i] = row[kept[i]];
+#ifdef HAVE_AVX512
+            if (__builtin_cpu_supports("avx512vbmi2")) {
+                close_row_avx512(row, scratch->mask, n);
+                continue;
+            }
+#endif
+            close_row(row, scratch->found, count);
         }
+    (void)n;
 }
 
 static int decode_place(Stream *s, const Scratch *scratch, const Scan *scan, const int16_t *row_of, int64_t none,
@@ -335,16 +361,19 @@ static int decode_plane(Stream *s, const Scratch *scratch, const Scan *scan, con
         if (d == 0 || band != scan->band_of_diagonal[d - 1]) {
             int32_t *kept = scratch->found, *now = scratch->members + *count * blocks;
             int64_t going = 0;
+            memset(scratch->mask, 0, (size_t)(active / 64 + 1) * sizeof *scratch->mask);
             for (int64_t i = 0; i < active; i++) {
                 const int32_t block = members ? members[i] : (int32_t)i;
+                const int keep = bands[block] >= band;
                 kept[going] = (int32_t)i;
                 now[going] = block;
-                going += bands[block] >= band;
+                going += keep;
+                scratch->mask[i / 64] |= (uint64_t)keep << i % 64;
             }
             if (going == 0)
                 break;
             if (going < active)
-                close_up(scratch, scan, d, kept, going);
+                close_up(scratch, scan, d, active, going);
             active = going;
             members = now;
             segments[(*count)++] = (Segment){scan->starts[d], 0, active, members, values};
@@ -385,11 +414,15 @@ static void to_images(const Segment *segments, int count, const int32_t *raster,
     const int64_t group = places < CACHED / 16 ? CACHED / places : 16;
     int64_t next[BANDS] = {0};
     for (int64_t b0 = 0; b0 < blocks; b0 += group) {
+        const int64_t b1 = b0 + group < blocks ? b0 + group : blocks;
+        for (int64_t block = b0; block < b1; block++)
+            memset(out + ((block / tiles * planes + plane) * tiles + block % tiles) * places, 0,
+                   (size_t)places * sizeof *out);
         for (int k = 0; k < count; k++) {
             const Segment *segment = segments + k;
             const int64_t stride = padded(segment->active), first = next[k];
             int64_t last = first;
-            while (last < segment->active && segment->members[last] < b0 + group)
+            while (last < segment->active && segment->members[last] < b1)
                 last++;
             next[k] = last;
             for (int64_t i = first; i < last; i++) {
@@ -451,7 +484,7 @@ static void *carve(char **from, int64_t bytes)
     return found;
 }
 
-/* Returns 0, or why the bytes are none that an encoder wrote. `out` is all zero. */
+/* Returns 0, or why the bytes are none that an encoder wrote. */
 EXPORT int ep_decode_quantized(
     const uint16_t *frequencies, int64_t rows, const int16_t *row_of, uint32_t *states, int64_t lanes,
     const uint16_t *words, int64_t word_count, const uint8_t *bits, int64_t bit_bytes, const uint8_t *bases,
@@ -466,7 +499,7 @@ EXPORT int ep_decode_quantized(
             scratch.longest = starts[d + 1] - starts[d];
     const int64_t stride = scratch.stride, history = (HISTORY + 1) * scratch.longest * stride;
     const int64_t sizes = (rows + 1) * SLOTS * 4 + history + 4 * stride + stride * 4 + BANDS * blocks * 4 +
-                          places * stride * 2 + 9 * 64;
+                          places * stride * 2 + stride / 8 + 10 * 64;
     char *memory = malloc((size_t)sizes), *next = memory;
     if (memory == NULL)
         return NO_MEMORY;
@@ -477,6 +510,7 @@ EXPORT int ep_decode_quantized(
     scratch.special = carve(&next, stride);
     scratch.zeros = memset(carve(&next, stride), 0, (size_t)stride);
     scratch.found = carve(&next, stride * 4);
+    scratch.mask = carve(&next, stride / 8);
     scratch.members = carve(&next, BANDS * blocks * 4);
     scratch.values = carve(&next, places * stride * 2);
     fill_table(table, frequencies, rows);

@@ -93,7 +93,6 @@ class Quantized(Codec):
         assert isinstance(block, QuantizedBlock)
         scan, values = scan_order(*header.block_shape), block.values
         samples, planes, tiles, places = values.shape
-        values[...] = 0
         try:
             payload = parse_payload(arrays["payload"].data, planes, places)
             bands = decode_native(payload, scan, samples, tiles, values)
@@ -123,6 +122,7 @@ def _by_place(values: NDArray[np.int32]) -> NDArray[np.int32]:
 def _decode_numpy(payload: Payload, scan: Any, values: NDArray[np.int16]) -> NDArray[np.uint8]:
     count, _, tiles, places = values.shape
     planes, bands = decode_payload(payload, scan, count * tiles)
+    values[...] = 0
     for number, plane in enumerate(planes):
         values[:, number][..., scan.raster] = plane.T.reshape(count, tiles, places)
     return np.stack(bands)
