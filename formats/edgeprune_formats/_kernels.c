@@ -21,7 +21,7 @@
 #else
 #define CLONES
 #endif
-#if defined(__GNUC__) && defined(__x86_64__)
+#if defined(__GNUC__) && defined(__x86_64__) && !defined(EDGEPRUNE_SCALAR)
 #define HAVE_AVX512 1
 #include <immintrin.h>
 #endif

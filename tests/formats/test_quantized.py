@@ -1,5 +1,9 @@
+import ctypes
+import shutil
+import subprocess
 import zlib
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -137,10 +141,32 @@ def test_masked_components_are_dropped(tools, tmp_path):
     assert values[..., :30].any()
 
 
+@pytest.fixture(scope="session")
+def scalar_library(tmp_path_factory):
+    """The decoder in C as it is where there are no vectors that it knows."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no compiler here")
+    source = Path(_native.__file__).with_name("_kernels.c")
+    library = tmp_path_factory.mktemp("scalar") / "scalar.so"
+    options = ("-O2", "-std=c11", "-shared", "-fPIC", "-DEDGEPRUNE_SCALAR")
+    subprocess.run([compiler, *options, "-o", library, source], check=True)
+    return ctypes.CDLL(str(library))
+
+
+@pytest.fixture(params=["built", "scalar"])
+def native_decoder(request, monkeypatch):
+    """The compiled decoder, and the same without vectors."""
+    if request.param == "scalar":
+        library = request.getfixturevalue("scalar_library")
+        monkeypatch.setattr(_native, "_library", lambda: library)
+    elif _native._library() is None:
+        pytest.skip("no compiled decoder here")
+
+
+@pytest.mark.usefixtures("native_decoder")
 @pytest.mark.parametrize(("height", "width", "block"), SIZES)
 def test_native_and_numpy_decode_alike(tools, monkeypatch, height, width, block):
-    if _native._library() is None:
-        pytest.skip("no compiled decoder here")
     header = header_of(tools, 70, height, width, block, step=0.01)
     spectra, _ = spectra_of(70, height, width)
     arrays = CODEC.encode(header, spectra, np.ones(spectra.shape, bool))
