@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgeprune_formats import ConfigError, check_target
+from edgeprune_formats import ConfigError, PackFormatError, check_target, open_pack
 
 from .build import BuildReport
 from .config import BuildConfig
@@ -97,7 +97,10 @@ def build_within(
             "a budget chooses the quality of codec quantized; pass --codec quantized, no --quality"
         )
     check_target(path)
-    trial = path.with_name(f".{path.name}.budget")
+    # Scores and masks that a build makes are named after its pack, so that these get the names that they
+    # would have without a budget, and are made once.
+    trial = path.with_suffix(".budget")
+    _require_ours(trial)
     search = _Search(build, trial, config, budget)
     try:
         fit = search.by_quality(1.0 if min_quality is None else min_quality, min_quality is not None)
@@ -105,6 +108,16 @@ def build_within(
     finally:
         trial.unlink(missing_ok=True)
     return replace(fit, report=replace(fit.report, path=path))
+
+
+def _require_ours(trial: Path) -> None:
+    """Raise `ConfigError` where trials would replace what is no pack, such as an earlier call leaves when killed."""
+    if not trial.exists():
+        return
+    try:
+        open_pack(trial).close()
+    except (OSError, PackFormatError):
+        raise ConfigError(f"{trial} is in the way of the packs that are tried; remove it") from None
 
 
 class _Search:

@@ -194,8 +194,8 @@ def _build(
     from edgeprune.budget import build_within, parse_size
     from edgeprune.quality import quantisation_step
 
-    if processes > 1 or METHODS[config.method].learnt_masks or METHODS[config.method].scored_images:
-        raise ConfigError("--budget builds repeatedly: choose method energy or random, in one process")
+    if processes > 1:
+        raise ConfigError("--budget builds repeatedly, in one process; leave torchrun out")
     if min_quality is not None:
         quantisation_step(min_quality)
     fit = build_within(build, output, config, parse_size(budget), min_quality=min_quality)

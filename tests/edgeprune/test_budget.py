@@ -66,6 +66,37 @@ def test_images_are_left_out_before_quality_falls(source, tmp_path):
         assert len(pack) < 600
 
 
+@pytest.mark.parametrize("more", [[], ["--min-quality", "80"]])
+def test_scores_and_masks_are_made_once_for_all_trials(source, tmp_path, more):
+    path = tmp_path / "p.h5"
+    options = ["--method", "jelf", "--mask-epochs", "1", "--device", "cpu", "--freq-prune", "0.5"]
+    options += ["--score-model", "resnet8", "--score-epochs", "2", "--score-augment", "none", *more]
+    text = run("build", source, "--codec", "quantized", "--budget", "60kB", *options, "-o", path)
+    assert 58_200 <= path.stat().st_size <= 60_000
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [
+        "p.fse-net.safetensors",
+        "p.h5",
+        "p.scores.h5",
+    ]
+    assert int(re.search(r"after (\d+) builds", text)[1]) > 1
+    with open_pack(path) as pack:
+        facts = pack.header.provenance
+    assert (facts["coreset"]["score"], facts["config"]["method"]) == ("joint_entropy", "jelf")
+    assert (facts["config"]["quality"] == 80) == bool(more)
+
+
+def test_a_trial_takes_the_place_of_an_earlier_one_only(source, tmp_path):
+    path, trial = tmp_path / "p.h5", tmp_path / "p.budget"
+    trial.write_text("rent, food, travel")
+    options = ["--codec", "quantized", "--budget", "150kB", "-o", path]
+    with pytest.raises(ConfigError, match=r"p\.budget is in the way"):
+        run("build", source, *options)
+    assert trial.read_text() == "rent, food, travel"
+    run("build", source, "-o", trial, "--force")
+    run("build", source, *options)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["p.h5"]
+
+
 def test_a_budget_that_nothing_meets(source, tmp_path):
     with pytest.raises(ConfigError, match=r"at quality 1 the pack still has .* raise --budget"):
         run("build", source, "--codec", "quantized", "--budget", "2kB", "-o", tmp_path / "p.h5")
