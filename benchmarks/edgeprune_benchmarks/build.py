@@ -38,16 +38,17 @@ def run(data: Path, output: Path) -> None:
 
 
 CHILD = """
-import json, resource, sys, time
+import json, sys, time
 from pathlib import Path
 started = time.perf_counter()
 from edgeprune.cli import cli
 from edgeprune.commands.info import describe
+from edgeprune_benchmarks._peak import peak_mib
 cli.main(sys.argv[2:], standalone_mode=False)
 seconds = time.perf_counter() - started
 print(json.dumps({
     "seconds": seconds,
-    "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    "peak_mib": peak_mib(),
     "info": describe(Path(sys.argv[1])),
 }))
 """

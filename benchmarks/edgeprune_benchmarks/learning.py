@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from edgeprune_formats import EdgePruneError
 from edgeprune_runtime.training_config import place
 from edgeprune_runtime.training_step import Learner
 
+from ._peak import peak_mib
 from ._record import save, spread
 from .images import decoded_cifar10, lossless, unpack_photographs
 
@@ -173,7 +173,7 @@ def _wait(device: torch.device) -> None:
 
 def _peaks(device: torch.device) -> dict[str, float]:
     """Return the process's peak memory so far in MiB, of the host and, on CUDA, of the device."""
-    peaks = {"host_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    peaks = {"host_mib": peak_mib()}
     if device.type == "cuda":
         peaks["device_mib"] = torch.cuda.max_memory_allocated(device) / 2**20
     return peaks

@@ -31,23 +31,21 @@ CODECS: dict[str, dict[str, Any]] = {
 }
 
 CHILD = """
-import json, resource, sys
+import json, sys
 import edgeprune_runtime
+from edgeprune_benchmarks._peak import peak_mib
 path, cache, batch, backend = sys.argv[1:]
-def peak():
-    # Kilobytes, but bytes on macOS.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 2**20)
 def loader(file):
     return edgeprune_runtime.PackLoader(
         file, int(batch), shuffle=True, normalize=True, cache_bytes=int(cache), backend=backend, device="cpu"
     )
 if backend == "torch":
     import torch
-imported = peak()
+imported = peak_mib()
 images = 0
 for pixels, labels in loader(path):
     images += len(labels)
-print(json.dumps({"images": images, "peak_mib": peak(), "imported_mib": imported}))
+print(json.dumps({"images": images, "peak_mib": peak_mib(), "imported_mib": imported}))
 """
 
 
