@@ -6,9 +6,10 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from edgeprune_formats import ConfigError, PackFormatError, check_target, open_pack
+from edgeprune_formats import ConfigError, check_target
 
 from .build import BuildReport
 from .config import BuildConfig
@@ -63,7 +64,7 @@ def parse_size(text: str) -> int:
 
 
 def build_within(
-    build: Callable[[Path, BuildConfig], BuildReport],
+    build: Callable[..., BuildReport],
     path: Path,
     config: BuildConfig,
     budget: int,
@@ -77,7 +78,7 @@ def build_within(
     Parameters
     ----------
     build : callable
-        Builds a pack of a configuration under a name, see `edgeprune.build_pack`.
+        Called as ``build(path, config, beside=path of the pack)``, see `edgeprune.build_pack`.
     path : Path
         The pack, which appears when it is complete.
     config : BuildConfig
@@ -97,10 +98,9 @@ def build_within(
             "a budget chooses the quality of codec quantized; pass --codec quantized, no --quality"
         )
     check_target(path)
-    # Scores and masks that a build makes are named after its pack, so that these get the names that they
-    # would have without a budget, and are made once.
-    trial = path.with_suffix(".budget")
-    _require_ours(trial)
+    trial = path.with_name(f".{path.name}.budget")
+    # Scores and masks are made once, and named after the pack.
+    build = partial(build, beside=path)
     search = _Search(build, trial, config, budget)
     try:
         fit = search.by_quality(1.0 if min_quality is None else min_quality, min_quality is not None)
@@ -110,21 +110,11 @@ def build_within(
     return replace(fit, report=replace(fit.report, path=path))
 
 
-def _require_ours(trial: Path) -> None:
-    """Raise `ConfigError` where trials would replace what is no pack, such as an earlier call leaves when killed."""
-    if not trial.exists():
-        return
-    try:
-        open_pack(trial).close()
-    except (OSError, PackFormatError):
-        raise ConfigError(f"{trial} is in the way of the packs that are tried; remove it") from None
-
-
 class _Search:
     """Tries settings until the file fits."""
 
     def __init__(
-        self, build: Callable[[Path, BuildConfig], BuildReport], trial: Path, config: BuildConfig, budget: int
+        self, build: Callable[..., BuildReport], trial: Path, config: BuildConfig, budget: int
     ) -> None:
         self._build, self._trial, self._config, self._budget = build, trial, config, budget
         self._builds = 0

@@ -89,6 +89,7 @@ def build_pack(
     scores: str | Path | None = None,
     classifier: str | Path | None = None,
     fse_net: str | Path | None = None,
+    beside: str | Path | None = None,
     workers: Workers | None = None,
     progress: Progress | None = None,
     report: Report | None = None,
@@ -116,6 +117,8 @@ def build_pack(
         default that of the scoring run.
     fse_net : path, optional
         An FSE-Net learnt before, to choose components without learning.
+    beside : path, optional
+        The pack after which files made on the way are named, if not `path`.
     workers : Workers, optional
         The processes that share the work, from `edgeprune.workers.joined`.
     progress : callable, optional
@@ -150,7 +153,7 @@ def build_pack(
     config = replace(config, split=source.split)
     _require_room_in_pack(source, config)
     given = GivenFiles(*(None if file is None else Path(file) for file in (scores, classifier, fse_net)))
-    artefacts = Artefacts(source, path, config, given, workers, report)
+    artefacts = Artefacts(source, Path(beside or path), config, given, workers, report)
     check = check_shared(source, skip_bad=config.skip_bad, workers=workers, progress=tell)
     scored = METHODS[config.method].scored_images
     choice = choose_images(source, check, config, artefacts.records(check) if scored else None)

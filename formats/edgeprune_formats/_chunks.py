@@ -124,7 +124,8 @@ class StoredField:
         ----------
         chunk : int
         out : array [chunk_samples, ...], optional
-            Of the field's shape and dtype, in C order: the array is read into it if it is stored as it is.
+            Of the field's shape and dtype, in C order: the array is read into it if it is stored as it is. Of
+            another size or dtype it is left alone.
 
         Raises
         ------
@@ -157,7 +158,7 @@ class StoredField:
         if info.filter_mask:
             raise DefectError("layout", where, f"filter mask {info.filter_mask:#x} is not 0")
         there = None
-        if out is not None and not self._filters and (info.size, dtype) == (size, out.dtype):
+        if out is not None and not self._filters and (out.nbytes, out.dtype) == (info.size, dtype):
             there = out.reshape(-1).view(np.uint8)
         raw = self._dataset.id.read_direct_chunk(start, out=there)[1]
         found = _expand(raw, self._filters, shape, dtype, size, where)

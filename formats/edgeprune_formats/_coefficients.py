@@ -19,6 +19,7 @@ from ._tiles import BANDS, Scan
 
 __all__ = [
     "CLASSES",
+    "MAX_LANES",
     "Model",
     "bands_of",
     "context_classes",
@@ -239,7 +240,7 @@ def parse_payload(raw: bytes | memoryview, planes: int, places: int) -> Payload:
     if len(view) < _HEAD.size:
         raise StreamError("too short for its sizes")
     packed, lanes, words, bits = _HEAD.unpack_from(view)
-    ends = np.cumsum([_HEAD.size, packed, 4 * lanes, 2 * words, bits])
+    ends = np.cumsum([_HEAD.size, packed, 4 * lanes, 2 * words, bits], dtype=np.int64)
     if int(ends[-1]) != len(view) or not 1 <= lanes <= MAX_LANES:
         raise StreamError("its sizes do not add up")
     parts = [view[start:stop] for start, stop in itertools.pairwise(ends)]

@@ -16,12 +16,13 @@
 #else
 #define EXPORT __attribute__((visibility("default")))
 #endif
-#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__linux__)
+#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__linux__) && !defined(EDGEPRUNE_SCALAR)
 #define CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define CLONES
 #endif
-#if defined(__GNUC__) && defined(__x86_64__) && !defined(EDGEPRUNE_SCALAR)
+/* Not on Windows, where GCC does not align what it spills (its bug 54412). */
+#if defined(__GNUC__) && defined(__x86_64__) && !defined(_WIN32) && !defined(EDGEPRUNE_SCALAR)
 #define HAVE_AVX512 1
 #include <immintrin.h>
 #endif
@@ -72,7 +73,7 @@ static inline uint32_t advanced(uint32_t state, uint32_t found)
     return ((found >> 20) + 1) * (state >> 12) + (found >> 8 & 4095);
 }
 
-/* Takes n symbols from the states from `lane` on; at least n + 16 words are left. Nothing here branches on the
+/* Takes n symbols from the states from `lane` on. Nothing here branches on the
  * data: whether a state is low cannot be predicted, and a wrong guess costs more than all the rest. */
 static void take_symbols(Stream *s, const uint32_t *offset, const uint8_t *levels, int64_t n, uint8_t *symbols)
 {
@@ -120,34 +121,22 @@ __attribute__((target("avx512f,avx512bw"))) static void take_symbols_avx512(Stre
 }
 #endif
 
-/* Symbols of n contexts, one of `offset` each by its level, dealt to the states in turn. */
+/* Symbols of n contexts, one of `offset` each by its level, dealt to the states in turn. A state takes one word at
+ * most, so that a round takes no more than there are states: the caller has put as many, and a vector, behind the
+ * words. */
 static int decode_run(Stream *s, const uint32_t *offset, const uint8_t *levels, int64_t n, uint8_t *symbols)
 {
-    for (int64_t i = 0; i < n;) {
-        int64_t piece = n - i < s->lanes - s->lane ? n - i : s->lanes - s->lane;
-        if (s->words_end - s->word >= piece + 16) {
+    for (int64_t i = 0, piece; i < n; i += piece) {
+        piece = n - i < s->lanes - s->lane ? n - i : s->lanes - s->lane;
 #ifdef HAVE_AVX512
-            if (piece >= 8 && __builtin_cpu_supports("avx512bw"))
-                take_symbols_avx512(s, offset, levels + i, piece, symbols + i);
-            else
+        if (piece >= 8 && __builtin_cpu_supports("avx512bw"))
+            take_symbols_avx512(s, offset, levels + i, piece, symbols + i);
+        else
 #endif
-                take_symbols(s, offset, levels + i, piece, symbols + i);
-        } else {
-            uint32_t *state = s->states + s->lane;
-            const uint32_t found = s->table[offset[levels[i]] + (*state & (SLOTS - 1))];
-            *state = advanced(*state, found);
-            if (*state < LOW) {
-                if (s->word == s->words_end)
-                    return WORDS_SHORT;
-                *state = *state << 16 | *s->word++;
-            }
-            symbols[i] = (uint8_t)found;
-            piece = 1;
-        }
-        i += piece;
-        s->lane += piece;
-        if (s->lane == s->lanes)
-            s->lane = 0;
+            take_symbols(s, offset, levels + i, piece, symbols + i);
+        if (s->word > s->words_end)
+            return WORDS_SHORT;
+        s->lane = s->lane + piece == s->lanes ? 0 : s->lane + piece;
     }
     return OK;
 }
@@ -168,7 +157,7 @@ CLONES static void context_levels(const uint8_t *const near[NEIGHBOURS], int64_t
             rest[i] = (uint8_t)(three + three + three + single);
         }
         for (int i = 0; i < PAD; i++) {
-            /* Half the logarithm of 2 x^4, which floats as large as the next power of 2 are far from. */
+            /* Half the logarithm of 2 x^4; no x^4 here is so near a power of 2 that rounding reaches it. */
             const float x = (float)(2 * even[i] + rest[i] + 2), square = x * x, fourth = square * square;
             int32_t exponent;
             memcpy(&exponent, &fourth, sizeof exponent);
@@ -273,12 +262,6 @@ static uint8_t *magnitude_row(const Scratch *scratch, int64_t diagonal, int64_t 
     return scratch->magnitudes + (diagonal % (HISTORY + 1) * scratch->longest + number) * scratch->stride;
 }
 
-static void close_row(uint8_t *row, const int32_t *kept, int64_t count)
-{
-    for (int64_t i = 0; i < count; i++)
-        row[i] = row[kept[i]];
-}
-
 #ifdef HAVE_AVX512
 __attribute__((target("avx512f,avx512bw,avx512vbmi2"))) static void close_row_avx512(uint8_t *row,
                                                                                      const uint64_t *mask, int64_t n)
@@ -292,21 +275,23 @@ __attribute__((target("avx512f,avx512bw,avx512vbmi2"))) static void close_row_av
 }
 #endif
 
-/* Keeps of the rows of the diagonals before `diagonal`, of n entries each, those in `kept` and `mask`. */
-static void close_up(const Scratch *scratch, const Scan *scan, int64_t diagonal, int64_t n, int64_t count)
+/* Keeps of the rows of the diagonals before `diagonal`, of `active` entries each, the `going` ones that are listed in
+ * `found` and marked in `mask`. */
+static void close_up(const Scratch *scratch, const Scan *scan, int64_t diagonal, int64_t active, int64_t going)
 {
     for (int64_t d = diagonal - 1; d >= 0 && d >= diagonal - HISTORY; d--)
         for (int64_t number = 0; number < scan->starts[d + 1] - scan->starts[d]; number++) {
             uint8_t *row = magnitude_row(scratch, d, number);
 #ifdef HAVE_AVX512
             if (__builtin_cpu_supports("avx512vbmi2")) {
-                close_row_avx512(row, scratch->mask, n);
+                close_row_avx512(row, scratch->mask, active);
                 continue;
             }
 #endif
-            close_row(row, scratch->found, count);
+            for (int64_t i = 0; i < going; i++)
+                row[i] = row[scratch->found[i]];
         }
-    (void)n;
+    (void)active; /* without vectors */
 }
 
 static int decode_place(Stream *s, const Scratch *scratch, const Scan *scan, const int16_t *row_of, int64_t none,
@@ -395,15 +380,16 @@ static void scatter(const int16_t *restrict from, int64_t stride, const int32_t 
                     int16_t *restrict to)
 {
     int64_t f = 0;
-    for (; f + 4 <= count; f += 4, from += 4 * stride) {
-        const int16_t a = from[0], b = from[stride], c = from[2 * stride], d = from[3 * stride];
+    for (; f + 4 <= count; f += 4) {
+        const int16_t a = from[f * stride], b = from[(f + 1) * stride];
+        const int16_t c = from[(f + 2) * stride], d = from[(f + 3) * stride];
         to[at[f]] = a;
         to[at[f + 1]] = b;
         to[at[f + 2]] = c;
         to[at[f + 3]] = d;
     }
-    for (; f < count; f++, from += stride)
-        to[at[f]] = *from;
+    for (; f < count; f++)
+        to[at[f]] = from[f * stride];
 }
 
 /* Segments to out [image][plane][tile][raster], as many blocks at once as fit the first-level cache. */
@@ -484,7 +470,13 @@ static void *carve(char **from, int64_t bytes)
     return found;
 }
 
-/* Returns 0, or why the bytes are none that an encoder wrote. */
+/* Of the functions below: whoever calls them looks whether it is the one that they were written for. */
+EXPORT int ep_interface(void)
+{
+    return 2;
+}
+
+/* Returns 0, or why the bytes are none that an encoder wrote. Behind the words are 512 + 16 more. */
 EXPORT int ep_decode_quantized(
     const uint16_t *frequencies, int64_t rows, const int16_t *row_of, uint32_t *states, int64_t lanes,
     const uint16_t *words, int64_t word_count, const uint8_t *bits, int64_t bit_bytes, const uint8_t *bases,

@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._coefficients import Payload
+from ._coefficients import MAX_LANES, Payload
 from ._rans import StreamError
 from ._tiles import Scan
 
 __all__ = ["decode_native", "load_library", "positions_native"]
 
+# As `ep_interface` in the C code.
+INTERFACE = 2
 _FAILURES = {
     1: "its coded words end too soon",
     2: "a context without a distribution",
@@ -44,7 +46,13 @@ def load_library(folder: Path) -> ctypes.CDLL | None:
 
 @functools.lru_cache(maxsize=1)
 def _library() -> ctypes.CDLL | None:
-    return load_library(Path(__file__).parent)
+    library = load_library(Path(__file__).parent)
+    # One compiled from an earlier version of the code would take its arguments for others.
+    return library if library is not None and _interface(library) == INTERFACE else None
+
+
+def _interface(library: ctypes.CDLL) -> int:
+    return int(library.ep_interface()) if hasattr(library, "ep_interface") else 0
 
 
 def _pointer(array: NDArray[np.generic]) -> ctypes.c_void_p:
@@ -98,7 +106,7 @@ def decode_native(
     MemoryError
         No room for the working memory.
     StreamError
-        As `edgeprune_formats._coefficients.decode_payload`.
+        Where `edgeprune_formats._coefficients.decode_payload` raises it; of several reasons perhaps another.
     """
     library = _library()
     if library is None:
@@ -124,7 +132,8 @@ def _inputs(payload: Payload, scan: Scan) -> tuple[Any, ...]:
         # A copy, which the decoder advances.
         payload.states.astype(np.uint32),
         len(payload.states),
-        payload.words.astype(np.uint16),
+        # Room for a round beyond the last word, and for a vector.
+        np.concatenate([payload.words, np.zeros(MAX_LANES + 16, np.uint16)], dtype=np.uint16),
         len(payload.words),
         np.ascontiguousarray(payload.bits),
         len(payload.bits),

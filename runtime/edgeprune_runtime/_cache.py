@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from concurrent.futures import Future, wait
 from typing import Any
@@ -29,8 +30,9 @@ class ChunkCache:
     ----------
     pack : Pack
     cache_bytes : int
-        Bound on the memory held; at least one chunk is held whatever the bound. Where no more than one fits,
-        those that `prepare` names, one a core at most, come on top.
+        Bound on the memory held; at least one chunk is held whatever the bound. Where the window takes all
+        that fits, chunks that `prepare` names come on top, one a core at most. So does what decoding needs
+        for a moment: as much as a chunk, in each thread.
     ahead : bool
         Leave half of the decoded chunks that fit for those that `prepare` names.
 
@@ -63,10 +65,11 @@ class ChunkCache:
     def reserve(self, window: int) -> None:
         """Hold `window` decoded chunks for use, up to `slots`, and leave the others for `prepare`."""
         self.window = window
-        spare = self.slots - window
-        if self._ahead and spare == 0:
-            spare = min(cores(), self.pack.header.chunks - window)
-        self._places = window + spare
+        self._spare = self.slots - window
+        if self._ahead and self._spare == 0:
+            self._spare = min(cores(), self.pack.header.chunks - window)
+        self._process = os.getpid()
+        self._places = window + self._spare
         self._payloads: dict[int, Any] = {}
         self._buffer: Any = None
         self._used: OrderedDict[int, int] = OrderedDict()
@@ -97,7 +100,9 @@ class ChunkCache:
 
         Chunks that were prepared, are not held, and are not named again, are forgotten.
         """
-        room = self.slots - self.window or cores()
+        self._own()
+        # Where all fit there is room in the window.
+        room = self._spare or (cores() if self.window == self.pack.header.chunks else 0)
         wanted = chunks[self._slot_of[chunks] < 0][:room].tolist()
         for chunk in set(self._pending).difference(wanted):
             self._cancel(chunk)
@@ -106,8 +111,18 @@ class ChunkCache:
             if chunk not in self._pending and self._free:
                 self._start(chunk, self._free.pop())
 
+    def _own(self) -> None:
+        """Begin anew in a forked process: the threads that were writing are not there."""
+        if self._process != os.getpid():
+            self.reserve(self.window)
+
     def _start(self, chunk: int, slot: int) -> None:
-        self._pending[chunk] = slot, pool("chunks", cores()).submit(self._read, chunk, self._place(slot))
+        try:
+            place = self._place(slot)
+        except MemoryError:
+            self._free.append(slot)
+            raise
+        self._pending[chunk] = slot, pool("chunks", cores()).submit(self._read, chunk, place)
 
     def _cancel(self, chunk: int) -> None:
         slot, future = self._pending.pop(chunk)
@@ -154,6 +169,7 @@ class ChunkCache:
         PackFormatError
             A chunk is damaged.
         """
+        self._own()
         chunk_of = rows // self.pack.header.chunk_samples
         needed = np.unique(chunk_of)
         if len(needed) <= self.window:
@@ -203,7 +219,6 @@ class ChunkCache:
                 self._pending[chunk][1].result()
                 self._keep(chunk, self._pending.pop(chunk)[0])
         finally:
-            # After an error nothing is left to wait for, which a forked process would do in vain.
             for chunk in chunks:
                 if chunk in self._pending:
                     self._cancel(chunk)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import operator
 import os
 import threading
@@ -65,8 +64,8 @@ class PackLoader:
         Decode at this height and width, e.g. half or a quarter, from the low frequencies alone.
     cache_bytes : int
         Bound on the memory for coefficients. If all of them fit decoded, they are kept; if not, but all
-        take at most half of it as they are stored, they are kept so; otherwise they are read anew. Chunks
-        that are being decoded, at most one a core, come on top, and the batches themselves.
+        take at most half of it as they are stored, they are kept so; otherwise they are read anew. What
+        decoding a chunk needs for a moment comes on top, and the batches themselves.
     prefetch : int
         Batches that a thread decodes before they are asked for, while others decode the chunks that come
         next; 0 decodes each batch when it is asked for. The batches are the same.
@@ -134,8 +133,7 @@ class PackLoader:
 
     def _check_process(self) -> None:
         if self._process != os.getpid():
-            # A fork copies the lock held and the cache half written, but not the thread that was at it.
-            self._cache = copy.copy(self._cache)
+            # A fork copies the lock held, but not the thread that holds it.
             self._own_process()
 
     def __len__(self) -> int:

@@ -85,16 +85,16 @@ def test_scores_and_masks_are_made_once_for_all_trials(source, tmp_path, more):
     assert (facts["config"]["quality"] == 80) == bool(more)
 
 
-def test_a_trial_takes_the_place_of_an_earlier_one_only(source, tmp_path):
-    path, trial = tmp_path / "p.h5", tmp_path / "p.budget"
-    trial.write_text("rent, food, travel")
-    options = ["--codec", "quantized", "--budget", "150kB", "-o", path]
-    with pytest.raises(ConfigError, match=r"p\.budget is in the way"):
-        run("build", source, *options)
-    assert trial.read_text() == "rent, food, travel"
-    run("build", source, "-o", trial, "--force")
-    run("build", source, *options)
-    assert [entry.name for entry in tmp_path.iterdir()] == ["p.h5"]
+def test_a_pack_may_have_any_name(source, tmp_path):
+    path, other = tmp_path / "p.budget", tmp_path / "q.budget"
+    other.write_text("rent, food, travel")
+    options = ["--codec", "quantized", "--budget", "150kB", "--force"]
+    for _ in range(2):
+        run("build", source, *options, "-o", path)
+    assert len(open_pack(path)) == 600
+    run("build", source, *options, "-o", tmp_path / "q.h5")
+    assert other.read_text() == "rent, food, travel"
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["p.budget", "q.budget", "q.h5"]
 
 
 def test_a_budget_that_nothing_meets(source, tmp_path):

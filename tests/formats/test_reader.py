@@ -297,6 +297,9 @@ def test_chunks_are_read_into_a_block_that_is_given(tools, tmp_path, codec, comp
                 assert own.dtype == other.dtype
                 np.testing.assert_array_equal(own, other)
         payload = pack.read_payload(0, block)
+        # One too small is left alone.
+        small = pack.empty_block(2)
+        np.testing.assert_array_equal(pack.read_chunk(2, small).values, pack.read_chunk(2).values)
         in_place = any(np.shares_memory(array, block.values) for array in payload.values())
         assert in_place == (codec == "sparse-f32" and compression == "none")
 

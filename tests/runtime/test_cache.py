@@ -1,5 +1,6 @@
 import os
 import pickle
+import signal
 import threading
 
 import numpy as np
@@ -176,6 +177,43 @@ def test_a_forked_process_finds_what_its_parent_held(pack):
     if child == 0:
         os._exit(0 if np.array_equal(values_of(cache, ROWS), wanted) else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_process_waits_for_nothing_that_its_parent_was_reading(pack, monkeypatch):
+    cache = ChunkCache(pack, 5 * pack.header.chunk_samples * pack.header.memory_bytes, ahead=True)
+    wanted = expected(pack, ROWS)
+    begun, go_on, original = threading.Event(), threading.Event(), ChunkCache._read
+
+    def read(self, chunk, place):
+        begun.set()
+        assert go_on.wait(20)
+        original(self, chunk, place)
+
+    monkeypatch.setattr(ChunkCache, "_read", read)
+    cache.prepare(np.array([7, 5]))
+    assert begun.wait(20)
+    # One of them is given up while it is being read.
+    cache.prepare(np.array([5]))
+    child = os.fork()
+    if child == 0:
+        ChunkCache._read = original
+        signal.alarm(20)
+        os._exit(0 if np.array_equal(values_of(cache, ROWS), wanted) else 1)
+    go_on.set()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_a_place_is_given_back_where_there_is_no_memory(pack, monkeypatch):
+    cache = ChunkCache(pack, 5 * pack.header.chunk_samples * pack.header.memory_bytes, ahead=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(Pack, "empty_block", lambda self, samples: (_ for _ in ()).throw(MemoryError))
+        for _ in range(3):
+            for rows in (ROWS, np.array([0])):
+                with pytest.raises(MemoryError):
+                    cache.find(rows)
+    np.testing.assert_array_equal(values_of(cache, ROWS), expected(pack, ROWS))
 
 
 def test_chunks_come_in_the_order_in_which_they_are_needed():
