@@ -23,7 +23,8 @@ FOLDERS = {
 ORDER = list(FOLDERS)
 # What each package may import when it is itself imported, beside the standard library and those below it.
 EVER = {
-    "edgeprune_formats": {"numpy", "h5py"},
+    # isal where it is installed (decision 0009); the tests below do without.
+    "edgeprune_formats": {"numpy", "h5py", "isal"},
     "edgeprune_runtime": {"numpy", "h5py", "scipy", "torch", "torchvision", "safetensors"},
 }
 # edgeprune.cli must answer without these, so no module that it or `info` loads may import them at the top.
@@ -71,7 +72,7 @@ def test_the_command_line_answers_without_heavy_imports(name):
 NO_TORCH = """
 import importlib.util, sys
 
-ABSENT = ("torch", "torchvision", "safetensors", "sklearn")
+ABSENT = ("torch", "torchvision", "safetensors", "sklearn", "isal")
 
 class Absent:
     def find_spec(self, name, path=None, target=None):
