@@ -35,6 +35,8 @@ class Recipe:
         Peak learning rate of SGD, Nesterov momentum 0.9.
     device : str
         ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+    precision : str
+        ``"auto"``, ``"float32"`` or ``"bfloat16"``, as `TrainConfig` takes it.
     """
 
     model: str
@@ -42,12 +44,18 @@ class Recipe:
     batch_size: int
     lr: float
     device: str
+    precision: str = "auto"
 
 
 def train_on(source: Source, test: Source, rows: NDArray[np.int64], recipe: Recipe, seed: int) -> float:
     """Train on some rows of a source and return the accuracy on all images of `test`."""
     config = TrainConfig(
-        model=recipe.model, batch_size=recipe.batch_size, lr=recipe.lr, seed=seed, device=recipe.device
+        model=recipe.model,
+        batch_size=recipe.batch_size,
+        lr=recipe.lr,
+        seed=seed,
+        device=recipe.device,
+        precision=recipe.precision,
     )
     placement = place(config)
     store = ImageStore(source, rows, placement.device)

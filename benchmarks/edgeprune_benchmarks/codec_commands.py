@@ -176,6 +176,13 @@ _TIMED: dict[str, Callable[[Path, Path, dict[str, Any]], None]] = {
 @click.option("--lr", type=float, default=0.05, show_default=True)
 @click.option("--seeds", type=int, default=3, show_default=True)
 @click.option("--device", default="auto", show_default=True)
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bfloat16"]),
+    default="auto",
+    show_default=True,
+    help="Of every network.",
+)
 def accuracy_per_byte(
     data: Path,
     output: Path,
@@ -190,6 +197,7 @@ def accuracy_per_byte(
     lr: float,
     seeds: int,
     device: str,
+    precision: str,
 ) -> None:
     """Test accuracy of one network from the images that fit a budget, by codec; resumable.
 
@@ -205,7 +213,7 @@ def accuracy_per_byte(
 
     plan = Plan(
         source=f"npz:{decoded_cifar10(data, runs / 'cifar10-jpeg.npz')}",
-        recipe=Recipe(model, iterations, batch_size, lr, device),
+        recipe=Recipe(model, iterations, batch_size, lr, device, precision),
         codecs=codecs or CODECS,
         psnrs=psnrs,
         budgets_mb=budgets,
