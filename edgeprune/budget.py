@@ -93,10 +93,10 @@ def build_within(
     ConfigError
         Another codec, or no setting that fits.
     """
-    if config.codec != "quantized" or config.quality is not None:
-        raise ConfigError(
-            "a budget chooses the quality of codec quantized; pass --codec quantized, no --quality"
-        )
+    if config.codec != "quantized":
+        raise ConfigError(f"a budget needs --codec quantized, whose quality it chooses, not {config.codec}")
+    if config.quality is not None:
+        raise ConfigError("a budget chooses the quality; leave out --quality or --budget")
     check_target(path)
     trial = path.with_name(f".{path.name}.budget")
     # Scores and masks are made once, and named after the pack.
@@ -142,7 +142,7 @@ class _Search:
         while True:
             size = self._size(replace(self._config, quality=quality))
             if self._fits(size):
-                return self._found(size, f"quality {quality:g} is the highest found that fits")
+                return self._found(size, f"quality {quality:g} fills {size / self._budget:.1%} of the budget")
             if size > self._budget:
                 if quality <= lowest:
                     return self._with_fewer(size, quality, may_drop)
@@ -169,10 +169,16 @@ class _Search:
                 "--budget, or pass --min-quality to leave out images"
             )
         kept = 1 - self._config.images_dropped
+        everything = self._report.header.samples / kept
         while not self._fits(size):
             kept *= self._budget * (1 - SLACK / 2) / size
             if not 0 < kept < 1:
                 raise ConfigError(f"no share of the images fills {self._budget:,} B at quality {quality:g}")
+            if round(kept * everything) == 0:
+                raise ConfigError(
+                    f"not one image of quality {quality:g} fits {self._budget:,} B; raise --budget, or lower "
+                    "--min-quality"
+                )
             size = self._size(replace(self._config, quality=quality, sample_prune=1 - kept))
         why = f"quality {quality:g} is the least allowed, and {kept:.1%} of the images fit"
         return self._found(size, why)

@@ -149,7 +149,7 @@ def build_pack(
     check_target(path)
     tell = progress if progress and workers.rank == 0 else _silent
     if isinstance(source, str):
-        source = open_source(source, split=config.split, size=config.size)
+        source = _open(source, config)
     config = replace(config, split=source.split)
     _require_room_in_pack(source, config)
     given = GivenFiles(*(None if file is None else Path(file) for file in (scores, classifier, fse_net)))
@@ -162,6 +162,16 @@ def build_pack(
     header = _header(source, check, choice, config, masks)
     _write(source, path, header, choice, masks, config, workers, tell)
     return _outcome(source, path, check, started, artefacts.made)
+
+
+def _open(spec: str, config: BuildConfig) -> Source:
+    source = open_source(spec, split=config.split, size=config.size)
+    if config.split == "test" and getattr(source, "undivided", False):
+        raise ConfigError(
+            f"{spec} has no test half, so --split test would pack all of it; name the test images themselves "
+            "and leave --split out"
+        )
+    return source
 
 
 def _outcome(source: Source, path: Path, check: SourceCheck, started: float, made: list[Path]) -> BuildReport:

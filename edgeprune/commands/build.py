@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeprune.config import METHODS, BuildConfig, CoresetConfig, MaskConfig, ScoreConfig
+from edgeprune.printing import bytes_text
 from edgeprune.scores import SCORES
 from edgeprune_formats import (
     BLOCKS,
@@ -278,5 +279,5 @@ def _print(report: BuildReport) -> None:
     each = header.sparse_bytes if get_codec(header.codec).exact else size / header.samples
     click.echo(
         f"{report.path}: {images}, {header.components} of {of} components a channel "
-        f"({each:,.0f} B an image), {report.psnr:.1f} dB, {size / 1e6:.1f} MB, in {report.seconds:.1f} s"
+        f"({each:,.0f} B an image), {report.psnr:.1f} dB, {bytes_text(size)}, in {report.seconds:.1f} s"
     )

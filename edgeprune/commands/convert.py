@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
 import click
 
 from edgeprune.config import BuildConfig
+from edgeprune.printing import bytes_text
 from edgeprune_formats import BLOCKS, COLOR_SPACES, COMPRESSIONS, ROUNDINGS, ConfigError, codec_names
 
 __all__ = ["command"]
+
+# Above it two images differ by what float32 rounds, if at all.
+EXACT_DB = 120.0
 
 
 @click.command("convert")
@@ -47,8 +50,8 @@ def command(pack: Path, output: Path, force: bool, quiet: bool, **options: Any) 
         )
     if not quiet:
         size = output.stat().st_size
-        exact = "the same images" if math.isinf(psnr) else f"{psnr:.1f} dB of the images of {pack}"
+        exact = "the same images" if psnr > EXACT_DB else f"{psnr:.1f} dB of the images of {pack}"
         click.echo(
             f"{output}: {header.codec}, {header.samples:,} images, {size / header.samples:,.0f} B each, "
-            f"{size / 1e6:.2f} MB, was {pack.stat().st_size / 1e6:.2f} MB; {exact}"
+            f"{bytes_text(size)}, was {bytes_text(pack.stat().st_size)}; {exact}"
         )

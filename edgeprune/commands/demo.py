@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shlex
 import shutil
@@ -11,12 +12,14 @@ from typing import Any
 
 import click
 
+from edgeprune.printing import bytes_text
 from edgeprune_formats import ConfigError
 
 __all__ = ["command"]
 
 EPOCHS = "10"
 MARK = ".edgeprune-demo"
+NEEDS = ("torch", "sklearn", "safetensors")
 
 
 @click.command("demo")
@@ -36,6 +39,9 @@ def command(output: Path) -> None:
       edgeprune demo
     """
     started = time.perf_counter()
+    for name in NEEDS:
+        if importlib.util.find_spec(name) is None:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
     _clear(output)
     pack, run = output / "digits.h5", output / "run"
     options = "--freq-prune 0.5 --sample-prune 0.5"
@@ -93,7 +99,7 @@ def _rows(facts: dict[str, Any], last: dict[str, Any], seconds: float) -> list[t
         ("components kept", f"{facts['components']:,} of {facts['components_of']:,} a channel"),
         ("PSNR", f"{facts['provenance']['result']['psnr_db']:.1f} dB"),
         ("bytes an image, coefficients", f"{each['coefficients']:,} (raw uint8 {each['raw_uint8']:,})"),
-        ("pack", f"{facts['file_bytes'] / 1e6:.2f} MB"),
+        ("pack", bytes_text(facts["file_bytes"])),
         ("training", f"{last['epoch']} epochs, {last['images_per_second']:,.0f} images/s"),
         ("test accuracy", f"{last['test_accuracy']:.1%} on original images that the pack never saw"),
         ("the whole demo", f"{seconds:.0f} s"),

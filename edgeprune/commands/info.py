@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from edgeprune.printing import printable
+from edgeprune.printing import bytes_text, count_text, printable
 
 __all__ = ["command", "describe"]
 
@@ -89,8 +89,9 @@ def _lines(facts: dict[str, Any]) -> list[str]:
     share = facts["components"] / facts["components_of"]
     each = facts["bytes_per_image"]
     lines = [
-        f"{facts['path']}: {facts['format']}, codec {facts['codec']}, {facts['file_bytes'] / 1e6:.2f} MB",
-        f"  images      {facts['images']:,} of {channels}x{height}x{width} in {facts['chunks']:,} chunks",
+        f"{facts['path']}: {facts['format']}, codec {facts['codec']}, {bytes_text(facts['file_bytes'])}",
+        f"  images      {facts['images']:,} of {channels}x{height}x{width} "
+        f"in {count_text(facts['chunks'], 'chunk')}",
         f"  components  {facts['components']:,} of {facts['components_of']:,} a channel ({share:.1%})",
         f"  bytes/image {each['file']:,.0f} in the file, {each['coefficients']:,.0f} as coefficients; "
         f"raw uint8 {each['raw_uint8']:,} ({_ratio(each['file'], each['raw_uint8'])}), "
@@ -99,11 +100,16 @@ def _lines(facts: dict[str, Any]) -> list[str]:
     if facts["step"]:
         tiles = "whole images" if facts["block"] == "full" else f"tiles of {facts['block']} pixels"
         lines.append(f"  quantised   {tiles}, {facts['color_space']}, step {255 * facts['step']:.2f} of 255")
-    psnr = facts["provenance"].get("result", {}).get("psnr_db")
-    if isinstance(psnr, int | float):
-        lines.append(f"  quality     {psnr:.2f} dB PSNR against the original pixels")
+    result = facts["provenance"].get("result", {})
+    for name, against in (
+        ("psnr_db", "the original pixels"),
+        ("psnr_db_to_converted", "the pack it was made from"),
+    ):
+        if isinstance(result.get(name), int | float):
+            lines.append(f"  quality     {result[name]:.2f} dB PSNR against {against}")
     lines.append(f"  mean, std   {_numbers(facts['mean'])}, {_numbers(facts['std'])}")
-    return lines + _class_lines(facts["classes"]) + _provenance_lines(facts)
+    lines += _class_lines(facts["classes"]) + _provenance_lines(facts)
+    return [*lines, "  checked     structure and labels; edgeprune verify reads all the images"]
 
 
 def _ratio(size: float, raw: int) -> str:

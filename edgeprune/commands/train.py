@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeprune.printing import count_text
 from edgeprune_formats import ConfigError
 
 if TYPE_CHECKING:
@@ -74,7 +75,8 @@ def command(pack: Path, output: Path, test: str | None, resume: bool, augment: s
 
     metrics = train_pack(open_pack(pack), output, test=test, resume=resume, augment=augment, **options)
     tested = "" if metrics["test_accuracy"] is None else f", test accuracy {metrics['test_accuracy']:.2%}"
-    click.echo(f"{output / 'model.safetensors'}: {options['model']}, {options['epochs']} epochs{tested}")
+    epochs = count_text(options["epochs"], "epoch")
+    click.echo(f"{output / 'model.safetensors'}: {options['model']}, {epochs}{tested}")
 
 
 def train_pack(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from edgeprune.printing import printable
+from edgeprune.printing import count_text, printable
 
 __all__ = ["command"]
 
@@ -29,5 +29,5 @@ def command(pack: Path) -> None:
     if problems:
         sys.exit(1)
     header = open_pack(pack).header
-    chunks = f"{header.chunks:,} chunk{'s' if header.chunks > 1 else ''}"
+    chunks = count_text(header.chunks, "chunk")
     click.echo(f"{pack}: sound, {header.samples:,} images in {chunks}, every checksum matches")

@@ -28,6 +28,8 @@ class ArraySource:
         Side to which `read` scales and crops the images; None keeps H x W.
     array_name : str
         What `name` puts before the row: ``"x_train"`` for ``"x_train[17]"``.
+    undivided : bool
+        Whether the source has no halves, so that either split is all of it.
     """
 
     spec: str
@@ -38,6 +40,7 @@ class ArraySource:
     pixels: NDArray[np.uint8]
     size: int | None
     array_name: str
+    undivided: bool = False
 
     @property
     def shape(self) -> tuple[int, int, int]:

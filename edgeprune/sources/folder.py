@@ -38,6 +38,8 @@ class FolderSource:
         Side to which the images are scaled and cropped; None demands that all have `shape`.
     model : str
         The file that `shape` was taken from.
+    undivided : bool
+        Whether the source has no halves, so that either split is all of it.
     """
 
     spec: str
@@ -50,6 +52,7 @@ class FolderSource:
     files: tuple[str, ...]
     size: int | None
     model: str
+    undivided: bool = False
 
     def __len__(self) -> int:
         """Return the number of image files."""
@@ -123,7 +126,7 @@ def open_imagefolder(spec: str, split: str, size: int | None) -> FolderSource:
     files, labels = _files(root, classes, split)
     shape, model = ((3, size, size), "") if size else _first_shape(root, files)
     names = tuple(_printable(name) for name in classes)
-    return FolderSource(spec, split, None, names, labels, shape, root, files, size, model)
+    return FolderSource(spec, split, None, names, labels, shape, root, files, size, model, root == path)
 
 
 def _split_root(path: str, split: str) -> str:

@@ -67,7 +67,7 @@ def open_npz(spec: str, split: str, size: int | None) -> ArraySource:
     names = _class_names(arrays.get("class_names"), classes, path)
     if split == "train":
         _refuse_empty_classes(labels, names, f"{path}: {y_key}")
-    return ArraySource(spec, split, None, names, labels, pixels, size, x_key)
+    return ArraySource(spec, split, None, names, labels, pixels, size, x_key, x_key == "x")
 
 
 def _load(path: str, split: str) -> dict[str, _Array]:

@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ._chunks import checksum
+from ._chunks import COPY_AGAIN, checksum
 from ._errors import DefectError, Problem
 from ._header import (
     FORMAT_VERSION,
@@ -65,8 +65,13 @@ class Contents:
             self.problems.append(defect.problem)
         # HDF5 reports damage by whatever exception its binding maps it to.
         except Exception as error:
-            self.problems.append(Problem("checksum", location, f"HDF5 cannot read it: {_one_line(error)}"))
+            self.problems.append(Problem("checksum", location, unreadable(error)))
         return None
+
+
+def unreadable(error: Exception) -> str:
+    """Return the message for an object that HDF5 fails to read."""
+    return f"damaged, HDF5 cannot read it ({_one_line(error)}); {COPY_AGAIN}"
 
 
 def _one_line(error: BaseException) -> str:

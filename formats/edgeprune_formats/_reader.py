@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ._blocks import Block
 from ._chunks import StoredField
 from ._errors import DefectError, PackChecksumError, PackFormatError, PackLayoutError, Problem, error_for
-from ._inspect import Contents, inspect, inspect_scores, signature_problem
+from ._inspect import Contents, inspect, inspect_scores, signature_problem, unreadable
 from .codecs import ContentError, get_codec
 
 __all__ = ["Pack", "open_pack", "verify_pack"]
@@ -188,8 +188,7 @@ class Pack:
                 problems.append(error.problem)
             # HDF5 reports damage by whatever exception its binding maps it to.
             except Exception as error:
-                message = f"HDF5 cannot read it: {' '.join(str(error).split())}"
-                problems.append(Problem("checksum", where, message))
+                problems.append(Problem("checksum", where, unreadable(error)))
         return problems, arrays
 
     def _expand(

@@ -48,7 +48,7 @@ def test_the_file_fills_the_budget(source, tmp_path, budget):
     path = tmp_path / "p.h5"
     text = run("build", source, "--codec", "quantized", "--budget", str(budget), "-o", path)
     assert 0.97 * budget <= path.stat().st_size <= budget
-    quality = float(re.search(r"quality ([\d.]+) is the highest", text)[1])
+    quality = float(re.search(r"quality ([\d.]+) fills", text)[1])
     with open_pack(path) as pack:
         assert pack.header.provenance["config"]["quality"] == pytest.approx(quality, rel=1e-4)
         assert len(pack) == 600
@@ -112,8 +112,8 @@ def test_a_budget_larger_than_the_best_quality(source, tmp_path):
 @pytest.mark.parametrize(
     ("options", "word"),
     [
-        (["--budget", "5MB"], "pass --codec quantized"),
-        (["--codec", "quantized", "--quality", "80", "--budget", "5MB"], "no --quality"),
+        (["--budget", "5MB"], "needs --codec quantized"),
+        (["--codec", "quantized", "--quality", "80", "--budget", "5MB"], "leave out --quality"),
         (["--codec", "quantized", "--quality", "101"], "between 1 and 100"),
         (["--codec", "quantized", "--quality", "nan"], "between 1 and 100"),
         (["--codec", "quantized", "--budget", "5 horses"], "such as 5MB"),

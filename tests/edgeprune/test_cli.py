@@ -376,3 +376,35 @@ def test_the_demo_spares_a_folder_that_it_did_not_make(edgeprune, tmp_path):
     assert code == 2
     assert "no demo made it" in err
     assert (tmp_path / "run" / "thesis.txt").read_text() == "precious"
+
+
+def test_no_test_half_is_made_of_the_only_one(edgeprune, tmp_path):
+    np.savez(tmp_path / "all.npz", x=np.zeros((4, 16, 16, 3), np.uint8), y=[0, 1, 0, 1])
+    code, _, err = edgeprune(
+        "build", f"npz:{tmp_path / 'all.npz'}", "--split", "test", "-o", tmp_path / "t.h5"
+    )
+    assert code == 2
+    assert "has no test half" in err
+    assert not (tmp_path / "t.h5").exists()
+
+
+def test_a_budget_too_small_for_one_image_says_so(edgeprune, npz, tmp_path):
+    options = ["--codec", "quantized", "--min-quality", 60, "--budget", "1kB"]
+    code, _, err = edgeprune("build", npz, *options, "-o", tmp_path / "t.h5", "-q")
+    assert code == 2
+    assert "1,000 B" in err
+    assert "--min-quality" in err
+    assert not list(tmp_path.glob("*t.h5*"))
+
+
+def test_damage_to_what_hdf5_keeps_for_itself_names_a_remedy(edgeprune, npz, tmp_path):
+    path = tmp_path / "p.h5"
+    edgeprune("build", npz, "-o", path, "-q")
+    whole = path.read_bytes()
+    told = set()
+    for at in range(48, 3000, 16):
+        path.write_bytes(whole[:at] + bytes(b ^ 0xFF for b in whole[at : at + 16]) + whole[at + 16 :])
+        _, _, err = edgeprune("verify", path)
+        told.update(line for line in err.splitlines() if "HDF5 cannot" in line)
+    assert told
+    assert all("copy" in line for line in told)
