@@ -349,11 +349,16 @@ def test_a_crash_between_the_file_and_the_removal_of_the_work_folder(tmp_path, s
 
 
 @pytest.mark.slow
-def test_kill_9_at_any_moment(tmp_path, spec, whole):
+def test_kill_9_at_any_moment(tmp_path, tmp_path_factory, spec):
     path = tmp_path / "s.h5"
+    # So long that four kills, each some steps after the line it waits for, come before the end.
+    config = replace(TINY, epochs=20)
+    whole = score(tmp_path_factory.mktemp("whole") / "s.h5", spec, config)
     moments = random.Random(0)
     with subprocess.Popen(
-        [sys.executable, scoring_runs.__file__, path, spec], stdout=subprocess.PIPE, text=True
+        [sys.executable, scoring_runs.__file__, path, spec, str(config.epochs)],
+        stdout=subprocess.PIPE,
+        text=True,
     ) as process:
         for steps in (2, 1, 3, 2):
             for _ in range(steps):

@@ -105,7 +105,8 @@ if __name__ == "__main__":
     while not Path(sys.argv[1]).exists():
         child = os.fork()
         if not child:
-            score(Path(sys.argv[1]), sys.argv[2], report=lambda event: print(os.getpid(), flush=True))
+            config = replace(TINY, epochs=int(sys.argv[3]))
+            score(Path(sys.argv[1]), sys.argv[2], config, report=lambda event: print(os.getpid(), flush=True))
             os._exit(0)
         if os.waitpid(child, 0)[1] == signal.SIGKILL:
             print("killed", flush=True)
