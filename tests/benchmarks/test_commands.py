@@ -45,7 +45,9 @@ def test_the_module_is_the_same_command():
     [
         ("imagecodecs", ["storage"]),
         ("zstandard", ["storage"]),
-        ("simplejpeg", ["time", "--only", "start", "--only", "decode"]),
+        ("torch", ["time", "--only", "decode", "--only", "epoch"]),
+        ("imagecodecs", ["time", "--only", "loaders"]),
+        ("torch", ["time", "--only", "memory", "--memory-backend", "torch"]),
         ("imagecodecs", ["accuracy-per-byte"]),
         ("torch", ["accuracy-per-byte"]),
     ],
