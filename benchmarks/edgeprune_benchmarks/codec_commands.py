@@ -1,4 +1,4 @@
-"""The commands ``storage``, ``time``, ``accuracy-per-byte`` and ``plots``."""
+"""The commands ``storage``, ``time``, ``accuracy-per-byte``, ``install`` and ``plots``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 
 from ._options import DATA, MINUTES, OUTPUT
 
-__all__ = ["accuracy_per_byte", "plots", "storage", "time"]
+__all__ = ["accuracy_per_byte", "install", "plots", "storage", "time"]
 
 SIZES = ("32x32", "224x224")
 PARTS = ("decode", "loaders", "epoch", "start", "memory", "transform")
@@ -237,6 +237,28 @@ def accuracy_per_byte(
         minutes=minutes,
     )
     run(plan, output, runs)
+
+
+@click.command()
+@OUTPUT
+@click.option(
+    "--extra", "extras", multiple=True, help="Install with it as well; may be repeated, and a,b is both."
+)
+@click.option("--repeats", type=click.IntRange(min=1), default=5, show_default=True, help="Of the imports.")
+def install(output: Path, extras: tuple[str, ...], repeats: int) -> None:
+    """Install the checkout into new environments: bytes on disk, seconds to import, what works.
+
+    Packages come from where pip takes them. With the files evicted from memory, imports are timed as after
+    the start of the machine, but for Python's own files.
+
+    \b
+    Example:
+      edgeprune bench install
+      edgeprune bench install --extra torch --extra device,fast
+    """
+    from .install import run
+
+    run(output, extras=extras, repeats=repeats, checkout=Path())
 
 
 @click.command()
