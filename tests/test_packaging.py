@@ -23,16 +23,6 @@ main()
 """
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    """The folder with the sdist, and the wheel that is made from it."""
-    out = tmp_path_factory.mktemp("dist")
-    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(ROOT)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return out
-
-
 @pytest.mark.slow
 def test_the_wheel_holds_the_four_packages_and_nothing_else(built):
     (wheel,) = built.glob("*.whl")

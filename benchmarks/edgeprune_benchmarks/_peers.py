@@ -1,12 +1,14 @@
-"""The image codecs that packs are measured against, all through imagecodecs, one call an image."""
+"""The image codecs that packs are measured against, one call an image: imagecodecs, for JPEG also Pillow."""
 
 from __future__ import annotations
 
+import importlib.util
+import io
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from edgeprune_formats import EdgePruneError
 
 from ._containers import avif_payload, jpeg_payload, png_payload, webp_payload
 
-__all__ = ["LOSSLESS", "LOSSY", "Peer", "decode_all", "encode_all", "jxl_distance"]
+__all__ = ["LOSSLESS", "LOSSY", "Peer", "decode_all", "encode_all", "jpeg_library", "jxl_distance"]
 
 Image = NDArray[np.uint8]
 
@@ -97,15 +99,42 @@ def _codec(name: str) -> Callable[..., Any]:
     return call
 
 
+@cache
+def jpeg_library() -> str:
+    """Return the package that encodes JPEG: Pillow where imagecodecs is not installed."""
+    return "imagecodecs" if importlib.util.find_spec("imagecodecs") else "Pillow"
+
+
 def _jpeg(subsampling: str) -> Peer:
-    encode = _codec("jpeg8_encode")
-    return Peer(
-        f"JPEG {':'.join(subsampling)}",
-        lambda image, level: encode(image, level, subsampling=subsampling, optimize=True),
-        _codec("jpeg8_decode"),
-        jpeg_payload,
-        (1, 100),
+    encode, decode = _codec("jpeg8_encode"), _codec("jpeg8_decode")
+
+    def encoded(image: Image, level: int) -> bytes:
+        if jpeg_library() == "Pillow":
+            return _pillow_jpeg(image, level, subsampling)
+        file: bytes = encode(image, level, subsampling=subsampling, optimize=True)
+        return file
+
+    def decoded(file: bytes) -> Image:
+        image: Image = _pillow_pixels(file) if jpeg_library() == "Pillow" else decode(file)
+        return image
+
+    return Peer(f"JPEG {':'.join(subsampling)}", encoded, decoded, jpeg_payload, (1, 100))
+
+
+def _pillow_jpeg(image: Image, level: int, subsampling: str) -> bytes:
+    from PIL import Image as Images
+
+    file = io.BytesIO()
+    Images.fromarray(image).save(
+        file, "JPEG", quality=level, subsampling=":".join(subsampling), optimize=True
     )
+    return file.getvalue()
+
+
+def _pillow_pixels(file: bytes) -> Image:
+    from PIL import Image as Images
+
+    return np.asarray(Images.open(io.BytesIO(file)))
 
 
 def _webp() -> Peer:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
+
+import numpy as np
 
 from edgeprune_formats import EdgePruneError
 
@@ -53,12 +58,13 @@ def last_line(name: str, done: subprocess.CompletedProcess[str]) -> Any:
 
 def serve(measure: Callable[[dict[str, Any]], Any]) -> None:
     """Run `measure` on the task of the command line and print what it returns, in the child of `pinned`."""
-    import torch
-
     task = json.loads(sys.argv[1])
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[: task["threads"]]))
-    torch.set_num_threads(task["threads"])
+    if importlib.util.find_spec("torch"):
+        import torch
+
+        torch.set_num_threads(task["threads"])
     print(json.dumps(measure(task)))
 
 
@@ -84,16 +90,39 @@ def ratios(rates: Mapping[str, list[float]], peer: str) -> dict[str, dict[str, f
 
 def limits(rounds: int = 7) -> dict[str, float]:
     """Measure what the machine can do at best: bytes read and written by copying, and sgemm, a second."""
-    import torch
-
-    source, target = torch.ones(2**26), torch.empty(2**26)
-    matrix = torch.ones(1024, 1024)
+    copy, multiply = _torch_limits() if importlib.util.find_spec("torch") else _numpy_limits()
     copied, multiplied = [], []
     for _ in range(rounds):
-        started = time.perf_counter()
-        target.copy_(source)
-        copied.append(2 * 4 * len(source) / (time.perf_counter() - started))
-        started = time.perf_counter()
-        torch.mm(matrix, matrix)
-        multiplied.append(2 * 1024**3 / (time.perf_counter() - started))
+        copied.append(2 * 4 * _COPIED / _seconds(copy))
+        multiplied.append(2 * _SIDE**3 / _seconds(multiply))
     return {"copy_gb_s": max(copied) / 1e9, "sgemm_gflop_s": max(multiplied) / 1e9}
+
+
+_COPIED, _SIDE = 2**26, 1024
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def _torch_limits() -> tuple[Callable[[], Any], Callable[[], Any]]:
+    import torch
+
+    source, target, matrix = torch.ones(_COPIED), torch.empty(_COPIED), torch.ones(_SIDE, _SIDE)
+    return partial(target.copy_, source), partial(torch.mm, matrix, matrix)
+
+
+def _numpy_limits() -> tuple[Callable[[], Any], Callable[[], Any]]:
+    source, target = np.ones(_COPIED, np.float32), np.empty(_COPIED, np.float32)
+    matrix = np.ones((_SIDE, _SIDE), np.float32)
+    threads = int(os.environ.get(_THREADS[0], "1"))
+    pool = ThreadPoolExecutor(threads)
+    parts = list(zip(np.array_split(target, threads), np.array_split(source, threads), strict=True))
+
+    def copy() -> None:
+        # Copying leaves the GIL.
+        list(pool.map(lambda part: np.copyto(*part), parts))
+
+    return copy, partial(np.matmul, matrix, matrix)

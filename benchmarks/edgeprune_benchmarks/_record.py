@@ -74,8 +74,10 @@ def _machine() -> dict[str, Any]:
 
 
 def _gpu() -> str | None:
-    import torch
-
+    try:
+        import torch
+    except ModuleNotFoundError:
+        return None
     return torch.cuda.get_device_name() if torch.cuda.is_available() else None
 
 

@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune import open_source
+from edgeprune_formats import ConfigError
 
 from ._matching import Curve, bracket
 from ._packs import ImageSet, build, measure_pack
-from ._peers import LOSSY
-from .images import lossless, unpack_photographs
+from ._peers import LOSSY, jpeg_library
+from .images import lossless, photographs, unpack_photographs
 
-__all__ = ["CODECS", "SIZES", "jpeg_like", "prepare", "timed_images"]
+__all__ = ["CODECS", "SIZES", "jpeg_like", "prepare", "timed_images", "without_images"]
 
 SIZES = ("32x32", "224x224")
 CODECS = {
@@ -39,7 +40,8 @@ class Jpeg:
     def facts(self) -> dict[str, Any]:
         """What a result says of them."""
         name = f"{LOSSY[self.peer].name} q{self.level}"
-        return {"name": name, "psnr_db": self.psnr_db, "file_bytes": self.file_bytes}
+        facts = {"name": name, "encoder": jpeg_library()}
+        return {**facts, "psnr_db": self.psnr_db, "file_bytes": self.file_bytes}
 
 
 def timed_images(data: Path, folder: Path, size: str, count: int | None) -> ImageSet:
@@ -59,6 +61,22 @@ def timed_images(data: Path, folder: Path, size: str, count: int | None) -> Imag
         images = ImageSet("photographs", np.concatenate(turned), np.tile(source.labels, 4))
     rows = np.random.default_rng(0).permutation(len(images.labels))[:count]
     return images.take(rows).renumbered()
+
+
+def without_images(data: Path, sizes: tuple[str, ...]) -> dict[str, str]:
+    """Return the sizes whose images are not in a folder, and why each is left out.
+
+    Raises
+    ------
+    ConfigError
+        No size is left.
+    """
+    files = {"32x32": lossless(data), "224x224": photographs(data)}
+    missing = {size: f"{files[size].name} is not in the data" for size in sizes if not files[size].exists()}
+    if len(missing) == len(sizes):
+        names = " and no ".join(files[size].name for size in sizes)
+        raise ConfigError(f"{data}: no {names} there; name the folder that holds them with --data")
+    return missing
 
 
 def jpeg_like(images: NDArray[np.uint8], target: float) -> Jpeg:

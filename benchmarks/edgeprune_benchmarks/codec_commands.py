@@ -1,4 +1,4 @@
-"""The commands ``storage``, ``time``, ``accuracy-per-byte`` and ``plots``."""
+"""The commands ``storage``, ``time``, ``accuracy-per-byte``, ``install`` and ``plots``."""
 
 from __future__ import annotations
 
@@ -11,29 +11,33 @@ import click
 
 from ._options import DATA, MINUTES, OUTPUT
 
-__all__ = ["accuracy_per_byte", "plots", "storage", "time"]
+__all__ = ["accuracy_per_byte", "install", "plots", "storage", "time"]
 
 SIZES = ("32x32", "224x224")
 PARTS = ("decode", "loaders", "epoch", "start", "memory", "transform")
-# What each part needs beside what EdgePrune itself does.
-NEEDS = {
+# What each part needs beside what EdgePrune itself does. Decoding, starting and memory leave out the ways
+# that need more.
+NEEDS: dict[str, tuple[str, ...]] = {
     "storage": ("imagecodecs", "zstandard"),
-    "decode": ("torch", "imagecodecs", "simplejpeg"),
+    "decode": (),
     "loaders": ("torch", "torchvision", "imagecodecs"),
     "epoch": ("torch",),
-    "start": ("torch",),
-    "memory": ("torch",),
+    "start": (),
+    "memory": (),
     "transform": ("torch",),
     "accuracy-per-byte": ("torch", "imagecodecs"),
     "plots": ("matplotlib",),
 }
 
 
-def _require(*parts: str) -> None:
+def _require(*parts: str, packages: tuple[str, ...] = ()) -> None:
     """Raise ModuleNotFoundError at once, not after minutes, for a package that is not installed."""
-    for package in dict.fromkeys(name for part in parts for name in NEEDS[part]):
-        if importlib.util.find_spec(package) is None:
-            raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+    for package in _missing((*packages, *(name for part in parts for name in NEEDS[part]))):
+        raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+
+
+def _missing(packages: tuple[str, ...]) -> list[str]:
+    return [name for name in dict.fromkeys(packages) if importlib.util.find_spec(name) is None]
 
 
 @click.command()
@@ -82,14 +86,26 @@ def storage(data: Path, output: Path, only: tuple[str, ...], count: int | None) 
 def time(data: Path, output: Path, only: tuple[str, ...], **options: Any) -> None:
     """Images/s of decoding and loading, epochs, start, memory, and whole transforms.
 
+    What needs a package that is not installed is left out, and named: decode, start and memory run without
+    torch, of our own backends. A part that is asked for by --only and cannot run is an error.
+
     \b
     Example:
       edgeprune bench time --data data --only decode
       edgeprune bench time --data data --only start --only memory
     """
-    _require(*(only or PARTS))
-    for part in only or PARTS:
+    needed = ("torch",) if options["memory_backend"] == "torch" and (not only or "memory" in only) else ()
+    _require(*only, packages=needed)
+    for part in only or _parts_that_can_run():
         _TIMED[part](data, output, options)
+
+
+def _parts_that_can_run() -> list[str]:
+    missing = {part: _missing(NEEDS[part]) for part in PARTS}
+    for part, packages in missing.items():
+        if packages:
+            click.echo(f"{part}: left out, needs {', '.join(packages)}; pip install 'edgeprune[bench]'")
+    return [part for part, packages in missing.items() if not packages]
 
 
 def _decode(data: Path, output: Path, options: dict[str, Any]) -> None:
@@ -221,6 +237,28 @@ def accuracy_per_byte(
         minutes=minutes,
     )
     run(plan, output, runs)
+
+
+@click.command()
+@OUTPUT
+@click.option(
+    "--extra", "extras", multiple=True, help="Install with it as well; may be repeated, and a,b is both."
+)
+@click.option("--repeats", type=click.IntRange(min=1), default=5, show_default=True, help="Of the imports.")
+def install(output: Path, extras: tuple[str, ...], repeats: int) -> None:
+    """Install the checkout into new environments: bytes on disk, seconds to import, what works.
+
+    Packages come from where pip takes them. With the files evicted from memory, imports are timed as after
+    the start of the machine, but for Python's own files.
+
+    \b
+    Example:
+      edgeprune bench install
+      edgeprune bench install --extra torch --extra device,fast
+    """
+    from .install import run
+
+    run(output, extras=extras, repeats=repeats, checkout=Path())
 
 
 @click.command()

@@ -12,12 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-__all__ = ["decoded_cifar10", "lossless", "unpack_cifar10", "unpack_photographs"]
+__all__ = ["decoded_cifar10", "lossless", "photographs", "unpack_cifar10", "unpack_photographs"]
 
 
 def lossless(data: Path) -> Path:
     """Return the file of 5085 + 1017 CIFAR-10 images in their exact pixels."""
     return data / "cifar10-lossless-6k.npz"
+
+
+def photographs(data: Path) -> Path:
+    """Return the archive of 250 photographs."""
+    return data / "imagenet-sample.zip"
 
 
 def unpack_cifar10(data: Path, folder: Path) -> Path:
@@ -57,7 +62,7 @@ def decoded_cifar10(data: Path, path: Path) -> Path:
 
 def unpack_photographs(data: Path, folder: Path) -> Path:
     """Write the 250 photographs, a folder a class, and return the folder."""
-    with zipfile.ZipFile(data / "imagenet-sample.zip") as archive:
+    with zipfile.ZipFile(photographs(data)) as archive:
         for name in archive.namelist():
             if name.endswith("/"):
                 continue

@@ -11,6 +11,7 @@ from typing import Any
 
 from edgeprune_formats import ConfigError
 
+from .install_tables import install_table
 from .selection_tables import (
     coreset_table,
     correlation_table,
@@ -156,6 +157,7 @@ PAGES: dict[str, dict[str, Table]] = {
         "time-transform": transform_table,
         "accuracy-bytes": accuracy_bytes_table,
     },
+    "docs/jetson.md": {"install": install_table},
     "docs/selection.md": {
         "coresets-lossless": lambda results: [*coreset_table(results), "", *correlation_table(results)],
         "coresets-jpeg": lambda results: [*coreset_table(results), "", *correlation_table(results)],

@@ -35,10 +35,11 @@ def _decode_head(row: dict[str, Any]) -> str:
         for codec, facts in row["quality"].items()
     )
     jpeg = row["jpeg"]["quantized"]
+    encoder = " by Pillow" if jpeg.get("encoder") == "Pillow" else ""
     limits = row["limits"]
     threads = "one thread" if row["threads"] == 1 else f"{row['threads']} threads"
     return (
-        f"{row['size']}, {threads}, {row['images']:,} images: {packs}; peers decode {jpeg['name']}, "
+        f"{row['size']}, {threads}, {row['images']:,} images: {packs}; peers decode {jpeg['name']}{encoder}, "
         f"{jpeg['psnr_db']:.1f} dB at {jpeg['file_bytes']:,.0f} B. Images/s, median [lowest to highest], and "
         f"in brackets of simplejpeg and of raw. Here a copy moves {limits['copy_gb_s']:.0f} GB/s and "
         f"products run at {limits['sgemm_gflop_s']:,.0f} Gflop/s."
@@ -58,8 +59,13 @@ def _decode_rows(rows: list[dict[str, Any]]) -> list[str]:
 def _rate(row: dict[str, Any], name: str) -> str:
     if name not in row["images_per_second"]:
         return "-"
-    jpeg, raw = (row[f"ratio_to_{peer}"][name]["median"] for peer in ("simplejpeg", "raw"))
-    return f"{_spread(row['images_per_second'][name])} ({jpeg:.2f}x, {raw:.2f}x)"
+    return f"{_spread(row['images_per_second'][name])} ({', '.join(_ratios(row, name))})"
+
+
+def _ratios(row: dict[str, Any], name: str) -> list[str]:
+    """Return a way's rate as a multiple of simplejpeg's and of raw; a dash where a peer was left out."""
+    found = [row.get(f"ratio_to_{peer}", {}).get(name) for peer in ("simplejpeg", "raw")]
+    return [f"{ratio['median']:.2f}x" if ratio else "-" for ratio in found]
 
 
 def _spread(rate: dict[str, float]) -> str:
@@ -92,11 +98,10 @@ def decode_short(results: Results) -> list[str]:
             if kind == "from chunks":
                 best = ours.get(codec, name)
                 ours[codec] = max(best, name, key=lambda way: float(rates[way]["median"]))
-        for name in ("simplejpeg", "Pillow", "raw", *ours.values()):
-            jpeg, raw = (row[f"ratio_to_{peer}"][name]["median"] for peer in ("simplejpeg", "raw"))
+        for name in (*(peer for peer in ("simplejpeg", "Pillow", "raw") if peer in rates), *ours.values()):
             spread = f"{rates[name]['min']:,.0f} to {rates[name]['max']:,.0f}"
             median = f"{rates[name]['median']:,.0f}"
-            cells.append([row["size"], name, median, spread, f"{jpeg:.2f}x", f"{raw:.2f}x"])
+            cells.append([row["size"], name, median, spread, *_ratios(row, name)])
     return table(["images", "way", "images/s", "spread", "of simplejpeg", "of raw"], cells)
 
 

@@ -24,7 +24,7 @@ def run(code, *arguments, **options):
 def test_bench_lists_the_benchmarks():
     done = run(EDGEPRUNE, "bench", "--help")
     assert done.returncode == 0, done.stderr
-    for name in ("storage", "time", "accuracy-per-byte", "plots", "readme"):
+    for name in ("storage", "time", "accuracy-per-byte", "install", "plots", "readme"):
         assert f"\n  {name} " in done.stdout
 
 
@@ -45,7 +45,9 @@ def test_the_module_is_the_same_command():
     [
         ("imagecodecs", ["storage"]),
         ("zstandard", ["storage"]),
-        ("simplejpeg", ["time", "--only", "start", "--only", "decode"]),
+        ("torch", ["time", "--only", "decode", "--only", "epoch"]),
+        ("imagecodecs", ["time", "--only", "loaders"]),
+        ("torch", ["time", "--only", "memory", "--memory-backend", "torch"]),
         ("imagecodecs", ["accuracy-per-byte"]),
         ("torch", ["accuracy-per-byte"]),
     ],
@@ -76,3 +78,11 @@ def test_a_wrong_option_is_one_line(tmp_path):
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert "bench time --help" in done.stderr
+
+
+def test_installing_is_measured_in_a_checkout_only(tmp_path):
+    done = run(EDGEPRUNE, "bench", "install", cwd=tmp_path)
+    assert done.returncode == 2
+    expected = "installing is measured in a checkout: change to its folder, and run it again"
+    assert done.stderr == f"edgeprune: error: {expected}\n"
+    assert list(tmp_path.iterdir()) == []

@@ -122,9 +122,9 @@ def test_a_way_of_decoding_that_is_wrong_is_not_timed(task, fault):
     pixels = np.load(task["pixels"])
     pixels[:, 0] //= 2
     bench = time_decode._Bench(task, pixels)
-    bench._check("raw", partial(bench._raw, 8))
+    bench.check("raw", partial(bench.peers.raw, 8))
     with pytest.raises(EdgePruneError, match="wrong gives"):
-        bench._check("wrong", lambda: (fault(batch) for batch in bench._raw(8)))
+        bench.check("wrong", lambda: (fault(batch) for batch in bench.peers.raw(8)))
 
 
 @pytest.mark.slow
