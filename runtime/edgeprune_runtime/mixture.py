@@ -31,8 +31,8 @@ class Mixture:
     packs : tuple of Pack
     header : PackHeader
         The first pack's, with the `samples` of all, the mean and standard deviation of all images (see
-        `pooled_statistics`), and a provenance that lists under ``packs`` each pack's name, images and
-        provenance. Codec, components and chunks are those of the first pack alone.
+        `pooled_statistics`), and a provenance with lists of the ``packs``, by name, and their
+        ``provenances``. Codec, components and chunks are those of the first pack alone.
     labels : int64 [N]
         Indices into `header.class_names`.
     source_index : int64 [N]
@@ -53,10 +53,8 @@ class Mixture:
         headers = [pack.header for pack in self.packs]
         mean, std = pooled_statistics(headers)
         provenance = {
-            "packs": [
-                {"file": pack.path.name, "samples": len(pack), "provenance": dict(pack.header.provenance)}
-                for pack in self.packs
-            ]
+            "packs": [f"{pack.path.name}, {len(pack)} images" for pack in self.packs],
+            "provenances": [dict(pack.header.provenance) for pack in self.packs],
         }
         samples = sum(header.samples for header in headers)
         self.header = replace(headers[0], samples=samples, mean=mean, std=std, provenance=provenance)
