@@ -30,7 +30,7 @@ from .lineage import joined_provenance, joined_rows
 __all__ = ["MergeReport", "merge_packs"]
 
 # Decoded chunks among which images are shuffled.
-HELD_BYTES = 2**26
+HELD_BYTES = 2**25
 # What packs must agree in beside shape and classes, and what brings them together.
 _ALIKE = (
     ("codec", "codec", "--codec {}"),
@@ -74,7 +74,7 @@ def merge_packs(
     """Write one pack of the images of several, in bounded memory; it appears when it is complete.
 
     Images keep coefficients, label and score bit for bit. They come in random order, as packs should store
-    them: chunks of all packs are shuffled, and images within as many of them as fit 64 MiB. The mean and
+    them: chunks of all packs are shuffled, and images within as many of them as fit 32 MiB. The mean and
     standard deviation are those of all images, see `edgeprune_runtime.mixture.pooled_statistics`.
 
     What the packs' provenances have in common stays, and ``merged`` lists each pack with its SHA-256 and

@@ -34,7 +34,7 @@ __all__ = ["PLACEHOLDER", "Part", "part_paths", "split_pack"]
 
 PLACEHOLDER = "{part}"
 # Chunks that wait to be filled, of all the parts that are written at a time.
-HELD_BYTES = 2**26
+HELD_BYTES = 2**25
 
 
 @dataclass(frozen=True)

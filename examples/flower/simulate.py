@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 os.environ |= {"FLWR_TELEMETRY_ENABLED": "0", "RAY_USAGE_STATS_ENABLED": "0"}
@@ -78,7 +79,8 @@ def main() -> None:
         }
     settings = {"model": MODEL, "batch_size": BATCH, "lr": LR, "devices": options.devices, **length}
     facts = {"train_images": header.samples, "quality": options.quality, **settings}
-    text = json.dumps({"settings": facts, "results": results})
+    versions = {name: version(name) for name in ("edgeprune", "flwr", "ray", "torch")}
+    text = json.dumps({"settings": facts, "versions": versions, "results": results})
     print(text)
     if options.output:
         options.output.write_text(text + "\n")

@@ -123,6 +123,7 @@ def _coded(header: PackHeader, integers: NDArray[np.int32]) -> dict[str, NDArray
     # A foreign encoder's levels may differ by more than 16 bits hold; `restore_dc` wraps as well.
     integers[..., 0] = integers[..., 0].astype(np.int16)
     planes = [_by_place(integers[:, plane]) for plane in range(header.channels)]
+    del integers
     return {"payload": np.frombuffer(encode_payload(planes, scan_order(*header.block_shape)), np.uint8)}
 
 
