@@ -42,7 +42,7 @@ from .workers import Workers
 if TYPE_CHECKING:
     from .long_run import Report
 
-__all__ = ["BuildReport", "Progress", "build_pack", "check_shared", "planned"]
+__all__ = ["BuildReport", "Progress", "build_pack", "check_shared", "planned", "utc_now"]
 
 Progress = Callable[[str, int, int], None]
 MAX_SKIPPED_NAMED = 100
@@ -308,7 +308,7 @@ def _header(
         mean=mean,
         std=std,
         generator=f"edgeprune {__version__}",
-        created=_now(),
+        created=utc_now(),
         provenance=_provenance(source, check, config, choice, masks),
         **config.stored_as(height, width),
     )
@@ -354,7 +354,7 @@ def _settings(config: BuildConfig) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name not in ("coreset", "masks", "scoring")}
 
 
-def _now() -> str:
+def utc_now() -> str:
     """Return the time in UTC; SOURCE_DATE_EPOCH takes its place where builds must be reproducible."""
     given = os.environ.get("SOURCE_DATE_EPOCH", "")
     seconds = int(given) if given.isdecimal() else time.time()

@@ -89,6 +89,8 @@ from edgeprune_runtime import PackDataset, PackLoader
 loader = PackLoader(sys.argv[1], 4, shuffle=True, augment=True, normalize=True)
 images, labels = next(iter(loader))
 print(type(images).__module__, images.shape, PackDataset(sys.argv[1])[0][0].shape)
+mixed, _ = next(iter(PackLoader([sys.argv[1]] * 2, 18)))
+print(type(mixed).__module__, mixed.shape)
 """
 
 MAIN = """
@@ -114,7 +116,7 @@ def test_importing_formats_and_runtime_loads_no_torch():
 def test_the_scipy_backend_works_where_torch_is_not_installed(make_pack):
     path, _ = make_pack(samples=9)
     done = run(NO_TORCH + DECODE, path)
-    assert done.stdout.strip() == "numpy (4, 3, 32, 32) (3, 32, 32)", done.stderr
+    assert done.stdout.strip() == "numpy (4, 3, 32, 32) (3, 32, 32)\nnumpy (18, 3, 32, 32)", done.stderr
 
 
 @pytest.mark.parametrize("command", ["info", "verify", "preview"])
@@ -124,6 +126,15 @@ def test_commands_that_need_no_torch_work_without_it(make_pack, tmp_path, comman
     done = run(NO_TORCH + MAIN, command, path, *(["-o", picture] if command == "preview" else []))
     assert done.returncode == 0, done.stderr
     assert str(picture if command == "preview" else path) in done.stdout
+
+
+def test_packs_are_split_and_merged_without_torch(make_pack, tmp_path):
+    path, _ = make_pack(samples=9)
+    done = run(NO_TORCH + MAIN, "split", path, "-n", 2, "-o", tmp_path / "fleet")
+    assert done.returncode == 0, done.stderr
+    done = run(NO_TORCH + MAIN, "merge", *(tmp_path / "fleet").iterdir(), "-o", tmp_path / "merged.h5")
+    assert done.returncode == 0, done.stderr
+    assert len(open_pack(tmp_path / "merged.h5")) == 9
 
 
 @pytest.mark.parametrize("method", ["energy", "random"])

@@ -1,3 +1,4 @@
+import importlib.util
 import json
 import subprocess
 import sys
@@ -5,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+FLOWER = all(importlib.util.find_spec(name) for name in ("flwr", "ray"))
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
@@ -18,3 +20,18 @@ def test_the_training_loop_runs_and_goes_on_where_it_stopped(make_pack, tmp_path
     (tmp_path / "position.json").write_text(json.dumps({**state, "epoch": 2, "batch": 1}))
     again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert again.stdout.startswith("epoch 3: loss "), again.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not FLOWER, reason="flwr[simulation] is not installed")
+def test_a_simulated_fleet_learns(tmp_path):
+    length = ["--rounds", "3", "--epochs", "2", "--devices", "2", "--by", "class"]
+    command = [sys.executable, str(EXAMPLES / "flower" / "simulate.py"), "digits", *length]
+    output = tmp_path / "fleet.json"
+    subprocess.run(
+        [*command, "--output", str(output)], cwd=tmp_path, capture_output=True, check=True, timeout=500
+    )
+    results = json.loads(output.read_text())["results"]
+    assert len(results["class"]["by_round"]) == 4
+    assert results["class"]["accuracy"] > max(results["class"]["alone"])
+    assert results["central"]["accuracy"] > results["class"]["accuracy"]

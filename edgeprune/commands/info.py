@@ -132,6 +132,12 @@ def _class_lines(classes: list[dict[str, Any]]) -> list[str]:
     ]
 
 
+def _short(item: Any) -> Any:
+    """Return how many there are of objects that have facts of their own."""
+    many = isinstance(item, list) and any(isinstance(one, dict) for one in item)
+    return f"{len(item)} of them" if many else item
+
+
 def _provenance_lines(facts: dict[str, Any]) -> list[str]:
     lines = [f"  made by     {facts['generator']}, {facts['created']}"]
     for name, value in facts["provenance"].items():
@@ -139,7 +145,9 @@ def _provenance_lines(facts: dict[str, Any]) -> list[str]:
             continue
         if isinstance(value, dict):
             plain = {key: item for key, item in value.items() if not isinstance(item, dict)}
-            inside = ", ".join(f"{key}={item}" for key, item in plain.items() if item not in (None, []))
+            inside = ", ".join(
+                f"{key}={_short(item)}" for key, item in plain.items() if item not in (None, [])
+            )
             lines.append(f"  {name:<11} {inside}")
         else:
             lines.append(f"  {name:<11} {value}")

@@ -15,6 +15,7 @@ from edgeprune_formats import ConfigError
 
 if TYPE_CHECKING:
     from edgeprune_formats import Pack
+    from edgeprune_runtime import Mixture
 
 __all__ = ["command", "train_pack"]
 
@@ -31,7 +32,13 @@ AUGMENTS = ("none", "crop", "flip", "crop+flip")
 
 
 @click.command("train")
-@click.argument("pack", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument(
+    "packs",
+    metavar="PACK...",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder of the run.")
 @click.option("--model", type=click.Choice(MODELS), default="mobilenet_v2", show_default=True)
 @click.option("--test", metavar="PACK_OR_SOURCE", help="Test on this after each epoch.")
@@ -57,8 +64,10 @@ AUGMENTS = ("none", "crop", "flip", "crop+flip")
     help="bfloat16 is autocast; auto uses it where it pays.",
 )
 @click.option("--resume", is_flag=True, help="Go on with the run in the folder.")
-def command(pack: Path, output: Path, test: str | None, resume: bool, augment: str, **options: Any) -> None:
-    """Train a network from PACK.
+def command(
+    packs: tuple[Path, ...], output: Path, test: str | None, resume: bool, augment: str, **options: Any
+) -> None:
+    """Train a network from PACK, or from several of one image size and the same classes, mixed.
 
     The folder receives metrics.jsonl, a checkpoint after each epoch, and model.safetensors. A run that was
     killed goes on with --resume, to the same result. An epoch leaves out a last batch that is not full,
@@ -71,18 +80,18 @@ def command(pack: Path, output: Path, test: str | None, resume: bool, augment: s
     """
     if importlib.util.find_spec("torch") is None:
         raise ConfigError("training needs torch; pip install 'edgeprune[torch]'")
-    from edgeprune_formats import open_pack
+    from edgeprune_runtime import open_packs
 
-    metrics = train_pack(open_pack(pack), output, test=test, resume=resume, augment=augment, **options)
+    metrics = train_pack(open_packs(packs), output, test=test, resume=resume, augment=augment, **options)
     tested = "" if metrics["test_accuracy"] is None else f", test accuracy {metrics['test_accuracy']:.2%}"
     epochs = count_text(options["epochs"], "epoch")
     click.echo(f"{output / 'model.safetensors'}: {options['model']}, {epochs}{tested}")
 
 
 def train_pack(
-    pack: Pack, output: Path, *, test: str | None, resume: bool, augment: str, **options: Any
+    pack: Pack | Mixture, output: Path, *, test: str | None, resume: bool, augment: str, **options: Any
 ) -> dict[str, Any]:
-    """Train from an open pack and return the last epoch's metrics; `options` are those of `TrainConfig`.
+    """Train from open packs and return the last epoch's metrics; `options` are those of `TrainConfig`.
 
     Raises
     ------

@@ -32,6 +32,7 @@ from ._reader import Pack, open_pack, verify_pack
 from ._rounding import ROUNDINGS
 from ._target import check_room, check_target, new_hdf5
 from ._tiles import color_matrix, color_shift
+from ._together import written_together
 from ._version import __version__
 from ._writer import COMPRESSIONS, PackWriter, plan_chunk_samples
 from .codecs import Codec, codec_names, get_codec, stored_bytes
@@ -80,4 +81,5 @@ __all__ = [
     "stored_bytes",
     "unpack_positions",
     "verify_pack",
+    "written_together",
 ]

@@ -45,6 +45,8 @@ ESCAPE = SYMBOLS - 1
 ESCAPE_BITS = 16
 MAX_LANES = 512
 SYMBOLS_PER_LANE = 4096
+# Values whose plain bits are spread at a time, to bound the memory that it takes.
+BITS_AT_A_TIME = 2**16
 _HEAD = struct.Struct("<IIII")
 # round(2 log2(sum + 2)), in integers.
 LEVELS = np.array([((2 * (s + 2) ** 4).bit_length() - 1) // 2 for s in range(30 * SATURATION + 1)], np.int16)
@@ -163,11 +165,15 @@ def _split(values: NDArray[np.integer[Any]], classes: NDArray[np.integer[Any]]) 
     return symbols, plain, np.where(escaped, ESCAPE_BITS, shift)
 
 
-def _pack_bits(plain: NDArray[np.integer[Any]], lengths: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
-    used = lengths > 0
-    place = np.arange(ESCAPE_BITS)
-    bits = (plain[used, None] >> place) & 1
-    return np.packbits(bits[place < lengths[used, None]].astype(np.uint8), bitorder="little")
+def _bits(plain: NDArray[np.int32], lengths: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
+    """Return the plain bits of some values one after another, a byte each, low bit first."""
+    used = np.flatnonzero(lengths)
+    place = np.arange(ESCAPE_BITS, dtype=np.int32)
+    pieces = [np.empty(0, np.uint8)]
+    for start in range(0, len(used), BITS_AT_A_TIME):
+        some = used[start : start + BITS_AT_A_TIME, None]
+        pieces.append(((plain[some] >> place) & 1).astype(np.uint8)[place < lengths[some]])
+    return np.concatenate(pieces)
 
 
 def encode_payload(planes: list[NDArray[np.int32]], scan: Scan) -> bytes:
@@ -180,11 +186,11 @@ def encode_payload(planes: list[NDArray[np.int32]], scan: Scan) -> bytes:
         applied.
     """
     runs: list[tuple[NDArray[Any], NDArray[Any]]] = []
-    bits, lengths, bases = [], [], []
+    bits, bases = [], []
     before = np.zeros(planes[0].shape[1], np.uint8)
     for number, values in enumerate(planes):
         bands = bands_of(values, scan)
-        runs.append((CLASSES + number * BANDS + before.astype(np.int64), bands))
+        runs.append((CLASSES + number * BANDS + before.astype(np.int16), bands))
         before = bands
         magnitudes = np.abs(values)
         sums = context_sums(np.minimum(magnitudes, SATURATION).astype(np.uint8), scan)
@@ -194,11 +200,10 @@ def encode_payload(planes: list[NDArray[np.int32]], scan: Scan) -> bytes:
         classes = context_classes(bases[-1][:, None], sums)
         for start, stop in zip(scan.starts[:-1], scan.starts[1:], strict=True):
             inside = coded[start:stop]
-            some = classes[start:stop][inside].astype(np.int64)
+            some = classes[start:stop][inside]
             symbols, plain, length = _split(values[start:stop][inside], some)
             runs.append((some, symbols))
-            bits.append(plain)
-            lengths.append(length)
+            bits.append(_bits(plain, length))
     counts = np.zeros((CLASSES + len(planes) * BANDS, SYMBOLS), np.int64)
     for contexts, symbols in runs:
         np.add.at(counts, (contexts, symbols), 1)
@@ -206,9 +211,9 @@ def encode_payload(planes: list[NDArray[np.int32]], scan: Scan) -> bytes:
     row_of = np.where(used, np.cumsum(used) - 1, -1).astype(np.int16)
     model = Model(np.stack(bases), row_of, normalised(counts[used]))
     lanes = min(MAX_LANES, max(1, int(counts.sum()) // SYMBOLS_PER_LANE))
-    rows = [(row_of[contexts].astype(np.int64), symbols) for contexts, symbols in runs]
+    rows = [(row_of[contexts], symbols) for contexts, symbols in runs]
     states, words = encode(rows, model.frequencies, lanes)
-    plain_bits = _pack_bits(np.concatenate(bits), np.concatenate(lengths))
+    plain_bits = np.packbits(np.concatenate(bits), bitorder="little")
     return _assemble(Payload(model, states, words, plain_bits))
 
 

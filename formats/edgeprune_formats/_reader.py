@@ -131,6 +131,14 @@ class Pack:
         fields = get_codec(self.header.codec).fields(self.header)
         return sum(int(group[field.name].id.get_storage_size()) for field in fields)
 
+    @property
+    def compression(self) -> str:
+        """How arrays of a fixed size are stored: ``"gzip"``, or ``"none"``, also where there are no such."""
+        group = self._file()["samples"]
+        fields = get_codec(self.header.codec).fields(self.header)
+        filters = {group[field.name].compression for field in fields if field.shape is not None}
+        return "gzip" if "gzip" in filters else "none"
+
     def read_payload(self, chunk: int, out: Block | None = None) -> dict[str, NDArray[Any]]:
         """Return the stored arrays of one chunk by name, checked against their checksums and not yet decoded.
 

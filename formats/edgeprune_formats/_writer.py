@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -12,10 +13,12 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ._checks import check_header, check_rows, check_scores, provenance_text
-from ._chunks import Stream, checksum, create_field, write_chunk
+from ._blocks import Block
+from ._checks import check_header, check_rows, check_scores
+from ._chunks import Stream, create_field, write_chunk
 from ._errors import ConfigError
-from ._header import INTEGERS, TEXTS, PackHeader
+from ._head import write_head
+from ._header import PackHeader
 from ._target import Sink, check_room, check_target, partial_path, shielded, sweep, sync, write_error
 from .codecs import get_codec, stored_bytes
 
@@ -49,7 +52,8 @@ class PackWriter:
     """Write a pack chunk by chunk to a temporary file and move it to its name when it is complete.
 
     Use it as a context manager: leaving the block normally completes the pack, leaving it by an
-    exception removes what was written.
+    exception removes what was written. Several packs appear together if each is sealed before any block is
+    left.
 
     Parameters
     ----------
@@ -72,7 +76,10 @@ class PackWriter:
     Attributes
     ----------
     squared_error : float
-        Of what was written so far over all pixels on [0, 1]; counted for codecs that are not exact.
+        Of what was appended as spectra so far, over all pixels on [0, 1]; counted for codecs that are not
+        exact.
+    published : bool
+        Whether the pack is there under its name.
 
     Raises
     ------
@@ -109,9 +116,10 @@ class PackWriter:
         self._partial = partial_path(self.path)
         self._sink: Sink | None = None
         self._file: h5py.File | None = None
-        shape = (header.chunk_samples, *header.shape)
-        self._coefficients, self._mask = np.empty(shape, np.float32), np.empty(shape, bool)
+        self._spectra: tuple[NDArray[np.float32], NDArray[np.bool_]] | None = None
+        self._block: Block | None = None
         self._buffered = self._chunk = self._written = 0
+        self._sealed = self.published = False
 
     def __enter__(self) -> PackWriter:
         sweep(self.path)
@@ -137,16 +145,42 @@ class PackWriter:
         if kind is not None:
             self._abandon()
             return
+        self.seal()
         try:
-            with shielded():
-                self._complete()
-            self._check_sink()
-            self._publish()
+            self._partial.replace(self.path)
+            self.published = True
+            sync(self.path.parent)
         except BaseException as failure:
             self._abandon()
             if isinstance(failure, OSError):
                 raise write_error(self.path, failure) from failure
             raise
+
+    def seal(self) -> None:
+        """Complete the file after the last append, and wait until the disk has it.
+
+        It does not have its name yet; leaving the block then only renames it.
+
+        Raises
+        ------
+        ConfigError
+            Images are missing.
+        PackWriteError
+            The disk is full. What was written is removed.
+        """
+        if self._sealed:
+            return
+        try:
+            with shielded():
+                self._complete()
+            self._check_sink()
+            sync(self._partial)
+        except BaseException as failure:
+            self._abandon()
+            if isinstance(failure, OSError):
+                raise write_error(self.path, failure) from failure
+            raise
+        self._sealed, self._spectra, self._block = True, None, None
 
     def append(self, coefficients: NDArray[np.float32], mask: NDArray[np.bool_]) -> None:
         """Append images, any number at a time.
@@ -172,29 +206,57 @@ class PackWriter:
             raise ConfigError(f"a mask must be boolean, not {mask.dtype}")
         if (mask.sum(axis=(2, 3)) != self.header.components).any():
             raise ConfigError(f"a mask must keep exactly {self.header.components} components a channel")
-        if self._written + self._buffered + len(coefficients) > self.header.samples:
+        if self._spectra is None:
+            room = (self.header.chunk_samples, *self.header.shape)
+            self._spectra = np.empty(room, np.float32), np.empty(room, bool)
+        for rows, place in self._places(len(coefficients)):
+            self._spectra[0][place] = coefficients[rows]
+            self._spectra[1][place] = mask[rows]
+            self._advance(place)
+
+    def append_block(self, block: Block) -> None:
+        """Append images as another pack's block has them, any number at a time; they are stored bit for bit.
+
+        Parameters
+        ----------
+        block : Block
+            Of packs with the same codec, shape, components, tiles, colour space and step.
+
+        Raises
+        ------
+        ConfigError
+            The block is of another shape, or too many images.
+        PackWriteError
+            The disk is full.
+        """
+        if self._block is None:
+            self._block = self._codec.empty(self.header, self.header.chunk_samples)
+        if type(block) is not type(self._block) or block.values.shape[1:] != self._block.values.shape[1:]:
+            raise ConfigError(f"a block {block.values.shape} must be as {self._block.values.shape}")
+        for rows, place in self._places(len(block)):
+            self._block.write(place.start, block.take(rows))  # type: ignore[arg-type]
+            self._advance(place)
+
+    def _places(self, images: int) -> Iterator[tuple[slice, slice]]:
+        """Yield which of so many images come next, and where in the chunk that is being filled."""
+        if self._written + self._buffered + images > self.header.samples:
             raise ConfigError(f"more than the {self.header.samples} images that the header declares")
         start = 0
-        while start < len(coefficients):
-            count = min(len(coefficients) - start, self.header.chunk_samples - self._buffered)
-            rows = slice(self._buffered, self._buffered + count)
-            self._coefficients[rows] = coefficients[start : start + count]
-            self._mask[rows] = mask[start : start + count]
-            self._buffered += count
+        while start < images:
+            count = min(images - start, self.header.chunk_samples - self._buffered)
+            yield slice(start, start + count), slice(self._buffered, self._buffered + count)
             start += count
-            if self._buffered == self.header.chunk_samples:
-                self._flush()
+
+    def _advance(self, place: slice) -> None:
+        self._buffered = place.stop
+        if self._buffered == self.header.chunk_samples:
+            self._flush()
 
     def _flush(self) -> None:
         count, self._buffered = self._buffered, 0
-        coefficients = self._coefficients[:count]
-        arrays = self._codec.encode(self.header, coefficients, self._mask[:count], rounding=self._rounding)
-        for name, message in self._codec.problems(self.header, arrays):
-            raise ConfigError(f"{name} of chunk {self._chunk}: {message}")
-        if not self._codec.exact:
-            # Read back before it is written: what a device will see is what is measured.
-            block = self._codec.decode(self.header, arrays, count)
-            self.squared_error += self._codec.squared_error(self.header, coefficients, block)
+        if self._spectra is not None and self._block is not None:
+            raise ConfigError("a pack is appended to in spectra or in blocks, not in both")
+        arrays = self._encoded(count) if self._block is None else self._restored(self._block, count)
         assert self._file is not None
         try:
             with shielded():
@@ -207,6 +269,24 @@ class PackWriter:
             raise write_error(self.path, error) from error
         self._chunk += 1
         self._written += count
+
+    def _encoded(self, count: int) -> dict[str, NDArray[Any]]:
+        assert self._spectra is not None
+        coefficients, mask = self._spectra[0][:count], self._spectra[1][:count]
+        arrays = self._codec.encode(self.header, coefficients, mask, rounding=self._rounding)
+        for name, message in self._codec.problems(self.header, arrays):
+            raise ConfigError(f"{name} of chunk {self._chunk}: {message}")
+        if not self._codec.exact:
+            # Read back before it is written: what a device will see is what is measured.
+            block = self._codec.decode(self.header, arrays, count)
+            self.squared_error += self._codec.squared_error(self.header, coefficients, block)
+        return arrays
+
+    def _restored(self, block: Block, count: int) -> dict[str, NDArray[Any]]:
+        arrays = self._codec.encode_block(self.header, block.take(slice(count)))
+        for name, message in self._codec.problems(self.header, arrays):
+            raise ConfigError(f"{name} of chunk {self._chunk}: {message}")
+        return arrays
 
     def _check_sink(self) -> None:
         if self._sink is not None and self._sink.failure is not None:
@@ -228,30 +308,6 @@ class PackWriter:
             if field.shape is None:
                 self._streams[field.name] = Stream(self.path.parent)
 
-    def _write_header(self, file: h5py.File) -> None:
-        header = self.header
-        for name in TEXTS:
-            file.attrs[name] = _text(getattr(header, name))
-        file.attrs["format"] = _text("edgepack")
-        for name in INTEGERS:
-            file.attrs[name] = np.int64(getattr(header, name))
-        if self._codec.quantizes:
-            file.attrs["step"] = np.float64(header.step)
-        for name in ("mean", "std"):
-            file.attrs[name] = np.array(getattr(header, name), "<f8")
-        # Readers of 1.1 know one type only, and no codec but the first.
-        old = header.codec == "sparse-f32"
-        _write_array(file, "labels", self._labels if old else _narrow(self._labels, ("u1", "<u2")))
-        index = self._source_index if old else _narrow(self._source_index, ("<u2", "<u4"))
-        _write_array(file, "source_index", index)
-        if self._scores is not None:
-            _write_array(file, "scores", self._scores)
-        names = [name.encode() for name in header.class_names]
-        width = max(1, *(len(name) for name in names))
-        _write_array(file, "class_names", np.array(names, h5py.string_dtype("utf-8", width)))
-        text = provenance_text(header, self._result)
-        _write_array(file, "provenance", np.array(text, h5py.string_dtype("utf-8", len(text))))
-
     def _complete(self) -> None:
         appended = self._written + self._buffered
         if appended != self.header.samples:
@@ -259,16 +315,11 @@ class PackWriter:
         if self._buffered:
             self._flush()
         assert self._file is not None
-        self._write_header(self._file)
+        write_head(self._file, self.header, self._labels, self._source_index, self._scores, self._result)
         for field in self._codec.fields(self.header):
             if field.shape is None:
                 self._streams[field.name].store(self._file["samples"], field)
         self._close()
-
-    def _publish(self) -> None:
-        sync(self._partial)
-        self._partial.replace(self.path)
-        sync(self.path.parent)
 
     def _abandon(self) -> None:
         # What goes wrong now must not hide why the pack is abandoned.
@@ -284,19 +335,3 @@ class PackWriter:
             self._sink.close()
         for stream in self._streams.values():
             stream.close()
-
-
-def _narrow(array: NDArray[Any], dtypes: tuple[str, ...]) -> NDArray[Any]:
-    """Return the array as the first of these types that holds it, or as it is."""
-    largest = int(array.max())
-    return next((array.astype(name) for name in dtypes if largest <= np.iinfo(name).max), array)
-
-
-def _text(value: str) -> np.ndarray[Any, np.dtype[Any]]:
-    raw = value.encode()
-    return np.array(raw, h5py.string_dtype("utf-8", max(1, len(raw))))
-
-
-def _write_array(file: h5py.File, name: str, array: NDArray[Any]) -> None:
-    dataset = file.create_dataset(name, data=array, track_times=False)
-    dataset.attrs["crc32"] = np.uint32(checksum(array))

@@ -13,10 +13,16 @@ from edgeprune_formats import __version__
 if TYPE_CHECKING:
     from .dataset import PackDataset
     from .loader import PackLoader
+    from .mixture import Mixture, open_packs
 
-__all__ = ["PackDataset", "PackLoader", "__version__"]
+__all__ = ["Mixture", "PackDataset", "PackLoader", "__version__", "open_packs"]
 
-_HOMES = {"PackDataset": "dataset", "PackLoader": "loader"}
+_HOMES = {
+    "Mixture": "mixture",
+    "PackDataset": "dataset",
+    "PackLoader": "loader",
+    "open_packs": "mixture",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from edgeprune_formats import Block, ConfigError, Pack, stored_bytes
 
+from ._order import epoch_order
 from ._threads import cores, pool, working
 
 __all__ = ["DEFAULT_CACHE_BYTES", "ChunkCache"]
@@ -82,6 +83,25 @@ class ChunkCache:
     def bytes_for(self, window: int) -> int:
         """Return a bound in bytes that holds so many decoded chunks for use."""
         return window * self.chunk_bytes + self._payload_bytes
+
+    def is_window(self, window: Any) -> bool:
+        """Tell whether this can be the window of such a pack."""
+        return isinstance(window, int) and window >= 1
+
+    def fits(self, window: int) -> bool:
+        """Tell whether so many decoded chunks fit the bound."""
+        return window <= self.slots
+
+    def order(self, window: int, *, seed: int, epoch: int, shuffle: bool) -> NDArray[np.int64]:
+        """Return the images of one epoch in visiting order, int64 [N]; see `epoch_order`."""
+        header = self.pack.header
+        return epoch_order(
+            header.samples, header.chunk_samples, window, seed=seed, epoch=epoch, shuffle=shuffle
+        )
+
+    def chunk_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the chunks that images are in."""
+        return rows // self.pack.header.chunk_samples
 
     def __getstate__(self) -> dict[str, Any]:
         return {
@@ -170,7 +190,7 @@ class ChunkCache:
             A chunk is damaged.
         """
         self._own()
-        chunk_of = rows // self.pack.header.chunk_samples
+        chunk_of = self.chunk_of(rows)
         needed = np.unique(chunk_of)
         if len(needed) <= self.window:
             return self._hold(rows, chunk_of, needed)

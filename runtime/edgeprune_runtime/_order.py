@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["epoch_order", "first_needs"]
+__all__ = ["epoch_order", "first_needs", "mixed_order"]
 
 
 def epoch_order(
@@ -40,9 +43,59 @@ def epoch_order(
     shuffled = random.permutation(chunks)
     parts = []
     for start in range(0, chunks, window):
-        rows = shuffled[start : start + window, None] * chunk_samples + np.arange(chunk_samples)
-        parts.append(random.permutation(rows[rows < samples]))
+        rows = _rows(samples, chunk_samples, shuffled[start : start + window])
+        parts.append(random.permutation(rows))
     return np.concatenate(parts).astype(np.int64, copy=False)
+
+
+def mixed_order(
+    sizes: Sequence[tuple[int, int]], windows: Sequence[int], *, seed: int, epoch: int, shuffle: bool
+) -> NDArray[np.int64]:
+    """Return the samples of one epoch over several packs, numbered one pack after another.
+
+    With ``shuffle``, the chunks of each pack are shuffled and cut in equally many parts, as few as keep each
+    pack within its window, and the samples of all packs' first parts are shuffled among themselves, then
+    those of the second, and so on. So every pack is there all through the epoch, in proportion to its size.
+    Windows that cover all packs give a uniform shuffle.
+
+    Parameters
+    ----------
+    sizes : sequence of (int, int)
+        Samples of each pack, and samples in a chunk of it.
+    windows : sequence of int
+        Chunks of each pack in a window.
+    seed, epoch : int
+        Non-negative; together they fix the order.
+
+    Returns
+    -------
+    int64 [samples of all packs]
+    """
+    starts = np.cumsum([0, *(samples for samples, _ in sizes)])
+    if not shuffle:
+        return np.arange(starts[-1], dtype=np.int64)
+    random = np.random.default_rng([seed, epoch])
+    chunks = [-(-samples // chunk_samples) for samples, chunk_samples in sizes]
+    parts = max(-(-count // window) for count, window in zip(chunks, windows, strict=True))
+    # Not `array_split`, which gives what does not divide to the first parts.
+    cut = [
+        np.split(random.permutation(count), [count * part // parts for part in range(1, parts)])
+        for count in chunks
+    ]
+    order = []
+    for part in range(parts):
+        rows = [
+            start + _rows(*size, of_pack[part])
+            for start, size, of_pack in zip(starts, sizes, cut, strict=False)
+        ]
+        order.append(random.permutation(np.concatenate(rows)))
+    return np.concatenate(order).astype(np.int64, copy=False)
+
+
+def _rows(samples: int, chunk_samples: int, chunks: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+    """Return the samples of chunks, chunk after chunk."""
+    rows = chunks[:, None] * chunk_samples + np.arange(chunk_samples)
+    return rows[rows < samples].astype(np.int64, copy=False)
 
 
 def first_needs(chunk_of: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -32,6 +32,11 @@ class Augmentation:
     columns: NDArray[np.int64]
     mirrored: NDArray[np.bool_] | None = None
 
+    def take(self, places: NDArray[np.int64]) -> Augmentation:
+        """Return what is done to the images at these places of the batch."""
+        mirrored = None if self.mirrored is None else self.mirrored[places]
+        return Augmentation(self.rows[places], self.columns[places], mirrored)
+
 
 def augment_name(augment: bool | str) -> str:
     """Return which of `AUGMENTS` is meant; True stands for both, False for none.

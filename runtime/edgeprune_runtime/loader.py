@@ -1,4 +1,4 @@
-"""`PackLoader`: training batches straight from a pack."""
+"""`PackLoader`: training batches straight from a pack, or from several."""
 
 from __future__ import annotations
 
@@ -6,20 +6,22 @@ import operator
 import os
 import threading
 import zlib
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgeprune_formats import ConfigError, Pack, open_pack
+from edgeprune_formats import ConfigError, Pack
 
 from ._ahead import Ahead
 from ._backends import make_decoder
 from ._cache import DEFAULT_CACHE_BYTES, ChunkCache
-from ._decode import Normalize, Resolution, check_batch, make_plan
-from ._order import epoch_order, first_needs
+from ._decode import Decoder, Normalize, Resolution, check_batch, make_plan
+from ._mixed import MixedCache, MixedDecoder
+from ._order import first_needs
 from .augmentation import augment_name, draw
+from .mixture import Mixture, open_packs
 
 __all__ = ["PackLoader"]
 
@@ -33,13 +35,15 @@ class PackLoader:
 
     Parameters
     ----------
-    path : path or Pack
-        The pack.
+    path : path or Pack, a sequence of them, or Mixture
+        The pack; or several, whose images are mixed, with one mean and standard deviation for all. They may
+        differ in codec, components and chunks; see `edgeprune_runtime.Mixture`.
     batch_size : int
         Images in a batch; the last batch holds the rest unless `drop_last`.
     shuffle : bool
         Visit the samples in a new random order each epoch: uniform if the pack fits `cache_bytes`,
         otherwise within windows of half as many random chunks as fit; the other half is for the next window.
+        Each window has chunks of all packs.
     seed : int
         Non-negative; fixes order and augmentation.
     backend : str
@@ -58,8 +62,8 @@ class PackLoader:
         horizontal flip), ``"crop+flip"`` or True for both.
     normalize : bool or (mean, std)
         Subtract the pack's mean and divide by its standard deviation, per channel; or those given, such as
-        the training pack's for a test pack. Without it images are on the scale of [0, 1]; pruning can
-        overshoot either end a little, and nothing is clipped.
+        the training pack's for a test pack. Those of several packs are of all their images. Without it
+        images are on the scale of [0, 1]; pruning can overshoot either end a little, and nothing is clipped.
     resolution : int, (int, int) or None
         Decode at this height and width, e.g. half or a quarter, from the low frequencies alone.
     cache_bytes : int
@@ -72,8 +76,8 @@ class PackLoader:
 
     Attributes
     ----------
-    pack : Pack
-        The open pack: ``pack.header.class_names``, ``pack.labels``, ...
+    pack : Pack or Mixture
+        The open pack or packs: ``pack.header.class_names``, ``pack.labels``, ...
 
     Raises
     ------
@@ -85,7 +89,7 @@ class PackLoader:
 
     def __init__(
         self,
-        path: str | Path | Pack,
+        path: str | Path | Pack | Mixture | Sequence[str | Path | Pack],
         batch_size: int = 128,
         shuffle: bool = False,
         seed: int = 0,
@@ -107,14 +111,25 @@ class PackLoader:
             raise ConfigError(f"seed must not be negative: {seed}")
         if prefetch < 0:
             raise ConfigError(f"prefetch must not be negative: {prefetch}")
-        self.pack = path if isinstance(path, Pack) else open_pack(path)
+        self.pack = _opened(path)
         self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
         self.drop_last, self.augment, self.prefetch = drop_last, augment_name(augment), prefetch
         header = self.pack.header
-        plan = make_plan(header, normalize=normalize, resolution=resolution)
-        check_batch(plan, min(batch_size, len(self.pack)))
-        self._decoder = make_decoder(backend, plan, device=device, dtype=dtype)
-        self._cache = ChunkCache(self.pack, cache_bytes, ahead=True)
+        if normalize is True:
+            normalize = header.mean, header.std
+        packs = self.pack.packs if isinstance(self.pack, Mixture) else (self.pack,)
+        decoders: list[Decoder] = []
+        for pack in packs:
+            plan = make_plan(pack.header, normalize=normalize, resolution=resolution)
+            check_batch(plan, min(batch_size, len(self.pack)))
+            decoders.append(make_decoder(backend, plan, device=device, dtype=dtype))
+        self._decoder: Any = decoders[0]
+        self._cache: Any
+        if isinstance(self.pack, Mixture):
+            self._decoder = MixedDecoder(decoders)
+            self._cache = MixedCache(self.pack, cache_bytes, ahead=True)
+        else:
+            self._cache = ChunkCache(self.pack, cache_bytes, ahead=True)
         self._window = self._cache.window
         self._own_process()
         self._epoch = self._batch = 0
@@ -184,16 +199,9 @@ class PackLoader:
         return Ahead(batches, self.prefetch) if self.prefetch else batches
 
     def _decoded(self, epoch: int, first: int) -> Generator[tuple[Any, Any], None, None]:
-        header, plan = self.pack.header, self._decoder.plan
-        order = epoch_order(
-            header.samples,
-            header.chunk_samples,
-            self._window,
-            seed=self.seed,
-            epoch=epoch,
-            shuffle=self.shuffle,
-        )
-        chunks, needed_at = first_needs(order // header.chunk_samples)
+        plan = self._decoder.plan
+        order = self._cache.order(self._window, seed=self.seed, epoch=epoch, shuffle=self.shuffle)
+        chunks, needed_at = first_needs(self._cache.chunk_of(order))
         for batch in range(first, len(self)):
             start, stop = batch * self.batch_size, (batch + 1) * self.batch_size
             rows = order[start:stop]
@@ -218,7 +226,7 @@ class PackLoader:
         content = zlib.crc32(self.pack.source_index.tobytes(), zlib.crc32(self.pack.labels.tobytes()))
         return {
             "samples": len(self.pack),
-            "chunk_samples": self.pack.header.chunk_samples,
+            "chunk_samples": _chunk_samples(self.pack),
             "content": content,
             "batch_size": self.batch_size,
             "shuffle": self.shuffle,
@@ -245,10 +253,11 @@ class PackLoader:
         for name, ours in self._identity().items():
             if state.get(name) != ours:
                 raise ConfigError(f"cannot resume: {name} was {state.get(name)} and is now {ours}")
-        for name, low in (("window", 1), ("epoch", 0), ("batch", 0)):
-            if not isinstance(state.get(name), int) or state[name] < low:
+        whole = {name: isinstance(state.get(name), int) and state[name] >= 0 for name in ("epoch", "batch")}
+        for name, sound in {**whole, "window": self._cache.is_window(state.get("window"))}.items():
+            if not sound:
                 raise ConfigError(f"cannot resume: {name} is {state.get(name)}")
-        if self.shuffle and state["window"] > self._cache.slots:
+        if self.shuffle and not self._cache.fits(state["window"]):
             need = self._cache.bytes_for(state["window"])
             raise ConfigError(f"cannot resume: the order needs cache_bytes={need} or more")
         self._check_process()
@@ -257,3 +266,15 @@ class PackLoader:
                 self._cache.reserve(state["window"])
         self._window, self._epoch, self._batch = state["window"], state["epoch"], state["batch"]
         self._continue = self._loaded = True
+
+
+def _opened(path: str | Path | Pack | Mixture | Sequence[str | Path | Pack]) -> Pack | Mixture:
+    if isinstance(path, Pack | Mixture):
+        return path
+    return open_packs([path] if isinstance(path, str | os.PathLike) else path)
+
+
+def _chunk_samples(pack: Pack | Mixture) -> int | list[int]:
+    if isinstance(pack, Mixture):
+        return [one.header.chunk_samples for one in pack.packs]
+    return pack.header.chunk_samples

@@ -408,3 +408,28 @@ def test_damage_to_what_hdf5_keeps_for_itself_names_a_remedy(edgeprune, npz, tmp
         told.update(line for line in err.splitlines() if "HDF5 cannot" in line)
     assert told
     assert all("copy" in line for line in told)
+
+
+def test_train_mixes_packs_and_resumes_with_the_same_only(edgeprune, npz, tmp_path):
+    for name, options in (("a", ["--freq-prune", 0.5]), ("b", ["--codec", "quantized"])):
+        assert edgeprune("build", npz, "-q", *options, "-o", tmp_path / f"{name}.h5")[0] == 0
+    one, two, run = tmp_path / "a.h5", tmp_path / "b.h5", tmp_path / "run"
+    options = ["--model", "resnet8", "--epochs", 1, "--batch-size", 16, "--device", "cpu", "-o", run]
+    code, out, err = edgeprune("train", one, two, *options, "--test", npz)
+    assert code == 0, err
+    assert out.startswith("epoch   1/1  train loss ")
+    record = json.loads((run / "config.json").read_text())
+    assert record["provenance"]["pack packs"] == ["a.h5, 40 images", "b.h5, 40 images"]
+    assert edgeprune("train", one, two, *options, "--test", npz, "--resume")[0] == 0
+    code, _, err = edgeprune("train", one, *options, "--test", npz, "--resume")
+    assert code == 2
+    assert one_line(err)
+
+
+def test_train_names_packs_that_do_not_mix(edgeprune, npz, make_pack, tmp_path):
+    assert edgeprune("build", npz, "-q", "-o", tmp_path / "a.h5")[0] == 0
+    other, _ = make_pack("b.h5", samples=9)
+    code, _, err = edgeprune("train", tmp_path / "a.h5", other, "-o", tmp_path / "run")
+    assert code == 2
+    assert f"{other}: images of 32x32, and those of {tmp_path / 'a.h5'} are 16x16" in err
+    assert not (tmp_path / "run").exists()

@@ -37,6 +37,10 @@ class Rounded(codecs.Codec):
         raw = zlib.compress(values.tobytes() + positions.tobytes())
         return {"stream": np.frombuffer(raw, np.uint8)}
 
+    def encode_block(self, header, block):
+        raw = zlib.compress(np.rint(block.values * 100).astype("<i2").tobytes() + block.positions.tobytes())
+        return {"stream": np.frombuffer(raw, np.uint8)}
+
     def problems(self, header, arrays):
         try:
             length = len(zlib.decompress(arrays["stream"].tobytes()))

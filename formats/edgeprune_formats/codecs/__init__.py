@@ -105,6 +105,17 @@ class Codec(ABC):
         """
 
     @abstractmethod
+    def encode_block(self, header: PackHeader, block: Block) -> dict[str, NDArray[Any]]:
+        """Return the arrays, by field name, that `decode` makes this block of, bit for bit.
+
+        Parameters
+        ----------
+        block : Block
+            What `decode` gave of packs with the same codec, shape, components, tiles, colour space and step:
+            any images of theirs, in any order.
+        """
+
+    @abstractmethod
     def problems(self, header: PackHeader, arrays: Arrays) -> list[tuple[str, str]]:
         """Return each defect in the content of a chunk's arrays as (field name, message)."""
 

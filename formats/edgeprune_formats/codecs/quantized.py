@@ -60,10 +60,12 @@ class Quantized(Codec):
             )
         scan = scan_order(*header.block_shape)
         weights = (color_matrix(header.color_space) ** 2).sum(axis=0)
-        integers = rounded(tiles[..., scan.raster], rounding, scan, weights)
-        predict_dc(integers, header.grid)
-        planes = [_by_place(integers[:, plane]) for plane in range(header.channels)]
-        return {"payload": np.frombuffer(encode_payload(planes, scan), np.uint8)}
+        return _coded(header, rounded(tiles[..., scan.raster], rounding, scan, weights))
+
+    def encode_block(self, header: PackHeader, block: Block) -> dict[str, NDArray[Any]]:
+        """Code the block's integers as they are."""
+        assert isinstance(block, QuantizedBlock)
+        return _coded(header, block.values[..., scan_order(*header.block_shape).raster].astype(np.int32))
 
     def problems(self, header: PackHeader, arrays: Arrays) -> list[tuple[str, str]]:
         """Return nothing: what is wrong shows when the payload is decoded."""
@@ -113,6 +115,16 @@ class Quantized(Codec):
             given, header.block_shape, header.grid, (header.height, header.width), header.color_space
         )
         return float(np.sum(error**2))
+
+
+def _coded(header: PackHeader, integers: NDArray[np.int32]) -> dict[str, NDArray[Any]]:
+    """Return the payload of integers [n, C, tiles, F] in coding order, which are used up."""
+    predict_dc(integers, header.grid)
+    # A foreign encoder's levels may differ by more than 16 bits hold; `restore_dc` wraps as well.
+    integers[..., 0] = integers[..., 0].astype(np.int16)
+    planes = [_by_place(integers[:, plane]) for plane in range(header.channels)]
+    del integers
+    return {"payload": np.frombuffer(encode_payload(planes, scan_order(*header.block_shape)), np.uint8)}
 
 
 def _by_place(values: NDArray[np.int32]) -> NDArray[np.int32]:

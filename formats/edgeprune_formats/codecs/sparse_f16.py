@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._blocks import Block, SparseBlock, pack_positions
+from .._blocks import Block, SparseBlock, pack_positions, unpack_positions
 from .._header import PackHeader
 from .._native import positions_native
 from . import Arrays, Codec, ContentError, Field, register
@@ -42,9 +42,16 @@ class SparseF16(Codec):
         shape = (n, header.channels, header.components)
         with np.errstate(over="ignore"):
             values = coefficients[mask].reshape(shape).astype("<f2")
-        bitmap = np.packbits(mask.reshape(n, -1).T, axis=1)
-        packed = zlib.compress(bitmap.tobytes(), 9)
-        return {"values": values, "positions": np.frombuffer(packed, np.uint8)}
+        return {"values": values, "positions": _deflated(mask.reshape(n, -1))}
+
+    def encode_block(self, header: PackHeader, block: Block) -> dict[str, NDArray[Any]]:
+        """Narrow values that were half precision, and draw the bitmaps of the positions."""
+        assert isinstance(block, SparseBlock)
+        n, channels, _ = block.positions.shape
+        row, column = unpack_positions(block.positions, header.width)
+        mask = np.zeros((n, channels, header.height * header.width), bool)
+        np.put_along_axis(mask, row * header.width + column, True, axis=2)
+        return {"values": block.values.astype("<f2"), "positions": _deflated(mask.reshape(n, -1))}
 
     def problems(self, header: PackHeader, arrays: Arrays) -> list[tuple[str, str]]:
         """Find values that are not finite; where there are any, also what `decode` would find."""
@@ -93,6 +100,11 @@ class SparseF16(Codec):
         if len(raw) != math.prod(shape):
             raise ContentError("positions", f"holds {len(raw)} B in place of {math.prod(shape)} B")
         return np.frombuffer(raw, np.uint8).reshape(shape)
+
+
+def _deflated(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Return bitmaps over the images for each frequency, deflated, of a mask [n, C * H * W]."""
+    return np.frombuffer(zlib.compress(np.packbits(mask.T, axis=1).tobytes(), 9), np.uint8)
 
 
 def _list(bitmaps: NDArray[np.uint8], packed: NDArray[np.uint32], positions: NDArray[Any]) -> bool:

@@ -44,6 +44,10 @@ class SparseF32(Codec):
             "indices": pack_positions(flat.reshape(shape), header.height, header.width),
         }
 
+    def encode_block(self, header: PackHeader, block: Block) -> dict[str, NDArray[Any]]:
+        """Return values and positions as they are."""
+        return dict(self.stored_in(block))
+
     def problems(self, header: PackHeader, arrays: Arrays) -> list[tuple[str, str]]:
         """Find values that are not finite and indices out of range, repeated or out of order."""
         found = []

@@ -1,0 +1,69 @@
+"""``edgeprune split``: one pack shared out to the devices of a fleet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edgeprune.printing import printable
+from edgeprune_formats import ConfigError
+
+__all__ = ["command"]
+
+
+@click.command("split")
+@click.argument("pack", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("-n", "--parts", type=int, required=True, help="How many packs to make.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="A folder, or a name with {part} in it.",
+)
+@click.option(
+    "--by",
+    metavar="iid|class|dirichlet:ALPHA",
+    default="iid",
+    show_default=True,
+    help="At random, whole classes, or labels skewed the more the smaller ALPHA is, e.g. 0.3.",
+)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--force", is_flag=True, help="Replace parts that exist.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+def command(pack: Path, parts: int, output: Path, by: str, seed: int, force: bool, quiet: bool) -> None:
+    """Share the images of PACK out to several packs, each image to one, with labels and provenance.
+
+    Images are moved as they are stored. The packs appear together when all are complete.
+
+    \b
+    Example:
+      edgeprune split photos.h5 -n 8 -o fleet
+      edgeprune split photos.h5 -n 8 --by dirichlet:0.3 -o 'device-{part}.h5'
+    """
+    from edgeprune.partition import parse_by
+    from edgeprune.progress import progress_bars
+    from edgeprune.splitting import part_paths, split_pack
+
+    kind = parse_by(by)
+    if parts < 2:
+        raise ConfigError(f"-n {parts} splits nothing; give 2 or more")
+    for path in part_paths(pack, output, parts):
+        if path.exists() and not force:
+            raise ConfigError(f"{path} exists; pass --force to replace it")
+    with progress_bars(quiet) as tell:
+        made = split_pack(
+            pack,
+            output,
+            parts,
+            by=kind,
+            seed=seed,
+            progress=lambda done, total: tell("splitting", done, total),
+        )
+    for part in made if not quiet else []:
+        held = sum(count > 0 for count in part.classes)
+        click.echo(
+            f"{printable(str(part.path))}: {part.header.samples:,} images of {held} of "
+            f"{len(part.classes)} classes, {part.path.stat().st_size / 1e6:.2f} MB"
+        )

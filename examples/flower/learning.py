@@ -1,0 +1,44 @@
+"""What a device does with its pack, and what the server does with the result: plain PyTorch."""
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+
+from edgeprune_runtime import PackLoader
+from edgeprune_runtime.models import create_model
+
+MODEL, BATCH, LR = "resnet8", 32, 0.05
+
+
+def new_network(classes: int, side: int, seed: int = 0) -> torch.nn.Module:
+    torch.manual_seed(seed)
+    return create_model(MODEL, classes, side)
+
+
+def train(network: torch.nn.Module, pack: Path, *, rounds: Iterable[int], of: int, epochs: int) -> float:
+    """Train for some rounds, of so many epochs each; the learning rate falls by a cosine over all rounds."""
+    loader = PackLoader(
+        pack, BATCH, shuffle=True, augment=True, normalize=True, device="cpu", drop_last=True, backend="torch"
+    )
+    network.train()
+    loss = torch.tensor(0.0)
+    for number in rounds:
+        lr = LR * (1 + math.cos(math.pi * number / of)) / 2
+        optimizer = torch.optim.SGD(network.parameters(), lr, momentum=0.9, weight_decay=5e-4)
+        for epoch in range(number * epochs, (number + 1) * epochs):
+            loader.set_epoch(epoch)
+            for images, labels in loader:
+                loss = torch.nn.functional.cross_entropy(network(images), labels)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+    return loss.item()
+
+
+@torch.no_grad()
+def accuracy(network: torch.nn.Module, test: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> float:
+    network.eval()
+    right = [(network(images).argmax(1) == labels).float() for images, labels in test]
+    return torch.cat(right).mean().item()

@@ -1,0 +1,73 @@
+"""Everything of a pack but its samples, on its way into the file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from ._checks import provenance_text
+from ._chunks import checksum
+from ._header import INTEGERS, TEXTS, PackHeader
+from .codecs import get_codec
+
+__all__ = ["write_head"]
+
+
+def write_head(
+    file: h5py.File,
+    header: PackHeader,
+    labels: NDArray[np.integer[Any]],
+    source_index: NDArray[np.integer[Any]],
+    scores: NDArray[np.float32] | None,
+    result: Mapping[str, Any],
+) -> None:
+    """Write attributes, labels, rows, scores, class names and provenance.
+
+    Parameters
+    ----------
+    labels : int32 [N]
+    source_index : int64 [N]
+    scores : float32 [N] or None
+    result : mapping
+        Goes into the provenance, if there is anything in it.
+    """
+    for name in TEXTS:
+        file.attrs[name] = _text(getattr(header, name))
+    file.attrs["format"] = _text("edgepack")
+    for name in INTEGERS:
+        file.attrs[name] = np.int64(getattr(header, name))
+    if get_codec(header.codec).quantizes:
+        file.attrs["step"] = np.float64(header.step)
+    for name in ("mean", "std"):
+        file.attrs[name] = np.array(getattr(header, name), "<f8")
+    # Readers of 1.1 know one type only, and no codec but the first.
+    old = header.codec == "sparse-f32"
+    _write_array(file, "labels", labels if old else _narrow(labels, ("u1", "<u2")))
+    _write_array(file, "source_index", source_index if old else _narrow(source_index, ("<u2", "<u4")))
+    if scores is not None:
+        _write_array(file, "scores", scores)
+    names = [name.encode() for name in header.class_names]
+    width = max(1, *(len(name) for name in names))
+    _write_array(file, "class_names", np.array(names, h5py.string_dtype("utf-8", width)))
+    text = provenance_text(header, result)
+    _write_array(file, "provenance", np.array(text, h5py.string_dtype("utf-8", len(text))))
+
+
+def _narrow(array: NDArray[Any], dtypes: tuple[str, ...]) -> NDArray[Any]:
+    """Return the array as the first of these types that holds it, or as it is."""
+    largest = int(array.max())
+    return next((array.astype(name) for name in dtypes if largest <= np.iinfo(name).max), array)
+
+
+def _text(value: str) -> np.ndarray[Any, np.dtype[Any]]:
+    raw = value.encode()
+    return np.array(raw, h5py.string_dtype("utf-8", max(1, len(raw))))
+
+
+def _write_array(file: h5py.File, name: str, array: NDArray[Any]) -> None:
+    dataset = file.create_dataset(name, data=array, track_times=False)
+    dataset.attrs["crc32"] = np.uint32(checksum(array))

@@ -1,0 +1,44 @@
+"""Several packs that appear under their names together."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+from ._target import shielded
+from ._writer import PackWriter
+
+__all__ = ["written_together"]
+
+
+@contextlib.contextmanager
+def written_together() -> Iterator[Callable[[PackWriter], PackWriter]]:
+    """Give a function that opens a writer; all their packs appear when the block ends, or none.
+
+    A writer may be sealed before that, which frees its memory. All are complete on the disk before the first
+    is renamed; only a power cut between two renames can leave some without the others, each of them whole.
+    If a rename fails, packs that were renamed before it are removed again; what they replaced is gone.
+
+    Raises
+    ------
+    ConfigError, PackWriteError
+        As `PackWriter`.
+    """
+    writers: list[PackWriter] = []
+    with contextlib.ExitStack() as stack:
+
+        def enter(writer: PackWriter) -> PackWriter:
+            writers.append(stack.enter_context(writer))
+            return writer
+
+        try:
+            yield enter
+            for writer in writers:
+                writer.seal()
+            with shielded():
+                stack.close()
+        except BaseException:
+            for writer in writers:
+                if writer.published:
+                    writer.path.unlink(missing_ok=True)
+            raise

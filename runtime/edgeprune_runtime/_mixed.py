@@ -1,0 +1,180 @@
+"""Batches out of several packs: what `ChunkCache` and a `Decoder` do for one, done for all of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeprune_formats import Block
+
+from ._cache import ChunkCache
+from ._decode import DecodePlan, Decoder
+from ._order import mixed_order
+from .augmentation import Augmentation
+from .mixture import Mixture
+
+__all__ = ["MixedCache", "MixedDecoder"]
+
+
+@dataclass(frozen=True, eq=False)
+class _Share:
+    """The images of a batch that are in one pack.
+
+    Attributes
+    ----------
+    member : int
+        Which pack.
+    places : int64 [n]
+        Their places in the batch, ascending.
+    block, where
+        As `ChunkCache.find` gives them.
+    """
+
+    member: int
+    places: NDArray[np.int64]
+    block: Block
+    where: NDArray[np.int64]
+
+
+class MixedCache:
+    """The caches of all packs of a mixture, with rows and chunks numbered one pack after another.
+
+    The bound is shared out by what each pack takes decoded, so that each holds about the same part of its
+    chunks.
+
+    Parameters
+    ----------
+    mixture : Mixture
+    cache_bytes, ahead
+        As in `ChunkCache`.
+
+    Attributes
+    ----------
+    window : list of int
+        For each pack, as in `ChunkCache`.
+    """
+
+    def __init__(self, mixture: Mixture, cache_bytes: int, *, ahead: bool = False) -> None:
+        headers = [pack.header for pack in mixture.packs]
+        weights = [header.chunks * header.chunk_samples * header.memory_bytes for header in headers]
+        self._shares = [weight / sum(weights) for weight in weights]
+        self.members = [
+            ChunkCache(
+                pack, max(1, int(cache_bytes * share)) if cache_bytes > 0 else cache_bytes, ahead=ahead
+            )
+            for pack, share in zip(mixture.packs, self._shares, strict=True)
+        ]
+        self._starts = np.cumsum([0, *(header.samples for header in headers)])
+        self._first_chunks = np.cumsum([0, *(header.chunks for header in headers)])
+        self._chunk_samples = np.array([header.chunk_samples for header in headers])
+
+    @property
+    def window(self) -> list[int]:
+        """How many decoded chunks each pack holds for use."""
+        return [member.window for member in self.members]
+
+    def reserve(self, window: Sequence[int]) -> None:
+        """Hold so many decoded chunks of each pack for use."""
+        for member, size in zip(self.members, window, strict=True):
+            member.reserve(size)
+
+    def is_window(self, window: Any) -> bool:
+        """Tell whether this can be the window of such packs."""
+        sound = isinstance(window, list) and len(window) == len(self.members)
+        return sound and all(isinstance(size, int) and size >= 1 for size in window)
+
+    def fits(self, window: Sequence[int]) -> bool:
+        """Tell whether so many decoded chunks of each pack fit the bound."""
+        return all(size <= member.slots for member, size in zip(self.members, window, strict=True))
+
+    def bytes_for(self, window: Sequence[int]) -> int:
+        """Return a bound in bytes that holds so many decoded chunks of each pack for use."""
+        members = zip(self.members, window, self._shares, strict=True)
+        return max(math.ceil(member.bytes_for(size) / share) + 1 for member, size, share in members)
+
+    def order(self, window: Sequence[int], *, seed: int, epoch: int, shuffle: bool) -> NDArray[np.int64]:
+        """Return the images of one epoch in visiting order, int64 [N]."""
+        sizes = [(member.pack.header.samples, member.pack.header.chunk_samples) for member in self.members]
+        return mixed_order(sizes, window, seed=seed, epoch=epoch, shuffle=shuffle)
+
+    def chunk_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the chunks that images are in."""
+        member = self._member_of(rows)
+        chunk = (rows - self._starts[member]) // self._chunk_samples[member]
+        return np.asarray(self._first_chunks[member] + chunk)
+
+    def prepare(self, chunks: NDArray[np.int64]) -> None:
+        """Start to decode the chunks that are needed next, as `ChunkCache.prepare` in each pack."""
+        member_of = np.searchsorted(self._first_chunks, chunks, side="right") - 1
+        for number, member in enumerate(self.members):
+            member.prepare(chunks[member_of == number] - self._first_chunks[number])
+
+    def find(self, rows: NDArray[np.int64]) -> tuple[list[_Share], NDArray[np.int64]]:
+        """Return the images at `rows` pack by pack, and `rows`.
+
+        Raises
+        ------
+        PackFormatError
+            A chunk is damaged.
+        """
+        member_of, shares = self._member_of(rows), []
+        for number in np.unique(member_of).tolist():
+            places = np.nonzero(member_of == number)[0]
+            block, where = self.members[number].find(rows[places] - self._starts[number])
+            shares.append(_Share(number, places, block, where))
+        return shares, rows
+
+    def _member_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.searchsorted(self._starts, rows, side="right") - 1
+
+
+class MixedDecoder:
+    """A decoder for each pack of a mixture, of the same backend, device and dtype.
+
+    Attributes
+    ----------
+    plan : DecodePlan
+        Of the first pack; all decode to the same size with the same normalisation.
+    """
+
+    def __init__(self, decoders: Sequence[Decoder]) -> None:
+        self._decoders = list(decoders)
+
+    @property
+    def plan(self) -> DecodePlan:
+        """How the first pack is decoded."""
+        return self._decoders[0].plan
+
+    def images(
+        self, shares: list[_Share], rows: NDArray[np.int64], augmentation: Augmentation | None = None
+    ) -> Any:
+        """Return the images of a batch, [n, C, h, w], in its order."""
+        if len(shares) == 1:
+            share = shares[0]
+            return self._decoders[share.member].images(share.block, share.where, augmentation)
+        batch: Any = None
+        for share in shares:
+            part = None if augmentation is None else augmentation.take(share.places)
+            images = self._decoders[share.member].images(share.block, share.where, part)
+            batch = _room_for(images, len(rows)) if batch is None else batch
+            batch[share.places] = images
+        return batch
+
+    def labels(self, labels: NDArray[np.int64]) -> Any:
+        """Return labels beside the images."""
+        return self._decoders[0].labels(labels)
+
+    def receive(self, images: Any, labels: Any) -> None:
+        """Make a batch that another thread decoded ready for use in this one."""
+        self._decoders[0].receive(images, labels)
+
+
+def _room_for(images: Any, count: int) -> Any:
+    """Return room for so many images as these, arrays or tensors."""
+    shape = (count, *images.shape[1:])
+    return np.empty(shape, images.dtype) if isinstance(images, np.ndarray) else images.new_empty(shape)

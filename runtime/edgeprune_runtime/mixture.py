@@ -1,0 +1,133 @@
+"""Several packs of images of one shape, read as one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from edgeprune_formats import ConfigError, Pack, PackHeader, open_pack
+
+__all__ = ["Mixture", "open_packs", "pooled_statistics"]
+
+
+class Mixture:
+    """Open packs whose images are numbered one pack after another.
+
+    They may differ in codec, components, tiles and chunks. Images must be of one shape, and the classes the
+    same in the same order. A pack may be named twice, which shows its images twice as often.
+
+    Parameters
+    ----------
+    packs : sequence of Pack
+        At least one.
+
+    Attributes
+    ----------
+    packs : tuple of Pack
+    header : PackHeader
+        The first pack's, with the `samples` of all, the mean and standard deviation of all images (see
+        `pooled_statistics`), and a provenance with lists of the ``packs``, by name, and their
+        ``provenances``. Codec, components and chunks are those of the first pack alone.
+    labels : int64 [N]
+        Indices into `header.class_names`.
+    source_index : int64 [N]
+        The row of each image in the source of its pack.
+
+    Raises
+    ------
+    ConfigError
+        No pack, or packs that differ in shape or classes.
+    """
+
+    def __init__(self, packs: Sequence[Pack]) -> None:
+        if not packs:
+            raise ConfigError("no pack was given")
+        self.packs = tuple(packs)
+        for pack in self.packs[1:]:
+            _require_alike(self.packs[0], pack)
+        headers = [pack.header for pack in self.packs]
+        mean, std = pooled_statistics(headers)
+        provenance = {
+            "packs": [f"{pack.path.name}, {len(pack)} images" for pack in self.packs],
+            "provenances": [dict(pack.header.provenance) for pack in self.packs],
+        }
+        samples = sum(header.samples for header in headers)
+        self.header = replace(headers[0], samples=samples, mean=mean, std=std, provenance=provenance)
+        self.labels = np.concatenate([pack.labels for pack in self.packs])
+        self.source_index = np.concatenate([pack.source_index for pack in self.packs])
+
+    def __len__(self) -> int:
+        return self.header.samples
+
+    def __repr__(self) -> str:
+        return f"Mixture({', '.join(map(repr, self.packs))})"
+
+    def __enter__(self) -> Mixture:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the files in the calling process; reading again opens them again."""
+        for pack in self.packs:
+            pack.close()
+
+
+def open_packs(paths: Sequence[str | Path | Pack]) -> Pack | Mixture:
+    """Open one pack as it is, or several as a `Mixture`.
+
+    Raises
+    ------
+    OSError, ConfigError, PackFormatError
+        As `edgeprune_formats.open_pack` and `Mixture`.
+    """
+    packs = [path if isinstance(path, Pack) else open_pack(path) for path in paths]
+    return packs[0] if len(packs) == 1 else Mixture(packs)
+
+
+def pooled_statistics(headers: Sequence[PackHeader]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation of each channel over the images of several packs of one shape.
+
+    With ``N_i`` images, mean ``m_i`` and standard deviation ``s_i`` each, ``m = sum N_i m_i / N`` and
+    ``s^2 = sum N_i (s_i^2 + (m_i - m)^2) / N``. Where all packs have the same, as the parts of a split, these
+    are returned bit for bit.
+    """
+    first = headers[0]
+    if all((header.mean, header.std) == (first.mean, first.std) for header in headers):
+        return first.mean, first.std
+    weights = np.array([header.samples for header in headers], np.float64)
+    means, stds = (np.array([getattr(header, name) for header in headers]) for name in ("mean", "std"))
+    mean = np.average(means, axis=0, weights=weights)
+    variance = np.average(stds**2 + (means - mean) ** 2, axis=0, weights=weights)
+    return tuple(mean.tolist()), tuple(map(math.sqrt, variance))
+
+
+def _require_alike(first: Pack, other: Pack) -> None:
+    ours, theirs = first.header, other.header
+    if theirs.shape != ours.shape:
+        sizes = (f"{header.height}x{header.width}" for header in (theirs, ours))
+        raise ConfigError(
+            f"{other.path}: images of {{}}, and those of {first.path} are {{}}; "
+            "build both with the same --size".format(*sizes)
+        )
+    if theirs.class_names != ours.class_names:
+        raise ConfigError(
+            f"{other.path}: {_difference(theirs.class_names, ours.class_names)} {first.path}; "
+            "build both from sources with the same classes"
+        )
+
+
+def _difference(theirs: tuple[str, ...], ours: tuple[str, ...]) -> str:
+    """Return what classes a pack has, up to the other pack's name."""
+    for names, has in ((set(theirs) - set(ours), "has"), (set(ours) - set(theirs), "lacks")):
+        if names:
+            return f"{has} class {min(names)!r}, against"
+    return "has the same classes in another order than"
