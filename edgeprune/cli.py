@@ -19,7 +19,19 @@ from .workers import process_rank
 
 __all__ = ["cli", "main"]
 
-COMMANDS = ("score", "build", "convert", "info", "verify", "preview", "train", "demo", "bench")
+COMMANDS = (
+    "score",
+    "build",
+    "convert",
+    "info",
+    "verify",
+    "preview",
+    "train",
+    "export",
+    "predict",
+    "demo",
+    "bench",
+)
 MISUSE, BAD_DATA, INTERRUPTED, TERMINATED = 2, 1, 130, 143
 NO_MEMORY = "out of memory; choose smaller images or batches"
 
