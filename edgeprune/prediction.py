@@ -167,7 +167,8 @@ def _pixels(file: Path, shape: tuple[int, int, int]) -> NDArray[np.float32]:
     if pixels.shape[:2] != (height, width):
         found = f"{pixels.shape[1]}x{pixels.shape[0]}"
         raise SourceError(f"{file}: has {found} pixels, and the model takes {width}x{height}")
-    return pixels.transpose(2, 0, 1).astype(np.float32) / np.float32(255)
+    image: NDArray[np.float32] = pixels.transpose(2, 0, 1).astype(np.float32) / np.float32(255)
+    return image
 
 
 def _of_pack(model: Predictor, path: Path) -> Iterator[Prediction]:

@@ -166,10 +166,14 @@ def export_network(network: TrainedNetwork) -> onnx.ModelProto:
                 optimize=True,
                 verbose=False,
             )
-    except torch.onnx.OnnxExporterError as error:
-        reason = str(error).strip().splitlines()[0]
+    except MemoryError:
+        raise
+    # Between torch.onnx and an onnxscript that it was not made for nearly anything can go wrong.
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise TrainingError(
-            f"{network.path}: torch.onnx cannot export {network.name} ({reason}); try another onnxscript"
+            f"{network.path}: torch.onnx cannot export {network.name} ({reason}); "
+            "pip install --upgrade onnxscript"
         ) from error
     assert program is not None
     model = program.model_proto

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprune_formats import TrainingError
+from edgeprune_formats import EdgePruneError, TrainingError
 
 from .onnx_model import IMAGES
 
@@ -44,12 +44,16 @@ def quantize(model: onnx.ModelProto, batches: Iterable[NDArray[np.float32]]) -> 
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     with tempfile.TemporaryDirectory() as folder:
-        prepared, quantized = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
+        given, prepared, quantized = (
+            str(Path(folder) / f"{name}.onnx") for name in ("given", "ready", "int8")
+        )
+        onnx.save(model, given)
         try:
-            quant_pre_process(model, str(prepared))
+            # Only the batch is symbolic here, which plain inference of shapes follows.
+            quant_pre_process(given, prepared, skip_symbolic_shape=True)
             quantization.quantize_static(
-                str(prepared),
-                str(quantized),
+                prepared,
+                quantized,
                 _Reader(batches),
                 quant_format=quantization.QuantFormat.QDQ,
                 activation_type=quantization.QuantType.QUInt8,
@@ -58,12 +62,15 @@ def quantize(model: onnx.ModelProto, batches: Iterable[NDArray[np.float32]]) -> 
                 per_channel=True,
                 reduce_range=True,
             )
-        except (ValueError, RuntimeError, AssertionError, KeyError) as error:
+        except (EdgePruneError, MemoryError, OSError):
+            # A damaged pack or a full disk is no fault of onnxruntime's.
+            raise
+        except Exception as error:
             reason = " ".join(str(error).split())
             raise TrainingError(
                 f"onnxruntime cannot quantise the model ({reason}); leave out --int8"
             ) from error
-        found = onnx.load(str(quantized))
+        found = onnx.load(quantized)
     return _described(found, model)
 
 
