@@ -29,6 +29,8 @@ COMMANDS = (
     "verify",
     "preview",
     "train",
+    "export",
+    "predict",
     "demo",
     "bench",
 )

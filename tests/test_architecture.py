@@ -25,7 +25,16 @@ ORDER = list(FOLDERS)
 EVER = {
     # isal where it is installed (decision 0009); the tests below do without.
     "edgeprune_formats": {"numpy", "h5py", "isal"},
-    "edgeprune_runtime": {"numpy", "h5py", "scipy", "torch", "torchvision", "safetensors"},
+    "edgeprune_runtime": {
+        "numpy",
+        "h5py",
+        "scipy",
+        "torch",
+        "torchvision",
+        "safetensors",
+        "onnx",
+        "onnxruntime",
+    },
 }
 # edgeprune.cli must answer without these, so no module that it or `info` loads may import them at the top.
 HEAVY = {"torch", "torchvision", "scipy", "sklearn", "PIL"}
@@ -100,7 +109,7 @@ main()
 
 LOADED = """
 import sys, edgeprune_formats, edgeprune_runtime
-print([name for name in ("torch", "scipy", "PIL") if name in sys.modules])
+print([name for name in ("torch", "scipy", "PIL", "onnx", "onnxruntime") if name in sys.modules])
 """
 
 

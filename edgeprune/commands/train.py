@@ -127,6 +127,7 @@ def train_pack(
             **_prefixed(header.provenance),
             "mean": header.mean,
             "std": header.std,
+            "class_names": header.class_names,
             "augment": augment,
             "test": test,
         },

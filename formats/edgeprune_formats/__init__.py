@@ -30,7 +30,7 @@ from ._errors import (
 from ._header import BLOCKS, COLOR_SPACES, FORMAT_VERSION, MAX_CHUNK_BYTES, MAX_IMAGE_VALUES, PackHeader
 from ._reader import Pack, open_pack, verify_pack
 from ._rounding import ROUNDINGS
-from ._target import check_room, check_target, new_hdf5
+from ._target import check_room, check_target, new_file, new_hdf5
 from ._tiles import color_matrix, color_shift
 from ._together import written_together
 from ._version import __version__
@@ -73,6 +73,7 @@ __all__ = [
     "color_shift",
     "column_bits",
     "get_codec",
+    "new_file",
     "new_hdf5",
     "open_pack",
     "pack_positions",

@@ -8,8 +8,8 @@ EdgePruneError
 │   ├── PackLayoutError        objects missing, of the wrong type or shape, or not allowed
 │   ├── PackLimitError         declared sizes beyond what a reader accepts
 │   └── PackChecksumError      stored bytes that do not match their checksum, or are cut off
-├── PackWriteError         the pack cannot be written: permissions, disk full
-├── ArtefactError          a scores file, an FSE-Net or a classifier that cannot be used
+├── PackWriteError         a pack, or another file, cannot be written: permissions, disk full
+├── ArtefactError          a scores file, an FSE-Net, a classifier or an ONNX model that cannot be used
 ├── SourceError            images or labels that cannot be read or do not fit together
 └── TrainingError          a run that cannot start, continue or be resumed
 """
@@ -45,11 +45,11 @@ class ConfigError(EdgePruneError):
 
 
 class PackWriteError(EdgePruneError):
-    """A pack cannot be written where it was asked for."""
+    """A pack, or another file, cannot be written where it was asked for."""
 
 
 class ArtefactError(EdgePruneError):
-    """A scores file, an FSE-Net or a classifier is missing, damaged or not for these images."""
+    """A scores file, FSE-Net, classifier or ONNX model is missing, damaged or not for these images."""
 
 
 class SourceError(EdgePruneError):

@@ -25,6 +25,7 @@ __all__ = [
     "Sink",
     "check_room",
     "check_target",
+    "new_file",
     "new_hdf5",
     "partial_path",
     "shielded",
@@ -172,10 +173,8 @@ class Sink(io.FileIO):
 
 
 @contextlib.contextmanager
-def new_hdf5(path: Path) -> Iterator[h5py.File]:
-    """Give an HDF5 file to fill, which appears under its name when the block ends, whole or not at all.
-
-    SIGINT and SIGTERM wait until then.
+def new_file(path: Path) -> Iterator[Path]:
+    """Give a name to write a file under, which gets its own when the block ends, whole or not at all.
 
     Raises
     ------
@@ -186,11 +185,7 @@ def new_hdf5(path: Path) -> Iterator[h5py.File]:
     check_target(path)
     partial = partial_path(path)
     try:
-        with shielded(), Sink(partial, "w+") as sink:
-            with h5py.File(sink, "w", libver=("v110", "v110")) as file:
-                yield file
-            if sink.failure is not None:
-                raise sink.failure
+        yield partial
         sync(partial)
         partial.replace(path)
         sync(path.parent)
@@ -199,3 +194,21 @@ def new_hdf5(path: Path) -> Iterator[h5py.File]:
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_hdf5(path: Path) -> Iterator[h5py.File]:
+    """Give an HDF5 file to fill, which appears under its name when the block ends, whole or not at all.
+
+    SIGINT and SIGTERM wait until then.
+
+    Raises
+    ------
+    PackWriteError
+        The file cannot be written: no such folder, no permission, disk full.
+    """
+    with new_file(path) as partial, shielded(), Sink(partial, "w+") as sink:
+        with h5py.File(sink, "w", libver=("v110", "v110")) as file:
+            yield file
+        if sink.failure is not None:
+            raise sink.failure

@@ -150,7 +150,8 @@ def save_model(run_dir: Path, model: nn.Module, record: Mapping[str, Any]) -> No
     """
     network = {"model": record["config"]["model"]}
     network |= {name: record[name] for name in ("num_classes", "image_shape")}
-    network |= {name: record["provenance"][name] for name in ("mean", "std") if name in record["provenance"]}
+    known = [name for name in ("mean", "std", "class_names") if name in record["provenance"]]
+    network |= {name: record["provenance"][name] for name in known}
     # One entry: safetensors writes several in an order of its own, and equal runs are to give equal files.
     write_tensors(run_dir / _MODEL_FILE, model.state_dict(), {"edgeprune": json.dumps(network)})
 
@@ -191,7 +192,7 @@ def load_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
         On the CPU and in evaluation mode.
     dict
         ``model`` (its name), ``num_classes``, ``image_shape`` and, if the run knew them, ``mean`` and
-        ``std`` of the images it takes.
+        ``std`` of the images it takes and ``class_names``.
 
     Raises
     ------

@@ -1,0 +1,62 @@
+"""``edgeprune predict``: classify images."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgeprune.printing import printable
+
+if TYPE_CHECKING:
+    from edgeprune.prediction import Prediction
+
+__all__ = ["command"]
+
+
+@click.command("predict")
+@click.argument("model", type=click.Path(exists=True, path_type=Path))
+@click.argument("images", type=click.Path(exists=True, path_type=Path), nargs=-1, required=True)
+@click.option("--top", type=click.IntRange(min=1), default=3, show_default=True, help="Classes to print.")
+@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each image.")
+def command(model: Path, images: tuple[Path, ...], top: int, as_json: bool) -> None:
+    """Classify IMAGES, files, folders of files or packs, by MODEL, an .onnx file or the folder of a run.
+
+    Files are scaled and cropped as `edgeprune build --size` does it.
+
+    \b
+    Example:
+      edgeprune predict photos.onnx cat.jpg
+      edgeprune predict photos.onnx holiday --json
+    """
+    from edgeprune.prediction import open_predictor, predict
+
+    predictor = open_predictor(model)
+    for prediction in predict(predictor, images):
+        best = _best(prediction, predictor.class_names, top)
+        click.echo(json.dumps(_record(prediction, best)) if as_json else _line(prediction, best))
+
+
+def _best(prediction: Prediction, names: Sequence[str] | None, top: int) -> list[tuple[str, float]]:
+    """Return the likeliest classes with their probabilities, the likeliest first."""
+    order = (-prediction.probabilities).argsort(kind="stable")[:top]
+    return [
+        (f"class {label}" if names is None else names[label], float(prediction.probabilities[label]))
+        for label in order.tolist()
+    ]
+
+
+def _line(prediction: Prediction, best: list[tuple[str, float]]) -> str:
+    classes = ", ".join(f"{name} {probability:.1%}" for name, probability in best)
+    return printable(f"{prediction.image}: {classes}")
+
+
+def _record(prediction: Prediction, best: list[tuple[str, float]]) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "image": prediction.image,
+        "top": [{"class": name, "probability": probability} for name, probability in best],
+    }
+    return record if prediction.label is None else record | {"label": prediction.label}

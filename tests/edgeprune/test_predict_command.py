@@ -1,0 +1,207 @@
+import json
+import shutil
+import subprocess
+import sys
+
+import exported_models
+import numpy as np
+import pytest
+from PIL import Image
+
+from edgeprune.export import ExportConfig, export_run
+from edgeprune.images import read_image
+from edgeprune.prediction import open_predictor, predict
+from edgeprune.sources import open_source
+from edgeprune_formats import ArtefactError, ConfigError, SourceError, open_pack
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """The same network as a run, as an ONNX model of images, and as one of coefficients."""
+    folder = exported_models.trained(tmp_path_factory)
+    for name, decoder in (("images.onnx", False), ("decoder.onnx", True)):
+        if not (folder / name).exists():
+            export_run(folder / "run", folder / name, ExportConfig(decoder=decoder))
+    return folder
+
+
+@pytest.fixture
+def photos(models, tmp_path):
+    """Images of the source as files, larger than the network takes; their classes, by file."""
+    source = open_source(f"npz:{models / 'images.npz'}")
+    found = {}
+    for row in (0, 1, 2, 5):
+        name = tmp_path / "photos" / ("inner" if row == 5 else ".") / f"{row}.png"
+        name.parent.mkdir(parents=True, exist_ok=True)
+        image = Image.fromarray(source.read([row])[0].transpose(1, 2, 0)).resize((36, 24), Image.NEAREST)
+        image.save(name)
+        found[str(name)] = str(source.labels[row])
+    (tmp_path / "photos" / ".hidden.png").touch()
+    (tmp_path / "photos" / "notes.txt").touch()
+    return found
+
+
+@pytest.fixture
+def edgeprune(monkeypatch, capsys):
+    from edgeprune.cli import main
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["edgeprune", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as error:
+            code = error.code
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+@pytest.mark.parametrize("model", ["run", "images.onnx"])
+def test_a_folder_is_classified_file_by_file(edgeprune, models, photos, tmp_path, model):
+    code, out, err = edgeprune("predict", models / model, tmp_path / "photos", "--json")
+    assert (code, err) == (0, "")
+    records = [json.loads(line) for line in out.splitlines()]
+    assert [record["image"] for record in records] == sorted(photos)
+    for record in records:
+        probabilities = [entry["probability"] for entry in record["top"]]
+        assert len(probabilities) == 3
+        assert probabilities == sorted(probabilities, reverse=True)
+        assert abs(sum(probabilities) - 1) < 1e-5
+        assert "label" not in record
+
+
+def test_run_and_onnx_give_the_same_probabilities_of_images_as_build_scales_them(models, photos):
+    paths = [models.parent / name for name in photos]
+    run, exported = (
+        np.stack([one.probabilities for one in predict(open_predictor(models / name), paths)])
+        for name in ("run", "images.onnx")
+    )
+    np.testing.assert_allclose(run, exported, atol=1e-4)
+    pixels = np.stack([read_image(path, 12).transpose(2, 0, 1) for path in paths]).astype(np.float32) / 255
+    logits = open_predictor(models / "images.onnx").logits(pixels)
+    by_hand = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(exported, by_hand, atol=1e-5)
+
+
+def test_text_has_the_likeliest_classes_first(edgeprune, models, photos):
+    file = next(iter(photos))
+    code, out, _ = edgeprune("predict", models / "images.onnx", file, "--top", 2)
+    assert code == 0
+    (line,) = out.splitlines()
+    path, _, classes = line.rpartition(": ")
+    assert path == file
+    assert len(classes.split(", ")) == 2
+    (prediction,) = predict(open_predictor(models / "images.onnx"), [models / file])
+    best = int(prediction.probabilities.argmax())
+    assert classes.startswith(f"{best} {prediction.probabilities[best]:.1%}")
+
+
+def test_a_pack_is_classified_by_all_three(models):
+    found = {}
+    for name in ("run", "images.onnx", "decoder.onnx"):
+        predictions = list(predict(open_predictor(models / name), [models / "pack.h5"]))
+        assert [one.image for one in predictions[:2]] == [f"{models / 'pack.h5'}[{row}]" for row in (0, 1)]
+        labels = open_pack(models / "pack.h5").labels.tolist()
+        assert [one.label for one in predictions] == [str(label) for label in labels]
+        found[name] = np.stack([one.probabilities for one in predictions])
+        assert (found[name].argmax(axis=1) == labels).mean() > 0.9
+    np.testing.assert_allclose(found["images.onnx"], found["run"], atol=1e-4)
+    np.testing.assert_allclose(found["decoder.onnx"], found["run"], atol=1e-4)
+
+
+def test_classes_without_names_are_numbers(edgeprune, models, photos, tmp_path):
+    known = {"mean": exported_models.MEAN, "std": exported_models.STD}
+    run = exported_models.finished_run(tmp_path / "run", size=(12, 12), provenance=known)
+    code, out, _ = edgeprune("predict", run, next(iter(photos)), "--top", 1)
+    assert code == 0
+    assert ": class " in out
+
+
+def test_what_cannot_be_classified_is_one_line(edgeprune, models, photos, tmp_path, make_pack):
+    broken, empty = tmp_path / "broken.png", tmp_path / "empty"
+    broken.write_bytes(b"no image")
+    empty.mkdir()
+    other, _ = make_pack("size.h5", samples=9)
+    onnx = models / "images.onnx"
+    cases = [
+        ([onnx, broken], 1, "broken.png: is not an image"),
+        ([onnx, empty], 1, "empty: no images in this folder"),
+        ([onnx, other], 2, "has images (3, 32, 32), and"),
+        ([models / "decoder.onnx", *photos], 2, "takes coefficients; give it packs"),
+        ([models / "images.npz", *photos], 2, "name a file that ends in .onnx, or the folder of a run"),
+        ([empty, *photos], 1, "holds no trained model"),
+        ([onnx, tmp_path / "nothing.png"], 2, "does not exist"),
+        ([onnx], 2, "Missing argument"),
+    ]
+    for arguments, status, message in cases:
+        code, out, err = edgeprune("predict", *arguments)
+        assert (code, out) == (status, ""), err
+        assert message in err
+        assert len(err.splitlines()) == 1
+
+
+def test_images_before_an_unreadable_one_are_told(edgeprune, models, photos, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no image")
+    many = [next(iter(photos))] * 32
+    code, out, err = edgeprune("predict", models / "images.onnx", *many, broken)
+    assert code == 1
+    assert len(out.splitlines()) == 32
+    assert "broken.png" in err
+
+
+def test_a_damaged_pack_and_a_damaged_model(models, tmp_path):
+    pack, model = tmp_path / "pack.h5", tmp_path / "model.onnx"
+    shutil.copy(models / "pack.h5", pack)
+    model.write_bytes((models / "images.onnx").read_bytes()[:-50])
+    with pytest.raises(ArtefactError, match="damaged"):
+        open_predictor(model)
+    with pytest.raises(ConfigError, match="no such file"):
+        open_predictor(tmp_path / "other.onnx")
+
+
+def test_a_quantized_pack_is_no_food_for_a_decoder(models, tmp_path):
+    from edgeprune.build import build_pack
+    from edgeprune.config import BuildConfig
+
+    build_pack(
+        f"npz:{models / 'images.npz'}", tmp_path / "q.h5", BuildConfig(codec="quantized", device="cpu")
+    )
+    with pytest.raises(
+        ConfigError, match=r"takes sparse coefficients, not those of codec quantized; .*convert"
+    ):
+        list(predict(open_predictor(models / "decoder.onnx"), [tmp_path / "q.h5"]))
+    assert len(list(predict(open_predictor(models / "images.onnx"), [tmp_path / "q.h5"]))) == 96
+
+
+def test_images_that_are_no_squares_must_have_the_size(tmp_path):
+    network = exported_models.finished_run(tmp_path / "run", size=(12, 20))
+    for size in ((20, 12), (12, 20)):
+        Image.new("RGB", size).save(tmp_path / f"{size[0]}.png")
+    model = open_predictor(network)
+    assert len(list(predict(model, [tmp_path / "20.png"]))) == 1
+    with pytest.raises(SourceError, match=r"12\.png: has 12x20 pixels, and the model takes 20x12"):
+        list(predict(model, [tmp_path / "12.png"]))
+
+
+NO_TORCH = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "torchvision", "safetensors", "onnx", "onnxscript"):
+            raise ModuleNotFoundError("No module named " + name)
+sys.meta_path.insert(0, Absent())
+from edgeprune.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize(("model", "images"), [("images.onnx", "photos"), ("decoder.onnx", "pack.h5")])
+def test_an_onnx_model_needs_neither_torch_nor_onnx(models, photos, tmp_path, model, images):
+    where = tmp_path / images if images == "photos" else models / images
+    command = [sys.executable, "-c", NO_TORCH, "predict", str(models / model), str(where)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == (4 if images == "photos" else 96)

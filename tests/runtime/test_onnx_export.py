@@ -1,0 +1,179 @@
+import json
+
+import exported_models
+import numpy as np
+import onnx
+import pytest
+import torch
+from exported_models import MEAN, NAMES, STD, finished_run
+
+from edgeprune_formats import ConfigError, PackWriteError, TrainingError, __version__
+from edgeprune_runtime.models import MODEL_NAMES
+from edgeprune_runtime.onnx_check import check_export, check_structure, random_images, write_model
+from edgeprune_runtime.onnx_export import IR_VERSION, OPSET, export_network, open_network
+from edgeprune_runtime.onnx_model import start_session
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture
+def exported(tmp_path_factory):
+    return exported_models.exported(tmp_path_factory)
+
+
+def logits(model, images):
+    return start_session(model.SerializeToString()).run(None, {"images": images})[0]
+
+
+def expected(network, images):
+    """What the network gives for images that are normalised here, not by code under test."""
+    mean, std = (np.array(values, np.float32).reshape(1, 3, 1, 1) for values in (MEAN, STD))
+    with torch.no_grad():
+        return network.model(torch.from_numpy((images - mean) / std)).numpy()
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 33])
+def test_the_graph_takes_images_on_0_to_1_in_any_number(exported, count):
+    network, model = exported
+    images = exported_models.images(count)
+    found, wanted = logits(model, images), expected(network, images)
+    assert found.shape == (count, 3)
+    assert np.abs(wanted).max() > 0.1
+    np.testing.assert_allclose(found, wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_batch_norms_are_folded_and_nothing_of_the_exporter_is_left(exported):
+    _, model = exported
+    assert {node.op_type for node in model.graph.node} & {
+        "BatchNormalization",
+        "Constant",
+        "Identity",
+    } == set()
+    assert not model.functions
+    text = str(model)
+    assert "stack_trace" not in text
+    assert ".py" not in text
+
+
+def test_versions_and_metadata(exported):
+    _, model = exported
+    check_structure(model)
+    assert model.ir_version == IR_VERSION
+    assert [(one.domain, one.version) for one in model.opset_import] == [("", OPSET)]
+    facts = {entry.key: entry.value for entry in model.metadata_props}
+    assert facts["edgeprune"] == __version__
+    assert (facts["model"], facts["precision"]) == ("resnet8", "float32")
+    assert tuple(json.loads(facts["class_names"])) == NAMES
+    assert json.loads(facts["image_shape"]) == [3, 16, 16]
+    assert (tuple(json.loads(facts["mean"])), tuple(json.loads(facts["std"]))) == (MEAN, STD)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in MODEL_NAMES if name != "resnet8"])
+def test_every_network_agrees_with_torch(tmp_path_factory, name):
+    network, model = exported_models.exported(tmp_path_factory, name, (32, 32))
+    agreement = check_export(model, network, exported_models.images(4, (32, 32)))
+    assert agreement.images == 14
+    assert agreement.difference <= 1e-4 * max(1, agreement.logit)
+    assert agreement.logit > 1e-3
+
+
+@pytest.mark.slow
+def test_large_images_that_are_no_squares(tmp_path_factory):
+    network, model = exported_models.exported(tmp_path_factory, "shufflenet_v2", (96, 64))
+    assert check_export(model, network, random_images(1, (3, 96, 64), 7)).images == 11
+
+
+def test_a_model_that_differs_from_torch_is_refused(exported):
+    network, model = exported
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    (bias,) = (one for one in changed.graph.initializer if list(one.dims) == [3])
+    array = onnx.numpy_helper.to_array(bias) + np.float32(1e-3)
+    bias.CopyFrom(onnx.numpy_helper.from_array(array, bias.name))
+    with pytest.raises(TrainingError, match=r"differs from torch by 0\.001"):
+        check_export(changed, network, exported_models.images(2))
+
+
+def test_a_model_that_gives_nan_is_refused(exported):
+    network, model = exported
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    (bias,) = (one for one in changed.graph.initializer if list(one.dims) == [3])
+    bias.CopyFrom(onnx.numpy_helper.from_array(np.full(3, np.nan, np.float32), bias.name))
+    with pytest.raises(TrainingError, match="differs from torch by nan"):
+        check_export(changed, network, exported_models.images(2))
+
+
+def test_an_invalid_graph_is_refused(exported):
+    network, model = exported
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    changed.graph.node[-1].input[0] = "nowhere"
+    with pytest.raises(TrainingError, match="not valid ONNX"):
+        check_export(changed, network, exported_models.images(2))
+
+
+def test_the_check_needs_no_images_of_the_callers(exported):
+    network, model = exported
+    assert check_export(model, network, np.empty((0, 3, 16, 16), np.float32)).images == 10
+
+
+def test_a_failing_exporter_is_one_line(monkeypatch, tmp_path):
+    def fail(*arguments, **options):
+        raise RuntimeError("no such operator\nlong advice")
+
+    monkeypatch.setattr(torch.onnx, "export", fail)
+    with pytest.raises(TrainingError, match=r"cannot export resnet8 \(no such operator\); pip install"):
+        export_network(open_network(finished_run(tmp_path / "run")))
+
+
+def test_a_file_is_written_whole_or_not_at_all(exported, tmp_path, monkeypatch):
+    path = tmp_path / "model.onnx"
+    size = write_model(exported[1], path)
+    assert path.stat().st_size == size
+    assert [one.name for one in tmp_path.iterdir()] == ["model.onnx"]
+    before = path.read_bytes()
+    monkeypatch.setattr(type(path), "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
+    with pytest.raises(PackWriteError, match="the disk is full"):
+        write_model(exported[1], path)
+    assert path.read_bytes() == before
+    assert [one.name for one in tmp_path.iterdir()] == ["model.onnx"]
+
+
+@pytest.mark.parametrize(
+    "provenance",
+    [
+        {},
+        {"mean": MEAN},
+        {"mean": MEAN, "std": (1, 1)},
+        {"mean": MEAN, "std": (1, 0, 1)},
+        {"mean": MEAN, "std": ("a", 1, 1)},
+        {"mean": (1, 2, float("nan")), "std": STD},
+    ],
+)
+def test_a_run_without_usable_mean_and_std_is_refused(tmp_path, provenance):
+    run = finished_run(tmp_path / "run", provenance=provenance)
+    with pytest.raises(
+        TrainingError, match=r"does not say how its images are normalised .*; train it from a pack"
+    ):
+        open_network(run)
+
+
+def test_a_run_may_lack_class_names(tmp_path):
+    known = {"mean": MEAN, "std": STD}
+    assert open_network(finished_run(tmp_path / "a", provenance=known)).class_names is None
+    wrong = known | {"class_names": ["cat", "dog"]}
+    assert open_network(finished_run(tmp_path / "b", provenance=wrong)).class_names is None
+
+
+def test_unfinished_damaged_and_missing_runs(tmp_path):
+    with pytest.raises(ConfigError, match="not a folder"):
+        open_network(tmp_path / "nothing")
+    with pytest.raises(TrainingError, match="holds no trained model; finish the run with --resume"):
+        open_network(tmp_path)
+    run = finished_run(tmp_path / "run")
+    (run / "model.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(TrainingError, match="not a model of a run, or damaged") as caught:
+        open_network(run)
+    assert "\n" not in str(caught.value)

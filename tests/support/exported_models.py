@@ -1,0 +1,79 @@
+"""Runs that a moment finishes, and their models exported once for all tests of a session."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import small_builds
+import torch
+
+from edgeprune.build import build_pack
+from edgeprune.commands.train import train_pack
+from edgeprune.config import BuildConfig
+from edgeprune_formats import open_pack
+from edgeprune_runtime.models import create_model
+from edgeprune_runtime.onnx_export import export_network, open_network
+from edgeprune_runtime.training_record import save_model
+
+NAMES = ("cat", "dog", "bird")
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
+_CACHE = {}
+
+
+def finished_run(folder, name="resnet8", size=(16, 16), provenance=None):
+    """Write ``model.safetensors`` of a network whose batch norms and logits are far from trivial."""
+    torch.manual_seed(0)
+    model = create_model(name, len(NAMES), min(size))
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.2)
+            module.running_var.uniform_(0.5, 1.5)
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.normal_(module.bias, 0, 0.2)
+    folder.mkdir(parents=True, exist_ok=True)
+    given = {"mean": MEAN, "std": STD, "class_names": NAMES} if provenance is None else provenance
+    record = {
+        "config": {"model": name},
+        "num_classes": len(NAMES),
+        "image_shape": [3, *size],
+        "provenance": json.loads(json.dumps(given)),
+    }
+    save_model(folder, model, record)
+    return folder
+
+
+def exported(tmp_path_factory, name="resnet8", size=(16, 16)):
+    """Return the network of a finished run and its ONNX graph; exporting takes seconds."""
+    if (name, size) not in _CACHE:
+        network = open_network(finished_run(tmp_path_factory.mktemp("run"), name, size))
+        _CACHE[name, size] = network, export_network(network)
+    return _CACHE[name, size]
+
+
+def trained(tmp_path_factory):
+    """Return a folder with ``run``, ``pack.h5`` and ``images.npz`` of a network that tells classes apart."""
+    if "trained" not in _CACHE:
+        folder = tmp_path_factory.mktemp("trained")
+        spec = small_builds.write_source(folder, images=96)
+        build_pack(spec, folder / "pack.h5", BuildConfig(freq_prune=0.25, device="cpu"))
+        options = {"model": "resnet8", "epochs": 12, "batch_size": 16, "lr": 0.05, "device": "cpu"}
+        train_pack(
+            open_pack(folder / "pack.h5"), folder / "run", test=None, resume=False, augment="none", **options
+        )
+        _CACHE["trained"] = folder
+    return _CACHE["trained"]
+
+
+def images(count, size=(16, 16), seed=0):
+    """Return float32 [count, 3, *size] on [0, 1]: smooth patterns, as of photographs, in some noise."""
+    random = np.random.default_rng(seed)
+    coarse = random.random((count, 3, 4, 4)).repeat(-(-size[0] // 4), 2).repeat(-(-size[1] // 4), 3)
+    noisy = coarse[..., : size[0], : size[1]] + 0.1 * random.standard_normal((count, 3, *size))
+    return noisy.clip(0, 1).astype(np.float32)
+
+
+def file_of(model, folder, name="model.onnx"):
+    """Write a graph as it is, and return its path."""
+    path = Path(folder) / name
+    path.write_bytes(model.SerializeToString())
+    return path
