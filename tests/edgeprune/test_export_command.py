@@ -134,7 +134,11 @@ def test_misuse_is_one_line_before_anything_is_done(edgeprune, trained, tmp_path
         ([run, "-o", tmp_path / "there.onnx"], 2, "exists; pass --force to replace it"),
         ([run, "-o", tmp_path / "no" / "model.onnx"], 1, "there is no folder"),
         ([tmp_path / "empty", "-o", path], 1, "holds no trained model; finish the run with --resume"),
-        ([run, "-o", path, "--pack", trained / "images.npz"], 1, "images.npz: /: this is a zip or npz archive"),
+        (
+            [run, "-o", path, "--pack", trained / "images.npz"],
+            1,
+            "images.npz: /: this is a zip or npz archive",
+        ),
     ]
     for arguments, status, message in cases:
         code, out, err = edgeprune("export", *arguments)
