@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeprune_formats import ConfigError
+from edgeprune_formats import ConfigError, file_sha256
 
 from .choosing import require_enough, require_records_of
 from .config import METHODS, BuildConfig
 from .encoding import Selector, by_energy
 from .masks import component_count
-from .records import ScoreRecords, file_sha256, read_records
+from .records import ScoreRecords, read_records
 from .sources import Source, SourceCheck
 from .workers import Workers
 

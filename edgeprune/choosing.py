@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprune_formats import ArtefactError, ConfigError
+from edgeprune_formats import ArtefactError, ConfigError, file_sha256
 
 from . import scores as formulas
 from .config import METHODS, BuildConfig, CoresetConfig
 from .presets import ccs_beta, data_family
-from .records import ScoreRecords, file_sha256
+from .records import ScoreRecords
 from .sampling import ccs, coreset_size, random_coreset, top_k
 from .scores import SCORES, hardness
 from .sources import Source, SourceCheck

@@ -10,9 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprune_formats import ConfigError, Pack
-
-from .records import file_sha256
+from edgeprune_formats import ConfigError, Pack, file_sha256
 
 __all__ = ["JoinedRows", "joined_provenance", "joined_rows"]
 

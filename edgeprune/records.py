@@ -11,7 +11,6 @@ HDF5, with a CRC-32 beside every array:
 
 from __future__ import annotations
 
-import hashlib
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -30,7 +29,6 @@ __all__ = [
     "EPOCH_RECORDS",
     "EpochRecord",
     "ScoreRecords",
-    "file_sha256",
     "read_classifier",
     "read_records",
     "write_records",
@@ -211,15 +209,6 @@ def read_classifier(path: Path) -> dict[str, NDArray[Any]]:
         if not names:
             raise _damaged(path, "/classifier is missing or a link")
         return {name: _read(path, file, f"classifier/{name}") for name in names}
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's content, 64 hex digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 class _Series:

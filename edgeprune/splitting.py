@@ -22,13 +22,13 @@ from edgeprune_formats import (
     __version__,
     check_room,
     check_target,
+    file_sha256,
     open_pack,
     written_together,
 )
 
 from .build import planned, utc_now
 from .partition import IID, Partition, partition
-from .records import file_sha256
 
 __all__ = ["PLACEHOLDER", "Part", "part_paths", "split_pack"]
 

@@ -12,6 +12,7 @@ from ._blocks import (
     position_dtype,
     unpack_positions,
 )
+from ._digest import file_sha256
 from ._errors import (
     ArtefactError,
     ConfigError,
@@ -72,6 +73,7 @@ __all__ = [
     "color_matrix",
     "color_shift",
     "column_bits",
+    "file_sha256",
     "get_codec",
     "new_file",
     "new_hdf5",

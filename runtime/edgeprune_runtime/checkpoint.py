@@ -1,14 +1,15 @@
 """Checkpoints that survive a crash at any moment, without pickle.
 
-A checkpoint is two files: tensors in ``checkpoint-NNNN.safetensors``, a new file each time, and
-``state.json``, which names that file and its SHA-256 and holds everything else. Renaming ``state.json`` into
-place is the commit: before it the previous checkpoint counts, after it the new one, and the older tensor
-file goes last.
+A checkpoint is two files: ``checkpoint-NNNN.safetensors`` with tensors, and ``checkpoint-NNNN.json``, which
+holds everything else and the SHA-256 of the former. Renaming the second into place is the commit: before it
+the checkpoint before counts, after it the new one. The last two are kept, and where the newer turns out to be
+damaged, the older one counts.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -20,13 +21,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save_file
+from safetensors.torch import load_file, save_file
 
-from edgeprune_formats import TrainingError
+from edgeprune_formats import TrainingError, file_sha256
 
 __all__ = [
-    "STATE_FILE",
     "Checkpoint",
+    "DiskFullError",
     "has_checkpoint",
     "load_checkpoint",
     "read_state",
@@ -35,10 +36,15 @@ __all__ = [
     "write_text",
 ]
 
-STATE_FILE = "state.json"
-_FORMAT = 1
-_TENSOR_FILE = re.compile(r"checkpoint-\d{4,}\.safetensors")
+_FORMAT = 2
+_KEPT = 2
+_NAME = re.compile(r"checkpoint-(\d{4,})\.(json|safetensors)")
+_ASIDE = ".damaged"
 _TEMPORARY = ".tmp"
+
+
+class DiskFullError(TrainingError):
+    """A file cannot be written because the file system, or the user's share of it, is full."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +57,17 @@ class Checkpoint:
         The tensors as saved, on the CPU.
     state : dict of str to Any
         The JSON state as saved.
+    damage : str or None
+        What is wrong with the newer checkpoint that this one stands in for.
     """
 
     tensors: dict[str, torch.Tensor]
     state: dict[str, Any]
+    damage: str | None = None
 
 
 def save_checkpoint(run_dir: Path, tensors: Mapping[str, torch.Tensor], state: Mapping[str, Any]) -> None:
-    """Write a checkpoint and make it the one that counts, whole or not at all.
+    """Write a checkpoint and make it the one that counts, whole or not at all; keep the one before.
 
     Parameters
     ----------
@@ -71,19 +80,22 @@ def save_checkpoint(run_dir: Path, tensors: Mapping[str, torch.Tensor], state: M
 
     Raises
     ------
-    TrainingError
+    DiskFullError, TrainingError
         If a file cannot be written. The previous checkpoint is then still valid, or the new one already is.
     """
-    path = run_dir / f"checkpoint-{_committed_number(run_dir) + 1:04d}.safetensors"
-    digest = write_tensors(path, tensors)
-    record = {"format": _FORMAT, "tensors": path.name, "sha256": digest, "state": state}
-    record["checksum"] = _checksum(record)
-    write_text(run_dir / STATE_FILE, json.dumps(record, indent=1, allow_nan=False) + "\n")
-    _remove_stale(run_dir, keep=path.name)
+    # After the last that was committed, not the highest in the folder: a file that was never committed is to
+    # be replaced, or a disk that is full would hold one more of them after each attempt.
+    before = _committed(run_dir)
+    record = _path(run_dir, before[-1] + 1 if before else 1)
+    digest = write_tensors(record.with_suffix(".safetensors"), tensors)
+    content = {"format": _FORMAT, "sha256": digest, "state": state}
+    content["checksum"] = _checksum(content)
+    write_text(record, json.dumps(content, indent=1, allow_nan=False) + "\n")
+    _remove_others(run_dir, [path.stem for path in (*(_path(run_dir, n) for n in before), record)[-_KEPT:]])
 
 
 def load_checkpoint(run_dir: Path) -> Checkpoint:
-    """Read the checkpoint that counts and verify it.
+    """Read the newest checkpoint that is whole, verified; one that is damaged is set aside.
 
     Parameters
     ----------
@@ -93,37 +105,45 @@ def load_checkpoint(run_dir: Path) -> Checkpoint:
     Raises
     ------
     TrainingError
-        If there is no checkpoint, or a file of it is missing, cut off or changed.
+        If there is no checkpoint, or a file of every one is missing, cut off or changed.
     """
-    record = _read_record(run_dir)
-    path = run_dir / record["tensors"]
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise _damaged(path, error.strerror or str(error)) from error
-    if hashlib.sha256(content).hexdigest() != record["sha256"]:
-        raise _damaged(path, f"its content does not match the SHA-256 in {STATE_FILE}")
-    try:
-        return Checkpoint(load(content), record["state"])
-    except SafetensorError as error:
-        raise _damaged(path, str(error)) from error
+    damage: list[tuple[Path, TrainingError]] = []
+    for number in reversed(_committed(run_dir)):
+        path = _path(run_dir, number)
+        try:
+            record = _read_record(path)
+            tensors = _read_tensors(path.with_suffix(".safetensors"), record["sha256"])
+        except TrainingError as error:
+            damage.append((path, error))
+            continue
+        for damaged, _ in damage:
+            # So that the next checkpoint takes its number, and not the place of this one.
+            with contextlib.suppress(OSError):
+                damaged.rename(damaged.with_name(damaged.name + _ASIDE))
+        return Checkpoint(tensors, record["state"], str(damage[0][1]) if damage else None)
+    if damage:
+        raise damage[0][1]
+    raise _damaged(_path(run_dir, 1), os.strerror(errno.ENOENT))
 
 
 def has_checkpoint(run_dir: Path) -> bool:
     """Tell whether a checkpoint was ever committed in the folder."""
-    return (run_dir / STATE_FILE).exists()
+    return bool(_committed(run_dir))
 
 
 def read_state(run_dir: Path) -> dict[str, Any]:
-    """Return the JSON state of the checkpoint that counts, without reading its tensors.
+    """Return the JSON state of the newest checkpoint that has a sound one, without reading its tensors.
 
     Raises
     ------
     TrainingError
-        If there is none or it is damaged.
+        If there is none.
     """
-    state: dict[str, Any] = _read_record(run_dir)["state"]
-    return state
+    *newer, oldest = [_path(run_dir, number) for number in reversed(_committed(run_dir) or [1])]
+    for path in newer:
+        with contextlib.suppress(TrainingError):
+            return _state(path)
+    return _state(oldest)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -131,7 +151,7 @@ def write_text(path: Path, text: str) -> None:
 
     Raises
     ------
-    TrainingError
+    DiskFullError, TrainingError
         If it cannot be written; an older file of that name is then unchanged, or already replaced whole.
     """
     with _replacing(path) as temporary, temporary.open("wb") as file:
@@ -161,18 +181,16 @@ def write_tensors(
 
     Raises
     ------
-    TrainingError
+    DiskFullError, TrainingError
         If it cannot be written.
     """
     rows = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with _replacing(path) as temporary:
         save_file(rows, temporary, metadata)
+        digest = file_sha256(temporary)
         with temporary.open("rb+") as file:
-            digest = hashlib.sha256()
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
             os.fsync(file.fileno())
-    return digest.hexdigest()
+    return digest
 
 
 @contextlib.contextmanager
@@ -189,9 +207,17 @@ def _replacing(path: Path) -> Iterator[Path]:
             temporary.unlink()
         reason = getattr(error, "strerror", None) or str(error)
         message = f"{path}: cannot be written ({reason}); what was complete before is kept: "
-        raise TrainingError(
+        raise (DiskFullError if _is_full(error) else TrainingError)(
             message + "free space or fix the folder, then go on (edgeprune train: with --resume)"
         ) from error
+
+
+def _is_full(error: OSError | SafetensorError) -> bool:
+    full = errno.ENOSPC, errno.EDQUOT
+    if isinstance(error, OSError):
+        return error.errno in full
+    # safetensors tells what the system said in words only.
+    return any(f"os error {number}" in str(error) for number in full)
 
 
 def _umask() -> int:
@@ -211,25 +237,37 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _committed_number(run_dir: Path) -> int:
-    # Not the highest number in the folder: a file that was never committed is to be replaced, or a disk
-    # that is full would hold one more of them after each attempt.
-    if not has_checkpoint(run_dir):
-        return 0
-    return int(_read_record(run_dir)["tensors"].removesuffix(".safetensors").rpartition("-")[2])
+def _path(run_dir: Path, number: int) -> Path:
+    return run_dir / f"checkpoint-{number:04d}.json"
 
 
-def _remove_stale(run_dir: Path, keep: str) -> None:
+def _committed(run_dir: Path) -> list[int]:
+    """Return the numbers of the checkpoints in a folder, ascending; none where it is missing."""
+    if not run_dir.is_dir():
+        return []
+    found = (_NAME.fullmatch(path.name) for path in run_dir.iterdir())
+    return sorted(int(match[1]) for match in found if match and match[2] == "json")
+
+
+def _remove_others(run_dir: Path, keep: list[str]) -> None:
     for path in list(run_dir.iterdir()):
-        is_tensor_file = _TENSOR_FILE.fullmatch(path.name.removesuffix(_TEMPORARY))
-        if path.name != keep and (is_tensor_file or path.name == STATE_FILE + _TEMPORARY):
+        match = _NAME.fullmatch(path.name.removesuffix(_TEMPORARY).removesuffix(_ASIDE))
+        if match and path.name not in {f"{stem}.{kind}" for stem in keep for kind in ("json", "safetensors")}:
             # The new checkpoint counts whether or not the old files go.
             with contextlib.suppress(OSError):
                 path.unlink()
 
 
-def _read_record(run_dir: Path) -> dict[str, Any]:
-    path = run_dir / STATE_FILE
+def _read_tensors(path: Path, digest: str) -> dict[str, torch.Tensor]:
+    try:
+        if file_sha256(path) != digest:
+            raise _damaged(path, "its content does not match its SHA-256")
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise _damaged(path, getattr(error, "strerror", None) or str(error)) from error
+
+
+def _read_record(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_bytes())
     except OSError as error:
@@ -241,6 +279,11 @@ def _read_record(run_dir: Path) -> dict[str, Any]:
     if record.pop("checksum", None) != _checksum(record):
         raise _damaged(path, "its content does not match its checksum")
     return record
+
+
+def _state(path: Path) -> dict[str, Any]:
+    state: dict[str, Any] = _read_record(path)["state"]
+    return state
 
 
 def _checksum(record: Mapping[str, Any]) -> str:

@@ -18,7 +18,7 @@ from edgeprune_formats import ConfigError
 
 from ._cifar_resnet import CifarResNet
 
-__all__ = ["MODEL_NAMES", "SMALL_IMAGE", "create_model", "final_feature_map"]
+__all__ = ["MODEL_NAMES", "SMALL_IMAGE", "create_model", "final_feature_map", "head_of"]
 
 SMALL_IMAGE = 64
 """Images whose shorter side has fewer pixels than this get the stride-1 stem."""
@@ -105,6 +105,12 @@ def create_model(name: str, num_classes: int, image_size: int) -> nn.Module:
     if image_size < SMALL_IMAGE:
         shrink_stem(model)
     return model
+
+
+def head_of(model: nn.Module) -> tuple[str, nn.Linear]:
+    """Return the name and the module of a network's last linear layer, which tells the classes apart."""
+    linear = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Linear)]
+    return linear[-1]
 
 
 def final_feature_map(image_shape: Sequence[int]) -> tuple[int, int]:

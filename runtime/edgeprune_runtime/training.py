@@ -1,7 +1,7 @@
 """Training on a device: one loop, metrics for each epoch, and a run that can be killed and resumed.
 
 A RUN folder holds ``config.json`` (what was asked, and the versions it ran with), ``metrics.jsonl`` (a line
-for each epoch), the checkpoint (see `edgeprune_runtime.checkpoint`) and, once finished,
+for each epoch), the last two checkpoints (see `edgeprune_runtime.checkpoint`) and, once finished,
 ``model.safetensors``. Resumed on the same CPU with the same number of threads, a run ends in the weights it
 would have ended in without the interruption, bit for bit.
 """
@@ -17,12 +17,20 @@ import torch
 
 from .checkpoint import has_checkpoint, read_state
 from .training_config import TrainConfig, place
-from .training_record import describe_run, is_finished, load_model, locked, open_run, save_model
-from .training_run import Batches, Report, TrainLoader, TrainRun
+from .training_record import describe_run, is_finished, load_model, locked, opened_run, save_model
+from .training_run import Batches, Cadence, Report, TrainLoader, TrainRun
 from .training_signals import TrainingInterrupted, deferred_signals
 from .training_step import Learner
 
-__all__ = ["TrainConfig", "TrainLoader", "TrainResult", "TrainingInterrupted", "load_model", "train"]
+__all__ = [
+    "Cadence",
+    "TrainConfig",
+    "TrainLoader",
+    "TrainResult",
+    "TrainingInterrupted",
+    "load_model",
+    "train",
+]
 
 
 @dataclass(frozen=True)
@@ -36,8 +44,9 @@ class TrainResult:
     metrics : tuple of dict
         What ``metrics.jsonl`` holds: for each epoch ``epoch`` (from 1), ``train_loss`` and ``test_loss``
         (mean cross entropy in nats), ``train_accuracy`` and ``test_accuracy`` (fractions), ``lr`` (of the
-        epoch's last step), ``images_per_second`` (of the steps) and ``seconds`` (with the test). The test's
-        are None without a test set.
+        epoch's last step), ``images_per_second`` (of the steps), ``seconds`` (with the test),
+        ``peak_memory_bytes`` (of the process in RAM, since it began) and ``peak_device_memory_bytes`` (of
+        tensors on a CUDA device). The test's are None without a test set, and memory where it is not known.
     """
 
     run_dir: Path
@@ -52,7 +61,9 @@ def train(
     num_classes: int,
     image_shape: Sequence[int],
     test: Batches | None = None,
+    init: str | Path | None = None,
     resume: bool = False,
+    cadence: Cadence = Cadence(),  # noqa: B008 - frozen
     provenance: Mapping[str, Any] | None = None,
     report: Report | None = None,
 ) -> TrainResult:
@@ -72,14 +83,22 @@ def train(
         Channels (3), height and width of an image in pixels.
     test : iterable of (torch.Tensor, torch.Tensor), optional
         Batches to test on after each epoch: normalised, without augmentation, iterable again and again.
+    init : str or Path, optional
+        A safetensors file of weights to begin with, see `edgeprune_runtime.warm_start.load_weights`.
     resume : bool
         Go on with the run in `run_dir`; where there is none, start one.
+    cadence : Cadence
+        How often a checkpoint is written beside the one after each epoch; every five minutes.
     provenance : mapping of str to Any, optional
         Where the data came from, for ``config.json``. A run is resumed only with the same.
     report : callable, optional
         Is given a dict a few times a second, ``{"event": "step", "epoch", "epochs", "step", "steps",
-        "loss", "images_per_second", "eta_seconds"}`` with steps counted over the whole run and the loss and
-        rate over the epoch so far, and after an epoch ``{"event": "epoch", ...}`` with its metrics.
+        "loss", "accuracy", "images_per_second", "eta_seconds", "memory_bytes", "device_memory_bytes"}`` with
+        steps counted over the whole run, and loss, accuracy and rate over the epoch so far; after an epoch
+        ``{"event": "epoch", ...}`` with its metrics; ``{"event": "fallback", "step", "reason"}`` where the
+        newer checkpoint is damaged and the older one counts; ``{"event": "init", "fresh"}`` with the tensors
+        that `init` did not have; ``{"event": "paused", "reason"}`` and ``{"event": "continued"}`` around
+        waiting for room on a full disk. Without `report` a full disk is an error at once.
 
     Returns
     -------
@@ -91,7 +110,8 @@ def train(
     ConfigError
         If an argument is wrong, or does not fit the run in the folder.
     TrainingError
-        If the loss stops being finite, or a file cannot be read or written.
+        If the loss stops being finite, or a file cannot be read or written. A new folder is removed again
+        where this happens before its first checkpoint.
     TrainingInterrupted
         After SIGINT or SIGTERM, once the current step is done and a checkpoint is written.
     """
@@ -102,18 +122,25 @@ def train(
         num_classes=num_classes,
         image_shape=image_shape,
         steps_per_epoch=len(loader),
+        init=None if init is None else Path(init),
         provenance=provenance,
     )
-    open_run(run_dir, record, resume)
-    if is_finished(run_dir) and has_checkpoint(run_dir):
-        return TrainResult(run_dir, tuple(read_state(run_dir)["history"]))
-    cuda = [placement.device.index] if placement.device.type == "cuda" else []
-    with locked(run_dir), deferred_signals() as interrupted, torch.random.fork_rng(cuda):
-        torch.manual_seed(config.seed)
-        learner = Learner(config, placement, num_classes, min(image_shape[1:]))
-        run = TrainRun(loader, test, learner, config, placement, run_dir, image_shape, report, interrupted)
-        if has_checkpoint(run_dir):
-            run.restore()
-        run.finish()
-        save_model(run_dir, learner.tested, record)
+    with opened_run(run_dir, record, resume):
+        if is_finished(run_dir) and has_checkpoint(run_dir):
+            return TrainResult(run_dir, tuple(read_state(run_dir)["history"]))
+        cuda = [placement.device.index] if placement.device.type == "cuda" else []
+        with locked(run_dir), deferred_signals() as interrupted, torch.random.fork_rng(cuda):
+            torch.manual_seed(config.seed)
+            begun = has_checkpoint(run_dir)
+            weights = None if init is None or begun else Path(init)
+            learner = Learner(config, placement, num_classes, min(image_shape[1:]), weights)
+            if weights is not None and report is not None:
+                report({"event": "init", "fresh": learner.fresh})
+            run = TrainRun(
+                loader, test, learner, config, placement, run_dir, image_shape, cadence, report, interrupted
+            )
+            if begun:
+                run.restore()
+            run.finish()
+            run.disk.write(lambda: save_model(run_dir, learner.tested, record))
     return TrainResult(run_dir, tuple(run.history))

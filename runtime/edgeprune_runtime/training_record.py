@@ -16,9 +16,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from edgeprune_formats import ConfigError, TrainingError, __version__
+from edgeprune_formats import ConfigError, TrainingError, __version__, file_sha256
 
-from .checkpoint import STATE_FILE, write_tensors, write_text
+from .checkpoint import has_checkpoint, write_tensors, write_text
 from .models import create_model
 from .training_config import Placement, TrainConfig
 
@@ -29,6 +29,7 @@ __all__ = [
     "load_network",
     "locked",
     "open_run",
+    "opened_run",
     "save_model",
     "versions",
     "write_metrics",
@@ -39,7 +40,7 @@ _METRICS_FILE = "metrics.jsonl"
 _MODEL_FILE = "model.safetensors"
 _LOCK_FILE = ".lock"
 # What may differ when a run goes on: consequences of the other entries, and installed versions.
-_DESCRIPTIVE = ("versions", "parameters")
+_DESCRIPTIVE = ("versions", "parameters", "threads")
 
 
 def describe_run(
@@ -49,6 +50,7 @@ def describe_run(
     num_classes: int,
     image_shape: Sequence[int],
     steps_per_epoch: int,
+    init: Path | None,
     provenance: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """Return what ``config.json`` holds of a run, with ``"auto"`` replaced by what it stands for.
@@ -57,6 +59,8 @@ def describe_run(
     ------
     ConfigError
         If the images do not have 3 channels, or there is nothing to train on.
+    TrainingError
+        If the weights to begin with cannot be read.
     """
     if len(image_shape) != 3 or image_shape[0] != 3:
         raise ConfigError(f"images of shape {tuple(image_shape)}: the networks take 3 channels, (3, h, w)")
@@ -69,9 +73,11 @@ def describe_run(
         "num_classes": num_classes,
         "image_shape": list(image_shape),
         "steps_per_epoch": steps_per_epoch,
+        "init": None if init is None else _sha256(init),
         "provenance": dict(provenance or {}),
         "parameters": sum(p.numel() for p in model.parameters()),
         "versions": versions(),
+        "threads": torch.get_num_threads(),
     }
     plain: dict[str, Any] = json.loads(json.dumps(record))
     return plain
@@ -105,6 +111,26 @@ def open_run(run_dir: Path, record: Mapping[str, Any], resume: bool) -> None:
         raise ConfigError(f"{run_dir} already holds a run; use --resume to go on, or another folder")
     else:
         _require_same(run_dir, _read_config(path), record)
+
+
+@contextlib.contextmanager
+def opened_run(run_dir: Path, record: Mapping[str, Any], resume: bool) -> Iterator[None]:
+    """Do as `open_run`, and remove a new folder's files again on an error before its first checkpoint.
+
+    So the same command can be given again once what was wrong is right.
+    """
+    made, new = not run_dir.exists(), not _holds_run(run_dir)
+    open_run(run_dir, record, resume)
+    try:
+        yield
+    except Exception:
+        if new and not has_checkpoint(run_dir):
+            with contextlib.suppress(OSError):
+                for name in (_CONFIG_FILE, _LOCK_FILE):
+                    (run_dir / name).unlink(missing_ok=True)
+                if made:
+                    run_dir.rmdir()
+        raise
 
 
 @contextlib.contextmanager
@@ -213,9 +239,16 @@ def load_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     return model.eval(), network
 
 
+def _sha256(path: Path) -> str:
+    try:
+        return file_sha256(path)
+    except OSError as error:
+        raise TrainingError(f"{path}: the weights cannot be read ({error.strerror})") from error
+
+
 def _holds_run(run_dir: Path) -> bool:
-    names = (_CONFIG_FILE, STATE_FILE, _METRICS_FILE, _MODEL_FILE)
-    return any((run_dir / name).exists() for name in names) or any(run_dir.glob("checkpoint-*.safetensors"))
+    names = (_CONFIG_FILE, _METRICS_FILE, _MODEL_FILE)
+    return any((run_dir / name).exists() for name in names) or any(run_dir.glob("checkpoint-*"))
 
 
 def _make_folder(run_dir: Path) -> None:

@@ -12,19 +12,52 @@ import torch
 
 from edgeprune_formats import ConfigError, TrainingError
 
+from ._machine import peak_bytes, resident_bytes
 from .checkpoint import load_checkpoint, save_checkpoint
 from .models import final_feature_map
 from .training_config import Placement, TrainConfig
+from .training_disk import PatientDisk
 from .training_record import write_metrics
 from .training_signals import TrainingInterrupted
 from .training_step import Learner, Tally, learning_rate
 
-__all__ = ["Batches", "Report", "TrainLoader", "TrainRun"]
+__all__ = ["Batches", "Cadence", "Report", "TrainLoader", "TrainRun"]
 
 _REPORT_SECONDS = 0.3
 
 Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]
 Report = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Cadence:
+    """How often a checkpoint is written beside the one after each epoch; it does not change the result.
+
+    Attributes
+    ----------
+    steps : int, optional
+        After every so many steps of the run.
+    seconds : float, optional
+        After a step once so much time has passed since the last one.
+
+    Raises
+    ------
+    ConfigError
+        If a number is not positive.
+    """
+
+    steps: int | None = None
+    seconds: float | None = 300.0
+
+    def __post_init__(self) -> None:
+        for name, number in (("steps", self.steps), ("time", self.seconds)):
+            if number is not None and not number > 0:
+                raise ConfigError(f"the {name} between two checkpoints must be positive, not {number}")
+
+    def is_due(self, step: int, seconds: float) -> bool:
+        """Tell whether to write one after `step` steps, so many seconds after the last one."""
+        by_steps = self.steps is not None and step % self.steps == 0
+        return by_steps or (self.seconds is not None and seconds >= self.seconds)
 
 
 class TrainLoader(Protocol):
@@ -76,6 +109,7 @@ class TrainRun:
     placement: Placement
     run_dir: Path
     image_shape: Sequence[int]
+    cadence: Cadence
     report: Report | None
     interrupted: Callable[[], bool]
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -86,6 +120,8 @@ class TrainRun:
         self._steps = self.config.epochs * len(self.loader)
         self._first_step, self._began = self.step, time.perf_counter()
         self._next_report = self._began + _REPORT_SECONDS
+        self._saved = self._began
+        self.disk = PatientDisk(self.report, self.interrupted)
         self._smallest_batch = 2 if final_feature_map(self.image_shape) == (1, 1) else 1
 
     def restore(self) -> None:
@@ -102,12 +138,14 @@ class TrainRun:
         state = checkpoint.state
         self.step, self.history, self.tally = state["step"], state["history"], Tally(**state["tally"])
         self._first_step = self.step
-        write_metrics(self.run_dir, self.history)
+        if checkpoint.damage is not None and self.report is not None:
+            self.report({"event": "fallback", "step": self.step, "reason": checkpoint.damage})
+        self.disk.write(lambda: write_metrics(self.run_dir, self.history))
         self.loader.load_state_dict(state["loader"])
         self.learner.restore(checkpoint.tensors)
 
     def finish(self) -> None:
-        """Train the epochs that are left, with a checkpoint after each.
+        """Train the epochs that are left, with a checkpoint after each and in between as `cadence` has it.
 
         Raises
         ------
@@ -125,18 +163,27 @@ class TrainRun:
     def _train_epoch(self, started: float) -> None:
         if not self.tally.steps:
             self.loader.set_epoch(len(self.history))
-        self.learner.model.train()
+        self.learner.train()
         for images, labels in self.loader:
             self._take_step(images, labels)
-            stops, reports = self.interrupted(), time.perf_counter() >= self._next_report
-            if stops or reports:
-                self._drain(started)
-            if reports:
-                self._report_step()
-            if stops:
-                self._stop()
+            self._look_up(started)
         self._drain(started)
         self._require_finite()
+
+    def _look_up(self, started: float) -> None:
+        """After a step: report, write a checkpoint if it is time, stop if asked to."""
+        now = time.perf_counter()
+        stops, reports = self.interrupted(), now >= self._next_report
+        keeps = self.cadence.is_due(self.step, now - self._saved)
+        if stops or reports or keeps:
+            self._drain(started)
+        if reports:
+            self._report_step()
+        if stops:
+            self._stop()
+        if keeps:
+            self._require_finite()
+            self._checkpoint()
 
     def _take_step(self, images: torch.Tensor, labels: torch.Tensor) -> None:
         if len(labels) < self._smallest_batch:
@@ -170,10 +217,16 @@ class TrainRun:
                 "step": self.step,
                 "steps": self._steps,
                 "loss": self.tally.loss / self.tally.images,
+                "accuracy": self.tally.correct / self.tally.images,
                 "images_per_second": self.tally.images / self.tally.seconds,
                 "eta_seconds": seconds_per_step * (self._steps - self.step),
+                "memory_bytes": resident_bytes(),
+                "device_memory_bytes": self._device_bytes(torch.cuda.memory_allocated),
             }
         )
+
+    def _device_bytes(self, measure: Callable[[torch.device], int]) -> int | None:
+        return measure(self.placement.device) if self.placement.device.type == "cuda" else None
 
     def _require_finite(self) -> None:
         # A step with a finite loss can still have gradients that are not.
@@ -214,11 +267,13 @@ class TrainRun:
             "lr": learning_rate(self.step - 1, self._steps, self.config.lr),
             "images_per_second": tally.images / tally.seconds,
             "seconds": seconds,
+            "peak_memory_bytes": peak_bytes(),
+            "peak_device_memory_bytes": self._device_bytes(torch.cuda.max_memory_allocated),
         }
         self.history.append(metrics)
         self.tally = Tally()
         self._checkpoint()
-        write_metrics(self.run_dir, self.history)
+        self.disk.write(lambda: write_metrics(self.run_dir, self.history))
         if self.report is not None:
             self.report({"event": "epoch", **metrics})
 
@@ -229,7 +284,8 @@ class TrainRun:
             "history": self.history,
             "loader": self.loader.state_dict(),
         }
-        save_checkpoint(self.run_dir, self.learner.tensors(), state)
+        self.disk.write(lambda: save_checkpoint(self.run_dir, self.learner.tensors(), state))
+        self._saved = time.perf_counter()
 
     def _diverged(self, what: str) -> TrainingError:
         epoch = f"epoch {len(self.history) + 1} of {self.config.epochs}"

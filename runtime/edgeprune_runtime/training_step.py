@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from edgeprune_formats import TrainingError
 
 from .models import create_model
 from .training_config import MEMORY_FORMAT, Placement, TrainConfig
+from .warm_start import freeze_all_but_head, load_weights
 
 __all__ = ["Learner", "Tally", "learning_rate", "update_average"]
 
@@ -129,21 +131,43 @@ class Learner:
         The network to test and to keep: the moving average where there is one, otherwise `model`.
     forward : torch.nn.Module
         What steps call: `model`, or a wrapper of it that a caller puts here, compiled or data-parallel.
+    lap : callable
+        Is told ``"forward"``, ``"backward"``, ``"optimiser"`` and ``"average"`` when a step is through it.
+    fresh : tuple of str
+        The tensors of `model` that were not in the file of weights; empty without one.
     """
 
-    def __init__(self, config: TrainConfig, placement: Placement, num_classes: int, image_size: int) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        placement: Placement,
+        num_classes: int,
+        image_size: int,
+        weights: Path | None = None,
+    ) -> None:
         self._config = config
         self._placement = placement
-        model = create_model(config.model, num_classes, image_size).to(placement.device)
-        self.model = model.to(memory_format=MEMORY_FORMAT)
+        self.lap: Callable[[str], object] = _no_lap
+        model = create_model(config.model, num_classes, image_size)
+        self.fresh = load_weights(model, weights) if weights is not None else ()
+        if config.freeze:
+            freeze_all_but_head(model)
+        self.model = model.to(placement.device).to(memory_format=MEMORY_FORMAT)
         self.forward: nn.Module = self.model
         self._optimizer = _optimizer(self.model, config)
         self.tested = copy.deepcopy(self.model).eval() if config.ema else self.model
 
+    def train(self) -> None:
+        """Put the network in training mode; one that is frozen but for its head keeps its statistics."""
+        self.model.train(not self._config.freeze)
+        if self._config.freeze:
+            for module in self.model.modules():
+                module.train(isinstance(module, nn.Dropout))
+
     def step(
         self, images: torch.Tensor, labels: torch.Tensor, lr: float, number: int, *, share: float = 1.0
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Take one step of SGD on the mean cross entropy of a batch.
+        """Take one step of SGD on the mean cross entropy of a batch, in as many parts as the settings say.
 
         Parameters
         ----------
@@ -165,15 +189,31 @@ class Learner:
         """
         for group in self._optimizer.param_groups:
             group["lr"] = lr
-        with self._placement.autocast():
-            logits = self.forward(images).float()
-        loss = functional.cross_entropy(logits, labels)
-        torch.autograd.backward(loss * share)
+        losses, outputs = [], []
+        parts = self._parts(len(labels))
+        for some, wanted in zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True):
+            with self._placement.autocast():
+                logits = self.forward(some).float()
+            part = functional.cross_entropy(logits, wanted) * (len(wanted) / len(labels))
+            self.lap("forward")
+            torch.autograd.backward(part * share)
+            self.lap("backward")
+            losses.append(part.detach())
+            outputs.append(logits.detach())
         self._optimizer.step()
         self._optimizer.zero_grad()
+        self.lap("optimiser")
         if self._config.ema:
             update_average(self.tested, self.model, number, self._config.ema)
-        return loss.detach(), logits.detach()
+            self.lap("average")
+        return torch.stack(losses).sum(), torch.cat(outputs)
+
+    def _parts(self, images: int) -> int:
+        """Return how many parts a batch goes through in: none larger than a full batch's, or of one image."""
+        if self._config.accumulate == 1:
+            return 1
+        largest = -(-self._config.batch_size // self._config.accumulate)
+        return max(1, min(-(-images // largest), images // 2))
 
     @torch.no_grad()
     def score(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -232,10 +272,15 @@ class Learner:
             self._optimizer.state[parameter]["momentum_buffer"] = buffer
 
 
+def _no_lap(name: str) -> None:
+    pass
+
+
 def _optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.SGD:
     # Only weights of convolutions and linear layers have more than one dimension.
-    weights = [p for p in model.parameters() if p.ndim > 1]
-    others = [p for p in model.parameters() if p.ndim <= 1]
+    trained = [p for p in model.parameters() if p.requires_grad]
+    weights = [p for p in trained if p.ndim > 1]
+    others = [p for p in trained if p.ndim <= 1]
     groups: list[dict[str, Any]] = [{"params": weights}, {"params": others, "weight_decay": 0.0}]
     return torch.optim.SGD(
         groups,

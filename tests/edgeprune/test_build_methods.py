@@ -21,9 +21,9 @@ from edgeprune.config import METHODS, CoresetConfig
 from edgeprune.fse_files import load_fse_net
 from edgeprune.fse_net import select
 from edgeprune.masks import energy_mask
-from edgeprune.records import file_sha256, read_records
+from edgeprune.records import read_records
 from edgeprune.transform import dct2
-from edgeprune_formats import ArtefactError, ConfigError, open_pack, verify_pack
+from edgeprune_formats import ArtefactError, ConfigError, file_sha256, open_pack, verify_pack
 from edgeprune_runtime.models import create_model
 from edgeprune_runtime.training import TrainingInterrupted
 from edgeprune_runtime.training_record import save_model

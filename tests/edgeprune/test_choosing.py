@@ -7,11 +7,11 @@ import pytest
 
 from edgeprune.choosing import choose_images, compute_scores, require_enough
 from edgeprune.config import BuildConfig, CoresetConfig
-from edgeprune.records import EpochRecord, file_sha256, read_records, write_records
+from edgeprune.records import EpochRecord, read_records, write_records
 from edgeprune.sampling import ccs, random_coreset
 from edgeprune.scores import SCORES, joint_entropy
 from edgeprune.sources import Source, SourceCheck, check_source, open_source, source_facts
-from edgeprune_formats import ArtefactError, ConfigError, SourceError
+from edgeprune_formats import ArtefactError, ConfigError, SourceError, file_sha256
 
 EPOCHS, EVERY = 14, 2
 JE = BuildConfig(method="je", sample_prune=0.5, seed=4)

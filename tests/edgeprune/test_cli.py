@@ -273,7 +273,7 @@ def test_an_interrupted_training_says_how_to_go_on_and_does(npz, tmp_path, edgep
     command = [sys.executable, "-m", "edgeprune", "train", str(pack), "-o", str(run), *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 120
-        while not (run / "state.json").exists() and time.monotonic() < deadline:
+        while not list(run.glob("checkpoint-*.json")) and time.monotonic() < deadline:
             time.sleep(0.1)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=120)

@@ -152,7 +152,7 @@ def test_two_runs_do_not_share_a_folder(tmp_path):
     run(tmp_path, Counting(at(1, 1, again)))
 
 
-@pytest.mark.parametrize("name", ["state.json", "checkpoint-0001.safetensors", "config.json"])
+@pytest.mark.parametrize("name", ["checkpoint-0001.json", "checkpoint-0001.safetensors", "config.json"])
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty"])
 def test_damage_in_the_folder_is_one_clear_error(tmp_path, name, damage):
     with pytest.raises(TrainingInterrupted):
@@ -189,7 +189,7 @@ def test_what_is_not_finite_is_never_kept(tmp_path):
 
     with pytest.raises(TrainingError, match="weight is no longer finite; start again with a lower learning"):
         run(tmp_path, Diverging())
-    assert not (tmp_path / "state.json").exists()
+    assert not list(tmp_path.glob("checkpoint-*"))
 
 
 def test_reports(tmp_path, monkeypatch):

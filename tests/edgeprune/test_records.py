@@ -13,12 +13,11 @@ import pytest
 from edgeprune.records import (
     EPOCH_RECORDS,
     EpochRecord,
-    file_sha256,
     read_classifier,
     read_records,
     write_records,
 )
-from edgeprune_formats import ArtefactError, PackWriteError
+from edgeprune_formats import ArtefactError, PackWriteError, file_sha256
 
 EPOCHS, EVERY, SAMPLES = 5, 2, 7
 PROVENANCE = {

@@ -34,11 +34,18 @@ from edgeprune import scoring
 from edgeprune.config import ScoreConfig
 from edgeprune.image_store import ImageStore
 from edgeprune.long_run import work_folder
-from edgeprune.records import file_sha256, read_classifier, read_records
+from edgeprune.records import read_classifier, read_records
 from edgeprune.scoring_task import ScoringTask
 from edgeprune.sources import check_source, open_source
 from edgeprune.workers import Workers
-from edgeprune_formats import ArtefactError, ConfigError, PackWriteError, SourceError, TrainingError
+from edgeprune_formats import (
+    ArtefactError,
+    ConfigError,
+    PackWriteError,
+    SourceError,
+    TrainingError,
+    file_sha256,
+)
 from edgeprune_runtime.augmentation import draw
 from edgeprune_runtime.models import create_model
 from edgeprune_runtime.training import TrainingInterrupted
@@ -411,7 +418,7 @@ def test_a_run_under_way_is_not_resumed_with_other_images(interrupted, tmp_path)
 
 
 @pytest.mark.parametrize(
-    "name", ["records/epoch-0001.safetensors", "state.json", "checkpoint-0001.safetensors"]
+    "name", ["records/epoch-0001.safetensors", "checkpoint-0001.json", "checkpoint-0001.safetensors"]
 )
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "gone", "other"])
 def test_damage_in_the_work_folder_is_one_clear_error(interrupted, spec, name, damage):
@@ -424,7 +431,7 @@ def test_damage_in_the_work_folder_is_one_clear_error(interrupted, spec, name, d
         save_file({"correct": torch.zeros(3)}, path)
     else:
         path.write_bytes({"flip": data, "cut": data[: len(data) // 2], "empty": b""}[damage])
-    if (name, damage) == ("state.json", "gone"):
+    if (name, damage) == ("checkpoint-0001.json", "gone"):
         # Nothing says that there was a checkpoint, so the run begins again.
         score(interrupted, spec)
         return

@@ -13,9 +13,8 @@ from edgeprune import BuildConfig, build_pack
 from edgeprune.cli import main
 from edgeprune.merging import merge_packs
 from edgeprune.partition import parse_by
-from edgeprune.records import file_sha256
 from edgeprune.splitting import part_paths, split_pack
-from edgeprune_formats import ConfigError, PackWriteError, open_pack, verify_pack
+from edgeprune_formats import ConfigError, PackWriteError, file_sha256, open_pack, verify_pack
 from edgeprune_runtime import PackLoader
 
 CONFIGS = {

@@ -10,6 +10,7 @@ import torch
 
 from edgeprune_formats import TrainingError
 from edgeprune_runtime.checkpoint import (
+    DiskFullError,
     has_checkpoint,
     load_checkpoint,
     read_state,
@@ -62,13 +63,18 @@ def failing_at(monkeypatch, name, call, error):
     return calls
 
 
-def test_round_trip_and_only_one_checkpoint_stays(tmp_path):
+def pairs(*numbers):
+    return [f"checkpoint-{number:04d}.{kind}" for number in numbers for kind in ("json", "safetensors")]
+
+
+def test_round_trip_and_the_last_two_stay(tmp_path):
     assert not has_checkpoint(tmp_path)
-    for number in range(1, 4):
+    for number in range(1, 5):
         save_checkpoint(tmp_path, *numbered(number))
         assert loaded_number(tmp_path) == number
+        assert load_checkpoint(tmp_path).damage is None
     assert has_checkpoint(tmp_path)
-    assert names(tmp_path) == ["checkpoint-0003.safetensors", "state.json"]
+    assert names(tmp_path) == pairs(3, 4)
 
 
 def test_other_files_of_the_folder_stay(tmp_path):
@@ -101,7 +107,7 @@ def test_a_failing_write_leaves_the_old_or_the_new_checkpoint(
         assert not has_checkpoint(tmp_path)
     save_checkpoint(tmp_path, *numbered(3))
     assert loaded_number(tmp_path) == 3
-    assert len(names(tmp_path)) == 2
+    assert len(names(tmp_path)) == 2 * (1 + (earlier or committed))
 
 
 @pytest.mark.parametrize(("name", "count"), [("replace", 2), ("fsync", 4)])
@@ -124,9 +130,9 @@ def test_files_of_failed_attempts_do_not_pile_up(tmp_path, monkeypatch):
     for _ in range(3):
         with monkeypatch.context() as patch:
             failing_at(patch, "replace", 2, OSError(errno.ENOSPC, "No space left on device"))
-            with pytest.raises(TrainingError, match=r"state\.json: cannot be written \(No space left"):
+            with pytest.raises(TrainingError, match=r"0002\.json: cannot be written \(No space left"):
                 save_checkpoint(tmp_path, *numbered(2))
-    assert names(tmp_path) == ["checkpoint-0001.safetensors", "checkpoint-0002.safetensors", "state.json"]
+    assert names(tmp_path) == [*pairs(1), "checkpoint-0002.safetensors"]
 
 
 @contextlib.contextmanager
@@ -149,7 +155,18 @@ def test_a_full_disk_names_the_file_and_keeps_the_previous_checkpoint(tmp_path):
     ):
         save_checkpoint(tmp_path, tensors, state)
     assert loaded_number(tmp_path) == 1
-    assert names(tmp_path) == ["checkpoint-0001.safetensors", "state.json"]
+    assert names(tmp_path) == pairs(1)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_told_from_other_faults(tmp_path, monkeypatch, number):
+    failing_at(monkeypatch, "fsync", 1, OSError(number, os.strerror(number)))
+    with pytest.raises(DiskFullError, match=os.strerror(number)):
+        save_checkpoint(tmp_path, *numbered(1))
+    failing_at(monkeypatch, "fsync", 1, OSError(errno.EIO, "Input/output error"))
+    with pytest.raises(TrainingError, match="Input/output") as caught:
+        save_checkpoint(tmp_path, *numbered(1))
+    assert not isinstance(caught.value, DiskFullError)
 
 
 def flip_a_byte(path):
@@ -163,27 +180,65 @@ def cut(path):
 
 
 @pytest.mark.parametrize("damage", [flip_a_byte, cut, os.unlink])
-@pytest.mark.parametrize("name", ["checkpoint-0001.safetensors", "state.json"])
-def test_damage_is_told_with_file_and_remedy(tmp_path, damage, name):
+@pytest.mark.parametrize("name", pairs(1))
+def test_damage_of_the_only_checkpoint_is_told_with_file_and_remedy(tmp_path, damage, name):
     save_checkpoint(tmp_path, *numbered(1))
-    if damage is cut and name == "state.json":
-        cut(tmp_path / name)  # its last byte is only the end of the line
-    damage(tmp_path / name)
+    spoil(tmp_path / name, damage)
+    if (damage, name) == (os.unlink, "checkpoint-0001.json"):
+        assert not has_checkpoint(tmp_path)
     with pytest.raises(TrainingError, match=rf"{name}: the checkpoint cannot be read .*start again"):
         load_checkpoint(tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"[]", b"{}", b"\xff", b"null", b'{"format": 2}', b'{"format": 1}'])
+def spoil(path, damage):
+    if damage is cut and path.suffix == ".json":
+        cut(path)  # its last byte is only the end of the line
+    damage(path)
+
+
+@pytest.mark.parametrize("damage", [flip_a_byte, cut, os.unlink])
+@pytest.mark.parametrize("name", pairs(3))
+def test_the_older_checkpoint_stands_in_for_a_damaged_one(tmp_path, damage, name):
+    for number in (1, 2, 3):
+        save_checkpoint(tmp_path, *numbered(number))
+    spoil(tmp_path / name, damage)
+    found = load_checkpoint(tmp_path)
+    assert found.state["number"] == 2
+    unseen = (damage, name) == (os.unlink, "checkpoint-0003.json")
+    assert (found.damage is None) == unseen
+    assert unseen or name in found.damage
+    assert loaded_number(tmp_path) == 2
+    # The next one takes the damaged one's place and not that of the one that stood in.
+    save_checkpoint(tmp_path, *numbered(4))
+    assert loaded_number(tmp_path) == 4
+    assert names(tmp_path) == pairs(2, 3)
+    spoil(tmp_path / "checkpoint-0003.safetensors", damage)
+    assert loaded_number(tmp_path) == 2
+
+
+def test_both_checkpoints_damaged(tmp_path):
+    for number in (1, 2):
+        save_checkpoint(tmp_path, *numbered(number))
+    for name in pairs(1, 2):
+        spoil(tmp_path / name, cut)
+    for read in (load_checkpoint, read_state):
+        with pytest.raises(TrainingError, match=r"checkpoint-000[12]\.json: the checkpoint cannot be read"):
+            read(tmp_path)
+    # Nothing was set aside that might still be restored.
+    assert names(tmp_path) == pairs(1, 2)
+
+
+@pytest.mark.parametrize("content", [b"[]", b"{}", b"\xff", b"null", b'{"format": 3}', b'{"format": 2}'])
 def test_a_state_of_another_kind(tmp_path, content):
-    (tmp_path / "state.json").write_bytes(content)
-    with pytest.raises(TrainingError, match=r"state\.json"):
+    (tmp_path / "checkpoint-0001.json").write_bytes(content)
+    with pytest.raises(TrainingError, match=r"checkpoint-0001\.json"):
         load_checkpoint(tmp_path)
 
 
-def test_a_state_cannot_name_a_file_elsewhere_without_a_checksum(tmp_path):
+def test_a_state_that_was_edited_is_refused(tmp_path):
     save_checkpoint(tmp_path, *numbered(1))
-    record = json.loads((tmp_path / "state.json").read_text())
-    (tmp_path / "state.json").write_text(json.dumps(record | {"tensors": "../other.safetensors"}))
+    path = tmp_path / "checkpoint-0001.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"sha256": 64 * "0"}))
     with pytest.raises(TrainingError, match="checksum"):
         load_checkpoint(tmp_path)
 

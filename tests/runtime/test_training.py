@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import random
 import signal
@@ -11,6 +12,7 @@ import torch
 from safetensors import safe_open
 from training_runs import (
     CLASSES,
+    KILLED,
     TEST,
     TINY,
     MemoryLoader,
@@ -21,10 +23,10 @@ from training_runs import (
     start_process,
 )
 
-from edgeprune_formats import TrainingError
+from edgeprune_formats import ConfigError, TrainingError
 from edgeprune_runtime.checkpoint import load_checkpoint
 from edgeprune_runtime.models import MODEL_NAMES
-from edgeprune_runtime.training import TrainConfig, TrainingInterrupted, load_model
+from edgeprune_runtime.training import Cadence, TrainConfig, TrainingInterrupted, load_model
 from edgeprune_runtime.training_step import learning_rate
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -34,11 +36,13 @@ def test_the_folder_of_a_run(whole_run):
     run_dir = whole_run.run_dir
     assert sorted(path.name for path in run_dir.iterdir()) == [
         ".lock",
+        "checkpoint-0002.json",
+        "checkpoint-0002.safetensors",
+        "checkpoint-0003.json",
         "checkpoint-0003.safetensors",
         "config.json",
         "metrics.jsonl",
         "model.safetensors",
-        "state.json",
     ]
     record = json.loads((run_dir / "config.json").read_text())
     assert record["config"] == asdict(TINY) | {"precision": "float32"}
@@ -221,20 +225,70 @@ def test_without_a_test_set(tmp_path):
     assert line["test_accuracy"] is None
 
 
+@pytest.mark.parametrize("crash", [(0, 2), (0, 3), (1, 0), (2, 2)])
+def test_a_crash_between_checkpoints_within_an_epoch(tmp_path, whole_run, crash):
+    with pytest.raises(Crash):
+        run(tmp_path, on_batch=crash_at(crash), cadence=Cadence(steps=2))
+    epoch, batch = crash
+    assert load_checkpoint(tmp_path).state["step"] == (4 * epoch + batch) // 2 * 2
+    run(tmp_path, resume=True)
+    assert_same_run(tmp_path, whole_run.run_dir)
+
+
+def test_a_checkpoint_is_due_by_time_or_by_steps(tmp_path, whole_run):
+    assert [step for step in range(1, 9) if Cadence(steps=3).is_due(step, 0.0)] == [3, 6]
+    assert not Cadence(seconds=2).is_due(3, 1.9)
+    assert Cadence(seconds=2).is_due(3, 2.0)
+    assert not Cadence(seconds=None).is_due(3, 1e9)
+    run(tmp_path, cadence=Cadence(seconds=1e-9))
+    assert_same_run(tmp_path, whole_run.run_dir)
+    # One for every step, and one for every epoch.
+    assert (tmp_path / "checkpoint-0015.json").exists()
+
+
+@pytest.mark.parametrize("problem", [{"steps": 0}, {"seconds": 0.0}, {"seconds": math.nan}])
+def test_a_cadence_out_of_range(problem):
+    with pytest.raises(ConfigError, match="between two checkpoints must be positive"):
+        Cadence(**problem)
+
+
+def test_the_older_checkpoint_stands_in_and_this_is_told(tmp_path, whole_run):
+    with pytest.raises(Crash):
+        run(tmp_path, on_batch=crash_at((2, 1)))
+    path = tmp_path / "checkpoint-0002.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    reports = []
+    run(tmp_path, resume=True, report=reports.append)
+    (fallback,) = [event for event in reports if event["event"] == "fallback"]
+    assert fallback["step"] == 4
+    assert "checkpoint-0002.safetensors" in fallback["reason"]
+    assert_same_run(tmp_path, whole_run.run_dir)
+
+
 @pytest.mark.slow
-def test_kill_9_at_random_moments(tmp_path):
+def test_kill_9_at_20_random_moments(tmp_path):
     killed = tmp_path / "killed"
     moments = random.Random(0)
-    for _ in range(3):
-        with start_process(killed) as process:
-            for _ in range(moments.randint(1, 7)):
-                assert process.stdout.readline() == "batch\n"
-            time.sleep(moments.uniform(0, 0.1))
-            process.kill()
-        assert process.returncode == -signal.SIGKILL
-    assert not (killed / "model.safetensors").exists()
-    for run_dir in (killed, tmp_path / "whole"):
-        with start_process(run_dir) as process:
-            process.stdout.read()
-        assert process.returncode == 0
-    assert_same_run(killed, tmp_path / "whole")
+    while_writing = 0
+    with start_process(killed) as process:
+        for _ in range(20):
+            for _ in range(moments.randint(1, 5)):
+                child = int(process.stdout.readline())
+            # A checkpoint follows each step and takes most of the time, so many kills fall into one.
+            time.sleep(moments.uniform(0, 0.03))
+            os.kill(child, signal.SIGKILL)
+            while (line := process.stdout.readline()) != "killed\n":
+                assert int(line) == child
+            while_writing += is_half_written(killed)
+        assert not (killed / "model.safetensors").exists()
+        process.stdout.read()
+    assert process.returncode == 0
+    assert while_writing
+    assert_same_run(killed, run(tmp_path / "whole", KILLED).run_dir)
+
+
+def is_half_written(run_dir):
+    """Whether the folder has part of a checkpoint that was never committed."""
+    names = {path.name for path in run_dir.glob("checkpoint-*")}
+    whole = {name for name in names if name.replace(".safetensors", ".json") in names}
+    return bool(names - whole - {name for name in names if name.endswith(".json")})

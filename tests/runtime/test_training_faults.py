@@ -1,14 +1,17 @@
 import math
+import os
 import signal
 from dataclasses import replace
 
 import pytest
 import torch
-from training_runs import CLASSES, TINY, MemoryLoader, metrics, run, send
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from training_runs import CLASSES, TINY, MemoryLoader, assert_same_run, metrics, run, send
 
 from edgeprune_formats import ConfigError, TrainingError
-from edgeprune_runtime.checkpoint import load_checkpoint
-from edgeprune_runtime.training import TrainingInterrupted, load_model, train
+from edgeprune_runtime.checkpoint import DiskFullError, load_checkpoint
+from edgeprune_runtime.training import Cadence, TrainingInterrupted, load_model, train
 from edgeprune_runtime.training_config import place
 from edgeprune_runtime.training_step import Learner
 
@@ -16,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.parametrize(
-    "name", ["config.json", "state.json", "metrics.jsonl", "model.safetensors", "checkpoint-0007.safetensors"]
+    "name", ["config.json", "checkpoint-0007.json", "metrics.jsonl", "model.safetensors"]
 )
 def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path, name):
     (tmp_path / name).write_text("{}")
@@ -157,3 +160,78 @@ def test_reports_are_few(tmp_path, monkeypatch):
     reports = []
     run(tmp_path, TINY, report=reports.append)
     assert [r["event"] for r in reports] == ["epoch"] * TINY.epochs
+
+
+class FullDisk:
+    """Finds the disk full for some writes of checkpoints, from the `first` on."""
+
+    def __init__(self, monkeypatch, first, times):
+        self.calls, self.first, self.times = 0, first, times
+        monkeypatch.setattr("edgeprune_runtime.training_disk._RETRY_SECONDS", 0.0)
+        monkeypatch.setattr("edgeprune_runtime.checkpoint.save_file", self.save_file)
+
+    def save_file(self, *arguments):
+        self.calls += 1
+        if self.first <= self.calls < self.first + self.times:
+            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+        save_file(*arguments)
+
+
+def test_a_full_disk_pauses_the_run(tmp_path, monkeypatch, whole_run):
+    FullDisk(monkeypatch, first=2, times=3)
+    reports = []
+    run(tmp_path, report=reports.append)
+    events = [event["event"] for event in reports if event["event"] != "step"]
+    assert events == ["epoch", "paused", "continued", "epoch", "epoch"]
+    (paused,) = [event for event in reports if event["event"] == "paused"]
+    assert "checkpoint-0002.safetensors: cannot be written" in paused["reason"]
+    assert "No space left" in paused["reason"]
+    assert_same_run(tmp_path, whole_run.run_dir)
+
+
+def test_a_full_disk_at_the_very_end(tmp_path, monkeypatch, whole_run):
+    FullDisk(monkeypatch, first=4, times=2)
+    reports = []
+    run(tmp_path, report=reports.append)
+    assert [event["event"] for event in reports][-2:] == ["paused", "continued"]
+    assert_same_run(tmp_path, whole_run.run_dir)
+
+
+def test_a_signal_ends_the_wait_for_a_full_disk(tmp_path, monkeypatch, whole_run):
+    FullDisk(monkeypatch, first=2, times=10**9)
+
+    def report(event):
+        if event["event"] == "paused":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(DiskFullError, match="what was complete before is kept"):
+        run(tmp_path, report=report)
+    assert load_checkpoint(tmp_path).state["step"] == 4
+    monkeypatch.undo()
+    run(tmp_path, resume=True)
+    assert_same_run(tmp_path, whole_run.run_dir)
+
+
+def test_a_full_disk_without_anybody_to_tell(tmp_path, monkeypatch):
+    FullDisk(monkeypatch, first=2, times=1)
+    with pytest.raises(DiskFullError):
+        run(tmp_path)
+    assert load_checkpoint(tmp_path).state["step"] == 4
+
+
+@pytest.mark.parametrize("made", [False, True])
+def test_what_fails_before_the_first_checkpoint_leaves_nothing(tmp_path, made):
+    folder = tmp_path / "run"
+    if made:
+        folder.mkdir()
+    with pytest.raises(TrainingError, match="lower --lr"):
+        run(folder, replace(TINY, lr=1e20))
+    assert [path.name for path in tmp_path.rglob("*")] == (["run"] if made else [])
+    run(folder, replace(TINY, epochs=1))
+
+
+def test_what_fails_later_leaves_the_checkpoint(tmp_path):
+    with pytest.raises(TrainingError, match="lower --lr"):
+        run(tmp_path, replace(TINY, lr=1e20), cadence=Cadence(steps=1))
+    assert (tmp_path / "config.json").exists()
+    assert load_checkpoint(tmp_path).state["step"] >= 1

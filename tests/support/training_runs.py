@@ -6,6 +6,7 @@ Run as a script it trains in a process that tests kill.
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,11 +15,11 @@ from pathlib import Path
 import torch
 
 from edgeprune_runtime.checkpoint import load_checkpoint
-from edgeprune_runtime.training import TrainConfig, load_model, train
+from edgeprune_runtime.training import Cadence, TrainConfig, load_model, train
 
 CLASSES = 4
 SHAPE = (3, 16, 16)
-TIMES = ("images_per_second", "seconds")
+TIMES = ("images_per_second", "seconds", "peak_memory_bytes", "peak_device_memory_bytes")
 
 
 def separable(count, seed):
@@ -96,14 +97,33 @@ def assert_same_run(one, other):
     assert all(torch.equal(kept[name], expected[name]) for name in expected)
 
 
-KILLED = replace(TINY, epochs=8)
+KILLED = replace(TINY, model="resnet8", epochs=80)
 
 
 def start_process(run_dir):
-    """Train, or go on, in a process that prints a line for each batch."""
+    """Train in a process that a test kills, and once more whenever it has; each step leaves a checkpoint.
+
+    It prints its number for each batch, and the process that starts it prints ``killed``.
+    """
     return subprocess.Popen([sys.executable, __file__, run_dir], stdout=subprocess.PIPE, text=True)
+
+
+def train_until_finished(run_dir):
+    while not (run_dir / "model.safetensors").exists():
+        child = os.fork()
+        if not child:
+            run(
+                run_dir,
+                KILLED,
+                resume=True,
+                cadence=Cadence(steps=1),
+                on_batch=lambda *_: print(os.getpid(), flush=True),
+            )
+            os._exit(0)
+        if os.waitpid(child, 0)[1] == signal.SIGKILL:
+            print("killed", flush=True)
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    run(Path(sys.argv[1]), KILLED, resume=True, on_batch=lambda *_: print("batch", flush=True))
+    train_until_finished(Path(sys.argv[1]))

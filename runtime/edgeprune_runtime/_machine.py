@@ -1,0 +1,124 @@
+"""What this machine gives a process: processors, their features, and memory."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import math
+import os
+import sys
+from pathlib import Path
+
+from ._threads import cores
+
+__all__ = [
+    "available_bytes",
+    "cpu_features",
+    "cpu_quota",
+    "keep_freed_memory",
+    "peak_bytes",
+    "resident_bytes",
+]
+
+_CGROUP = Path("/sys/fs/cgroup")
+_PROC = Path("/proc")
+# Of <malloc.h>.
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
+
+
+@functools.cache
+def cpu_features() -> frozenset[str]:
+    """Return what the processor can do by the names that Linux has for it; empty elsewhere."""
+    for line in _read(_PROC / "cpuinfo").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() in ("flags", "Features"):
+            return frozenset(value.split())
+    return frozenset()
+
+
+def cpu_quota() -> int:
+    """Return how many processors this process may keep busy, within its cgroup's quota."""
+    quota, _, period = _read(_CGROUP / "cpu.max").strip().partition(" ")
+    if quota.isdecimal() and period.isdecimal() and int(period):
+        return max(1, min(cores(), math.ceil(int(quota) / int(period))))
+    return cores()
+
+
+def resident_bytes() -> int | None:
+    """Return the memory of this process that is in RAM; None where the system does not tell."""
+    return _status("VmRSS")
+
+
+def peak_bytes() -> int | None:
+    """Return the most memory in RAM that this process ever had; None where the system does not tell."""
+    return _status("VmHWM")
+
+
+def available_bytes() -> int | None:
+    """Return how much more memory this process can take without swapping or being killed.
+
+    The least of what the system has free, of what the cgroup's limit leaves, and of what RLIMIT_AS leaves;
+    None where none of them is known.
+    """
+    left = [_system_bytes(), _cgroup_bytes(), _address_space_bytes()]
+    known = [number for number in left if number is not None]
+    return max(0, min(known)) if known else None
+
+
+def keep_freed_memory() -> bool:
+    """Let the C library keep what is freed for the next use, and tell whether it could be told.
+
+    A step of training frees and takes the same large blocks. By default glibc gives blocks of 32 MiB and more
+    back at once, so that each is mapped and zeroed anew: up to a quarter of a step.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return False
+    settings = (_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 2**26)
+    return all(mallopt(name, value) == 1 for name, value in settings)
+
+
+def _status(name: str) -> int | None:
+    return _kilobytes(_PROC / "self/status", name)
+
+
+def _kilobytes(path: Path, name: str) -> int | None:
+    for line in _read(path).splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _system_bytes() -> int | None:
+    return _kilobytes(_PROC / "meminfo", "MemAvailable")
+
+
+def _cgroup_bytes() -> int | None:
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        limit_text, used_text = _read(_CGROUP / limit).strip(), _read(_CGROUP / used).strip()
+        # Version 1 writes no limit as a number near 2**63.
+        if limit_text.isdecimal() and used_text.isdecimal() and int(limit_text) < 2**60:
+            return int(limit_text) - int(used_text)
+    return None
+
+
+def _address_space_bytes() -> int | None:
+    if os.name == "nt":
+        return None
+    import resource
+
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    size = _status("VmSize")
+    return None if limit == resource.RLIM_INFINITY or size is None else limit - size
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

@@ -1,0 +1,171 @@
+import os
+import signal
+from dataclasses import replace
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import load_file, save_file
+from training_runs import CLASSES, SHAPE, TINY, MemoryLoader, assert_same_run, run, send
+
+from edgeprune_formats import ConfigError, TrainingError
+from edgeprune_runtime.checkpoint import load_checkpoint
+from edgeprune_runtime.models import MODEL_NAMES, create_model, head_of
+from edgeprune_runtime.training import TrainingInterrupted, load_model
+from edgeprune_runtime.training_config import place
+from edgeprune_runtime.training_step import Learner
+from edgeprune_runtime.warm_start import load_weights
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+TORCHVISION = {
+    "shufflenet_v2": torchvision.models.shufflenet_v2_x1_0,
+    "mobilenet_v2": torchvision.models.mobilenet_v2,
+    "efficientnet_b0": torchvision.models.efficientnet_b0,
+    "resnet18": torchvision.models.resnet18,
+}
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_weights_of_imagenet_shape_but_for_head_and_stem(tmp_path, name):
+    original = TORCHVISION[name](weights=None).state_dict()
+    # As files of old versions of torch, which do not count batches.
+    given = {key: value for key, value in original.items() if not key.endswith("num_batches_tracked")}
+    save_file(given, tmp_path / "imagenet.safetensors")
+    model = create_model(name, CLASSES, 16)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    fresh = load_weights(model, tmp_path / "imagenet.safetensors")
+    head, _ = head_of(model)
+    assert set(fresh) == {f"{head}.weight", f"{head}.bias"} | (
+        {"conv1.weight"} if name == "resnet18" else set()
+    )
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key] if key in fresh else original[key]), key
+
+
+@pytest.mark.parametrize("name", MODEL_NAMES)
+def test_weights_of_the_same_classes_are_taken_whole(tmp_path, name):
+    save_file(create_model(name, CLASSES, 16).state_dict(), tmp_path / "own.safetensors")
+    model = create_model(name, CLASSES, 16)
+    assert load_weights(model, tmp_path / "own.safetensors") == ()
+    given = load_file(tmp_path / "own.safetensors")
+    assert all(torch.equal(value, given[key]) for key, value in model.state_dict().items())
+
+
+def test_weights_of_another_network(tmp_path):
+    save_file(create_model("resnet8", CLASSES, 16).state_dict(), tmp_path / "a.safetensors")
+    for name in ("resnet20", "mobilenet_v2"):
+        with pytest.raises(ConfigError, match=r"a\.safetensors: .* so it is of another network; choose"):
+            load_weights(create_model(name, CLASSES, 16), tmp_path / "a.safetensors")
+    wide = torchvision.models.mobilenet_v2(weights=None, width_mult=1.4).state_dict()
+    save_file(wide, tmp_path / "a.safetensors")
+    with pytest.raises(ConfigError, match=r"is \(.*\), not \(.*\), so it is of another network"):
+        load_weights(create_model("mobilenet_v2", CLASSES, 16), tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{}", bytes(100)])
+def test_weights_that_cannot_be_read(tmp_path, content):
+    path = tmp_path / "a.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(TrainingError, match=r"a\.safetensors: "):
+        run(tmp_path / "run", init=path)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def init(whole_run):
+    return whole_run.run_dir / "model.safetensors"
+
+
+def test_a_run_that_begins_with_weights(tmp_path, init, whole_run):
+    reports = []
+    config = replace(TINY, seed=5, lr=1e-12, epochs=1, ema=None)
+    run(tmp_path, config, init=init, report=reports.append)
+    assert [event["fresh"] for event in reports if event["event"] == "init"] == [()]
+    began, ended = load_model(whole_run.run_dir), load_model(tmp_path)
+    for (name, before), after in zip(began.named_parameters(), ended.parameters(), strict=True):
+        torch.testing.assert_close(after, before, msg=name)
+
+
+def test_a_run_that_begins_with_weights_resumes(tmp_path, init):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    run(whole, init=init)
+    with pytest.raises(TrainingInterrupted):
+        run(parts, init=init, on_batch=send(signal.SIGTERM, (1, 1)))
+    with pytest.raises(ConfigError, match=r"init was '[0-9a-f]{64}' and is now None"):
+        run(parts, resume=True)
+    run(parts, resume=True, init=init)
+    assert_same_run(parts, whole)
+
+
+@pytest.mark.parametrize("ema", [None, 0.9])
+@pytest.mark.parametrize("model", ["mobilenet_v2", "resnet8"])
+def test_only_the_head_is_trained(tmp_path, model, ema):
+    weights = create_model(model, CLASSES, 16).state_dict()
+    save_file(weights, tmp_path / "a.safetensors")
+    config = replace(TINY, model=model, freeze=True, ema=ema)
+    run(tmp_path / "run", config, init=tmp_path / "a.safetensors")
+    tensors = load_checkpoint(tmp_path / "run").tensors
+    head, _ = head_of(create_model(model, CLASSES, 16))
+    changed = {key for key, value in weights.items() if not torch.equal(value, tensors[f"model.{key}"])}
+    assert changed == {f"{head}.weight", f"{head}.bias"}
+    assert {name for name in tensors if name.startswith("momentum")} == {
+        f"momentum.{name}" for name in changed
+    }
+
+
+def test_a_frozen_run_resumes(tmp_path, init):
+    config = replace(TINY, freeze=True)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    run(whole, config, init=init)
+    with pytest.raises(TrainingInterrupted):
+        run(parts, config, init=init, on_batch=lambda *at: at == (1, 1) and os.kill(os.getpid(), 15))
+    run(parts, config, init=init, resume=True)
+    assert_same_run(parts, whole)
+
+
+def learner(**changes):
+    torch.manual_seed(0)
+    # Without batch normalisation's noise the gradient of a batch is that of its parts.
+    fixed = {"model": "resnet8", "precision": "float32", "freeze": True, "ema": None, "batch_size": 10}
+    config = replace(TINY, **fixed, **changes)
+    made = Learner(config, place(config), CLASSES, 16)
+    made.train()
+    return made
+
+
+@pytest.mark.parametrize("accumulate", [2, 3, 5])
+@pytest.mark.parametrize("count", [10, 7, 3, 1])
+def test_parts_of_a_batch_add_up_to_its_gradient(accumulate, count):
+    images, labels = torch.randn(count, *SHAPE), torch.arange(count) % CLASSES
+    results = []
+    for made in (learner(), learner(accumulate=accumulate)):
+        sizes = []
+        made.forward = lambda x, made=made, sizes=sizes: sizes.append(len(x)) or made.model(x)
+        loss, logits = made.step(images, labels, 0.1, 0)
+        results.append((loss, logits, made.model.state_dict()))
+        assert sum(sizes) == count
+    assert max(sizes) <= max(-(-10 // accumulate), 3)
+    assert min(sizes) >= min(2, count)
+    (loss, logits, weights), (other_loss, other_logits, other) = results
+    torch.testing.assert_close(other_loss, loss)
+    torch.testing.assert_close(other_logits, logits)
+    for name, value in weights.items():
+        torch.testing.assert_close(other[name], value, msg=name)
+
+
+def test_a_run_in_parts_resumes(tmp_path):
+    config = replace(TINY, accumulate=2)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    run(whole, config, loader=MemoryLoader(32))
+    with pytest.raises(TrainingInterrupted):
+        run(parts, config, loader=MemoryLoader(32, on_batch=send(signal.SIGTERM, (1, 1))))
+    run(parts, config, loader=MemoryLoader(32), resume=True)
+    assert_same_run(parts, whole)
+
+
+@pytest.mark.parametrize(("accumulate", "message"), [(0, "at least 1"), (5, "parts of one image of 8")])
+def test_parts_out_of_range(accumulate, message):
+    with pytest.raises(ConfigError, match=message):
+        replace(TINY, accumulate=accumulate)
