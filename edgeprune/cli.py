@@ -29,13 +29,17 @@ COMMANDS = (
     "verify",
     "preview",
     "train",
+    "profile",
+    "plot",
     "export",
     "predict",
     "demo",
     "bench",
 )
 MISUSE, BAD_DATA, INTERRUPTED, TERMINATED = 2, 1, 130, 143
-NO_MEMORY = "out of memory; choose smaller images or batches"
+NO_MEMORY = "out of memory; choose smaller images or batches (edgeprune train: --batch-size auto)"
+# Torch has no exception of its own for a host's memory, one for CUDA's that is a RuntimeError, and oneDNN's.
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "could not create a primitive")
 
 
 class _Commands(click.Group):
@@ -122,9 +126,8 @@ def main() -> None:
         # Before RuntimeError, which click's is one of.
         _fail("interrupted", INTERRUPTED)
     except RuntimeError as error:
-        # Torch has no exception of its own for a host's memory, and one for CUDA's that is a RuntimeError.
         if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             _fail(f"torch.compile failed ({str(error).splitlines()[0]}); leave --compile out", BAD_DATA)
-        if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
+        if not any(words in str(error) for words in _OUT_OF_MEMORY):
             raise
         _fail(NO_MEMORY, BAD_DATA)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -9,12 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgeprune_formats import ConfigError, PackHeader, open_pack
+from edgeprune_formats import ConfigError, Pack, PackHeader, open_pack
 from edgeprune_runtime import PackLoader
+from edgeprune_runtime._threads import cores
 
 from .sources import Source, open_source
 
-__all__ = ["Batch", "TestBatches", "open_test"]
+__all__ = ["Batch", "TestBatches", "TestImages", "open_test"]
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 # Test images up to this size stay in memory as uint8; more are read again for each epoch.
@@ -39,6 +41,48 @@ class TestBatches:
             yield images, self._label_of.to(labels.device)[labels]
 
 
+class TestImages:
+    """An open test set, before it is decided how much of it memory holds.
+
+    Attributes
+    ----------
+    images_bytes : int
+        What holds all its images.
+    least_bytes : int
+        What is held at least.
+    """
+
+    __test__ = False
+
+    def __init__(self, spec: str, header: PackHeader) -> None:
+        self._header = header
+        self._images: Pack | Source = open_pack(spec) if Path(spec).is_file() else _open_source(spec, header)
+        if isinstance(self._images, Pack):
+            own = self._images.header
+            shape, names, chunk = own.shape, own.class_names, own.chunk_samples * own.memory_bytes
+            # One that is used, and one in each thread.
+            self.images_bytes, self.least_bytes = len(self._images) * own.memory_bytes, (1 + cores()) * chunk
+        else:
+            shape, names = self._images.shape, self._images.class_names
+            self.images_bytes, self.least_bytes = len(self._images) * math.prod(shape), 0
+        self._label_of = _match(spec, shape, names, header)
+
+    def batches(self, batch_size: int, cache_bytes: int, prefetch: int = 2) -> TestBatches:
+        """Return the images in batches; up to `cache_bytes` stay in memory, and are read anew otherwise."""
+        if isinstance(self._images, Pack):
+            loader = PackLoader(
+                self._images,
+                batch_size,
+                device="cpu",
+                normalize=(self._header.mean, self._header.std),
+                cache_bytes=max(1, cache_bytes),
+                prefetch=prefetch,
+            )
+            return TestBatches(lambda: loader, self._label_of)
+        keep = self.images_bytes <= cache_bytes
+        return TestBatches(_SourceBatches(self._images, self._header, batch_size, keep), self._label_of)
+
+
 def open_test(spec: str, header: PackHeader, *, batch_size: int = 256) -> TestBatches:
     """Open a test set for a network that is trained from a pack with this header.
 
@@ -58,14 +102,7 @@ def open_test(spec: str, header: PackHeader, *, batch_size: int = 256) -> TestBa
     SourceError, PackFormatError
         The test set cannot be read.
     """
-    if Path(spec).is_file():
-        pack = open_pack(spec)
-        label_of = _match(spec, pack.header.shape, pack.header.class_names, header)
-        loader = PackLoader(pack, batch_size, device="cpu", normalize=(header.mean, header.std))
-        return TestBatches(lambda: loader, label_of)
-    source = _open_source(spec, header)
-    label_of = _match(spec, source.shape, source.class_names, header)
-    return TestBatches(_SourceBatches(source, header, batch_size), label_of)
+    return TestImages(spec, header).batches(batch_size, KEEP_BYTES)
 
 
 def _open_source(spec: str, header: PackHeader) -> Source:
@@ -93,13 +130,11 @@ def _match(
 class _SourceBatches:
     """Makes normalised batches of a source's images."""
 
-    def __init__(self, source: Source, header: PackHeader, batch_size: int) -> None:
+    def __init__(self, source: Source, header: PackHeader, batch_size: int, keep: bool) -> None:
         self._source, self._batch_size = source, batch_size
         self._mean = torch.tensor(header.mean, dtype=torch.float32).view(1, -1, 1, 1)
         self._std = torch.tensor(header.std, dtype=torch.float32).view(1, -1, 1, 1)
-        self._kept: NDArray[np.uint8] | None = None
-        if len(source) * int(np.prod(source.shape)) <= KEEP_BYTES:
-            self._kept = source.read(np.arange(len(source)))
+        self._kept = source.read(np.arange(len(source))) if keep else None
 
     def __call__(self) -> Iterator[Batch]:
         for start in range(0, len(self._source), self._batch_size):

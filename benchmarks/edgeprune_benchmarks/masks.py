@@ -12,12 +12,12 @@ import torch
 
 from edgeprune import BuildConfig, build_pack, open_source
 from edgeprune.classifier import Classifier, classifier_of_records
-from edgeprune.commands.train import train_pack
 from edgeprune.config import MaskConfig, ScoreConfig
 from edgeprune.fse_files import load_fse_net
 from edgeprune.progress import EpochLines
 from edgeprune.scoring import run_scoring
 from edgeprune.sources import check_source
+from edgeprune.training_setup import train_pack
 from edgeprune_formats import open_pack
 from edgeprune_runtime import PackLoader
 

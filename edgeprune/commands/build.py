@@ -192,8 +192,9 @@ def _build(
         if min_quality is not None:
             raise click.UsageError("--min-quality needs --budget", click.get_current_context())
         return build(output, config), ""
-    from edgeprune.budget import build_within, parse_size
+    from edgeprune.budget import build_within
     from edgeprune.quality import quantisation_step
+    from edgeprune.sizes import parse_size
 
     if processes > 1:
         raise ConfigError("--budget builds repeatedly, in one process; leave torchrun out")

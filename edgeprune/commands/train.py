@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
-import sys
-from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeprune.printing import count_text
+from edgeprune.printing import bytes_text, count_text
+from edgeprune.sizes import parse_size
 from edgeprune_formats import ConfigError
 
 if TYPE_CHECKING:
-    from edgeprune_formats import Pack
-    from edgeprune_runtime import Mixture
+    from edgeprune.training_setup import Setup
+    from edgeprune_runtime.training_run import Report
 
-__all__ = ["command", "train_pack"]
+__all__ = ["MODELS", "choose_threads", "command", "require_torch"]
 
 MODELS = (
     "shufflenet_v2",
@@ -29,6 +30,24 @@ MODELS = (
     "resnet20",
 )
 AUGMENTS = ("none", "crop", "flip", "crop+flip")
+_AUTO_BATCH = 128
+
+
+def _batch_size(ctx: click.Context, param: click.Parameter, value: str) -> int | None:
+    """Return a number, or None for ``auto``."""
+    if value == "auto":
+        return None
+    try:
+        return int(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is neither a number nor auto", ctx, param) from None
+
+
+def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    try:
+        return None if value is None else parse_size(value)
+    except ConfigError as error:
+        raise click.BadParameter(str(error), ctx, param) from None
 
 
 @click.command("train")
@@ -43,7 +62,17 @@ AUGMENTS = ("none", "crop", "flip", "crop+flip")
 @click.option("--model", type=click.Choice(MODELS), default="mobilenet_v2", show_default=True)
 @click.option("--test", metavar="PACK_OR_SOURCE", help="Test on this after each epoch.")
 @click.option("--epochs", type=int, default=30, show_default=True)
-@click.option("--batch-size", type=int, default=128, show_default=True)
+@click.option(
+    "--batch-size",
+    metavar="INTEGER|auto",
+    callback=_batch_size,
+    default="128",
+    show_default=True,
+    help="Images in a step; auto is 128 in as few parts as the free memory allows.",
+)
+@click.option(
+    "--accumulate", type=int, default=1, show_default=True, help="Parts that a batch goes through in."
+)
 @click.option("--lr", type=float, default=0.05, show_default=True, help="Peak learning rate.")
 @click.option("--weight-decay", type=float, default=5e-4, show_default=True)
 @click.option("--ema", type=float, help="Decay of a moving average of the weights, e.g. 0.999.")
@@ -54,6 +83,12 @@ AUGMENTS = ("none", "crop", "flip", "crop+flip")
     show_default=True,
     help="Random crop after reflect padding, random horizontal flip.",
 )
+@click.option(
+    "--init",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Begin with these weights: a safetensors file of a run, or of torchvision's names.",
+)
+@click.option("--freeze", is_flag=True, help="Train the last layer alone.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option(
@@ -63,113 +98,126 @@ AUGMENTS = ("none", "crop", "flip", "crop+flip")
     show_default=True,
     help="bfloat16 is autocast; auto uses it where it pays.",
 )
+@click.option("--threads", type=click.IntRange(1), help="Of the CPU; by default all that there are.")
+@click.option(
+    "--memory", metavar="SIZE", callback=_size, help="What loaders and caches may hold, e.g. 300MB."
+)
+@click.option(
+    "--checkpoint-minutes",
+    type=float,
+    default=5.0,
+    show_default=True,
+    help="Write a checkpoint after so long, besides the one after each epoch.",
+)
+@click.option("--checkpoint-steps", type=int, help="Write one after so many steps as well.")
+@click.option("--tensorboard", is_flag=True, help="Write the curves for TensorBoard as well.")
 @click.option("--resume", is_flag=True, help="Go on with the run in the folder.")
 def command(
-    packs: tuple[Path, ...], output: Path, test: str | None, resume: bool, augment: str, **options: Any
+    packs: tuple[Path, ...],
+    output: Path,
+    test: str | None,
+    batch_size: int | None,
+    augment: str,
+    init: Path | None,
+    threads: int | None,
+    memory: int | None,
+    checkpoint_minutes: float,
+    checkpoint_steps: int | None,
+    tensorboard: bool,
+    resume: bool,
+    **options: Any,
 ) -> None:
     """Train a network from PACK, or from several of one image size and the same classes, mixed.
 
-    The folder receives metrics.jsonl, a checkpoint after each epoch, and model.safetensors. A run that was
-    killed goes on with --resume, to the same result. An epoch leaves out a last batch that is not full,
-    other images each time, unless the whole pack is smaller than a batch.
+    The folder receives metrics.jsonl, checkpoints, and model.safetensors. A run that was killed goes on with
+    --resume, to the same result. An epoch leaves out a last batch that is not full, other images each time,
+    unless the whole pack is smaller than a batch.
 
     \b
     Example:
       edgeprune train photos.h5 --model mobilenet_v2 --test imagefolder:photos/test -o run
       edgeprune train photos.h5 --model mobilenet_v2 --test imagefolder:photos/test -o run --resume
+      edgeprune train photos.h5 --init imagenet.safetensors --freeze --memory 300MB --batch-size auto -o run
     """
+    require_torch()
+    from edgeprune.training_setup import set_up
+    from edgeprune_runtime import open_packs
+    from edgeprune_runtime.training import Cadence, TrainConfig
+
+    if batch_size is None and options["accumulate"] != 1:
+        raise ConfigError("--batch-size auto chooses --accumulate; give one of the two")
+    cadence = Cadence(checkpoint_steps, checkpoint_minutes * 60)
+    config = TrainConfig(batch_size=_AUTO_BATCH if batch_size is None else batch_size, **options)
+    choose_threads(threads)
+    setup = set_up(
+        open_packs(packs),
+        output,
+        config,
+        augment=augment,
+        test=test,
+        memory=memory,
+        choose_batch=batch_size is None,
+        resume=resume,
+    )
+    with ExitStack() as stack:
+        report = _reports(setup, output, tensorboard, stack)
+        metrics = setup.train(output, init=init, resume=resume, cadence=cadence, report=report)
+    tested = "" if metrics["test_accuracy"] is None else f", test accuracy {metrics['test_accuracy']:.2%}"
+    click.echo(
+        f"{output / 'model.safetensors'}: {config.model}, {count_text(config.epochs, 'epoch')}{tested}"
+    )
+
+
+def require_torch() -> None:
+    """Raise `ConfigError` where torch is not installed, or cannot be loaded."""
     if importlib.util.find_spec("torch") is None:
         raise ConfigError("training needs torch; pip install 'edgeprune[torch]'")
-    from edgeprune_runtime import open_packs
-
-    metrics = train_pack(open_packs(packs), output, test=test, resume=resume, augment=augment, **options)
-    tested = "" if metrics["test_accuracy"] is None else f", test accuracy {metrics['test_accuracy']:.2%}"
-    epochs = count_text(options["epochs"], "epoch")
-    click.echo(f"{output / 'model.safetensors'}: {options['model']}, {epochs}{tested}")
+    try:
+        importlib.import_module("torch")
+    except ImportError as error:
+        raise ConfigError(f"torch cannot be loaded ({error}); reinstall it, or allow more memory") from error
 
 
-def train_pack(
-    pack: Pack | Mixture, output: Path, *, test: str | None, resume: bool, augment: str, **options: Any
-) -> dict[str, Any]:
-    """Train from open packs and return the last epoch's metrics; `options` are those of `TrainConfig`.
+def choose_threads(threads: int | None) -> None:
+    """Set how many threads torch computes with, before it starts them; None is as many as there may be."""
+    import torch
 
-    Raises
-    ------
-    ConfigError, SourceError, PackFormatError, TrainingError, TrainingInterrupted
-        See `edgeprune_runtime.training.train` and `edgeprune.evaluation.open_test`.
-    """
-    from edgeprune.evaluation import open_test
-    from edgeprune_runtime import PackLoader
-    from edgeprune_runtime.training import TrainConfig, train
+    from edgeprune_runtime.machine import cpu_quota, save_address_space
 
-    config = TrainConfig(**options)
-    header = pack.header
-    loader = PackLoader(
-        pack,
-        config.batch_size,
-        shuffle=True,
-        seed=config.seed,
-        backend="torch",
-        device=config.device,
-        drop_last=len(pack) >= config.batch_size,
-        augment=augment,
-        normalize=True,
-    )
-    result = train(
-        loader,
-        config,
-        output,
-        num_classes=len(header.class_names),
-        image_shape=header.shape,
-        test=open_test(test, header) if test is not None else None,
-        resume=resume,
-        provenance={
-            **_prefixed(header.provenance),
-            "mean": header.mean,
-            "std": header.std,
-            "class_names": header.class_names,
-            "augment": augment,
-            "test": test,
-        },
-        report=_Reporter(config.epochs),
-    )
-    return result.metrics[-1]
+    save_address_space()
+    # OMP_NUM_THREADS, which torch has read, may ask for fewer; a container's quota is not known to it.
+    torch.set_num_threads(threads or min(torch.get_num_threads(), cpu_quota()))
 
 
-def _prefixed(provenance: Mapping[str, Any]) -> dict[str, Any]:
-    return {f"pack {name}": value for name, value in provenance.items()}
+def _setting(setup: Setup) -> str:
+    """Return what the run computes with, on one line."""
+    import torch
+
+    from edgeprune_runtime.machine import keep_freed_memory
+
+    config, placement = setup.config, setup.placement
+    kept = setup.is_roomy and keep_freed_memory()
+    parts = f" in {config.accumulate} parts" if config.accumulate > 1 else ""
+    facts = [
+        str(placement.device),
+        count_text(torch.get_num_threads(), "thread"),
+        f"{placement.precision}, channels_last",
+        f"batches of {config.batch_size}{parts}",
+        f"{bytes_text(setup.memory.limit)} for loaders, {setup.memory.prefetch} batches ahead",
+    ]
+    return "; ".join(facts) + ("; freed memory is kept" if kept else "")
 
 
-class _Reporter:
-    """Prints a line for each epoch and, on a terminal, a live line in between."""
+def _reports(setup: Setup, output: Path, tensorboard: bool, stack: ExitStack) -> Report:
+    from edgeprune.training_reports import TensorBoardReport, TerminalReport
 
-    def __init__(self, epochs: int) -> None:
-        self._live = sys.stderr.isatty()
-        self._epochs = epochs
+    terminal = TerminalReport(setup.config.epochs, _setting(setup))
+    if not tensorboard:
+        return terminal
+    curves = stack.enter_context(TensorBoardReport(output))
 
-    def __call__(self, event: dict[str, Any]) -> None:
-        if event["event"] == "step":
-            if self._live:
-                click.echo(f"\r\x1b[K{_step_line(event)}", err=True, nl=False)
-            return
-        if self._live:
-            click.echo("\r\x1b[K", err=True, nl=False)
-        click.echo(_epoch_line(event, self._epochs))
+    def report(event: dict[str, Any]) -> None:
+        curves(event)
+        terminal(event)
 
-
-def _step_line(event: dict[str, Any]) -> str:
-    minutes, seconds = divmod(round(event["eta_seconds"]), 60)
-    return (
-        f"epoch {event['epoch']}/{event['epochs']} step {event['step']:,}/{event['steps']:,} "
-        f"loss {event['loss']:.3f} {event['images_per_second']:,.0f} images/s ETA {minutes}:{seconds:02d}"
-    )
-
-
-def _epoch_line(metrics: dict[str, Any], epochs: int) -> str:
-    line = (
-        f"epoch {metrics['epoch']:>3}/{epochs}  train loss {metrics['train_loss']:.4f} "
-        f"accuracy {metrics['train_accuracy']:.2%}"
-    )
-    if metrics["test_accuracy"] is not None:
-        line += f"  test loss {metrics['test_loss']:.4f} accuracy {metrics['test_accuracy']:.2%}"
-    return f"{line}  {metrics['images_per_second']:,.0f} images/s"
+    return report

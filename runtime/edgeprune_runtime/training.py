@@ -65,6 +65,7 @@ def train(
     resume: bool = False,
     cadence: Cadence = Cadence(),  # noqa: B008 - frozen
     provenance: Mapping[str, Any] | None = None,
+    notes: Mapping[str, Any] | None = None,
     report: Report | None = None,
 ) -> TrainResult:
     """Train a network with SGD and cross entropy, or go on with a run that was interrupted.
@@ -91,14 +92,17 @@ def train(
         How often a checkpoint is written beside the one after each epoch; every five minutes.
     provenance : mapping of str to Any, optional
         Where the data came from, for ``config.json``. A run is resumed only with the same.
+    notes : mapping of str to Any, optional
+        What else ``config.json`` is to hold, and may be different when the run is resumed.
     report : callable, optional
-        Is given a dict a few times a second, ``{"event": "step", "epoch", "epochs", "step", "steps",
-        "loss", "accuracy", "images_per_second", "eta_seconds", "memory_bytes", "device_memory_bytes"}`` with
-        steps counted over the whole run, and loss, accuracy and rate over the epoch so far; after an epoch
-        ``{"event": "epoch", ...}`` with its metrics; ``{"event": "fallback", "step", "reason"}`` where the
-        newer checkpoint is damaged and the older one counts; ``{"event": "init", "fresh"}`` with the tensors
-        that `init` did not have; ``{"event": "paused", "reason"}`` and ``{"event": "continued"}`` around
-        waiting for room on a full disk. Without `report` a full disk is an error at once.
+        Is given a dict: ``{"event": "start", "step"}`` before the first step; a few times a second
+        ``{"event": "step", "epoch", "epochs", "step", "steps", "loss", "accuracy", "images_per_second",
+        "eta_seconds", "memory_bytes", "device_memory_bytes"}`` with steps counted over the whole run, and
+        loss, accuracy and rate over the epoch so far; after an epoch ``{"event": "epoch", ...}`` with its
+        metrics; ``{"event": "init", "fresh"}`` with the tensors that `init` did not have; ``{"event":
+        "fallback", "step", "reason"}`` where the newer checkpoint is damaged and the older one counts;
+        ``{"event": "paused", "reason"}`` and ``{"event": "continued"}`` around waiting for room on a full
+        disk. Without `report` a full disk is an error at once.
 
     Returns
     -------
@@ -124,6 +128,7 @@ def train(
         steps_per_epoch=len(loader),
         init=None if init is None else Path(init),
         provenance=provenance,
+        notes=notes,
     )
     with opened_run(run_dir, record, resume):
         if is_finished(run_dir) and has_checkpoint(run_dir):
@@ -141,6 +146,8 @@ def train(
             )
             if begun:
                 run.restore()
+            if report is not None:
+                report({"event": "start", "step": run.step})
             run.finish()
             run.disk.write(lambda: save_model(run_dir, learner.tested, record))
     return TrainResult(run_dir, tuple(run.history))

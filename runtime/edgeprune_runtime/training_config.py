@@ -10,7 +10,7 @@ import torch
 from edgeprune_formats import ConfigError
 
 from ._decode_torch import resolve_device
-from ._machine import cpu_features
+from .machine import cpu_features
 from .models import MODEL_NAMES
 
 __all__ = ["MEMORY_FORMAT", "Placement", "TrainConfig", "place"]

@@ -30,6 +30,7 @@ __all__ = [
     "locked",
     "open_run",
     "opened_run",
+    "recorded",
     "save_model",
     "versions",
     "write_metrics",
@@ -39,8 +40,8 @@ _CONFIG_FILE = "config.json"
 _METRICS_FILE = "metrics.jsonl"
 _MODEL_FILE = "model.safetensors"
 _LOCK_FILE = ".lock"
-# What may differ when a run goes on: consequences of the other entries, and installed versions.
-_DESCRIPTIVE = ("versions", "parameters", "threads")
+# What may differ when a run goes on: consequences of the other entries, versions, and what a run is free in.
+_DESCRIPTIVE = ("versions", "parameters", "notes")
 
 
 def describe_run(
@@ -52,6 +53,7 @@ def describe_run(
     steps_per_epoch: int,
     init: Path | None,
     provenance: Mapping[str, Any] | None,
+    notes: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """Return what ``config.json`` holds of a run, with ``"auto"`` replaced by what it stands for.
 
@@ -77,7 +79,7 @@ def describe_run(
         "provenance": dict(provenance or {}),
         "parameters": sum(p.numel() for p in model.parameters()),
         "versions": versions(),
-        "threads": torch.get_num_threads(),
+        "notes": {**(notes or {}), "threads": torch.get_num_threads()},
     }
     plain: dict[str, Any] = json.loads(json.dumps(record))
     return plain
@@ -111,6 +113,18 @@ def open_run(run_dir: Path, record: Mapping[str, Any], resume: bool) -> None:
         raise ConfigError(f"{run_dir} already holds a run; use --resume to go on, or another folder")
     else:
         _require_same(run_dir, _read_config(path), record)
+
+
+def recorded(run_dir: Path) -> dict[str, Any]:
+    """Return what ``config.json`` holds of the run in a folder; empty where there is none.
+
+    Raises
+    ------
+    TrainingError
+        If it cannot be read.
+    """
+    path = run_dir / _CONFIG_FILE
+    return _read_config(path) if path.exists() else {}
 
 
 @contextlib.contextmanager

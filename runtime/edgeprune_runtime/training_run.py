@@ -12,8 +12,8 @@ import torch
 
 from edgeprune_formats import ConfigError, TrainingError
 
-from ._machine import peak_bytes, resident_bytes
 from .checkpoint import load_checkpoint, save_checkpoint
+from .machine import peak_bytes, resident_bytes
 from .models import final_feature_map
 from .training_config import Placement, TrainConfig
 from .training_disk import PatientDisk

@@ -1,5 +1,10 @@
+import sys
+
+import numpy as np
 import pytest
 import torch
+
+from edgeprune.cli import main
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -9,3 +14,29 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def edgeprune(monkeypatch, capsys):
+    """Run the command line in this process; give exit code, standard output and standard error."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["edgeprune", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as error:
+            code = error.code
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+@pytest.fixture
+def npz(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3)).astype(np.uint8)
+    path = tmp_path / "images.npz"
+    labels = np.arange(40) % 2
+    np.savez(path, x_train=images, y_train=labels, x_test=images[:10], y_test=labels[:10])
+    return f"npz:{path}"

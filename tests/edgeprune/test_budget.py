@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from edgeprune.budget import parse_size
 from edgeprune.cli import cli
+from edgeprune.sizes import parse_size
 from edgeprune_formats import ConfigError, EdgePruneError, open_pack
 
 

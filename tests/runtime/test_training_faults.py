@@ -148,18 +148,19 @@ def test_reports(tmp_path, monkeypatch):
     result = run(tmp_path, replace(TINY, epochs=2), report=reports.append)
     assert [r["step"] for r in reports if r["event"] == "step"] == list(range(1, 9))
     assert [r for r in reports if r["event"] == "epoch"] == [{"event": "epoch", **m} for m in result.metrics]
-    first = reports[0]
+    assert reports[0] == {"event": "start", "step": 0}
+    first = reports[1]
     assert (first["epoch"], first["epochs"], first["steps"]) == (1, 2, 8)
     assert first["eta_seconds"] > 0
     assert first["images_per_second"] > 0
-    assert reports[3]["loss"] == result.metrics[0]["train_loss"]
+    assert reports[4]["loss"] == result.metrics[0]["train_loss"]
 
 
 def test_reports_are_few(tmp_path, monkeypatch):
     monkeypatch.setattr("edgeprune_runtime.training_run._REPORT_SECONDS", 1e9)
     reports = []
     run(tmp_path, TINY, report=reports.append)
-    assert [r["event"] for r in reports] == ["epoch"] * TINY.epochs
+    assert [r["event"] for r in reports] == ["start"] + ["epoch"] * TINY.epochs
 
 
 class FullDisk:
@@ -182,7 +183,7 @@ def test_a_full_disk_pauses_the_run(tmp_path, monkeypatch, whole_run):
     reports = []
     run(tmp_path, report=reports.append)
     events = [event["event"] for event in reports if event["event"] != "step"]
-    assert events == ["epoch", "paused", "continued", "epoch", "epoch"]
+    assert events == ["start", "epoch", "paused", "continued", "epoch", "epoch"]
     (paused,) = [event for event in reports if event["event"] == "paused"]
     assert "checkpoint-0002.safetensors: cannot be written" in paused["reason"]
     assert "No space left" in paused["reason"]

@@ -8,8 +8,8 @@ import small_builds
 import torch
 
 from edgeprune.build import build_pack
-from edgeprune.commands.train import train_pack
 from edgeprune.config import BuildConfig
+from edgeprune.training_setup import train_pack
 from edgeprune_formats import open_pack
 from edgeprune_runtime.models import create_model
 from edgeprune_runtime.onnx_export import export_network, open_network

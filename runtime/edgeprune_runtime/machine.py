@@ -18,12 +18,13 @@ __all__ = [
     "keep_freed_memory",
     "peak_bytes",
     "resident_bytes",
+    "save_address_space",
 ]
 
 _CGROUP = Path("/sys/fs/cgroup")
 _PROC = Path("/proc")
 # Of <malloc.h>.
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8
 
 
 @functools.cache
@@ -71,13 +72,22 @@ def keep_freed_memory() -> bool:
     A step of training frees and takes the same large blocks. By default glibc gives blocks of 32 MiB and more
     back at once, so that each is mapped and zeroed anew: up to a quarter of a step.
     """
+    return _mallopt((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 2**26))
+
+
+def save_address_space() -> bool:
+    """Where RLIMIT_AS bounds it, let all threads allocate from one place, and tell whether they do.
+
+    By default glibc reserves 64 MiB of addresses for each thread that allocates, used or not.
+    """
+    return _address_space_bytes() is not None and _mallopt((_M_ARENA_MAX, 1))
+
+
+def _mallopt(*settings: tuple[int, int]) -> bool:
     if not sys.platform.startswith("linux"):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:
-        return False
-    settings = (_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 2**26)
-    return all(mallopt(name, value) == 1 for name, value in settings)
+    return mallopt is not None and all(mallopt(name, value) == 1 for name, value in settings)
 
 
 def _status(name: str) -> int | None:

@@ -1,0 +1,42 @@
+"""``edgeprune plot``: the curves of training runs."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import click
+
+from edgeprune_formats import ConfigError
+
+__all__ = ["command"]
+
+
+@click.command("plot")
+@click.argument(
+    "runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(file_okay=False, path_type=Path)
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A .png, .svg or .pdf file; by default curves.png in the run's folder.",
+)
+def command(runs: tuple[Path, ...], output: Path | None) -> None:
+    """Draw loss and accuracy of a run, or of several for comparison, over its epochs.
+
+    \b
+    Example:
+      edgeprune plot run
+      edgeprune plot run-50 run-100 -o both.svg
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ConfigError("plot needs Matplotlib; pip install 'edgeprune[watch]'")
+    from edgeprune.curves import draw, read_metrics
+
+    if output is None:
+        if len(runs) > 1:
+            raise ConfigError("several runs need a file to draw them in; give --output")
+        output = runs[0] / "curves.png"
+    draw({str(run): read_metrics(run) for run in runs}, output)
+    click.echo(output)

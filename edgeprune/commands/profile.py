@@ -1,0 +1,98 @@
+"""``edgeprune profile``: where the time of a training step goes."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgeprune.commands.train import MODELS, choose_threads, require_torch
+
+if TYPE_CHECKING:
+    from edgeprune_runtime.profiling import Profile
+
+__all__ = ["command"]
+
+
+@click.command("profile")
+@click.argument(
+    "packs",
+    metavar="PACK...",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+)
+@click.option("--model", type=click.Choice(MODELS), default="mobilenet_v2", show_default=True)
+@click.option("--batch-size", type=int, default=128, show_default=True)
+@click.option("--accumulate", type=int, default=1, show_default=True)
+@click.option("--freeze", is_flag=True, help="Train the last layer alone.")
+@click.option("--ema", type=float, help="Decay of a moving average of the weights.")
+@click.option("--device", default="auto", show_default=True)
+@click.option(
+    "--precision", type=click.Choice(["auto", "float32", "bfloat16"]), default="auto", show_default=True
+)
+@click.option("--threads", type=click.IntRange(1), help="Of the CPU; by default all that there are.")
+@click.option("--steps", type=int, default=20, show_default=True)
+@click.option("--operators", type=int, default=8, show_default=True, help="How many of torch's to list.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(
+    packs: tuple[Path, ...], threads: int | None, steps: int, operators: int, as_json: bool, **options: Any
+) -> None:
+    """Train a few steps from PACK that nobody keeps, and print where their time goes.
+
+    \b
+    Example:
+      edgeprune profile photos.h5 --model mobilenet_v2
+    """
+    # Torch's profiler tells on stderr that it starts, stops and finds no GPU.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    require_torch()
+    import torch
+
+    from edgeprune.training_setup import set_up
+    from edgeprune_runtime import open_packs
+    from edgeprune_runtime.machine import keep_freed_memory
+    from edgeprune_runtime.profiling import profile
+    from edgeprune_runtime.training import TrainConfig
+
+    choose_threads(threads)
+    setup = set_up(open_packs(packs), Path(), TrainConfig(**options))
+    if setup.is_roomy:
+        keep_freed_memory()
+    header = setup.loader.pack.header
+    found = profile(
+        setup.loader,
+        setup.config,
+        num_classes=len(header.class_names),
+        image_shape=header.shape,
+        steps=steps,
+        operators=operators,
+    )
+    place = setup.placement
+    facts = {"device": str(place.device), "precision": place.precision, "threads": torch.get_num_threads()}
+    if as_json:
+        click.echo(json.dumps({**options, **facts, "step": found.step, **asdict(found)}, indent=1))
+        return
+    click.echo(f"{options['model']}, {', '.join(map(str, facts.values()))} thread(s), {found.images} images")
+    click.echo("\n".join(_lines(found)))
+
+
+def _lines(found: Profile) -> list[str]:
+    rows = [(name, seconds, f"{seconds / found.step:6.1%}") for name, seconds in found.phases.items()]
+    rows += [
+        ("step", found.step, f"{found.images / found.step:,.0f} images/s"),
+        ("step on a batch that is ready", found.ready, f"{found.step / found.ready - 1:+.1%} by the loader"),
+        ("decoding alone", found.decode, f"{found.images / found.decode:,.0f} images/s"),
+    ]
+    lines = [f"  {name:<32} {seconds * 1e3:9.2f} ms  {note}" for name, seconds, note in rows]
+    lines.insert(len(found.phases), "")
+    if found.operators:
+        lines += ["", "  of the step, by torch's operators (without those that they call)"]
+    return lines + [
+        f"  {operator.name:<32.32} {operator.seconds * 1e3:9.2f} ms  {operator.calls:,.0f} calls"
+        for operator in found.operators
+    ]

@@ -1,0 +1,101 @@
+"""The curves of training runs, drawn from their metrics."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from edgeprune_formats import ConfigError, TrainingError, new_file
+
+__all__ = ["draw", "read_metrics"]
+
+_KINDS = (".png", ".svg", ".pdf")
+# The same picture from the same metrics.
+_STYLE: Any = {"svg.hashsalt": "edgeprune", "font.size": 9}
+_METADATA: dict[str, dict[str, Any]] = {
+    ".png": {"Software": None},
+    ".svg": {"Date": None, "Creator": None},
+    ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
+
+Metrics = Sequence[Mapping[str, Any]]
+
+
+def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
+    """Return the epochs in the ``metrics.jsonl`` of a run.
+
+    Raises
+    ------
+    TrainingError
+        If there is no such file, it is damaged, or no epoch is complete.
+    """
+    path = run_dir / "metrics.jsonl"
+    try:
+        epochs = [json.loads(line) for line in path.read_bytes().splitlines()]
+        for epoch in epochs:
+            for name in ("epoch", "train_loss", "train_accuracy"):
+                float(epoch[name])
+            for name in ("test_loss", "test_accuracy"):
+                float(epoch[name] or 0.0)
+    except FileNotFoundError:
+        remedy = "give the folder of a run, once its first epoch is complete"
+        raise TrainingError(f"{path}: no such file; {remedy}") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TrainingError(f"{path}: not the metrics of a run, or damaged ({error})") from error
+    if not epochs:
+        raise TrainingError(f"{path}: no epoch is complete yet; wait for the first")
+    return epochs
+
+
+def draw(runs: Mapping[str, Metrics], path: Path) -> None:
+    """Draw loss (mean cross entropy, nats) and accuracy (%) over the epochs of runs.
+
+    Training is dashed and tests are drawn through. The file appears whole or not at all.
+
+    Parameters
+    ----------
+    runs : mapping of str to sequence of mapping
+        A name, and the metrics of each epoch.
+    path : Path
+        Ends in .png, .svg or .pdf.
+
+    Raises
+    ------
+    ConfigError
+        If `path` ends in something else.
+    PackWriteError
+        If it cannot be written.
+    """
+    kind = path.suffix.lower()
+    if kind not in _KINDS:
+        raise ConfigError(f"{path}: a picture's name ends in {', '.join(_KINDS)}")
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(9, 3.6), layout="constrained")
+        loss, accuracy = figure.subplots(1, 2)
+        for number, (name, epochs) in enumerate(runs.items()):
+            _curve(loss, name, epochs, "loss", 1, f"C{number}")
+            _curve(accuracy, name, epochs, "accuracy", 100, f"C{number}")
+        loss.set_ylabel("mean cross entropy, nats")
+        accuracy.set_ylabel("accuracy, %")
+        for axes in (loss, accuracy):
+            axes.set_xlabel("epoch")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.grid(alpha=0.3)
+        accuracy.legend(fontsize=8)
+        with new_file(path) as partial:
+            figure.savefig(partial, format=kind[1:], dpi=150, metadata=_METADATA[kind])
+
+
+def _curve(axes: Axes, name: str, epochs: Metrics, what: str, scale: float, color: str) -> None:
+    for part, line in (("train", "--"), ("test", "-")):
+        column = f"{part}_{what}"
+        points = [(e["epoch"], scale * e[column]) for e in epochs if e[column] is not None]
+        if points:
+            axes.plot(*zip(*points, strict=True), line, color=color, label=f"{name}, {part}", marker=".")

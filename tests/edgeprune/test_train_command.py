@@ -1,0 +1,323 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from edgeprune import cli, training_reports
+from edgeprune.commands import plot as plot_command
+from edgeprune.commands import train as train_command
+from edgeprune_formats import ConfigError
+from edgeprune_runtime.checkpoint import load_checkpoint
+
+NETWORK = ["--model", "resnet8", "--batch-size", 8, "--device", "cpu", "--precision", "float32"]
+
+
+@pytest.fixture
+def pack(edgeprune, npz, tmp_path):
+    edgeprune("build", npz, "--freq-prune", 0, "-o", tmp_path / "p.h5", "-q")
+    return tmp_path / "p.h5"
+
+
+@pytest.fixture
+def train(edgeprune, pack, tmp_path):
+    """Train in a folder; give the exit code, both outputs, and the folder."""
+
+    def run(name, *options, network=NETWORK):
+        folder = tmp_path / name
+        return *edgeprune("train", pack, *network, *options, "-o", folder), folder
+
+    return run
+
+
+def weights(folder):
+    return load_file(folder / "model.safetensors")
+
+
+def same(one, other):
+    return all(torch.equal(value, weights(other)[name]) for name, value in weights(one).items())
+
+
+def config(folder):
+    return json.loads((folder / "config.json").read_text())
+
+
+def test_it_says_with_what_it_computes(train):
+    code, out, err, folder = train("a", "--epochs", 1, "--memory", "20MB", "--threads", 1)
+    assert (code, err) == (0, "")
+    assert out.startswith(
+        "cpu; 1 thread; float32, channels_last; batches of 8; 20.00 MB for loaders, 2 batches"
+    )
+    assert config(folder)["notes"] == {"memory_bytes": 20_000_000, "threads": 1}
+    assert config(folder)["provenance"]["class_names"] == ["0", "1"]
+
+
+def test_memory_does_not_change_what_is_trained_where_all_fits(train):
+    train("a", "--epochs", 1)
+    train("b", "--epochs", 1, "--memory", "20MB")
+    assert same(*(train(name, "--epochs", 1, "--resume")[3] for name in ("a", "b")))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--memory", "1kB"], "0 MB of memory are too little: batches of 8 images and the chunks"),
+        (["--memory", "much"], "Invalid value for '--memory': a size is a number with kB"),
+        (["--batch-size", "many"], "Invalid value for '--batch-size': 'many' is neither a number nor auto"),
+        (["--batch-size", "0"], "batch_size is 0; it must be at least 1"),
+        (["--batch-size", "auto", "--accumulate", "2"], "--batch-size auto chooses --accumulate"),
+        (["--accumulate", "5"], "accumulate is 5, which leaves parts of one image of 8"),
+        (["--checkpoint-minutes", "0"], "the time between two checkpoints must be positive"),
+        (["--checkpoint-steps", "-1"], "the steps between two checkpoints must be positive"),
+        (["--threads", "0"], "Invalid value for '--threads'"),
+        (["--init", "nowhere.safetensors"], "Invalid value for '--init'"),
+    ],
+)
+def test_options_that_make_no_sense(train, options, message):
+    code, out, err, folder = train("a", *options)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert len(err.splitlines()) == 1
+    assert not folder.exists()
+
+
+def test_a_batch_size_that_fits_the_memory_is_kept_when_resumed(train, monkeypatch):
+    network = ["--model", "resnet8", "--device", "cpu", "--batch-size", "auto", "--epochs", 2]
+    free = {"now": 160_000_000}
+    monkeypatch.setattr("edgeprune_runtime.step_memory.available_bytes", lambda: free["now"])
+    code, out, err, folder = train("a", "--memory", "20MB", "--checkpoint-steps", 1, network=network)
+    assert code == 0, err
+    parts = config(folder)["config"]["accumulate"]
+    assert parts > 1
+    assert f"batches of 128 in {parts} parts" in out
+    (folder / "model.safetensors").unlink()
+    free["now"] = 10**10
+    code, out, err, folder = train("a", "--resume", network=network)
+    assert code == 0, err
+    assert f"batches of 128 in {parts} parts; 20.00 MB" in out
+    free["now"] = 1000
+    code, _, err, folder = train("b", network=network)
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "for two images at a time" in err
+    assert not folder.exists()
+
+
+def test_a_warm_start_and_the_head_alone(train):
+    code, _, _, first = train("a", "--epochs", 1)
+    assert code == 0
+    code, _, err, second = train("b", "--epochs", 1, "--init", first / "model.safetensors", "--freeze")
+    assert code == 0, err
+    changed = {
+        name for name, value in weights(first).items() if not torch.equal(value, weights(second)[name])
+    }
+    assert changed == {"fc.weight", "fc.bias"}
+
+
+def test_weights_that_do_not_fit_leave_no_folder(train, tmp_path):
+    _, _, _, first = train("a", "--epochs", 1)
+    other = [*NETWORK, "--model", "resnet20"]
+    code, _, err, folder = train("b", "--init", first / "model.safetensors", network=other)
+    assert code == 2
+    assert "so it is of another network; choose the --model that it is of" in err
+    assert not folder.exists()
+
+
+def test_a_damaged_pack_leaves_no_folder_behind(edgeprune, pack, tmp_path):
+    content = bytearray(pack.read_bytes())
+    # In the middle of the values, the largest dataset.
+    for place in range(len(content) // 3, len(content) - 4096, 4096):
+        content[place] ^= 0xFF
+    pack.write_bytes(content)
+    code, _, err = edgeprune("train", pack, *NETWORK, "-o", tmp_path / "run")
+    assert code == 1
+    assert err.splitlines()[-1].startswith("edgeprune: error: ")
+    assert not (tmp_path / "run").exists()
+
+
+def test_checkpoints_between_epochs(train):
+    _, _, _, folder = train("a", "--epochs", 2, "--checkpoint-steps", 2)
+    # Of steps 2 and 4 of 5, and at the end of each epoch.
+    assert (folder / "checkpoint-0007.json").exists()
+    assert load_checkpoint(folder).state["step"] == 10
+
+
+def test_a_full_disk_is_told_and_waited_for(train, monkeypatch, capsys):
+    monkeypatch.setattr("edgeprune_runtime.training_disk._RETRY_SECONDS", 0.0)
+    from edgeprune_runtime import checkpoint
+
+    original, calls = checkpoint.save_file, []
+
+    def save_file(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device")
+        original(*arguments)
+
+    monkeypatch.setattr(checkpoint, "save_file", save_file)
+    code, out, err, _ = train("a", "--epochs", 3)
+    assert code == 0
+    paused, continued = err.splitlines()
+    assert paused.startswith("edgeprune: paused: ")
+    assert "checkpoint-0002.safetensors: cannot be written (No space left on device)" in paused
+    assert continued == "edgeprune: there is room again; going on"
+    assert len(out.splitlines()) == 5
+
+
+def test_the_live_line():
+    event = {
+        "event": "step", "epoch": 2, "epochs": 30, "step": 1200, "steps": 9000, "loss": 1.23456,
+        "accuracy": 0.4567, "images_per_second": 1234.5, "eta_seconds": 125.4, "memory_bytes": 412_000_000,
+        "device_memory_bytes": None,
+    }  # fmt: skip
+    line = "epoch 2/30 step 1,200/9,000 loss 1.235 accuracy 45.7% 1,234 images/s ETA 2:05 412 MB"
+    assert training_reports.step_line(event) == line
+    event |= {"memory_bytes": None}
+    assert training_reports.step_line(event) == line.removesuffix(" 412 MB")
+    event |= {"memory_bytes": 5_000, "device_memory_bytes": 2_000_000_000}
+    assert training_reports.step_line(event).endswith(" 5.00 kB + 2.00 GB")
+
+
+def test_curves_for_tensorboard(train, npz):
+    loading = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    code, _, err, folder = train("a", "--epochs", 2, "--tensorboard", "--test", npz)
+    assert code == 0, err
+    curves = loading.EventAccumulator(str(folder / "tensorboard"))
+    curves.Reload()
+    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for name in ("train_loss", "test_accuracy", "peak_memory_bytes"):
+        written = [(event.step, event.value) for event in curves.Scalars(f"epoch/{name}")]
+        assert written == [(line["epoch"], pytest.approx(line[name])) for line in metrics]
+
+
+def test_what_is_not_installed(train, edgeprune, monkeypatch, tmp_path):
+    without = lambda *names: lambda name: None if name in names else object()  # noqa: E731
+    monkeypatch.setattr(training_reports.importlib.util, "find_spec", without("tensorboard", "matplotlib"))
+    code, _, err, folder = train("a", "--tensorboard")
+    assert code == 2
+    assert err == "edgeprune: error: --tensorboard needs TensorBoard; pip install 'edgeprune[watch]'\n"
+    assert not folder.exists()
+    code, _, err = edgeprune("plot", tmp_path)
+    assert (code, err) == (2, "edgeprune: error: plot needs Matplotlib; pip install 'edgeprune[watch]'\n")
+
+
+def test_a_torch_that_cannot_be_loaded(train, monkeypatch):
+    def fail(name):
+        raise ImportError("libtorch_cpu.so: failed to map segment from shared object")
+
+    monkeypatch.setattr(train_command.importlib, "import_module", fail)
+    with pytest.raises(ConfigError, match=r"failed to map segment .*; reinstall it, or allow more"):
+        train_command.require_torch()
+
+
+@pytest.mark.parametrize("words", ["CUDA out of memory.", "could not create a primitive"])
+def test_too_little_memory_for_a_step(train, monkeypatch, words):
+    def step(*arguments, **options):
+        raise RuntimeError(words)
+
+    monkeypatch.setattr("edgeprune_runtime.training_step.Learner.step", step)
+    code, _, err, folder = train("a")
+    assert code == 1
+    assert err == f"edgeprune: error: {cli.NO_MEMORY}\n"
+    assert "--batch-size auto" in err
+    assert not folder.exists()
+
+
+LIMITED = """
+import resource, sys, torch, torchvision
+from edgeprune.cli import main
+from edgeprune_runtime.machine import _status
+limit = _status("VmSize") + int(sys.argv.pop(1)) * 10**6
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+main()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs RLIMIT_AS")
+def test_a_batch_size_for_a_bound_on_addresses(npz, edgeprune, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (128, 32, 32, 3)).astype(np.uint8)
+    np.savez(tmp_path / "i.npz", x=images, y=np.arange(128) % 2)
+    edgeprune("build", f"npz:{tmp_path / 'i.npz'}", "-o", tmp_path / "p.h5", "-q")
+    command = [sys.executable, "-c", LIMITED, "600", "train", tmp_path / "p.h5", "--model", "mobilenet_v2"]
+    command += ["--epochs", "3", "--device", "cpu", "--memory", "40MB", "--precision", "float32"]
+    done = {}
+    for size in ("128", "auto"):
+        words = [*command, "--batch-size", size, "-o", tmp_path / size]
+        done[size] = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done["128"].returncode == 1
+    assert done["128"].stderr.splitlines()[-1] == f"edgeprune: error: {cli.NO_MEMORY}"
+    assert done["auto"].returncode == 0, done["auto"].stderr
+    assert "batches of 128 in " in done["auto"].stdout
+
+
+def test_a_profile_adds_up(edgeprune, pack):
+    options = ["--model", "resnet8", "--batch-size", 8, "--device", "cpu", "--steps", 3, "--ema", 0.9]
+    code, out, err = edgeprune("profile", pack, *options, "--json")
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    assert found["step"] == pytest.approx(sum(found["phases"].values()))
+    assert list(found["phases"]) == [
+        "wait for the batch", "to the device", "forward", "backward", "optimiser", "average"
+    ]  # fmt: skip
+    assert (found["images"], found["steps"], len(found["operators"])) == (8, 3, 8)
+    seconds = [operator["seconds"] for operator in found["operators"]]
+    assert seconds == sorted(seconds, reverse=True)
+    assert sum(seconds) < 2 * found["ready"]
+    assert any("convolution" in operator["name"] for operator in found["operators"])
+    code, out, _ = edgeprune("profile", pack, *options)
+    assert code == 0
+    assert out.startswith("resnet8, cpu, ")
+    assert "step on a batch that is ready" in out
+    code, _, err = edgeprune("profile", pack, *options, "--steps", 0)
+    assert (code, err) == (2, "edgeprune: error: cannot measure 0 steps and list 8 operators\n")
+
+
+@pytest.fixture
+def run(train, npz):
+    return train("run", "--epochs", 2, "--test", npz)[3]
+
+
+def test_curves_of_runs(edgeprune, run, tmp_path):
+    assert edgeprune("plot", run) == (0, f"{run / 'curves.png'}\n", "")
+    with Image.open(run / "curves.png") as picture:
+        assert picture.size[0] > picture.size[1] > 300
+    first = (run / "curves.png").read_bytes()
+    edgeprune("plot", run)
+    assert (run / "curves.png").read_bytes() == first
+    code, _, err = edgeprune("plot", run, run, "-o", tmp_path / "both.svg")
+    assert (code, err) == (0, "")
+    assert (tmp_path / "both.svg").read_text().count("<svg") == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no such file; give the folder of a run"),
+        ("", "no epoch is complete yet"),
+        ("{", "not the metrics of a run, or damaged"),
+        ("[1]", "not the metrics of a run, or damaged"),
+        ('{"epoch": 1}', "not the metrics of a run, or damaged"),
+    ],
+)
+def test_metrics_that_cannot_be_drawn(edgeprune, tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "metrics.jsonl").write_text(content)
+    code, _, err = edgeprune("plot", tmp_path)
+    assert code == 1
+    assert f"{tmp_path / 'metrics.jsonl'}: {message}" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_pictures_that_cannot_be_written(edgeprune, run, tmp_path):
+    assert edgeprune("plot", run, run)[0] == 2
+    code, _, err = edgeprune("plot", run, "-o", tmp_path / "a.gif")
+    assert code == 2
+    assert "a picture's name ends in .png, .svg, .pdf" in err
+    code, _, err = edgeprune("plot", run, "-o", tmp_path / "no" / "a.png")
+    assert code == 1
+    assert "there is no folder" in err
+    assert plot_command.command.name == "plot"

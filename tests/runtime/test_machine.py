@@ -1,0 +1,81 @@
+import resource
+import subprocess
+import sys
+
+import pytest
+
+from edgeprune_runtime import machine
+from edgeprune_runtime._threads import cores
+
+
+@pytest.fixture
+def system(tmp_path, monkeypatch):
+    """Return a function that makes files of a system, and take nothing from this one."""
+    monkeypatch.setattr(machine, "_CGROUP", tmp_path / "cgroup")
+    monkeypatch.setattr(machine, "_PROC", tmp_path / "proc")
+
+    def make(name, text):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    return make
+
+
+def test_this_system():
+    assert 0 < machine.resident_bytes() <= machine.peak_bytes()
+    assert machine.available_bytes() > 0
+    assert machine.cpu_features()
+    assert 1 <= machine.cpu_quota() <= cores()
+
+
+@pytest.mark.parametrize(
+    ("quota", "processors"),
+    [("max 100000", 8), ("200000 100000", 2), ("150000 100000", 2), ("10000 100000", 1), ("", 8)],
+)
+def test_a_quota_of_processors(system, monkeypatch, quota, processors):
+    monkeypatch.setattr(machine, "cores", lambda: 8)
+    system("cgroup/cpu.max", quota + "\n")
+    assert machine.cpu_quota() == processors
+
+
+def test_free_memory_is_the_least_of_what_bounds_it(system):
+    assert machine.available_bytes() is None
+    system("proc/meminfo", "MemTotal: 9000 kB\nMemAvailable:    5000 kB\n")
+    assert machine.available_bytes() == 5000 * 1024
+    system("cgroup/memory.max", "4000000\n")
+    system("cgroup/memory.current", "1000000\n")
+    assert machine.available_bytes() == 3000000
+    system("cgroup/memory.current", "5000000\n")
+    assert machine.available_bytes() == 0
+    system("cgroup/memory.max", "max\n")
+    assert machine.available_bytes() == 5000 * 1024
+    # Of the first version, whose number for no limit is near 2^63.
+    system("cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n")
+    system("cgroup/memory/memory.usage_in_bytes", "1\n")
+    assert machine.available_bytes() == 5000 * 1024
+    system("cgroup/memory/memory.limit_in_bytes", "1000\n")
+    assert machine.available_bytes() == 999
+
+
+def test_a_bound_on_addresses():
+    code = """
+import resource
+from edgeprune_runtime import machine
+assert not machine.save_address_space()
+size = machine._status("VmSize")
+resource.setrlimit(resource.RLIMIT_AS, (size + 10**8, resource.RLIM_INFINITY))
+assert 0 < machine.available_bytes() <= 10**8, machine.available_bytes()
+print(machine.save_address_space())
+"""
+    if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
+        pytest.skip("addresses are bounded here already")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"{sys.platform.startswith('linux')}\n"
+
+
+def test_freed_memory_is_kept_where_the_library_can():
+    code = "from edgeprune_runtime.machine import keep_freed_memory; print(keep_freed_memory())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{sys.platform.startswith('linux')}\n"

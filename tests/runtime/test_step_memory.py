@@ -1,0 +1,90 @@
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+from edgeprune_formats import ConfigError
+from edgeprune_runtime import step_memory as module
+from edgeprune_runtime.models import MODEL_NAMES
+from edgeprune_runtime.step_memory import StepMemory, choose_parts, free_bytes, step_memory
+from edgeprune_runtime.training_config import Placement, TrainConfig
+
+MB = 10**6
+
+MEASURE = """
+import sys, torch
+from edgeprune_runtime.machine import peak_bytes, resident_bytes
+from edgeprune_runtime.step_memory import step_memory
+from edgeprune_runtime.training_config import TrainConfig, place
+from edgeprune_runtime.training_step import Learner
+name, side, images = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+config = TrainConfig(model=name, device="cpu", precision="float32")
+estimate = step_memory(config, 10, (3, side, side))
+placement = place(config)
+before = resident_bytes()
+learner = Learner(config, placement, 10, side)
+learner.train()
+batch = placement.put(torch.randn(images, 3, side, side), torch.arange(images) % 10)
+for step in range(3):
+    learner.step(*batch, 0.01, step)
+print(peak_bytes() - before, estimate.fixed_bytes + images * estimate.image_bytes)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "side", "images"),
+    [
+        ("shufflenet_v2", 32, 64),
+        ("mobilenet_v2", 224, 8),
+        ("efficientnet_b0", 32, 32),
+        ("resnet18", 32, 64),
+        ("resnet8", 224, 8),
+    ],
+)
+def test_the_estimate_is_above_the_peak_and_not_far(model, side, images):
+    command = [sys.executable, "-c", MEASURE, model, str(side), str(images)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    peak, estimate = map(int, done.stdout.split())
+    assert peak <= estimate <= 2.5 * peak
+
+
+@pytest.mark.parametrize("model", MODEL_NAMES)
+def test_nothing_is_computed_and_larger_images_take_more(model):
+    config = TrainConfig(model=model)
+    state = torch.get_rng_state()
+    small, large = (step_memory(config, 10, (3, side, side)) for side in (64, 128))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert large.fixed_bytes == small.fixed_bytes
+    assert large.image_bytes == pytest.approx(4 * small.image_bytes, rel=0.05)
+
+
+def test_less_is_kept_where_less_is_trained():
+    config = TrainConfig(model="mobilenet_v2")
+    whole = step_memory(config, 10, (3, 32, 32))
+    assert step_memory(replace(config, freeze=True), 10, (3, 32, 32)).image_bytes < whole.image_bytes / 5
+    weights = step_memory(replace(config, ema=0.9), 10, (3, 32, 32)).fixed_bytes - whole.fixed_bytes
+    assert weights == pytest.approx(2.24e6 * 4, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("room", "parts"), [(1000, 1), (260, 1), (240, 2), (100, 4), (60, 10), (50, 20), (42, 50), (41, None)]
+)
+def test_as_few_parts_as_fit(room, parts):
+    memory = StepMemory(fixed_bytes=30 * MB, image_bytes=round(1.7 * MB))
+    config = TrainConfig(batch_size=100)
+    if parts is None:
+        message = "mobilenet_v2 needs about 42 MB for two images at a time, and 41 MB are free; free memory"
+        with pytest.raises(ConfigError, match=message):
+            choose_parts(config, memory, room * MB)
+        return
+    assert choose_parts(config, memory, room * MB) == parts
+    assert memory.fixed_bytes + -(-100 // parts) * memory.image_bytes <= 0.8 * room * MB
+    replace(config, accumulate=parts)
+
+
+def test_free_memory_of_a_cpu(monkeypatch):
+    monkeypatch.setattr(module, "available_bytes", lambda: 123)
+    assert free_bytes(Placement(torch.device("cpu"), "float32")) == 123
