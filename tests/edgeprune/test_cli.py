@@ -280,6 +280,7 @@ def test_a_training_killed_by_kill_9_resumes_to_the_same_weights(npz, tmp_path, 
     for epochs in (1, 4):
         arguments = [*command, str(tmp_path / "killed"), "--resume"]
         with subprocess.Popen(arguments, stdout=subprocess.PIPE, env=environment) as process:
+            assert process.stdout.readline().startswith(b"cpu; 1 thread; ")
             for _ in range(epochs):
                 assert process.stdout.readline().startswith(b"epoch ")
             process.kill()
