@@ -10,7 +10,7 @@ import click
 from edgeprune_formats import EdgePruneError
 
 from ._options import DATA, MINUTES, OUTPUT
-from .codec_commands import accuracy_per_byte, install, plots, storage, time
+from .codec_commands import accuracy_per_byte, fleet, install, plots, storage, time
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -24,7 +24,7 @@ def cli() -> None:
     """
 
 
-for command in (storage, time, accuracy_per_byte, install, plots):
+for command in (storage, time, accuracy_per_byte, install, fleet, plots):
     cli.add_command(command)
 
 

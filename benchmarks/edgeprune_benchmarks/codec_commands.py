@@ -1,8 +1,9 @@
-"""The commands ``storage``, ``time``, ``accuracy-per-byte``, ``install`` and ``plots``."""
+"""The commands ``storage``, ``time``, ``accuracy-per-byte``, ``install``, ``fleet`` and ``plots``."""
 
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import click
 
 from ._options import DATA, MINUTES, OUTPUT
 
-__all__ = ["accuracy_per_byte", "install", "plots", "storage", "time"]
+__all__ = ["accuracy_per_byte", "fleet", "install", "plots", "storage", "time"]
 
 SIZES = ("32x32", "224x224")
 PARTS = ("decode", "loaders", "epoch", "start", "memory", "transform")
@@ -259,6 +260,25 @@ def install(output: Path, extras: tuple[str, ...], repeats: int) -> None:
     from .install import run
 
     run(output, extras=extras, repeats=repeats, checkout=Path())
+
+
+@click.command()
+@DATA
+@OUTPUT
+@click.option("--python", default=sys.executable, help="A Python with edgeprune[torch], flwr and ray.")
+@click.option("--rounds", type=click.IntRange(min=1), default=10, show_default=True)
+@click.option("--epochs", type=click.IntRange(min=1), default=5, show_default=True, help="In each round.")
+@click.option("--devices", type=click.IntRange(min=1), default=4, show_default=True)
+def fleet(data: Path, output: Path, **options: Any) -> None:
+    """Federated averaging over simulated devices, by Flower's engine, against training in one place.
+
+    \b
+    Example:
+      edgeprune bench fleet --data data --python flower/bin/python
+    """
+    from .fleet import run
+
+    run(data, output, **options)
 
 
 @click.command()

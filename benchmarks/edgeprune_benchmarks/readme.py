@@ -11,6 +11,7 @@ from typing import Any
 
 from edgeprune_formats import ConfigError
 
+from .fleet import fleet_table
 from .install_tables import install_table
 from .selection_tables import (
     coreset_table,
@@ -157,6 +158,7 @@ PAGES: dict[str, dict[str, Table]] = {
         "time-transform": transform_table,
         "accuracy-bytes": accuracy_bytes_table,
     },
+    "docs/fleets.md": {"fleet": fleet_table},
     "docs/jetson.md": {"install": install_table},
     "docs/selection.md": {
         "coresets-lossless": lambda results: [*coreset_table(results), "", *correlation_table(results)],
@@ -183,4 +185,5 @@ COMMANDS = {
         for part in ("decode", "loaders", "epoch", "start", "memory", "transform")
     },
     "accuracy-bytes": "accuracy-per-byte",
+    "fleet": "fleet",
 }
