@@ -39,10 +39,14 @@ def cpu_features() -> frozenset[str]:
 
 def cpu_quota() -> int:
     """Return how many processors this process may keep busy, within its cgroup's quota."""
-    quota, _, period = _read(_CGROUP / "cpu.max").strip().partition(" ")
-    if quota.isdecimal() and period.isdecimal() and int(period):
-        return max(1, min(cores(), math.ceil(int(quota) / int(period))))
-    return cores()
+    processors = cores()
+    for folder in _cgroup_folders("cpu"):
+        quota, _, period = _read(folder / "cpu.max").strip().partition(" ")
+        if not quota:
+            quota, period = (_read(folder / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period"))
+        if quota.isdecimal() and period.isdecimal() and int(period):
+            processors = min(processors, math.ceil(int(quota) / int(period)))
+    return max(1, processors)
 
 
 def resident_bytes() -> int | None:
@@ -106,15 +110,47 @@ def _system_bytes() -> int | None:
 
 
 def _cgroup_bytes() -> int | None:
+    """Return what the limits of the process's control group, and of those that it is in, leave."""
+    found = [_left(folder) for folder in _cgroup_folders("memory")]
+    known = [left for left in found if left is not None]
+    return min(known) if known else None
+
+
+def _left(folder: Path) -> int | None:
     for limit, used in (
         ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes"),
     ):
-        limit_text, used_text = _read(_CGROUP / limit).strip(), _read(_CGROUP / used).strip()
+        limit_text, used_text = _read(folder / limit).strip(), _read(folder / used).strip()
         # Version 1 writes no limit as a number near 2**63.
         if limit_text.isdecimal() and used_text.isdecimal() and int(limit_text) < 2**60:
-            return int(limit_text) - int(used_text)
+            return int(limit_text) - int(used_text) + _reclaimable(folder)
     return None
+
+
+def _reclaimable(folder: Path) -> int:
+    """Return the bytes of cached files that count as used and are given up when memory is short."""
+    for line in _read(folder / "memory.stat").splitlines():
+        name, _, value = line.partition(" ")
+        if name in ("inactive_file", "total_inactive_file") and value.isdecimal():
+            return int(value)
+    return 0
+
+
+def _cgroup_folders(controller: str) -> list[Path]:
+    """Return the folders of the control groups that this process is in, inmost first, of both versions.
+
+    In a container the groups' paths may be those outside, and only the root is there.
+    """
+    folders = []
+    for line in _read(_PROC / "self/cgroup").splitlines():
+        number, controllers, path = line.split(":", 2)
+        if number != "0" and controller not in controllers.split(","):
+            continue
+        root = _CGROUP if number == "0" else _CGROUP / controller
+        group = root / path.lstrip("/")
+        folders += [group, *(parent for parent in group.parents if parent.is_relative_to(root))]
+    return [*folders, _CGROUP, _CGROUP / controller]
 
 
 def _address_space_bytes() -> int | None:

@@ -39,6 +39,42 @@ def test_a_quota_of_processors(system, monkeypatch, quota, processors):
     assert machine.cpu_quota() == processors
 
 
+@pytest.mark.parametrize(("quota", "processors"), [("-1", 8), ("300000", 3)])
+def test_a_quota_of_the_first_version(system, monkeypatch, quota, processors):
+    monkeypatch.setattr(machine, "cores", lambda: 8)
+    system("proc/self/cgroup", "5:memory:/\n3:cpu,cpuacct:/some/group\n")
+    system("cgroup/cpu/some/cpu.cfs_quota_us", quota + "\n")
+    system("cgroup/cpu/some/cpu.cfs_period_us", "100000\n")
+    assert machine.cpu_quota() == processors
+
+
+@pytest.mark.parametrize(
+    ("groups", "folder"),
+    [
+        ("0::/user.slice/run-1.scope\n", "cgroup/user.slice"),
+        ("0::/user.slice/run-1.scope\n", "cgroup/user.slice/run-1.scope"),
+        ("0::/../../docker/1234\n", "cgroup"),
+    ],
+)
+def test_the_limit_of_the_group_or_of_one_that_it_is_in(system, groups, folder):
+    system("proc/self/cgroup", groups)
+    system(f"{folder}/memory.max", "4000\n")
+    system(f"{folder}/memory.current", "3000\n")
+    assert machine.available_bytes() == 1000
+    # Cached files are given up when memory is short.
+    system(f"{folder}/memory.stat", "anon 100\ninactive_file 500\n")
+    assert machine.available_bytes() == 1500
+
+
+def test_the_limit_of_the_first_version(system):
+    system("proc/self/cgroup", "4:memory:/a/b\n0::/\n")
+    system("cgroup/memory/a/memory.limit_in_bytes", "9000\n")
+    system("cgroup/memory/a/memory.usage_in_bytes", "5000\n")
+    system("cgroup/memory/a/b/memory.limit_in_bytes", "9223372036854771712\n")
+    system("cgroup/memory/a/b/memory.usage_in_bytes", "1\n")
+    assert machine.available_bytes() == 4000
+
+
 def test_free_memory_is_the_least_of_what_bounds_it(system):
     assert machine.available_bytes() is None
     system("proc/meminfo", "MemTotal: 9000 kB\nMemAvailable:    5000 kB\n")
