@@ -124,14 +124,7 @@ def _loaders(data: Path, output: Path, options: dict[str, Any]) -> None:
 def _epoch(data: Path, output: Path, options: dict[str, Any]) -> None:
     from .time_epoch import run
 
-    run(
-        data,
-        output,
-        rounds=options["rounds"],
-        count=options["count"],
-        batch=128,
-        device=options["device"],
-    )
+    run(data, output, rounds=options["rounds"], count=options["count"], device=options["device"])
 
 
 def _start(data: Path, output: Path, options: dict[str, Any]) -> None:

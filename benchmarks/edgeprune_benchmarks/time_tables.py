@@ -117,20 +117,25 @@ def loader_table(results: Results) -> list[str]:
 
 
 def epoch_table(results: Results) -> list[str]:
-    """Return the seconds of training epochs from a pack and from ready batches."""
+    """Return the seconds of training epochs from a pack, from ready batches and from JPEG files."""
     rows = [
         [
-            row["model"],
+            f"{row['model']}, {row['size']}",
             f"{row['device']}, {row['precision']}",
-            *(f"{row['seconds'][way]['median']:.2f}" for way in ("pack", "ready")),
+            f"{row['steps']} of {row['batch']}",
+            f"{row['seconds']['ready']['median']:.2f}",
             _ratio(row["ratio_to_ready"]),
-            f"{row['seconds']['decoding']['median']:.2f}",
+            _ratio(row["files_ratio_to_ready"]),
+            *(f"{row['seconds'][way]['median']:.2f}" for way in ("decoding", "decoding files")),
         ]
         for row in results["rows"]
     ]
-    head = f"{results['images']:,} images, batches of {results['batch']}, {results['threads']} threads."
-    columns = ["network", "on", "from the pack, s", "ready batches, s", "ratio by round", "decoding alone, s"]
-    return [head, "", *table(columns, rows)]
+    head = (
+        f"{results['threads']} threads; files are JPEG of quality {results['quality']} through ImageFolder and "
+        f"a DataLoader with {results['workers']} workers."
+    )
+    columns = ["network", "on", "steps", "ready batches, s", "from the pack", "from files"]
+    return [head, "", *table([*columns, "decoding alone, s", "files alone, s"], rows)]
 
 
 def _ratio(ratio: dict[str, float]) -> str:

@@ -12,6 +12,7 @@ from edgeprune_benchmarks._packs import _planes as planes
 from edgeprune_benchmarks._peers import LOSSY
 from edgeprune_benchmarks.storage_tables import storage_table
 from edgeprune_benchmarks.time_epoch import measure as measure_epoch
+from edgeprune_benchmarks.time_epoch import write_files
 from edgeprune_benchmarks.time_loaders import measure as measure_loaders
 from edgeprune_benchmarks.time_memory import Repeated, peak
 from edgeprune_benchmarks.time_start import first_batch
@@ -143,11 +144,14 @@ def test_loaders_are_checked_and_timed_and_absent_ones_named(task, monkeypatch):
 @pytest.mark.slow
 def test_epochs_from_a_pack_and_from_ready_batches(tmp_path):
     pytest.importorskip("torch")
+    files = write_files(image_set(), tmp_path / "files")
     with build(image_set(), tmp_path / "p.h5", codec="quantized") as pack:
-        row = json.loads(json.dumps(measure_epoch(pack, "resnet8", 1, 8, "cpu")))
+        row = json.loads(json.dumps(measure_epoch(pack, files, "resnet8", 1, 8, "cpu")))
     assert row["steps"] == 3
+    assert len(list(files.rglob("*.jpg"))) == len(image_set().labels)
     seconds = {way: found["median"] for way, found in row["seconds"].items()}
     assert row["ratio_to_ready"]["median"] == pytest.approx(seconds["pack"] / seconds["ready"])
+    assert row["files_ratio_to_ready"]["median"] == pytest.approx(seconds["files"] / seconds["ready"])
 
 
 def test_the_first_batch_of_a_new_process(make_pack):

@@ -144,10 +144,12 @@ def test_loaders_that_are_not_installed_have_a_row():
 
 
 def test_epochs_start_memory_and_transforms():
-    seconds = {way: rate(2.0) for way in ("pack", "ready", "decoding")}
-    epoch = {"model": "resnet8", "device": "cpu", "precision": "float32", "seconds": seconds}
-    results = {"images": 10, "batch": 2, "threads": 2, "rows": [{**epoch, "ratio_to_ready": rate(1.01)}]}
-    assert cells(epoch_table(results), "resnet8")[2:5] == ["2.00", "2.00", "1.010x [0.010 to 2.010]"]
+    seconds = {way: rate(2.0) for way in ("pack", "ready", "files", "decoding", "decoding files")}
+    epoch = {"model": "resnet8", "size": "32x32", "device": "cpu", "precision": "float32", "seconds": seconds}
+    epoch |= {"steps": 5, "batch": 2, "ratio_to_ready": rate(1.01), "files_ratio_to_ready": rate(1.5)}
+    results = {"threads": 2, "workers": 2, "quality": 90, "rows": [epoch]}
+    ratios = ["1.010x [0.010 to 2.010]", "1.500x [0.500 to 2.500]"]
+    assert cells(epoch_table(results), "resnet8, 32x32")[2:6] == ["5 of 2", "2.00", *ratios]
 
     first = {
         "codec": "quantized",
