@@ -133,10 +133,28 @@ def _accuracy(figure: Any, results: Results) -> None:
     axis.legend(fontsize=7)
 
 
+def _training_memory(figure: Any, results: Results) -> None:
+    """Draw the memory of training processes over time, a panel for each size of the data."""
+    figure.set_size_inches(9, 3.4)
+    sizes = list(dict.fromkeys(row["images"] for row in results["rows"]))
+    for axis, images in zip(figure.subplots(1, len(sizes), squeeze=False)[0], sizes, strict=True):
+        rows = [row for row in results["rows"] if row["images"] == images]
+        for row in rows:
+            ours = row["from"] == "pack"
+            name = f"pack, {row['memory'] or 'default'}" if ours else f"{row['from']} in memory"
+            times, sizes_mib = zip(*row["curve"], strict=True)
+            axis.plot(times, sizes_mib, "-" if ours else "--", label=name)
+        axis.set_title(f"{images:,} images, pack of {rows[0]['pack_mb']:,.0f} MB", fontsize=8)
+        axis.set(xlabel="s", ylabel="MiB in RAM", ylim=(0, None))
+        axis.grid(alpha=0.3)
+    axis.legend(fontsize=7)
+
+
 PICTURES: dict[str, tuple[str, Callable[[Any, Results], None]]] = {
     "rate-distortion-32x32": ("storage-32x32", _rate_distortion),
     "rate-distortion-224x224": ("storage-224x224", _rate_distortion),
     "throughput-decode": ("time-decode", _throughput),
     "throughput-loaders": ("time-loaders", _throughput),
     "accuracy-bytes": ("accuracy-bytes", _accuracy),
+    "training-memory": ("training-memory", _training_memory),
 }

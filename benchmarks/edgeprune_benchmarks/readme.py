@@ -11,8 +11,11 @@ from typing import Any
 
 from edgeprune_formats import ConfigError
 
+from .exports import export_table
 from .fleet import fleet_table
 from .install_tables import install_table
+from .latency import latency_table
+from .minutes import minutes_table
 from .selection_tables import (
     coreset_table,
     correlation_table,
@@ -31,6 +34,7 @@ from .time_tables import (
     start_table,
     transform_table,
 )
+from .training_memory import training_memory_table
 
 __all__ = ["update"]
 
@@ -160,6 +164,12 @@ PAGES: dict[str, dict[str, Table]] = {
     },
     "docs/fleets.md": {"fleet": fleet_table},
     "docs/jetson.md": {"install": install_table},
+    "docs/onnx.md": {"latency": latency_table, "export": export_table},
+    "docs/training.md": {
+        "training-memory": training_memory_table,
+        "time-epoch": epoch_table,
+        "minutes": minutes_table,
+    },
     "docs/selection.md": {
         "coresets-lossless": lambda results: [*coreset_table(results), "", *correlation_table(results)],
         "coresets-jpeg": lambda results: [*coreset_table(results), "", *correlation_table(results)],
@@ -185,5 +195,5 @@ COMMANDS = {
         for part in ("decode", "loaders", "epoch", "start", "memory", "transform")
     },
     "accuracy-bytes": "accuracy-per-byte",
-    "fleet": "fleet",
+    **{name: name for name in ("fleet", "install", "training-memory", "minutes", "latency", "export")},
 }

@@ -16,7 +16,7 @@ from torchvision.datasets import ImageFolder
 
 from edgeprune_formats import Pack
 from edgeprune_runtime import PackLoader
-from edgeprune_runtime.machine import cpu_quota
+from edgeprune_runtime.machine import cpu_quota, keep_freed_memory
 from edgeprune_runtime.training import TrainConfig
 from edgeprune_runtime.training_config import Placement, place
 from edgeprune_runtime.training_step import Learner
@@ -45,6 +45,8 @@ def run(
     models: Iterable[str] = MODELS,
 ) -> None:
     """Measure each network at each size and save the result."""
+    # As edgeprune train does.
+    keep_freed_memory()
     found = []
     for size, batch in BATCHES.items():
         with tempfile.TemporaryDirectory() as folder:

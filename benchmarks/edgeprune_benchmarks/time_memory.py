@@ -22,7 +22,7 @@ from ._pinned import last_line
 from ._record import save
 from .images import lossless
 
-__all__ = ["Repeated", "peak", "run"]
+__all__ = ["Repeated", "build_of_size", "peak", "run"]
 
 CODECS: dict[str, dict[str, Any]] = {
     "sparse-f32": {"freq_prune": 0.5},
@@ -98,7 +98,7 @@ def run(
         for target in megabytes:
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "pack.h5"
-                _build(images, path, BuildConfig(codec=codec, device="cpu", **config), target)
+                build_of_size(images, path, BuildConfig(codec=codec, device="cpu", **config), target)
                 found = peak(path, round(cache_mb * 1e6), batch, backend)
                 size = path.stat().st_size / 1e6
             rows.append({"codec": codec, "target_mb": target, "pack_mb": size, **found})
@@ -118,7 +118,7 @@ def peak(path: Path, cache_bytes: int, batch: int, backend: str) -> dict[str, fl
     return found
 
 
-def _build(images: ImageSet, path: Path, config: BuildConfig, megabytes: float) -> None:
+def build_of_size(images: ImageSet, path: Path, config: BuildConfig, megabytes: float) -> None:
     """Build a pack of about so many MB, from how many bytes an image takes in a small one."""
     build_pack(Repeated(images, min(2000, len(images.labels))), path, config)
     with open_pack(path) as pack:

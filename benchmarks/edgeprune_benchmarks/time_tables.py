@@ -131,8 +131,8 @@ def epoch_table(results: Results) -> list[str]:
         for row in results["rows"]
     ]
     head = (
-        f"{results['threads']} threads; files are JPEG of quality {results['quality']} through ImageFolder and "
-        f"a DataLoader with {results['workers']} workers."
+        f"{results['threads']} threads; files are JPEG of quality {results['quality']} through ImageFolder "
+        f"and a DataLoader with {results['workers']} workers."
     )
     columns = ["network", "on", "steps", "ready batches, s", "from the pack", "from files"]
     return [head, "", *table([*columns, "decoding alone, s", "files alone, s"], rows)]

@@ -1,6 +1,6 @@
 """A trained network as an ONNX graph: images on [0, 1] in, logits out.
 
-Torch's exporter over torch.export makes the graph, with onnxscript; docs/decisions/0010-onnx.md says why.
+Torch's exporter over torch.export makes the graph, with onnxscript; docs/decisions/0012-onnx.md says why.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import torch
 
@@ -194,7 +194,8 @@ class _Bench:
 
 
 def _endless(loader: TrainLoader) -> Iterator[Batch]:
-    while True:
+    for epoch in itertools.count():
+        loader.set_epoch(epoch)
         yield from loader
 
 
@@ -208,5 +209,5 @@ def _decode_seconds(loader: TrainLoader, steps: int) -> float:
     batches = _endless(loader)
     next(batches)
     started = time.perf_counter()
-    made = sum(1 for _ in islice(batches, steps))
+    made = sum(1 for _ in itertools.islice(batches, steps))
     return (time.perf_counter() - started) / made

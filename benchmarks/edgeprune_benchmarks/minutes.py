@@ -1,0 +1,171 @@
+"""What some minutes of training buy: test accuracy from a 50% pack and from original pixels; resumable."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import click
+import torch
+
+from edgeprune import BuildConfig, build_pack, open_source
+from edgeprune.evaluation import open_test
+from edgeprune.training_reports import TerminalReport
+from edgeprune_formats import Pack, open_pack
+from edgeprune_runtime import PackLoader
+from edgeprune_runtime.checkpoint import write_text
+from edgeprune_runtime.machine import keep_freed_memory
+from edgeprune_runtime.profiling import profile
+from edgeprune_runtime.training import TrainConfig, TrainLoader, train
+from edgeprune_runtime.training_config import place
+
+from ._pixels import PixelLoader, Stretched
+from ._record import save
+from .images import decoded_cifar10
+from .selection_tables import table
+
+__all__ = ["Plan", "minutes_table", "run"]
+
+WAYS = {"pixels": "original pixels", "pack": "pack, half of the components"}
+MEASURED_STEPS = 8
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is compared, and for how long.
+
+    Attributes
+    ----------
+    models : tuple of str
+        Networks.
+    minutes : float
+        Of training, for each; the test comes on top.
+    seeds : int
+        Runs of each.
+    batch_size : int
+        Images in a step.
+    lr : float
+        Peak learning rate.
+    device : str
+        As `TrainConfig`.
+    freq_prune : float
+        Share of the components that the pack leaves out.
+    """
+
+    models: tuple[str, ...]
+    minutes: float
+    seeds: int
+    batch_size: int
+    lr: float
+    device: str
+    freq_prune: float = 0.5
+
+    def config(self, model: str, seed: int) -> TrainConfig:
+        """Return the settings of one run: a single epoch, however often it goes through the images."""
+        return TrainConfig(
+            model=model, epochs=1, batch_size=self.batch_size, lr=self.lr, seed=seed, device=self.device
+        )
+
+
+def run(plan: Plan, data: Path, output: Path, runs: Path) -> None:
+    """Train each network from both, and save what the minutes bought."""
+    source = f"npz:{decoded_cifar10(data, runs / 'cifar10-jpeg.npz')}"
+    path = runs / f"cifar10-{plan.freq_prune:g}.h5"
+    if not path.exists():
+        build_pack(source, path, BuildConfig(freq_prune=plan.freq_prune))
+    keep_freed_memory()
+    rows = []
+    with open_pack(path) as pack:
+        for seed in range(plan.seeds):
+            for model in plan.models:
+                for way in WAYS:
+                    rows.append(_cell(plan, source, pack, runs, plan.config(model, seed), way))
+    facts = {"threads": torch.get_num_threads(), "train_images": len(pack), "source": "cifar10-jpeg.npz"}
+    click.echo(save(output, "minutes", {**asdict(plan), **facts, "rows": rows}))
+
+
+def _cell(plan: Plan, source: str, pack: Pack, runs: Path, config: TrainConfig, way: str) -> dict[str, Any]:
+    header = pack.header
+    folder = runs / f"{config.model}-{way}-{plan.minutes:g}-{config.seed}"
+    shape: Mapping[str, Any] = {"num_classes": len(header.class_names), "image_shape": header.shape}
+    chosen = folder.with_suffix(".json")
+    loader = _loader(source, pack, config, way)
+    if not chosen.exists():
+        seconds = profile(loader, config, **shape, steps=MEASURED_STEPS, operators=0).step
+        steps = max(1, int(60 * plan.minutes / seconds))
+        write_text(chosen, json.dumps({"steps": steps, "step_seconds": seconds}) + "\n")
+        loader = _loader(source, pack, config, way)
+    found = json.loads(chosen.read_text())
+    told = f"{config.model}, {WAYS[way]}, {found['steps']:,} steps, seed {config.seed}"
+    result = train(
+        Stretched(loader, found["steps"]),
+        config,
+        folder,
+        **shape,
+        test=open_test(source, header),
+        resume=True,
+        provenance={"way": way, "mean": header.mean, "std": header.std, "class_names": header.class_names},
+        report=TerminalReport(1, told),
+    )
+    metrics = result.metrics[-1]
+    images = found["steps"] * config.batch_size
+    return {
+        "model": config.model,
+        "way": way,
+        "seed": config.seed,
+        "precision": place(config).precision,
+        **found,
+        "passes": images / len(pack),
+        "minutes": images / metrics["images_per_second"] / 60,
+        **{name: metrics[name] for name in ("train_accuracy", "test_accuracy", "peak_memory_bytes")},
+    }
+
+
+def _loader(source: str, pack: Pack, config: TrainConfig, way: str) -> TrainLoader:
+    header, device = pack.header, place(config).device
+    if way == "pack":
+        return PackLoader(
+            pack,
+            config.batch_size,
+            shuffle=True,
+            seed=config.seed,
+            backend="torch",
+            device=device,
+            drop_last=True,
+            augment="crop+flip",
+            normalize=True,
+        )
+    return PixelLoader(
+        open_source(source),
+        config.batch_size,
+        mean=header.mean,
+        std=header.std,
+        seed=config.seed,
+        device=device,
+    )
+
+
+def minutes_table(results: dict[str, Any]) -> list[str]:
+    """Return test accuracies, and how often the images were seen, for docs/training.md."""
+    head = (
+        f"{results['minutes']:g} minutes of training each, {results['threads']} threads; "
+        f"{results['train_images']:,} images of CIFAR-10 (decoded from a JPEG copy), batches of "
+        f"{results['batch_size']}, tested on 10,000 original images; test accuracy in %, mean and, with "
+        f"several seeds, range; in brackets how often each image was seen."
+    )
+    rows = []
+    for model in results["models"]:
+        cells = [_cell_text(results["rows"], model, way) for way in WAYS]
+        rows.append([model, *cells])
+    return [head, "", *table(["network", *WAYS.values()], rows)]
+
+
+def _cell_text(rows: list[dict[str, Any]], model: str, way: str) -> str:
+    found = [row for row in rows if (row["model"], row["way"]) == (model, way)]
+    accuracies = [100 * row["test_accuracy"] for row in found]
+    spread = f" ({min(accuracies):.1f} to {max(accuracies):.1f})" if len(found) > 1 else ""
+    return f"{mean(accuracies):.1f}{spread} [{mean(row['passes'] for row in found):.1f}]"

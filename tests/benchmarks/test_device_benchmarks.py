@@ -1,0 +1,171 @@
+import json
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from edgeprune import open_source
+from edgeprune_benchmarks import exports, latency, minutes, training_memory
+from edgeprune_benchmarks.__main__ import cli
+from edgeprune_benchmarks._pixels import PixelLoader, Stretched
+from edgeprune_formats import ConfigError, EdgePruneError
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A data folder of noise: CIFAR-10 without loss and as JPEG files, in a few images."""
+    import io
+
+    from PIL import Image
+
+    random = np.random.default_rng(0)
+    pixels, labels = random.integers(0, 256, (80, 32, 32, 3)).astype(np.uint8), np.arange(80) % 4
+    folder = tmp_path / "data"
+    folder.mkdir()
+    arrays = {"x_train": pixels, "y_train": labels, "x_test": pixels[:20], "y_test": labels[:20]}
+    np.savez(folder / "cifar10-lossless-6k.npz", **arrays)
+    files = {}
+    for split, count in (("train", 80), ("test", 20)):
+        encoded = []
+        for picture in pixels[:count]:
+            stream = io.BytesIO()
+            Image.fromarray(picture).save(stream, "JPEG", quality=95)
+            encoded.append(stream.getvalue())
+        files[f"{split}_bytes"] = np.frombuffer(b"".join(encoded), np.uint8)
+        files[f"{split}_offsets"] = np.cumsum([0, *map(len, encoded)])
+        files[f"{split}_labels"] = labels[:count]
+    np.savez(folder / "cifar10-jpeg.npz", **files)
+    return folder
+
+
+def invoke(*arguments):
+    result = CliRunner().invoke(cli, [str(word) for word in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.fixture
+def loader(data):
+    def make(seed=0):
+        source = open_source(f"npz:{data / 'cifar10-lossless-6k.npz'}")
+        statistics = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.25, 0.3)}
+        return PixelLoader(source, 16, **statistics, seed=seed, device=torch.device("cpu"))
+
+    return make
+
+
+def content(batches):
+    return [(images.sum().item(), labels.tolist()) for images, labels in batches]
+
+
+def test_pixels_are_shuffled_normalised_and_resumed(loader):
+    one, other = loader(), loader()
+    first = list(one)
+    assert len(first) == len(one) == 5
+    images, labels = (torch.cat(parts) for parts in zip(*first, strict=True))
+    assert images.shape == (80, 3, 32, 32)
+    assert torch.bincount(labels).tolist() == [20] * 4
+    for channel, (mean, std) in enumerate(zip((0.5, 0.4, 0.3), (0.2, 0.25, 0.3), strict=True)):
+        assert images[:, channel].mean().item() == pytest.approx((0.5 - mean) / std, abs=0.03)
+    assert content(loader(1)) != content(first)
+    one.set_epoch(1)
+    other.set_epoch(1)
+    expected = content(one)
+    assert expected != content(first)
+    assert content(islice(iter(other), 2)) == expected[:2]
+    third = loader()
+    third.load_state_dict(json.loads(json.dumps(other.state_dict())))
+    assert content(third) == expected[2:]
+
+
+@pytest.mark.parametrize("stop", [1, 4, 5, 6, 11])
+def test_one_long_epoch_of_many_resumes(loader, stop):
+    whole = content(Stretched(loader(), 12))
+    assert len(whole) == 12
+    assert len({str(batch) for batch in whole}) == 12
+    begun = Stretched(loader(), 12)
+    assert content(islice(iter(begun), stop)) == whole[:stop]
+    later = Stretched(loader(), 12)
+    later.load_state_dict(json.loads(json.dumps(begun.state_dict())))
+    assert content(later) == whole[stop:]
+
+
+@pytest.mark.slow
+def test_minutes_and_exports_of_what_they_trained(data, tmp_path):
+    pytest.importorskip("onnxscript")
+    runs, output = tmp_path / "runs", tmp_path / "out"
+    words = ["minutes", "--data", data, "--runs", runs, "-o", output, "--model", "resnet8", "--minutes", 0.02]
+    invoke(*words, "--batch-size", 16, "--device", "cpu")
+    results = json.loads((output / "minutes.json").read_text())["results"]
+    assert [row["way"] for row in results["rows"]] == ["pixels", "pack"]
+    for row in results["rows"]:
+        assert row["steps"] == max(1, int(60 * 0.02 / row["step_seconds"]))
+        assert row["passes"] == row["steps"] * 16 / 80
+    before = (output / "minutes.json").read_text()
+    invoke(*words, "--batch-size", 16, "--device", "cpu")
+    again = json.loads((output / "minutes.json").read_text())["results"]
+    assert again == json.loads(before)["results"]
+    assert minutes.minutes_table(results)[-1].startswith("| resnet8 | ")
+
+    invoke("export", "--runs", runs, "-o", output)
+    results = json.loads((output / "export.json").read_text())["results"]
+    (row,) = results["rows"]
+    assert row["tested"] == 20
+    assert row["difference"] <= 1e-4 * max(1, row["largest_logit"])
+    assert row["accuracy"]["float32"] == pytest.approx(again["rows"][1]["test_accuracy"], abs=0.051)
+    assert exports.export_table(results)[-1].startswith("| resnet8 | ")
+    with pytest.raises(ConfigError, match="has 0 files"):
+        exports.run(output, data)
+
+
+@pytest.mark.slow
+def test_memory_of_training_processes(data, tmp_path):
+    invoke("training-memory", "--data", data, "-o", tmp_path, "--megabytes", 0.1, "--batch-size", 16)
+    results = json.loads((tmp_path / "training-memory.json").read_text())["results"]
+    names = [training_memory._name(row) for row in results["rows"]]
+    assert names == [
+        "pack, --memory 64MB",
+        "pack, --memory 300MB",
+        "pack",
+        "uint8 in memory",
+        "float32 in memory",
+    ]
+    for row in results["rows"]:
+        assert row["peak_mib"] >= max(mib for _, mib in row["curve"])
+        assert 1 <= len(row["curve"]) <= training_memory.POINTS
+        assert row["peak_mib"] > 50
+    assert results["imported_mib"] > 50
+    lines = training_memory.training_memory_table(results)
+    assert lines[2].count("|") == 8
+    with pytest.raises(EdgePruneError, match=r"the measured process failed: .*No module"):
+        training_memory.memory_of([training_memory.sys.executable, "-m", "no_such_module"])
+
+
+@pytest.mark.slow
+def test_latency_of_each_way(data, tmp_path):
+    pytest.importorskip("onnxscript")
+    words = ["--model", "resnet8", "--size", "32x32", "--repeats", 20, "--threads", 1]
+    invoke("latency", "--data", data, "-o", tmp_path, *words)
+    results = json.loads((tmp_path / "latency.json").read_text())["results"]
+    assert [(row["batch"], row["way"]) for row in results["rows"]] == [
+        (batch, way)
+        for batch in (1, 32)
+        for way in (latency.TORCH, latency.FLOAT32, latency.INT8, latency.DECODER)
+    ]
+    for row in results["rows"]:
+        assert row["calls"] == 20
+        assert 0 < row["p50_ms"] <= row["p99_ms"]
+    lines = latency.latency_table(results)
+    assert lines[-1].startswith("| resnet8, 32x32 | 32 | ")
+    assert lines[-1].count("x)") == 3
+
+
+def test_calls_take_turns_and_end_in_time():
+    order = []
+    calls = {name: lambda name=name: order.append(name) for name in "ab"}
+    found = latency.measure(calls, repeats=30, seconds=1e9)
+    assert order == ["a", "b"] * 33
+    assert [len(seconds) for seconds in found.values()] == [30, 30]
+    assert len(latency.measure(calls, repeats=30, seconds=0.0)["a"]) == 20
