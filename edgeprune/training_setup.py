@@ -10,7 +10,13 @@ from typing import Any
 from edgeprune_formats import Pack
 from edgeprune_runtime import Mixture, PackLoader
 from edgeprune_runtime.loader_memory import LoaderMemory, default_limit, divide_memory
-from edgeprune_runtime.step_memory import StepMemory, choose_parts, free_bytes, step_memory
+from edgeprune_runtime.step_memory import (
+    StepMemory,
+    choose_parts,
+    free_bytes,
+    shares_host_memory,
+    step_memory,
+)
 from edgeprune_runtime.training import Cadence, TrainConfig, train
 from edgeprune_runtime.training_config import Placement, place
 from edgeprune_runtime.training_record import recorded
@@ -199,8 +205,7 @@ def _in_parts(
     parts = earlier.get("config", {}).get("accumulate")
     if not isinstance(parts, int):
         free = free_bytes(placement)
-        # What loaders hold lies in the host's memory, whatever a step takes.
-        held = limit if placement.device.type == "cpu" else 0
+        held = limit if shares_host_memory(placement.device) else 0
         parts = 1 if free is None else choose_parts(config, step, free - held)
     return replace(config, accumulate=parts)
 

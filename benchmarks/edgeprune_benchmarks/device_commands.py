@@ -1,4 +1,4 @@
-"""The commands ``training-memory``, ``minutes``, ``latency`` and ``export``."""
+"""The commands ``training-memory``, ``power-loss``, ``minutes``, ``latency`` and ``export``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 from ._options import DATA, OUTPUT
 
-__all__ = ["export", "latency", "minutes", "training_memory"]
+__all__ = ["export", "latency", "minutes", "power_loss", "training_memory"]
 
 MODELS = ("shufflenet_v2", "mobilenet_v2", "efficientnet_b0")
 MODEL = click.option(
@@ -38,6 +38,24 @@ def training_memory(data: Path, output: Path, **options: Any) -> None:
     from .training_memory import run
 
     run(data, output, **options)
+
+
+@click.command("power-loss")
+@DATA
+@OUTPUT
+@click.option("--model", default="resnet8", show_default=True)
+@click.option("--kills", type=click.IntRange(min=1), default=20, show_default=True)
+@click.option("--epochs", type=click.IntRange(min=1), default=30, show_default=True)
+def power_loss(data: Path, output: Path, **options: Any) -> None:
+    """Kill training at random moments, resume it, and compare the weights to those of a run left alone.
+
+    \b
+    Example:
+      edgeprune bench power-loss --data data --kills 20
+    """
+    from .power_loss import Plan, run
+
+    run(Plan(**options), data, output)
 
 
 @click.command()

@@ -16,6 +16,7 @@ from .fleet import fleet_table
 from .install_tables import install_table
 from .latency import latency_table
 from .minutes import minutes_table
+from .power_loss import power_loss_table
 from .selection_tables import (
     coreset_table,
     correlation_table,
@@ -166,6 +167,7 @@ PAGES: dict[str, dict[str, Table]] = {
     "docs/jetson.md": {"install": install_table},
     "docs/onnx.md": {"latency": latency_table, "export": export_table},
     "docs/training.md": {
+        "power-loss": power_loss_table,
         "training-memory": training_memory_table,
         "time-epoch": epoch_table,
         "minutes": minutes_table,
@@ -195,5 +197,6 @@ COMMANDS = {
         for part in ("decode", "loaders", "epoch", "start", "memory", "transform")
     },
     "accuracy-bytes": "accuracy-per-byte",
-    **{name: name for name in ("fleet", "install", "training-memory", "minutes", "latency", "export")},
+    **{name: name for name in ("fleet", "install", "power-loss", "training-memory")},
+    **{name: name for name in ("minutes", "latency", "export")},
 }

@@ -17,7 +17,7 @@ from .models import create_model
 from .training_config import Placement, TrainConfig
 from .warm_start import freeze_all_but_head
 
-__all__ = ["StepMemory", "choose_parts", "free_bytes", "step_memory"]
+__all__ = ["StepMemory", "choose_parts", "free_bytes", "shares_host_memory", "step_memory"]
 
 # Fitted to the peaks of all networks, at 32x32 and 224x224, in steps of 8 to 128 images on a CPU: they lay
 # between 0.6 and 1.0 of what `step_memory` says.
@@ -101,6 +101,11 @@ def free_bytes(placement: Placement) -> int | None:
     if placement.device.type == "cuda":
         return int(torch.cuda.mem_get_info(placement.device)[0])
     return available_bytes()
+
+
+def shares_host_memory(device: torch.device) -> bool:
+    """Tell whether what a device holds lies in the memory that the processor uses, as on a Jetson."""
+    return device.type == "cpu" or bool(torch.cuda.get_device_properties(device).is_integrated)
 
 
 def _kept(model: nn.Module, images: int, image_shape: Sequence[int]) -> tuple[int, int]:

@@ -134,8 +134,8 @@ def opened_run(run_dir: Path, record: Mapping[str, Any], resume: bool) -> Iterat
     So the same command can be given again once what was wrong is right.
     """
     made, new = not run_dir.exists(), not _holds_run(run_dir)
-    open_run(run_dir, record, resume)
     try:
+        open_run(run_dir, record, resume)
         yield
     except Exception:
         if new and not has_checkpoint(run_dir):

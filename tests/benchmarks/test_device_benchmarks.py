@@ -7,7 +7,7 @@ import torch
 from click.testing import CliRunner
 
 from edgeprune import open_source
-from edgeprune_benchmarks import exports, latency, minutes, training_memory
+from edgeprune_benchmarks import exports, latency, minutes, power_loss, training_memory
 from edgeprune_benchmarks.__main__ import cli
 from edgeprune_benchmarks._pixels import PixelLoader, Stretched
 from edgeprune_formats import ConfigError, EdgePruneError
@@ -169,3 +169,20 @@ def test_calls_take_turns_and_end_in_time():
     assert order == ["a", "b"] * 33
     assert [len(seconds) for seconds in found.values()] == [30, 30]
     assert len(latency.measure(calls, repeats=30, seconds=0.0)["a"]) == 20
+
+
+@pytest.mark.slow
+def test_kills_are_counted_and_do_no_harm(data, tmp_path):
+    plan = power_loss.Plan("resnet8", kills=2, epochs=60, batch_size=16, longest=0.1)
+    assert invoke("power-loss", "--help").count("--kills") == 2
+    power_loss.run(plan, data, tmp_path)
+    results = json.loads((tmp_path / "power-loss.json").read_text())["results"]
+    assert results["same"]
+    assert results["steps"] == 300
+    first, second = results["rows"]
+    assert first["resumed_from"] == 0
+    assert 0 < first["step"] == second["resumed_from"] < second["step"] < 300
+    assert "bit for bit" in power_loss.power_loss_table(results)[0]
+    assert "NOT those of" in power_loss.power_loss_table(results | {"same": False})[0]
+    with pytest.raises(EdgePruneError, match="ended before it was killed; give more --epochs"):
+        power_loss.run(power_loss.Plan("resnet8", kills=1, epochs=1, batch_size=16), data, tmp_path)
