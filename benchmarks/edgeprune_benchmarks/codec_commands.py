@@ -193,6 +193,7 @@ _TIMED: dict[str, Callable[[Path, Path, dict[str, Any]], None]] = {
     show_default=True,
     help="Of every network.",
 )
+@click.option("--name", default="accuracy-bytes", show_default=True, help="Of the JSON result.")
 def accuracy_per_byte(
     data: Path,
     output: Path,
@@ -208,6 +209,7 @@ def accuracy_per_byte(
     seeds: int,
     device: str,
     precision: str,
+    name: str,
 ) -> None:
     """Test accuracy of one network from the images that fit a budget, by codec; resumable.
 
@@ -230,7 +232,7 @@ def accuracy_per_byte(
         seeds=seeds,
         minutes=minutes,
     )
-    run(plan, output, runs)
+    run(plan, output, runs, name)
 
 
 @click.command()

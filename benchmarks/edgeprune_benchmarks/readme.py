@@ -162,6 +162,7 @@ PAGES: dict[str, dict[str, Table]] = {
         "time-memory": memory_table,
         "time-transform": transform_table,
         "accuracy-bytes": accuracy_bytes_table,
+        "accuracy-bytes-33": accuracy_bytes_table,
     },
     "docs/fleets.md": {"fleet": fleet_table},
     "docs/jetson.md": {"install": install_table},
@@ -197,6 +198,7 @@ COMMANDS = {
         for part in ("decode", "loaders", "epoch", "start", "memory", "transform")
     },
     "accuracy-bytes": "accuracy-per-byte",
+    "accuracy-bytes-33": "accuracy-per-byte --psnr 33 --name accuracy-bytes-33",
     **{name: name for name in ("fleet", "install", "power-loss", "training-memory")},
     **{name: name for name in ("minutes", "latency", "export")},
 }
