@@ -35,7 +35,7 @@ MODELS = ("shufflenet_v2", "mobilenet_v2", "efficientnet_b0")
 SIZES = ("32x32", "224x224")
 BATCHES = (1, 32)
 CLASSES = 10
-WARM_UP = 3
+WARM_UP, BLOCKS, LEAST, PAUSE = 3, 5, 4, 0.2
 TORCH, FLOAT32, INT8, DECODER = "torch", "onnxruntime", "onnxruntime int8", "onnxruntime with decoder"
 
 
@@ -51,9 +51,9 @@ class Plan:
     threads : int
         Of each way.
     repeats : int
-        Calls, in turn with those of the other ways.
+        Calls, in blocks that alternate with those of the other ways.
     seconds : float
-        An upper bound on all calls of a row; at least 20 are made of each way.
+        An upper bound on all calls for a number of images; at least 20 are made of each way.
     """
 
     models: tuple[str, ...] = MODELS
@@ -90,16 +90,25 @@ def _rows(plan: Plan, model: str, size: str, pack: Pack, folder: Path) -> Iterat
 
 
 def measure(calls: dict[str, Callable[[], object]], repeats: int, seconds: float) -> dict[str, list[float]]:
-    """Return the seconds of each call, the ways in turn, after some that are not counted."""
+    """Return the seconds of each call, in blocks of one way after the other.
+
+    Not call by call in turn: onnxruntime's threads stay busy for a while after a call, waiting for the next,
+    and would take the processors from whoever comes then. Each block begins with a pause for them, and with
+    calls that are not counted.
+    """
     found: dict[str, list[float]] = {name: [] for name in calls}
-    started = time.perf_counter()
-    for number in range(-WARM_UP, repeats):
-        if number >= 20 and time.perf_counter() - started > seconds:
-            break
+    block = -(-repeats // BLOCKS)
+    for _ in range(BLOCKS):
         for name, call in calls.items():
-            before = time.perf_counter()
-            call()
-            if number >= 0:
+            time.sleep(PAUSE)
+            for _ in range(WARM_UP):
+                call()
+            until = time.perf_counter() + seconds / BLOCKS / len(calls)
+            for number in range(block):
+                before = time.perf_counter()
+                if number >= LEAST and before > until:
+                    break
+                call()
                 found[name].append(time.perf_counter() - before)
     return found
 
@@ -171,8 +180,8 @@ def _write_run(model: str, pack: Pack, folder: Path) -> None:
 def latency_table(results: dict[str, Any]) -> list[str]:
     """Return p50 and p99 of each network, size, batch and way, for docs/onnx.md."""
     head = (
-        f"Networks with fresh weights, {results['threads']} threads each, ways in turn; milliseconds for the "
-        "whole batch, and p50 as a share of torch's."
+        f"Networks with fresh weights, {results['threads']} threads each, in alternating blocks; milliseconds "
+        "for the whole batch, and p50 as a share of torch's."
     )
     ways = list(dict.fromkeys(row["way"] for row in results["rows"]))
     cells: dict[tuple[str, str, int], dict[str, dict[str, Any]]] = {}
