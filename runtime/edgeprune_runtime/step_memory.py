@@ -20,8 +20,8 @@ from .warm_start import freeze_all_but_head
 __all__ = ["StepMemory", "choose_parts", "free_bytes", "shares_host_memory", "step_memory"]
 
 # Fitted to the peaks of all networks, at 32x32 and 224x224, in steps of 8 to 128 images on a CPU: they lay
-# between 0.6 and 1.0 of what `step_memory` says.
-_SAVED, _LARGEST, _BASE_BYTES = 1.25, 4, 96 * 2**20
+# between half and all of what `step_memory` says.
+_SAVED, _LARGEST, _BASE_BYTES = 1.5, 4, 128 * 2**20
 # Of what is free, the part that a step may take; the rest is for whatever else the machine does.
 _SHARE = 0.8
 

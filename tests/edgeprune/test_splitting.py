@@ -219,8 +219,10 @@ def test_a_full_disk_leaves_no_part(packs, small_disk):
 
 
 SPLIT_AND_WAIT = """
-import sys, time
+import signal, sys, time
 from edgeprune.splitting import split_pack
+# A shell that starts the tests in the background has its children ignore SIGINT.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 def wait(done, total):
     print("ready", flush=True)
     time.sleep(30)

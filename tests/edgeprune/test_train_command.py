@@ -87,7 +87,7 @@ def test_options_that_make_no_sense(train, options, message):
 
 def test_a_batch_size_that_fits_the_memory_is_kept_when_resumed(train, monkeypatch):
     network = ["--model", "resnet8", "--device", "cpu", "--batch-size", "auto", "--epochs", 2]
-    free = {"now": 160_000_000}
+    free = {"now": 210_000_000}
     monkeypatch.setattr("edgeprune_runtime.step_memory.available_bytes", lambda: free["now"])
     code, out, err, folder = train("a", "--memory", "20MB", "--checkpoint-steps", 1, network=network)
     assert code == 0, err

@@ -14,7 +14,14 @@ from edgeprune_formats import open_pack
 
 SIDE, CLASSES, IMAGES = 12, 3, 48
 SCORING = ScoreConfig(
-    model="resnet8", epochs=4, every=1, batch_size=12, lr=0.05, augment="none", device="cpu"
+    model="resnet8",
+    epochs=4,
+    every=1,
+    batch_size=12,
+    lr=0.05,
+    augment="none",
+    device="cpu",
+    precision="float32",
 )
 MASKS = MaskConfig(epochs=2, batch_size=16, lr=0.01)
 LF = BuildConfig(method="lf", device="cpu", seed=3, masks=MASKS, scoring=SCORING)
