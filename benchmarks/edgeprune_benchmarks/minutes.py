@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean
@@ -78,34 +77,46 @@ def run(plan: Plan, data: Path, output: Path, runs: Path) -> None:
     if not path.exists():
         build_pack(source, path, BuildConfig(freq_prune=plan.freq_prune))
     keep_freed_memory()
-    rows = []
+    cells = [
+        (plan.config(model, seed), way) for seed in range(plan.seeds) for model in plan.models for way in WAYS
+    ]
     with open_pack(path) as pack:
-        for seed in range(plan.seeds):
-            for model in plan.models:
-                for way in WAYS:
-                    rows.append(_cell(plan, source, pack, runs, plan.config(model, seed), way))
+        for config, way in cells:
+            _measure(plan, source, pack, runs, config, way)
+        rows = [_cell(plan, source, pack, runs, config, way) for config, way in cells]
     facts = {"threads": torch.get_num_threads(), "train_images": len(pack), "source": "cifar10-jpeg.npz"}
     click.echo(save(output, "minutes", {**asdict(plan), **facts, "rows": rows}))
 
 
-def _cell(plan: Plan, source: str, pack: Pack, runs: Path, config: TrainConfig, way: str) -> dict[str, Any]:
-    header = pack.header
-    folder = runs / f"{config.model}-{way}-{plan.minutes:g}-{config.seed}"
-    shape: Mapping[str, Any] = {"num_classes": len(header.class_names), "image_shape": header.shape}
-    chosen = folder.with_suffix(".json")
+def _folder(plan: Plan, runs: Path, config: TrainConfig, way: str) -> Path:
+    return runs / f"{config.model}-{way}-{plan.minutes:g}-{config.seed}"
+
+
+def _shape(pack: Pack) -> dict[str, Any]:
+    return {"num_classes": len(pack.header.class_names), "image_shape": pack.header.shape}
+
+
+def _measure(plan: Plan, source: str, pack: Pack, runs: Path, config: TrainConfig, way: str) -> None:
+    """Settle how many steps the minutes allow, so that only this short part wants a quiet machine."""
+    chosen = _folder(plan, runs, config, way).with_suffix(".json")
+    if chosen.exists():
+        return
     loader = _loader(source, pack, config, way)
-    if not chosen.exists():
-        seconds = profile(loader, config, **shape, steps=MEASURED_STEPS, operators=0).step
-        steps = max(1, int(60 * plan.minutes / seconds))
-        write_text(chosen, json.dumps({"steps": steps, "step_seconds": seconds}) + "\n")
-        loader = _loader(source, pack, config, way)
-    found = json.loads(chosen.read_text())
+    seconds = profile(loader, config, **_shape(pack), steps=MEASURED_STEPS, operators=0).step
+    steps = max(1, int(60 * plan.minutes / seconds))
+    write_text(chosen, json.dumps({"steps": steps, "step_seconds": seconds}) + "\n")
+    click.echo(f"{config.model}, {WAYS[way]}: {1000 * seconds:.0f} ms a step, {steps:,} steps", err=True)
+
+
+def _cell(plan: Plan, source: str, pack: Pack, runs: Path, config: TrainConfig, way: str) -> dict[str, Any]:
+    header, folder = pack.header, _folder(plan, runs, config, way)
+    found = json.loads(folder.with_suffix(".json").read_text())
     told = f"{config.model}, {WAYS[way]}, {found['steps']:,} steps, seed {config.seed}"
     result = train(
-        Stretched(loader, found["steps"]),
+        Stretched(_loader(source, pack, config, way), found["steps"]),
         config,
         folder,
-        **shape,
+        **_shape(pack),
         test=open_test(source, header),
         resume=True,
         provenance={"way": way, "mean": header.mean, "std": header.std, "class_names": header.class_names},
