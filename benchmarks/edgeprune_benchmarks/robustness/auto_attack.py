@@ -1,0 +1,123 @@
+"""AutoAttack by its authors' library (PyPI ``pyautoattack``), one component and one batch at a time.
+
+The library runs its components one after the other, each on the images that still resist, in batches. Its
+own resume does not work, so `edgeprune_benchmarks.robustness.evaluation` does the same with a checkpoint
+after every batch, and this module hands it the components with the library's own settings. A test holds the
+outcome against a direct call of the library.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+__all__ = ["auto_attack_stages", "flags_before", "l1_apgd"]
+
+Perturb = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+_CE, _TARGETED, _FAB, _SQUARE = "apgd-ce", "apgd-t", "fab-t", "square"
+
+
+def auto_attack_stages(
+    victim: nn.Module, norm: str, eps: float, seed: int, device: torch.device
+) -> list[tuple[str, Perturb]]:
+    """Return AutoAttack standard's components with their names, in its order.
+
+    Parameters
+    ----------
+    victim : torch.nn.Module
+        Images on [0, 1] to logits.
+    norm : str
+        ``"Linf"``, ``"L2"`` or ``"L1"``.
+    eps : float
+        Budget in pixels.
+    seed : int
+        Of every batch, as the library uses it.
+    device : torch.device
+
+    Returns
+    -------
+    list of (str, callable)
+        Each maps images on [0, 1], float32 [n, C, H, W], and labels, int64 [n], to perturbed images.
+    """
+    library = _library(victim, norm, eps, seed, device)
+
+    def run(name: str) -> Perturb:
+        def perturb(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+            attack = _component(library, name, seed)
+            # The library seeds torch's global generators.
+            cuda = [device] if device.type == "cuda" else []
+            with torch.random.fork_rng(cuda), torch.no_grad():
+                found: torch.Tensor = attack.perturb(images.clone(), labels.clone())
+            return found
+
+        return perturb
+
+    return [(name, run(name)) for name in library.attacks_to_run]
+
+
+def l1_apgd(victim: nn.Module, eps: float, seed: int, device: torch.device) -> list[tuple[str, Perturb]]:
+    """Return L1-APGD on the cross entropy with the settings that AutoAttack has (Croce and Hein, 2021)."""
+    return auto_attack_stages(victim, "L1", eps, seed, device)[:1]
+
+
+def _library(victim: nn.Module, norm: str, eps: float, seed: int, device: torch.device) -> Any:
+    from pyautoattack import AutoAttack  # type: ignore[import-untyped]
+
+    with _kept_trace():
+        return AutoAttack(victim, norm=norm, eps=eps, seed=seed, device=str(device), version="standard")
+
+
+def _component(library: Any, name: str, seed: int) -> Any:
+    """Return a component, set up as the library's own loop does before each batch."""
+    attack = {
+        _CE: library.apgd,
+        _TARGETED: library.apgd_targeted,
+        _FAB: library.fab,
+        _SQUARE: library.square,
+    }[name]
+    attack.seed = seed
+    if name == _CE:
+        attack.loss = "ce"
+    if name == _FAB:
+        attack.targeted, attack.n_restarts = True, 1
+    return attack
+
+
+def flags_before(victim: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> list[str]:
+    """Return the library's warnings about a defence that it cannot evaluate, from a batch of images."""
+    from pyautoattack import checks
+
+    heard = _Heard()
+    log = logging.Logger("auto-attack", logging.WARNING)
+    log.addHandler(heard)
+    with torch.no_grad(), _kept_trace():
+        checks.check_randomized(victim, images, labels, bs=len(images), logger=log)
+        classes = checks.check_range_output(victim, images, logger=log)
+        checks.check_dynamic(victim, images, False, logger=log)
+        checks.check_n_classes(classes, [_TARGETED, _FAB], 9, 9, logger=log)
+    return heard.messages
+
+
+class _Heard(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
+@contextmanager
+def _kept_trace() -> Iterator[None]:
+    """Put the trace function of a debugger or of coverage back, which a check of the library takes away."""
+    trace = sys.gettrace()
+    try:
+        yield
+    finally:
+        sys.settrace(trace)

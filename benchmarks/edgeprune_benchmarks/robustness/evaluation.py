@@ -1,0 +1,292 @@
+"""Running an attack on images, batch after batch, with a file after each: what was done is not done again."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from edgeprune_formats import ConfigError
+
+from .attacks import Attack, Effort, Setting, Stage, get_attack
+from .budgets import Budget, perturbation_size
+from .verdicts import Verdicts, read_verdicts, write_verdicts
+from .victim import weights_hash
+
+__all__ = ["Evaluator", "OutOfTimeError", "classify"]
+
+Tell = Callable[[str], None]
+LIBRARIES = ("torch", "pyautoattack", "numpy")
+
+
+class OutOfTimeError(Exception):
+    """The minutes given are over; the same command goes on."""
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluator:
+    """Attacks one victim on one set of images.
+
+    Attributes
+    ----------
+    victim : torch.nn.Module
+        Images on [0, 1] to logits, on `device`, in evaluation mode.
+    images : float32 [N, C, H, W]
+        On [0, 1], on the CPU.
+    labels : int64 [N]
+    folder : Path
+        Where verdicts are kept.
+    device : torch.device
+    batch_size : int
+        Images attacked at a time.
+    seed : int
+        Of every attack.
+    effort : Effort
+    precision : str
+        ``"float32"``, or ``"bfloat16"``: attacks that allow it are first run under autocast, and then in
+        float32 on what still resists. Every verdict is float32's in either case, so the first pass can only
+        break more, never fewer, than float32 alone.
+    keep : int
+        How many perturbed images are kept of each attack, to be classified again.
+    overdue : callable
+        Raises `OutOfTimeError` when it is time to stop; called between batches.
+    tell : callable
+        Is given a line of progress before each batch.
+    """
+
+    victim: nn.Module
+    images: torch.Tensor
+    labels: torch.Tensor
+    folder: Path
+    device: torch.device
+    batch_size: int = 250
+    seed: int = 0
+    effort: Effort = Effort()  # noqa: RUF009 - frozen
+    precision: str = "float32"
+    keep: int = 256
+    overdue: Callable[[], None] = lambda: None
+    tell: Tell = lambda line: None
+
+    def facts(self, attack: Attack, budget: Budget) -> dict[str, Any]:
+        """Return what the verdicts of an attack depend on."""
+        return {
+            "attack": attack.name,
+            "budget": [budget.norm, budget.size if budget.size < float("inf") else None],
+            "seed": self.seed,
+            "batch_size": self.batch_size,
+            "effort": asdict(self.effort),
+            "precision": self._precision(attack),
+            "weights": weights_hash(self.victim),
+            "images": _images_hash(self.images, self.labels),
+            "versions": {name: version(name) for name in LIBRARIES},
+        }
+
+    def run(self, name: str, budget: Budget) -> Verdicts:
+        """Attack all images, or read what was found before.
+
+        Raises
+        ------
+        ConfigError
+            No such attack, or a budget in another norm.
+        ArtefactError
+            A file of the folder is damaged, or made with other settings or weights.
+        OutOfTimeError
+            The time was over before the end.
+        """
+        attack = get_attack(name)
+        if attack.norm != budget.norm:
+            raise ConfigError(f"{attack.name} has budgets in {attack.norm}, not {budget.norm}")
+        facts = self.facts(attack, budget)
+        path = self.path(name, budget)
+        if path.exists():
+            return read_verdicts(path, facts)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        verdicts = self._attack(attack, budget, path.with_suffix(""), facts)
+        write_verdicts(path, verdicts)
+        shutil.rmtree(path.with_suffix(""), ignore_errors=True)
+        return verdicts
+
+    def again(self, name: str, budget: Budget, rows: torch.Tensor) -> torch.Tensor:
+        """Run the first stage of an attack on some images anew, and return which resist, bool [n]."""
+        (_, perturb), *_ = self._stages(get_attack(name), budget)
+        return self._batch(perturb, rows, budget, {}).robust
+
+    def path(self, name: str, budget: Budget) -> Path:
+        """Return the file of an attack's verdicts."""
+        place = f"{name} {budget}".replace("/", "-").replace(",", "").replace(" ", "_").replace("&", "n")
+        return self.folder / f"{place}.safetensors"
+
+    def _attack(self, attack: Attack, budget: Budget, parts: Path, facts: dict[str, Any]) -> Verdicts:
+        parts.mkdir(exist_ok=True)
+        found = _Outcome(self, budget, facts)
+        for name, perturb in self._stages(attack, budget):
+            rows = found.robust.nonzero()[:, 0]
+            for number, chosen in enumerate(torch.split(rows, self.batch_size)):
+                part = parts / f"{name}-{number:05d}.safetensors"
+                if not part.exists():
+                    self.overdue()
+                    done = f"{number * self.batch_size}/{len(rows)}"
+                    self.tell(f"{attack.name} {budget}, {name}: {done} images")
+                    write_verdicts(part, self._batch(perturb, chosen, budget, facts))
+                found.add(read_verdicts(part, facts))
+            found.close_stage(name)
+        return found.verdicts()
+
+    def _stages(self, attack: Attack, budget: Budget) -> Iterator[Stage]:
+        at = Setting(self.victim, budget.size, self.seed, self.device, self.effort)
+        yield from (
+            [(f"bfloat16-{name}", perturb) for name, perturb in attack.stages(_under_autocast(at))]
+            if self._precision(attack) == "bfloat16"
+            else []
+        )
+        yield from attack.stages(at)
+
+    def _precision(self, attack: Attack) -> str:
+        return "float32" if attack.exact else self.precision
+
+    def _batch(
+        self,
+        perturb: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+        rows: torch.Tensor,
+        budget: Budget,
+        facts: Mapping[str, Any],
+    ) -> Verdicts:
+        images, labels = self.images[rows].to(self.device), self.labels[rows].to(self.device)
+        started = time.monotonic()
+        with _flags() as flags, _counted(self.victim) as forwards:
+            moved = perturb(images, labels).detach()
+        sizes = perturbation_size(moved, images, budget.norm).cpu()
+        outside = _outside(moved).cpu()
+        right = (classify(self.victim, moved, self.batch_size) == labels).cpu()
+        kept = rows < self.keep
+        spent = {"seconds": time.monotonic() - started, "forwards": forwards[0], "flags": flags}
+        return Verdicts(rows, right, sizes, outside, rows[kept], moved.cpu()[kept], facts={**facts, **spent})
+
+
+class _Outcome:
+    """What is known of all images while the stages of an attack run."""
+
+    def __init__(self, run: Evaluator, budget: Budget, facts: dict[str, Any]) -> None:
+        guessed = classify(run.victim, run.images, run.batch_size, run.device)
+        self.robust = guessed == run.labels
+        self._budget, self._facts = budget, facts
+        count = len(run.images)
+        self._sizes, self._outside = (torch.zeros(count, dtype=torch.float64) for _ in range(2))
+        self._kept: dict[int, torch.Tensor] = {
+            row: run.images[row] for row in range(min(run.keep, count)) if not self.robust[row]
+        }
+        self._seconds, self._forwards = 0.0, 0
+        self._flags: list[str] = []
+        self._stages: dict[str, int] = {"clean": int(self.robust.sum())}
+
+    def add(self, part: Verdicts) -> None:
+        """Take in a batch of a stage."""
+        self.robust[part.rows] = part.robust
+        self._sizes[part.rows], self._outside[part.rows] = part.sizes, part.outside
+        self._kept.update(zip(part.kept.tolist(), part.adversarial, strict=True))
+        self._seconds += part.facts["seconds"]
+        self._forwards += part.facts["forwards"]
+        self._flags += [flag for flag in part.facts["flags"] if flag not in self._flags]
+
+    def close_stage(self, name: str) -> None:
+        """Note how many images resisted a stage and those before."""
+        self._stages[name] = int(self.robust.sum())
+
+    def verdicts(self) -> Verdicts:
+        """Return the outcome of the whole attack."""
+        kept = sorted(self._kept)
+        adversarial = torch.stack([self._kept[row] for row in kept]) if kept else torch.zeros(0, 3, 1, 1)
+        spent = {
+            "seconds": self._seconds,
+            "forwards": self._forwards,
+            "flags": self._flags,
+            "stages": self._stages,
+        }
+        rows = torch.arange(len(self.robust))
+        return Verdicts(
+            rows,
+            self.robust,
+            self._sizes,
+            self._outside,
+            torch.tensor(kept, dtype=torch.int64),
+            adversarial,
+            facts={**self._facts, **spent},
+        )
+
+
+@torch.no_grad()
+def classify(
+    victim: nn.Module, images: torch.Tensor, batch_size: int, device: torch.device | None = None
+) -> torch.Tensor:
+    """Return the class that a victim sees in each image, int64 [n], on the device of the images."""
+    parts = [victim(part.to(device or part.device)).argmax(1) for part in torch.split(images, batch_size)]
+    return torch.cat(parts).to(images.device)
+
+
+def _outside(moved: torch.Tensor) -> torch.Tensor:
+    values = moved.double().flatten(1)
+    beyond = torch.maximum(-values, values - 1).amax(1).clamp_min(0)
+    return torch.where(values.isfinite().all(1), beyond, torch.inf)
+
+
+def _under_autocast(at: Setting) -> Setting:
+    return replace(at, victim=_Autocast(at.victim, at.device))
+
+
+class _Autocast(nn.Module):
+    def __init__(self, victim: nn.Module, device: torch.device) -> None:
+        super().__init__()
+        self.victim, self._type = victim, device.type
+        self.eval()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(self._type, torch.bfloat16):
+            logits: torch.Tensor = self.victim(images)
+        return logits.float()
+
+
+@contextmanager
+def _counted(victim: nn.Module) -> Iterator[list[int]]:
+    """Count the images that go through a victim."""
+    count = [0]
+
+    def add(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        count[0] += len(inputs[0])
+
+    hook = victim.register_forward_pre_hook(add)
+    try:
+        yield count
+    finally:
+        hook.remove()
+
+
+@contextmanager
+def _flags() -> Iterator[list[str]]:
+    """Gather what AutoAttack's library warns of."""
+    messages: list[str] = []
+    log = logging.getLogger("auto-attack")
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
+    propagate, log.propagate = log.propagate, False
+    log.addHandler(handler)
+    try:
+        yield messages
+    finally:
+        log.removeHandler(handler)
+        log.propagate = propagate
+
+
+def _images_hash(images: torch.Tensor, labels: torch.Tensor) -> str:
+    digest = hashlib.sha256(images.numpy().tobytes())
+    digest.update(labels.numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,56 @@
+"""Which attacks a report is made of, at which budgets and on how many images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .attacks import Effort
+from .budgets import CURVE, HEADLINE, Budget
+
+__all__ = ["PROTOCOLS", "Protocol"]
+
+NO_BUDGET = Budget("L2", float("inf"))
+L1, L2, L0 = Budget("L1", 12.0), Budget("L2", 0.5), Budget("L0", 20.0)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What is run on a trained network.
+
+    Attributes
+    ----------
+    images : int
+        Test images attacked: the first of a fixed, seeded order.
+    slow_images : int
+        Of these, how many are given to what takes thousands of passes for each that resists: AutoAttack
+        below 8/255, and Square by itself.
+    slow_budgets : tuple of Budget
+        Where AutoAttack is run beside 8/255.
+    effort : Effort
+        How long attacks search that have no customary length.
+    batch_size : int
+        Images attacked at a time.
+    """
+
+    images: int
+    slow_images: int
+    slow_budgets: tuple[Budget, ...]
+    effort: Effort
+    batch_size: int
+
+    def cells(self) -> Iterator[tuple[str, Budget]]:
+        """Yield the attacks on all images and their budgets, quick and telling ones first."""
+        yield from ((name, HEADLINE) for name in ("noise", "PGD-20 normalised"))
+        yield from ((name, budget) for name in ("FGSM", "PGD-20", "PGD-100") for budget in CURVE)
+        yield from (("PGD-100 margin", budget) for budget in CURVE)
+        yield from (("AutoAttack Linf", HEADLINE), ("AutoAttack L2", L2), ("AutoAttack L1", L1))
+        yield from (("L1-APGD", L1), ("C&W L2", NO_BUDGET), ("sparse", L0))
+
+
+PROTOCOLS = {
+    "paper": Protocol(10_000, 1_000, CURVE[:5], Effort(), 1_000),
+    "cpu": Protocol(250, 100, (CURVE[2],), Effort(300, 1_000, 5), 250),
+    "trial": Protocol(24, 12, (CURVE[2],), Effort(20, 50, 2), 12),
+}
+"""``paper``: the whole test set, for a CUDA GPU; ``cpu``: minutes of two cores a row; ``trial``: seconds."""
