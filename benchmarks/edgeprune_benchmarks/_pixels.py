@@ -36,6 +36,8 @@ class PixelLoader:
         Where batches are to be.
     augment : str
         As `PackLoader`.
+    rows : int64 [n], optional
+        Images of the source; all of them without.
     """
 
     def __init__(
@@ -48,8 +50,9 @@ class PixelLoader:
         seed: int,
         device: torch.device,
         augment: str = "crop+flip",
+        rows: NDArray[np.int64] | None = None,
     ) -> None:
-        self._store = ImageStore(source, np.arange(len(source)), device)
+        self._store = ImageStore(source, np.arange(len(source)) if rows is None else rows, device)
         self._batch_size, self._seed, self._augment = batch_size, seed, augment
         self._mean, self._std = (torch.tensor(of, device=device).view(1, -1, 1, 1) for of in (mean, std))
         self._epoch = self._batch = 0

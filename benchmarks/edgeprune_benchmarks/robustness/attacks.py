@@ -15,7 +15,7 @@ from .budgets import Budget
 from .gradient_attacks import carlini_wagner, cross_entropy, fgsm, margin, pgd, sign_noise
 from .sparse_attacks import sparse_pgd, sparse_rs
 
-__all__ = ["ATTACKS", "Attack", "Effort", "Perturb", "Setting", "Stage", "get_attack"]
+__all__ = ["ATTACKS", "Attack", "Effort", "Perturb", "Setting", "Stage", "get_attack", "label"]
 
 Perturb = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Stage = tuple[str, Perturb]
@@ -207,7 +207,6 @@ def get_attack(name: str) -> Attack:
         raise ConfigError(f"no attack {name!r}; choose one of {', '.join(ATTACKS)}") from None
 
 
-def check_budget(attack: Attack, budget: Budget) -> None:
-    """Raise `ConfigError` unless an attack works in the norm of a budget."""
-    if attack.norm != budget.norm:
-        raise ConfigError(f"{attack.name} has budgets in {attack.norm}, not {budget.norm}")
+def label(name: str, budget: Budget) -> str:
+    """Return an attack and its budget as people write them, the norm once."""
+    return f"{name.removesuffix(' ' + budget.norm)} {budget}"

@@ -18,7 +18,7 @@ from torch import nn
 
 from edgeprune_formats import ConfigError
 
-from .attacks import Attack, Effort, Setting, Stage, get_attack
+from .attacks import Attack, Effort, Setting, Stage, get_attack, label
 from .budgets import Budget, perturbation_size
 from .verdicts import Verdicts, read_verdicts, write_verdicts
 from .victim import weights_hash
@@ -123,7 +123,7 @@ class Evaluator:
 
     def path(self, name: str, budget: Budget) -> Path:
         """Return the file of an attack's verdicts."""
-        place = f"{name} {budget}".replace("/", "-").replace(",", "").replace(" ", "_").replace("&", "n")
+        place = label(name, budget).replace("/", "-").replace(",", "").replace(" ", "_").replace("&", "n")
         return self.folder / f"{place}.safetensors"
 
     def _attack(self, attack: Attack, budget: Budget, parts: Path, facts: dict[str, Any]) -> Verdicts:
@@ -136,7 +136,7 @@ class Evaluator:
                 if not part.exists():
                     self.overdue()
                     done = f"{number * self.batch_size}/{len(rows)}"
-                    self.tell(f"{attack.name} {budget}, {name}: {done} images")
+                    self.tell(f"{label(attack.name, budget)}, {name}: {done} images")
                     write_verdicts(part, self._batch(perturb, chosen, budget, facts))
                 found.add(read_verdicts(part, facts))
             found.close_stage(name)

@@ -12,7 +12,7 @@ from scipy.stats import binomtest
 
 from edgeprune_runtime.checkpoint import write_text
 
-from .attacks import get_attack
+from .attacks import get_attack, label
 from .budgets import Budget
 from .controls import Evidence, Key, half_budget, judge
 from .evaluation import Evaluator
@@ -80,7 +80,7 @@ def _add(evidence: Evidence, run: Evaluator, cells: Any, key: Key, say: Say) -> 
         row = _row(key, cells[key])
         low, high = row["interval"]
         say(
-            f"{key[0]} {key[1]}: {row['accuracy']:.1%} [{low:.1%}, {high:.1%}] of {row['images']} resist, "
+            f"{label(*key)}: {row['accuracy']:.1%} [{low:.1%}, {high:.1%}] of {row['images']} resist, "
             f"{row['seconds']:.1f} s"
         )
         _save(evidence.run, _describe(evidence) | {"controls": [], "valid": False})

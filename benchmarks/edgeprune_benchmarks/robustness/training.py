@@ -1,0 +1,295 @@
+"""From a row of a recipe to a trained network; whatever the folder holds is not done again."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from edgeprune import BuildConfig, build_pack, open_source
+from edgeprune.choosing import choose_images
+from edgeprune.config import CoresetConfig, MaskConfig, ScoreConfig
+from edgeprune.masks import component_count
+from edgeprune.records import ScoreRecords
+from edgeprune.scoring import run_scoring
+from edgeprune.sources import Source, SourceCheck, check_source
+from edgeprune_formats import ConfigError, open_pack
+from edgeprune_runtime import PackLoader
+from edgeprune_runtime.checkpoint import write_text
+from edgeprune_runtime.training import TrainConfig, TrainingInterrupted, TrainLoader, train
+from edgeprune_runtime.training_config import place
+
+from .._pixels import PixelLoader, Stretched
+from .evaluation import OutOfTimeError, classify
+from .recipes import Row, Scale
+
+__all__ = ["Deadline", "Workshop"]
+
+
+class Deadline:
+    """Stops long work after some minutes, where it can go on.
+
+    Parameters
+    ----------
+    minutes : float or None
+        None never stops.
+    """
+
+    def __init__(self, minutes: float | None) -> None:
+        self._end = None if minutes is None else time.monotonic() + 60 * minutes
+
+    @property
+    def over(self) -> bool:
+        """Whether the minutes have passed."""
+        return self._end is not None and time.monotonic() >= self._end
+
+    def check(self) -> None:
+        """Raise `OutOfTimeError` if the minutes have passed."""
+        if self.over:
+            raise OutOfTimeError
+
+    def watched(self, report: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
+        """Return a report for training that stops it, as SIGTERM does, when the minutes have passed."""
+
+        def tell(event: dict[str, Any]) -> None:
+            report(event)
+            if self.over and event.get("event") == "step":
+                signal.raise_signal(signal.SIGTERM)
+
+        return tell
+
+    @contextmanager
+    def stopping(self) -> Iterator[None]:
+        """Turn the interruption that `watched` asked for into `OutOfTimeError`."""
+        self.check()
+        try:
+            yield
+        except TrainingInterrupted:
+            self.check()
+            raise
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """Scores, packs and networks of one data set at one scale.
+
+    Attributes
+    ----------
+    spec : str
+        The images, as `edgeprune.open_source` takes them.
+    size : int or None
+        Side that images are resized to.
+    scale : Scale
+    device : str
+        As `TrainConfig` takes it.
+    folder : Path
+        Where everything is kept.
+    deadline : Deadline
+    report : callable
+        Is given the events of training and of scoring.
+    """
+
+    spec: str
+    size: int | None
+    scale: Scale
+    device: str
+    folder: Path
+    deadline: Deadline
+    report: Callable[[dict[str, Any]], None]
+
+    @cached_property
+    def source(self) -> Source:
+        """The training images."""
+        return open_source(self.spec, size=self.size)
+
+    @cached_property
+    def check(self) -> SourceCheck:
+        """Which of them can be read."""
+        return check_source(self.source)
+
+    @cached_property
+    def test(self) -> Source:
+        """The test images."""
+        return open_source(self.spec, split="test", size=self.size)
+
+    @cached_property
+    def records(self) -> ScoreRecords:
+        """The one scoring run, from which all scores come and the classifier of the FSE-Nets."""
+        with self.deadline.stopping():
+            return run_scoring(
+                self.source, self.check, self.scores, self._scoring, report=self.deadline.watched(self.report)
+            )
+
+    @property
+    def scores(self) -> Path:
+        """The file of the scoring run."""
+        return self.folder / "scores.h5"
+
+    @property
+    def _scoring(self) -> ScoreConfig:
+        scale = self.scale
+        return ScoreConfig(
+            model=scale.model,
+            epochs=scale.score_epochs,
+            every=scale.every,
+            batch_size=scale.batch_size,
+            lr=scale.lr,
+            weight_decay=scale.weight_decay,
+            device=self.device,
+        )
+
+    @cached_property
+    def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of each channel of all training images on [0, 1]."""
+        sums = np.zeros((2, self.source.shape[0]))
+        for part in np.array_split(self.check.good, -(-len(self.check.good) // 1000)):
+            pixels = self.source.read(part) / 255
+            sums += [pixels.sum((0, 2, 3)), np.square(pixels).sum((0, 2, 3))]
+        mean, square = sums / (len(self.check.good) * self.source.shape[1] * self.source.shape[2])
+        return tuple(mean.tolist()), tuple(np.sqrt(square - mean**2).tolist())
+
+    def trained(self, row: Row, seed: int) -> tuple[Path, dict[str, Any]]:
+        """Train a row's network, or go on with it, and return its run's folder and its last metrics.
+
+        Raises
+        ------
+        OutOfTimeError
+            The time was over before the end.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        run_dir = self.folder / row.key / f"seed-{seed}"
+        run_dir.parent.mkdir(exist_ok=True)
+        config = self._config(row, seed)
+        loader, mean, std = self._loader(row, seed, config)
+        with self.deadline.stopping():
+            result = train(
+                Stretched(loader, self.scale.iterations),
+                config,
+                run_dir,
+                num_classes=len(self.source.class_names),
+                image_shape=self.source.shape,
+                resume=True,
+                provenance={"row": row.key, "mean": mean, "std": std, "source": self.check.sha256},
+                report=self.deadline.watched(self.report),
+            )
+        return run_dir, result.metrics[-1]
+
+    def _config(self, row: Row, seed: int) -> TrainConfig:
+        scale = self.scale
+        return TrainConfig(
+            model=row.model or scale.model,
+            epochs=1,
+            batch_size=scale.batch_size,
+            lr=scale.lr,
+            weight_decay=scale.weight_decay,
+            seed=seed,
+            device=self.device,
+        )
+
+    def _loader(
+        self, row: Row, seed: int, config: TrainConfig
+    ) -> tuple[TrainLoader, tuple[float, ...], tuple[float, ...]]:
+        device = place(config).device
+        if row.mask is None:
+            mean, std = self._statistics
+            rows = self._chosen(row, seed)
+            loader = PixelLoader(
+                self.source, config.batch_size, mean=mean, std=std, seed=seed, device=device, rows=rows
+            )
+            return loader, mean, std
+        pack = open_pack(self.pack(row, seed))
+        header = pack.header
+        packed = PackLoader(
+            pack,
+            config.batch_size,
+            shuffle=True,
+            seed=seed,
+            backend="torch",
+            device=device,
+            drop_last=True,
+            augment="crop+flip",
+            normalize=True,
+        )
+        return packed, header.mean, header.std
+
+    def _chosen(self, row: Row, seed: int) -> NDArray[np.int64]:
+        if row.score is None:
+            return self.check.good.astype(np.int64)
+        method = BuildConfig(method="je", sample_prune=row.sample_prune, seed=seed, coreset=_coreset(row))
+        return choose_images(self.source, self.check, method, self.records).rows
+
+    def pack(self, row: Row, seed: int) -> Path:
+        """Return the pack of a row, built if need be; coresets differ by seed, masks of all images do not."""
+        # Without a coreset nothing in a pack hangs on the network's seed.
+        seed = seed if row.score else 0
+        path = self.folder / "packs" / f"{replace(row, model=None).key}-{seed}.h5"
+        if path.exists():
+            return path
+        path.parent.mkdir(exist_ok=True)
+        method = {(False, "energy"): "energy", (False, "lf"): "lf", (True, "lf"): "jelf"}
+        try:
+            name = method[row.score is not None, str(row.mask)]
+        except KeyError:
+            raise ConfigError(f"no method chooses by {row.score} and {row.mask}") from None
+        config = BuildConfig(
+            method=name,
+            freq_prune=row.freq_prune,
+            sample_prune=row.sample_prune,
+            seed=seed,
+            size=self.size,
+            device=self.device,
+            coreset=_coreset(row),
+            masks=self._masks(row),
+        )
+        with self.deadline.stopping():
+            build_pack(
+                self.spec,
+                path,
+                config,
+                scores=None if name == "energy" else self.records.path,
+                report=self.deadline.watched(self.report),
+            )
+        return path
+
+    def _masks(self, row: Row) -> MaskConfig:
+        _, height, width = self.source.shape
+        k = None if row.k is None else min(row.k, component_count(row.freq_prune, height, width))
+        return MaskConfig(
+            epochs=row.mask_epochs or self.scale.mask_epochs,
+            lr=row.mask_lr or MaskConfig.lr,
+            k=k,
+            accuracy_weight=row.accuracy_weight,
+        )
+
+    def accuracy(self, victim: nn.Module, run_dir: Path, device: torch.device) -> float:
+        """Return the share of all test images that a network classifies right, kept in its folder."""
+        path = run_dir / "test-accuracy.json"
+        if not path.exists():
+            images, labels = self.tested(len(self.test))
+            right = (classify(victim, images, 500, device) == labels).double().mean()
+            write_text(path, json.dumps({"test_accuracy": float(right)}) + "\n")
+        return float(json.loads(path.read_text())["test_accuracy"])
+
+    def tested(self, count: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return test images on [0, 1], float32 [n, C, H, W], and labels, in a seeded random order."""
+        order = np.random.default_rng(seed).permutation(len(self.test))[:count]
+        pixels = np.concatenate(
+            [self.test.read(part) for part in np.array_split(order, -(-len(order) // 500))]
+        )
+        return torch.from_numpy(pixels).float() / 255, torch.from_numpy(self.test.labels[order])
+
+
+def _coreset(row: Row) -> CoresetConfig:
+    config = CoresetConfig(score=row.score or CoresetConfig.score, sampling=row.sampling)
+    return config if row.tau is None else replace(config, tau=row.tau)
