@@ -20,7 +20,16 @@ __all__ = ["save", "spread"]
 STATUS = ("status", "--porcelain", "--", ".", ":!benchmarks/results", ":!docs/images")
 LIBRARIES = (
     *("edgeprune", "numpy", "scipy", "h5py", "pillow", "torch", "torchvision", "simplejpeg", "imagecodecs"),
-    *("zstandard", "webdataset", "litdata", "mosaicml-streaming", "datasets", "ffcv"),
+    *(
+        "zstandard",
+        "pyautoattack",
+        "captum",
+        "webdataset",
+        "litdata",
+        "mosaicml-streaming",
+        "datasets",
+        "ffcv",
+    ),
 )
 
 

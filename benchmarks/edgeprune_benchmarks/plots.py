@@ -11,6 +11,8 @@ from typing import Any
 
 import click
 
+from .robustness.drawing import PICTURES as ROBUSTNESS
+
 __all__ = ["draw"]
 
 Results = dict[str, Any]
@@ -157,4 +159,5 @@ PICTURES: dict[str, tuple[str, Callable[[Any, Results], None]]] = {
     "throughput-loaders": ("time-loaders", _throughput),
     "accuracy-bytes": ("accuracy-bytes", _accuracy),
     "training-memory": ("training-memory", _training_memory),
+    **ROBUSTNESS,
 }

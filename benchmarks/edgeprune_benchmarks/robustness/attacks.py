@@ -81,6 +81,8 @@ class Attack:
         counted in pixels.
     exact : bool
         Whether it must run in float32 alone, to be what its library is.
+    uses : tuple of str
+        Attributes of `Effort` that it heeds.
     cites : str
         Where it comes from.
     """
@@ -91,6 +93,7 @@ class Attack:
     cites: str
     reaches_budget: bool = False
     exact: bool = True
+    uses: tuple[str, ...] = ()
 
 
 def _noise(at: Setting) -> list[Stage]:
@@ -170,6 +173,7 @@ def _sparse(at: Setting) -> list[Stage]:
     return [("unprojected", gradients(False)), ("projected", gradients(True)), ("random-search", search)]
 
 
+_SPARSE = "Zhong et al., 2024; Croce et al., 2022"
 _AA = "pyautoattack; Croce and Hein, 2020"
 
 ATTACKS = {
@@ -187,8 +191,8 @@ ATTACKS = {
         Attack("AutoAttack L2", "L2", _auto_attack("L2"), _AA),
         Attack("AutoAttack L1", "L1", _auto_attack("L1"), "pyautoattack; Croce and Hein, 2021"),
         Attack("L1-APGD", "L1", _l1_apgd, "pyautoattack; Croce and Hein, 2021"),
-        Attack("C&W L2", "L2", _carlini_wagner, "Carlini and Wagner, 2017"),
-        Attack("sparse", "L0", _sparse, "Zhong et al., 2024; Croce et al., 2022"),
+        Attack("C&W L2", "L2", _carlini_wagner, "Carlini and Wagner, 2017", uses=("searches",)),
+        Attack("sparse", "L0", _sparse, _SPARSE, uses=("sparse_steps", "sparse_queries")),
     )
 }
 

@@ -67,7 +67,7 @@ def l1_apgd(victim: nn.Module, eps: float, seed: int, device: torch.device) -> l
 
 
 def _library(victim: nn.Module, norm: str, eps: float, seed: int, device: torch.device) -> Any:
-    from pyautoattack import AutoAttack  # type: ignore[import-untyped]
+    from pyautoattack import AutoAttack
 
     with _kept_trace():
         return AutoAttack(victim, norm=norm, eps=eps, seed=seed, device=str(device), version="standard")

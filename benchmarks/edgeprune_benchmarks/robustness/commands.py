@@ -1,7 +1,9 @@
-"""The command ``robustness``."""
+"""The commands ``robustness`` and ``landscape``."""
 
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,47 +11,94 @@ import click
 
 from .._options import MINUTES, OUTPUT
 
-__all__ = ["robustness"]
+__all__ = ["landscape", "robustness"]
+
+_SHARED = (
+    OUTPUT,
+    MINUTES,
+    click.option("--recipe", default="cifar10-all", show_default=True, help="DATA-ROWS, such as cifar10-lf."),
+    click.option(
+        "--scale", type=click.Choice(["auto", "paper", "cpu", "trial"]), default="auto", show_default=True
+    ),
+    click.option(
+        "--data",
+        type=click.Path(exists=True, file_okay=False, path_type=Path),
+        envvar="EDGEPRUNE_DATA",
+        help="Folder with cifar10-jpeg.npz, for cifar10 without --source.",
+    ),
+    click.option("--source", help="The images: cifar10:ROOT, cifar100:ROOT, imagefolder:PATH, npz:FILE."),
+    click.option("--size", type=int, help="Resize the short side to so many pixels and crop the centre."),
+    click.option(
+        "--seeds", type=click.IntRange(min=1), help="Networks for each row.  [default: the scale's]"
+    ),
+    click.option("--device", default="auto", show_default=True),
+    click.option(
+        "--runs", type=click.Path(path_type=Path), default=Path("runs/robustness"), show_default=True
+    ),
+)
+
+
+def _shared(command: Callable[..., None]) -> Callable[..., None]:
+    for option in reversed(_SHARED):
+        command = option(command)
+    return command
 
 
 @click.command()
-@OUTPUT
-@MINUTES
-@click.option("--recipe", default="cifar10-all", show_default=True, help="DATA-ROWS, such as cifar10-lf.")
-@click.option(
-    "--scale", type=click.Choice(["auto", "paper", "cpu", "trial"]), default="auto", show_default=True
-)
-@click.option(
-    "--data",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    envvar="EDGEPRUNE_DATA",
-    help="Folder with cifar10-jpeg.npz, for cifar10 without --source.",
-)
-@click.option("--source", help="The images: cifar10:ROOT, cifar100:ROOT, imagefolder:PATH, npz:FILE.")
-@click.option("--size", type=int, help="Resize the short side to so many pixels and crop the centre.")
-@click.option("--seeds", type=int, help="Networks for each row.  [default: the scale's]")
-@click.option("--images", type=int, help="Test images attacked.  [default: the scale's]")
-@click.option("--device", default="auto", show_default=True)
+@_shared
+@click.option("--images", type=click.IntRange(min=1), help="Test images attacked.  [default: the protocol's]")
 @click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
-@click.option("--runs", type=click.Path(path_type=Path), default="runs/robustness", show_default=True)
-def robustness(output: Path, runs: Path, **options: Any) -> None:
+def robustness(output: Path, images: int | None, precision: str, **options: Any) -> None:
     """Train the rows of a recipe, attack them, judge each report by its controls; resumable.
 
-    On a CUDA GPU the scale is the paper's, in pieces of under ten minutes by repeating:
+    On a CUDA GPU the scale is the paper's. Repeat the command until all is done:
 
     \b
-      edgeprune bench robustness --recipe cifar10-all --source cifar10:data --minutes 9
+    Example:
+      edgeprune bench robustness --data data --recipe cifar10-lf
+      edgeprune bench robustness --source cifar10:ROOT --device cuda --minutes 9
     """
+    _require("pyautoattack")
+    from .run import attack_all
+
+    attack_all(_asked(options), output, images=images, precision=precision)
+
+
+@click.command()
+@_shared
+@click.option("--images", type=int, default=500, show_default=True, help="That the loss is averaged over.")
+@click.option("--directions", type=click.IntRange(min=2), default=5, show_default=True, help="In weights.")
+@click.option("--pictures", type=click.Path(path_type=Path), default=Path("docs/images"), show_default=True)
+def landscape(output: Path, images: int, directions: int, pictures: Path, **options: Any) -> None:
+    """Loss around the weights and images of networks of ``robustness``, SmoothGrad, chosen images.
+
+    \b
+    Example:
+      edgeprune bench landscape --data data
+    """
+    _require("captum", "matplotlib")
+    from .pictures import Plan, picture_all
+
+    picture_all(Plan(images, directions), _asked(options), output, pictures)
+
+
+def _require(*packages: str) -> None:
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+
+
+def _asked(options: dict[str, Any]) -> Any:
     from edgeprune_runtime._decode_torch import resolve_device
 
-    from .run import Plan, run
+    from .run import Asked
 
     data, source = options.pop("data"), options.pop("source")
     if options["scale"] == "auto":
         on_gpu = resolve_device(options["device"]).type == "cuda"
         options["scale"] = "paper" if on_gpu else "cpu"
-    spec = source or _own_images(options["recipe"], data, runs)
-    run(Plan(spec=spec, **options), output, runs)
+    spec = source or _own_images(options["recipe"], data, options["runs"])
+    return Asked(spec=spec, **options)
 
 
 def _own_images(recipe: str, data: Path | None, runs: Path) -> str:

@@ -165,7 +165,7 @@ def _noise(evidence: Evidence) -> Finding:
     clean = noise.facts["stages"]["clean"] / len(noise.robust)
     lost, lost_to_attack = clean - noise.accuracy, clean - attack.accuracy
     text = f"signs at random cost {lost:.1%}, PGD-100 {lost_to_attack:.1%} at {HEADLINE}"
-    return ([text] if lost > lost_to_attack / 2 else []), text
+    return ([text] if lost >= lost_to_attack / 2 else []), text
 
 
 def _natural(evidence: Evidence) -> Finding:

@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,7 @@ class Evaluator:
             "budget": [budget.norm, budget.size if budget.size < float("inf") else None],
             "seed": self.seed,
             "batch_size": self.batch_size,
-            "effort": asdict(self.effort),
+            "effort": {name: getattr(self.effort, name) for name in attack.uses},
             "precision": self._precision(attack),
             "weights": weights_hash(self.victim),
             "images": _images_hash(self.images, self.labels),

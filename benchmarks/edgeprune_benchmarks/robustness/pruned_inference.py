@@ -1,4 +1,4 @@
-"""Pruning the frequencies of what a device is shown: what it seems to buy, and what adaptive attacks leave."""
+"""Pruning the frequencies of what a device is shown: what it seems to buy, what adaptive attacks leave."""
 
 from __future__ import annotations
 

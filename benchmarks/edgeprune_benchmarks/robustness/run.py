@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,19 +17,19 @@ from edgeprune_runtime._decode_torch import resolve_device
 
 from .._record import save
 from .evaluation import Evaluator, OutOfTimeError
-from .protocol import PROTOCOLS
+from .protocol import PROTOCOLS, Protocol
 from .pruned_inference import attack_pruned, pruned_victim
 from .recipes import SCALES, Row, get_recipe
 from .report import make_report
 from .training import Deadline, Workshop
 from .victim import load_victim
 
-__all__ = ["Plan", "run"]
+__all__ = ["Asked", "attack_all"]
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is asked for.
+class Asked:
+    """Which networks are asked for.
 
     Attributes
     ----------
@@ -39,12 +41,12 @@ class Plan:
         Side that images are resized to.
     scale : str
         A name of `edgeprune_benchmarks.robustness.recipes.SCALES`.
-    seeds, images : int or None
+    seeds : int or None
         In place of the scale's.
     device : str
         ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
-    precision : str
-        Of attacks, see `Evaluator`.
+    runs : Path
+        Folder of everything that is kept.
     minutes : float or None
         Stop after so long; the same command goes on.
     """
@@ -54,56 +56,92 @@ class Plan:
     size: int | None
     scale: str
     seeds: int | None
-    images: int | None
     device: str
-    precision: str
+    runs: Path
     minutes: float | None
 
+    def shop(self) -> Workshop:
+        """Return what trains the networks.
 
-def run(plan: Plan, output: Path, runs: Path) -> None:
+        Raises
+        ------
+        ConfigError
+            No such recipe.
+        """
+        data, _ = get_recipe(self.recipe)
+        scale = SCALES[self.scale]
+        scale = replace(scale, seeds=self.seeds or scale.seeds)
+        folder = self.runs / f"{data}-{self.scale}"
+        deadline = Deadline(self.minutes)
+        return Workshop(self.spec, self.size, scale, self.device, folder, deadline, _Report())
+
+    def networks(self, scale: Any) -> list[tuple[Row, int]]:
+        """Return the rows of the recipe with their seeds, all rows with the first seed first."""
+        _, rows_of = get_recipe(self.recipe)
+        return [(row, seed) for seed in range(scale.seeds) for row in dict.fromkeys(rows_of(scale))]
+
+    def facts(self) -> dict[str, Any]:
+        """Return it for a record, without paths of this machine."""
+        return {
+            "recipe": self.recipe,
+            "spec": self.spec.partition(":")[0],
+            "size": self.size,
+            "scale": self.scale,
+            "device": self.device,
+        }
+
+
+def attack_all(asked: Asked, output: Path, *, images: int | None, precision: str) -> None:
     """Train and attack every row and seed that has not been, and write ``robustness-RECIPE-SCALE.json``.
+
+    Parameters
+    ----------
+    asked : Asked
+    output : Path
+        Folder of the JSON.
+    images : int or None
+        Test images attacked, in place of the protocol's.
+    precision : str
+        See `Evaluator`.
 
     Raises
     ------
-    ConfigError
+    ConfigError, ArtefactError
         No such recipe, or settings that do not fit those of the folder of runs.
     """
-    data, rows_of = get_recipe(plan.recipe)
-    scale = SCALES[plan.scale]
-    scale = replace(scale, seeds=plan.seeds or scale.seeds)
-    protocol = PROTOCOLS[scale.protocol]
-    protocol = replace(protocol, images=plan.images or protocol.images)
-    deadline = Deadline(plan.minutes)
-    shop = Workshop(
-        plan.spec, plan.size, scale, plan.device, runs / f"{data}-{plan.scale}", deadline, _Report()
-    )
-    bench = _Bench(shop, protocol, plan)
-    cells = [(row, seed) for seed in range(scale.seeds) for row in dict.fromkeys(rows_of(scale))]
-    click.echo(_header(plan, shop, protocol, cells))
-    rows = []
-    for row, seed in cells:
-        try:
+    shop = asked.shop()
+    protocol = PROTOCOLS[shop.scale.protocol]
+    protocol = replace(protocol, images=images or protocol.images)
+    cells = asked.networks(shop.scale)
+    click.echo(_header(asked, shop, protocol, cells))
+    bench = _Bench(shop, protocol, precision)
+    rows: list[dict[str, Any]] = []
+    try:
+        for row, seed in cells:
             rows.append(bench.measure(row, seed))
-        except OutOfTimeError:
-            click.echo(f"{len(rows)} of {len(cells)} networks are done; run the same command to go on")
-            return
+    except OutOfTimeError:
+        click.echo(f"{len(rows)} of {len(cells)} networks are done; run the same command to go on")
+    if not rows:
+        return
     results = {
-        "plan": {**asdict(plan), "spec": plan.spec.partition(":")[0], "minutes": None},
-        "scale": asdict(scale),
-        "protocol": asdict(protocol) | {"slow_budgets": [str(b) for b in protocol.slow_budgets]},
-        "source": Path(plan.spec).name.removesuffix(".npz"),
+        "asked": {**asked.facts(), "precision": precision},
+        "scale": asdict(shop.scale),
+        "protocol": asdict(protocol) | {"slow_budgets": [str(budget) for budget in protocol.slow_budgets]},
+        "source": Path(asked.spec).name.removesuffix(".npz"),
         "train_images": len(shop.check.good),
         "test_images": len(shop.test),
+        "planned": len(cells),
         "rows": rows,
     }
-    click.echo(save(output, f"robustness-{plan.recipe}-{plan.scale}", results))
+    click.echo(save(output, f"robustness-{asked.recipe}-{asked.scale}", results))
 
 
-def _header(plan: Plan, shop: Workshop, protocol: Any, cells: list[tuple[Row, int]]) -> str:
+def _header(asked: Asked, shop: Workshop, protocol: Protocol, cells: list[tuple[Row, int]]) -> str:
     scale = shop.scale
     return (
-        f"{plan.recipe}, scale {plan.scale}: {len(cells)} networks ({scale.seeds} seeds), {scale.model}, "
-        f"{scale.iterations:,} steps of {scale.batch_size} on {len(shop.source):,} images; "
+        f"{asked.recipe}, scale {asked.scale}: {len(cells)} networks ({scale.seeds} seeds), {scale.model}, "
+        f"{scale.iterations:,} steps of {scale.batch_size} on {len(shop.source):,} images "
+        f"({scale.iterations * scale.batch_size / len(shop.source):.0f} epochs of all of them); "
         f"{min(protocol.images, len(shop.test)):,} of {len(shop.test):,} test images attacked, "
         f"{protocol.slow_images:,} by the slow ones"
     )
@@ -123,13 +161,9 @@ class _Report:
 class _Bench:
     """Trains and attacks one network after the other."""
 
-    def __init__(self, shop: Workshop, protocol: Any, plan: Plan) -> None:
-        self._shop, self._protocol, self._plan = shop, protocol, plan
-        self._device = resolve_device(plan.device)
-        if self._device.type == "cuda":
-            # Verdicts are to be the same whenever they are asked for.
-            torch.backends.cudnn.deterministic = True
-            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    def __init__(self, shop: Workshop, protocol: Protocol, precision: str) -> None:
+        self._shop, self._protocol, self._precision = shop, protocol, precision
+        self._device = resolve_device(shop.device)
         self._images, self._labels = shop.tested(protocol.images)
 
     def measure(self, row: Row, seed: int) -> dict[str, Any]:
@@ -146,27 +180,36 @@ class _Bench:
             batch_size=self._protocol.batch_size,
             seed=seed,
             effort=self._protocol.effort,
-            precision=self._plan.precision,
+            precision=self._precision,
             overdue=self._shop.deadline.check,
             tell=lambda line: click.echo(f"  {line}", err=True),
         )
-        report = make_report(
-            evaluator, self._protocol, natural=True, say=lambda line: click.echo(f"{name}: {line}")
-        )
-        failed = [control["name"] for control in report["controls"] if not control["passed"]]
-        click.echo(f"{name}: {'valid' if report['valid'] else 'NOT VALID: ' + ', '.join(failed)}")
-        pruned = None
-        if row.mask:
-            pruned = attack_pruned(evaluator, pruned_victim(victim, self._shop.pack(row, seed)))
+        with _exact_arithmetic():
+            report = make_report(
+                evaluator, self._protocol, natural=True, say=lambda line: click.echo(f"{name}: {line}")
+            )
+            failed = [control["name"] for control in report["controls"] if not control["passed"]]
+            click.echo(f"{name}: {'valid' if report['valid'] else 'NOT VALID: ' + ', '.join(failed)}")
+            pruned = None
+            if row.mask:
+                pruned = attack_pruned(evaluator, pruned_victim(victim, self._shop.pack(row, seed)))
+            accuracy = self._shop.accuracy(victim, run_dir, self._device)
         return {
             "row": asdict(row),
             "key": row.key,
             "pruned": row.pruned,
             "model": row.model or self._shop.scale.model,
             "seed": seed,
-            "test_accuracy": self._shop.accuracy(victim, run_dir, self._device),
+            "test_accuracy": accuracy,
             "train_accuracy": metrics["train_accuracy"],
             "train_seconds": metrics["seconds"],
             "report": report,
             "pruned_inference": pruned,
         }
+
+
+@contextmanager
+def _exact_arithmetic() -> Iterator[None]:
+    """Make verdicts of a GPU the same whenever they are asked for: no TF32, no choice of algorithms."""
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        yield

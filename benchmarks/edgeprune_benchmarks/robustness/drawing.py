@@ -1,0 +1,94 @@
+"""The curves of docs/robustness.md, drawn from JSON results on a figure that the caller saves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .budgets import CURVE
+from .tables import groups_of, pooled
+
+__all__ = ["PICTURES", "draw_curves", "draw_landscape", "draw_surfaces"]
+
+Results = dict[str, Any]
+COLOURS = ("#2c3e50", "#c0392b", "#e67e22", "#2980b9", "#8e44ad", "#16a085", "#7f8c8d", "#d4ac0d")
+
+
+def draw_curves(figure: Any, results: Results) -> None:
+    """Draw accuracy under PGD-100 over eps, with its interval, and a mark for the suspected protocol."""
+    figure.set_size_inches(7, 4)
+    axis = figure.subplots()
+    eps = [255 * budget.size for budget in CURVE]
+    for number, (name, rows) in enumerate(groups_of(results)):
+        found = [pooled(rows, "PGD-100", budget.size) for budget in CURVE]
+        if any(point is None for point in found):
+            continue
+        colour = COLOURS[number % len(COLOURS)]
+        style = "-" if number < len(COLOURS) else "--"
+        shares = [100 * point[0] for point in found if point]
+        axis.plot(eps, shares, style, color=colour, label=name, marker=".", linewidth=1)
+        low, high = ([100 * point[1][end] for point in found if point] for end in (0, 1))
+        axis.fill_between(eps, low, high, color=colour, alpha=0.06, linewidth=0)
+        suspected = pooled(rows, "PGD-20 normalised", 8 / 255)
+        if suspected and number == 0:
+            axis.plot(
+                [8], [100 * suspected[0]], "x", color=colour, label=f"{name}, 8/255 in normalised units"
+            )
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(eps, [f"{value:g}" for value in eps])
+    axis.set_xlabel("Linf budget in pixels, 1/255")
+    axis.set_ylabel("accuracy under PGD-100, %")
+    axis.legend(fontsize=7, ncol=2)
+
+
+def draw_landscape(figure: Any, results: Results) -> None:
+    """Draw the loss along random directions of the weights: runs pale, their mean bold (paper, Fig. 9)."""
+    figure.set_size_inches(9, 4)
+    plain, relative = figure.subplots(1, 2)
+    steps = np.array(results["steps"])
+    for number, (name, runs) in enumerate(_runs(results).items()):
+        colour = COLOURS[number % len(COLOURS)]
+        lines = np.array([line for run in runs for line in run["along"]])
+        for axis, values in ((plain, lines), (relative, lines - lines.min(axis=1, keepdims=True))):
+            axis.plot(steps, values.T, color=colour, alpha=0.2, linewidth=0.6)
+            axis.plot(steps, values.mean(axis=0), color=colour, linewidth=2, label=name)
+    plain.set_ylabel("cross entropy, nats")
+    relative.set_ylabel("above the lowest of the line")
+    for axis in (plain, relative):
+        axis.set_xlabel("step along a filter-normalised direction")
+    plain.legend(fontsize=7)
+
+
+def draw_surfaces(figure: Any, results: Results) -> None:
+    """Draw the loss over two directions of the weights as contours (paper, Figs. 2 and 3)."""
+    rows = [row for row in results["rows"] if row["over"]]
+    figure.set_size_inches(3 * len(rows), 3.2)
+    axes = figure.subplots(1, len(rows), squeeze=False, sharey=True)[0]
+    highest = max(np.max(row["over"]) for row in rows)
+    levels = np.geomspace(min(np.min(row["over"]) for row in rows) * 0.99, highest, 15)
+    for axis, row in zip(axes, rows, strict=True):
+        drawn = axis.contourf(results["grid"], results["grid"], np.array(row["over"]).T, levels=levels)
+        axis.set_title(_name(row), fontsize=8)
+        axis.set_aspect("equal")
+    figure.colorbar(drawn, ax=list(axes), label="cross entropy, nats", format="%.2g")
+
+
+def _runs(results: Results) -> dict[str, list[Results]]:
+    runs: dict[str, list[Results]] = {}
+    for row in results["rows"]:
+        runs.setdefault(_name(row), []).append(row)
+    return runs
+
+
+def _name(row: Results) -> str:
+    return f"{row['label']} {row['pruned']:.0%}" if row["pruned"] else str(row["label"])
+
+
+PICTURES: dict[str, tuple[str, Callable[[Any, Results], None]]] = {
+    "robustness-curves": ("robustness-cifar10-all-cpu", draw_curves),
+    "robustness-curves-paper": ("robustness-cifar10-all-paper", draw_curves),
+    "loss-landscape": ("landscape", draw_landscape),
+    "loss-surfaces": ("landscape", draw_surfaces),
+}

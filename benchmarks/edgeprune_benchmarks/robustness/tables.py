@@ -1,0 +1,172 @@
+"""The tables of docs/robustness.md, from the JSON of ``bench robustness``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from statistics import mean, median
+from typing import Any
+
+from ..selection_tables import table
+from .published import PUBLISHED
+from .report import interval
+
+__all__ = ["control_table", "groups_of", "linf_table", "norms_table", "pooled", "pruned_table"]
+
+Results = dict[str, Any]
+Row = dict[str, Any]
+EPS = (0.5, 1, 2, 4, 8)
+NORMS = ("AutoAttack L2", "AutoAttack L1", "L1-APGD", "sparse")
+
+
+def groups_of(results: Results) -> list[tuple[str, list[Row]]]:
+    """Return the networks of a result in groups that a table gives one line: one method, ratio and model."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in results["rows"]:
+        groups.setdefault((row["row"]["label"], row["pruned"], row["model"]), []).append(row)
+    models = {model for *_, model in groups}
+    return [
+        (_name(label, pruned) + (f", {model}" if len(models) > 1 else ""), rows)
+        for (label, pruned, model), rows in groups.items()
+    ]
+
+
+def _name(label: str, pruned: float) -> str:
+    return f"{label} {pruned:.0%}" if pruned else label
+
+
+def _cells(row: Row, attack: str, eps: float | None) -> Iterator[Row]:
+    for cell in row["report"]["rows"]:
+        near = eps is None if cell["eps"] is None else eps is not None and abs(cell["eps"] - eps) < 1e-9
+        if cell["attack"] == attack and near:
+            yield cell
+
+
+def pooled(rows: list[Row], attack: str, eps: float | None) -> tuple[float, list[float], int] | None:
+    """Return the accuracy under an attack over all images of some networks, its interval, and the images."""
+    cells = [cell for row in rows for cell in _cells(row, attack, eps)]
+    if not cells:
+        return None
+    images = sum(cell["images"] for cell in cells)
+    resist = round(sum(cell["accuracy"] * cell["images"] for cell in cells))
+    return resist / images, interval(resist, images), images
+
+
+def _text(found: tuple[float, list[float], int] | None) -> str:
+    if found is None:
+        return "-"
+    share, (low, high), _ = found
+    return f"{100 * share:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _printed(attack: str, rows: list[Row]) -> str:
+    by_ratio = PUBLISHED.get(attack, {}).get(rows[0]["row"]["label"], {})
+    value = by_ratio.get(rows[0]["pruned"])
+    return "-" if value is None else f"{value:.1f}"
+
+
+def _head(results: Results) -> str:
+    scale, protocol = results["scale"], results["protocol"]
+    done, planned = len(results["rows"]), results["planned"]
+    left = f" {done} of {planned} networks so far." if done < planned else ""
+    attacked = min(protocol["images"], results["test_images"])
+    return (
+        f"{scale['model']}, {scale['iterations']:,} steps of {scale['batch_size']} on "
+        f"{results['train_images']:,} images ({results['source']}) or part of them, "
+        f"{scale['seeds']} seed(s); {attacked:,} of {results['test_images']:,} test images attacked. "
+        f"In %, with Wilson's 95% interval.{left}"
+    )
+
+
+def linf_table(results: Results) -> list[str]:
+    """Return clean accuracy, the curve over eps, AutoAttack at 8/255, and what the paper prints beside it."""
+    rows = []
+    for name, group in groups_of(results):
+        curve = [pooled(group, "PGD-100", eps / 255) for eps in EPS]
+        rows.append(
+            [
+                name,
+                f"{100 * mean(row['test_accuracy'] for row in group):.1f}",
+                *("-" if found is None else f"{100 * found[0]:.1f}" for found in curve),
+                _text(pooled(group, "AutoAttack Linf", 8 / 255)),
+                _text(pooled(group, "PGD-20 normalised", 8 / 255)),
+                _printed("AutoAttack Linf", group),
+            ]
+        )
+    header = ["trained on", "clean", *(f"{eps:g}/255" for eps in EPS)]
+    last = ["AutoAttack 8/255", "PGD-20 at 8/255 in normalised units", "the paper's AutoAttack 8/255"]
+    note = "The columns of eps are PGD-100 in pixels; clean accuracy is on all test images."
+    return [f"{_head(results)} {note}", "", *table([*header, *last], rows)]
+
+
+def norms_table(results: Results) -> list[str]:
+    """Return accuracies under other norms, each beside what the paper prints."""
+    sizes = {"AutoAttack L2": 0.5, "AutoAttack L1": 12.0, "L1-APGD": 12.0, "sparse": 20.0}
+    rows = []
+    for name, group in groups_of(results):
+        found = {attack: _text(pooled(group, attack, sizes[attack])) for attack in NORMS}
+        cells = [f"{text} / {_printed(attack, group)}" for attack, text in found.items()]
+        near = [cell for row in group for cell in _cells(row, "C&W L2", None)]
+        distances = [cell["median_size"] for cell in near if cell["median_size"] is not None]
+        within = mean(cell["within"]["accuracy"] for cell in near) if near else None
+        rows.append(
+            [
+                name,
+                *cells,
+                "-" if within is None else f"{100 * within:.1f}",
+                f"{median(distances):.3f}" if distances else "-",
+            ]
+        )
+    header = ["trained on", "AutoAttack L2 0.5", "AutoAttack L1 12", "L1-APGD 12", "sparse, 20 pixels"]
+    last = ["C&W L2 within 0.5", "median L2 distance of C&W"]
+    note = "Each beside what the paper prints for ResNet-18 at a budget that it does not name."
+    return [f"{_head(results)} {note}", "", *table([*header, *last], rows)]
+
+
+def pruned_table(results: Results) -> list[str]:
+    """Return what pruning at inference seems to buy against an attack that does not know of it, and does."""
+    rows = []
+    for name, group in groups_of(results):
+        found = [row["pruned_inference"] for row in group if row["pruned_inference"]]
+        if not found:
+            continue
+        columns = [[cells[number] for cells in found] for number in range(len(found[0]))]
+        kinds = "unaware", "adaptive"
+        shares = [
+            " / ".join(f"{100 * mean(c[kind] for c in column):.1f}" for kind in kinds) for column in columns
+        ]
+        rows.append([name, *shares])
+    eps = [255 * cell["eps"] for cell in _first_pruned(results)]
+    header = ["trained on", *("no attack" if not value else f"{value:g}/255" for value in eps)]
+    note = "Right, in %: PGD-100 on the bare network, its images then pruned / PGD-100 through the pruning."
+    return [note, "", *table(header, rows)]
+
+
+def _first_pruned(results: Results) -> list[Row]:
+    for row in results["rows"]:
+        if row["pruned_inference"]:
+            cells: list[Row] = row["pruned_inference"]
+            return cells
+    return []
+
+
+def control_table(results: Results) -> list[str]:
+    """Return for every network which controls it failed, and what it cost."""
+    rows = []
+    for row in results["rows"]:
+        report = row["report"]
+        failed = [f"{c['name']}: {c['detail']}" for c in report["controls"] if not c["passed"]]
+        name = _name(row["row"]["label"], row["pruned"])
+        score = row["row"]["score"]
+        rows.append(
+            [
+                f"{name} ({score})" if row["row"]["label"] == "CCSFEM" else name,
+                str(row["seed"]),
+                "valid" if report["valid"] else f"not valid: {'; '.join(failed)}",
+                f"{row['train_seconds']:.0f}",
+                f"{report['seconds']:.0f}",
+                f"{sum(cell['forwards'] for cell in report['rows']) / 1e6:.2f}",
+                report["weights"][:12],
+            ]
+        )
+    header = ["trained on", "seed", "controls", "training, s", "attacks, s", "forward passes, M", "weights"]
+    return table(header, rows)

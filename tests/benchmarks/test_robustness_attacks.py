@@ -1,0 +1,319 @@
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from victims import MEAN, STD, linear_victim, own_images, short_searches
+
+from edgeprune_benchmarks.robustness.attacks import ATTACKS, Effort, get_attack
+from edgeprune_benchmarks.robustness.budgets import CURVE, HEADLINE, Budget, perturbation_size
+from edgeprune_benchmarks.robustness.evaluation import Evaluator, OutOfTimeError
+from edgeprune_benchmarks.robustness.gradient_attacks import (
+    carlini_wagner,
+    cross_entropy,
+    fgsm,
+    margin,
+    pgd,
+    sign_noise,
+)
+from edgeprune_benchmarks.robustness.sparse_attacks import sparse_pgd, sparse_rs
+from edgeprune_benchmarks.robustness.verdicts import read_verdicts
+from edgeprune_benchmarks.robustness.victim import PrunedVictim, Victim, weights_hash
+from edgeprune_formats import ArtefactError, ConfigError
+
+TWO = Budget("Linf", 2.4 / 255)
+QUICK = Effort(sparse_steps=20, sparse_queries=60, searches=5)
+
+
+@pytest.fixture(scope="module")
+def victim():
+    return linear_victim()
+
+
+@pytest.fixture(scope="module")
+def images(victim):
+    return own_images(victim, 12, spread=0.03)
+
+
+@pytest.fixture
+def evaluator(victim, images, tmp_path):
+    return Evaluator(victim, *images, tmp_path, torch.device("cpu"), batch_size=5, effort=QUICK)
+
+
+@pytest.fixture
+def quick():
+    with short_searches():
+        yield
+
+
+def weights_in_pixels(victim):
+    """The linear map from pixels on [0, 1] to logits, [10, 3 * 8 * 8]."""
+    norm = victim.model.norm
+    scale = norm.weight / (norm.running_var + norm.eps).sqrt() / torch.tensor(STD)
+    return victim.model.head.weight * scale.repeat_interleave(64)
+
+
+def nearest(victim, images, labels, order):
+    """Of a linear network, the exact distance of each image to another class; the box of pixels is far."""
+    logits = victim(images)
+    differences = weights_in_pixels(victim) - weights_in_pixels(victim)[labels][:, None]
+    gaps = logits[torch.arange(len(labels)), labels][:, None] - logits
+    distance = gaps / differences.norm(p=order, dim=2)
+    return torch.where(distance.isfinite(), distance, torch.inf).amin(1)
+
+
+def resist(victim, moved, labels):
+    return victim(moved).argmax(1) == labels
+
+
+def test_normalisation_is_inside_the_victim(victim):
+    images = torch.rand(2, 3, 8, 8)
+    normalised = (images - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+    assert torch.allclose(victim(images), victim.model(normalised), atol=1e-6)
+    assert not any(part.training for part in victim.modules())
+
+
+@pytest.mark.parametrize("eps", [2.3])
+@pytest.mark.parametrize("attack", ["FGSM", "PGD-100 margin", "AutoAttack Linf"])
+def test_verdicts_under_linf_are_those_of_the_exact_distance(evaluator, victim, images, attack, eps):
+    exact = nearest(victim, *images, 1) > eps / 255
+    found = evaluator.run(attack, Budget("Linf", eps / 255)).robust
+    # None breaks what cannot be broken; a single step, or the class that leads, need not find all that can.
+    assert not (exact & ~found).any()
+    assert (found & ~exact).sum() <= {"FGSM": 24, "PGD-100 margin": 2, "AutoAttack Linf": 0}[attack]
+
+
+def test_carlini_wagner_comes_near_the_exact_distance(victim, images):
+    moved = carlini_wagner(victim, *images, steps=200, lr=0.005)
+    assert not resist(victim, moved, images[1]).any()
+    ratio = perturbation_size(moved, images[0], "L2") / nearest(victim, *images, 2)
+    assert ratio.min() >= 1 - 1e-4
+    assert ratio.median() < 1.05
+
+
+def test_carlini_wagner_gives_back_the_image_that_it_cannot_turn():
+    class Constant(torch.nn.Module):
+        def forward(self, images):
+            return torch.tensor([1.0, 0.0]).repeat(len(images), 1) + 0 * images.mean((1, 2, 3))[:, None]
+
+    images = torch.rand(2, 3, 4, 4)
+    assert torch.equal(
+        carlini_wagner(Constant(), images, torch.zeros(2, dtype=torch.int64), searches=2), images
+    )
+
+
+def test_fgsm_moves_every_pixel_by_eps_along_the_gradient(victim, images):
+    moved = fgsm(victim, *images, TWO.size)
+    assert torch.allclose((moved - images[0]).abs(), torch.full_like(moved, TWO.size), atol=1e-6)
+    assert (cross_entropy(victim(moved), images[1]) > cross_entropy(victim(images[0]), images[1])).all()
+
+
+def test_more_steps_of_pgd_never_break_fewer(victim, images):
+    few, many = (resist(victim, pgd(victim, *images, TWO.size, steps=n, seed=3), images[1]) for n in (3, 30))
+    assert not (many & ~few).any()
+    assert many.sum() < len(many)
+
+
+def test_pgd_takes_a_budget_for_each_channel(victim, images):
+    budget = TWO.size * victim.std
+    moved = pgd(victim, *images, budget, steps=5, seed=0) - images[0]
+    assert (moved.abs() <= budget + 1e-6).all()
+    # Broken ones are left where they broke, the others reach the edge.
+    assert (moved.abs().amax((0, 2, 3)) / budget.flatten() > 0.99).all()
+
+
+def test_noise_is_signs_of_eps(images):
+    moved = sign_noise(images[0], 0.01, seed=0) - images[0]
+    assert torch.allclose(moved.abs(), torch.full_like(moved, 0.01), atol=1e-6)
+    assert abs(float(moved.mean())) < 0.001
+
+
+@pytest.mark.parametrize("pixels", [1, 4])
+def test_sparse_attacks_keep_their_budget_and_the_box(victim, images, pixels):
+    results = [
+        sparse_pgd(victim, *images, pixels, steps=30, seed=0, projected=True),
+        sparse_pgd(victim, *images, pixels, steps=30, seed=0, projected=False),
+        sparse_rs(victim, *images, pixels, queries=200, seed=0),
+    ]
+    for moved in results:
+        assert perturbation_size(moved, images[0], "L0").max() <= pixels
+        assert moved.min() >= 0
+        assert moved.max() <= 1
+        assert resist(victim, moved, images[1]).float().mean() < (1 if pixels == 1 else 0.5)
+
+
+def test_sparse_search_finds_what_a_single_pixel_can_do(victim, images):
+    """Against every pixel and every corner of the colour cube."""
+    image, label = images[0][:1], images[1][:1]
+    corners = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 3)
+    tried = image.repeat(64 * 8, 1, 1, 1)
+    for pixel in range(64):
+        tried[8 * pixel : 8 * pixel + 8, :, pixel // 8, pixel % 8] = corners
+    possible = bool((victim(tried).argmax(1) != label).any())
+    moved = sparse_rs(victim, image, label, 1, queries=3000, seed=0)
+    assert possible
+    assert victim(moved).argmax(1) != label
+
+
+def test_margin_is_positive_where_wrong():
+    logits = torch.tensor([[1.0, 3.0], [2.0, 0.5]])
+    assert margin(logits, torch.tensor([0, 0])).tolist() == [2.0, -1.5]
+
+
+def test_sizes():
+    images, moved = torch.zeros(1, 3, 2, 2), torch.zeros(1, 3, 2, 2)
+    moved[0, 0, 0, 0], moved[0, 1, 0, 0], moved[0, 2, 1, 1] = 0.3, -0.4, 0.1
+    found = {
+        norm: round(float(perturbation_size(moved, images, norm)), 6) for norm in ("Linf", "L2", "L1", "L0")
+    }
+    assert found == {"Linf": 0.4, "L2": round(math.sqrt(0.26), 6), "L1": 0.8, "L0": 2.0}
+
+
+def test_gradient_through_pruning_is_the_gradient():
+    class Smooth(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = linear_victim()
+
+        def forward(self, images):
+            return torch.tanh(self.inner(images))
+
+    victim = PrunedVictim(Smooth(), 3, 3)
+    image = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    direction = torch.randn(image.shape, generator=torch.Generator().manual_seed(1))
+    (gradient,) = torch.autograd.grad(victim(image)[0, 0], image)
+    step = 1e-3
+    with torch.no_grad():
+        slope = (victim(image + step * direction) - victim(image - step * direction))[0, 0] / (2 * step)
+    assert float((gradient * direction).sum()) == pytest.approx(float(slope), rel=0.02)
+
+
+def test_pruning_of_a_victim_is_that_of_a_pack():
+    from edgeprune.masks import energy_mask
+    from edgeprune.torch_transform import dct2, idct2
+
+    images = torch.rand(2, 3, 8, 8)
+    spectra = dct2(images)
+    kept = spectra * torch.from_numpy(energy_mask(spectra.numpy(), 5))
+    assert torch.allclose(PrunedVictim(linear_victim(), 5, 5).prune(images), idct2(kept), atol=1e-6)
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("Linf", 2.4 / 255), ("L2", 0.11), ("L1", 0.45)])
+def test_auto_attack_is_the_library_s(evaluator, victim, images, norm, eps):
+    """The same verdicts as a direct call, with its own batches and order of components."""
+    from pyautoattack import AutoAttack
+
+    library = AutoAttack(victim, norm=norm, eps=eps, seed=5, version="standard", device="cpu")
+    few = images[0][:7], images[1][:7]
+    moved, seen = library.run_standard_evaluation(*few, batch_size=5)
+    run = replace(evaluator, seed=5, images=few[0], labels=few[1])
+    verdicts = run.run(f"AutoAttack {norm}", Budget(norm, eps))
+    assert torch.equal(verdicts.robust, seen == few[1])
+    assert 0 < verdicts.robust.sum() < len(verdicts.robust)
+    broken = ~verdicts.robust[verdicts.kept]
+    assert torch.equal(verdicts.adversarial[broken], moved[verdicts.kept][broken])
+
+
+def test_auto_attack_leaves_torch_s_random_numbers_alone(quick, evaluator):
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    evaluator.run("AutoAttack Linf", TWO)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_an_attack_that_was_stopped_goes_on_where_it_was(quick, evaluator, tmp_path):
+    whole = replace(evaluator, folder=tmp_path / "whole").run("AutoAttack Linf", TWO)
+    calls = []
+
+    def overdue():
+        calls.append(None)
+        if len(calls) % 3 == 0:
+            raise OutOfTimeError
+
+    run = replace(evaluator, folder=tmp_path / "parts", overdue=overdue)
+    stops = 0
+    while True:
+        try:
+            verdicts = run.run("AutoAttack Linf", TWO)
+            break
+        except OutOfTimeError:
+            stops += 1
+    assert stops >= 2
+    # Every batch was run once, however often the attack was stopped.
+    assert len(calls) == stops + sum(-(-n // 5) for n in list(whole.facts["stages"].values())[:-1])
+    assert torch.equal(verdicts.robust, whole.robust)
+    assert torch.equal(verdicts.adversarial, whole.adversarial)
+    assert verdicts.facts["forwards"] == whole.facts["forwards"]
+    assert [path.name for path in (tmp_path / "parts").iterdir()] == ["AutoAttack_Linf_2.4-255.safetensors"]
+
+
+def test_what_was_found_is_not_looked_for_again(evaluator, victim):
+    first = evaluator.run("PGD-20", TWO)
+
+    def overdue():
+        raise AssertionError
+
+    again = replace(evaluator, overdue=overdue).run("PGD-20", TWO)
+    assert torch.equal(first.robust, again.robust)
+    assert again.facts["weights"] == weights_hash(victim)
+
+
+def test_verdicts_of_other_weights_or_settings_are_refused(evaluator):
+    evaluator.run("FGSM", TWO)
+    with pytest.raises(ArtefactError, match=r"FGSM_Linf_2\.4-255\..*: made with weights .*remove it"):
+        replace(evaluator, victim=linear_victim(1)).run("FGSM", TWO)
+    with pytest.raises(ArtefactError, match="made with seed 0, not 1"):
+        replace(evaluator, seed=1).run("FGSM", TWO)
+    path = evaluator.path("FGSM", TWO)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ArtefactError, match="damaged"):
+        evaluator.run("FGSM", TWO)
+
+
+def test_bfloat16_first_breaks_no_fewer(evaluator, tmp_path):
+    plain = evaluator.run("PGD-20", TWO)
+    both = replace(evaluator, precision="bfloat16", folder=tmp_path / "both").run("PGD-20", TWO)
+    assert list(both.facts["stages"]) == ["clean", "bfloat16-ascent", "ascent"]
+    assert not (both.robust & ~plain.robust).any()
+    # What it broke is broken in float32.
+    kept = both.kept[~both.robust[both.kept]]
+    moved = both.adversarial[~both.robust[both.kept]]
+    assert (evaluator.victim(moved).argmax(1) != evaluator.labels[kept]).all()
+    exact = replace(evaluator, precision="bfloat16", folder=tmp_path / "exact").run("APGD", TWO)
+    assert exact.facts["precision"] == "float32"
+
+
+def test_every_attack_runs_and_keeps_its_budget(quick, evaluator):
+    sizes = {"Linf": HEADLINE.size, "L2": 0.1, "L1": 1.0, "L0": 2.0}
+    for name, attack in ATTACKS.items():
+        verdicts = evaluator.run(name, Budget(attack.norm, sizes[attack.norm]))
+        if name != "C&W L2":
+            assert verdicts.sizes.max() <= sizes[attack.norm] * (1 + 2e-5)
+        assert verdicts.outside.max() <= 1e-6
+        kept = read_verdicts(evaluator.path(name, Budget(attack.norm, sizes[attack.norm])))
+        assert (kept.facts["forwards"] > 0) == (name != "noise")
+
+
+def test_misuse_is_told(evaluator):
+    with pytest.raises(ConfigError, match="no attack 'PGD'; choose one of noise, FGSM"):
+        get_attack("PGD")
+    with pytest.raises(ConfigError, match="FGSM has budgets in Linf, not L2"):
+        evaluator.run("FGSM", Budget("L2", 0.5))
+    pruned = PrunedVictim(linear_victim(), 3, 3)
+    with pytest.raises(ConfigError, match="normalised units"):
+        replace(evaluator, victim=pruned).run("PGD-20 normalised", HEADLINE)
+
+
+def test_budgets_read_as_people_write_them():
+    assert [str(b) for b in (*CURVE[:2], Budget("L2", 0.5), Budget("L0", 20.0), Budget("L2", math.inf))] == [
+        "Linf 0.25/255",
+        "Linf 0.5/255",
+        "L2 0.5",
+        "L0 20",
+        "L2, no budget",
+    ]
+
+
+def test_victims_keep_no_gradient_of_their_weights():
+    assert not any(p.requires_grad for p in Victim(torch.nn.Linear(2, 2), MEAN, STD).parameters())

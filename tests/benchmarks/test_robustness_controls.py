@@ -1,0 +1,359 @@
+"""Every control fails a report on a planted fault, and passes one without."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+from victims import linear_victim, own_images, short_searches
+
+from edgeprune_benchmarks.robustness import attacks
+from edgeprune_benchmarks.robustness.attacks import ATTACKS, Effort
+from edgeprune_benchmarks.robustness.budgets import CURVE, HEADLINE
+from edgeprune_benchmarks.robustness.controls import CONTROLS
+from edgeprune_benchmarks.robustness.evaluation import Evaluator
+from edgeprune_benchmarks.robustness.gradient_attacks import fgsm, pgd
+from edgeprune_benchmarks.robustness.protocol import Protocol
+from edgeprune_benchmarks.robustness.report import interval, make_report
+from edgeprune_benchmarks.robustness.verdicts import read_verdicts, write_verdicts
+
+BRIEF = Protocol(12, 6, (CURVE[4],), Effort(10, 20, 4), 6)
+
+
+def evaluate(victim, folder, natural=True):
+    images, labels = own_images(linear_victim(), 12, spread=0.03)
+    run = Evaluator(victim, images, labels, folder, torch.device("cpu"), batch_size=6, effort=BRIEF.effort)
+    return make_report(run, BRIEF, natural=natural, say=lambda line: None)
+
+
+def failed(report):
+    return {control["name"]: control["detail"] for control in report["controls"] if not control["passed"]}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick():
+    with short_searches():
+        yield
+
+
+@pytest.fixture
+def plant(monkeypatch):
+    """Put another attack in the place of one or more."""
+
+    def put(perturb, *names):
+        for name in names:
+            # The victim, the size of the budget and the batch, as the real ones have them.
+            stages = lambda at: [("ascent", lambda images, labels: perturb(at, images, labels))]  # noqa: E731
+            monkeypatch.setitem(ATTACKS, name, replace(ATTACKS[name], stages=stages))
+
+    return put
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sound")
+    return folder, evaluate(linear_victim(), folder)
+
+
+def test_a_sound_report_passes_every_control(sound):
+    folder, report = sound
+    assert failed(report) == {}
+    assert report["valid"]
+    assert [control["name"] for control in report["controls"]] == list(CONTROLS)
+    assert json.loads((folder / "report.json").read_text()) == report
+
+
+def test_rows_have_intervals_and_costs(sound):
+    rows = {(row["attack"], row["eps"]): row for row in sound[1]["rows"]}
+    row = rows["PGD-20", HEADLINE.size]
+    assert (row["images"], row["accuracy"], row["interval"]) == (12, 0.0, interval(0, 12))
+    assert row["seconds"] > 0
+    assert row["forwards"] >= 12
+    assert rows["Square", CURVE[3].size]["images"] == 6
+    near = rows["C&W L2", None]
+    assert 0 < near["median_size"] < 0.5
+    assert near["within"]["accuracy"] == 0.0
+
+
+def test_wilson_interval():
+    # Brown, Cai and DasGupta (2001), eq. 4, worked by hand for 0 of 100: z^2 / (n + z^2).
+    low, high = interval(0, 100)
+    assert low == 0
+    assert high == pytest.approx(3.8415 / 103.8415, abs=1e-4)
+
+
+def test_an_interrupted_report_says_that_it_is_not_valid(tmp_path):
+    class Stop(Exception):
+        pass
+
+    images, labels = own_images(linear_victim(), 12, spread=0.03)
+    run = Evaluator(linear_victim(), images, labels, tmp_path, torch.device("cpu"), effort=BRIEF.effort)
+    said = []
+
+    def say(line):
+        said.append(line)
+        if len(said) == 3:
+            raise Stop
+
+    with pytest.raises(Stop):
+        make_report(run, BRIEF, natural=True, say=say)
+    early = json.loads((tmp_path / "report.json").read_text())
+    assert not early["valid"]
+    assert len(early["rows"]) == 2
+
+
+GRADIENT = ("FGSM", "PGD-20", "PGD-100", "PGD-100 margin", "AutoAttack Linf", "APGD")
+
+
+def test_a_budget_in_normalised_units_is_seen(plant, tmp_path):
+    def normalised(at, images, labels):
+        return pgd(at.victim, images, labels, at.eps * at.victim.std, steps=20, seed=at.seed)
+
+    plant(normalised, *GRADIENT)
+    report = evaluate(linear_victim(), tmp_path)
+    assert not report["valid"]
+    found = failed(report)
+    assert "of the budget" in found["budget reached"]
+    assert "natural falls" in found
+
+
+def test_a_network_that_returns_probabilities_is_seen(tmp_path):
+    class Softmax(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = linear_victim()
+            self.std = self.inner.std
+            self.eval()
+
+        def forward(self, images):
+            return self.inner(images).softmax(1)
+
+    report = evaluate(Softmax(), tmp_path)
+    assert not report["valid"]
+    assert "probability distribution" in failed(report)["AutoAttack's flags"]
+
+
+@pytest.mark.parametrize("block", ["detach", "quantise"])
+def test_a_gradient_that_is_cut_is_seen(block, tmp_path):
+    class Cut(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = linear_victim()
+            self.std = self.inner.std
+            self.eval()
+
+        def forward(self, images):
+            cut = images.detach() + 0 * images if block == "detach" else (images * 255).round() / 255
+            return self.inner(cut)
+
+    report = evaluate(Cut(), tmp_path)
+    assert not report["valid"]
+    found = failed(report)
+    assert "is zero at 100.0% of the images" in found["gradients"]
+    assert {"curve", "natural falls"} & set(found)
+
+
+def test_a_network_in_training_mode_is_seen(tmp_path):
+    victim = linear_victim()
+    victim.model.norm.train()
+    report = evaluate(victim, tmp_path)
+    assert not report["valid"]
+    found = failed(report)
+    assert "model.norm is in training mode" in found["evaluation mode"]
+    # Its statistics moved while it was attacked.
+    assert "other weights" in found["rescored"]
+
+
+def test_a_network_that_draws_at_random_is_seen(tmp_path):
+    class Noisy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = linear_victim()
+            self.std = self.inner.std
+            self.eval()
+
+        def forward(self, images):
+            return self.inner(images + 0.01 * torch.randn_like(images))
+
+    found = failed(evaluate(Noisy(), tmp_path))
+    assert "the same images give other logits" in found["evaluation mode"]
+    assert "randomized defense" in found["AutoAttack's flags"]
+
+
+@pytest.fixture
+def stored(sound, tmp_path):
+    """The sound report's folder, to tamper with."""
+    import shutil
+
+    shutil.copytree(sound[0], tmp_path / "stored")
+    return tmp_path / "stored"
+
+
+def change(path, **values):
+    verdicts = read_verdicts(path)
+    write_verdicts(path, replace(verdicts, **values))
+
+
+def test_stale_perturbed_images_are_seen(stored):
+    path = stored / "PGD-20_Linf_8-255.safetensors"
+    verdicts = read_verdicts(path)
+    # As if another network's had been kept: here the images before the attack.
+    images, _ = own_images(linear_victim(), 12, spread=0.03)
+    change(path, adversarial=images[verdicts.kept])
+    found = failed(evaluate(linear_victim(), stored))
+    assert found == {"rescored": "PGD-20 at Linf 8/255: 12 of 12 verdicts differ"}
+
+
+def test_perturbed_images_of_other_weights_are_seen(stored, monkeypatch):
+    from edgeprune_benchmarks.robustness import evaluation
+
+    path = stored / "PGD-20_Linf_8-255.safetensors"
+    change(path, facts={**read_verdicts(path).facts, "weights": "0" * 64})
+    # Even where nobody checks when the file is read for its verdicts.
+    read = evaluation.read_verdicts
+    monkeypatch.setattr(evaluation, "read_verdicts", lambda path, expected=None: read(path))
+    found = failed(evaluate(linear_victim(), stored))
+    assert found == {"rescored": "PGD-20 at Linf 8/255: made for other weights than the victim's"}
+
+
+def test_perturbations_beyond_the_budget_are_seen(plant, tmp_path):
+    plant(lambda at, images, labels: fgsm(at.victim, images, labels, 1.01 * at.eps), "FGSM")
+    found = failed(evaluate(linear_victim(), tmp_path))
+    assert list(found) == ["bound"]
+    assert "FGSM at Linf 0.25/255: +1.00% over the budget" in found["bound"]
+
+
+@pytest.mark.parametrize("value", [-0.001, 1.001, float("nan")])
+def test_pixels_out_of_range_are_seen(plant, tmp_path, value):
+    def outside(at, images, labels):
+        moved = fgsm(at.victim, images, labels, at.eps)
+        moved[:, 0, 0, 0] = value
+        return moved
+
+    plant(outside, "FGSM")
+    assert "range" in failed(evaluate(linear_victim(), tmp_path))
+
+
+def test_a_longer_attack_that_is_weaker_is_seen(plant, tmp_path):
+    plant(lambda at, images, labels: (images + at.eps * images.sign()).clamp(0, 1), "PGD-100")
+    found = failed(evaluate(linear_victim(), tmp_path))
+    assert "PGD-100 leaves 12 more than PGD-20" in found["ordering"]
+    assert "resist PGD-100 at Linf 32/255" in found["curve"]
+    assert "noise" in found
+
+
+def test_a_curve_that_rises_is_seen(plant, tmp_path):
+    def backwards(at, images, labels):
+        small = CURVE[4].size ** 2 / at.eps
+        moved = pgd(at.victim, images, labels, small, steps=20, seed=0)
+        return images + (moved - images).clamp(-at.eps, at.eps)
+
+    plant(backwards, "PGD-100")
+    assert "PGD-100 leaves more at" in failed(evaluate(linear_victim(), tmp_path))["curve"]
+
+
+def test_an_attack_that_is_no_more_than_noise_is_seen(tmp_path):
+    class Deaf(nn.Module):
+        """Sees a coarse grid alone: any change of that size turns it, in any direction."""
+
+        def __init__(self):
+            super().__init__()
+            self.inner = linear_victim()
+            self.std = self.inner.std
+            self.eval()
+
+        def forward(self, images):
+            logits = self.inner(0 * images + 0.5)
+            moved = (images - 0.5).abs().amax((1, 2, 3)) > 0.055
+            return torch.where(moved[:, None], -logits, logits)
+
+    assert "noise" in failed(evaluate(Deaf(), tmp_path))
+
+
+def test_a_seed_that_does_not_fix_the_attack_is_seen(plant, tmp_path):
+    def unseeded(at, images, labels):
+        flip = torch.rand(len(images)) < 0.5
+        moved = pgd(at.victim, images, labels, at.eps, steps=20, seed=0)
+        return torch.where(flip.view(-1, 1, 1, 1), moved, images)
+
+    plant(unseeded, "PGD-20")
+    assert "verdicts differ" in failed(evaluate(linear_victim(), tmp_path))["seed"]
+
+
+def test_a_natural_network_that_stands_is_seen(tmp_path):
+    class Flat(nn.Module):
+        """So short a slope that no perturbation of 8/255 reaches another class."""
+
+        def __init__(self):
+            super().__init__()
+            self.inner = linear_victim()
+            self.std = self.inner.std
+            self.eval()
+
+        def forward(self, images):
+            return self.inner(0.5 + 0.1 * (images - 0.5))
+
+    found = failed(evaluate(Flat(), tmp_path / "natural"))
+    assert found["natural falls"].endswith("% at Linf 8/255")
+    assert "natural falls" not in failed(evaluate(Flat(), tmp_path / "trained", natural=False))
+
+
+def test_warnings_of_the_library_are_kept(monkeypatch, tmp_path):
+    """Zero gradients of a component, which the library tells to its log."""
+    import logging
+
+    stages = ATTACKS["AutoAttack L2"].stages
+
+    def warning(at):
+        def tell(images, labels):
+            logging.getLogger("auto-attack").warning("there are 3 points with zero gradient!")
+            return images
+
+        return [("apgd-t", tell), *stages(at)]
+
+    monkeypatch.setitem(ATTACKS, "AutoAttack L2", replace(ATTACKS["AutoAttack L2"], stages=warning))
+    found = failed(evaluate(linear_victim(), tmp_path))
+    assert found["AutoAttack's flags"] == "AutoAttack L2 at L2 0.5: there are 3 points with zero gradient!"
+
+
+@pytest.mark.parametrize("missing", ["noise", "Square", "AutoAttack Linf", "PGD-20"])
+def test_what_was_not_run_fails(missing, monkeypatch, tmp_path, sound):
+    from edgeprune_benchmarks.robustness.controls import Evidence, judge
+
+    folder, _ = sound
+    images, labels = own_images(linear_victim(), 12, spread=0.03)
+    run = Evaluator(
+        linear_victim(), images, labels, folder, torch.device("cpu"), batch_size=6, effort=BRIEF.effort
+    )
+    cells = {(name, budget): run.run(name, budget) for name, budget in BRIEF.cells() if name != missing}
+    controls = {control.name: control for control in judge(Evidence(run, cells, {}, True))}
+    told = [control.name for control in controls.values() if control.detail.startswith("not run")]
+    assert "gradients" in told
+    assert not controls["gradients"].passed
+    if missing == "PGD-20":
+        assert "seed" in told
+    if missing == "noise":
+        assert "noise" in told
+
+
+def test_a_masked_gradient_that_square_goes_around_is_seen(tmp_path):
+    class Shattered(nn.Module):
+        """A steep ripple on the input: gradients point anywhere, and the value itself hardly changes."""
+
+        def __init__(self):
+            super().__init__()
+            self.inner = linear_victim()
+            self.std = self.inner.std
+            self.eval()
+
+        def forward(self, images):
+            return self.inner(images + 2e-4 * torch.sin(1e5 * images))
+
+    report = evaluate(Shattered(), tmp_path)
+    assert not report["valid"]
+    assert {"gradients", "AutoAttack's flags", "natural falls", "curve"} & set(failed(report))
+
+
+def test_attacks_are_named_once():
+    assert [attack.name for attack in attacks.ATTACKS.values()] == list(attacks.ATTACKS)

@@ -1,0 +1,56 @@
+"""Networks to attack that take milliseconds: linear, with labels that are their own predictions."""
+
+from contextlib import contextmanager
+
+import pytest
+import torch
+from torch import nn
+
+from edgeprune_benchmarks.robustness import auto_attack
+from edgeprune_benchmarks.robustness.victim import Victim
+
+MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.2, 0.3)
+
+
+class Linear(nn.Module):
+    """Ten smooth random directions of a 3x8x8 image, so that margins are small beside 8/255 in each pixel."""
+
+    def __init__(self, seed=0, size=8):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.flatten, self.head = nn.Flatten(), nn.Linear(3 * size * size, 10)
+        nn.init.normal_(self.head.weight, std=0.3)
+        # So that a batch in training mode moves something.
+        self.norm = nn.BatchNorm2d(3)
+
+    def forward(self, images):
+        return self.head(self.flatten(self.norm(images)))
+
+
+def linear_victim(seed=0, size=8):
+    return Victim(Linear(seed, size), MEAN, STD)
+
+
+def own_images(victim, count=40, seed=1, size=8, spread=0.02):
+    """Images near grey, and what the victim sees in them: margins that a few grey levels overcome."""
+    random = torch.Generator().manual_seed(seed)
+    images = 0.5 + spread * (2 * torch.rand((count, 3, size, size), generator=random) - 1)
+    with torch.no_grad():
+        return images, victim(images).argmax(1)
+
+
+@contextmanager
+def short_searches():
+    """AutoAttack with a fraction of its steps and queries, which are what takes the time of a report."""
+    whole = auto_attack._library
+
+    def short(*arguments):
+        library = whole(*arguments)
+        library.apgd.n_iter = library.apgd_targeted.n_iter = library.fab.n_iter = 20
+        library.apgd.n_iter_orig = library.apgd_targeted.n_iter_orig = 20
+        library.square.n_queries = 100
+        return library
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(auto_attack, "_library", short)
+        yield
