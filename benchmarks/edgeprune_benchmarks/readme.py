@@ -17,6 +17,7 @@ from .install_tables import install_table
 from .latency import latency_table
 from .minutes import minutes_table
 from .power_loss import power_loss_table
+from .robustness.tables import control_table, distortion_table, linf_table, norms_table, pruned_table
 from .selection_tables import (
     coreset_table,
     correlation_table,
@@ -40,6 +41,7 @@ from .training_memory import training_memory_table
 __all__ = ["update"]
 
 Table = Callable[[dict[str, Any]], list[str]]
+ABLATIONS = ("tau", "lambda", "k", "scores", "mask-lr", "mask-epochs")
 
 
 def update(root: Path, results: Path, *, write: bool) -> bool:
@@ -173,6 +175,19 @@ PAGES: dict[str, dict[str, Table]] = {
         "time-epoch": epoch_table,
         "minutes": minutes_table,
     },
+    "docs/robustness.md": {
+        "robustness-cifar10-all-cpu linf": linf_table,
+        "robustness-cifar10-all-cpu norms": norms_table,
+        "robustness-cifar10-all-cpu pruned": pruned_table,
+        "robustness-cifar10-all-cpu controls": control_table,
+        "robustness-cifar10-all-paper linf": linf_table,
+        "robustness-cifar10-all-paper norms": norms_table,
+        "robustness-cifar10-transfer-paper": linf_table,
+        "robustness-cifar100-all-paper": linf_table,
+        "robustness-imagenet-all-paper": linf_table,
+        **{f"robustness-cifar10-{name}-cpu": linf_table for name in ABLATIONS},
+        "landscape": distortion_table,
+    },
     "docs/selection.md": {
         "coresets-lossless": lambda results: [*coreset_table(results), "", *correlation_table(results)],
         "coresets-jpeg": lambda results: [*coreset_table(results), "", *correlation_table(results)],
@@ -186,6 +201,15 @@ PAGES: dict[str, dict[str, Table]] = {
 NEED_GPU = {
     "coresets-jpeg": "coresets --images jpeg --model resnet18 --iterations 40000 --batch-size 256 --lr 0.1 "
     "--score-epochs 200 --every 5 --device cuda",
+    **{
+        f"robustness-{recipe}-paper": f"robustness --recipe {recipe} --device cuda --minutes 9 {where}"
+        for recipe, where in (
+            ("cifar10-all", "--source cifar10:ROOT"),
+            ("cifar10-transfer", "--source cifar10:ROOT"),
+            ("cifar100-all", "--source cifar100:ROOT"),
+            ("imagenet-all", "--source imagefolder:PATH --size 224"),
+        )
+    },
     "masks-jpeg": "masks --images jpeg --model resnet18 --score-epochs 200 --mask-epochs 300 --epochs 200 "
     "--batch-size 256 --lr 0.1 --device cuda",
 }
@@ -200,5 +224,10 @@ COMMANDS = {
     "accuracy-bytes": "accuracy-per-byte",
     "accuracy-bytes-33": "accuracy-per-byte --psnr 33 --name accuracy-bytes-33",
     **{name: name for name in ("fleet", "install", "power-loss", "training-memory")},
-    **{name: name for name in ("minutes", "latency", "export")},
+    **{name: name for name in ("minutes", "latency", "export", "landscape")},
+    "robustness-cifar10-all-cpu": "robustness --recipe cifar10-all --scale cpu",
+    **{
+        f"robustness-cifar10-{name}-cpu": f"robustness --recipe cifar10-{name} --scale cpu"
+        for name in ABLATIONS
+    },
 }

@@ -10,11 +10,20 @@ from ..selection_tables import table
 from .published import PUBLISHED
 from .report import interval
 
-__all__ = ["control_table", "groups_of", "linf_table", "norms_table", "pooled", "pruned_table"]
+__all__ = [
+    "control_table",
+    "distortion_table",
+    "groups_of",
+    "linf_table",
+    "norms_table",
+    "pooled",
+    "pruned_table",
+]
 
 Results = dict[str, Any]
 Row = dict[str, Any]
 EPS = (0.5, 1, 2, 4, 8)
+DISTORTION = ("edr", "random", "gradient", "curvature")
 NORMS = ("AutoAttack L2", "AutoAttack L1", "L1-APGD", "sparse")
 
 
@@ -170,3 +179,31 @@ def control_table(results: Results) -> list[str]:
         )
     header = ["trained on", "seed", "controls", "training, s", "attacks, s", "forward passes, M", "weights"]
     return table(header, rows)
+
+
+def distortion_table(results: Results) -> list[str]:
+    """Return the expected distortion rate of the loss and its two terms, and how wide the minimum is."""
+    rows = []
+    steps = results["steps"]
+    near = [number for number, step in enumerate(steps) if abs(abs(step) - 0.5) < 1e-6]
+    groups: dict[str, list[Row]] = {}
+    for row in results["rows"]:
+        groups.setdefault(_name(row["label"], row["pruned"]), []).append(row)
+    for name, group in groups.items():
+        lines = [line for row in group for line in row["along"]]
+        rise = mean(line[number] - line[len(steps) // 2] for line in lines for number in near)
+        cells = [f"{mean(line[len(steps) // 2] for line in lines):.3f}", f"{rise:.2f}"]
+        for rates in zip(*(row["distortion"] for row in group), strict=True):
+            parts = [
+                mean(rate[part] for rate in rates) for part in ("edr", "random", "gradient", "curvature")
+            ]
+            cells.append(" / ".join(f"{part:.2f}" for part in parts))
+        rows.append([name, *cells])
+    eps = [rate["eps"] for rate in results["rows"][0]["distortion"]]
+    head = (
+        f"Loss in nats on {results['plan']['images']:,} training images; its rise at half a step along "
+        f"{results['plan']['directions']} filter-normalised directions; and on "
+        f"{results['rows'][0]['distortion_images']:,} test images the expected distortion rate under an L2 "
+        "attack / in a random direction / the term of the gradient / the term of the curvature."
+    )
+    return [head, "", *table(["trained on", "loss", "rise", *(f"L2 {value:g}" for value in eps)], rows)]
