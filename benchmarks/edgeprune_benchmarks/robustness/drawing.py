@@ -63,13 +63,16 @@ def draw_landscape(figure: Any, results: Results) -> None:
 
 def draw_surfaces(figure: Any, results: Results) -> None:
     """Draw the loss over two directions of the weights as contours (paper, Figs. 2 and 3)."""
+    from matplotlib.colors import LogNorm
+
     rows = [row for row in results["rows"] if row["over"]]
-    figure.set_size_inches(3 * len(rows), 3.2)
+    figure.set_size_inches(2 * len(rows), 2.4)
     axes = figure.subplots(1, len(rows), squeeze=False, sharey=True)[0]
     highest = max(np.max(row["over"]) for row in rows)
     levels = np.geomspace(min(np.min(row["over"]) for row in rows) * 0.99, highest, 15)
     for axis, row in zip(axes, rows, strict=True):
-        drawn = axis.contourf(results["grid"], results["grid"], np.array(row["over"]).T, levels=levels)
+        surface = np.array(row["over"]).T
+        drawn = axis.contourf(results["grid"], results["grid"], surface, levels=levels, norm=LogNorm())
         axis.set_title(_name(row), fontsize=8)
         axis.set_aspect("equal")
     figure.colorbar(drawn, ax=list(axes), label="cross entropy, nats", format="%.2g")
