@@ -15,7 +15,7 @@ from edgeprune_benchmarks.robustness.controls import CONTROLS
 from edgeprune_benchmarks.robustness.evaluation import Evaluator
 from edgeprune_benchmarks.robustness.gradient_attacks import fgsm, pgd
 from edgeprune_benchmarks.robustness.protocol import Protocol
-from edgeprune_benchmarks.robustness.report import interval, make_report
+from edgeprune_benchmarks.robustness.report import cross_check, interval, make_report
 from edgeprune_benchmarks.robustness.verdicts import read_verdicts, write_verdicts
 
 BRIEF = Protocol(12, 6, (CURVE[4],), Effort(10, 20, 4), 6)
@@ -353,6 +353,23 @@ def test_a_masked_gradient_that_square_goes_around_is_seen(tmp_path):
     report = evaluate(Shattered(), tmp_path)
     assert not report["valid"]
     assert {"gradients", "AutoAttack's flags", "natural falls", "curve"} & set(failed(report))
+
+
+def test_the_cross_check_compares_with_the_library(stored):
+    images, labels = own_images(linear_victim(), 12, spread=0.03)
+    device = torch.device("cpu")
+    run = Evaluator(linear_victim(), images, labels, stored, device, batch_size=6, effort=BRIEF.effort)
+    protocol = replace(BRIEF, slow_images=12, slow_budgets=(CURVE[3],))
+    found = cross_check(run, protocol)
+    assert found["differ"] == 0
+    assert 0 < found["ours"] == found["direct"] < found["images"] == 12
+    assert json.loads((stored / "cross-check.json").read_text()) == found
+    # Verdicts that are not the library's.
+    (stored / "cross-check.json").unlink()
+    path = stored / "first-12" / "AutoAttack_Linf_2-255.safetensors"
+    change(path, robust=~read_verdicts(path).robust)
+    assert cross_check(run, protocol)["differ"] == 12
+    assert cross_check(run, replace(protocol, slow_budgets=())) is None
 
 
 def test_attacks_are_named_once():

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["auto_attack_stages", "flags_before", "l1_apgd"]
+__all__ = ["auto_attack_stages", "direct_call", "flags_before", "l1_apgd"]
 
 Perturb = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 _CE, _TARGETED, _FAB, _SQUARE = "apgd-ce", "apgd-t", "fab-t", "square"
@@ -64,6 +64,24 @@ def auto_attack_stages(
 def l1_apgd(victim: nn.Module, eps: float, seed: int, device: torch.device) -> list[tuple[str, Perturb]]:
     """Return L1-APGD on the cross entropy with the settings that AutoAttack has (Croce and Hein, 2021)."""
     return auto_attack_stages(victim, "L1", eps, seed, device)[:1]
+
+
+def direct_call(
+    victim: nn.Module,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    eps: float,
+    seed: int,
+    batch_size: int,
+    device: torch.device,
+) -> torch.Tensor:
+    """Return which images resist AutoAttack standard under Linf by the library's own loop, bool [n]."""
+    library = _library(victim, "Linf", eps, seed, device)
+    cuda = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(cuda), _kept_trace():
+        _, seen = library.run_standard_evaluation(images, labels, batch_size=batch_size)
+    resists: torch.Tensor = seen.cpu() == labels
+    return resists
 
 
 def _library(victim: nn.Module, norm: str, eps: float, seed: int, device: torch.device) -> Any:

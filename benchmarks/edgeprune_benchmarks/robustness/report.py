@@ -13,13 +13,14 @@ from scipy.stats import binomtest
 from edgeprune_runtime.checkpoint import write_text
 
 from .attacks import get_attack, label
+from .auto_attack import direct_call
 from .budgets import Budget
 from .controls import Evidence, Key, half_budget, judge
 from .evaluation import Evaluator
 from .protocol import L2, Protocol
 from .verdicts import Verdicts
 
-__all__ = ["interval", "make_report"]
+__all__ = ["cross_check", "interval", "make_report"]
 
 Say = Callable[[str], None]
 
@@ -50,12 +51,7 @@ def make_report(run: Evaluator, protocol: Protocol, *, natural: bool, say: Say) 
         The time was over before the end.
     """
     run = replace(run, images=run.images[: protocol.images], labels=run.labels[: protocol.images])
-    few = replace(
-        run,
-        images=run.images[: protocol.slow_images],
-        labels=run.labels[: protocol.slow_images],
-        folder=run.folder / f"first-{protocol.slow_images}",
-    )
+    few = _first(run, protocol.slow_images)
     evidence = Evidence(run, {}, {}, natural)
     for name, budget in protocol.cells():
         _add(evidence, run, evidence.cells, (name, budget), say)
@@ -71,6 +67,42 @@ def make_report(run: Evaluator, protocol: Protocol, *, natural: bool, say: Say) 
     }
     _save(run, report)
     return report
+
+
+def cross_check(run: Evaluator, protocol: Protocol) -> dict[str, Any] | None:
+    """Compare the first of the slow AutoAttacks, which has been run, with a direct call of the library.
+
+    Returns
+    -------
+    dict or None
+        ``eps``, ``images``, ``ours`` and ``direct`` (images that resist), ``differ`` (verdicts). Kept in the
+        folder of the attacks. None where the protocol has no slow AutoAttack.
+    """
+    if not protocol.slow_budgets:
+        return None
+    few, budget = _first(run, protocol.slow_images), protocol.slow_budgets[0]
+    ours = few.run("AutoAttack Linf", budget)
+    path = run.folder / "cross-check.json"
+    key = {"weights": ours.facts["weights"], "eps": budget.size, "images": len(few.images)}
+    if path.exists():
+        found: dict[str, Any] = json.loads(path.read_text())
+        if found | key == found:
+            return found
+    run.overdue()
+    resists = direct_call(
+        run.victim, few.images, few.labels, budget.size, run.seed, run.batch_size, run.device
+    )
+    counts = {"ours": int(ours.robust.sum()), "direct": int(resists.sum())}
+    found = {**key, **counts, "differ": int((resists != ours.robust).sum())}
+    write_text(path, json.dumps(found) + "\n")
+    return found
+
+
+def _first(run: Evaluator, count: int) -> Evaluator:
+    """Return the same attacks on the first images alone."""
+    return replace(
+        run, images=run.images[:count], labels=run.labels[:count], folder=run.folder / f"first-{count}"
+    )
 
 
 def _add(evidence: Evidence, run: Evaluator, cells: Any, key: Key, say: Say) -> None:

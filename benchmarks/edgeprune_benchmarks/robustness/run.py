@@ -20,7 +20,7 @@ from .evaluation import Evaluator, OutOfTimeError
 from .protocol import PROTOCOLS, Protocol
 from .pruned_inference import attack_pruned, pruned_victim
 from .recipes import SCALES, Row, get_recipe
-from .report import make_report
+from .report import cross_check, make_report
 from .training import Deadline, Workshop
 from .victim import load_victim
 
@@ -194,6 +194,8 @@ class _Bench:
             if row.mask:
                 pruned = attack_pruned(evaluator, pruned_victim(victim, self._shop.pack(row, seed)))
             accuracy = self._shop.accuracy(victim, run_dir, self._device)
+            # Once is enough: the same code attacks the others.
+            checked = cross_check(evaluator, self._protocol) if row.key == "natural" and not seed else None
         return {
             "row": asdict(row),
             "key": row.key,
@@ -205,6 +207,7 @@ class _Bench:
             "train_seconds": metrics["seconds"],
             "report": report,
             "pruned_inference": pruned,
+            "cross_check": checked,
         }
 
 

@@ -178,7 +178,19 @@ def control_table(results: Results) -> list[str]:
             ]
         )
     header = ["trained on", "seed", "controls", "training, s", "attacks, s", "forward passes, M", "weights"]
-    return table(header, rows)
+    return [*table(header, rows), *_cross_checks(results)]
+
+
+def _cross_checks(results: Results) -> Iterator[str]:
+    for row in results["rows"]:
+        checked = row["cross_check"]
+        if checked:
+            yield ""
+            yield (
+                f"AutoAttack at {255 * checked['eps']:g}/255 on the network with weights "
+                f"{checked['weights'][:12]}, {checked['images']} images: {checked['ours']} resist by our "
+                f"loop, {checked['direct']} by the library itself, {checked['differ']} verdicts differ."
+            )
 
 
 def distortion_table(results: Results) -> list[str]:
