@@ -14,9 +14,21 @@ from edgeprune.sources import Source
 from edgeprune_runtime.augmentation import Augmentation, draw
 from edgeprune_runtime.training import TrainLoader
 
-__all__ = ["PixelLoader", "Stretched"]
+__all__ = ["PixelLoader", "Stretched", "channel_statistics"]
 
 Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+def channel_statistics(
+    source: Source, rows: NDArray[np.int64]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation of each channel of some images of a source, for pixels on [0, 1]."""
+    sums = np.zeros((2, source.shape[0]))
+    for part in np.array_split(rows, -(-len(rows) // 1000)):
+        pixels = source.read(part) / 255
+        sums += [pixels.sum((0, 2, 3)), np.square(pixels).sum((0, 2, 3))]
+    mean, square = sums / (len(rows) * source.shape[1] * source.shape[2])
+    return tuple(mean.tolist()), tuple(np.sqrt(square - mean**2).tolist())
 
 
 class PixelLoader:

@@ -18,6 +18,8 @@ from edgeprune_runtime.training import TrainConfig
 from edgeprune_runtime.training_config import place
 from edgeprune_runtime.training_step import Learner, learning_rate
 
+from ._pixels import channel_statistics
+
 __all__ = ["Recipe", "train_on"]
 
 
@@ -59,7 +61,8 @@ def train_on(source: Source, test: Source, rows: NDArray[np.int64], recipe: Reci
     )
     placement = place(config)
     store = ImageStore(source, rows, placement.device)
-    mean, std = _statistics(store, placement.device)
+    statistics = channel_statistics(source, rows)
+    mean, std = (torch.tensor(of, device=placement.device).view(1, -1, 1, 1) for of in statistics)
     torch.manual_seed(seed)
     learner = Learner(config, placement, len(source.class_names), min(source.shape[1:]))
     learner.model.train()
@@ -95,15 +98,3 @@ def _crops(source: Source, recipe: Recipe, seed: int, step: int) -> Any:
     return draw(
         "crop+flip", seed=seed, epoch=0, batch=step, count=recipe.batch_size, height=height, width=width
     )
-
-
-def _statistics(store: ImageStore, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return mean and standard deviation of the images on [0, 1], [1, 3, 1, 1]."""
-    sums = torch.zeros((2, 3), dtype=torch.float64, device=device)
-    parts = np.array_split(np.arange(len(store)), -(-len(store) // 500))
-    for images in store.batches([(part, None) for part in parts]):
-        pixels = images.double() / 255
-        sums += torch.stack([pixels.sum((0, 2, 3)), pixels.square().sum((0, 2, 3))])
-    mean, square = sums / (len(store) * store.shape[1] * store.shape[2])
-    std = (square - mean.square()).sqrt()
-    return mean.float().view(1, -1, 1, 1), std.float().view(1, -1, 1, 1)

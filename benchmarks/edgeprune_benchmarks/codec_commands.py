@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import click
 
-from ._options import DATA, MINUTES, OUTPUT
+from ._options import DATA, MINUTES, OUTPUT, missing_packages, require_packages
 
 __all__ = ["accuracy_per_byte", "fleet", "install", "plots", "storage", "time"]
 
@@ -32,13 +31,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
 
 
 def _require(*parts: str, packages: tuple[str, ...] = ()) -> None:
-    """Raise ModuleNotFoundError at once, not after minutes, for a package that is not installed."""
-    for package in _missing((*packages, *(name for part in parts for name in NEEDS[part]))):
-        raise ModuleNotFoundError(f"No module named {package!r}", name=package)
-
-
-def _missing(packages: tuple[str, ...]) -> list[str]:
-    return [name for name in dict.fromkeys(packages) if importlib.util.find_spec(name) is None]
+    require_packages(*packages, *(name for part in parts for name in NEEDS[part]))
 
 
 @click.command()
@@ -102,7 +95,7 @@ def time(data: Path, output: Path, only: tuple[str, ...], **options: Any) -> Non
 
 
 def _parts_that_can_run() -> list[str]:
-    missing = {part: _missing(NEEDS[part]) for part in PARTS}
+    missing = {part: missing_packages(NEEDS[part]) for part in PARTS}
     for part, packages in missing.items():
         if packages:
             click.echo(f"{part}: left out, needs {', '.join(packages)}; pip install 'edgeprune[bench]'")

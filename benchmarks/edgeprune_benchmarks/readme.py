@@ -17,7 +17,14 @@ from .install_tables import install_table
 from .latency import latency_table
 from .minutes import minutes_table
 from .power_loss import power_loss_table
-from .robustness.tables import control_table, distortion_table, linf_table, norms_table, pruned_table
+from .robustness.tables import (
+    control_table,
+    distortion_table,
+    linf_short,
+    linf_table,
+    norms_table,
+    pruned_table,
+)
 from .selection_tables import (
     coreset_table,
     correlation_table,
@@ -153,6 +160,7 @@ PAGES: dict[str, dict[str, Table]] = {
         "storage-224x224 short": storage_short,
         "time-decode short": decode_short,
         "accuracy": _accuracy,
+        "robustness-cifar10-all-cpu short": linf_short,
     },
     "docs/codec.md": {
         "storage-32x32": storage_table,
@@ -182,6 +190,7 @@ PAGES: dict[str, dict[str, Table]] = {
         "robustness-cifar10-all-cpu controls": control_table,
         "robustness-cifar10-all-paper linf": linf_table,
         "robustness-cifar10-all-paper norms": norms_table,
+        "robustness-cifar10-baselines-paper": linf_table,
         "robustness-cifar10-transfer-paper": linf_table,
         "robustness-cifar100-all-paper": linf_table,
         "robustness-imagenet-all-paper": linf_table,
@@ -205,9 +214,10 @@ NEED_GPU = {
         f"robustness-{recipe}-paper": f"robustness --recipe {recipe} --device cuda --minutes 9 {where}"
         for recipe, where in (
             ("cifar10-all", "--source cifar10:ROOT"),
+            ("cifar10-baselines", "--source cifar10:ROOT"),
             ("cifar10-transfer", "--source cifar10:ROOT"),
             ("cifar100-all", "--source cifar100:ROOT"),
-            ("imagenet-all", "--source imagefolder:PATH --size 224"),
+            ("imagenet-all", "--source imagefolder:PATH --size 224 --images 1000"),
         )
     },
     "masks-jpeg": "masks --images jpeg --model resnet18 --score-epochs 200 --mask-epochs 300 --epochs 200 "

@@ -1,5 +1,6 @@
 import math
 from dataclasses import replace
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from edgeprune_benchmarks.robustness.gradient_attacks import (
     pgd,
     sign_noise,
 )
+from edgeprune_benchmarks.robustness.pruned_inference import attack_pruned
 from edgeprune_benchmarks.robustness.sparse_attacks import sparse_pgd, sparse_rs
 from edgeprune_benchmarks.robustness.verdicts import read_verdicts
 from edgeprune_benchmarks.robustness.victim import PrunedVictim, Victim, weights_hash
@@ -112,6 +114,15 @@ def test_more_steps_of_pgd_never_break_fewer(victim, images):
     few, many = (resist(victim, pgd(victim, *images, TWO.size, steps=n, seed=3), images[1]) for n in (3, 30))
     assert not (many & ~few).any()
     assert many.sum() < len(many)
+
+
+def test_pgd_that_does_not_stop_goes_on_where_it_broke(victim, images):
+    eps = HEADLINE.size
+    stopped, whole = (pgd(victim, *images, eps, steps=40, seed=3, stops=stops) for stops in (True, False))
+    assert not resist(victim, stopped, images[1]).any()
+    broken, further = (cross_entropy(victim(moved), images[1]) for moved in (stopped, whole))
+    assert (further > 2 * broken).all()
+    assert torch.allclose((whole - images[0]).abs().amax((1, 2, 3)), torch.tensor(eps))
 
 
 def test_pgd_takes_a_budget_for_each_channel(victim, images):
@@ -287,12 +298,15 @@ def test_bfloat16_first_breaks_no_fewer(evaluator, tmp_path):
 def test_every_attack_runs_and_keeps_its_budget(quick, evaluator):
     sizes = {"Linf": HEADLINE.size, "L2": 0.1, "L1": 1.0, "L0": 2.0}
     for name, attack in ATTACKS.items():
+        if name == "PGD-100 unaware":
+            continue
         verdicts = evaluator.run(name, Budget(attack.norm, sizes[attack.norm]))
         if name != "C&W L2":
             assert verdicts.sizes.max() <= sizes[attack.norm] * (1 + 2e-5)
         assert verdicts.outside.max() <= 1e-6
         kept = read_verdicts(evaluator.path(name, Budget(attack.norm, sizes[attack.norm])))
         assert (kept.facts["forwards"] > 0) == (name != "noise")
+        assert kept.facts["versions"]["pyautoattack"] == version("pyautoattack")
 
 
 def test_misuse_is_told(evaluator):
@@ -303,6 +317,23 @@ def test_misuse_is_told(evaluator):
     pruned = PrunedVictim(linear_victim(), 3, 3)
     with pytest.raises(ConfigError, match="normalised units"):
         replace(evaluator, victim=pruned).run("PGD-20 normalised", HEADLINE)
+    with pytest.raises(ConfigError, match="needs a victim that prunes"):
+        evaluator.run("PGD-100 unaware", HEADLINE)
+
+
+def test_an_attack_through_pruning_finds_what_an_unaware_one_misses(evaluator, victim, tmp_path):
+    """Two classes told apart by the highest frequency alone where nothing is pruned: gone where it is."""
+    pruned = PrunedVictim(victim, 3, 3)
+    images = evaluator.images
+    with torch.no_grad():
+        run = replace(evaluator, victim=pruned, labels=pruned(images).argmax(1), folder=tmp_path / "pruned")
+    result = attack_pruned(run, pruned)
+    assert result["valid"], result["controls"]
+    clean, *rows = result["rows"]
+    assert (clean["eps"], clean["unaware"], clean["adaptive"], clean["images"]) == (0.0, 1.0, 1.0, 12)
+    assert [row["eps"] for row in rows] == [budget.size for budget in CURVE[1:6]]
+    assert all(row["adaptive"] <= row["unaware"] for row in rows)
+    assert rows[-1]["adaptive"] < rows[-1]["unaware"]
 
 
 def test_budgets_read_as_people_write_them():

@@ -5,15 +5,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
-from victims import linear_victim, own_images, short_searches
+from victims import Around, linear_victim, own_images, short_searches
 
-from edgeprune_benchmarks.robustness import attacks
 from edgeprune_benchmarks.robustness.attacks import ATTACKS, Effort
 from edgeprune_benchmarks.robustness.budgets import CURVE, HEADLINE
-from edgeprune_benchmarks.robustness.controls import CONTROLS
+from edgeprune_benchmarks.robustness.controls import CONTROLS, Evidence, judge
 from edgeprune_benchmarks.robustness.evaluation import Evaluator
-from edgeprune_benchmarks.robustness.gradient_attacks import fgsm, pgd
+from edgeprune_benchmarks.robustness.gradient_attacks import fgsm, pgd, sign_noise
 from edgeprune_benchmarks.robustness.protocol import Protocol
 from edgeprune_benchmarks.robustness.report import cross_check, interval, make_report
 from edgeprune_benchmarks.robustness.verdicts import read_verdicts, write_verdicts
@@ -119,13 +117,7 @@ def test_a_budget_in_normalised_units_is_seen(plant, tmp_path):
 
 
 def test_a_network_that_returns_probabilities_is_seen(tmp_path):
-    class Softmax(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.inner = linear_victim()
-            self.std = self.inner.std
-            self.eval()
-
+    class Softmax(Around):
         def forward(self, images):
             return self.inner(images).softmax(1)
 
@@ -136,13 +128,7 @@ def test_a_network_that_returns_probabilities_is_seen(tmp_path):
 
 @pytest.mark.parametrize("block", ["detach", "quantise"])
 def test_a_gradient_that_is_cut_is_seen(block, tmp_path):
-    class Cut(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.inner = linear_victim()
-            self.std = self.inner.std
-            self.eval()
-
+    class Cut(Around):
         def forward(self, images):
             cut = images.detach() + 0 * images if block == "detach" else (images * 255).round() / 255
             return self.inner(cut)
@@ -166,13 +152,7 @@ def test_a_network_in_training_mode_is_seen(tmp_path):
 
 
 def test_a_network_that_draws_at_random_is_seen(tmp_path):
-    class Noisy(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.inner = linear_victim()
-            self.std = self.inner.std
-            self.eval()
-
+    class Noisy(Around):
         def forward(self, images):
             return self.inner(images + 0.01 * torch.randn_like(images))
 
@@ -254,14 +234,8 @@ def test_a_curve_that_rises_is_seen(plant, tmp_path):
 
 
 def test_an_attack_that_is_no_more_than_noise_is_seen(tmp_path):
-    class Deaf(nn.Module):
+    class Deaf(Around):
         """Sees a coarse grid alone: any change of that size turns it, in any direction."""
-
-        def __init__(self):
-            super().__init__()
-            self.inner = linear_victim()
-            self.std = self.inner.std
-            self.eval()
 
         def forward(self, images):
             logits = self.inner(0 * images + 0.5)
@@ -282,14 +256,8 @@ def test_a_seed_that_does_not_fix_the_attack_is_seen(plant, tmp_path):
 
 
 def test_a_natural_network_that_stands_is_seen(tmp_path):
-    class Flat(nn.Module):
+    class Flat(Around):
         """So short a slope that no perturbation of 8/255 reaches another class."""
-
-        def __init__(self):
-            super().__init__()
-            self.inner = linear_victim()
-            self.std = self.inner.std
-            self.eval()
 
         def forward(self, images):
             return self.inner(0.5 + 0.1 * (images - 0.5))
@@ -317,42 +285,87 @@ def test_warnings_of_the_library_are_kept(monkeypatch, tmp_path):
     assert found["AutoAttack's flags"] == "AutoAttack L2 at L2 0.5: there are 3 points with zero gradient!"
 
 
-@pytest.mark.parametrize("missing", ["noise", "Square", "AutoAttack Linf", "PGD-20"])
-def test_what_was_not_run_fails(missing, monkeypatch, tmp_path, sound):
-    from edgeprune_benchmarks.robustness.controls import Evidence, judge
-
-    folder, _ = sound
+@pytest.fixture
+def evidence(sound):
+    """What the sound report's controls looked at."""
     images, labels = own_images(linear_victim(), 12, spread=0.03)
-    run = Evaluator(
-        linear_victim(), images, labels, folder, torch.device("cpu"), batch_size=6, effort=BRIEF.effort
-    )
-    cells = {(name, budget): run.run(name, budget) for name, budget in BRIEF.cells() if name != missing}
-    controls = {control.name: control for control in judge(Evidence(run, cells, {}, True))}
-    told = [control.name for control in controls.values() if control.detail.startswith("not run")]
-    assert "gradients" in told
-    assert not controls["gradients"].passed
-    if missing == "PGD-20":
-        assert "seed" in told
-    if missing == "noise":
-        assert "noise" in told
+    device = torch.device("cpu")
+    run = Evaluator(linear_victim(), images, labels, sound[0], device, batch_size=6, effort=BRIEF.effort)
+    few = replace(run, images=images[:6], labels=labels[:6], folder=sound[0] / "first-6")
+    cells = {key: run.run(*key) for key in BRIEF.cells()}
+    slow = {(name, CURVE[3]): few.run(name, CURVE[3]) for name in ("APGD", "Square")}
+    return Evidence(run, few, cells, slow, True)
 
 
-def test_a_masked_gradient_that_square_goes_around_is_seen(tmp_path):
-    class Shattered(nn.Module):
+def test_evidence_that_is_whole_passes(evidence):
+    assert [control.name for control in judge(evidence) if not control.passed] == []
+
+
+@pytest.mark.parametrize(
+    ("missing", "told"),
+    [
+        (("noise", HEADLINE), {"noise"}),
+        (("AutoAttack Linf", HEADLINE), {"ordering", "natural falls"}),
+        (("FGSM", CURVE[0]), {"ordering"}),
+        (("PGD-100", CURVE[7]), {"ordering", "curve"}),
+        (("PGD-20", CURVE[2]), {"ordering", "seed", "gradients"}),
+    ],
+)
+def test_what_was_not_run_fails(missing, told, evidence):
+    cells = {key: verdicts for key, verdicts in evidence.cells.items() if key != missing}
+    controls = judge(replace(evidence, cells=cells))
+    found = {control.name for control in controls if control.detail.startswith("not run")}
+    assert found == told
+    assert not any(control.passed for control in controls if control.name in found)
+
+
+def test_without_any_attack_nothing_passes_but_what_asks_for_none(evidence):
+    controls = judge(replace(evidence, cells={}, slow={}))
+    assert {control.name for control in controls if control.passed} == {"evaluation mode"}
+
+
+def test_a_square_that_was_not_run_fails(evidence):
+    controls = {control.name: control for control in judge(replace(evidence, slow={}))}
+    assert controls["gradients"].detail == "not run: Square at Linf 2/255"
+
+
+def test_a_file_that_is_gone_is_seen(evidence, stored):
+    run, few = (replace(r, folder=f) for r, f in ((evidence.run, stored), (evidence.few, stored / "first-6")))
+    (stored / "first-6" / "Square_Linf_2-255.safetensors").unlink()
+    (control,) = judge(replace(evidence, run=run, few=few), ["rescored"])
+    assert control.detail == "Square at Linf 2/255: its file is gone"
+
+
+def test_square_that_beats_apgd_is_seen(plant, tmp_path):
+    """By whatever means: here the two have changed their places."""
+    plant(lambda at, images, labels: sign_noise(images, at.eps, seed=0), "APGD")
+    plant(lambda at, images, labels: pgd(at.victim, images, labels, 2 * at.eps, steps=20, seed=0), "Square")
+    images, labels = own_images(linear_victim(), 12, spread=0.03)
+    run = Evaluator(linear_victim(), images, labels, tmp_path, torch.device("cpu"), effort=BRIEF.effort)
+    report = make_report(run, replace(BRIEF, slow_images=12), natural=True, say=lambda line: None)
+    assert failed(report)["gradients"] == "at Linf 2/255 Square leaves 0.0%, APGD 100.0%"
+
+
+def test_square_that_breaks_what_the_rest_of_auto_attack_left_is_seen(monkeypatch, tmp_path):
+    def stages(at):
+        square = lambda images, labels: pgd(at.victim, images, labels, at.eps, steps=20, seed=0)  # noqa: E731
+        return [("apgd-ce", lambda images, labels: images), ("square", square)]
+
+    monkeypatch.setitem(ATTACKS, "AutoAttack Linf", replace(ATTACKS["AutoAttack Linf"], stages=stages))
+    found = failed(evaluate(linear_victim(), tmp_path))
+    assert "AutoAttack Linf at Linf 8/255: Square lowers it by 100.00%" in found["AutoAttack's flags"]
+
+
+def test_a_gradient_that_points_anywhere_is_seen(tmp_path):
+    class Shattered(Around):
         """A steep ripple on the input: gradients point anywhere, and the value itself hardly changes."""
-
-        def __init__(self):
-            super().__init__()
-            self.inner = linear_victim()
-            self.std = self.inner.std
-            self.eval()
 
         def forward(self, images):
             return self.inner(images + 2e-4 * torch.sin(1e5 * images))
 
     report = evaluate(Shattered(), tmp_path)
     assert not report["valid"]
-    assert {"gradients", "AutoAttack's flags", "natural falls", "curve"} & set(failed(report))
+    assert {"natural falls", "curve"} <= set(failed(report))
 
 
 def test_the_cross_check_compares_with_the_library(stored):
@@ -370,7 +383,3 @@ def test_the_cross_check_compares_with_the_library(stored):
     change(path, robust=~read_verdicts(path).robust)
     assert cross_check(run, protocol)["differ"] == 12
     assert cross_check(run, replace(protocol, slow_budgets=())) is None
-
-
-def test_attacks_are_named_once():
-    assert [attack.name for attack in attacks.ATTACKS.values()] == list(attacks.ATTACKS)

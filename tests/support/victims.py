@@ -27,6 +27,16 @@ class Linear(nn.Module):
         return self.head(self.flatten(self.norm(images)))
 
 
+class Around(nn.Module):
+    """Something of one's own between the images and a linear victim: a subclass says what, in ``forward``."""
+
+    def __init__(self, size=8):
+        super().__init__()
+        self.inner = linear_victim(size=size)
+        self.std = self.inner.std
+        self.eval()
+
+
 def linear_victim(seed=0, size=8):
     return Victim(Linear(seed, size), MEAN, STD)
 

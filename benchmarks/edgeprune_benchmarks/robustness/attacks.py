@@ -10,14 +10,14 @@ from torch import nn
 
 from edgeprune_formats import ConfigError
 
-from .auto_attack import auto_attack_stages, l1_apgd
+from .auto_attack import Perturb, auto_attack_stages, l1_apgd
 from .budgets import Budget
 from .gradient_attacks import carlini_wagner, cross_entropy, fgsm, margin, pgd, sign_noise
 from .sparse_attacks import sparse_pgd, sparse_rs
+from .victim import PrunedVictim
 
 __all__ = ["ATTACKS", "Attack", "Effort", "Perturb", "Setting", "Stage", "get_attack", "label"]
 
-Perturb = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Stage = tuple[str, Perturb]
 
 
@@ -76,6 +76,8 @@ class Attack:
     stages : callable
         From a `Setting` to names and functions; each maps float32 images [n, C, H, W] on [0, 1] and int64
         labels [n] to perturbed images, and is given the images that resisted the stages before.
+    cites : str
+        Where it comes from.
     reaches_budget : bool
         Whether it goes to the edge of the budget by its nature; where it then does not, the budget was not
         counted in pixels.
@@ -83,8 +85,6 @@ class Attack:
         Whether it must run in float32 alone, to be what its library is.
     uses : tuple of str
         Attributes of `Effort` that it heeds.
-    cites : str
-        Where it comes from.
     """
 
     name: str
@@ -124,6 +124,18 @@ def _normalised_pgd(at: Setting) -> list[Stage]:
 
     def run(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return pgd(at.victim, images, labels, at.eps * deviation, steps=20, seed=at.seed)
+
+    return [("ascent", run)]
+
+
+def _unaware_pgd(at: Setting) -> list[Stage]:
+    """PGD-100 on the network behind a pruning victim: all steps, as nothing tells it when to stop."""
+    if not isinstance(at.victim, PrunedVictim):
+        raise ConfigError("an attack unaware of pruning needs a victim that prunes")
+    bare = at.victim.victim
+
+    def run(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return pgd(bare, images, labels, at.eps, steps=100, seed=at.seed, stops=False)
 
     return [("ascent", run)]
 
@@ -185,6 +197,7 @@ ATTACKS = {
         Attack("PGD-100", "Linf", _pgd(100), "Madry et al., 2018", True, False),
         Attack("PGD-100 margin", "Linf", _pgd(100, "margin"), "Carlini and Wagner, 2017, f_6", True, False),
         Attack("PGD-20 normalised", "Linf", _normalised_pgd, "the suspected protocol", False, False),
+        Attack("PGD-100 unaware", "Linf", _unaware_pgd, "Madry et al., 2018", True),
         Attack("APGD", "Linf", _component("apgd-ce"), _AA, True),
         Attack("Square", "Linf", _component("square"), "pyautoattack; Andriushchenko et al., 2020"),
         Attack("AutoAttack Linf", "Linf", _auto_attack("Linf"), _AA),

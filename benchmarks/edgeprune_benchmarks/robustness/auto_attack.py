@@ -17,10 +17,11 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["auto_attack_stages", "direct_call", "flags_before", "l1_apgd"]
+__all__ = ["Perturb", "auto_attack_stages", "direct_call", "flags_before", "l1_apgd", "library_flags"]
 
 Perturb = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 _CE, _TARGETED, _FAB, _SQUARE = "apgd-ce", "apgd-t", "fab-t", "square"
+_LOG = "auto-attack"
 
 
 def auto_attack_stages(
@@ -75,7 +76,23 @@ def direct_call(
     batch_size: int,
     device: torch.device,
 ) -> torch.Tensor:
-    """Return which images resist AutoAttack standard under Linf by the library's own loop, bool [n]."""
+    """Return which images resist AutoAttack standard under Linf by the library's own loop.
+
+    Parameters
+    ----------
+    victim : torch.nn.Module
+        Images on [0, 1] to logits, on `device`.
+    images, labels : float32 [n, C, H, W], int64 [n]
+        On the CPU.
+    eps : float
+        Budget in pixels.
+    seed, batch_size : int
+    device : torch.device
+
+    Returns
+    -------
+    bool [n]
+    """
     library = _library(victim, "Linf", eps, seed, device)
     cuda = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(cuda), _kept_trace():
@@ -111,20 +128,32 @@ def flags_before(victim: nn.Module, images: torch.Tensor, labels: torch.Tensor) 
     """Return the library's warnings about a defence that it cannot evaluate, from a batch of images."""
     from pyautoattack import checks
 
-    heard = _Heard()
-    log = logging.Logger("auto-attack", logging.WARNING)
-    log.addHandler(heard)
-    with torch.no_grad(), _kept_trace():
+    log = logging.getLogger(_LOG)
+    with library_flags() as messages, torch.no_grad(), _kept_trace():
         checks.check_randomized(victim, images, labels, bs=len(images), logger=log)
         classes = checks.check_range_output(victim, images, logger=log)
         checks.check_dynamic(victim, images, False, logger=log)
         checks.check_n_classes(classes, [_TARGETED, _FAB], 9, 9, logger=log)
-    return heard.messages
+    return messages
+
+
+@contextmanager
+def library_flags() -> Iterator[list[str]]:
+    """Gather what the library warns of, in place of showing it."""
+    heard = _Heard(logging.WARNING)
+    log = logging.getLogger(_LOG)
+    propagate, log.propagate = log.propagate, False
+    log.addHandler(heard)
+    try:
+        yield heard.messages
+    finally:
+        log.removeHandler(heard)
+        log.propagate = propagate
 
 
 class _Heard(logging.Handler):
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
         self.messages: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from .._options import MINUTES, OUTPUT
+from .._options import MINUTES, OUTPUT, require_packages
 
 __all__ = ["landscape", "robustness"]
 
@@ -51,14 +50,14 @@ def _shared(command: Callable[..., None]) -> Callable[..., None]:
 def robustness(output: Path, images: int | None, precision: str, **options: Any) -> None:
     """Train the rows of a recipe, attack them, judge each report by its controls; resumable.
 
-    On a CUDA GPU the scale is the paper's. Repeat the command until all is done:
+    On a CUDA GPU the scale is the paper's. Repeat the command until all networks are done.
 
     \b
     Example:
       edgeprune bench robustness --data data --recipe cifar10-lf
       edgeprune bench robustness --source cifar10:ROOT --device cuda --minutes 9
     """
-    _require("pyautoattack")
+    require_packages("torch", "pyautoattack")
     from .run import attack_all
 
     attack_all(_asked(options), output, images=images, precision=precision)
@@ -76,27 +75,18 @@ def landscape(output: Path, images: int, directions: int, pictures: Path, **opti
     Example:
       edgeprune bench landscape --data data
     """
-    _require("captum", "matplotlib")
+    require_packages("torch", "pyautoattack", "captum", "matplotlib")
     from .pictures import Plan, picture_all
 
     picture_all(Plan(images, directions), _asked(options), output, pictures)
 
 
-def _require(*packages: str) -> None:
-    for package in packages:
-        if importlib.util.find_spec(package) is None:
-            raise ModuleNotFoundError(f"No module named {package!r}", name=package)
-
-
 def _asked(options: dict[str, Any]) -> Any:
-    from edgeprune_runtime._decode_torch import resolve_device
-
-    from .run import Asked
+    from .run import Asked, device_of
 
     data, source = options.pop("data"), options.pop("source")
     if options["scale"] == "auto":
-        on_gpu = resolve_device(options["device"]).type == "cuda"
-        options["scale"] = "paper" if on_gpu else "cpu"
+        options["scale"] = "paper" if device_of(options["device"]).type == "cuda" else "cpu"
     spec = source or _own_images(options["recipe"], data, options["runs"])
     return Asked(spec=spec, **options)
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from .budgets import CURVE
+from .budgets import CURVE, HEADLINE
+from .recipes import row_name
 from .tables import groups_of, pooled
 
 __all__ = ["PICTURES", "draw_curves", "draw_landscape", "draw_surfaces"]
@@ -17,30 +18,39 @@ COLOURS = ("#2c3e50", "#c0392b", "#e67e22", "#2980b9", "#8e44ad", "#16a085", "#7
 
 
 def draw_curves(figure: Any, results: Results) -> None:
-    """Draw accuracy under PGD-100 over eps, with its interval, and a mark for the suspected protocol."""
+    """Draw accuracy under PGD-100 over eps: each network pale, the mean of a row bold, with its interval."""
     figure.set_size_inches(7, 4)
     axis = figure.subplots()
     eps = [255 * budget.size for budget in CURVE]
     for number, (name, rows) in enumerate(groups_of(results)):
-        found = [pooled(rows, "PGD-100", budget.size) for budget in CURVE]
-        if any(point is None for point in found):
-            continue
-        colour = COLOURS[number % len(COLOURS)]
-        style = "-" if number < len(COLOURS) else "--"
-        shares = [100 * point[0] for point in found if point]
+        colour, style = COLOURS[number % len(COLOURS)], "-" if number < len(COLOURS) else "--"
+        for row in rows if len(rows) > 1 else []:
+            axis.plot(eps, _shares([row])[0], style, color=colour, alpha=0.3, linewidth=0.5)
+        shares, low, high = _shares(rows)
         axis.plot(eps, shares, style, color=colour, label=name, marker=".", linewidth=1)
-        low, high = ([100 * point[1][end] for point in found if point] for end in (0, 1))
         axis.fill_between(eps, low, high, color=colour, alpha=0.06, linewidth=0)
-        suspected = pooled(rows, "PGD-20 normalised", 8 / 255)
-        if suspected and number == 0:
-            axis.plot(
-                [8], [100 * suspected[0]], "x", color=colour, label=f"{name}, 8/255 in normalised units"
-            )
+    _mark_suspected(axis, results)
     axis.set_xscale("log", base=2)
     axis.set_xticks(eps, [f"{value:g}" for value in eps])
     axis.set_xlabel("Linf budget in pixels, 1/255")
     axis.set_ylabel("accuracy under PGD-100, %")
     axis.legend(fontsize=7, ncol=2)
+
+
+def _shares(rows: list[Results]) -> tuple[list[float], list[float], list[float]]:
+    """Return the curve of some networks in %, and the ends of its intervals."""
+    found = [pooled(rows, "PGD-100", budget.size) for budget in CURVE]
+    points = [(share, *ends) for share, ends, _ in filter(None, found)]
+    shares, low, high = ([100 * value for value in values] for values in zip(*points, strict=True))
+    return shares, low, high
+
+
+def _mark_suspected(axis: Any, results: Results) -> None:
+    name, rows = groups_of(results)[0]
+    suspected = pooled(rows, "PGD-20 normalised", HEADLINE.size)
+    if suspected:
+        label = f"{name}, 8/255 in normalised units"
+        axis.plot([255 * HEADLINE.size], [100 * suspected[0]], "x", color=COLOURS[0], label=label)
 
 
 def draw_landscape(figure: Any, results: Results) -> None:
@@ -73,7 +83,7 @@ def draw_surfaces(figure: Any, results: Results) -> None:
     for axis, row in zip(axes, rows, strict=True):
         surface = np.array(row["over"]).T
         drawn = axis.contourf(results["grid"], results["grid"], surface, levels=levels, norm=LogNorm())
-        axis.set_title(_name(row), fontsize=8)
+        axis.set_title(row_name(row["label"], row["pruned"]), fontsize=8)
         axis.set_aspect("equal")
     figure.colorbar(drawn, ax=list(axes), label="cross entropy, nats", format="%.2g")
 
@@ -81,12 +91,8 @@ def draw_surfaces(figure: Any, results: Results) -> None:
 def _runs(results: Results) -> dict[str, list[Results]]:
     runs: dict[str, list[Results]] = {}
     for row in results["rows"]:
-        runs.setdefault(_name(row), []).append(row)
+        runs.setdefault(row_name(row["label"], row["pruned"]), []).append(row)
     return runs
-
-
-def _name(row: Results) -> str:
-    return f"{row['label']} {row['pruned']:.0%}" if row["pruned"] else str(row["label"])
 
 
 PICTURES: dict[str, tuple[str, Callable[[Any, Results], None]]] = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +18,7 @@ from torch import nn
 from edgeprune_formats import ConfigError
 
 from .attacks import Attack, Effort, Setting, Stage, get_attack, label
+from .auto_attack import Perturb, library_flags
 from .budgets import Budget, perturbation_size
 from .verdicts import Verdicts, read_verdicts, write_verdicts
 from .victim import weights_hash
@@ -52,6 +52,7 @@ class Evaluator:
     seed : int
         Of every attack.
     effort : Effort
+        How long attacks search that have no customary length.
     precision : str
         ``"float32"``, or ``"bfloat16"``: attacks that allow it are first run under autocast, and then in
         float32 on what still resists. Every verdict is float32's in either case, so the first pass can only
@@ -94,6 +95,13 @@ class Evaluator:
     def run(self, name: str, budget: Budget) -> Verdicts:
         """Attack all images, or read what was found before.
 
+        Parameters
+        ----------
+        name : str
+            A key of `edgeprune_benchmarks.robustness.attacks.ATTACKS`.
+        budget : Budget
+            In the attack's norm.
+
         Raises
         ------
         ConfigError
@@ -116,11 +124,6 @@ class Evaluator:
         shutil.rmtree(path.with_suffix(""), ignore_errors=True)
         return verdicts
 
-    def again(self, name: str, budget: Budget, rows: torch.Tensor) -> torch.Tensor:
-        """Run the first stage of an attack on some images anew, and return which resist, bool [n]."""
-        (_, perturb), *_ = self._stages(get_attack(name), budget)
-        return self._batch(perturb, rows, budget, {}).robust
-
     def path(self, name: str, budget: Budget) -> Path:
         """Return the file of an attack's verdicts."""
         place = label(name, budget).replace("/", "-").replace(",", "").replace(" ", "_").replace("&", "n")
@@ -128,7 +131,7 @@ class Evaluator:
 
     def _attack(self, attack: Attack, budget: Budget, parts: Path, facts: dict[str, Any]) -> Verdicts:
         parts.mkdir(exist_ok=True)
-        found = _Outcome(self, budget, facts)
+        found = _Outcome(self, facts)
         for name, perturb in self._stages(attack, budget):
             rows = found.robust.nonzero()[:, 0]
             for number, chosen in enumerate(torch.split(rows, self.batch_size)):
@@ -156,14 +159,14 @@ class Evaluator:
 
     def _batch(
         self,
-        perturb: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+        perturb: Perturb,
         rows: torch.Tensor,
         budget: Budget,
         facts: Mapping[str, Any],
     ) -> Verdicts:
         images, labels = self.images[rows].to(self.device), self.labels[rows].to(self.device)
         started = time.monotonic()
-        with _flags() as flags, _counted(self.victim) as forwards:
+        with library_flags() as flags, _counted(self.victim) as forwards:
             moved = perturb(images, labels).detach()
         sizes = perturbation_size(moved, images, budget.norm).cpu()
         outside = _outside(moved).cpu()
@@ -176,10 +179,10 @@ class Evaluator:
 class _Outcome:
     """What is known of all images while the stages of an attack run."""
 
-    def __init__(self, run: Evaluator, budget: Budget, facts: dict[str, Any]) -> None:
+    def __init__(self, run: Evaluator, facts: dict[str, Any]) -> None:
         guessed = classify(run.victim, run.images, run.batch_size, run.device)
         self.robust = guessed == run.labels
-        self._budget, self._facts = budget, facts
+        self._facts = facts
         count = len(run.images)
         self._sizes, self._outside = (torch.zeros(count, dtype=torch.float64) for _ in range(2))
         self._kept: dict[int, torch.Tensor] = {
@@ -192,6 +195,7 @@ class _Outcome:
     def add(self, part: Verdicts) -> None:
         """Take in a batch of a stage."""
         self.robust[part.rows] = part.robust
+        # Of the stage that broke the image, or of the last: what a verdict rests on.
         self._sizes[part.rows], self._outside[part.rows] = part.sizes, part.outside
         self._kept.update(zip(part.kept.tolist(), part.adversarial, strict=True))
         self._seconds += part.facts["seconds"]
@@ -228,7 +232,23 @@ class _Outcome:
 def classify(
     victim: nn.Module, images: torch.Tensor, batch_size: int, device: torch.device | None = None
 ) -> torch.Tensor:
-    """Return the class that a victim sees in each image, int64 [n], on the device of the images."""
+    """Return the class that a victim sees in each image.
+
+    Parameters
+    ----------
+    victim : torch.nn.Module
+        Images on [0, 1] to logits.
+    images : float32 [n, C, H, W]
+    batch_size : int
+        Images classified at a time.
+    device : torch.device, optional
+        Of the victim, where the images are elsewhere.
+
+    Returns
+    -------
+    int64 [n]
+        On the device of `images`.
+    """
     parts = [victim(part.to(device or part.device)).argmax(1) for part in torch.split(images, batch_size)]
     return torch.cat(parts).to(images.device)
 
@@ -268,22 +288,6 @@ def _counted(victim: nn.Module) -> Iterator[list[int]]:
         yield count
     finally:
         hook.remove()
-
-
-@contextmanager
-def _flags() -> Iterator[list[str]]:
-    """Gather what AutoAttack's library warns of."""
-    messages: list[str] = []
-    log = logging.getLogger("auto-attack")
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
-    propagate, log.propagate = log.propagate, False
-    log.addHandler(handler)
-    try:
-        yield messages
-    finally:
-        log.removeHandler(handler)
-        log.propagate = propagate
 
 
 def _images_hash(images: torch.Tensor, labels: torch.Tensor) -> str:

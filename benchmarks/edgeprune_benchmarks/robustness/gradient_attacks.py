@@ -81,6 +81,7 @@ def pgd(
     steps: int,
     seed: int,
     loss: Loss = cross_entropy,
+    stops: bool = True,
 ) -> torch.Tensor:
     """Ascend a loss by signs of the gradient within an Linf ball, from a random start (Madry et al., 2018).
 
@@ -97,6 +98,9 @@ def pgd(
         Of the start, which is uniform in the ball.
     loss : callable
         `cross_entropy`, or `margin` for "PGD on the C&W margin".
+    stops : bool
+        Whether broken images are left where they broke, which for another network than `victim` is hardly
+        an attack; otherwise all steps are taken.
 
     Returns
     -------
@@ -110,10 +114,9 @@ def pgd(
     moving = found
     for _ in range(steps):
         gradient, logits = input_gradient(victim, moving, labels[attacked], loss)
-        resists = logits.argmax(1) == labels[attacked]
-        attacked, moving, gradient = attacked[resists], moving[resists], gradient[resists]
-        if not len(attacked):
-            break
+        if stops:
+            resists = logits.argmax(1) == labels[attacked]
+            attacked, moving, gradient = attacked[resists], moving[resists], gradient[resists]
         step = moving + budget / 4 * gradient.sign()
         moving = torch.minimum(torch.maximum(step, low[attacked]), high[attacked])
         found = found.index_copy(0, attacked, moving)

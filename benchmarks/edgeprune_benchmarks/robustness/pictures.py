@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 
 from edgeprune_formats import open_pack
 from edgeprune_runtime import PackLoader
-from edgeprune_runtime._decode_torch import resolve_device
 
 from .._record import save
-from .evaluation import classify
+from .evaluation import OutOfTimeError, classify
 from .landscape import distortion, filter_normalised, loss_along, loss_over, smooth_gradients
 from .protocol import L2
-from .recipes import Row
-from .run import Asked
+from .recipes import Row, row_name
+from .run import Asked, device_of
 from .training import Workshop
 from .victim import Victim, load_victim, weights_hash
 
@@ -58,10 +57,20 @@ def picture_all(plan: Plan, asked: Asked, output: Path, pictures: Path) -> None:
         Of its networks those of the methods of ``SHOWN``; those that are not trained yet are trained.
     output, pictures : Path
         Folders of ``landscape.json`` and of the pictures.
+
+    Raises
+    ------
+    ConfigError
+        No such recipe, or settings that do not fit those of the folder of runs.
     """
-    shop, device = asked.shop(), resolve_device(asked.device)
+    shop, device = asked.shop(), device_of(asked.device)
     rows = [(row, seed) for row, seed in asked.networks(shop.scale) if row.label in SHOWN]
-    found = [_measured(plan, shop, row, seed, device) for row, seed in rows]
+    found: list[dict[str, Any]] = []
+    try:
+        found += [_measured(plan, shop, row, seed, device) for row, seed in rows]
+    except OutOfTimeError:
+        click.echo("not all networks are trained yet; run the same command to go on")
+        return
     results = {
         "asked": asked.facts(),
         "plan": asdict(plan),
@@ -97,7 +106,7 @@ def _measured(plan: Plan, shop: Workshop, row: Row, seed: int, device: torch.dev
     tested, classes = (part.to(device) for part in shop.tested(min(plan.images, 200)))
     rates = [asdict(distortion(victim, tested, classes, eps)) for eps in (L2.size / 4, L2.size / 2, L2.size)]
     centre = along[0][len(STEPS) // 2]
-    click.echo(f"{row.label} {row.pruned:.0%}, seed {seed}: loss {centre:.3f}, {rates[1]}")
+    click.echo(f"{row_name(row.label, row.pruned)}, seed {seed}: loss {centre:.3f}, {rates[1]}")
     return {
         "label": row.label,
         "pruned": row.pruned,

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from edgeprune.fse_files import load_fse_net
 from edgeprune_formats import open_pack
 
-from .budgets import CURVE
-from .evaluation import Evaluator, classify
+from .budgets import CURVE, Budget
+from .controls import Evidence, Key, judge
+from .evaluation import Evaluator
 from .report import interval
-from .verdicts import read_verdicts
+from .verdicts import Verdicts
 from .victim import PrunedVictim, Victim
 
 __all__ = ["attack_pruned", "pruned_victim"]
 
-ATTACK = "PGD-100"
+UNAWARE, ADAPTIVE = "PGD-100 unaware", "PGD-100"
 BUDGETS = CURVE[1:6]
+JUDGED = ("bound", "range", "budget reached", "rescored", "evaluation mode")
 
 
 def pruned_victim(victim: Victim, pack: Path) -> PrunedVictim:
-    """Return a victim that prunes what it is shown as the images of its pack were pruned."""
+    """Return a victim that prunes what it is shown as the images of its pack were pruned.
+
+    Raises
+    ------
+    PackFormatError, ArtefactError
+        The pack, or the FSE-Net beside it, is damaged.
+    """
     count = open_pack(pack).header.components
     learnt = pack.with_suffix(".fse-net.safetensors")
     if not learnt.exists():
@@ -31,42 +39,56 @@ def pruned_victim(victim: Victim, pack: Path) -> PrunedVictim:
     return PrunedVictim(victim, record["k"], record["k_total"], net).to(victim.mean.device)
 
 
-def attack_pruned(run: Evaluator, victim: PrunedVictim) -> list[dict[str, Any]]:
+def attack_pruned(run: Evaluator, victim: PrunedVictim) -> dict[str, Any]:
     """Compare an attack that does not know of the pruning with one that differentiates through it.
 
     Parameters
     ----------
     run : Evaluator
-        Of the victim without pruning; its PGD-100 has been run.
+        Of the victim without pruning; its images up to ``run.keep`` are attacked.
     victim : PrunedVictim
 
     Returns
     -------
-    list of dict
-        For each budget of ``BUDGETS``: ``eps``; ``unaware``, the share of images still classified right when
-        the perturbed images of the attack on the bare victim are pruned; ``adaptive``, the share under the
-        same attack on the pruning victim; ``images``, and their intervals. First the shares without attack.
+    dict
+        ``rows``, for each budget of ``BUDGETS``: ``eps``, ``images``, and with their intervals ``unaware``,
+        the share of images still classified right after PGD-100 on the bare network, and ``adaptive``, after
+        the same through the pruning; the first row is without attack. ``controls`` and ``valid`` as in
+        `edgeprune_benchmarks.robustness.report.make_report`, of those controls that apply.
+
+    Raises
+    ------
+    ArtefactError
+        A file of the folder is damaged, or made with other settings or weights.
+    OutOfTimeError
+        The time was over before the end.
     """
     count = min(run.keep, len(run.images))
-    images, labels = run.images[:count], run.labels[:count]
-    aware = replace(run, victim=victim, images=images, labels=labels, folder=run.folder / "pruned")
-    clean = int((classify(victim, images, run.batch_size, run.device) == labels).sum())
-    rows = [_row(0.0, clean, clean, count)]
-    for budget in BUDGETS:
-        kept = read_verdicts(run.path(ATTACK, budget))
-        moved, order = images.clone(), kept.kept[kept.kept < count]
-        moved[order] = kept.adversarial[: len(order)]
-        right = classify(victim, moved, run.batch_size, run.device) == labels
-        # An image that pruning alone turns is not right, whatever the perturbation does.
-        without = classify(victim, images, run.batch_size, run.device) == labels
-        adaptive = aware.run(ATTACK, budget)
-        rows.append(_row(budget.size, int((right & without).sum()), int(adaptive.robust.sum()), count))
-    return rows
-
-
-def _row(eps: float, unaware: int, adaptive: int, count: int) -> dict[str, Any]:
+    aware = replace(
+        run,
+        victim=victim,
+        images=run.images[:count],
+        labels=run.labels[:count],
+        folder=run.folder / "pruned",
+        precision="float32",
+    )
+    cells: dict[Key, Verdicts] = {
+        (name, budget): aware.run(name, budget) for budget in BUDGETS for name in (UNAWARE, ADAPTIVE)
+    }
+    clean = cells[ADAPTIVE, BUDGETS[0]].facts["stages"]["clean"]
+    resist = {key: int(verdicts.robust.sum()) for key, verdicts in cells.items()}
+    left = [_row(b, resist[UNAWARE, b], resist[ADAPTIVE, b], count) for b in BUDGETS]
+    controls = judge(Evidence(aware, aware, cells, {}, natural=True), JUDGED)
     return {
-        "eps": eps,
+        "rows": [_row(None, clean, clean, count), *left],
+        "controls": [asdict(control) for control in controls],
+        "valid": all(control.passed for control in controls),
+    }
+
+
+def _row(budget: Budget | None, unaware: int, adaptive: int, count: int) -> dict[str, Any]:
+    return {
+        "eps": budget.size if budget else 0.0,
         "images": count,
         "unaware": unaware / count,
         "unaware_interval": interval(unaware, count),

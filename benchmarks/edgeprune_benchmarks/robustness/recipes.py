@@ -8,7 +8,7 @@ from typing import Any
 
 from edgeprune_formats import ConfigError
 
-__all__ = ["DATA_SETS", "RECIPES", "SCALES", "Row", "Scale", "get_recipe"]
+__all__ = ["DATA_SETS", "RECIPES", "SCALES", "Row", "Scale", "get_recipe", "row_name"]
 
 DATA_SETS = ("cifar10", "cifar100", "imagenet", "digits")
 MOBILE = ("shufflenet_v2", "mobilenet_v2", "efficientnet_b0")
@@ -63,6 +63,11 @@ class Row:
         return self.sample_prune or self.freq_prune
 
 
+def row_name(label: str, pruned: float) -> str:
+    """Return a method and its pruning ratio as tables and pictures print them."""
+    return f"{label} {pruned:.0%}" if pruned else label
+
+
 @dataclass(frozen=True)
 class Scale:
     """How much is trained, on what, and attacked by which protocol.
@@ -115,7 +120,7 @@ SCALES = {
         every=5,
         mask_epochs=300,
         seeds=5,
-        ratios=(0.5, 0.6, 0.7, 0.8, 0.9),
+        ratios=(0.3, 0.5, 0.6, 0.7, 0.8, 0.9),
         models=MOBILE,
         protocol="paper",
     ),
@@ -133,22 +138,19 @@ SCALES = {
         models=("resnet8",),
         protocol="cpu",
     ),
-    "trial": Scale(
-        model="resnet8",
-        iterations=60,
-        batch_size=64,
-        lr=0.05,
-        weight_decay=2e-4,
-        score_epochs=3,
-        every=1,
-        mask_epochs=1,
-        seeds=1,
-        ratios=(0.5,),
-        models=("resnet8",),
-        protocol="trial",
-    ),
 }
-"""``paper``: for a CUDA GPU; ``cpu``: hours of two cores; ``trial``: a minute, to see that all runs."""
+SCALES["trial"] = replace(
+    SCALES["cpu"],
+    iterations=60,
+    batch_size=64,
+    lr=0.05,
+    score_epochs=3,
+    mask_epochs=1,
+    ratios=(0.5,),
+    protocol="trial",
+)
+"""``paper``: for a CUDA GPU; ``cpu``: hours of two cores; ``trial``: a minute or two for each network, of
+which nothing can be learnt but that all runs."""
 
 Rows = Callable[[Scale], Iterator[Row]]
 CCSFEM = ("forgetting", "el2n", "aum")
@@ -176,6 +178,18 @@ def _jelf(scale: Scale) -> Iterator[Row]:
 
 def _half_pruned(label: str, ratio: float, score: str = "joint_entropy") -> Row:
     return Row(label, ratio, 0.5, score, mask="lf")
+
+
+def _femlf(scale: Scale) -> Iterator[Row]:
+    """CCSFEM, then an FSE-Net at 50%: "Ours-FEMLF" of Table 13."""
+    yield from (_half_pruned("FEMLF", ratio, score) for ratio in scale.ratios for score in CCSFEM)
+
+
+def _baselines(scale: Scale) -> Iterator[Row]:
+    """The rows that only Table 13 has: the hardest images by three scores, and FEMLF."""
+    for name in CCSFEM:
+        yield from _samples(name, name, sampling="top-k")(scale)
+    yield from _femlf(scale)
 
 
 def _transfer(scale: Scale) -> Iterator[Row]:
@@ -211,6 +225,7 @@ RECIPES: dict[str, Rows] = {
     "energy": _components("energy", "energy"),
     "jelf": _jelf,
     "all": _all,
+    "baselines": _baselines,
     "transfer": _transfer,
     "tau": _varied("tau", (0.2, 1 / 3, 0.5, 2 / 3, 0.8)),
     "lambda": _varied("accuracy_weight", (0.0, 0.05, 0.1, 0.2, 0.5)),
@@ -219,11 +234,19 @@ RECIPES: dict[str, Rows] = {
     "mask-lr": _varied("mask_lr", (3e-5, 1e-4, 3e-4, 1e-3, 3e-3)),
     "mask-epochs": _varied("mask_epochs", (1, 2, 4, 8)),
 }
-"""Rows by the second half of a recipe's name; ``all``: Tables 1, 3, 6 to 9, 12, 13; ``transfer`` Table 10."""
+"""Rows by the second half of a recipe's name; ``all``: Tables 1, 3, 6 to 9, 12 and, with ``baselines``, 13;
+``transfer``: Table 10 at 50%; those from ``tau`` on: Figs. 4 and 5 and Table 11."""
 
 
 def get_recipe(name: str) -> tuple[str, Rows]:
     """Return the data set and the rows of a recipe such as ``cifar10-lf``.
+
+    Returns
+    -------
+    str
+        One of `DATA_SETS`.
+    callable
+        From a `Scale` to an iterator of `Row`.
 
     Raises
     ------

@@ -52,7 +52,7 @@ def make_report(run: Evaluator, protocol: Protocol, *, natural: bool, say: Say) 
     """
     run = replace(run, images=run.images[: protocol.images], labels=run.labels[: protocol.images])
     few = _first(run, protocol.slow_images)
-    evidence = Evidence(run, {}, {}, natural)
+    evidence = Evidence(run, few, {}, {}, natural)
     for name, budget in protocol.cells():
         _add(evidence, run, evidence.cells, (name, budget), say)
     for budget in protocol.slow_budgets:
@@ -72,18 +72,30 @@ def make_report(run: Evaluator, protocol: Protocol, *, natural: bool, say: Say) 
 def cross_check(run: Evaluator, protocol: Protocol) -> dict[str, Any] | None:
     """Compare the first of the slow AutoAttacks, which has been run, with a direct call of the library.
 
+    Parameters
+    ----------
+    run : Evaluator
+        That `make_report` was called with.
+    protocol : Protocol
+
     Returns
     -------
     dict or None
         ``eps``, ``images``, ``ours`` and ``direct`` (images that resist), ``differ`` (verdicts). Kept in the
         folder of the attacks. None where the protocol has no slow AutoAttack.
+
+    Raises
+    ------
+    OutOfTimeError
+        The time was over before.
     """
     if not protocol.slow_budgets:
         return None
     few, budget = _first(run, protocol.slow_images), protocol.slow_budgets[0]
     ours = few.run("AutoAttack Linf", budget)
     path = run.folder / "cross-check.json"
-    key = {"weights": ours.facts["weights"], "eps": budget.size, "images": len(few.images)}
+    kept = ("weights", "seed", "batch_size", "versions")
+    key = {name: ours.facts[name] for name in kept} | {"eps": budget.size, "images": len(few.images)}
     if path.exists():
         found: dict[str, Any] = json.loads(path.read_text())
         if found | key == found:
@@ -171,7 +183,7 @@ def _of_nearest(verdicts: Verdicts, budget: Budget) -> dict[str, Any]:
 
 
 def interval(successes: int, trials: int) -> list[float]:
-    """Return Wilson's 95% interval of a share."""
+    """Return Wilson's 95% interval of a share, its lower and upper end on [0, 1]."""
     found = binomtest(successes, trials).proportion_ci(0.95, "wilson")
     return [float(found.low), float(found.high)]
 

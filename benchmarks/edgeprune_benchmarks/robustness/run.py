@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,29 @@ import torch
 
 from edgeprune.progress import EpochLines
 from edgeprune.training_reports import TerminalReport
-from edgeprune_runtime._decode_torch import resolve_device
+from edgeprune_runtime.training_config import TrainConfig, place
 
 from .._record import save
 from .evaluation import Evaluator, OutOfTimeError
 from .protocol import PROTOCOLS, Protocol
 from .pruned_inference import attack_pruned, pruned_victim
-from .recipes import SCALES, Row, get_recipe
+from .recipes import SCALES, Row, Scale, get_recipe, row_name
 from .report import cross_check, make_report
 from .training import Deadline, Workshop
-from .victim import load_victim
+from .victim import Victim, load_victim
 
-__all__ = ["Asked", "attack_all"]
+__all__ = ["Asked", "attack_all", "device_of"]
+
+
+def device_of(name: str) -> torch.device:
+    """Return what ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"`` stands for on this machine.
+
+    Raises
+    ------
+    ConfigError
+        There is no such device.
+    """
+    return place(TrainConfig(device=name)).device
 
 
 @dataclass(frozen=True)
@@ -75,7 +87,7 @@ class Asked:
         deadline = Deadline(self.minutes)
         return Workshop(self.spec, self.size, scale, self.device, folder, deadline, _Report())
 
-    def networks(self, scale: Any) -> list[tuple[Row, int]]:
+    def networks(self, scale: Scale) -> list[tuple[Row, int]]:
         """Return the rows of the recipe with their seeds, all rows with the first seed first."""
         _, rows_of = get_recipe(self.recipe)
         return [(row, seed) for seed in range(scale.seeds) for row in dict.fromkeys(rows_of(scale))]
@@ -141,7 +153,8 @@ def _header(asked: Asked, shop: Workshop, protocol: Protocol, cells: list[tuple[
     return (
         f"{asked.recipe}, scale {asked.scale}: {len(cells)} networks ({scale.seeds} seeds), {scale.model}, "
         f"{scale.iterations:,} steps of {scale.batch_size} on {len(shop.source):,} images "
-        f"({scale.iterations * scale.batch_size / len(shop.source):.0f} epochs of all of them); "
+        f"({scale.iterations * scale.batch_size / len(shop.source):.0f} epochs of all of them), scores of "
+        f"{scale.score_epochs} epochs, masks of {scale.mask_epochs}; "
         f"{min(protocol.images, len(shop.test)):,} of {len(shop.test):,} test images attacked, "
         f"{protocol.slow_images:,} by the slow ones"
     )
@@ -163,15 +176,31 @@ class _Bench:
 
     def __init__(self, shop: Workshop, protocol: Protocol, precision: str) -> None:
         self._shop, self._protocol, self._precision = shop, protocol, precision
-        self._device = resolve_device(shop.device)
+        self._device = device_of(shop.device)
         self._images, self._labels = shop.tested(protocol.images)
 
     def measure(self, row: Row, seed: int) -> dict[str, Any]:
         """Return a network's metrics and report."""
-        name = f"{row.label} {row.pruned:.0%}, {row.model or self._shop.scale.model}, seed {seed}"
         run_dir, metrics = self._shop.trained(row, seed)
         victim = load_victim(run_dir, self._device)
-        evaluator = Evaluator(
+        name = f"{row_name(row.label, row.pruned)}, {row.model or self._shop.scale.model}, seed {seed}"
+        with _exact_arithmetic():
+            attacked = self._attacked(self._evaluator(victim, run_dir, seed), victim, row, seed, name)
+            accuracy = self._shop.accuracy(victim, run_dir, self._device)
+        return {
+            "row": asdict(row),
+            "key": row.key,
+            "pruned": row.pruned,
+            "model": row.model or self._shop.scale.model,
+            "seed": seed,
+            "test_accuracy": accuracy,
+            "train_accuracy": metrics["train_accuracy"],
+            "train_seconds": metrics["seconds"],
+            **attacked,
+        }
+
+    def _evaluator(self, victim: Victim, run_dir: Path, seed: int) -> Evaluator:
+        return Evaluator(
             victim,
             self._images,
             self._labels,
@@ -184,31 +213,23 @@ class _Bench:
             overdue=self._shop.deadline.check,
             tell=lambda line: click.echo(f"  {line}", err=True),
         )
-        with _exact_arithmetic():
-            report = make_report(
-                evaluator, self._protocol, natural=True, say=lambda line: click.echo(f"{name}: {line}")
-            )
-            failed = [control["name"] for control in report["controls"] if not control["passed"]]
-            click.echo(f"{name}: {'valid' if report['valid'] else 'NOT VALID: ' + ', '.join(failed)}")
-            pruned = None
-            if row.mask:
-                pruned = attack_pruned(evaluator, pruned_victim(victim, self._shop.pack(row, seed)))
-            accuracy = self._shop.accuracy(victim, run_dir, self._device)
-            # Once is enough: the same code attacks the others.
-            checked = cross_check(evaluator, self._protocol) if row.key == "natural" and not seed else None
-        return {
-            "row": asdict(row),
-            "key": row.key,
-            "pruned": row.pruned,
-            "model": row.model or self._shop.scale.model,
-            "seed": seed,
-            "test_accuracy": accuracy,
-            "train_accuracy": metrics["train_accuracy"],
-            "train_seconds": metrics["seconds"],
-            "report": report,
-            "pruned_inference": pruned,
-            "cross_check": checked,
-        }
+
+    def _attacked(self, run: Evaluator, victim: Victim, row: Row, seed: int, name: str) -> dict[str, Any]:
+        say = partial(_say, name)
+        report = make_report(run, self._protocol, natural=True, say=say)
+        pruned = None
+        if row.mask:
+            pruned = attack_pruned(run, pruned_victim(victim, self._shop.pack(row, seed)))
+        judged = [*report["controls"], *(pruned["controls"] if pruned else [])]
+        failed = [control["name"] for control in judged if not control["passed"]]
+        say(f"NOT VALID: {', '.join(failed)}" if failed else "valid")
+        # Once is enough: the same code attacks the others.
+        checked = cross_check(run, self._protocol) if row.key == "natural" and not seed else None
+        return {"report": report, "pruned_inference": pruned, "cross_check": checked}
+
+
+def _say(name: str, line: str) -> None:
+    click.echo(f"{name}: {line}")
 
 
 @contextmanager

@@ -54,35 +54,40 @@ def sparse_pgd(
     """
     random = torch.Generator().manual_seed(seed)
     found, attacked = images.clone(), torch.arange(len(images), device=images.device)
-    box = _box(images, random)
-    field = _normal(images[:, :1].shape, random, images)
+    box, field = _box(images, random), _normal(images[:, :1].shape, random, images)
     stale = torch.zeros(len(images), device=images.device)
     mask = _largest(field, pixels)
     for _ in range(steps):
-        clean = images[attacked]
-        moved = (clean + box * mask).clamp(0, 1)
+        moved = (images[attacked] + box * mask).clamp(0, 1)
         gradient, logits = input_gradient(victim, moved, labels[attacked], cross_entropy)
-        resists = logits.argmax(1) == labels[attacked]
         found[attacked] = moved
-        attacked, box, field, mask = attacked[resists], box[resists], field[resists], mask[resists]
-        gradient, stale, clean = gradient[resists], stale[resists], clean[resists]
+        resists = logits.argmax(1) == labels[attacked]
+        attacked, gradient, stale = attacked[resists], gradient[resists], stale[resists]
+        box, field, mask = box[resists], field[resists], mask[resists]
         if not len(attacked):
             break
-        sigmoid = field.sigmoid()
-        along = gradient * (mask if projected else sigmoid)
-        slope = (gradient * box).sum(1, keepdim=True) * sigmoid * (1 - sigmoid)
-        box = (clean + box + 0.25 * along.sign()).clamp(0, 1) - clean
-        length = slope.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
-        field = field + 0.25 * (field.shape[2] * field.shape[3]) ** 0.5 * slope / length
+        box, field = _ascend(images[attacked], box, field, gradient, mask if projected else field.sigmoid())
         chosen = _largest(field, pixels)
         stale = torch.where((chosen == mask).flatten(1).all(1), stale + 1, 0)
         again = stale >= patience
         if bool(again.any()):
             field[again] = _normal(field[again].shape, random, images)
-            box[again] = _box(clean[again], random)
+            box[again] = _box(images[attacked][again], random)
             chosen[again], stale[again] = _largest(field[again], pixels), 0
         mask = chosen
     return found
+
+
+def _ascend(
+    images: torch.Tensor, box: torch.Tensor, field: torch.Tensor, gradient: torch.Tensor, share: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what pixels become and the field of the mask after a step along the gradient of the image."""
+    sigmoid = field.sigmoid()
+    slope = (gradient * box).sum(1, keepdim=True) * sigmoid * (1 - sigmoid)
+    length = slope.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
+    side = (field.shape[2] * field.shape[3]) ** 0.5
+    box = (images + box + 0.25 * (gradient * share).sign()).clamp(0, 1) - images
+    return box, field + 0.25 * side * slope / length
 
 
 @torch.no_grad()

@@ -8,12 +8,14 @@ from typing import Any
 
 from ..selection_tables import table
 from .published import PUBLISHED
+from .recipes import row_name
 from .report import interval
 
 __all__ = [
     "control_table",
     "distortion_table",
     "groups_of",
+    "linf_short",
     "linf_table",
     "norms_table",
     "pooled",
@@ -34,13 +36,9 @@ def groups_of(results: Results) -> list[tuple[str, list[Row]]]:
         groups.setdefault((row["row"]["label"], row["pruned"], row["model"]), []).append(row)
     models = {model for *_, model in groups}
     return [
-        (_name(label, pruned) + (f", {model}" if len(models) > 1 else ""), rows)
+        (row_name(label, pruned) + (f", {model}" if len(models) > 1 else ""), rows)
         for (label, pruned, model), rows in groups.items()
     ]
-
-
-def _name(label: str, pruned: float) -> str:
-    return f"{label} {pruned:.0%}" if pruned else label
 
 
 def _cells(row: Row, attack: str, eps: float | None) -> Iterator[Row]:
@@ -90,21 +88,44 @@ def linf_table(results: Results) -> list[str]:
     """Return clean accuracy, the curve over eps, AutoAttack at 8/255, and what the paper prints beside it."""
     rows = []
     for name, group in groups_of(results):
-        curve = [pooled(group, "PGD-100", eps / 255) for eps in EPS]
         rows.append(
             [
                 name,
-                f"{100 * mean(row['test_accuracy'] for row in group):.1f}",
-                *("-" if found is None else f"{100 * found[0]:.1f}" for found in curve),
+                _text(_clean(results, group)),
+                _printed("clean", group),
+                *(_text(pooled(group, "PGD-100", eps / 255)) for eps in EPS),
                 _text(pooled(group, "AutoAttack Linf", 8 / 255)),
                 _text(pooled(group, "PGD-20 normalised", 8 / 255)),
                 _printed("AutoAttack Linf", group),
             ]
         )
-    header = ["trained on", "clean", *(f"{eps:g}/255" for eps in EPS)]
+    header = ["trained on", "clean", "the paper's clean", *(f"{eps:g}/255" for eps in EPS)]
     last = ["AutoAttack 8/255", "PGD-20 at 8/255 in normalised units", "the paper's AutoAttack 8/255"]
     note = "The columns of eps are PGD-100 in pixels; clean accuracy is on all test images."
     return [f"{_head(results)} {note}", "", *table([*header, *last], rows)]
+
+
+def linf_short(results: Results) -> list[str]:
+    """Return the first columns of `linf_table`, of the rows that README.md has room for."""
+    rows = [
+        [
+            name,
+            _text(_clean(results, group)),
+            *(_text(pooled(group, "PGD-100", eps / 255)) for eps in (2, 4)),
+            _text(pooled(group, "AutoAttack Linf", 8 / 255)),
+        ]
+        for name, group in groups_of(results)
+        if group[0]["row"]["label"] in ("natural", "LF", "JE", "JELF", "random")
+    ]
+    header = ["trained on", "clean", "PGD-100 2/255", "PGD-100 4/255", "AutoAttack 8/255"]
+    return [_head(results), "", *table(header, rows)]
+
+
+def _clean(results: Results, rows: list[Row]) -> tuple[float, list[float], int]:
+    """Return the accuracy on all test images, its interval, and how many they are, of some networks."""
+    images = results["test_images"] * len(rows)
+    right = round(sum(row["test_accuracy"] for row in rows) * results["test_images"])
+    return right / images, interval(right, images), images
 
 
 def norms_table(results: Results) -> list[str]:
@@ -116,12 +137,13 @@ def norms_table(results: Results) -> list[str]:
         cells = [f"{text} / {_printed(attack, group)}" for attack, text in found.items()]
         near = [cell for row in group for cell in _cells(row, "C&W L2", None)]
         distances = [cell["median_size"] for cell in near if cell["median_size"] is not None]
-        within = mean(cell["within"]["accuracy"] for cell in near) if near else None
+        images = sum(cell["images"] for cell in near)
+        within = round(sum(cell["within"]["accuracy"] * cell["images"] for cell in near))
         rows.append(
             [
                 name,
                 *cells,
-                "-" if within is None else f"{100 * within:.1f}",
+                _text((within / images, interval(within, images), images) if images else None),
                 f"{median(distances):.3f}" if distances else "-",
             ]
         )
@@ -133,29 +155,29 @@ def norms_table(results: Results) -> list[str]:
 
 def pruned_table(results: Results) -> list[str]:
     """Return what pruning at inference seems to buy against an attack that does not know of it, and does."""
+    groups = [
+        (name, [row["pruned_inference"]["rows"] for row in group])
+        for name, group in groups_of(results)
+        if group[0]["pruned_inference"]
+    ]
     rows = []
-    for name, group in groups_of(results):
-        found = [row["pruned_inference"] for row in group if row["pruned_inference"]]
-        if not found:
-            continue
+    for name, found in groups:
         columns = [[cells[number] for cells in found] for number in range(len(found[0]))]
-        kinds = "unaware", "adaptive"
-        shares = [
-            " / ".join(f"{100 * mean(c[kind] for c in column):.1f}" for kind in kinds) for column in columns
-        ]
-        rows.append([name, *shares])
-    eps = [255 * cell["eps"] for cell in _first_pruned(results)]
-    header = ["trained on", *("no attack" if not value else f"{value:g}/255" for value in eps)]
-    note = "Right, in %: PGD-100 on the bare network, its images then pruned / PGD-100 through the pruning."
+        rows.append([name, *(" / ".join(_both(column)) for column in columns)])
+    first = groups[0][1][0] if groups else []
+    header = ["trained on", *(f"{255 * cell['eps']:g}/255" if cell["eps"] else "no attack" for cell in first)]
+    note = (
+        f"Right, in %, of {first[0]['images'] if first else 0:,} images for each network: after PGD-100 on "
+        "the bare network, all steps, / after PGD-100 through the pruning."
+    )
     return [note, "", *table(header, rows)]
 
 
-def _first_pruned(results: Results) -> list[Row]:
-    for row in results["rows"]:
-        if row["pruned_inference"]:
-            cells: list[Row] = row["pruned_inference"]
-            return cells
-    return []
+def _both(cells: list[Row]) -> Iterator[str]:
+    images = sum(cell["images"] for cell in cells)
+    for kind in ("unaware", "adaptive"):
+        right = round(sum(cell[kind] * cell["images"] for cell in cells))
+        yield _text((right / images, interval(right, images), images))
 
 
 def control_table(results: Results) -> list[str]:
@@ -163,14 +185,15 @@ def control_table(results: Results) -> list[str]:
     rows = []
     for row in results["rows"]:
         report = row["report"]
-        failed = [f"{c['name']}: {c['detail']}" for c in report["controls"] if not c["passed"]]
-        name = _name(row["row"]["label"], row["pruned"])
+        judged = [*report["controls"], *((row["pruned_inference"] or {}).get("controls", []))]
+        failed = [f"{c['name']}: {c['detail']}" for c in judged if not c["passed"]]
+        name = row_name(row["row"]["label"], row["pruned"])
         score = row["row"]["score"]
         rows.append(
             [
                 f"{name} ({score})" if row["row"]["label"] == "CCSFEM" else name,
                 str(row["seed"]),
-                "valid" if report["valid"] else f"not valid: {'; '.join(failed)}",
+                f"not valid: {'; '.join(failed)}" if failed else "valid",
                 f"{row['train_seconds']:.0f}",
                 f"{report['seconds']:.0f}",
                 f"{sum(cell['forwards'] for cell in report['rows']) / 1e6:.2f}",
@@ -200,15 +223,13 @@ def distortion_table(results: Results) -> list[str]:
     near = [number for number, step in enumerate(steps) if abs(abs(step) - 0.5) < 1e-6]
     groups: dict[str, list[Row]] = {}
     for row in results["rows"]:
-        groups.setdefault(_name(row["label"], row["pruned"]), []).append(row)
+        groups.setdefault(row_name(row["label"], row["pruned"]), []).append(row)
     for name, group in groups.items():
         lines = [line for row in group for line in row["along"]]
         rise = mean(line[number] - line[len(steps) // 2] for line in lines for number in near)
         cells = [f"{mean(line[len(steps) // 2] for line in lines):.3f}", f"{rise:.2f}"]
         for rates in zip(*(row["distortion"] for row in group), strict=True):
-            parts = [
-                mean(rate[part] for rate in rates) for part in ("edr", "random", "gradient", "curvature")
-            ]
+            parts = [mean(rate[part] for rate in rates) for part in DISTORTION]
             cells.append(" / ".join(f"{part:.2f}" for part in parts))
         rows.append([name, *cells])
     eps = [rate["eps"] for rate in results["rows"][0]["distortion"]]

@@ -30,7 +30,7 @@ from edgeprune_runtime.checkpoint import write_text
 from edgeprune_runtime.training import TrainConfig, TrainingInterrupted, TrainLoader, train
 from edgeprune_runtime.training_config import place
 
-from .._pixels import PixelLoader, Stretched
+from .._pixels import PixelLoader, Stretched, channel_statistics
 from .evaluation import OutOfTimeError, classify
 from .recipes import Row, Scale
 
@@ -48,6 +48,9 @@ class Deadline:
 
     def __init__(self, minutes: float | None) -> None:
         self._end = None if minutes is None else time.monotonic() + 60 * minutes
+        self._checked = time.monotonic()
+        self._longest = 0.0
+        self._asked = False
 
     @property
     def over(self) -> bool:
@@ -55,8 +58,11 @@ class Deadline:
         return self._end is not None and time.monotonic() >= self._end
 
     def check(self) -> None:
-        """Raise `OutOfTimeError` if the minutes have passed."""
-        if self.over:
+        """Raise `OutOfTimeError` if what comes, as long as the longest before, would end too late."""
+        now = time.monotonic()
+        self._longest = max(self._longest, now - self._checked)
+        self._checked = now
+        if self._end is not None and now + self._longest >= self._end:
             raise OutOfTimeError
 
     def watched(self, report: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
@@ -64,7 +70,9 @@ class Deadline:
 
         def tell(event: dict[str, Any]) -> None:
             report(event)
-            if self.over and event.get("event") == "step":
+            # Once: a second signal ends the process, as it does for a user who cannot wait.
+            if self.over and not self._asked and event.get("event") == "step":
+                self._asked = True
                 signal.raise_signal(signal.SIGTERM)
 
         return tell
@@ -75,9 +83,12 @@ class Deadline:
         self.check()
         try:
             yield
-        except TrainingInterrupted:
-            self.check()
+        except TrainingInterrupted as error:
+            if self._asked:
+                raise OutOfTimeError from error
             raise
+        # What can stop in between says nothing about what cannot.
+        self._checked = time.monotonic()
 
 
 @dataclass(frozen=True)
@@ -151,13 +162,7 @@ class Workshop:
 
     @cached_property
     def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and standard deviation of each channel of all training images on [0, 1]."""
-        sums = np.zeros((2, self.source.shape[0]))
-        for part in np.array_split(self.check.good, -(-len(self.check.good) // 1000)):
-            pixels = self.source.read(part) / 255
-            sums += [pixels.sum((0, 2, 3)), np.square(pixels).sum((0, 2, 3))]
-        mean, square = sums / (len(self.check.good) * self.source.shape[1] * self.source.shape[2])
-        return tuple(mean.tolist()), tuple(np.sqrt(square - mean**2).tolist())
+        return channel_statistics(self.source, self.check.good)
 
     def trained(self, row: Row, seed: int) -> tuple[Path, dict[str, Any]]:
         """Train a row's network, or go on with it, and return its run's folder and its last metrics.
@@ -186,16 +191,8 @@ class Workshop:
         return run_dir, result.metrics[-1]
 
     def _config(self, row: Row, seed: int) -> TrainConfig:
-        scale = self.scale
-        return TrainConfig(
-            model=row.model or scale.model,
-            epochs=1,
-            batch_size=scale.batch_size,
-            lr=scale.lr,
-            weight_decay=scale.weight_decay,
-            seed=seed,
-            device=self.device,
-        )
+        """Return the settings of the scoring run, but for one long epoch."""
+        return replace(self._scoring.training(row.model or self.scale.model), epochs=1, seed=seed)
 
     def _loader(
         self, row: Row, seed: int, config: TrainConfig
@@ -230,7 +227,15 @@ class Workshop:
         return choose_images(self.source, self.check, method, self.records).rows
 
     def pack(self, row: Row, seed: int) -> Path:
-        """Return the pack of a row, built if need be; coresets differ by seed, masks of all images do not."""
+        """Return the pack of a row, built if need be; coresets differ by seed, masks of all images do not.
+
+        Raises
+        ------
+        ConfigError
+            A row that no method builds.
+        OutOfTimeError
+            The time was over before the end.
+        """
         # Without a coreset nothing in a pack hangs on the network's seed.
         seed = seed if row.score else 0
         path = self.folder / "packs" / f"{replace(row, model=None).key}-{seed}.h5"
@@ -241,7 +246,9 @@ class Workshop:
         try:
             name = method[row.score is not None, str(row.mask)]
         except KeyError:
-            raise ConfigError(f"no method chooses by {row.score} and {row.mask}") from None
+            raise ConfigError(
+                f"no pack of components by {row.mask} and images by {row.score}: with a score, use mask lf"
+            ) from None
         config = BuildConfig(
             method=name,
             freq_prune=row.freq_prune,

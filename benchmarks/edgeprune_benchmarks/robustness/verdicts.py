@@ -32,7 +32,8 @@ class Verdicts:
     robust : bool [n]
         Whether the image is still classified right, without the attack and under it.
     sizes : float64 [n]
-        Size of the perturbation found, in the norm of the budget; 0 where none was looked for.
+        Size of the perturbation that the verdict rests on, in the norm of the budget: of the stage that broke
+        the image, otherwise of the last; 0 where none was looked for.
     outside : float64 [n]
         How far pixels lie outside of [0, 1]; infinite where one is no number.
     kept : int64 [k]
