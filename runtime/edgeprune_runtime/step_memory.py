@@ -21,7 +21,7 @@ __all__ = ["StepMemory", "choose_parts", "free_bytes", "shares_host_memory", "st
 
 # Fitted to the peaks of all networks, at 32x32 and 224x224, in steps of 8 to 128 images on a CPU: they lay
 # between half and all of what `step_memory` says.
-_SAVED, _LARGEST, _BASE_BYTES = 1.5, 4, 128 * 2**20
+_SAVED, _LARGEST, _BASE_BYTES = 1.75, 4.5, 128 * 2**20
 # Of what is free, the part that a step may take; the rest is for whatever else the machine does.
 _SHARE = 0.8
 

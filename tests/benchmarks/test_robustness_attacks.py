@@ -215,9 +215,9 @@ def test_auto_attack_is_the_library_s(evaluator, victim, images, norm, eps):
     from pyautoattack import AutoAttack
 
     library = AutoAttack(victim, norm=norm, eps=eps, seed=5, version="standard", device="cpu")
-    few = images[0][:7], images[1][:7]
-    moved, seen = library.run_standard_evaluation(*few, batch_size=5)
-    run = replace(evaluator, seed=5, images=few[0], labels=few[1])
+    few = images[0][:5], images[1][:5]
+    moved, seen = library.run_standard_evaluation(*few, batch_size=3)
+    run = replace(evaluator, seed=5, batch_size=3, images=few[0], labels=few[1])
     verdicts = run.run(f"AutoAttack {norm}", Budget(norm, eps))
     assert torch.equal(verdicts.robust, seen == few[1])
     assert 0 < verdicts.robust.sum() < len(verdicts.robust)
