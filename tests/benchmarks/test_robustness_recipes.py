@@ -6,7 +6,7 @@ from click.testing import CliRunner
 
 from edgeprune_benchmarks import plots
 from edgeprune_benchmarks.__main__ import cli
-from edgeprune_benchmarks.robustness import attacks, run, tables, training
+from edgeprune_benchmarks.robustness import attacks, pictures, run, tables, training
 from edgeprune_benchmarks.robustness.attacks import Effort
 from edgeprune_benchmarks.robustness.budgets import CURVE
 from edgeprune_benchmarks.robustness.evaluation import OutOfTimeError
@@ -181,6 +181,7 @@ def test_a_landscape_that_runs_out_of_time_says_so(tiny, tmp_path):
 def test_a_recipe_is_trained_attacked_and_told(tiny, monkeypatch, tmp_path):
     some = [row for row in RECIPES["all"](TINY) if row.label in ("natural", "LF", "JELF")]
     monkeypatch.setitem(RECIPES, "all", lambda scale: iter(some))
+    monkeypatch.setattr(pictures, "GRID", (-1.0, 0.0, 1.0))
     words = ["--recipe", "digits-all", "--scale", "trial", "--runs", tmp_path / "runs", "-o", tmp_path]
     said = invoke("robustness", *words)
     assert "digits-all, scale trial: 3 networks (1 seeds), resnet8, 12 steps of 32" in said
