@@ -1,6 +1,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -77,6 +78,22 @@ def test_one_network_has_one_folder_in_every_recipe():
     assert Row("anything").key == "natural"
     jelf = next(row for row in RECIPES["all"](scale) if row.label == "JELF")
     assert jelf.key in {row.key for row in RECIPES["scores"](scale)}
+
+
+def test_settings_that_are_the_defaults_share_a_folder(tmp_path):
+    images, labels = np.zeros((10, 3, 32, 32), np.uint8), np.arange(10)
+    np.savez(tmp_path / "few.npz", x=images, y=labels)
+    scale = SCALES["cpu"]
+    shop = Workshop(f"npz:{tmp_path / 'few.npz'}", None, scale, "cpu", tmp_path, Deadline(None), print)
+    (jelf,) = [row for row in RECIPES["jelf"](scale) if row.pruned == 0.5]
+    for name, default in (("tau", 2 / 3), ("lambda", 0.1), ("k", 100), ("mask-lr", 3e-4)):
+        rows = list(RECIPES[name](scale))
+        (same,) = [row for row in rows if shop.without_defaults(row).key == jelf.key]
+        field = {"lambda": "accuracy_weight"}.get(name, name.replace("-", "_"))
+        assert getattr(same, field) == default
+        assert len({shop.without_defaults(row).key for row in rows}) == len(rows)
+    assert shop.without_defaults(replace(jelf, model=scale.model)).key == jelf.key
+    assert shop.without_defaults(replace(jelf, model="resnet18")).key != jelf.key
 
 
 def test_the_tables_of_the_paper_have_their_rows():

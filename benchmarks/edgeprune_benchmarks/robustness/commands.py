@@ -46,8 +46,9 @@ def _shared(command: Callable[..., None]) -> Callable[..., None]:
 @click.command()
 @_shared
 @click.option("--images", type=click.IntRange(min=1), help="Test images attacked.  [default: the protocol's]")
+@click.option("--linf", is_flag=True, help="Attack in Linf alone, with AutoAttack at 8/255 only.")
 @click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
-def robustness(output: Path, images: int | None, precision: str, **options: Any) -> None:
+def robustness(output: Path, images: int | None, linf: bool, precision: str, **options: Any) -> None:
     """Train the rows of a recipe, attack them, judge each report by its controls; resumable.
 
     On a CUDA GPU the scale is the paper's. Repeat the command until all networks are done.
@@ -60,7 +61,7 @@ def robustness(output: Path, images: int | None, precision: str, **options: Any)
     require_packages("torch", "pyautoattack")
     from .run import attack_all
 
-    attack_all(_asked(options), output, images=images, precision=precision)
+    attack_all(_asked(options), output, images=images, linf=linf, precision=precision)
 
 
 @click.command()

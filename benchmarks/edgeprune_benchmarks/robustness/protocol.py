@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .attacks import Effort
-from .budgets import CURVE, HEADLINE, Budget
+from .budgets import CURVE, HEADLINE, NORMS, Budget
 
 __all__ = ["PROTOCOLS", "Protocol"]
 
@@ -31,6 +31,8 @@ class Protocol:
         How long attacks search that have no customary length.
     batch_size : int
         Images attacked at a time.
+    norms : tuple of str
+        Of the attacks on all images, out of `edgeprune_benchmarks.robustness.budgets.NORMS`.
     """
 
     images: int
@@ -38,9 +40,18 @@ class Protocol:
     slow_budgets: tuple[Budget, ...]
     effort: Effort
     batch_size: int
+    norms: tuple[str, ...] = tuple(NORMS)
+
+    def in_linf(self) -> Protocol:
+        """Return what the curve over eps and the controls need: Linf, AutoAttack at 8/255 alone."""
+        return replace(self, norms=("Linf",), slow_budgets=())
 
     def cells(self) -> Iterator[tuple[str, Budget]]:
         """Yield the attacks on all images and their budgets, quick and telling ones first."""
+        return ((name, budget) for name, budget in self._every_norm() if budget.norm in self.norms)
+
+    @staticmethod
+    def _every_norm() -> Iterator[tuple[str, Budget]]:
         yield from ((name, HEADLINE) for name in ("noise", "PGD-20 normalised"))
         yield from ((name, budget) for name in ("FGSM", "PGD-20", "PGD-100") for budget in CURVE)
         yield from (("PGD-100 margin", budget) for budget in CURVE)

@@ -103,7 +103,7 @@ class Asked:
         }
 
 
-def attack_all(asked: Asked, output: Path, *, images: int | None, precision: str) -> None:
+def attack_all(asked: Asked, output: Path, *, images: int | None, linf: bool, precision: str) -> None:
     """Train and attack every row and seed that has not been, and write ``robustness-RECIPE-SCALE.json``.
 
     Parameters
@@ -113,6 +113,8 @@ def attack_all(asked: Asked, output: Path, *, images: int | None, precision: str
         Folder of the JSON.
     images : int or None
         Test images attacked, in place of the protocol's.
+    linf : bool
+        Whether to attack in Linf alone.
     precision : str
         See `Evaluator`.
 
@@ -123,7 +125,7 @@ def attack_all(asked: Asked, output: Path, *, images: int | None, precision: str
     """
     shop = asked.shop()
     protocol = PROTOCOLS[shop.scale.protocol]
-    protocol = replace(protocol, images=images or protocol.images)
+    protocol = replace(protocol.in_linf() if linf else protocol, images=images or protocol.images)
     cells = asked.networks(shop.scale)
     click.echo(_header(asked, shop, protocol, cells))
     bench = _Bench(shop, protocol, precision)
@@ -189,7 +191,7 @@ class _Bench:
             accuracy = self._shop.accuracy(victim, run_dir, self._device)
         return {
             "row": asdict(row),
-            "key": row.key,
+            "key": self._shop.without_defaults(row).key,
             "pruned": row.pruned,
             "model": row.model or self._shop.scale.model,
             "seed": seed,

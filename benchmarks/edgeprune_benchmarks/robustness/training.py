@@ -21,6 +21,7 @@ from edgeprune import BuildConfig, build_pack, open_source
 from edgeprune.choosing import choose_images
 from edgeprune.config import CoresetConfig, MaskConfig, ScoreConfig
 from edgeprune.masks import component_count
+from edgeprune.presets import data_family, mask_preset
 from edgeprune.records import ScoreRecords
 from edgeprune.scoring import run_scoring
 from edgeprune.sources import Source, SourceCheck, check_source
@@ -164,6 +165,23 @@ class Workshop:
     def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         return channel_statistics(self.source, self.check.good)
 
+    def without_defaults(self, row: Row) -> Row:
+        """Return a row that leaves out settings of what would be taken anyway: one network has one folder."""
+        _, height, width = self.source.shape
+        preset = mask_preset(
+            row.freq_prune, height, width, data_family(len(self.source.class_names), height, width)
+        )
+        taken: dict[str, Any] = {
+            "model": self.scale.model,
+            "tau": CoresetConfig.tau,
+            "k": preset.k,
+            "accuracy_weight": preset.accuracy_weight,
+            "mask_lr": MaskConfig.lr,
+            "mask_epochs": self.scale.mask_epochs,
+        }
+        unsaid: dict[str, Any] = {name: None for name, value in taken.items() if getattr(row, name) == value}
+        return replace(row, **unsaid)
+
     def trained(self, row: Row, seed: int) -> tuple[Path, dict[str, Any]]:
         """Train a row's network, or go on with it, and return its run's folder and its last metrics.
 
@@ -172,6 +190,7 @@ class Workshop:
         OutOfTimeError
             The time was over before the end.
         """
+        row = self.without_defaults(row)
         self.folder.mkdir(parents=True, exist_ok=True)
         run_dir = self.folder / row.key / f"seed-{seed}"
         run_dir.parent.mkdir(exist_ok=True)
@@ -236,6 +255,7 @@ class Workshop:
         OutOfTimeError
             The time was over before the end.
         """
+        row = self.without_defaults(row)
         # Without a coreset nothing in a pack hangs on the network's seed.
         seed = seed if row.score else 0
         path = self.folder / "packs" / f"{replace(row, model=None).key}-{seed}.h5"
