@@ -18,12 +18,14 @@ from .latency import latency_table
 from .minutes import minutes_table
 from .power_loss import power_loss_table
 from .robustness.tables import (
+    ablation_table,
     control_table,
     distortion_table,
     linf_short,
     linf_table,
     norms_table,
     pruned_table,
+    seeds_table,
 )
 from .selection_tables import (
     coreset_table,
@@ -194,7 +196,8 @@ PAGES: dict[str, dict[str, Table]] = {
         "robustness-cifar10-transfer-paper": linf_table,
         "robustness-cifar100-all-paper": linf_table,
         "robustness-imagenet-all-paper": linf_table,
-        **{f"robustness-cifar10-{name}-cpu": linf_table for name in ABLATIONS},
+        **{f"robustness-cifar10-{name}-cpu": ablation_table for name in ABLATIONS},
+        "robustness-cifar10-half-cpu": seeds_table,
         "landscape": distortion_table,
     },
     "docs/selection.md": {
@@ -237,7 +240,8 @@ COMMANDS = {
     **{name: name for name in ("minutes", "latency", "export", "landscape")},
     "robustness-cifar10-all-cpu": "robustness --recipe cifar10-all --scale cpu",
     **{
-        f"robustness-cifar10-{name}-cpu": f"robustness --recipe cifar10-{name} --scale cpu"
+        f"robustness-cifar10-{name}-cpu": f"robustness --recipe cifar10-{name} --scale cpu --linf"
         for name in ABLATIONS
     },
+    "robustness-cifar10-half-cpu": "robustness --recipe cifar10-half --scale cpu --seeds 3 --linf",
 }

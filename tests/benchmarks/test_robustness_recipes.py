@@ -9,9 +9,9 @@ from edgeprune_benchmarks import plots
 from edgeprune_benchmarks.__main__ import cli
 from edgeprune_benchmarks.robustness import attacks, pictures, run, tables, training
 from edgeprune_benchmarks.robustness.attacks import Effort
-from edgeprune_benchmarks.robustness.budgets import CURVE
+from edgeprune_benchmarks.robustness.budgets import CURVE, HEADLINE
 from edgeprune_benchmarks.robustness.evaluation import OutOfTimeError
-from edgeprune_benchmarks.robustness.protocol import Protocol
+from edgeprune_benchmarks.robustness.protocol import PROTOCOLS, Protocol
 from edgeprune_benchmarks.robustness.published import PUBLISHED
 from edgeprune_benchmarks.robustness.recipes import RECIPES, SCALES, Row, get_recipe
 from edgeprune_benchmarks.robustness.training import Deadline, Workshop
@@ -94,6 +94,53 @@ def test_settings_that_are_the_defaults_share_a_folder(tmp_path):
         assert len({shop.without_defaults(row).key for row in rows}) == len(rows)
     assert shop.without_defaults(replace(jelf, model=scale.model)).key == jelf.key
     assert shop.without_defaults(replace(jelf, model="resnet18")).key != jelf.key
+
+
+def test_linf_alone_keeps_what_the_controls_ask_for():
+    every, some = PROTOCOLS["cpu"], PROTOCOLS["cpu"].in_linf()
+    assert {budget.norm for _, budget in every.cells()} == {"Linf", "L2", "L1", "L0"}
+    assert list(some.cells()) == [(name, budget) for name, budget in every.cells() if budget.norm == "Linf"]
+    assert ("AutoAttack Linf", HEADLINE) in some.cells()
+    assert some.slow_budgets == ()
+
+
+def result(label, seed, accuracy, passed=True):
+    cell = {"attack": "PGD-100", "images": 100, "accuracy": accuracy / 2}
+    rows = [{**cell, "eps": eps / 255} for eps in tables.EPS]
+    controls = [{"name": "bound", "passed": passed, "detail": ""}]
+    return {
+        "row": {"label": label},
+        "pruned": 0.5,
+        "model": "resnet8",
+        "seed": seed,
+        "test_accuracy": accuracy,
+        "report": {"rows": rows, "controls": controls},
+        "pruned_inference": None,
+    }
+
+
+RESULTS = {
+    "scale": {"model": "resnet8", "iterations": 10, "batch_size": 8, "seeds": 2},
+    "protocol": {"images": 100},
+    "test_images": 1000,
+    "train_images": 50,
+    "source": "few",
+    "planned": 3,
+    "rows": [result("k 0", 0, 0.5), result("k 50", 0, 0.6), result("k 50", 1, 0.8, passed=False)],
+}
+
+
+def test_ablations_have_a_line_for_each_value():
+    *_, first, second, _, valid = tables.ablation_table(RESULTS)
+    assert first.startswith("| k 0 | 50.0 [46.9, 53.1] | 25.0 [17.5, 34.3] |")
+    assert second.startswith("| k 50 | 70.0 [68.0, 72.0] | 35.0 [28.7, 41.8] |")
+    assert valid == "2 of 3 reports are valid by their controls."
+
+
+def test_seeds_have_a_mean_and_their_range():
+    *_, second, _, valid = tables.seeds_table(RESULTS)
+    assert second.startswith("| k 50 50% | 2 | 70.0 (60.0 to 80.0) | 35.0 (30.0 to 40.0) |")
+    assert valid == "2 of 3 reports are valid by their controls."
 
 
 def test_the_tables_of_the_paper_have_their_rows():
@@ -218,7 +265,7 @@ def test_a_recipe_is_trained_attacked_and_told(tiny, monkeypatch, tmp_path):
         line
         for table in (
             *(tables.linf_table, tables.linf_short, tables.norms_table),
-            *(tables.pruned_table, tables.control_table),
+            *(tables.pruned_table, tables.control_table, tables.seeds_table),
         )
         for line in table(results)
     )

@@ -97,6 +97,7 @@ def _runs(results: Results) -> dict[str, list[Results]]:
 
 PICTURES: dict[str, tuple[str, Callable[[Any, Results], None]]] = {
     "robustness-curves": ("robustness-cifar10-all-cpu", draw_curves),
+    "robustness-curves-seeds": ("robustness-cifar10-half-cpu", draw_curves),
     "robustness-curves-paper": ("robustness-cifar10-all-paper", draw_curves),
     "loss-landscape": ("landscape", draw_landscape),
     "loss-surfaces": ("landscape", draw_surfaces),

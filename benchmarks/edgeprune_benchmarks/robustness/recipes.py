@@ -192,11 +192,14 @@ def _baselines(scale: Scale) -> Iterator[Row]:
     yield from _femlf(scale)
 
 
+def _half(scale: Scale) -> Iterator[Row]:
+    for group in ("natural", "random", "je", "lf", "jelf"):
+        yield from (row for row in RECIPES[group](scale) if row.pruned in (0.0, 0.5))
+
+
 def _transfer(scale: Scale) -> Iterator[Row]:
     for model in scale.models:
-        for group in ("natural", "random", "je", "lf", "jelf"):
-            rows = (row for row in RECIPES[group](scale) if row.pruned in (0.0, 0.5))
-            yield from (replace(row, model=model) for row in rows)
+        yield from (replace(row, model=model) for row in _half(scale))
 
 
 def _all(scale: Scale) -> Iterator[Row]:
@@ -204,9 +207,10 @@ def _all(scale: Scale) -> Iterator[Row]:
         yield from RECIPES[group](scale)
 
 
-def _varied(name: str, values: tuple[Any, ...]) -> Rows:
+def _varied(name: str, values: tuple[Any, ...], called: str = "") -> Rows:
     """JELF at 50% with one setting varied: Fig. 4 and Table 11."""
-    return lambda scale: (replace(_half_pruned(f"{name} {v:.3g}", 0.5), **{name: v}) for v in values)
+    label = called or name
+    return lambda scale: (replace(_half_pruned(f"{label} {v:.3g}", 0.5), **{name: v}) for v in values)
 
 
 def _scores(scale: Scale) -> Iterator[Row]:
@@ -226,16 +230,18 @@ RECIPES: dict[str, Rows] = {
     "jelf": _jelf,
     "all": _all,
     "baselines": _baselines,
+    "half": _half,
     "transfer": _transfer,
     "tau": _varied("tau", (0.2, 1 / 3, 0.5, 2 / 3, 0.8)),
-    "lambda": _varied("accuracy_weight", (0.0, 0.05, 0.1, 0.2, 0.5)),
+    "lambda": _varied("accuracy_weight", (0.0, 0.05, 0.1, 0.2, 0.5), "lambda"),
     "k": _varied("k", (0, 50, 100, 200, 400)),
     "scores": _scores,
-    "mask-lr": _varied("mask_lr", (3e-5, 1e-4, 3e-4, 1e-3, 3e-3)),
-    "mask-epochs": _varied("mask_epochs", (1, 2, 4, 8)),
+    "mask-lr": _varied("mask_lr", (3e-5, 1e-4, 3e-4, 1e-3, 3e-3), "learning rate"),
+    "mask-epochs": _varied("mask_epochs", (1, 2, 4, 8), "epochs"),
 }
 """Rows by the second half of a recipe's name; ``all``: Tables 1, 3, 6 to 9, 12 and, with ``baselines``, 13;
-``transfer``: Table 10 at 50%; those from ``tau`` on: Figs. 4 and 5 and Table 11."""
+``half``: the few for several seeds; ``transfer``: Table 10 at 50%; those from ``tau`` on: Figs. 4 and 5 and
+Table 11."""
 
 
 def get_recipe(name: str) -> tuple[str, Rows]:

@@ -12,6 +12,7 @@ from .recipes import row_name
 from .report import interval
 
 __all__ = [
+    "ablation_table",
     "control_table",
     "distortion_table",
     "groups_of",
@@ -20,6 +21,7 @@ __all__ = [
     "norms_table",
     "pooled",
     "pruned_table",
+    "seeds_table",
 ]
 
 Results = dict[str, Any]
@@ -107,18 +109,64 @@ def linf_table(results: Results) -> list[str]:
 
 def linf_short(results: Results) -> list[str]:
     """Return the first columns of `linf_table`, of the rows that README.md has room for."""
+    groups = [
+        (name, group)
+        for name, group in groups_of(results)
+        if group[0]["row"]["label"] in ("natural", "LF", "JE", "JELF", "random")
+    ]
+    return _few_columns(results, groups, "trained on", (2, 4))
+
+
+def ablation_table(results: Results) -> list[str]:
+    """Return a line for each value of a setting of JELF at 50%, and how many reports are valid."""
+    groups = [(group[0]["row"]["label"], group) for _, group in groups_of(results)]
+    lines = _few_columns(results, groups, "JELF at 50% with", (0.5, 1, 2, 4))
+    return [*lines, "", f"{_valid(results)} of {len(results['rows'])} reports are valid by their controls."]
+
+
+def _few_columns(
+    results: Results, groups: list[tuple[str, list[Row]]], first: str, curve: tuple[float, ...]
+) -> list[str]:
     rows = [
         [
             name,
             _text(_clean(results, group)),
-            *(_text(pooled(group, "PGD-100", eps / 255)) for eps in (2, 4)),
+            *(_text(pooled(group, "PGD-100", eps / 255)) for eps in curve),
             _text(pooled(group, "AutoAttack Linf", 8 / 255)),
         ]
-        for name, group in groups_of(results)
-        if group[0]["row"]["label"] in ("natural", "LF", "JE", "JELF", "random")
+        for name, group in groups
     ]
-    header = ["trained on", "clean", "PGD-100 2/255", "PGD-100 4/255", "AutoAttack 8/255"]
+    header = [first, "clean", *(f"PGD-100 {eps:g}/255" for eps in curve), "AutoAttack 8/255"]
     return [_head(results), "", *table(header, rows)]
+
+
+def _valid(results: Results) -> int:
+    judged = [[row["report"], row["pruned_inference"] or {"controls": []}] for row in results["rows"]]
+    return sum(all(c["passed"] for part in parts for c in part["controls"]) for parts in judged)
+
+
+def seeds_table(results: Results) -> list[str]:
+    """Return what a network's seed changes: means over seeds, and the lowest and highest."""
+    rows = []
+    for name, group in groups_of(results):
+        cells = [_spread([row["test_accuracy"] for row in group])]
+        for eps in EPS:
+            found = [cell["accuracy"] for row in group for cell in _cells(row, "PGD-100", eps / 255)]
+            cells.append(_spread(found))
+        rows.append([name, str(len(group)), *cells])
+    scale, attacked = results["scale"], results["protocol"]["images"]
+    head = (
+        f"{scale['model']}, {scale['iterations']:,} steps of {scale['batch_size']}; clean accuracy on all "
+        f"{results['test_images']:,} test images, under PGD-100 on the same {attacked:,} of them; mean over "
+        "networks, and in brackets the lowest and highest, in %."
+    )
+    believed = f"{_valid(results)} of {len(results['rows'])} reports are valid by their controls."
+    header = ["trained on", "networks", "clean", *(f"{eps:g}/255" for eps in EPS)]
+    return [head, "", *table(header, rows), "", believed]
+
+
+def _spread(shares: list[float]) -> str:
+    return f"{100 * mean(shares):.1f} ({100 * min(shares):.1f} to {100 * max(shares):.1f})"
 
 
 def _clean(results: Results, rows: list[Row]) -> tuple[float, list[float], int]:
