@@ -243,5 +243,5 @@ COMMANDS = {
         f"robustness-cifar10-{name}-cpu": f"robustness --recipe cifar10-{name} --scale cpu --linf"
         for name in ABLATIONS
     },
-    "robustness-cifar10-half-cpu": "robustness --recipe cifar10-half --scale cpu --seeds 3 --linf",
+    "robustness-cifar10-half-cpu": "robustness --recipe cifar10-half --scale cpu --seeds 2 --linf",
 }
