@@ -14,7 +14,7 @@ from edgeprune_formats import ConfigError
 from .exports import export_table
 from .fleet import fleet_table
 from .install_tables import install_table
-from .latency import latency_table
+from .latency import MODELS, latency_table
 from .minutes import minutes_table
 from .power_loss import power_loss_table
 from .robustness.tables import (
@@ -183,7 +183,7 @@ PAGES: dict[str, dict[str, Table]] = {
         "power-loss": power_loss_table,
         "training-memory": training_memory_table,
         "time-epoch": epoch_table,
-        "minutes": minutes_table,
+        **{f"minutes-{model}": minutes_table for model in MODELS},
     },
     "docs/robustness.md": {
         "robustness-cifar10-all-cpu linf": linf_table,
@@ -237,7 +237,8 @@ COMMANDS = {
     "accuracy-bytes": "accuracy-per-byte",
     "accuracy-bytes-33": "accuracy-per-byte --psnr 33 --name accuracy-bytes-33",
     **{name: name for name in ("fleet", "install", "power-loss", "training-memory")},
-    **{name: name for name in ("minutes", "latency", "export", "landscape")},
+    **{name: name for name in ("latency", "export", "landscape")},
+    **{f"minutes-{model}": f"minutes --model {model}" for model in MODELS},
     "robustness-cifar10-all-cpu": "robustness --recipe cifar10-all --scale cpu",
     **{
         f"robustness-cifar10-{name}-cpu": f"robustness --recipe cifar10-{name} --scale cpu --linf"
