@@ -17,7 +17,7 @@ from edgeprune_runtime.step_memory import (
     shares_host_memory,
     step_memory,
 )
-from edgeprune_runtime.training import Cadence, TrainConfig, train
+from edgeprune_runtime.training import Cadence, Normalisation, TrainConfig, train
 from edgeprune_runtime.training_config import Placement, place
 from edgeprune_runtime.training_record import recorded
 from edgeprune_runtime.training_run import Report
@@ -70,6 +70,7 @@ class Setup:
         output: Path,
         *,
         init: Path | None = None,
+        teacher: Path | None = None,
         resume: bool = False,
         cadence: Cadence = Cadence(),  # noqa: B008 - frozen
         report: Report | None = None,
@@ -84,6 +85,8 @@ class Setup:
             image_shape=header.shape,
             test=self.test,
             init=init,
+            teacher=teacher,
+            normalisation=Normalisation(header.mean, header.std),
             resume=resume,
             cadence=cadence,
             provenance=self.provenance,

@@ -186,9 +186,7 @@ def minutes_table(results: dict[str, Any]) -> list[str]:
         f"original images."
     )
     columns = [f"{model}, trained from", "test accuracy, %", "train accuracy, %", "step, ms", "steps"]
-    rows = [
-        _row([row for row in results["rows"] if row["way"] == way], text) for way, text in WAYS.items()
-    ]
+    rows = [_row([row for row in results["rows"] if row["way"] == way], text) for way, text in WAYS.items()]
     return [head, "", *table([*columns, "each image seen"], rows)]
 
 

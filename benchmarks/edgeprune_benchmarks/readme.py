@@ -20,6 +20,7 @@ from .power_loss import power_loss_table
 from .robustness.tables import (
     ablation_table,
     control_table,
+    cost_table,
     distortion_table,
     linf_short,
     linf_table,
@@ -198,6 +199,8 @@ PAGES: dict[str, dict[str, Table]] = {
         "robustness-imagenet-all-paper": linf_table,
         **{f"robustness-cifar10-{name}-cpu": ablation_table for name in ABLATIONS},
         "robustness-cifar10-half-cpu": seeds_table,
+        "robustness-cifar10-adversarial-cpu": cost_table,
+        "robustness-cifar10-adversarial-paper": cost_table,
         "landscape": distortion_table,
     },
     "docs/selection.md": {
@@ -219,6 +222,7 @@ NEED_GPU = {
             ("cifar10-all", "--source cifar10:ROOT"),
             ("cifar10-baselines", "--source cifar10:ROOT"),
             ("cifar10-transfer", "--source cifar10:ROOT"),
+            ("cifar10-adversarial", "--source cifar10:ROOT"),
             ("cifar100-all", "--source cifar100:ROOT"),
             ("imagenet-all", "--source imagefolder:PATH --size 224 --images 1000"),
         )
@@ -244,5 +248,6 @@ COMMANDS = {
         f"robustness-cifar10-{name}-cpu": f"robustness --recipe cifar10-{name} --scale cpu --linf"
         for name in ABLATIONS
     },
+    "robustness-cifar10-adversarial-cpu": "robustness --recipe cifar10-adversarial --scale cpu --linf",
     "robustness-cifar10-half-cpu": "robustness --recipe cifar10-half --scale cpu --seeds 2 --linf",
 }

@@ -89,6 +89,17 @@ def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> int 
     help="Begin with these weights: a safetensors file of a run, or of torchvision's names.",
 )
 @click.option("--freeze", is_flag=True, help="Train the last layer alone.")
+@click.option(
+    "--adversarial",
+    metavar="METHOD[:EPS]",
+    help="Train on perturbed images: n-fgsm or pgd, within EPS/255 in Linf; 8/255 by default.",
+)
+@click.option(
+    "--teacher",
+    metavar="RUN",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Learn the answers of this run's network in place of the labels.",
+)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option(
@@ -119,6 +130,7 @@ def command(
     batch_size: int | None,
     augment: str,
     init: Path | None,
+    teacher: Path | None,
     threads: int | None,
     memory: int | None,
     checkpoint_minutes: float,
@@ -137,6 +149,7 @@ def command(
     Example:
       edgeprune train photos.h5 --model mobilenet_v2 --test imagefolder:photos/test -o run
       edgeprune train photos.h5 --model mobilenet_v2 --test imagefolder:photos/test -o run --resume
+      edgeprune train photos.h5 --adversarial n-fgsm --test imagefolder:photos/test -o robust
       edgeprune train photos.h5 --init imagenet.safetensors --freeze --memory 300MB --batch-size auto -o run
     """
     require_torch()
@@ -161,7 +174,9 @@ def command(
     )
     with ExitStack() as stack:
         report = _reports(setup, output, tensorboard, stack)
-        metrics = setup.train(output, init=init, resume=resume, cadence=cadence, report=report)
+        metrics = setup.train(
+            output, init=init, teacher=teacher, resume=resume, cadence=cadence, report=report
+        )
     tested = "" if metrics["test_accuracy"] is None else f", test accuracy {metrics['test_accuracy']:.2%}"
     click.echo(
         f"{output / 'model.safetensors'}: {config.model}, {count_text(config.epochs, 'epoch')}{tested}"
@@ -203,6 +218,7 @@ def _setting(setup: Setup) -> str:
         count_text(torch.get_num_threads(), "thread"),
         f"{placement.precision}, channels_last",
         f"batches of {config.batch_size}{parts}",
+        *([] if config.adversarial is None else [f"perturbed by {config.adversarial}"]),
         f"{bytes_text(setup.memory.limit)} for loaders, {setup.memory.prefetch} batches ahead",
     ]
     return "; ".join(facts) + ("; freed memory is kept" if kept else "")

@@ -15,8 +15,11 @@ from typing import Any
 
 import torch
 
+from edgeprune_formats import ConfigError
+
+from .adversarial import Normalisation, Objective, Perturbation, Teacher
 from .checkpoint import has_checkpoint, read_state
-from .training_config import TrainConfig, place
+from .training_config import Adversary, Placement, TrainConfig, place
 from .training_record import describe_run, is_finished, load_model, locked, opened_run, save_model
 from .training_run import Batches, Cadence, Report, TrainLoader, TrainRun
 from .training_signals import TrainingInterrupted, deferred_signals
@@ -24,6 +27,7 @@ from .training_step import Learner
 
 __all__ = [
     "Cadence",
+    "Normalisation",
     "TrainConfig",
     "TrainLoader",
     "TrainResult",
@@ -43,8 +47,9 @@ class TrainResult:
         Its folder; `load_model` reads the network from it.
     metrics : tuple of dict
         What ``metrics.jsonl`` holds: for each epoch ``epoch`` (from 1), ``train_loss`` and ``test_loss``
-        (mean cross entropy in nats), ``train_accuracy`` and ``test_accuracy`` (fractions), ``lr`` (of the
-        epoch's last step), ``images_per_second`` (of the steps), ``seconds`` (with the test),
+        (mean cross entropy in nats; of training with a teacher the divergence from its answers),
+        ``train_accuracy`` and ``test_accuracy`` (fractions; of training on perturbed images that on them),
+        ``lr`` (of the epoch's last step), ``images_per_second`` (of the steps), ``seconds`` (with the test),
         ``peak_memory_bytes`` (of the process in RAM, since it began) and ``peak_device_memory_bytes`` (of
         tensors on a CUDA device). The test's are None without a test set, and memory where it is not known.
     """
@@ -62,13 +67,15 @@ def train(
     image_shape: Sequence[int],
     test: Batches | None = None,
     init: str | Path | None = None,
+    normalisation: Normalisation | None = None,
+    teacher: str | Path | None = None,
     resume: bool = False,
     cadence: Cadence = Cadence(),  # noqa: B008 - frozen
     provenance: Mapping[str, Any] | None = None,
     notes: Mapping[str, Any] | None = None,
     report: Report | None = None,
 ) -> TrainResult:
-    """Train a network with SGD and cross entropy, or go on with a run that was interrupted.
+    """Train a network with SGD, or go on with a run that was interrupted.
 
     Parameters
     ----------
@@ -86,6 +93,11 @@ def train(
         Batches to test on after each epoch: normalised, without augmentation, iterable again and again.
     init : str or Path, optional
         A safetensors file of weights to begin with, see `edgeprune_runtime.warm_start.load_weights`.
+    normalisation : Normalisation, optional
+        Of the batches; needed to perturb them (`TrainConfig.adversarial`) and by a teacher.
+    teacher : str or Path, optional
+        A finished run, whose answers are learnt in place of the labels; with `TrainConfig.adversarial`
+        those to perturbed images, see `edgeprune_runtime.adversarial.Objective`.
     resume : bool
         Go on with the run in `run_dir`; where there is none, start one.
     cadence : Cadence
@@ -127,6 +139,7 @@ def train(
         image_shape=image_shape,
         steps_per_epoch=len(loader),
         init=None if init is None else Path(init),
+        teacher=None if teacher is None else Path(teacher),
         provenance=provenance,
         notes=notes,
     )
@@ -138,7 +151,8 @@ def train(
             torch.manual_seed(config.seed)
             begun = has_checkpoint(run_dir)
             weights = None if init is None or begun else Path(init)
-            learner = Learner(config, placement, num_classes, min(image_shape[1:]), weights)
+            objective = _objective(config, placement, normalisation, teacher, num_classes, image_shape)
+            learner = Learner(config, placement, num_classes, min(image_shape[1:]), weights, objective)
             if weights is not None and report is not None:
                 report({"event": "init", "fresh": learner.fresh})
             run = TrainRun(
@@ -151,3 +165,24 @@ def train(
             run.finish()
             run.disk.write(lambda: save_model(run_dir, learner.tested, record))
     return TrainResult(run_dir, tuple(run.history))
+
+
+def _objective(
+    config: TrainConfig,
+    placement: Placement,
+    normalisation: Normalisation | None,
+    teacher: str | Path | None,
+    num_classes: int,
+    image_shape: Sequence[int],
+) -> Objective:
+    if config.adversarial is None and teacher is None:
+        return Objective()
+    if normalisation is None:
+        raise ConfigError("adversarial training and a teacher need the normalisation of the batches")
+    perturbation = None
+    if config.adversarial is not None:
+        adversary = Adversary.parse(config.adversarial)
+        perturbation = Perturbation(adversary, normalisation, placement.device)
+    if teacher is None:
+        return Objective(perturbation)
+    return Objective(perturbation, Teacher(Path(teacher), placement, normalisation, num_classes, image_shape))

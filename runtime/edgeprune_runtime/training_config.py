@@ -13,13 +13,57 @@ from ._decode_torch import resolve_device
 from .machine import cpu_features
 from .models import MODEL_NAMES
 
-__all__ = ["MEMORY_FORMAT", "Placement", "TrainConfig", "place"]
+__all__ = ["MEMORY_FORMAT", "Adversary", "Placement", "TrainConfig", "place"]
 
 _PRECISIONS = ("auto", "float32", "bfloat16")
+_ADVERSARIES = ("n-fgsm", "pgd")
 
 # Tensor cores want it, and so does oneDNN: in trials on an AVX-512 CPU with batches of 128 images of 32x32 it
 # made every network but shufflenet_v2 faster, and that one hardly slower.
 MEMORY_FORMAT = torch.channels_last
+
+
+@dataclass(frozen=True)
+class Adversary:
+    """How training images are perturbed, see `edgeprune_runtime.adversarial`.
+
+    Attributes
+    ----------
+    method : str
+        ``"n-fgsm"`` or ``"pgd"``.
+    eps : float
+        Linf budget in 1/255 of the range of a pixel.
+
+    Raises
+    ------
+    ConfigError
+        No such method, or no such budget.
+    """
+
+    method: str
+    eps: float = 8.0
+
+    def __post_init__(self) -> None:
+        if self.method not in _ADVERSARIES or not 0 < self.eps <= 255:
+            raise ConfigError(
+                f"no adversary {self.method}:{self.eps:g}; choose one of {', '.join(_ADVERSARIES)}, with a "
+                "budget in 1/255, above 0 and at most 255, such as n-fgsm:8"
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> Adversary:
+        """Return the adversary that ``METHOD`` or ``METHOD:EPS`` names.
+
+        Raises
+        ------
+        ConfigError
+            There is none.
+        """
+        method, _, eps = text.partition(":")
+        try:
+            return cls(method, float(eps)) if eps else cls(method)
+        except ValueError:
+            raise ConfigError(f"the budget of {text!r} is not a number, such as n-fgsm:8 has it") from None
 
 
 @dataclass(frozen=True)
@@ -50,6 +94,9 @@ class TrainConfig:
     ema : float, optional
         Decay of an exponential moving average of the weights, in (0, 1). The average is what is tested and
         kept at the end. None turns it off.
+    adversarial : str, optional
+        Train on perturbed images: ``"METHOD:EPS"`` of an `Adversary`, such as ``"n-fgsm:8"``. None trains
+        on the images as they are.
     seed : int
         Seeds the initial weights, dropout and stochastic depth.
     device : str
@@ -73,6 +120,7 @@ class TrainConfig:
     nesterov: bool = True
     weight_decay: float = 5e-4
     ema: float | None = None
+    adversarial: str | None = None
     seed: int = 0
     device: str = "auto"
     precision: str = "auto"
@@ -81,6 +129,8 @@ class TrainConfig:
         for problem, is_wrong in self._checks():
             if is_wrong:
                 raise ConfigError(problem)
+        if self.adversarial is not None:
+            Adversary.parse(self.adversarial)
 
     def _checks(self) -> list[tuple[str, bool]]:
         model, device, models = self.model, self.device, ", ".join(MODEL_NAMES)

@@ -27,6 +27,7 @@ __all__ = [
     "is_finished",
     "load_model",
     "load_network",
+    "load_run",
     "locked",
     "open_run",
     "opened_run",
@@ -52,6 +53,7 @@ def describe_run(
     image_shape: Sequence[int],
     steps_per_epoch: int,
     init: Path | None,
+    teacher: Path | None = None,
     provenance: Mapping[str, Any] | None,
     notes: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
@@ -62,7 +64,7 @@ def describe_run(
     ConfigError
         If the images do not have 3 channels, or there is nothing to train on.
     TrainingError
-        If the weights to begin with cannot be read.
+        If the weights to begin with, or the teacher's, cannot be read.
     """
     if len(image_shape) != 3 or image_shape[0] != 3:
         raise ConfigError(f"images of shape {tuple(image_shape)}: the networks take 3 channels, (3, h, w)")
@@ -76,6 +78,7 @@ def describe_run(
         "image_shape": list(image_shape),
         "steps_per_epoch": steps_per_epoch,
         "init": None if init is None else _sha256(init),
+        "teacher": None if teacher is None else _sha256(teacher / _MODEL_FILE),
         "provenance": dict(provenance or {}),
         "parameters": sum(p.numel() for p in model.parameters()),
         "versions": versions(),
@@ -220,7 +223,12 @@ def load_model(run_dir: str | Path) -> nn.Module:
     TrainingError
         If the run is not finished, or its ``model.safetensors`` is damaged.
     """
-    return load_network(Path(run_dir) / _MODEL_FILE)[0]
+    return load_run(Path(run_dir))[0]
+
+
+def load_run(run_dir: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """Return the network of a finished run and what is known of it, as `load_network` does."""
+    return load_network(run_dir / _MODEL_FILE)
 
 
 def load_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from edgeprune_formats import TrainingError
 
+from .adversarial import Objective
 from .models import create_model
 from .training_config import MEMORY_FORMAT, Placement, TrainConfig
 from .warm_start import freeze_all_but_head, load_weights
@@ -144,9 +145,11 @@ class Learner:
         num_classes: int,
         image_size: int,
         weights: Path | None = None,
+        objective: Objective = Objective(),  # noqa: B008 - frozen
     ) -> None:
         self._config = config
         self._placement = placement
+        self._objective = objective
         self.lap: Callable[[str], object] = _no_lap
         model = create_model(config.model, num_classes, image_size)
         self.fresh = load_weights(model, weights) if weights is not None else ()
@@ -167,7 +170,7 @@ class Learner:
     def step(
         self, images: torch.Tensor, labels: torch.Tensor, lr: float, number: int, *, share: float = 1.0
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Take one step of SGD on the mean cross entropy of a batch, in as many parts as the settings say.
+        """Take one step of SGD on the mean loss of a batch, in as many parts as the settings say.
 
         Parameters
         ----------
@@ -185,21 +188,22 @@ class Learner:
         Returns
         -------
         tuple of torch.Tensor
-            Mean loss before the step, float32, 0-d, and the logits, float32 ``[n, num_classes]``.
+            Mean loss before the step, float32, 0-d, and the logits, float32 ``[n, num_classes]``; those of
+            the perturbed images where training perturbs them.
         """
         for group in self._optimizer.param_groups:
             group["lr"] = lr
         losses, outputs = [], []
         parts = self._parts(len(labels))
         for some, wanted in zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True):
-            with self._placement.autocast():
-                logits = self.forward(some).float()
-            part = functional.cross_entropy(logits, wanted) * (len(wanted) / len(labels))
-            self.lap("forward")
-            torch.autograd.backward(part * share)
-            self.lap("backward")
-            losses.append(part.detach())
-            outputs.append(logits.detach())
+            for term, logits in self._objective.terms(self._logits, some, wanted):
+                part = term * (len(wanted) / len(labels))
+                self.lap("forward")
+                torch.autograd.backward(part * share)
+                self.lap("backward")
+                losses.append(part.detach())
+                answer = logits.detach()
+            outputs.append(answer)
         self._optimizer.step()
         self._optimizer.zero_grad()
         self.lap("optimiser")
@@ -207,6 +211,11 @@ class Learner:
             update_average(self.tested, self.model, number, self._config.ema)
             self.lap("average")
         return torch.stack(losses).sum(), torch.cat(outputs)
+
+    def _logits(self, images: torch.Tensor) -> torch.Tensor:
+        with self._placement.autocast():
+            logits: torch.Tensor = self.forward(images)
+        return logits.float()
 
     def _parts(self, images: int) -> int:
         """Return how many parts a batch goes through in: none larger than a full batch's, or of one image."""

@@ -36,6 +36,10 @@ class Row:
         Of joint entropy, where not the paper's.
     k, accuracy_weight, mask_lr, mask_epochs
         Of the FSE-Net, where not the scale's or the paper's.
+    adversarial : str or None
+        As `edgeprune_runtime.training.TrainConfig`.
+    teacher : str or None
+        Learn from a network of this name, trained with PGD on all images, in place of the labels.
     """
 
     label: str
@@ -50,12 +54,15 @@ class Row:
     accuracy_weight: float | None = None
     mask_lr: float | None = None
     mask_epochs: int | None = None
+    adversarial: str | None = None
+    teacher: str | None = None
 
     @property
     def key(self) -> str:
         """Name of the folder of its runs: every setting that is not the default."""
         given = [(name, value) for name, value in asdict(self).items() if value != getattr(Row("-"), name)]
-        return "_".join(f"{name.replace('_', '')}-{value}" for name, value in given[1:]) or "natural"
+        key = "_".join(f"{name.replace('_', '')}-{value}" for name, value in given[1:])
+        return key.replace(":", "-") or "natural"
 
     @property
     def pruned(self) -> float:
@@ -90,6 +97,8 @@ class Scale:
         Pruning ratios.
     models : tuple of str
         Networks of the recipe ``transfer``.
+    teacher : str
+        The network that others learn from.
     protocol : str
         A name of `edgeprune_benchmarks.robustness.protocol.PROTOCOLS`.
     """
@@ -105,6 +114,7 @@ class Scale:
     seeds: int
     ratios: tuple[float, ...]
     models: tuple[str, ...]
+    teacher: str
     protocol: str
 
 
@@ -122,6 +132,7 @@ SCALES = {
         seeds=5,
         ratios=(0.3, 0.5, 0.6, 0.7, 0.8, 0.9),
         models=MOBILE,
+        teacher="resnet34",
         protocol="paper",
     ),
     "cpu": Scale(
@@ -136,6 +147,7 @@ SCALES = {
         seeds=1,
         ratios=(0.5, 0.9),
         models=("resnet8",),
+        teacher="resnet8",
         protocol="cpu",
     ),
 }
@@ -154,6 +166,7 @@ which nothing can be learnt but that all runs."""
 
 Rows = Callable[[Scale], Iterator[Row]]
 CCSFEM = ("forgetting", "el2n", "aum")
+N_FGSM, PGD = "n-fgsm:8", "pgd:8"
 
 
 def _natural(scale: Scale) -> Iterator[Row]:
@@ -190,6 +203,22 @@ def _baselines(scale: Scale) -> Iterator[Row]:
     for name in CCSFEM:
         yield from _samples(name, name, sampling="top-k")(scale)
     yield from _femlf(scale)
+
+
+def _adversarial(scale: Scale) -> Iterator[Row]:
+    """Natural training, PGD and N-FGSM on all images, N-FGSM on packs and coresets, and what PGD teaches."""
+    natural, random, joint, components, both = _half(scale)
+    everything = replace(natural, label="all images")
+    yield natural
+    yield from (_perturbed("N-FGSM", row, N_FGSM) for row in (everything, both))
+    yield _perturbed("PGD", everything, PGD)
+    yield _perturbed("N-FGSM and teacher", both, N_FGSM, scale.teacher)
+    yield from (_perturbed("N-FGSM", row, N_FGSM) for row in (components, random, joint))
+    yield _perturbed("PGD and teacher", both, PGD, scale.teacher)
+
+
+def _perturbed(name: str, row: Row, adversarial: str, teacher: str | None = None) -> Row:
+    return replace(row, label=f"{name}, {row.label}", adversarial=adversarial, teacher=teacher)
 
 
 def _half(scale: Scale) -> Iterator[Row]:
@@ -231,6 +260,7 @@ RECIPES: dict[str, Rows] = {
     "all": _all,
     "baselines": _baselines,
     "half": _half,
+    "adversarial": _adversarial,
     "transfer": _transfer,
     "tau": _varied("tau", (0.2, 1 / 3, 0.5, 2 / 3, 0.8)),
     "lambda": _varied("accuracy_weight", (0.0, 0.05, 0.1, 0.2, 0.5), "lambda"),
@@ -240,8 +270,8 @@ RECIPES: dict[str, Rows] = {
     "mask-epochs": _varied("mask_epochs", (1, 2, 4, 8), "epochs"),
 }
 """Rows by the second half of a recipe's name; ``all``: Tables 1, 3, 6 to 9, 12 and, with ``baselines``, 13;
-``half``: the few for several seeds; ``transfer``: Table 10 at 50%; those from ``tau`` on: Figs. 4 and 5 and
-Table 11."""
+``half``: the few for several seeds; ``adversarial``: training on perturbed images (the paper's Tables 2 and
+14); ``transfer``: Table 10 at 50%; those from ``tau`` on: Figs. 4 and 5 and Table 11."""
 
 
 def get_recipe(name: str) -> tuple[str, Rows]:

@@ -218,7 +218,7 @@ class _Bench:
 
     def _attacked(self, run: Evaluator, victim: Victim, row: Row, seed: int, name: str) -> dict[str, Any]:
         say = partial(_say, name)
-        report = make_report(run, self._protocol, natural=True, say=say)
+        report = make_report(run, self._protocol, natural=row.adversarial is None, say=say)
         pruned = None
         if row.mask:
             pruned = attack_pruned(run, pruned_victim(victim, self._shop.pack(row, seed)))

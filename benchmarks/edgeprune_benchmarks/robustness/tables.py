@@ -14,6 +14,7 @@ from .report import interval
 __all__ = [
     "ablation_table",
     "control_table",
+    "cost_table",
     "distortion_table",
     "groups_of",
     "linf_short",
@@ -143,6 +144,20 @@ def _few_columns(
 def _valid(results: Results) -> int:
     judged = [[row["report"], row["pruned_inference"] or {"controls": []}] for row in results["rows"]]
     return sum(all(c["passed"] for part in parts for c in part["controls"]) for parts in judged)
+
+
+def cost_table(results: Results) -> list[str]:
+    """Return what training on perturbed images buys, and what it costs beside natural training."""
+    natural = mean(row["train_seconds"] for row in results["rows"] if row["key"] == "natural")
+    rows = []
+    for name, group in groups_of(results):
+        cost = mean(row["train_seconds"] for row in group) / natural
+        curve = [_text(pooled(group, "PGD-100", eps / 255)) for eps in (2, 4, 8)]
+        under = _text(pooled(group, "AutoAttack Linf", 8 / 255))
+        rows.append([name, f"{cost:.2f}x", _text(_clean(results, group)), *curve, under])
+    header = ["trained on", "time to train", "clean", *(f"PGD-100 {eps}/255" for eps in (2, 4, 8))]
+    believed = f"{_valid(results)} of {len(results['rows'])} reports are valid by their controls."
+    return [_head(results), "", *table([*header, "AutoAttack 8/255"], rows), "", believed]
 
 
 def seeds_table(results: Results) -> list[str]:

@@ -28,12 +28,12 @@ from edgeprune.sources import Source, SourceCheck, check_source
 from edgeprune_formats import ConfigError, open_pack
 from edgeprune_runtime import PackLoader
 from edgeprune_runtime.checkpoint import write_text
-from edgeprune_runtime.training import TrainConfig, TrainingInterrupted, TrainLoader, train
+from edgeprune_runtime.training import Normalisation, TrainConfig, TrainingInterrupted, TrainLoader, train
 from edgeprune_runtime.training_config import place
 
 from .._pixels import PixelLoader, Stretched, channel_statistics
 from .evaluation import OutOfTimeError, classify
-from .recipes import Row, Scale
+from .recipes import PGD, Row, Scale
 
 __all__ = ["Deadline", "Workshop"]
 
@@ -194,6 +194,9 @@ class Workshop:
         self.folder.mkdir(parents=True, exist_ok=True)
         run_dir = self.folder / row.key / f"seed-{seed}"
         run_dir.parent.mkdir(exist_ok=True)
+        teacher = None
+        if row.teacher:
+            teacher, _ = self.trained(Row("teacher", model=row.teacher, adversarial=PGD), seed)
         config = self._config(row, seed)
         loader, mean, std = self._loader(row, seed, config)
         with self.deadline.stopping():
@@ -204,6 +207,8 @@ class Workshop:
                 num_classes=len(self.source.class_names),
                 image_shape=self.source.shape,
                 resume=True,
+                normalisation=Normalisation(mean, std),
+                teacher=teacher,
                 provenance={"row": row.key, "mean": mean, "std": std, "source": self.check.sha256},
                 report=self.deadline.watched(self.report),
             )
@@ -211,7 +216,8 @@ class Workshop:
 
     def _config(self, row: Row, seed: int) -> TrainConfig:
         """Return the settings of the scoring run, but for one long epoch."""
-        return replace(self._scoring.training(row.model or self.scale.model), epochs=1, seed=seed)
+        config = self._scoring.training(row.model or self.scale.model)
+        return replace(config, epochs=1, seed=seed, adversarial=row.adversarial)
 
     def _loader(
         self, row: Row, seed: int, config: TrainConfig
@@ -258,7 +264,7 @@ class Workshop:
         row = self.without_defaults(row)
         # Without a coreset nothing in a pack hangs on the network's seed.
         seed = seed if row.score else 0
-        path = self.folder / "packs" / f"{replace(row, model=None).key}-{seed}.h5"
+        path = self.folder / "packs" / f"{_images_of(row).key}-{seed}.h5"
         if path.exists():
             return path
         path.parent.mkdir(exist_ok=True)
@@ -315,6 +321,11 @@ class Workshop:
             [self.test.read(part) for part in np.array_split(order, -(-len(order) // 500))]
         )
         return torch.from_numpy(pixels).float() / 255, torch.from_numpy(self.test.labels[order])
+
+
+def _images_of(row: Row) -> Row:
+    """Return what a pack is made for, whichever network is trained from it and how."""
+    return replace(row, model=None, adversarial=None, teacher=None)
 
 
 def _coreset(row: Row) -> CoresetConfig:
