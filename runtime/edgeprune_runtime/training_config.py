@@ -59,9 +59,9 @@ class Adversary:
         ConfigError
             There is none.
         """
-        method, _, eps = text.partition(":")
+        method, colon, eps = text.partition(":")
         try:
-            return cls(method, float(eps)) if eps else cls(method)
+            return cls(method, float(eps)) if colon else cls(method)
         except ValueError:
             raise ConfigError(f"the budget of {text!r} is not a number, such as n-fgsm:8 has it") from None
 

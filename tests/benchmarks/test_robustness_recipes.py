@@ -15,7 +15,7 @@ from edgeprune_benchmarks.robustness.protocol import PROTOCOLS, Protocol
 from edgeprune_benchmarks.robustness.published import PUBLISHED
 from edgeprune_benchmarks.robustness.recipes import RECIPES, SCALES, Row, get_recipe
 from edgeprune_benchmarks.robustness.training import Deadline, Workshop
-from edgeprune_formats import ConfigError, open_pack
+from edgeprune_formats import ConfigError, file_sha256, open_pack
 from edgeprune_runtime import training_run
 from edgeprune_runtime.checkpoint import read_state
 
@@ -96,6 +96,30 @@ def test_settings_that_are_the_defaults_share_a_folder(tmp_path):
     assert shop.without_defaults(replace(jelf, model="resnet18")).key != jelf.key
 
 
+def test_a_pack_is_the_same_however_a_network_is_trained_from_it(tmp_path, monkeypatch):
+    shop = Workshop("digits", None, TINY, "cpu", tmp_path, Deadline(None), print)
+    rows = {row.label: row for row in RECIPES["adversarial"](TINY)}
+    energy = replace(rows["N-FGSM and teacher, JELF"], score=None, sample_prune=0.0, mask="energy")
+    path = shop.pack(energy, 0)
+    assert shop.pack(replace(energy, adversarial=None, teacher=None), 0) == path
+    assert shop.pack(replace(energy, model="mobilenet_v2"), 0) == path
+    assert "fgsm" not in path.name
+
+
+def test_a_student_waits_for_its_teacher(tmp_path):
+    brief = replace(TINY, iterations=2)
+    shop = Workshop("digits", None, brief, "cpu", tmp_path, Deadline(None), lambda event: None)
+    row = Row("student", adversarial="n-fgsm:8", teacher="resnet8")
+    run_dir, _ = shop.trained(row, 0)
+    taught = json.loads((run_dir / "config.json").read_text())
+    teacher = tmp_path / "adversarial-pgd-8" / "seed-0" / "model.safetensors"
+    assert taught["teacher"] == file_sha256(teacher)
+    assert taught["config"]["adversarial"] == "n-fgsm:8"
+    # The teacher is the row of all images trained with PGD.
+    pgd = next(row for row in RECIPES["adversarial"](brief) if row.label == "PGD, all images")
+    assert shop.trained(pgd, 0)[0] == teacher.parent
+
+
 def test_linf_alone_keeps_what_the_controls_ask_for():
     every, some = PROTOCOLS["cpu"], PROTOCOLS["cpu"].in_linf()
     assert {budget.norm for _, budget in every.cells()} == {"Linf", "L2", "L1", "L0"}
@@ -141,6 +165,16 @@ def test_seeds_have_a_mean_and_their_range():
     *_, second, _, valid = tables.seeds_table(RESULTS)
     assert second.startswith("| k 50 50% | 2 | 70.0 (60.0 to 80.0) | 35.0 (30.0 to 40.0) |")
     assert valid == "2 of 3 reports are valid by their controls."
+
+
+def test_what_training_on_perturbed_images_costs():
+    natural, slow = result("natural", 0, 0.8), result("N-FGSM", 0, 0.6)
+    timed = [{**natural, "key": "natural", "train_seconds": 50}, {**slow, "key": "x", "train_seconds": 90}]
+    *_, first, second, _, valid = tables.cost_table({**RESULTS, "rows": timed})
+    assert first.startswith("| natural 50% | 1.00x | 80.0 [")
+    assert second.startswith("| N-FGSM 50% | 1.80x | 60.0 [")
+    assert " | 30.0 [" in second
+    assert valid == "2 of 2 reports are valid by their controls."
 
 
 def test_the_tables_of_the_paper_have_their_rows():

@@ -75,6 +75,9 @@ def test_memory_does_not_change_what_is_trained_where_all_fits(train):
         (["--checkpoint-steps", "-1"], "the steps between two checkpoints must be positive"),
         (["--threads", "0"], "Invalid value for '--threads'"),
         (["--init", "nowhere.safetensors"], "Invalid value for '--init'"),
+        (["--adversarial", "fgsm"], "no adversary fgsm:8; choose one of n-fgsm, pgd, with a budget"),
+        (["--adversarial", "pgd:8/255"], "the budget of 'pgd:8/255' is not a number"),
+        (["--teacher", "nowhere"], "Invalid value for '--teacher'"),
     ],
 )
 def test_options_that_make_no_sense(train, options, message):
@@ -103,6 +106,22 @@ def test_a_batch_size_that_fits_the_memory_is_kept_when_resumed(train, monkeypat
     code, _, err, folder = train("b", network=network)
     assert (code, len(err.splitlines())) == (2, 1)
     assert "for two images at a time" in err
+    assert not folder.exists()
+
+
+def test_perturbed_images_and_a_teacher(train, tmp_path):
+    code, out, err, teacher = train("a", "--epochs", 1, "--adversarial", "pgd:4")
+    assert (code, err) == (0, "")
+    assert "batches of 8; perturbed by pgd:4; " in out
+    assert config(teacher)["config"]["adversarial"] == "pgd:4"
+    code, _, err, folder = train("b", "--epochs", 1, "--adversarial", "n-fgsm", "--teacher", teacher)
+    assert (code, err) == (0, "")
+    assert len(config(folder)["teacher"]) == 64
+    assert not same(folder, train("c", "--epochs", 1, "--adversarial", "n-fgsm")[3])
+    (tmp_path / "empty").mkdir()
+    code, _, err, folder = train("d", "--teacher", tmp_path / "empty")
+    assert (code, len(err.splitlines())) == (1, 1)
+    assert "model.safetensors: the weights cannot be read" in err
     assert not folder.exists()
 
 
