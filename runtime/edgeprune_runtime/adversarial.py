@@ -127,6 +127,8 @@ class Teacher:
         Of the student.
     image_shape : sequence of int
         Of the student's images.
+    class_names : sequence of str, optional
+        Of the student, held against the teacher's where both are known: answers have the teacher's order.
 
     Raises
     ------
@@ -143,6 +145,7 @@ class Teacher:
         normalisation: Normalisation,
         num_classes: int,
         image_shape: Sequence[int],
+        class_names: Sequence[str] | None = None,
     ) -> None:
         network, facts = load_run(run_dir)
         if (facts["num_classes"], facts["image_shape"]) != (num_classes, list(image_shape)):
@@ -151,6 +154,9 @@ class Teacher:
                 f"{tuple(facts['image_shape'])} cannot teach {num_classes} classes and images of "
                 f"{tuple(image_shape)}"
             )
+        known = facts.get("class_names")
+        if known is not None and class_names is not None and list(known) != list(class_names):
+            raise ConfigError(f"{run_dir}: the teacher's classes have other names, or another order")
         if not {"mean", "std"} <= facts.keys():
             raise ConfigError(f"{run_dir}: the teacher does not say how its images are normalised")
         mean, std, own_mean, own_std = (
