@@ -151,7 +151,7 @@ def train(
             torch.manual_seed(config.seed)
             begun = has_checkpoint(run_dir)
             weights = None if init is None or begun else Path(init)
-            objective = _objective(config, placement, normalisation, teacher, num_classes, image_shape)
+            objective = _objective(config, placement, normalisation, teacher, record)
             learner = Learner(config, placement, num_classes, min(image_shape[1:]), weights, objective)
             if weights is not None and report is not None:
                 report({"event": "init", "fresh": learner.fresh})
@@ -172,8 +172,7 @@ def _objective(
     placement: Placement,
     normalisation: Normalisation | None,
     teacher: str | Path | None,
-    num_classes: int,
-    image_shape: Sequence[int],
+    record: Mapping[str, Any],
 ) -> Objective:
     if config.adversarial is None and teacher is None:
         return Objective()
@@ -185,4 +184,6 @@ def _objective(
         perturbation = Perturbation(adversary, normalisation, placement.device)
     if teacher is None:
         return Objective(perturbation)
-    return Objective(perturbation, Teacher(Path(teacher), placement, normalisation, num_classes, image_shape))
+    names = record["provenance"].get("class_names")
+    shape = record["num_classes"], record["image_shape"], names
+    return Objective(perturbation, Teacher(Path(teacher), placement, normalisation, *shape))

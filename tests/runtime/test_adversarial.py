@@ -49,7 +49,8 @@ def taught(tmp_path_factory):
     """A run that says how its images are normalised, and how that is."""
     own = Normalisation((0.45, 0.5, 0.55), (0.3, 0.2, 0.1))
     run_dir = tmp_path_factory.mktemp("taught") / "teacher"
-    run(run_dir, replace(TINY, epochs=1), provenance={"mean": own.mean, "std": own.std})
+    said = {"mean": own.mean, "std": own.std, "class_names": ["a", "b", "c", "d"]}
+    run(run_dir, replace(TINY, epochs=1), provenance=said)
     return run_dir, own
 
 
@@ -263,6 +264,9 @@ def test_teachers_that_cannot_teach(tmp_path, whole_run, taught):
         Teacher(run_dir, place(TINY), own, 5, SHAPE)
     with pytest.raises(ConfigError, match=r"images of \(3, 16, 16\) cannot teach .* \(3, 32, 32\)"):
         Teacher(run_dir, place(TINY), own, CLASSES, (3, 32, 32))
+    names = {"class_names": ("b", "a", "c", "d")}
+    with pytest.raises(ConfigError, match="the teacher's classes have other names, or another order"):
+        run(tmp_path / "run", teacher=run_dir, normalisation=own, provenance=names)
     run(tmp_path / "silent", replace(TINY, epochs=1))
     with pytest.raises(ConfigError, match="does not say how its images are normalised"):
         teacher_of(tmp_path / "silent", own)
