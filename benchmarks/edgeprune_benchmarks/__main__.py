@@ -12,7 +12,7 @@ from edgeprune_formats import EdgePruneError
 from ._options import DATA, MINUTES, OUTPUT
 from .codec_commands import accuracy_per_byte, fleet, install, plots, storage, time
 from .device_commands import export, latency, minutes, power_loss, training_memory
-from .robustness.commands import landscape, robustness
+from .robustness.commands import attack, landscape, robustness
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -29,7 +29,7 @@ def cli() -> None:
 for command in (
     *(storage, time, accuracy_per_byte, install, fleet, plots),
     *(training_memory, power_loss, minutes, latency, export),
-    *(robustness, landscape),
+    *(robustness, landscape, attack),
 ):
     cli.add_command(command)
 

@@ -3,19 +3,23 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 
+from edgeprune import BuildConfig, build_pack, open_source
+from edgeprune.training_setup import train_pack
 from edgeprune_benchmarks import plots
 from edgeprune_benchmarks.__main__ import cli
-from edgeprune_benchmarks.robustness import attacks, pictures, run, tables, training
+from edgeprune_benchmarks.robustness import attacks, pictures, run, single, tables, training
 from edgeprune_benchmarks.robustness.attacks import Effort
 from edgeprune_benchmarks.robustness.budgets import CURVE, HEADLINE
 from edgeprune_benchmarks.robustness.evaluation import OutOfTimeError
 from edgeprune_benchmarks.robustness.protocol import PROTOCOLS, Protocol
 from edgeprune_benchmarks.robustness.published import PUBLISHED
 from edgeprune_benchmarks.robustness.recipes import RECIPES, SCALES, Row, get_recipe
+from edgeprune_benchmarks.robustness.single import InvalidReportError
 from edgeprune_benchmarks.robustness.training import Deadline, Workshop
-from edgeprune_formats import ConfigError, file_sha256, open_pack
+from edgeprune_formats import ConfigError, TrainingError, file_sha256, open_pack
 from edgeprune_runtime import training_run
 from edgeprune_runtime.checkpoint import read_state
 
@@ -349,3 +353,55 @@ def test_protocols_attack_quick_ones_first_and_cover_the_curve():
     assert len(set(cells)) == len(cells)
     names = {name for name, _ in cells}
     assert {"AutoAttack Linf", "AutoAttack L2", "AutoAttack L1", "L1-APGD", "C&W L2", "sparse"} <= names
+
+
+@pytest.fixture
+def own_run(tmp_path):
+    """A network of twelve steps on digits, trained from a pack on perturbed images."""
+    build_pack("digits", tmp_path / "digits.h5", BuildConfig(freq_prune=0.5))
+    options = {"model": "resnet8", "epochs": 1, "batch_size": 128, "device": "cpu", "adversarial": "n-fgsm:8"}
+    with open_pack(tmp_path / "digits.h5") as pack:
+        train_pack(pack, tmp_path / "run", test=None, resume=False, augment="none", **options)
+    return tmp_path / "run"
+
+
+def test_a_run_of_ones_own_is_attacked_and_judged(tiny, own_run, tmp_path, monkeypatch):
+    words = ["attack", own_run, "--source", "digits", "--scale", "trial", "--device", "cpu"]
+    said = CliRunner().invoke(cli, [str(word) for word in words], standalone_mode=False)
+    # No AutoAttack here, which is for a control to find missing.
+    assert isinstance(said.exception, InvalidReportError)
+    folder = own_run / "attacks-trial-6"
+    assert f"{folder / 'report.json'} is not valid: " in str(said.exception)
+    assert "AutoAttack's flags" in str(said.exception)
+    assert "resnet8, trained on images perturbed by n-fgsm:8; 6 of digits" in said.output
+    report = json.loads((folder / "report.json").read_text())
+    assert report["natural"] is False
+    assert report["images"] == 6
+    cells = [row for row in report["rows"] if row["attack"] == "PGD-20"]
+    assert len(cells) == len(CURVE)
+
+    monkeypatch.setattr(single, "make_report", lambda *a, **k: {"controls": [{"passed": True}]})
+    assert "valid, 1 controls passed" in invoke(*words)
+    monkeypatch.setattr(single, "make_report", out_of_time)
+    assert "the time is over; run the same command to go on" in invoke(*words)
+
+
+def out_of_time(*arguments, **options):
+    raise OutOfTimeError
+
+
+def test_images_that_are_not_the_networks(tmp_path):
+    pixels, labels = np.zeros((4, 3, 16, 16), np.uint8), np.array([0, 1, 2, 3])
+    np.savez(tmp_path / "small.npz", x=pixels, y=labels)
+    with pytest.raises(ConfigError, match=r"has images \(3, 16, 16\), the network takes"):
+        single._labels(open_source(f"npz:{tmp_path / 'small.npz'}"), {"image_shape": [3, 32, 32]})
+    digits = open_source("digits", split="test")
+    facts = {"image_shape": list(digits.shape)}
+    with pytest.raises(ConfigError, match="does not say which classes"):
+        single._labels(digits, facts)
+    with pytest.raises(ConfigError, match="has classes that the network lacks: 0, 1"):
+        single._labels(digits, {**facts, "class_names": list("23456789")})
+    turned = single._labels(digits, {**facts, "class_names": list("9876543210")})
+    assert turned.tolist() == [9, 8, 7, 6, 5, 4, 3, 2, 1, 0]
+    with pytest.raises(TrainingError, match="holds no trained model"):
+        single.attack_run(tmp_path, "digits", device=torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""The commands ``robustness`` and ``landscape``."""
+"""The commands ``robustness``, ``landscape`` and ``attack``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 
 from .._options import MINUTES, OUTPUT, require_packages
 
-__all__ = ["landscape", "robustness"]
+__all__ = ["attack", "landscape", "robustness"]
 
 _SHARED = (
     OUTPUT,
@@ -80,6 +80,44 @@ def landscape(output: Path, images: int, directions: int, pictures: Path, **opti
     from .pictures import Plan, picture_all
 
     picture_all(Plan(images, directions), _asked(options), output, pictures)
+
+
+@click.command()
+@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@MINUTES
+@click.option("--source", required=True, help="Its test images: imagefolder:PATH, cifar10:ROOT, npz:FILE.")
+@click.option(
+    "--scale",
+    type=click.Choice(["auto", "paper", "cpu", "trial"]),
+    default="auto",
+    show_default=True,
+    help="How many images, and how long attacks search.",
+)
+@click.option("--images", type=click.IntRange(min=1), help="Attacked.  [default: the scale's]")
+@click.option("--linf", is_flag=True, help="Attack in Linf alone, with AutoAttack at 8/255 only.")
+@click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
+@click.option("--device", default="auto", show_default=True)
+def attack(run: Path, source: str, scale: str, device: str, **options: Any) -> None:
+    """Attack the network in RUN, a folder of ``edgeprune train``, and judge the report; resumable.
+
+    Exits with an error if a control fails: such figures are not to be believed.
+
+    \b
+    Example:
+      edgeprune bench attack run --source imagefolder:photos
+    """
+    require_packages("torch", "pyautoattack")
+    from .evaluation import OutOfTimeError
+    from .run import device_of
+    from .single import attack_run
+
+    place = device_of(device)
+    if scale == "auto":
+        scale = "paper" if place.type == "cuda" else "cpu"
+    try:
+        attack_run(run, source, device=place, scale=scale, **options)
+    except OutOfTimeError:
+        click.echo("the time is over; run the same command to go on")
 
 
 def _asked(options: dict[str, Any]) -> Any:

@@ -25,7 +25,7 @@ from .report import cross_check, make_report
 from .training import Deadline, Workshop
 from .victim import Victim, load_victim
 
-__all__ = ["Asked", "attack_all", "device_of"]
+__all__ = ["Asked", "attack_all", "device_of", "exact_arithmetic"]
 
 
 def device_of(name: str) -> torch.device:
@@ -186,7 +186,7 @@ class _Bench:
         run_dir, metrics = self._shop.trained(row, seed)
         victim = load_victim(run_dir, self._device)
         name = f"{row_name(row.label, row.pruned)}, {row.model or self._shop.scale.model}, seed {seed}"
-        with _exact_arithmetic():
+        with exact_arithmetic():
             attacked = self._attacked(self._evaluator(victim, run_dir, seed), victim, row, seed, name)
             accuracy = self._shop.accuracy(victim, run_dir, self._device)
         return {
@@ -235,7 +235,7 @@ def _say(name: str, line: str) -> None:
 
 
 @contextmanager
-def _exact_arithmetic() -> Iterator[None]:
+def exact_arithmetic() -> Iterator[None]:
     """Make verdicts of a GPU the same whenever they are asked for: no TF32, no choice of algorithms."""
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
         yield

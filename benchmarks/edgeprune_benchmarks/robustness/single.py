@@ -1,0 +1,138 @@
+"""``edgeprune bench attack``: the report on one network of ``edgeprune train``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edgeprune import open_source
+from edgeprune.sources import Source, check_source
+from edgeprune_formats import ConfigError, EdgePruneError
+from edgeprune_runtime.training_record import load_run, recorded
+
+from .evaluation import Evaluator
+from .protocol import PROTOCOLS, Protocol
+from .report import make_report
+from .run import exact_arithmetic
+from .training import Deadline
+from .victim import load_victim
+
+__all__ = ["InvalidReportError", "attack_run"]
+
+
+class InvalidReportError(EdgePruneError):
+    """A control failed: the figures of the report are not to be believed."""
+
+
+def attack_run(
+    run_dir: Path,
+    spec: str,
+    *,
+    device: torch.device,
+    scale: str = "cpu",
+    images: int | None = None,
+    linf: bool = False,
+    precision: str = "float32",
+    minutes: float | None = None,
+) -> dict[str, Any]:
+    """Attack the network of a finished run, and judge the report; what was done is not done again.
+
+    Parameters
+    ----------
+    run_dir : Path
+        The run. Verdicts and ``report.json`` go to its folder ``attacks-SCALE-IMAGES``.
+    spec : str
+        The images, as `edgeprune.open_source` takes them; of ``imagefolder:PATH/test`` and the like the
+        whole, of sources that know splits the test split.
+    device : torch.device
+    scale : str
+        A name of `edgeprune_benchmarks.robustness.protocol.PROTOCOLS`.
+    images : int, optional
+        How many are attacked, in place of the protocol's.
+    linf : bool
+        Whether to attack in Linf alone.
+    precision : str
+        See `Evaluator`.
+    minutes : float, optional
+        Stop after so long.
+
+    Returns
+    -------
+    dict
+        As `edgeprune_benchmarks.robustness.report.make_report`.
+
+    Raises
+    ------
+    ConfigError
+        Images or classes that are not the network's.
+    InvalidReportError
+        A control failed.
+    OutOfTimeError
+        The time was over before the end.
+    TrainingError
+        The run is not finished.
+    """
+    _, facts = load_run(run_dir)
+    shape = facts["image_shape"]
+    size = shape[1] if shape[1] == shape[2] else None
+    test = open_source(spec, split="test", size=size)
+    label_of = _labels(test, facts)
+    protocol = _protocol(scale, images, linf, len(test))
+    victim = load_victim(run_dir, device)
+    shown, labels = _shown(test, label_of, protocol.images)
+    adversary = recorded(run_dir).get("config", {}).get("adversarial")
+    trained = "as they are" if adversary is None else f"perturbed by {adversary}"
+    click.echo(f"{run_dir}: {facts['model']}, trained on images {trained}; {len(labels):,} of {spec}")
+    run = Evaluator(
+        victim,
+        shown,
+        labels,
+        run_dir / f"attacks-{scale}-{len(labels)}",
+        device,
+        batch_size=protocol.batch_size,
+        effort=protocol.effort,
+        precision=precision,
+        overdue=Deadline(minutes).check,
+        tell=lambda line: click.echo(f"  {line}", err=True),
+    )
+    with exact_arithmetic():
+        report = make_report(run, protocol, natural=adversary is None, say=click.echo)
+    failed = [f"{c['name']} ({c['detail']})" for c in report["controls"] if not c["passed"]]
+    if failed:
+        raise InvalidReportError(f"{run.folder / 'report.json'} is not valid: {'; '.join(failed)}")
+    click.echo(f"{run.folder / 'report.json'}: valid, {len(report['controls'])} controls passed")
+    return report
+
+
+def _protocol(scale: str, images: int | None, linf: bool, available: int) -> Protocol:
+    protocol = PROTOCOLS[scale]
+    count = min(images or protocol.images, available)
+    protocol = replace(protocol, images=count, slow_images=min(protocol.slow_images, count))
+    return protocol.in_linf() if linf else protocol
+
+
+def _labels(test: Source, facts: dict[str, Any]) -> NDArray[np.int64]:
+    """Return the network's label for each of the source's, by the names of the classes."""
+    if tuple(facts["image_shape"]) != test.shape:
+        raise ConfigError(f"{test.spec} has images {test.shape}, the network takes {facts['image_shape']}")
+    names = facts.get("class_names")
+    if names is None:
+        raise ConfigError("the run does not say which classes its network knows; train it from a pack")
+    unknown = [name for name in test.class_names if name not in names]
+    if unknown:
+        raise ConfigError(f"{test.spec} has classes that the network lacks: {', '.join(unknown[:5])}")
+    return np.array([names.index(name) for name in test.class_names], np.int64)
+
+
+def _shown(test: Source, label_of: NDArray[np.int64], count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return images on [0, 1] in a seeded random order, float32 [n, C, H, W], and their labels."""
+    good = check_source(test).good
+    rows = np.random.default_rng(0).permutation(good)[:count]
+    pixels = test.read(rows)
+    return torch.from_numpy(pixels).float() / 255, torch.from_numpy(label_of[test.labels[rows]])
