@@ -110,6 +110,16 @@ def test_a_pack_is_the_same_however_a_network_is_trained_from_it(tmp_path, monke
     assert "fgsm" not in path.name
 
 
+def test_mobile_networks_learn_from_the_teacher_at_the_papers_scale():
+    rows = list(RECIPES["adversarial"](SCALES["paper"]))
+    mobile = [row for row in rows if row.model]
+    assert [row.model for row in mobile] == ["shufflenet_v2", "mobilenet_v2", "efficientnet_b0"]
+    assert {(row.adversarial, row.teacher, row.freq_prune) for row in mobile} == {
+        ("n-fgsm:8", "resnet34", 0.5)
+    }
+    assert len(rows) == len(list(RECIPES["adversarial"](SCALES["cpu"]))) + 3
+
+
 def test_a_student_waits_for_its_teacher(tmp_path):
     brief = replace(TINY, iterations=2)
     shop = Workshop("digits", None, brief, "cpu", tmp_path, Deadline(None), lambda event: None)

@@ -212,7 +212,9 @@ def _adversarial(scale: Scale) -> Iterator[Row]:
     yield natural
     yield from (_perturbed("N-FGSM", row, N_FGSM) for row in (everything, both))
     yield _perturbed("PGD", everything, PGD)
-    yield _perturbed("N-FGSM and teacher", both, N_FGSM, scale.teacher)
+    taught = _perturbed("N-FGSM and teacher", both, N_FGSM, scale.teacher)
+    yield taught
+    yield from (replace(taught, model=model) for model in scale.models if model != scale.model)
     yield from (_perturbed("N-FGSM", row, N_FGSM) for row in (components, random, joint))
     yield _perturbed("PGD and teacher", both, PGD, scale.teacher)
 
