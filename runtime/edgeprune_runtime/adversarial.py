@@ -20,7 +20,7 @@ from edgeprune_formats import ConfigError
 from .training_config import MEMORY_FORMAT, Adversary, Placement
 from .training_record import load_run
 
-__all__ = ["Objective", "Perturbation", "Teacher"]
+__all__ = ["Normalisation", "Objective", "Perturbation", "Teacher"]
 
 Network = Callable[[torch.Tensor], torch.Tensor]
 Loss = Callable[[torch.Tensor], torch.Tensor]
