@@ -164,6 +164,7 @@ PAGES: dict[str, dict[str, Table]] = {
         "time-decode short": decode_short,
         "accuracy": _accuracy,
         "robustness-cifar10-all-cpu short": linf_short,
+        "robustness-cifar10-adversarial-cpu short": cost_table,
     },
     "docs/codec.md": {
         "storage-32x32": storage_table,
