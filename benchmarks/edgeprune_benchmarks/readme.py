@@ -101,10 +101,12 @@ def _fill(body: str, found: re.Match[str]) -> str:
 def _source(record: dict[str, Any]) -> str:
     machine, versions = record["machine"], record["versions"]
     gpu = machine["gpu"] or "no GPU"
+    # Results from before 2026-11-26 do not tell what kind of vectors the processor has.
+    vectors = f" ({machine['vectors']})" if machine.get("vectors") else ""
     return (
         f"`{record['command'].split(' -o ')[0]}`, {record['date']}, commit {record['commit']}: "
-        f"{machine['processor']}, {machine['cores']} cores, {gpu}; torch {versions.get('torch', '-')}, "
-        f"numpy {versions['numpy']}."
+        f"{machine['processor']}{vectors}, {machine['cores']} cores, {gpu}; "
+        f"torch {versions.get('torch', '-')}, numpy {versions['numpy']}."
     )
 
 

@@ -202,7 +202,7 @@ def pages(tmp_path):
 
 
 def record(name, results, folder):
-    machine = {"processor": "P", "cores": 2, "gpu": None}
+    machine = {"processor": "P", "cores": 2, "vectors": "avx2", "gpu": None}
     facts = {"command": "bench -o x", "commit": "c", "date": "d", "machine": machine}
     versions = {"numpy": "2", "torch": "2"}
     (folder / f"{name}.json").write_text(json.dumps({**facts, "versions": versions, "results": results}))
@@ -219,7 +219,9 @@ def test_pages_say_what_is_not_measured_and_take_what_is(pages, monkeypatch):
     assert not update(pages, pages / "results", write=False)
     assert not update(pages, pages / "results", write=True)
     assert update(pages, pages / "results", write=False)
-    assert "| 32.00 | 0.9500 | 500 (400) |" in (pages / "docs/codec.md").read_text()
+    text = (pages / "docs/codec.md").read_text()
+    assert "| 32.00 | 0.9500 | 500 (400) |" in text
+    assert "`bench`, d, commit c: P (avx2), 2 cores, no GPU;" in text
 
 
 def test_a_short_table_comes_from_the_same_result(pages, monkeypatch):
