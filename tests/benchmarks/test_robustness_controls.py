@@ -1,7 +1,9 @@
 """Every control fails a report on a planted fault, and passes one without."""
 
 import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -35,23 +37,36 @@ def quick():
         yield
 
 
-@pytest.fixture
-def plant(monkeypatch):
-    """Put another attack in the place of one or more."""
-
-    def put(perturb, *names):
-        for name in names:
-            # The victim, the size of the budget and the batch, as the real ones have them.
-            stages = lambda at: [("ascent", lambda images, labels: perturb(at, images, labels))]  # noqa: E731
-            monkeypatch.setitem(ATTACKS, name, replace(ATTACKS[name], stages=stages))
-
-    return put
-
-
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sound")
     return folder, evaluate(linear_victim(), folder)
+
+
+@pytest.fixture
+def stored(sound, tmp_path):
+    """The sound report's folder, to tamper with."""
+    return Path(shutil.copytree(sound[0], tmp_path / "stored"))
+
+
+@pytest.fixture
+def plant(monkeypatch, stored):
+    """Put other stages in the place of attacks; gives a folder of what the rest of a sound report found."""
+
+    def put(stages, *names):
+        for name in names:
+            monkeypatch.setitem(ATTACKS, name, replace(ATTACKS[name], stages=stages))
+        for path in list(stored.rglob("*.safetensors")):
+            if read_verdicts(path).facts["attack"] in names:
+                path.unlink()
+        return stored
+
+    return put
+
+
+def ascent(perturb):
+    """The single stage of an attack that takes the victim, the size of the budget and the batch."""
+    return lambda at: [("ascent", lambda images, labels: perturb(at, images, labels))]
 
 
 def test_a_sound_report_passes_every_control(sound):
@@ -104,12 +119,11 @@ def test_an_interrupted_report_says_that_it_is_not_valid(tmp_path):
 GRADIENT = ("FGSM", "PGD-20", "PGD-100", "PGD-100 margin", "AutoAttack Linf", "APGD")
 
 
-def test_a_budget_in_normalised_units_is_seen(plant, tmp_path):
+def test_a_budget_in_normalised_units_is_seen(plant):
     def normalised(at, images, labels):
         return pgd(at.victim, images, labels, at.eps * at.victim.std, steps=20, seed=at.seed)
 
-    plant(normalised, *GRADIENT)
-    report = evaluate(linear_victim(), tmp_path)
+    report = evaluate(linear_victim(), plant(ascent(normalised), *GRADIENT))
     assert not report["valid"]
     found = failed(report)
     assert "of the budget" in found["budget reached"]
@@ -161,15 +175,6 @@ def test_a_network_that_draws_at_random_is_seen(tmp_path):
     assert "randomized defense" in found["AutoAttack's flags"]
 
 
-@pytest.fixture
-def stored(sound, tmp_path):
-    """The sound report's folder, to tamper with."""
-    import shutil
-
-    shutil.copytree(sound[0], tmp_path / "stored")
-    return tmp_path / "stored"
-
-
 def change(path, **values):
     verdicts = read_verdicts(path)
     write_verdicts(path, replace(verdicts, **values))
@@ -197,40 +202,39 @@ def test_perturbed_images_of_other_weights_are_seen(stored, monkeypatch):
     assert found == {"rescored": "PGD-20 at Linf 8/255: made for other weights than the victim's"}
 
 
-def test_perturbations_beyond_the_budget_are_seen(plant, tmp_path):
-    plant(lambda at, images, labels: fgsm(at.victim, images, labels, 1.01 * at.eps), "FGSM")
-    found = failed(evaluate(linear_victim(), tmp_path))
+def test_perturbations_beyond_the_budget_are_seen(plant):
+    beyond = ascent(lambda at, images, labels: fgsm(at.victim, images, labels, 1.01 * at.eps))
+    found = failed(evaluate(linear_victim(), plant(beyond, "FGSM")))
     assert list(found) == ["bound"]
     assert "FGSM at Linf 0.25/255: +1.00% over the budget" in found["bound"]
 
 
 @pytest.mark.parametrize("value", [-0.001, 1.001, float("nan")])
-def test_pixels_out_of_range_are_seen(plant, tmp_path, value):
+def test_pixels_out_of_range_are_seen(plant, value):
     def outside(at, images, labels):
         moved = fgsm(at.victim, images, labels, at.eps)
         moved[:, 0, 0, 0] = value
         return moved
 
-    plant(outside, "FGSM")
-    assert "range" in failed(evaluate(linear_victim(), tmp_path))
+    assert "range" in failed(evaluate(linear_victim(), plant(ascent(outside), "FGSM")))
 
 
-def test_a_longer_attack_that_is_weaker_is_seen(plant, tmp_path):
-    plant(lambda at, images, labels: (images + at.eps * images.sign()).clamp(0, 1), "PGD-100")
-    found = failed(evaluate(linear_victim(), tmp_path))
+def test_a_longer_attack_that_is_weaker_is_seen(plant):
+    weak = ascent(lambda at, images, labels: (images + at.eps * images.sign()).clamp(0, 1))
+    found = failed(evaluate(linear_victim(), plant(weak, "PGD-100")))
     assert "PGD-100 leaves 12 more than PGD-20" in found["ordering"]
     assert "resist PGD-100 at Linf 32/255" in found["curve"]
     assert "noise" in found
 
 
-def test_a_curve_that_rises_is_seen(plant, tmp_path):
+def test_a_curve_that_rises_is_seen(plant):
     def backwards(at, images, labels):
         small = CURVE[4].size ** 2 / at.eps
         moved = pgd(at.victim, images, labels, small, steps=20, seed=0)
         return images + (moved - images).clamp(-at.eps, at.eps)
 
-    plant(backwards, "PGD-100")
-    assert "PGD-100 leaves more at" in failed(evaluate(linear_victim(), tmp_path))["curve"]
+    found = failed(evaluate(linear_victim(), plant(ascent(backwards), "PGD-100")))
+    assert "PGD-100 leaves more at" in found["curve"]
 
 
 def test_an_attack_that_is_no_more_than_noise_is_seen(tmp_path):
@@ -245,14 +249,14 @@ def test_an_attack_that_is_no_more_than_noise_is_seen(tmp_path):
     assert "noise" in failed(evaluate(Deaf(), tmp_path))
 
 
-def test_a_seed_that_does_not_fix_the_attack_is_seen(plant, tmp_path):
+def test_a_seed_that_does_not_fix_the_attack_is_seen(plant):
     def unseeded(at, images, labels):
         flip = torch.rand(len(images)) < 0.5
         moved = pgd(at.victim, images, labels, at.eps, steps=20, seed=0)
         return torch.where(flip.view(-1, 1, 1, 1), moved, images)
 
-    plant(unseeded, "PGD-20")
-    assert "verdicts differ" in failed(evaluate(linear_victim(), tmp_path))["seed"]
+    found = failed(evaluate(linear_victim(), plant(ascent(unseeded), "PGD-20")))
+    assert "verdicts differ" in found["seed"]
 
 
 def test_a_natural_network_that_stands_is_seen(tmp_path):
@@ -262,12 +266,13 @@ def test_a_natural_network_that_stands_is_seen(tmp_path):
         def forward(self, images):
             return self.inner(0.5 + 0.1 * (images - 0.5))
 
-    found = failed(evaluate(Flat(), tmp_path / "natural"))
+    found = failed(evaluate(Flat(), tmp_path))
     assert found["natural falls"].endswith("% at Linf 8/255")
-    assert "natural falls" not in failed(evaluate(Flat(), tmp_path / "trained", natural=False))
+    # The same verdicts, of a network that was trained to stand.
+    assert "natural falls" not in failed(evaluate(Flat(), tmp_path, natural=False))
 
 
-def test_warnings_of_the_library_are_kept(monkeypatch, tmp_path):
+def test_warnings_of_the_library_are_kept(plant):
     """Zero gradients of a component, which the library tells to its log."""
     import logging
 
@@ -280,8 +285,7 @@ def test_warnings_of_the_library_are_kept(monkeypatch, tmp_path):
 
         return [("apgd-t", tell), *stages(at)]
 
-    monkeypatch.setitem(ATTACKS, "AutoAttack L2", replace(ATTACKS["AutoAttack L2"], stages=warning))
-    found = failed(evaluate(linear_victim(), tmp_path))
+    found = failed(evaluate(linear_victim(), plant(warning, "AutoAttack L2")))
     assert found["AutoAttack's flags"] == "AutoAttack L2 at L2 0.5: there are 3 points with zero gradient!"
 
 
@@ -336,23 +340,20 @@ def test_a_file_that_is_gone_is_seen(evidence, stored):
     assert control.detail == "Square at Linf 2/255: its file is gone"
 
 
-def test_square_that_beats_apgd_is_seen(plant, tmp_path):
+def test_square_that_beats_apgd_is_seen(plant):
     """By whatever means: here the two have changed their places."""
-    plant(lambda at, images, labels: sign_noise(images, at.eps, seed=0), "APGD")
-    plant(lambda at, images, labels: pgd(at.victim, images, labels, 2 * at.eps, steps=20, seed=0), "Square")
-    images, labels = own_images(linear_victim(), 12, spread=0.03)
-    run = Evaluator(linear_victim(), images, labels, tmp_path, torch.device("cpu"), effort=BRIEF.effort)
-    report = make_report(run, replace(BRIEF, slow_images=12), natural=True, say=lambda line: None)
-    assert failed(report)["gradients"] == "at Linf 2/255 Square leaves 0.0%, APGD 100.0%"
+    plant(ascent(lambda at, images, labels: sign_noise(images, at.eps, seed=0)), "APGD")
+    strong = ascent(lambda at, images, labels: pgd(at.victim, images, labels, 2 * at.eps, steps=20, seed=0))
+    found = failed(evaluate(linear_victim(), plant(strong, "Square")))
+    assert found["gradients"] == "at Linf 2/255 Square leaves 0.0%, APGD 100.0%"
 
 
-def test_square_that_breaks_what_the_rest_of_auto_attack_left_is_seen(monkeypatch, tmp_path):
+def test_square_that_breaks_what_the_rest_of_auto_attack_left_is_seen(plant):
     def stages(at):
         square = lambda images, labels: pgd(at.victim, images, labels, at.eps, steps=20, seed=0)  # noqa: E731
         return [("apgd-ce", lambda images, labels: images), ("square", square)]
 
-    monkeypatch.setitem(ATTACKS, "AutoAttack Linf", replace(ATTACKS["AutoAttack Linf"], stages=stages))
-    found = failed(evaluate(linear_victim(), tmp_path))
+    found = failed(evaluate(linear_victim(), plant(stages, "AutoAttack Linf")))
     assert "AutoAttack Linf at Linf 8/255: Square lowers it by 100.00%" in found["AutoAttack's flags"]
 
 
