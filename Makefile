@@ -11,8 +11,9 @@ INSTALLED := pyproject.toml setup.py $(wildcard */edgeprune_*/*.[ch])
 demo: $(VENV)/.ready-build
 	$(BIN)/edgeprune demo --output demo
 
+# One worker for each core, up to four, and one thread for each of them.
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: $(VENV)/.ready-all
 	$(BIN)/ruff check .

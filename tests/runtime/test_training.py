@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from training_runs import (
+    CARD_SECONDS,
     CLASSES,
     KILLED,
     TEST,
@@ -274,21 +275,14 @@ def test_kill_9_at_20_random_moments(tmp_path):
         for _ in range(20):
             for _ in range(moments.randint(1, 5)):
                 child = int(process.stdout.readline())
-            # A checkpoint follows each step and takes most of the time, so many kills fall into one.
-            time.sleep(moments.uniform(0, 0.03))
+            # A checkpoint follows each step and takes most of the time, so most kills fall into one.
+            time.sleep(moments.uniform(0, 4 * CARD_SECONDS))
             os.kill(child, signal.SIGKILL)
-            while (line := process.stdout.readline()) != "killed\n":
+            while not (line := process.stdout.readline()).startswith("killed"):
                 assert int(line) == child
-            while_writing += is_half_written(killed)
+            while_writing += "while writing" in line
         assert not (killed / "model.safetensors").exists()
         process.stdout.read()
     assert process.returncode == 0
     assert while_writing
     assert_same_run(killed, run(tmp_path / "whole", KILLED).run_dir)
-
-
-def is_half_written(run_dir):
-    """Whether the folder has part of a checkpoint that was never committed."""
-    names = {path.name for path in run_dir.glob("checkpoint-*")}
-    whole = {name for name in names if name.replace(".safetensors", ".json") in names}
-    return bool(names - whole - {name for name in names if name.endswith(".json")})

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -97,13 +98,15 @@ def assert_same_run(one, other):
     assert all(torch.equal(kept[name], expected[name]) for name in expected)
 
 
-KILLED = replace(TINY, model="resnet8", epochs=80)
+KILLED = replace(TINY, model="resnet8", epochs=40)
+CARD_SECONDS = 0.01
 
 
 def start_process(run_dir):
     """Train in a process that a test kills, and once more whenever it has; each step leaves a checkpoint.
 
-    It prints its number for each batch, and the process that starts it prints ``killed``.
+    It prints its number for each batch, and the process that starts it prints ``killed``, or ``killed while
+    writing``. Whatever is written takes `CARD_SECONDS` to reach the disk, as on a slow card.
     """
     return subprocess.Popen([sys.executable, __file__, run_dir], stdout=subprocess.PIPE, text=True)
 
@@ -120,10 +123,26 @@ def train_until_finished(run_dir):
                 on_batch=lambda *_: print(os.getpid(), flush=True),
             )
             os._exit(0)
-        if os.waitpid(child, 0)[1] == signal.SIGKILL:
-            print("killed", flush=True)
+        status = os.waitpid(child, 0)[1]
+        if status == signal.SIGKILL:
+            print("killed while writing" if is_half_written(run_dir) else "killed", flush=True)
+        elif status:
+            sys.exit("the training failed")
+
+
+def is_half_written(run_dir):
+    """Whether the folder has part of a checkpoint that was never committed."""
+    names = {path.name for path in run_dir.glob("checkpoint-*")}
+    whole = {name for name in names if name.replace(".safetensors", ".json") in names}
+    return bool(names - whole - {name for name in names if name.endswith(".json")})
+
+
+def slow_fsync(descriptor, fsync=os.fsync):
+    time.sleep(CARD_SECONDS)
+    fsync(descriptor)
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    os.fsync = slow_fsync
     train_until_finished(Path(sys.argv[1]))
