@@ -98,7 +98,7 @@ def assert_same_run(one, other):
     assert all(torch.equal(kept[name], expected[name]) for name in expected)
 
 
-KILLED = replace(TINY, model="resnet8", epochs=40)
+KILLED = replace(TINY, model="resnet8", epochs=80)
 CARD_SECONDS = 0.01
 
 
