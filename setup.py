@@ -14,7 +14,7 @@ class BuildLibrary(build_ext):
 
 def _kernels(folder, headers=()):
     return Extension(
-        f"{folder.split('/')[-1]}._kernels",
+        f"{folder.split('/', 1)[1].replace('/', '.')}._kernels",
         [f"{folder}/_kernels.c"],
         depends=[f"{folder}/{header}" for header in headers],
         extra_compile_args=["-O3", "-std=c11", "-ffp-contract=fast"],
@@ -26,6 +26,6 @@ setup(
     cmdclass={"build_ext": BuildLibrary},
     ext_modules=[
         _kernels("formats/edgeprune_formats"),
-        _kernels("runtime/edgeprune_runtime", ["_kernels_decode.h"]),
+        _kernels("runtime/edgeprune_runtime/decode", ["_kernels_decode.h"]),
     ],
 )

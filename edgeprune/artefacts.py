@@ -222,6 +222,6 @@ class Artefacts:
 
 def _require_place(precision: str, workers: Workers) -> None:
     """Raise `ConfigError` unless there is such a device."""
-    from edgeprune_runtime.training_config import TrainConfig, place
+    from edgeprune_runtime.training.config import TrainConfig, place
 
     place(TrainConfig(device=workers.device, precision=precision))

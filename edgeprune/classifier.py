@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from edgeprune_formats import ArtefactError, ConfigError, TrainingError
-from edgeprune_runtime.models import create_model
-from edgeprune_runtime.training_record import load_network
+from edgeprune_runtime.networks.models import create_model
+from edgeprune_runtime.training.run_folder import load_network
 
 from .records import ScoreRecords, read_classifier
 from .sources import Source

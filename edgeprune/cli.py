@@ -12,7 +12,7 @@ from typing import NoReturn
 import click
 
 from edgeprune_formats import ConfigError, EdgePruneError, __version__
-from edgeprune_runtime.training_signals import TrainingInterrupted
+from edgeprune_runtime.training.signals import TrainingInterrupted
 
 from .printing import printable
 from .workers import process_rank

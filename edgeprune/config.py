@@ -61,7 +61,7 @@ class ScoreConfig:
     Attributes
     ----------
     model : str or None
-        One of `edgeprune_runtime.models.MODEL_NAMES`; None stands for resnet18 below 64 pixels and resnet34
+        One of `edgeprune_runtime.networks.models.MODEL_NAMES`; None stands for resnet18 below 64 pixels and resnet34
         from there on.
     epochs : int
         Passes over the images.
@@ -110,7 +110,7 @@ class ScoreConfig:
 
     def model_for(self, shape: tuple[int, int, int]) -> str:
         """Return the network's name for images of a shape (C, H, W)."""
-        from edgeprune_runtime.models import SMALL_IMAGE
+        from edgeprune_runtime.networks.models import SMALL_IMAGE
 
         return self.model or ("resnet18" if min(shape[1:]) < SMALL_IMAGE else "resnet34")
 

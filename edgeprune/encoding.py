@@ -204,7 +204,7 @@ def _checksum(arrays: dict[str, NDArray[Any]]) -> int:
 def _write_part(path: Path, part: Encoded) -> None:
     import torch
 
-    from edgeprune_runtime.checkpoint import write_tensors
+    from edgeprune_runtime.training.checkpoint import write_tensors
 
     arrays: dict[str, NDArray[Any]] = {
         "values": part.spectra[part.mask],

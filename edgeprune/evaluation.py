@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgeprune_formats import ConfigError, Pack, PackHeader, open_pack
 from edgeprune_runtime import PackLoader
-from edgeprune_runtime._threads import cores
+from edgeprune_runtime.system.threads import cores
 
 from .sources import Source, open_source
 

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from edgeprune_formats import ConfigError, Pack, PackHeader, check_target, open_pack
 from edgeprune_runtime import PackLoader
-from edgeprune_runtime.onnx_check import Agreement, check_export, check_structure, write_model
-from edgeprune_runtime.onnx_decoder import with_decoder
-from edgeprune_runtime.onnx_export import TrainedNetwork, export_network, open_network
-from edgeprune_runtime.onnx_model import IMAGES, LOGITS, require, start_session
-from edgeprune_runtime.onnx_quantize import quantize
+from edgeprune_runtime.onnx.check import Agreement, check_export, check_structure, write_model
+from edgeprune_runtime.onnx.decoder import with_decoder
+from edgeprune_runtime.onnx.export import TrainedNetwork, export_network, open_network
+from edgeprune_runtime.onnx.quantize import quantize
+from edgeprune_runtime.onnx.session import IMAGES, LOGITS, require, start_session
 
 from .evaluation import TestBatches, open_test
 

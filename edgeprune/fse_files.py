@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from edgeprune_formats import ArtefactError, ConfigError
-from edgeprune_runtime.checkpoint import write_tensors
+from edgeprune_runtime.training.checkpoint import write_tensors
 
 from .fse_net import FSENet
 

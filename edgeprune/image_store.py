@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgeprune_runtime.augmentation import Augmentation
+from edgeprune_runtime.decode.augmentation import Augmentation
 
 from .sources import Source
 

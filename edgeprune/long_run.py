@@ -12,10 +12,10 @@ from typing import Any, Protocol
 import torch
 
 from edgeprune_formats import ConfigError, TrainingError
-from edgeprune_runtime.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from edgeprune_runtime.training import TrainingInterrupted
-from edgeprune_runtime.training_record import locked, open_run
-from edgeprune_runtime.training_signals import deferred_signals
+from edgeprune_runtime.training.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
+from edgeprune_runtime.training.run_folder import locked, open_run
+from edgeprune_runtime.training.signals import deferred_signals
 
 from .workers import Workers
 

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from edgeprune_formats import ArtefactError, ConfigError
-from edgeprune_runtime.training_config import Placement, TrainConfig, place
-from edgeprune_runtime.training_record import versions
+from edgeprune_runtime.training.config import Placement, TrainConfig, place
+from edgeprune_runtime.training.run_folder import versions
 
 from .classifier import Classifier
 from .config import BuildConfig

@@ -22,7 +22,7 @@ from edgeprune_formats import (
     get_codec,
     open_pack,
 )
-from edgeprune_runtime.mixture import Mixture
+from edgeprune_runtime.loading.mixture import Mixture
 
 from .build import planned, utc_now
 from .lineage import joined_provenance, joined_rows
@@ -75,7 +75,7 @@ def merge_packs(
 
     Images keep coefficients, label and score bit for bit. They come in random order, as packs should store
     them: chunks of all packs are shuffled, and images within as many of them as fit 32 MiB. The mean and
-    standard deviation are those of all images, see `edgeprune_runtime.mixture.pooled_statistics`.
+    standard deviation are those of all images, see `edgeprune_runtime.loading.mixture.pooled_statistics`.
 
     What the packs' provenances have in common stays, and ``merged`` lists each pack with its SHA-256 and
     what it does not have in common. Merging all parts of a split also brings back what was measured of the

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from edgeprune_formats import ConfigError, Pack, SourceError, SparseBlock, open_pack
 from edgeprune_runtime import PackLoader
-from edgeprune_runtime.onnx_model import OnnxModel, open_onnx, require
+from edgeprune_runtime.onnx.session import OnnxModel, open_onnx, require
 
 from .images import IMAGE_SUFFIXES, read_image
 
 if TYPE_CHECKING:
-    from edgeprune_runtime.onnx_export import TrainedNetwork
+    from edgeprune_runtime.onnx.export import TrainedNetwork
 
 __all__ = ["Prediction", "Predictor", "open_predictor", "predict"]
 
@@ -101,7 +101,7 @@ def open_predictor(path: Path) -> Predictor:
     """
     if path.is_dir():
         require("a run's folder", "torch", "torchvision", "safetensors")
-        from edgeprune_runtime.onnx_export import open_network
+        from edgeprune_runtime.onnx.export import open_network
 
         return _RunNetwork(open_network(path))
     if path.suffix != ".onnx":

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from edgeprune_formats import Block, ConfigError, Pack, QuantizedBlock, unpack_positions
 from edgeprune_runtime import PackDataset
-from edgeprune_runtime._cache import ChunkCache
+from edgeprune_runtime.loading.cache import ChunkCache
 
 from .printing import printable
 

@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 
 from edgeprune_formats import ArtefactError, ConfigError, check_target
-from edgeprune_runtime.augmentation import augment_name
-from edgeprune_runtime.training_config import Placement, place
-from edgeprune_runtime.training_record import versions
+from edgeprune_runtime.decode.augmentation import augment_name
+from edgeprune_runtime.training.config import Placement, place
+from edgeprune_runtime.training.run_folder import versions
 
 from .config import ScoreConfig
 from .image_store import ImageStore

@@ -18,11 +18,11 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from edgeprune_formats import ArtefactError, TrainingError
-from edgeprune_runtime.augmentation import draw
-from edgeprune_runtime.checkpoint import write_tensors
+from edgeprune_runtime.decode.augmentation import draw
 from edgeprune_runtime.training import TrainConfig
-from edgeprune_runtime.training_config import Placement
-from edgeprune_runtime.training_step import Learner, learning_rate
+from edgeprune_runtime.training.checkpoint import write_tensors
+from edgeprune_runtime.training.config import Placement
+from edgeprune_runtime.training.step import Learner, learning_rate
 
 from .config import ScoreConfig
 from .image_store import ImageStore

@@ -9,18 +9,18 @@ from typing import Any
 
 from edgeprune_formats import Pack
 from edgeprune_runtime import Mixture, PackLoader
-from edgeprune_runtime.loader_memory import LoaderMemory, default_limit, divide_memory
-from edgeprune_runtime.step_memory import (
+from edgeprune_runtime.loading.memory import LoaderMemory, default_limit, divide_memory
+from edgeprune_runtime.training import Cadence, Normalisation, TrainConfig, train
+from edgeprune_runtime.training.config import Placement, place
+from edgeprune_runtime.training.loop import Report
+from edgeprune_runtime.training.memory import (
     StepMemory,
     choose_parts,
     free_bytes,
     shares_host_memory,
     step_memory,
 )
-from edgeprune_runtime.training import Cadence, Normalisation, TrainConfig, train
-from edgeprune_runtime.training_config import Placement, place
-from edgeprune_runtime.training_record import recorded
-from edgeprune_runtime.training_run import Report
+from edgeprune_runtime.training.run_folder import recorded
 
 from .evaluation import TestBatches, TestImages
 
@@ -122,7 +122,7 @@ def set_up(
     test : str, optional
         A pack or a source, see `edgeprune.evaluation.open_test`.
     memory : int, optional
-        Bound in bytes on what loaders and caches hold; see `edgeprune_runtime.loader_memory`.
+        Bound in bytes on what loaders and caches hold; see `edgeprune_runtime.loading.memory`.
     choose_batch : bool
         Take batches in as few parts as the free memory allows.
     resume : bool

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edgeprune.image_store import ImageStore
 from edgeprune.sources import Source
-from edgeprune_runtime.augmentation import Augmentation, draw
+from edgeprune_runtime.decode.augmentation import Augmentation, draw
 from edgeprune_runtime.training import TrainLoader
 
 __all__ = ["PixelLoader", "Stretched", "channel_statistics"]

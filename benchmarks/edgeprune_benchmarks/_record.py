@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune_runtime.machine import cpu_features
+from edgeprune_runtime.system.machine import cpu_features
 
 __all__ = ["save", "spread"]
 

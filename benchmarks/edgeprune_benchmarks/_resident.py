@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from edgeprune.image_store import ImageStore
 from edgeprune.sources import Source
 from edgeprune_formats import EdgePruneError
-from edgeprune_runtime.augmentation import draw
+from edgeprune_runtime.decode.augmentation import draw
 from edgeprune_runtime.training import TrainConfig
-from edgeprune_runtime.training_config import place
-from edgeprune_runtime.training_step import Learner, learning_rate
+from edgeprune_runtime.training.config import place
+from edgeprune_runtime.training.step import Learner, learning_rate
 
 from ._pixels import channel_statistics
 
@@ -30,7 +30,7 @@ class Recipe:
     Attributes
     ----------
     model : str
-        One of `edgeprune_runtime.models.MODEL_NAMES`.
+        One of `edgeprune_runtime.networks.models.MODEL_NAMES`.
     iterations, batch_size : int
         Steps, and images in each.
     lr : float

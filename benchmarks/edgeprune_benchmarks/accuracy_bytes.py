@@ -17,7 +17,7 @@ import click
 import numpy as np
 
 from edgeprune import open_source
-from edgeprune_runtime.checkpoint import write_text
+from edgeprune_runtime.training.checkpoint import write_text
 
 from ._budgets import PROBED, Fitter, describe, make_fitter, nested_order
 from ._packs import ImageSet

@@ -25,7 +25,7 @@ from edgeprune.sampling import top_k
 from edgeprune.scores import SCORES, hardness
 from edgeprune.scoring import run_scoring
 from edgeprune.sources import Source, SourceCheck, check_source
-from edgeprune_runtime.checkpoint import write_text
+from edgeprune_runtime.training.checkpoint import write_text
 
 from ._record import save
 from ._resident import Recipe, train_on

@@ -125,7 +125,7 @@ def measure(source: Path, extra: str, folder: Path, repeats: int) -> dict[str, A
     environment = _Environment(folder / "env")
     seconds = environment.install(f"{source}[{extra}]" if extra else str(source))
     sizes = package_sizes(environment.site)
-    kernels = any(environment.site.glob("edgeprune_runtime/_kernels*.so"))
+    kernels = any(environment.site.glob("edgeprune_runtime/decode/_kernels*.so"))
     commands = _try(environment, folder, kernels=kernels)
     return {
         "extra": extra,

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from edgeprune.export import ExportConfig, export_run
 from edgeprune_formats import Pack, SparseBlock
-from edgeprune_runtime.checkpoint import write_text
-from edgeprune_runtime.models import create_model
-from edgeprune_runtime.onnx_export import open_network
-from edgeprune_runtime.onnx_model import OnnxModel, open_onnx
-from edgeprune_runtime.training_config import MEMORY_FORMAT
-from edgeprune_runtime.training_record import save_model
+from edgeprune_runtime.networks.models import create_model
+from edgeprune_runtime.onnx.export import open_network
+from edgeprune_runtime.onnx.session import OnnxModel, open_onnx
+from edgeprune_runtime.training.checkpoint import write_text
+from edgeprune_runtime.training.config import MEMORY_FORMAT
+from edgeprune_runtime.training.run_folder import save_model
 
 from ._packs import build
 from ._record import save

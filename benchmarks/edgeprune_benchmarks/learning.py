@@ -21,8 +21,8 @@ from edgeprune.mask_learning import learn_masks
 from edgeprune.scoring import run_scoring
 from edgeprune.sources import check_source
 from edgeprune_formats import EdgePruneError
-from edgeprune_runtime.training_config import place
-from edgeprune_runtime.training_step import Learner
+from edgeprune_runtime.training.config import place
+from edgeprune_runtime.training.step import Learner
 
 from ._peak import peak_mib
 from ._record import save, spread

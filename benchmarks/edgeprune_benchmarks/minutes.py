@@ -17,11 +17,11 @@ from edgeprune.evaluation import open_test
 from edgeprune.training_reports import TerminalReport
 from edgeprune_formats import Pack, open_pack
 from edgeprune_runtime import PackLoader
-from edgeprune_runtime.checkpoint import write_text
-from edgeprune_runtime.machine import keep_freed_memory
-from edgeprune_runtime.profiling import profile
+from edgeprune_runtime.system.machine import keep_freed_memory
 from edgeprune_runtime.training import TrainConfig, TrainLoader, train
-from edgeprune_runtime.training_config import place
+from edgeprune_runtime.training.checkpoint import write_text
+from edgeprune_runtime.training.config import place
+from edgeprune_runtime.training.profiling import profile
 
 from ._pixels import PixelLoader, Stretched
 from ._record import save

@@ -17,7 +17,7 @@ import click
 
 from edgeprune import BuildConfig, build_pack
 from edgeprune_formats import EdgePruneError, TrainingError, file_sha256
-from edgeprune_runtime.checkpoint import has_checkpoint, read_state
+from edgeprune_runtime.training.checkpoint import has_checkpoint, read_state
 
 from ._record import save
 from .images import lossless

@@ -16,10 +16,10 @@ from torchvision.datasets import ImageFolder
 
 from edgeprune_formats import Pack
 from edgeprune_runtime import PackLoader
-from edgeprune_runtime.machine import cpu_quota, keep_freed_memory
+from edgeprune_runtime.system.machine import cpu_quota, keep_freed_memory
 from edgeprune_runtime.training import TrainConfig
-from edgeprune_runtime.training_config import Placement, place
-from edgeprune_runtime.training_step import Learner
+from edgeprune_runtime.training.config import Placement, place
+from edgeprune_runtime.training.step import Learner
 
 from ._loaders import Job
 from ._packs import ImageSet, build

@@ -51,7 +51,7 @@ def command(
       edgeprune export run -o photos.onnx --int8 --pack photos.h5 --test imagefolder:photos/test
       edgeprune export run -o photos.onnx --with-decoder
     """
-    from edgeprune_runtime.onnx_model import require
+    from edgeprune_runtime.onnx.session import require
 
     require("exporting", "torch", "onnx", "onnxscript", "onnxruntime")
     from edgeprune.export import ExportConfig, export_run

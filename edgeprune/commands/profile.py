@@ -13,7 +13,7 @@ import click
 from edgeprune.commands.train import MODELS, choose_threads, require_torch
 
 if TYPE_CHECKING:
-    from edgeprune_runtime.profiling import Profile
+    from edgeprune_runtime.training.profiling import Profile
 
 __all__ = ["command"]
 
@@ -55,9 +55,9 @@ def command(
 
     from edgeprune.training_setup import set_up
     from edgeprune_runtime import open_packs
-    from edgeprune_runtime.machine import keep_freed_memory
-    from edgeprune_runtime.profiling import profile
+    from edgeprune_runtime.system.machine import keep_freed_memory
     from edgeprune_runtime.training import TrainConfig
+    from edgeprune_runtime.training.profiling import profile
 
     choose_threads(threads)
     setup = set_up(open_packs(packs), Path(), TrainConfig(**options))

@@ -85,7 +85,7 @@ def command(
     from edgeprune.scoring import run_scoring
     from edgeprune.sources import open_source
     from edgeprune.workers import joined
-    from edgeprune_runtime.training_config import place
+    from edgeprune_runtime.training.config import place
 
     _require_target(source, output)
     with joined(device) as workers:

@@ -16,7 +16,7 @@ from edgeprune_formats import ConfigError
 
 if TYPE_CHECKING:
     from edgeprune.training_setup import Setup
-    from edgeprune_runtime.training_run import Report
+    from edgeprune_runtime.training.loop import Report
 
 __all__ = ["MODELS", "choose_threads", "command", "require_torch"]
 
@@ -197,7 +197,7 @@ def choose_threads(threads: int | None) -> None:
     """Set how many threads torch computes with, before it starts them; None is as many as there may be."""
     import torch
 
-    from edgeprune_runtime.machine import cpu_quota, save_address_space
+    from edgeprune_runtime.system.machine import cpu_quota, save_address_space
 
     save_address_space()
     # OMP_NUM_THREADS, which torch has read, may ask for fewer; a container's quota is not known to it.
@@ -208,7 +208,7 @@ def _setting(setup: Setup) -> str:
     """Return what the run computes with, on one line."""
     import torch
 
-    from edgeprune_runtime.machine import keep_freed_memory
+    from edgeprune_runtime.system.machine import keep_freed_memory
 
     config, placement = setup.config, setup.placement
     kept = setup.is_roomy and keep_freed_memory()

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from edgeprune_runtime import PackLoader
-from edgeprune_runtime.models import create_model
+from edgeprune_runtime.networks.models import create_model
 
 MODEL, BATCH, LR = "resnet8", 32, 0.05
 

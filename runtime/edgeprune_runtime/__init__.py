@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 from edgeprune_formats import __version__
 
 if TYPE_CHECKING:
-    from .dataset import PackDataset
-    from .loader import PackLoader
-    from .mixture import Mixture, open_packs
+    from .loading.dataset import PackDataset
+    from .loading.loader import PackLoader
+    from .loading.mixture import Mixture, open_packs
 
 __all__ = ["Mixture", "PackDataset", "PackLoader", "__version__", "open_packs"]
 
 _HOMES = {
-    "Mixture": "mixture",
-    "PackDataset": "dataset",
-    "PackLoader": "loader",
-    "open_packs": "mixture",
+    "Mixture": "loading.mixture",
+    "PackDataset": "loading.dataset",
+    "PackLoader": "loading.loader",
+    "open_packs": "loading.mixture",
 }
 
 

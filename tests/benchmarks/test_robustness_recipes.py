@@ -20,8 +20,8 @@ from edgeprune_benchmarks.robustness.recipes import RECIPES, SCALES, Row, get_re
 from edgeprune_benchmarks.robustness.single import InvalidReportError
 from edgeprune_benchmarks.robustness.training import Deadline, Workshop
 from edgeprune_formats import ConfigError, TrainingError, file_sha256, open_pack
-from edgeprune_runtime import training_run
-from edgeprune_runtime.checkpoint import read_state
+from edgeprune_runtime.training import loop as training_run
+from edgeprune_runtime.training.checkpoint import read_state
 
 TINY = replace(SCALES["trial"], iterations=12, batch_size=32, score_epochs=2)
 

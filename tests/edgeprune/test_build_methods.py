@@ -24,9 +24,9 @@ from edgeprune.masks import energy_mask
 from edgeprune.records import read_records
 from edgeprune.transform import dct2
 from edgeprune_formats import ArtefactError, ConfigError, file_sha256, open_pack, verify_pack
-from edgeprune_runtime.models import create_model
+from edgeprune_runtime.networks.models import create_model
 from edgeprune_runtime.training import TrainingInterrupted
-from edgeprune_runtime.training_record import save_model
+from edgeprune_runtime.training.run_folder import save_model
 
 # A scores file tells how long its epochs took, so two runs give two hashes.
 TIMED = [("coreset", "scores_sha256")]

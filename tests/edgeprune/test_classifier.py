@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from edgeprune.classifier import classifier_of_records, classifier_of_run
 from edgeprune.records import read_records
 from edgeprune_formats import ArtefactError
-from edgeprune_runtime.models import create_model
-from edgeprune_runtime.training_record import save_model
+from edgeprune_runtime.networks.models import create_model
+from edgeprune_runtime.training.run_folder import save_model
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 

@@ -14,8 +14,8 @@ from edgeprune import __version__
 from edgeprune.cli import COMMANDS
 from edgeprune.commands import train as train_command
 from edgeprune_formats import open_pack
-from edgeprune_runtime.augmentation import AUGMENTS
-from edgeprune_runtime.models import MODEL_NAMES
+from edgeprune_runtime.decode.augmentation import AUGMENTS
+from edgeprune_runtime.networks.models import MODEL_NAMES
 
 
 def pixels(path):

@@ -188,7 +188,7 @@ def test_a_part_cannot_be_written_where_the_disk_is_full(source, rows, tmp_path,
     def full(*arguments):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("edgeprune_runtime.checkpoint.save_file", full)
+    monkeypatch.setattr("edgeprune_runtime.training.checkpoint.save_file", full)
     with pytest.raises(PackWriteError, match=r"No space left on device\); free some space") as error:
         next(Encoder(source, rows, by_energy(KEPT)).shared(tmp_path / "work", FACTS, Workers(), silent))
     assert "--resume" not in str(error.value)

@@ -13,8 +13,8 @@ from exported_models import MEAN, STD, finished_run
 from edgeprune.export import ExportConfig, export_run
 from edgeprune.sources import open_source
 from edgeprune_formats import ConfigError, open_pack
-from edgeprune_runtime import onnx_check
-from edgeprune_runtime.onnx_model import open_onnx
+from edgeprune_runtime.onnx import check as onnx_check
+from edgeprune_runtime.onnx.session import open_onnx
 from edgeprune_runtime.training import load_model
 
 

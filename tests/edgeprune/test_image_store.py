@@ -8,7 +8,7 @@ import torch
 
 from edgeprune.image_store import ImageStore
 from edgeprune_formats import SourceError
-from edgeprune_runtime.augmentation import AUGMENTS, draw
+from edgeprune_runtime.decode.augmentation import AUGMENTS, draw
 
 CPU = torch.device("cpu")
 PLACES = ("device", "host", "source")

@@ -9,8 +9,8 @@ from scoring_runs import Crash
 from edgeprune.long_run import LongRun
 from edgeprune.workers import Workers
 from edgeprune_formats import ConfigError, TrainingError
-from edgeprune_runtime.checkpoint import load_checkpoint
 from edgeprune_runtime.training import TrainingInterrupted
+from edgeprune_runtime.training.checkpoint import load_checkpoint
 
 RECORD = {"config": {"lr": 1}, "versions": {"python": "3"}}
 

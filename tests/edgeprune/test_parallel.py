@@ -20,7 +20,7 @@ from edgeprune.sampling import ccs
 from edgeprune.scores import hardness
 from edgeprune.workers import Workers, joined, process_rank
 from edgeprune_formats import ConfigError, TrainingError
-from edgeprune_runtime.checkpoint import read_state
+from edgeprune_runtime.training.checkpoint import read_state
 
 GO_ON = "run the same command again to go on"
 

@@ -46,11 +46,11 @@ from edgeprune_formats import (
     TrainingError,
     file_sha256,
 )
-from edgeprune_runtime.augmentation import draw
-from edgeprune_runtime.models import create_model
+from edgeprune_runtime.decode.augmentation import draw
+from edgeprune_runtime.networks.models import create_model
 from edgeprune_runtime.training import TrainingInterrupted
-from edgeprune_runtime.training_config import place
-from edgeprune_runtime.training_step import Learner, learning_rate
+from edgeprune_runtime.training.config import place
+from edgeprune_runtime.training.step import Learner, learning_rate
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from edgeprune import cli, training_reports
 from edgeprune.commands import plot as plot_command
 from edgeprune.commands import train as train_command
 from edgeprune_formats import ConfigError
-from edgeprune_runtime.checkpoint import load_checkpoint
+from edgeprune_runtime.training.checkpoint import load_checkpoint
 
 NETWORK = ["--model", "resnet8", "--batch-size", 8, "--device", "cpu", "--precision", "float32"]
 
@@ -91,7 +91,7 @@ def test_options_that_make_no_sense(train, options, message):
 def test_a_batch_size_that_fits_the_memory_is_kept_when_resumed(train, monkeypatch):
     network = ["--model", "resnet8", "--device", "cpu", "--batch-size", "auto", "--epochs", 2]
     free = {"now": 210_000_000}
-    monkeypatch.setattr("edgeprune_runtime.step_memory.available_bytes", lambda: free["now"])
+    monkeypatch.setattr("edgeprune_runtime.training.memory.available_bytes", lambda: free["now"])
     code, out, err, folder = train("a", "--memory", "20MB", "--checkpoint-steps", 1, network=network)
     assert code == 0, err
     parts = config(folder)["config"]["accumulate"]
@@ -165,8 +165,8 @@ def test_checkpoints_between_epochs(train):
 
 
 def test_a_full_disk_is_told_and_waited_for(train, monkeypatch, capsys):
-    monkeypatch.setattr("edgeprune_runtime.training_disk._RETRY_SECONDS", 0.0)
-    from edgeprune_runtime import checkpoint
+    monkeypatch.setattr("edgeprune_runtime.training.full_disk._RETRY_SECONDS", 0.0)
+    from edgeprune_runtime.training import checkpoint
 
     original, calls = checkpoint.save_file, []
 
@@ -237,7 +237,7 @@ def test_too_little_memory_for_a_step(train, monkeypatch, words):
     def step(*arguments, **options):
         raise RuntimeError(words)
 
-    monkeypatch.setattr("edgeprune_runtime.training_step.Learner.step", step)
+    monkeypatch.setattr("edgeprune_runtime.training.step.Learner.step", step)
     code, _, err, folder = train("a")
     assert code == 1
     assert err == f"edgeprune: error: {cli.NO_MEMORY}\n"
@@ -248,7 +248,7 @@ def test_too_little_memory_for_a_step(train, monkeypatch, words):
 LIMITED = """
 import resource, sys, torch, torchvision
 from edgeprune.cli import main
-from edgeprune_runtime.machine import _status
+from edgeprune_runtime.system.machine import _status
 limit = _status("VmSize") + int(sys.argv.pop(1)) * 10**6
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 main()

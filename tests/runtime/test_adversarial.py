@@ -9,11 +9,11 @@ from torch.nn import functional
 from training_runs import CLASSES, SHAPE, TINY, MemoryLoader, assert_same_run, metrics, run, send
 
 from edgeprune_formats import ConfigError, TrainingError
-from edgeprune_runtime.adversarial import Normalisation, Objective, Perturbation, Teacher
 from edgeprune_runtime.training import TrainingInterrupted, load_model
-from edgeprune_runtime.training_config import Adversary, TrainConfig, place
-from edgeprune_runtime.training_record import load_run
-from edgeprune_runtime.training_step import Learner
+from edgeprune_runtime.training.config import Adversary, TrainConfig, place
+from edgeprune_runtime.training.objectives import Normalisation, Objective, Perturbation, Teacher
+from edgeprune_runtime.training.run_folder import load_run
+from edgeprune_runtime.training.step import Learner
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -8,9 +8,9 @@ import pytest
 from random_blocks import quantized_pack
 
 from edgeprune_formats import Pack, PackChecksumError, open_pack
-from edgeprune_runtime._cache import ChunkCache
-from edgeprune_runtime._order import first_needs
-from edgeprune_runtime._threads import cores
+from edgeprune_runtime.loading.cache import ChunkCache
+from edgeprune_runtime.loading.order import first_needs
+from edgeprune_runtime.system.threads import cores
 
 ROWS = np.random.default_rng(0).integers(0, 53, 200)
 

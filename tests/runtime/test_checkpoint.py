@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from edgeprune_formats import TrainingError
-from edgeprune_runtime.checkpoint import (
+from edgeprune_runtime.training.checkpoint import (
     DiskFullError,
     has_checkpoint,
     load_checkpoint,

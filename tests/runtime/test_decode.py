@@ -5,7 +5,7 @@ from scipy.fft import dctn, idctn
 
 from edgeprune_formats import ConfigError, open_pack
 from edgeprune_runtime import PackDataset, PackLoader
-from edgeprune_runtime._decode import inverse_basis
+from edgeprune_runtime.decode.plan import inverse_basis
 
 SIZES = [((32, 32), 300), ((20, 12), 100), ((80, 100), 700), ((1, 7), 3), ((224, 224), 5018)]
 
@@ -117,7 +117,7 @@ def test_one_number_for_images_that_are_not_square_is_refused(make_pack):
 
 def test_a_batch_beyond_memory_is_refused_with_the_size_that_fits(make_pack, monkeypatch):
     path, _ = make_pack(samples=30)
-    monkeypatch.setattr("edgeprune_runtime._decode.MAX_BATCH_BYTES", 12 * 3 * 32 * 32 * 4 * 4)
+    monkeypatch.setattr("edgeprune_runtime.decode.plan.MAX_BATCH_BYTES", 12 * 3 * 32 * 32 * 4 * 4)
     with pytest.raises(ConfigError, match=r"a batch of 20 images 32x32 .* lower the batch size to 12 "):
         PackLoader(path, 20)
     assert len(PackLoader(path, 12)) == 3

@@ -6,9 +6,9 @@ import pytest
 
 from edgeprune_formats import ConfigError, PackChecksumError, open_pack
 from edgeprune_runtime import PackLoader
-from edgeprune_runtime._order import epoch_order
-from edgeprune_runtime._threads import cores
-from edgeprune_runtime.augmentation import draw
+from edgeprune_runtime.decode.augmentation import draw
+from edgeprune_runtime.loading.order import epoch_order
+from edgeprune_runtime.system.threads import cores
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@ import pytest
 
 from edgeprune_formats import ConfigError, open_pack
 from edgeprune_runtime import PackLoader, open_packs
-from edgeprune_runtime import loader_memory as module
-from edgeprune_runtime.loader_memory import default_limit, divide_memory
+from edgeprune_runtime.loading import memory as module
+from edgeprune_runtime.loading.memory import default_limit, divide_memory
 
 GIB = 2**30
 

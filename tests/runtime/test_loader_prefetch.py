@@ -13,8 +13,8 @@ from random_blocks import quantized_pack
 
 from edgeprune_formats import ConfigError, PackChecksumError, open_pack
 from edgeprune_runtime import PackLoader
-from edgeprune_runtime._ahead import Ahead
-from edgeprune_runtime._threads import _before_fork, _in_parent, working
+from edgeprune_runtime.loading.prefetch import Ahead
+from edgeprune_runtime.system.threads import _before_fork, _in_parent, working
 
 
 @pytest.fixture(params=["sparse-f32", "quantized"])

@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from edgeprune_runtime import machine
-from edgeprune_runtime._threads import cores
+from edgeprune_runtime.system import machine
+from edgeprune_runtime.system.threads import cores
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_free_memory_is_the_least_of_what_bounds_it(system):
 def test_a_bound_on_addresses():
     code = """
 import resource
-from edgeprune_runtime import machine
+from edgeprune_runtime.system import machine
 assert not machine.save_address_space()
 size = machine._status("VmSize")
 resource.setrlimit(resource.RLIMIT_AS, (size + 10**8, resource.RLIM_INFINITY))
@@ -112,6 +112,6 @@ print(machine.save_address_space())
 
 
 def test_freed_memory_is_kept_where_the_library_can():
-    code = "from edgeprune_runtime.machine import keep_freed_memory; print(keep_freed_memory())"
+    code = "from edgeprune_runtime.system.machine import keep_freed_memory; print(keep_freed_memory())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == f"{sys.platform.startswith('linux')}\n"

@@ -10,8 +10,8 @@ from random_blocks import quantized_pack
 
 from edgeprune_formats import ConfigError, PackWriter, open_pack
 from edgeprune_runtime import Mixture, PackLoader, open_packs
-from edgeprune_runtime._order import mixed_order
-from edgeprune_runtime.mixture import pooled_statistics
+from edgeprune_runtime.loading.mixture import pooled_statistics
+from edgeprune_runtime.loading.order import mixed_order
 
 SIZES = ((53, 7), (31, 5), (20, 20))
 

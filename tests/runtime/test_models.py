@@ -3,7 +3,7 @@ import torch
 
 from edgeprune.commands import score, train
 from edgeprune_formats import ConfigError
-from edgeprune_runtime.models import MODEL_NAMES, create_model, final_feature_map
+from edgeprune_runtime.networks.models import MODEL_NAMES, create_model, final_feature_map
 
 # Published by torchvision for 1000 classes.
 TORCHVISION = {

@@ -10,12 +10,12 @@ from random_blocks import header_of, pixels_of, random_block
 
 from edgeprune_formats import ConfigError, QuantizedBlock, SparseBlock, open_pack
 from edgeprune_runtime import PackLoader
-from edgeprune_runtime._decode import make_plan
-from edgeprune_runtime._decode_native import NativeDecoder, native_kernel
-from edgeprune_runtime._decode_scipy import ScipyDecoder
-from edgeprune_runtime._decode_torch import TorchDecoder
-from edgeprune_runtime._native import library
-from edgeprune_runtime.augmentation import Augmentation, draw
+from edgeprune_runtime.decode.augmentation import Augmentation, draw
+from edgeprune_runtime.decode.kernels import library
+from edgeprune_runtime.decode.native import NativeDecoder, native_kernel
+from edgeprune_runtime.decode.plan import make_plan
+from edgeprune_runtime.decode.scipy_backend import ScipyDecoder
+from edgeprune_runtime.decode.torch_backend import TorchDecoder
 
 needs_kernel = pytest.mark.skipif(library() is None, reason="the kernel is not compiled here")
 
@@ -194,7 +194,7 @@ import sys
 import numpy as np
 from edgeprune_formats import ConfigError
 from edgeprune_runtime import PackLoader
-from edgeprune_runtime._native import library
+from edgeprune_runtime.decode.kernels import library
 
 assert library() is None
 try:

@@ -7,9 +7,9 @@ from onnx import TensorProto, helper
 
 from edgeprune_formats import open_pack, pack_positions
 from edgeprune_runtime import PackLoader
-from edgeprune_runtime.onnx_check import check_export, check_structure
-from edgeprune_runtime.onnx_decoder import with_decoder
-from edgeprune_runtime.onnx_model import start_session
+from edgeprune_runtime.onnx.check import check_export, check_structure
+from edgeprune_runtime.onnx.decoder import with_decoder
+from edgeprune_runtime.onnx.session import start_session
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

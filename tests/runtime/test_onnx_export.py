@@ -8,10 +8,10 @@ import torch
 from exported_models import MEAN, NAMES, STD, finished_run
 
 from edgeprune_formats import ConfigError, PackWriteError, TrainingError, __version__
-from edgeprune_runtime.models import MODEL_NAMES
-from edgeprune_runtime.onnx_check import check_export, check_structure, random_images, write_model
-from edgeprune_runtime.onnx_export import IR_VERSION, OPSET, export_network, open_network
-from edgeprune_runtime.onnx_model import start_session
+from edgeprune_runtime.networks.models import MODEL_NAMES
+from edgeprune_runtime.onnx.check import check_export, check_structure, random_images, write_model
+from edgeprune_runtime.onnx.export import IR_VERSION, OPSET, export_network, open_network
+from edgeprune_runtime.onnx.session import start_session
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

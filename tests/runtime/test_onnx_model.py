@@ -7,8 +7,8 @@ import pytest
 from exported_models import NAMES, file_of
 
 from edgeprune_formats import ArtefactError, ConfigError
-from edgeprune_runtime.onnx_decoder import with_decoder
-from edgeprune_runtime.onnx_model import open_onnx, require
+from edgeprune_runtime.onnx.decoder import with_decoder
+from edgeprune_runtime.onnx.session import open_onnx, require
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -4,10 +4,10 @@ import onnx
 import pytest
 
 from edgeprune_formats import PackChecksumError, Problem, TrainingError
-from edgeprune_runtime.onnx_check import check_structure
-from edgeprune_runtime.onnx_decoder import with_decoder
-from edgeprune_runtime.onnx_model import start_session
-from edgeprune_runtime.onnx_quantize import quantize
+from edgeprune_runtime.onnx.check import check_structure
+from edgeprune_runtime.onnx.decoder import with_decoder
+from edgeprune_runtime.onnx.quantize import quantize
+from edgeprune_runtime.onnx.session import start_session
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -6,19 +6,19 @@ import pytest
 import torch
 
 from edgeprune_formats import ConfigError
-from edgeprune_runtime import step_memory as module
-from edgeprune_runtime.models import MODEL_NAMES
-from edgeprune_runtime.step_memory import StepMemory, choose_parts, free_bytes, step_memory
-from edgeprune_runtime.training_config import Placement, TrainConfig
+from edgeprune_runtime.networks.models import MODEL_NAMES
+from edgeprune_runtime.training import memory as module
+from edgeprune_runtime.training.config import Placement, TrainConfig
+from edgeprune_runtime.training.memory import StepMemory, choose_parts, free_bytes, step_memory
 
 MB = 10**6
 
 MEASURE = """
 import sys, torch
-from edgeprune_runtime.machine import peak_bytes, resident_bytes
-from edgeprune_runtime.step_memory import step_memory
-from edgeprune_runtime.training_config import TrainConfig, place
-from edgeprune_runtime.training_step import Learner
+from edgeprune_runtime.system.machine import peak_bytes, resident_bytes
+from edgeprune_runtime.training.memory import step_memory
+from edgeprune_runtime.training.config import TrainConfig, place
+from edgeprune_runtime.training.step import Learner
 name, side, images = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 config = TrainConfig(model=name, device="cpu", precision="float32")
 estimate = step_memory(config, 10, (3, side, side))

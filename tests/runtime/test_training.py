@@ -25,10 +25,10 @@ from training_runs import (
 )
 
 from edgeprune_formats import ConfigError, TrainingError
-from edgeprune_runtime.checkpoint import load_checkpoint
-from edgeprune_runtime.models import MODEL_NAMES
+from edgeprune_runtime.networks.models import MODEL_NAMES
 from edgeprune_runtime.training import Cadence, TrainConfig, TrainingInterrupted, load_model
-from edgeprune_runtime.training_step import learning_rate
+from edgeprune_runtime.training.checkpoint import load_checkpoint
+from edgeprune_runtime.training.step import learning_rate
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

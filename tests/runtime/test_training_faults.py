@@ -10,10 +10,10 @@ from safetensors.torch import save_file
 from training_runs import CLASSES, TINY, MemoryLoader, assert_same_run, metrics, run, send
 
 from edgeprune_formats import ConfigError, TrainingError
-from edgeprune_runtime.checkpoint import DiskFullError, load_checkpoint
 from edgeprune_runtime.training import Cadence, TrainingInterrupted, load_model, train
-from edgeprune_runtime.training_config import place
-from edgeprune_runtime.training_step import Learner
+from edgeprune_runtime.training.checkpoint import DiskFullError, load_checkpoint
+from edgeprune_runtime.training.config import place
+from edgeprune_runtime.training.step import Learner
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -143,7 +143,7 @@ def test_a_checkpoint_of_another_model(tmp_path):
 
 
 def test_reports(tmp_path, monkeypatch):
-    monkeypatch.setattr("edgeprune_runtime.training_run._REPORT_SECONDS", 0)
+    monkeypatch.setattr("edgeprune_runtime.training.loop._REPORT_SECONDS", 0)
     reports = []
     result = run(tmp_path, replace(TINY, epochs=2), report=reports.append)
     assert [r["step"] for r in reports if r["event"] == "step"] == list(range(1, 9))
@@ -157,7 +157,7 @@ def test_reports(tmp_path, monkeypatch):
 
 
 def test_reports_are_few(tmp_path, monkeypatch):
-    monkeypatch.setattr("edgeprune_runtime.training_run._REPORT_SECONDS", 1e9)
+    monkeypatch.setattr("edgeprune_runtime.training.loop._REPORT_SECONDS", 1e9)
     reports = []
     run(tmp_path, TINY, report=reports.append)
     assert [r["event"] for r in reports] == ["start"] + ["epoch"] * TINY.epochs
@@ -168,8 +168,8 @@ class FullDisk:
 
     def __init__(self, monkeypatch, first, times):
         self.calls, self.first, self.times = 0, first, times
-        monkeypatch.setattr("edgeprune_runtime.training_disk._RETRY_SECONDS", 0.0)
-        monkeypatch.setattr("edgeprune_runtime.checkpoint.save_file", self.save_file)
+        monkeypatch.setattr("edgeprune_runtime.training.full_disk._RETRY_SECONDS", 0.0)
+        monkeypatch.setattr("edgeprune_runtime.training.checkpoint.save_file", self.save_file)
 
     def save_file(self, *arguments):
         self.calls += 1

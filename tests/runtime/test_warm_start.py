@@ -9,12 +9,12 @@ from safetensors.torch import load_file, save_file
 from training_runs import CLASSES, SHAPE, TINY, MemoryLoader, assert_same_run, run, send
 
 from edgeprune_formats import ConfigError, TrainingError
-from edgeprune_runtime.checkpoint import load_checkpoint
-from edgeprune_runtime.models import MODEL_NAMES, create_model, head_of
+from edgeprune_runtime.networks.models import MODEL_NAMES, create_model, head_of
+from edgeprune_runtime.networks.warm_start import load_weights
 from edgeprune_runtime.training import TrainingInterrupted, load_model
-from edgeprune_runtime.training_config import place
-from edgeprune_runtime.training_step import Learner
-from edgeprune_runtime.warm_start import load_weights
+from edgeprune_runtime.training.checkpoint import load_checkpoint
+from edgeprune_runtime.training.config import place
+from edgeprune_runtime.training.step import Learner
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -11,9 +11,9 @@ from edgeprune.build import build_pack
 from edgeprune.config import BuildConfig
 from edgeprune.training_setup import train_pack
 from edgeprune_formats import open_pack
-from edgeprune_runtime.models import create_model
-from edgeprune_runtime.onnx_export import export_network, open_network
-from edgeprune_runtime.training_record import save_model
+from edgeprune_runtime.networks.models import create_model
+from edgeprune_runtime.onnx.export import export_network, open_network
+from edgeprune_runtime.training.run_folder import save_model
 
 NAMES = ("cat", "dog", "bird")
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)

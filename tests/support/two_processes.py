@@ -19,9 +19,9 @@ from torch.nn import functional
 from edgeprune.parallel import DistributedWorkers
 from edgeprune.workers import joined
 from edgeprune_formats import TrainingError
-from edgeprune_runtime.models import create_model
-from edgeprune_runtime.training_config import TrainConfig, place
-from edgeprune_runtime.training_step import Learner
+from edgeprune_runtime.networks.models import create_model
+from edgeprune_runtime.training.config import TrainConfig, place
+from edgeprune_runtime.training.step import Learner
 
 
 def small_network():

@@ -10,7 +10,7 @@ from typing import Any
 
 from scipy.stats import binomtest
 
-from edgeprune_runtime.checkpoint import write_text
+from edgeprune_runtime.training.checkpoint import write_text
 
 from .attacks import get_attack, label
 from .auto_attack import direct_call

@@ -14,7 +14,7 @@ import torch
 
 from edgeprune.progress import EpochLines
 from edgeprune.training_reports import TerminalReport
-from edgeprune_runtime.training_config import TrainConfig, place
+from edgeprune_runtime.training.config import TrainConfig, place
 
 from .._record import save
 from .evaluation import Evaluator, OutOfTimeError

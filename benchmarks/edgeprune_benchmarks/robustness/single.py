@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from edgeprune import open_source
 from edgeprune.sources import Source, check_source
 from edgeprune_formats import ConfigError, EdgePruneError
-from edgeprune_runtime.training_record import load_run, recorded
+from edgeprune_runtime.training.run_folder import load_run, recorded
 
 from .evaluation import Evaluator
 from .protocol import PROTOCOLS, Protocol

@@ -27,9 +27,9 @@ from edgeprune.scoring import run_scoring
 from edgeprune.sources import Source, SourceCheck, check_source
 from edgeprune_formats import ConfigError, open_pack
 from edgeprune_runtime import PackLoader
-from edgeprune_runtime.checkpoint import write_text
 from edgeprune_runtime.training import Normalisation, TrainConfig, TrainingInterrupted, TrainLoader, train
-from edgeprune_runtime.training_config import place
+from edgeprune_runtime.training.checkpoint import write_text
+from edgeprune_runtime.training.config import place
 
 from .._pixels import PixelLoader, Stretched, channel_statistics
 from .evaluation import OutOfTimeError, classify

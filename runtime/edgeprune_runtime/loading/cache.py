@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from edgeprune_formats import Block, ConfigError, Pack, stored_bytes
 
-from ._order import epoch_order
-from ._threads import cores, pool, working
+from ..system.threads import cores, pool, working
+from .order import epoch_order
 
 __all__ = ["DEFAULT_CACHE_BYTES", "ChunkCache"]
 

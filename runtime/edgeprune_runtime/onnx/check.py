@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from edgeprune_formats import TrainingError, new_file, pack_positions
 
-from .onnx_export import TrainedNetwork
-from .onnx_model import IMAGES, INDICES, LOGITS, VALUES, start_session
+from .export import TrainedNetwork
+from .session import IMAGES, INDICES, LOGITS, VALUES, start_session
 
 if TYPE_CHECKING:
     import onnx
@@ -70,7 +70,7 @@ def check_export(model: onnx.ModelProto, network: TrainedNetwork, images: NDArra
     Parameters
     ----------
     model : onnx.ModelProto
-        Takes images, or coefficients (see `edgeprune_runtime.onnx_decoder`): then half of those of the
+        Takes images, or coefficients (see `edgeprune_runtime.onnx.decoder`): then half of those of the
         images, another half for each, and torch takes what scipy makes of them.
     network : TrainedNetwork
         What it was exported from.

@@ -20,8 +20,8 @@ from torch import nn
 
 from edgeprune_formats import ConfigError, TrainingError, __version__
 
-from .onnx_model import IMAGES, LOGITS
-from .training_record import load_network
+from ..training.run_folder import load_network
+from .session import IMAGES, LOGITS
 
 if TYPE_CHECKING:
     import onnx
@@ -47,7 +47,7 @@ class TrainedNetwork:
     model : torch.nn.Module
         On the CPU, in evaluation mode: normalised float32 [n, C, H, W] to logits [n, classes].
     name : str
-        One of `edgeprune_runtime.models.MODEL_NAMES`.
+        One of `edgeprune_runtime.networks.models.MODEL_NAMES`.
     image_shape : (int, int, int)
         Channels, height and width in pixels.
     mean, std : tuple of float
@@ -133,7 +133,7 @@ class _Normalising(nn.Module):
 
 
 def export_network(network: TrainedNetwork) -> onnx.ModelProto:
-    """Return the ONNX graph of a network, not yet checked (see `edgeprune_runtime.onnx_check`).
+    """Return the ONNX graph of a network, not yet checked (see `edgeprune_runtime.onnx.check`).
 
     Returns
     -------

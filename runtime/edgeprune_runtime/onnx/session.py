@@ -32,7 +32,7 @@ class OnnxModel:
         The file.
     session : onnxruntime.InferenceSession
     facts : mapping of str to str
-        The metadata of `edgeprune_runtime.onnx_export.export_network`.
+        The metadata of `edgeprune_runtime.onnx.export.export_network`.
     image_shape : (int, int, int)
         Channels, height and width in pixels.
     class_names : tuple of str, optional

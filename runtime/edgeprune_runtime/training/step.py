@@ -15,10 +15,10 @@ from torch.nn import functional
 
 from edgeprune_formats import TrainingError
 
-from .adversarial import Objective
-from .models import create_model
-from .training_config import MEMORY_FORMAT, Placement, TrainConfig
-from .warm_start import freeze_all_but_head, load_weights
+from ..networks.models import create_model
+from ..networks.warm_start import freeze_all_but_head, load_weights
+from .config import MEMORY_FORMAT, Placement, TrainConfig
+from .objectives import Objective
 
 __all__ = ["Learner", "Tally", "learning_rate", "update_average"]
 

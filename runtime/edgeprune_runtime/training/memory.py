@@ -12,10 +12,10 @@ from torch.nn import functional
 
 from edgeprune_formats import ConfigError
 
-from .machine import available_bytes
-from .models import create_model
-from .training_config import Placement, TrainConfig
-from .warm_start import freeze_all_but_head
+from ..networks.models import create_model
+from ..networks.warm_start import freeze_all_but_head
+from ..system.machine import available_bytes
+from .config import Placement, TrainConfig
 
 __all__ = ["StepMemory", "choose_parts", "free_bytes", "shares_host_memory", "step_memory"]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from edgeprune_formats import ConfigError
 
-from ._decode import DecodePlan, Decoder
+from .plan import DecodePlan, Decoder
 
 __all__ = ["BACKENDS", "make_decoder"]
 
@@ -30,14 +30,14 @@ def make_decoder(backend: str, plan: DecodePlan, *, device: Any, dtype: Any) -> 
     if backend == "torch" and not has_torch:
         raise ConfigError("backend 'torch' needs torch; pip install 'edgeprune[torch]', or use 'scipy'")
     if backend == "native" or (backend == "auto" and not has_torch):
-        from ._decode_native import NativeDecoder, native_kernel
+        from .native import NativeDecoder, native_kernel
 
         if backend == "native" or native_kernel(plan) is not None:
             return NativeDecoder(plan, device=device, dtype=dtype)
     if backend == "scipy" or not has_torch:
-        from ._decode_scipy import ScipyDecoder
+        from .scipy_backend import ScipyDecoder
 
         return ScipyDecoder(plan, device=device, dtype=dtype)
-    from ._decode_torch import TorchDecoder
+    from .torch_backend import TorchDecoder
 
     return TorchDecoder(plan, device=device, dtype=dtype)

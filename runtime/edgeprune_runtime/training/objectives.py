@@ -17,8 +17,8 @@ from torch.nn import functional
 
 from edgeprune_formats import ConfigError
 
-from .training_config import MEMORY_FORMAT, Adversary, Placement
-from .training_record import load_run
+from .config import MEMORY_FORMAT, Adversary, Placement
+from .run_folder import load_run
 
 __all__ = ["Normalisation", "Objective", "Perturbation", "Teacher"]
 

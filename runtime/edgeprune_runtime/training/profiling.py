@@ -11,9 +11,9 @@ import torch
 
 from edgeprune_formats import ConfigError
 
-from .training_config import Placement, TrainConfig, place
-from .training_run import TrainLoader
-from .training_step import Learner
+from .config import Placement, TrainConfig, place
+from .loop import TrainLoader
+from .step import Learner
 
 __all__ = ["PHASES", "Operator", "Profile", "profile"]
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from edgeprune_formats import ConfigError
 
-from ._cifar_resnet import CifarResNet
+from .cifar_resnet import CifarResNet
 
 __all__ = ["MODEL_NAMES", "SMALL_IMAGE", "create_model", "final_feature_map", "head_of"]
 

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from edgeprune_formats import Block
 
-from ._cache import ChunkCache
-from ._decode import DecodePlan, Decoder
-from ._order import mixed_order
-from .augmentation import Augmentation
+from ..decode.augmentation import Augmentation
+from ..decode.plan import DecodePlan, Decoder
+from .cache import ChunkCache
 from .mixture import Mixture
+from .order import mixed_order
 
 __all__ = ["MixedCache", "MixedDecoder"]
 

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
-from ._threads import working
+from ..system.threads import working
 
 __all__ = ["Ahead"]
 

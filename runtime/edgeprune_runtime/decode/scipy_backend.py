@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from edgeprune_formats import Block, ConfigError, QuantizedBlock, SparseBlock, column_bits
 
-from ._decode import DecodePlan, full_size, held_sides, inverse_basis
 from .augmentation import Augmentation
+from .plan import DecodePlan, full_size, held_sides, inverse_basis
 
 __all__ = ["ScipyDecoder", "numpy_dtype"]
 
@@ -20,7 +20,7 @@ LARGEST_PRODUCT = 64
 
 
 class ScipyDecoder:
-    """Batched inverse DCT in numpy arrays; see `edgeprune_runtime._decode.Decoder`."""
+    """Batched inverse DCT in numpy arrays; see `edgeprune_runtime.decode.plan.Decoder`."""
 
     def __init__(self, plan: DecodePlan, *, device: Any, dtype: Any) -> None:
         if str(device) not in ("auto", "cpu"):

@@ -9,9 +9,9 @@ import torch
 
 from edgeprune_formats import ConfigError
 
-from ._decode_torch import resolve_device
-from .machine import cpu_features
-from .models import MODEL_NAMES
+from ..networks.models import MODEL_NAMES
+from ..system.devices import resolve_device
+from ..system.machine import cpu_features
 
 __all__ = ["MEMORY_FORMAT", "Adversary", "Placement", "TrainConfig", "place"]
 
@@ -25,7 +25,7 @@ MEMORY_FORMAT = torch.channels_last
 
 @dataclass(frozen=True)
 class Adversary:
-    """How training images are perturbed, see `edgeprune_runtime.adversarial`.
+    """How training images are perturbed, see `edgeprune_runtime.training.objectives`.
 
     Attributes
     ----------
@@ -73,7 +73,7 @@ class TrainConfig:
     Attributes
     ----------
     model : str
-        One of `edgeprune_runtime.models.MODEL_NAMES`.
+        One of `edgeprune_runtime.networks.models.MODEL_NAMES`.
     epochs : int
         Passes over the training images.
     batch_size : int
@@ -84,7 +84,7 @@ class TrainConfig:
     freeze : bool
         Train the last linear layer alone, and keep the statistics of batch normalisation as they are.
     lr : float
-        Peak learning rate, see `edgeprune_runtime.training_step.learning_rate`.
+        Peak learning rate, see `edgeprune_runtime.training.step.learning_rate`.
     momentum : float
         Momentum of SGD, in [0, 1).
     nesterov : bool

@@ -1,7 +1,7 @@
 """Training on a device: one loop, metrics for each epoch, and a run that can be killed and resumed.
 
 A RUN folder holds ``config.json`` (what was asked, and the versions it ran with), ``metrics.jsonl`` (a line
-for each epoch), the last two checkpoints (see `edgeprune_runtime.checkpoint`) and, once finished,
+for each epoch), the last two checkpoints (see `edgeprune_runtime.training.checkpoint`) and, once finished,
 ``model.safetensors``. Resumed on the same CPU with the same number of threads, a run ends in the weights it
 would have ended in without the interruption, bit for bit.
 """
@@ -17,13 +17,13 @@ import torch
 
 from edgeprune_formats import ConfigError
 
-from .adversarial import Normalisation, Objective, Perturbation, Teacher
 from .checkpoint import has_checkpoint, read_state
-from .training_config import Adversary, Placement, TrainConfig, place
-from .training_record import describe_run, is_finished, load_model, locked, opened_run, save_model
-from .training_run import Batches, Cadence, Report, TrainLoader, TrainRun
-from .training_signals import TrainingInterrupted, deferred_signals
-from .training_step import Learner
+from .config import Adversary, Placement, TrainConfig, place
+from .loop import Batches, Cadence, Report, TrainLoader, TrainRun
+from .objectives import Normalisation, Objective, Perturbation, Teacher
+from .run_folder import describe_run, is_finished, load_model, locked, opened_run, save_model
+from .signals import TrainingInterrupted, deferred_signals
+from .step import Learner
 
 __all__ = [
     "Cadence",
@@ -92,12 +92,12 @@ def train(
     test : iterable of (torch.Tensor, torch.Tensor), optional
         Batches to test on after each epoch: normalised, without augmentation, iterable again and again.
     init : str or Path, optional
-        A safetensors file of weights to begin with, see `edgeprune_runtime.warm_start.load_weights`.
+        A safetensors file of weights to begin with, see `edgeprune_runtime.networks.warm_start.load_weights`.
     normalisation : Normalisation, optional
         Of the batches; needed to perturb them (`TrainConfig.adversarial`) and by a teacher.
     teacher : str or Path, optional
         A finished run, whose answers are learnt in place of the labels; with `TrainConfig.adversarial`
-        those to perturbed images, see `edgeprune_runtime.adversarial.Objective`.
+        those to perturbed images, see `edgeprune_runtime.training.objectives.Objective`.
     resume : bool
         Go on with the run in `run_dir`; where there is none, start one.
     cadence : Cadence

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from edgeprune_formats import Block, ConfigError, QuantizedBlock, SparseBlock, column_bits
 
-from ._decode import DecodePlan, full_size, held_sides, inverse_basis
-from ._decode_native import NativeKernel, native_kernel
+from ..system.devices import resolve_device
 from .augmentation import Augmentation
+from .native import NativeKernel, native_kernel
+from .plan import DecodePlan, full_size, held_sides, inverse_basis
 
-__all__ = ["TorchDecoder", "resolve_device"]
+__all__ = ["TorchDecoder"]
 
 DTYPES = {
     "float16": torch.float16,
@@ -25,32 +26,8 @@ DTYPES = {
 }
 
 
-def resolve_device(device: Any) -> torch.device:
-    """Return the torch device for a name; ``"auto"`` is CUDA where there is one, else the CPU.
-
-    A CUDA device comes with its index.
-
-    Raises
-    ------
-    ConfigError
-        No such device here.
-    """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        found = torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise ConfigError(f"unknown device {device!r}") from error
-    if found.type == "cpu":
-        return found
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if found.type != "cuda" or (found.index or 0) >= count:
-        raise ConfigError(f"device {device} does not exist: this machine has {count} CUDA devices; use cpu")
-    return torch.device("cuda", found.index or 0)
-
-
 class TorchDecoder:
-    """Batched inverse DCT in torch tensors; see `edgeprune_runtime._decode.Decoder`."""
+    """Batched inverse DCT in torch tensors; see `edgeprune_runtime.decode.plan.Decoder`."""
 
     def __init__(self, plan: DecodePlan, *, device: Any, dtype: Any) -> None:
         self.plan = plan

@@ -12,14 +12,14 @@ import torch
 
 from edgeprune_formats import ConfigError, TrainingError
 
+from ..networks.models import final_feature_map
+from ..system.machine import peak_bytes, resident_bytes
 from .checkpoint import load_checkpoint, save_checkpoint
-from .machine import peak_bytes, resident_bytes
-from .models import final_feature_map
-from .training_config import Placement, TrainConfig
-from .training_disk import PatientDisk
-from .training_record import write_metrics
-from .training_signals import TrainingInterrupted
-from .training_step import Learner, Tally, learning_rate
+from .config import Placement, TrainConfig
+from .full_disk import PatientDisk
+from .run_folder import write_metrics
+from .signals import TrainingInterrupted
+from .step import Learner, Tally, learning_rate
 
 __all__ = ["Batches", "Cadence", "Report", "TrainLoader", "TrainRun"]
 

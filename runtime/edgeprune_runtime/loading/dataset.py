@@ -11,9 +11,9 @@ import numpy as np
 
 from edgeprune_formats import Pack, open_pack
 
-from ._backends import make_decoder
-from ._cache import DEFAULT_CACHE_BYTES, ChunkCache
-from ._decode import Normalize, Resolution, check_batch, make_plan
+from ..decode.backends import make_decoder
+from ..decode.plan import Normalize, Resolution, check_batch, make_plan
+from .cache import DEFAULT_CACHE_BYTES, ChunkCache
 
 __all__ = ["PackDataset"]
 

@@ -14,14 +14,14 @@ import numpy as np
 
 from edgeprune_formats import ConfigError, Pack
 
-from ._ahead import Ahead
-from ._backends import make_decoder
-from ._cache import DEFAULT_CACHE_BYTES, ChunkCache
-from ._decode import Decoder, Normalize, Resolution, check_batch, make_plan
-from ._mixed import MixedCache, MixedDecoder
-from ._order import first_needs
-from .augmentation import augment_name, draw
+from ..decode.augmentation import augment_name, draw
+from ..decode.backends import make_decoder
+from ..decode.plan import Decoder, Normalize, Resolution, check_batch, make_plan
+from .cache import DEFAULT_CACHE_BYTES, ChunkCache
+from .mixed import MixedCache, MixedDecoder
 from .mixture import Mixture, open_packs
+from .order import first_needs
+from .prefetch import Ahead
 
 __all__ = ["PackLoader"]
 

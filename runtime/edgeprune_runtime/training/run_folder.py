@@ -18,9 +18,9 @@ from torch import nn
 
 from edgeprune_formats import ConfigError, TrainingError, __version__, file_sha256
 
+from ..networks.models import create_model
 from .checkpoint import has_checkpoint, write_tensors, write_text
-from .models import create_model
-from .training_config import Placement, TrainConfig
+from .config import Placement, TrainConfig
 
 __all__ = [
     "describe_run",

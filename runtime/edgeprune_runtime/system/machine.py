@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from ._threads import cores
+from .threads import cores
 
 __all__ = [
     "available_bytes",

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgeprune_formats import EdgePruneError, TrainingError
 
-from .onnx_model import IMAGES
+from .session import IMAGES
 
 if TYPE_CHECKING:
     import onnx

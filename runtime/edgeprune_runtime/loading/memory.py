@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from edgeprune_formats import ConfigError, Pack, PackHeader
 
-from ._cache import DEFAULT_CACHE_BYTES
-from ._threads import cores
-from .machine import available_bytes
+from ..system.machine import available_bytes
+from ..system.threads import cores
+from .cache import DEFAULT_CACHE_BYTES
 from .mixture import Mixture
 
 __all__ = ["LoaderMemory", "default_limit", "divide_memory"]

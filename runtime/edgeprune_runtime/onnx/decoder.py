@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from edgeprune_formats import column_bits, position_dtype
 
-from ._decode import inverse_basis
-from .onnx_model import IMAGES, INDICES, VALUES
+from ..decode.plan import inverse_basis
+from .session import IMAGES, INDICES, VALUES
 
 if TYPE_CHECKING:
     import onnx

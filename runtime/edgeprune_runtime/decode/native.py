@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from edgeprune_formats import Block, ConfigError, QuantizedBlock, column_bits, position_dtype
 
-from ._decode import DecodePlan, inverse_basis
-from ._decode_scipy import numpy_dtype
-from ._native import MAX_CHANNELS, MAX_SIDE, Plan, library
-from ._threads import cores, pool
+from ..system.threads import cores, pool
 from .augmentation import Augmentation
+from .kernels import MAX_CHANNELS, MAX_SIDE, Plan, library
+from .plan import DecodePlan, inverse_basis
+from .scipy_backend import numpy_dtype
 
 __all__ = ["NativeDecoder", "NativeKernel", "native_kernel"]
 
@@ -118,7 +118,7 @@ class NativeKernel:
 
 
 class NativeDecoder:
-    """The compiled kernel's images as numpy arrays; see `edgeprune_runtime._decode.Decoder`.
+    """The compiled kernel's images as numpy arrays; see `edgeprune_runtime.decode.plan.Decoder`.
 
     Raises
     ------

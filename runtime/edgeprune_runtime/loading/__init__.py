@@ -1,0 +1,1 @@
+"""Pack -> batches: `PackLoader`, `PackDataset`, several packs, order, cache and prefetch."""

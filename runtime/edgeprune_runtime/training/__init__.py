@@ -1,0 +1,39 @@
+"""Batches -> network: one loop, metrics for each epoch, and a run that can be killed and resumed.
+
+The names below are imported when they are first used, so that nobody loads torch who only asks for a folder's
+state.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .api import (
+        Cadence,
+        Normalisation,
+        TrainConfig,
+        TrainingInterrupted,
+        TrainLoader,
+        TrainResult,
+        load_model,
+        train,
+    )
+
+__all__ = [
+    "Cadence",
+    "Normalisation",
+    "TrainConfig",
+    "TrainLoader",
+    "TrainResult",
+    "TrainingInterrupted",
+    "load_model",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return getattr(importlib.import_module(f"{__name__}.api"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
