@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from edgeprune_formats import EdgePruneError, PackFormatError, __version__
 
 if TYPE_CHECKING:
-    from .build import BuildReport, build_pack
-    from .config import BuildConfig
+    from .packs.build import BuildReport, build_pack
+    from .packs.config import BuildConfig
     from .sources import Source, open_source
 
 __all__ = [
@@ -28,10 +28,10 @@ __all__ = [
 ]
 
 _HOMES = {
-    "BuildConfig": "config",
-    "BuildReport": "build",
+    "BuildConfig": "packs.config",
+    "BuildReport": "packs.build",
     "Source": "sources",
-    "build_pack": "build",
+    "build_pack": "packs.build",
     "open_source": "sources",
 }
 

@@ -14,8 +14,8 @@ import click
 from edgeprune_formats import ConfigError, EdgePruneError, __version__
 from edgeprune_runtime.training.signals import TrainingInterrupted
 
-from .printing import printable
-from .workers import process_rank
+from .text import printable
+from .work.processes import process_rank
 
 __all__ = ["cli", "main"]
 

@@ -9,9 +9,17 @@ import numpy as np
 
 from edgeprune_formats import ConfigError
 
-from .masks import component_count
-
-__all__ = ["FAMILIES", "Family", "MaskPreset", "ccs_beta", "data_family", "je_cadence", "mask_preset"]
+__all__ = [
+    "FAMILIES",
+    "PAPER_COUNTS",
+    "Family",
+    "MaskPreset",
+    "ccs_beta",
+    "component_count",
+    "data_family",
+    "je_cadence",
+    "mask_preset",
+]
 
 
 @dataclass(frozen=True)
@@ -28,7 +36,7 @@ class Family:
         Sample pruning ratio to CCS's beta (Zheng et al. 2022).
     masks : mapping of float to (int, float)
         Frequency pruning ratio, ascending, to (k, lambda) (paper, App. B). The counts k_total beside
-        them are in `edgeprune.masks`.
+        them are in `edgeprune.masks.energy`.
     """
 
     side: int
@@ -170,3 +178,37 @@ def mask_preset(freq_prune: float, height: int, width: int, family: str) -> Mask
     published = float(np.interp(freq_prune, list(data.masks), counts))
     k = round(published * height * width / data.side**2)
     return MaskPreset(k_total, min(k, k_total), float(np.interp(freq_prune, list(data.masks), weights)))
+
+
+# The paper's counts (App. B), which its tables rest on; they differ from the rule by one or two components.
+PAPER_COUNTS = {
+    (32, 32): {0.9: 102, 0.8: 204, 0.7: 308, 0.6: 410, 0.5: 512, 0.3: 717},
+    (224, 224): {0.9: 5018, 0.8: 10036, 0.7: 15053, 0.6: 20071, 0.5: 25090, 0.3: 35123},
+}
+
+
+def component_count(freq_prune: float, height: int, width: int) -> int:
+    """Return k_total, the components kept in each channel.
+
+    The paper's count where it gives one (32x32 and 224x224 at 30, 50, 60, 70, 80 and 90%), otherwise
+    ``round((1 - freq_prune) * height * width)``.
+
+    Parameters
+    ----------
+    freq_prune : float
+        Share of the components that is dropped, at least 0 and below 1.
+    height, width : int
+        Size of the image in pixels.
+
+    Raises
+    ------
+    ConfigError
+        The ratio is out of range, or keeps nothing at this size.
+    """
+    if not 0 <= freq_prune < 1:
+        raise ConfigError(f"the frequency pruning ratio must be at least 0 and below 1, not {freq_prune}")
+    fallback = round((1 - freq_prune) * height * width)
+    count = PAPER_COUNTS.get((height, width), {}).get(freq_prune, fallback)
+    if count == 0:
+        raise ConfigError(f"a frequency pruning ratio of {freq_prune} keeps nothing of {height}x{width}")
+    return count

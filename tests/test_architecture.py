@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgeprune import open_source
-from edgeprune.records import EPOCH_RECORDS, EpochRecord, write_records
+from edgeprune.scoring.scores_file import EPOCH_RECORDS, EpochRecord, write_records
 from edgeprune.sources import check_source, source_facts
 from edgeprune_formats import open_pack
 

@@ -102,7 +102,7 @@ def coresets(
     The recipe of the published figures needs a GPU: --images jpeg --model resnet18 --iterations 40000
     --batch-size 256 --lr 0.1 --score-epochs 200 --every 5 --device cuda.
     """
-    from edgeprune.config import ScoreConfig
+    from edgeprune.scoring.config import ScoreConfig
 
     from ._resident import Recipe
     from .coresets import Plan, run
@@ -150,7 +150,8 @@ def masks(
     The paper's scale needs a GPU: --images jpeg --model resnet18 --score-epochs 200 --mask-epochs 300
     --epochs 200 --batch-size 256 --lr 0.1 --device cuda.
     """
-    from edgeprune.config import MaskConfig, ScoreConfig
+    from edgeprune.masks.config import MaskConfig
+    from edgeprune.scoring.config import ScoreConfig
 
     from .masks import Plan, run
 

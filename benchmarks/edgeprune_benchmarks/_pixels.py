@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgeprune.image_store import ImageStore
 from edgeprune.sources import Source
+from edgeprune.work.image_store import ImageStore
 from edgeprune_runtime.decode.augmentation import Augmentation, draw
 from edgeprune_runtime.training import TrainLoader
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgeprune.image_store import ImageStore
 from edgeprune.sources import Source
+from edgeprune.work.image_store import ImageStore
 from edgeprune_formats import EdgePruneError
 from edgeprune_runtime.decode.augmentation import draw
 from edgeprune_runtime.training import TrainConfig

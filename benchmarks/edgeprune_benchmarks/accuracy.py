@@ -11,7 +11,7 @@ import click
 import numpy as np
 
 from edgeprune import BuildConfig, build_pack, open_source
-from edgeprune.training_setup import train_pack
+from edgeprune.training.setup import train_pack
 from edgeprune_formats import EdgePruneError, open_pack
 from edgeprune_runtime import PackLoader
 

@@ -17,14 +17,15 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from edgeprune import BuildConfig, open_source
-from edgeprune.choosing import choose_images, compute_scores
-from edgeprune.config import CoresetConfig, ScoreConfig
-from edgeprune.progress import EpochLines
-from edgeprune.records import ScoreRecords
-from edgeprune.sampling import top_k
-from edgeprune.scores import SCORES, hardness
-from edgeprune.scoring import run_scoring
+from edgeprune.coresets.config import CoresetConfig
+from edgeprune.coresets.sampling import top_k
+from edgeprune.coresets.scores import SCORES, hardness
+from edgeprune.coresets.selection import choose_images, compute_scores
+from edgeprune.scoring.config import ScoreConfig
+from edgeprune.scoring.run import run_scoring
+from edgeprune.scoring.scores_file import ScoreRecords
 from edgeprune.sources import Source, SourceCheck, check_source
+from edgeprune.work.progress import EpochLines
 from edgeprune_runtime.training.checkpoint import write_text
 
 from ._record import save

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from edgeprune.export import ExportConfig, export_run
+from edgeprune.inference.export import ExportConfig, export_run
 from edgeprune_formats import ConfigError
 
 from ._record import save

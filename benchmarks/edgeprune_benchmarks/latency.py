@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgeprune.export import ExportConfig, export_run
+from edgeprune.inference.export import ExportConfig, export_run
 from edgeprune_formats import Pack, SparseBlock
 from edgeprune_runtime.networks.models import create_model
 from edgeprune_runtime.onnx.export import open_network

@@ -15,10 +15,11 @@ import click
 import torch
 
 from edgeprune import BuildConfig, open_source
-from edgeprune.classifier import classifier_of_records
-from edgeprune.config import MaskConfig, ScoreConfig
-from edgeprune.mask_learning import learn_masks
-from edgeprune.scoring import run_scoring
+from edgeprune.masks.classifier import classifier_of_records
+from edgeprune.masks.config import MaskConfig
+from edgeprune.masks.learning import learn_masks
+from edgeprune.scoring.config import ScoreConfig
+from edgeprune.scoring.run import run_scoring
 from edgeprune.sources import check_source
 from edgeprune_formats import EdgePruneError
 from edgeprune_runtime.training.config import place

@@ -11,13 +11,14 @@ import click
 import torch
 
 from edgeprune import BuildConfig, build_pack, open_source
-from edgeprune.classifier import Classifier, classifier_of_records
-from edgeprune.config import MaskConfig, ScoreConfig
-from edgeprune.fse_files import load_fse_net
-from edgeprune.progress import EpochLines
-from edgeprune.scoring import run_scoring
+from edgeprune.masks.classifier import Classifier, classifier_of_records
+from edgeprune.masks.config import MaskConfig
+from edgeprune.masks.fse_file import load_fse_net
+from edgeprune.scoring.config import ScoreConfig
+from edgeprune.scoring.run import run_scoring
 from edgeprune.sources import check_source
-from edgeprune.training_setup import train_pack
+from edgeprune.training.setup import train_pack
+from edgeprune.work.progress import EpochLines
 from edgeprune_formats import open_pack
 from edgeprune_runtime import PackLoader
 

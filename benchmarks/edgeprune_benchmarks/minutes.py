@@ -13,8 +13,8 @@ import click
 import torch
 
 from edgeprune import BuildConfig, build_pack, open_source
-from edgeprune.evaluation import open_test
-from edgeprune.training_reports import TerminalReport
+from edgeprune.training.evaluation import open_test
+from edgeprune.training.reports import TerminalReport
 from edgeprune_formats import Pack, open_pack
 from edgeprune_runtime import PackLoader
 from edgeprune_runtime.system.machine import keep_freed_memory

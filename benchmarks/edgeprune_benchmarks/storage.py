@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune import open_source
-from edgeprune.masks import component_count
+from edgeprune.presets import component_count
 
 from ._matching import Curve, Point, at_psnr
 from ._packs import ImageSet, build, measure_pack, zstd_bytes

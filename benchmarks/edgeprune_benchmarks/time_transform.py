@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from scipy.fft import idctn
 
-from edgeprune.torch_transform import dct2, idct2
-from edgeprune.transform import dct2 as dct2_scipy
+from edgeprune.masks.torch_dct import dct2, idct2
+from edgeprune.packs.dct import dct2 as dct2_scipy
 from edgeprune_formats import EdgePruneError
 
 from ._pinned import limits

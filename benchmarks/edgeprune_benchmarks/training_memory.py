@@ -30,7 +30,7 @@ BOUNDS = ("64MB", "300MB", None)
 KINDS = ("uint8", "float32")
 EVERY = 0.1
 POINTS = 60
-IMPORTS = "import torch, torchvision, edgeprune.training_setup, time; time.sleep(0.5)"
+IMPORTS = "import torch, torchvision, edgeprune.training.setup, time; time.sleep(0.5)"
 
 
 def run(data: Path, output: Path, *, megabytes: tuple[float, ...], model: str, batch: int) -> None:

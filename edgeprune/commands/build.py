@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeprune.config import METHODS, BuildConfig, CoresetConfig, MaskConfig, ScoreConfig
-from edgeprune.printing import bytes_text
-from edgeprune.scores import SCORES
+from edgeprune.coresets.config import CoresetConfig
+from edgeprune.coresets.scores import SCORES
+from edgeprune.masks.config import MaskConfig
+from edgeprune.packs.config import METHODS, BuildConfig
+from edgeprune.scoring.config import ScoreConfig
+from edgeprune.text import bytes_text
 from edgeprune_formats import (
     BLOCKS,
     COLOR_SPACES,
@@ -26,7 +29,7 @@ from .score import require_torch
 from .train import AUGMENTS, MODELS
 
 if TYPE_CHECKING:
-    from edgeprune.build import BuildReport
+    from edgeprune.packs.build import BuildReport
 
 __all__ = ["command"]
 
@@ -151,9 +154,9 @@ def command(
       edgeprune build imagefolder:photos --size 224 --freq-prune 0.7 --sample-prune 0.5 -o photos.h5
       edgeprune build imagefolder:photos --size 224 --method jelf --scores photos.scores.h5 -o photos.h5
     """
-    from edgeprune.build import build_pack
-    from edgeprune.progress import EpochLines, progress_bars
-    from edgeprune.workers import joined
+    from edgeprune.packs.build import build_pack
+    from edgeprune.work.joining import joined
+    from edgeprune.work.progress import EpochLines, progress_bars
 
     inputs = {"source": Path(source.partition(":")[2]), "scores file": scores}
     _require_use(options, {"scores": scores, "classifier": classifier, "fse_net": fse_net})
@@ -192,9 +195,9 @@ def _build(
         if min_quality is not None:
             raise click.UsageError("--min-quality needs --budget", click.get_current_context())
         return build(output, config), ""
-    from edgeprune.budget import build_within
-    from edgeprune.quality import quantisation_step
-    from edgeprune.sizes import parse_size
+    from edgeprune.commands._sizes import parse_size
+    from edgeprune.packs.budget import build_within
+    from edgeprune.packs.quality import quantisation_step
 
     if processes > 1:
         raise ConfigError("--budget builds repeatedly, in one process; leave torchrun out")

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from edgeprune.config import BuildConfig
-from edgeprune.printing import bytes_text
+from edgeprune.packs.config import BuildConfig
+from edgeprune.text import bytes_text
 from edgeprune_formats import BLOCKS, COLOR_SPACES, COMPRESSIONS, ROUNDINGS, ConfigError, codec_names
 
 __all__ = ["command"]
@@ -36,8 +36,8 @@ def command(pack: Path, output: Path, force: bool, quiet: bool, **options: Any) 
     Example:
       edgeprune convert photos.h5 --codec quantized --quality 80 -o small.h5
     """
-    from edgeprune.conversion import convert_pack
-    from edgeprune.progress import progress_bars
+    from edgeprune.packs.convert import convert_pack
+    from edgeprune.work.progress import progress_bars
 
     if output.exists() and not force and not output.is_dir():
         raise ConfigError(f"{output} exists; pass --force to replace it")

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from edgeprune.printing import bytes_text
+from edgeprune.text import bytes_text
 from edgeprune_formats import ConfigError
 
 __all__ = ["command"]

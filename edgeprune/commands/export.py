@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgeprune.printing import printable
+from edgeprune.text import printable
 from edgeprune_formats import ConfigError
 
 if TYPE_CHECKING:
-    from edgeprune.export import ExportConfig, ExportReport
+    from edgeprune.inference.export import ExportConfig, ExportReport
 
 __all__ = ["command"]
 
@@ -54,7 +54,7 @@ def command(
     from edgeprune_runtime.onnx.session import require
 
     require("exporting", "torch", "onnx", "onnxscript", "onnxruntime")
-    from edgeprune.export import ExportConfig, export_run
+    from edgeprune.inference.export import ExportConfig, export_run
 
     if output.exists() and not force and not output.is_dir():
         raise ConfigError(f"{output} exists; pass --force to replace it")

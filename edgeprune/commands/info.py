@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from edgeprune.printing import bytes_text, count_text, printable
+from edgeprune.text import bytes_text, count_text, printable
 
 __all__ = ["command", "describe"]
 

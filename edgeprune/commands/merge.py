@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from edgeprune.printing import printable
+from edgeprune.text import printable
 from edgeprune_formats import ConfigError
 
 __all__ = ["command"]
@@ -32,8 +32,8 @@ def command(
     Example:
       edgeprune merge fleet/*.h5 -o photos.h5
     """
-    from edgeprune.merging import merge_packs
-    from edgeprune.progress import progress_bars
+    from edgeprune.packs.merge import merge_packs
+    from edgeprune.work.progress import progress_bars
 
     if output.exists() and not force and not output.is_dir():
         raise ConfigError(f"{output} exists; pass --force to replace it")

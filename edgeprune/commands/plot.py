@@ -32,7 +32,7 @@ def command(runs: tuple[Path, ...], output: Path | None) -> None:
     """
     if importlib.util.find_spec("matplotlib") is None:
         raise ConfigError("plot needs Matplotlib; pip install 'edgeprune[watch]'")
-    from edgeprune.curves import draw, read_metrics
+    from edgeprune.training.curves import draw, read_metrics
 
     if output is None:
         if len(runs) > 1:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeprune.printing import printable
+from edgeprune.text import printable
 
 if TYPE_CHECKING:
-    from edgeprune.prediction import Prediction
+    from edgeprune.inference.prediction import Prediction
 
 __all__ = ["command"]
 
@@ -32,7 +32,7 @@ def command(model: Path, images: tuple[Path, ...], top: int, as_json: bool) -> N
       edgeprune predict photos.onnx cat.jpg
       edgeprune predict photos.onnx holiday --json
     """
-    from edgeprune.prediction import open_predictor, predict
+    from edgeprune.inference.prediction import open_predictor, predict
 
     predictor = open_predictor(model)
     for prediction in predict(predictor, images):

@@ -21,7 +21,7 @@ def command(pack: Path, output: Path, source: str | None, images: int) -> None:
     Example:
       edgeprune preview photos.h5 --source imagefolder:photos -o grid.png
     """
-    from edgeprune.preview import draw_preview
+    from edgeprune.packs.preview import draw_preview
     from edgeprune.sources import open_source
     from edgeprune_formats import open_pack
 

@@ -53,7 +53,7 @@ def command(
     require_torch()
     import torch
 
-    from edgeprune.training_setup import set_up
+    from edgeprune.training.setup import set_up
     from edgeprune_runtime import open_packs
     from edgeprune_runtime.system.machine import keep_freed_memory
     from edgeprune_runtime.training import TrainConfig

@@ -79,12 +79,12 @@ def command(
       edgeprune build imagefolder:photos --size 224 --method jelf --scores photos.scores.h5 -o photos.h5
     """
     require_torch()
-    from edgeprune.build import check_shared
-    from edgeprune.config import ScoreConfig
-    from edgeprune.progress import EpochLines, progress_bars
-    from edgeprune.scoring import run_scoring
+    from edgeprune.packs.build import check_shared
+    from edgeprune.scoring.config import ScoreConfig
+    from edgeprune.scoring.run import run_scoring
     from edgeprune.sources import open_source
-    from edgeprune.workers import joined
+    from edgeprune.work.joining import joined
+    from edgeprune.work.progress import EpochLines, progress_bars
     from edgeprune_runtime.training.config import place
 
     _require_target(source, output)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from edgeprune.printing import printable
+from edgeprune.text import printable
 from edgeprune_formats import ConfigError
 
 __all__ = ["command"]
@@ -42,9 +42,9 @@ def command(pack: Path, parts: int, output: Path, by: str, seed: int, force: boo
       edgeprune split photos.h5 -n 8 -o fleet
       edgeprune split photos.h5 -n 8 --by dirichlet:0.3 -o 'device-{part}.h5'
     """
-    from edgeprune.partition import parse_by
-    from edgeprune.progress import progress_bars
-    from edgeprune.splitting import part_paths, split_pack
+    from edgeprune.packs.partition import parse_by
+    from edgeprune.packs.split import part_paths, split_pack
+    from edgeprune.work.progress import progress_bars
 
     kind = parse_by(by)
     if parts < 2:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeprune.printing import bytes_text, count_text
-from edgeprune.sizes import parse_size
+from edgeprune.commands._sizes import parse_size
+from edgeprune.text import bytes_text, count_text
 from edgeprune_formats import ConfigError
 
 if TYPE_CHECKING:
-    from edgeprune.training_setup import Setup
+    from edgeprune.training.setup import Setup
     from edgeprune_runtime.training.loop import Report
 
 __all__ = ["MODELS", "choose_threads", "command", "require_torch"]
@@ -153,7 +153,7 @@ def command(
       edgeprune train photos.h5 --init imagenet.safetensors --freeze --memory 300MB --batch-size auto -o run
     """
     require_torch()
-    from edgeprune.training_setup import set_up
+    from edgeprune.training.setup import set_up
     from edgeprune_runtime import open_packs
     from edgeprune_runtime.training import Cadence, TrainConfig
 
@@ -225,7 +225,7 @@ def _setting(setup: Setup) -> str:
 
 
 def _reports(setup: Setup, output: Path, tensorboard: bool, stack: ExitStack) -> Report:
-    from edgeprune.training_reports import TensorBoardReport, TerminalReport
+    from edgeprune.training.reports import TensorBoardReport, TerminalReport
 
     terminal = TerminalReport(setup.config.epochs, _setting(setup))
     if not tensorboard:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from edgeprune.printing import count_text, printable
+from edgeprune.text import count_text, printable
 
 __all__ = ["command"]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprune.images import IMAGE_SUFFIXES, decode_image, pillow_guard
 from edgeprune.sources.base import Rows
+from edgeprune.sources.images import IMAGE_SUFFIXES, decode_image, pillow_guard
 from edgeprune_formats import ConfigError, SourceError
 
 __all__ = ["FolderSource", "open_imagefolder"]
@@ -106,7 +106,7 @@ def open_imagefolder(spec: str, split: str, size: int | None) -> FolderSource:
     split : str
         ``"train"`` or ``"test"``.
     size : int or None
-        See `edgeprune.images.resize_and_crop`; None takes the shape of the first readable image.
+        See `edgeprune.sources.images.resize_and_crop`; None takes the shape of the first readable image.
 
     Raises
     ------

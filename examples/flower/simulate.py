@@ -20,9 +20,9 @@ from learning import BATCH, LR, MODEL, accuracy, new_network, train
 from server import make_server
 
 from edgeprune import BuildConfig, build_pack
-from edgeprune.evaluation import open_test
-from edgeprune.partition import parse_by
-from edgeprune.splitting import split_pack
+from edgeprune.packs.partition import parse_by
+from edgeprune.packs.split import split_pack
+from edgeprune.training.evaluation import open_test
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("source", help="as for edgeprune build; its test half is what is tested on")

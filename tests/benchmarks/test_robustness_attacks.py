@@ -200,8 +200,8 @@ def test_gradient_through_pruning_is_the_gradient():
 
 
 def test_pruning_of_a_victim_is_that_of_a_pack():
-    from edgeprune.masks import energy_mask
-    from edgeprune.torch_transform import dct2, idct2
+    from edgeprune.masks.energy import energy_mask
+    from edgeprune.masks.torch_dct import dct2, idct2
 
     images = torch.rand(2, 3, 8, 8)
     spectra = dct2(images)

@@ -7,7 +7,7 @@ import torch
 from click.testing import CliRunner
 
 from edgeprune import BuildConfig, build_pack, open_source
-from edgeprune.training_setup import train_pack
+from edgeprune.training.setup import train_pack
 from edgeprune_benchmarks import plots
 from edgeprune_benchmarks.__main__ import cli
 from edgeprune_benchmarks.robustness import attacks, pictures, run, single, tables, training

@@ -12,17 +12,20 @@ import torch
 from click.testing import CliRunner
 from small_builds import JELF, LF, MASKS, SCORING, content, kept
 
-import edgeprune.long_run
-from edgeprune import BuildConfig, build_pack, encoding, mask_learning, open_source
-from edgeprune.artefacts import GivenFiles
-from edgeprune.choosing import compute_scores
+import edgeprune.work.resumable
+from edgeprune import BuildConfig, build_pack, open_source
 from edgeprune.commands.build import command
-from edgeprune.config import METHODS, CoresetConfig
-from edgeprune.fse_files import load_fse_net
-from edgeprune.fse_net import select
-from edgeprune.masks import energy_mask
-from edgeprune.records import read_records
-from edgeprune.transform import dct2
+from edgeprune.coresets.config import CoresetConfig
+from edgeprune.coresets.selection import compute_scores
+from edgeprune.masks import learning as mask_learning
+from edgeprune.masks.energy import energy_mask
+from edgeprune.masks.fse_file import load_fse_net
+from edgeprune.masks.fse_net import select
+from edgeprune.packs import encoding
+from edgeprune.packs.config import METHODS
+from edgeprune.packs.dct import dct2
+from edgeprune.packs.prerequisites import GivenFiles
+from edgeprune.scoring.scores_file import read_records
 from edgeprune_formats import ArtefactError, ConfigError, file_sha256, open_pack, verify_pack
 from edgeprune_runtime.networks.models import create_model
 from edgeprune_runtime.training import TrainingInterrupted
@@ -153,7 +156,7 @@ class Stops:
 
 def test_a_build_that_is_stopped_in_each_stage_goes_on_to_the_same_pack(scored, whole, tmp_path, monkeypatch):
     # A report after each step, a checkpoint at each stop alone; encoding in parts of 5 images.
-    monkeypatch.setattr(edgeprune.long_run, "_REPORT_SECONDS", -1)
+    monkeypatch.setattr(edgeprune.work.resumable, "_REPORT_SECONDS", -1)
     monkeypatch.setattr(encoding, "BATCH_VALUES", 5 * 3 * 144)
     path, seen = tmp_path / "p.h5", {}
     stages = [("scoring", 6, TrainingInterrupted), ("learning masks", 4, TrainingInterrupted)]
@@ -380,11 +383,11 @@ CONFIG = replace(JELF, masks=replace(MASKS, epochs=3))
 # a checkpoint whenever it may.
 KILLED = """
 import os, signal
-import edgeprune.long_run
+import edgeprune.work.resumable
 from edgeprune.cli import main
-from edgeprune.fse_learner import MaskLearner
+from edgeprune.masks.learner import MaskLearner
 
-edgeprune.long_run._CHECKPOINT_SECONDS = -1
+edgeprune.work.resumable._CHECKPOINT_SECONDS = -1
 step, calls = MaskLearner.step, []
 
 def counted(self, *arguments, **options):

@@ -5,11 +5,12 @@ import h5py
 import numpy as np
 import pytest
 
-from edgeprune.choosing import choose_images, compute_scores, require_enough
-from edgeprune.config import BuildConfig, CoresetConfig
-from edgeprune.records import EpochRecord, read_records, write_records
-from edgeprune.sampling import ccs, random_coreset
-from edgeprune.scores import SCORES, joint_entropy
+from edgeprune.coresets.config import CoresetConfig
+from edgeprune.coresets.sampling import ccs, random_coreset
+from edgeprune.coresets.scores import SCORES, joint_entropy
+from edgeprune.coresets.selection import choose_images, compute_scores, require_enough
+from edgeprune.packs.config import BuildConfig
+from edgeprune.scoring.scores_file import EpochRecord, read_records, write_records
 from edgeprune.sources import Source, SourceCheck, check_source, open_source, source_facts
 from edgeprune_formats import ArtefactError, ConfigError, SourceError, file_sha256
 
@@ -263,7 +264,7 @@ def test_scores_beyond_single_precision_are_stored_at_its_end(scored):
     values = np.linspace(-1, 1, 60)
     values[:2] = -1e300, 1e300
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("edgeprune.choosing.formulas.joint_entropy", lambda *_, **__: values)
+        patch.setattr("edgeprune.coresets.selection.formulas.joint_entropy", lambda *_, **__: values)
         choice = scored.choose(replace(JE, sample_prune=0))
     limit = np.finfo("f4").max
     assert choice.scores[choice.rows == 0] == -limit

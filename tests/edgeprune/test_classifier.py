@@ -7,8 +7,8 @@ import small_builds
 import torch
 from safetensors.torch import load_file, save_file
 
-from edgeprune.classifier import classifier_of_records, classifier_of_run
-from edgeprune.records import read_records
+from edgeprune.masks.classifier import classifier_of_records, classifier_of_run
+from edgeprune.scoring.scores_file import read_records
 from edgeprune_formats import ArtefactError
 from edgeprune_runtime.networks.models import create_model
 from edgeprune_runtime.training.run_folder import save_model

@@ -2,8 +2,11 @@ import math
 
 import pytest
 
-from edgeprune.config import METHODS, BuildConfig, CoresetConfig, MaskConfig, ScoreConfig
-from edgeprune.scores import SCORES
+from edgeprune.coresets.config import CoresetConfig
+from edgeprune.coresets.scores import SCORES
+from edgeprune.masks.config import MaskConfig
+from edgeprune.packs.config import METHODS, BuildConfig
+from edgeprune.scoring.config import ScoreConfig
 from edgeprune_formats import ConfigError
 
 SMALL, LARGE = (3, 32, 32), (3, 224, 224)

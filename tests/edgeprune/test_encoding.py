@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from scipy.fft import idctn
 
-from edgeprune import encoding, open_source
-from edgeprune.encoding import Encoder, MaskStatistics, by_energy, remove_parts
-from edgeprune.masks import energy_mask
-from edgeprune.workers import Workers
+from edgeprune import open_source
+from edgeprune.masks.energy import by_energy, energy_mask
+from edgeprune.packs import encoding
+from edgeprune.packs.encoding import Encoder, MaskStatistics, remove_parts
+from edgeprune.work.processes import Workers
 from edgeprune_formats import (
     ArtefactError,
     EdgePruneError,

@@ -10,7 +10,7 @@ import pytest
 import torch
 from exported_models import MEAN, STD, finished_run
 
-from edgeprune.export import ExportConfig, export_run
+from edgeprune.inference.export import ExportConfig, export_run
 from edgeprune.sources import open_source
 from edgeprune_formats import ConfigError, open_pack
 from edgeprune_runtime.onnx import check as onnx_check

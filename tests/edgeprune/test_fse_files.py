@@ -6,9 +6,9 @@ from photographs import photographs
 from safetensors.torch import save_file
 from torch import nn
 
-from edgeprune.fse_files import load_fse_net, save_fse_net
-from edgeprune.fse_net import FSENet
-from edgeprune.torch_transform import dct2
+from edgeprune.masks.fse_file import load_fse_net, save_fse_net
+from edgeprune.masks.fse_net import FSENet
+from edgeprune.masks.torch_dct import dct2
 from edgeprune_formats import ArtefactError, ConfigError, EdgePruneError, TrainingError
 
 RECORD = {"k": 30, "k_total": 102, "accuracy_weight": 0.05, "classifier": {"läuft": [1, None]}}

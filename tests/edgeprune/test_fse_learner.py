@@ -8,10 +8,10 @@ from safetensors.torch import load_file, save_file
 from scipy.fft import dctn, idctn
 from torch import nn
 
-from edgeprune.fse_learner import MaskLearner, fse_loss, read_figures
-from edgeprune.fse_net import FSENet, select, select_components
-from edgeprune.masks import energy_mask
-from edgeprune.torch_transform import dct2, idct2
+from edgeprune.masks.energy import energy_mask
+from edgeprune.masks.fse_net import FSENet, select, select_components
+from edgeprune.masks.learner import MaskLearner, fse_loss, read_figures
+from edgeprune.masks.torch_dct import dct2, idct2
 from edgeprune_formats import ConfigError, TrainingError
 
 MEAN, STD = torch.tensor([0.5, 0.4, 0.3]).view(1, 3, 1, 1), torch.tensor([0.2, 0.25, 0.3]).view(1, 3, 1, 1)

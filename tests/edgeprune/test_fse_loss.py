@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from edgeprune.fse_learner import fse_loss
+from edgeprune.masks.learner import fse_loss
 
 
 def test_the_loss_of_a_hand_worked_example():

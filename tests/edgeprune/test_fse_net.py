@@ -5,10 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from photographs import photographs
 
-from edgeprune import fse_net, transform
-from edgeprune.fse_net import FSENet, importance, select, select_components
-from edgeprune.masks import energy_mask
-from edgeprune.torch_transform import dct2
+from edgeprune.masks import fse_net
+from edgeprune.masks.energy import energy_mask
+from edgeprune.masks.fse_net import FSENet, importance, select, select_components
+from edgeprune.masks.torch_dct import dct2
+from edgeprune.packs import dct as transform
 from edgeprune_formats import ConfigError
 
 # --- the selection of equation 8 ---

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from edgeprune.image_store import ImageStore
+from edgeprune.work.image_store import ImageStore
 from edgeprune_formats import SourceError
 from edgeprune_runtime.decode.augmentation import AUGMENTS, draw
 
@@ -39,7 +39,7 @@ def put(monkeypatch):
     """Make a store whose images are in the place asked for; on a CPU nothing else leads to the host."""
 
     def make(place, source, rows=None):
-        monkeypatch.setattr("edgeprune.image_store._place", lambda *_: place)
+        monkeypatch.setattr("edgeprune.work.image_store._place", lambda *_: place)
         return ImageStore(source, np.arange(len(source.labels)) if rows is None else rows, CPU)
 
     return make
@@ -128,7 +128,7 @@ def test_without_a_budget_half_of_the_free_memory_is_the_limit(monkeypatch):
 
 
 def test_images_are_read_once_where_they_are_held_and_in_pieces(put, monkeypatch):
-    monkeypatch.setattr("edgeprune.image_store._LOAD_BYTES", 4 * 3 * 16 * 24 + 5)
+    monkeypatch.setattr("edgeprune.work.image_store._LOAD_BYTES", 4 * 3 * 16 * 24 + 5)
     source = Images()
     store = put("device", source)
     assert [len(rows) for rows in source.reads] == [4] * 7 + [2]
@@ -138,7 +138,7 @@ def test_images_are_read_once_where_they_are_held_and_in_pieces(put, monkeypatch
 
 
 def test_an_image_larger_than_a_piece_is_read_alone(put, monkeypatch):
-    monkeypatch.setattr("edgeprune.image_store._LOAD_BYTES", 1)
+    monkeypatch.setattr("edgeprune.work.image_store._LOAD_BYTES", 1)
     source = Images(3)
     put("device", source)
     assert [len(rows) for rows in source.reads] == [1, 1, 1]

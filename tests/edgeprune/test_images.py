@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from edgeprune.images import read_image, resize_and_crop
+from edgeprune.sources.images import read_image, resize_and_crop
 from edgeprune_formats import SourceError
 
 

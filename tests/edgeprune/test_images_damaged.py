@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgeprune.images import read_image
+from edgeprune.sources.images import read_image
 from edgeprune_formats import SourceError
 
 

@@ -10,17 +10,17 @@ import torch
 from scipy.fft import dctn, idctn
 from small_builds import LF, MASKS
 
-import edgeprune.long_run
-from edgeprune import mask_learning
-from edgeprune.classifier import classifier_of_records
-from edgeprune.fse_files import load_fse_net, save_fse_net
-from edgeprune.fse_net import select
-from edgeprune.mask_learning import learn_masks, learnt_selector, load_masks, preset_for
-from edgeprune.masks import energy_mask
-from edgeprune.records import read_records
+import edgeprune.work.resumable
+from edgeprune.masks import learning as mask_learning
+from edgeprune.masks.classifier import classifier_of_records
+from edgeprune.masks.energy import energy_mask
+from edgeprune.masks.fse_file import load_fse_net, save_fse_net
+from edgeprune.masks.fse_net import select
+from edgeprune.masks.learning import learn_masks, learnt_selector, load_masks, preset_for
+from edgeprune.packs.dct import dct2
+from edgeprune.scoring.scores_file import read_records
 from edgeprune.sources import check_source, open_source
-from edgeprune.transform import dct2
-from edgeprune.workers import Workers
+from edgeprune.work.processes import Workers
 from edgeprune_formats import ArtefactError, ConfigError, TrainingError
 from edgeprune_runtime.training import TrainingInterrupted
 
@@ -193,8 +193,8 @@ def crash():
 @pytest.mark.parametrize("at", [1, 3, 5])
 def test_a_stop_at_any_step_changes_no_bit(scored, whole, tmp_path, monkeypatch, stop, error, at):
     # A report, and a checkpoint, after each of the 3 steps of both epochs.
-    monkeypatch.setattr(edgeprune.long_run, "_REPORT_SECONDS", -1)
-    monkeypatch.setattr(edgeprune.long_run, "_CHECKPOINT_SECONDS", -1)
+    monkeypatch.setattr(edgeprune.work.resumable, "_REPORT_SECONDS", -1)
+    monkeypatch.setattr(edgeprune.work.resumable, "_CHECKPOINT_SECONDS", -1)
     path, calls = tmp_path / "net.safetensors", []
 
     def report(event):

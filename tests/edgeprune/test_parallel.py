@@ -12,13 +12,14 @@ import torch
 import two_processes
 from scoring_runs import RUNS, arrays, assert_same_scores, options, score, write_source
 
-from edgeprune.choosing import compute_scores
-from edgeprune.config import CoresetConfig
-from edgeprune.parallel import DistributedWorkers, joined_processes
-from edgeprune.records import read_records
-from edgeprune.sampling import ccs
-from edgeprune.scores import hardness
-from edgeprune.workers import Workers, joined, process_rank
+from edgeprune.coresets.config import CoresetConfig
+from edgeprune.coresets.sampling import ccs
+from edgeprune.coresets.scores import hardness
+from edgeprune.coresets.selection import compute_scores
+from edgeprune.scoring.scores_file import read_records
+from edgeprune.work.distributed import DistributedWorkers, joined_processes
+from edgeprune.work.joining import joined
+from edgeprune.work.processes import Workers, process_rank
 from edgeprune_formats import ConfigError, TrainingError
 from edgeprune_runtime.training.checkpoint import read_state
 

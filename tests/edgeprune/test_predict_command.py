@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgeprune.export import ExportConfig, export_run
-from edgeprune.images import read_image
-from edgeprune.prediction import open_predictor, predict
+from edgeprune.inference.export import ExportConfig, export_run
+from edgeprune.inference.prediction import open_predictor, predict
 from edgeprune.sources import open_source
+from edgeprune.sources.images import read_image
 from edgeprune_formats import ArtefactError, ConfigError, SourceError, open_pack
 
 
@@ -163,8 +163,8 @@ def test_a_damaged_pack_and_a_damaged_model(models, tmp_path):
 
 
 def test_a_quantized_pack_is_no_food_for_a_decoder(models, tmp_path):
-    from edgeprune.build import build_pack
-    from edgeprune.config import BuildConfig
+    from edgeprune.packs.build import build_pack
+    from edgeprune.packs.config import BuildConfig
 
     build_pack(
         f"npz:{models / 'images.npz'}", tmp_path / "q.h5", BuildConfig(codec="quantized", device="cpu")

@@ -2,7 +2,7 @@ import sys
 
 import pytest
 
-from edgeprune.progress import EpochLines, progress_bars
+from edgeprune.work.progress import EpochLines, progress_bars
 
 EVENT = {
     "stage": "learning masks",

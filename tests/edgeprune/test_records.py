@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
-from edgeprune.records import (
+from edgeprune.scoring.scores_file import (
     EPOCH_RECORDS,
     EpochRecord,
     read_classifier,
@@ -452,7 +452,7 @@ def test_a_file_that_is_damaged_after_it_was_opened(sample):
 FILL_THE_DISK = """
 import os, sys
 import numpy as np
-from edgeprune.records import EPOCH_RECORDS, EpochRecord, write_records
+from edgeprune.scoring.scores_file import EPOCH_RECORDS, EpochRecord, write_records
 from edgeprune_formats import PackWriteError
 from pathlib import Path
 

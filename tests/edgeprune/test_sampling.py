@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from edgeprune.sampling import ccs, coreset_size, random_coreset, stratum_budgets, top_k
+from edgeprune.coresets.sampling import ccs, coreset_size, random_coreset, stratum_budgets, top_k
 from edgeprune_formats import ConfigError
 
 LABELS = st.lists(st.integers(0, 6), min_size=1, max_size=200)

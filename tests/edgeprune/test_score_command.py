@@ -20,11 +20,11 @@ from scoring_runs import (
     write_source,
 )
 
-from edgeprune import scoring
 from edgeprune.cli import main
 from edgeprune.commands import score as score_command
-from edgeprune.config import ScoreConfig
-from edgeprune.records import read_records
+from edgeprune.scoring import run as scoring
+from edgeprune.scoring.config import ScoreConfig
+from edgeprune.scoring.scores_file import read_records
 
 
 @pytest.fixture(scope="module")
@@ -219,8 +219,8 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(edgeprune, spec, tmp_path
     # A shell that starts the tests in the background has its children ignore SIGINT.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with monkeypatch.context() as patch:
-        patch.setattr("edgeprune.long_run._REPORT_SECONDS", -1)
-        patch.setattr("edgeprune.progress.EpochLines.__call__", send)
+        patch.setattr("edgeprune.work.resumable._REPORT_SECONDS", -1)
+        patch.setattr("edgeprune.work.progress.EpochLines.__call__", send)
         code, out, err = edgeprune("score", spec, "-o", path, *options(TINY), "-q")
     signal.signal(signal.SIGINT, before)
     assert (code, out) == (130, "")

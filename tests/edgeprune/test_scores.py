@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from edgeprune import scores
-from edgeprune.scores import SCORES, aum, el2n, entropy, forgetting, hardness, joint_entropy
+from edgeprune.coresets import scores
+from edgeprune.coresets.scores import SCORES, aum, el2n, entropy, forgetting, hardness, joint_entropy
 from edgeprune_formats import ConfigError
 
 SHAPES = hnp.array_shapes(min_dims=2, max_dims=2, max_side=9)

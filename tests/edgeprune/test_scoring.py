@@ -30,14 +30,14 @@ from scoring_runs import (
     write_source,
 )
 
-from edgeprune import scoring
-from edgeprune.config import ScoreConfig
-from edgeprune.image_store import ImageStore
-from edgeprune.long_run import work_folder
-from edgeprune.records import read_classifier, read_records
-from edgeprune.scoring_task import ScoringTask
+from edgeprune.scoring import run as scoring
+from edgeprune.scoring.config import ScoreConfig
+from edgeprune.scoring.scores_file import read_classifier, read_records
+from edgeprune.scoring.task import ScoringTask
 from edgeprune.sources import check_source, open_source
-from edgeprune.workers import Workers
+from edgeprune.work.image_store import ImageStore
+from edgeprune.work.processes import Workers
+from edgeprune.work.resumable import work_folder
 from edgeprune_formats import (
     ArtefactError,
     ConfigError,
@@ -66,7 +66,7 @@ def whole(tmp_path_factory, spec):
 
 @pytest.fixture
 def report_each_step(monkeypatch):
-    monkeypatch.setattr("edgeprune.long_run._REPORT_SECONDS", -1)
+    monkeypatch.setattr("edgeprune.work.resumable._REPORT_SECONDS", -1)
 
 
 def names(folder):
@@ -261,7 +261,7 @@ def test_the_seed_decides_everything(tmp_path, spec, whole):
 
 def test_it_makes_no_difference_where_images_are_held(tmp_path, spec, whole, monkeypatch):
     for where in ("host", "source"):
-        monkeypatch.setattr("edgeprune.image_store._place", lambda *_, where=where: where)
+        monkeypatch.setattr("edgeprune.work.image_store._place", lambda *_, where=where: where)
         assert score(tmp_path / f"{where}.h5", spec).provenance["images_held"] == where
         assert_same_scores(tmp_path / f"{where}.h5", whole.path)
 
@@ -326,7 +326,7 @@ def test_a_crash_at_any_step(tmp_path, spec, whole, monkeypatch, step, kept):
     path = tmp_path / "s.h5"
     with monkeypatch.context() as patch:
         if kept:
-            patch.setattr("edgeprune.long_run._CHECKPOINT_SECONDS", -1)
+            patch.setattr("edgeprune.work.resumable._CHECKPOINT_SECONDS", -1)
         with pytest.raises(Crash):
             score(path, spec, report=at_report(step, crash))
     score(path, spec)
@@ -385,7 +385,7 @@ def test_kill_9_at_any_moment(tmp_path, tmp_path_factory, spec):
 def interrupted(tmp_path, spec, monkeypatch):
     """The path of a run that was stopped in its second epoch."""
     with monkeypatch.context() as patch:
-        patch.setattr("edgeprune.long_run._REPORT_SECONDS", -1)
+        patch.setattr("edgeprune.work.resumable._REPORT_SECONDS", -1)
         with pytest.raises(TrainingInterrupted):
             score(tmp_path / "s.h5", spec, report=at_report(STEPS + 1, interrupt()))
     return tmp_path / "s.h5"
@@ -560,8 +560,8 @@ def test_the_same_images_in_other_rows_are_not_the_same_scores(tmp_path, photos)
 
 
 def test_an_image_that_goes_in_the_middle_of_a_run(tmp_path, photos, monkeypatch):
-    monkeypatch.setattr("edgeprune.image_store._place", lambda *_: "source")
-    monkeypatch.setattr("edgeprune.long_run._REPORT_SECONDS", -1)
+    monkeypatch.setattr("edgeprune.work.image_store._place", lambda *_: "source")
+    monkeypatch.setattr("edgeprune.work.resumable._REPORT_SECONDS", -1)
     path, gone = tmp_path / "s.h5", tmp_path / "photos" / "dog" / "2.png"
     config = replace(TINY, batch_size=8)
     content = gone.read_bytes()

@@ -11,9 +11,9 @@ import small_builds
 
 from edgeprune import BuildConfig, build_pack
 from edgeprune.cli import main
-from edgeprune.merging import merge_packs
-from edgeprune.partition import parse_by
-from edgeprune.splitting import part_paths, split_pack
+from edgeprune.packs.merge import merge_packs
+from edgeprune.packs.partition import parse_by
+from edgeprune.packs.split import part_paths, split_pack
 from edgeprune_formats import ConfigError, PackWriteError, file_sha256, open_pack, verify_pack
 from edgeprune_runtime import PackLoader
 
@@ -158,7 +158,7 @@ def test_a_part_can_be_split_and_put_together_again(packs, tmp_path):
 
 @pytest.mark.parametrize("held", [1, 60_000, 2**40])
 def test_bounded_memory_changes_nothing(packs, tmp_path, monkeypatch, held):
-    monkeypatch.setattr("edgeprune.splitting.HELD_BYTES", held)
+    monkeypatch.setattr("edgeprune.packs.split.HELD_BYTES", held)
     done = []
     parts = split_pack(
         packs / "f32.h5", tmp_path / "fleet", 5, progress=lambda images, total: done.append((images, total))
@@ -220,7 +220,7 @@ def test_a_full_disk_leaves_no_part(packs, small_disk):
 
 SPLIT_AND_WAIT = """
 import signal, sys, time
-from edgeprune.splitting import split_pack
+from edgeprune.packs.split import split_pack
 # A shell that starts the tests in the background has its children ignore SIGINT.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 def wait(done, total):

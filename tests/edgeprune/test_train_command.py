@@ -8,9 +8,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from edgeprune import cli, training_reports
+from edgeprune import cli
 from edgeprune.commands import plot as plot_command
 from edgeprune.commands import train as train_command
+from edgeprune.training import reports as training_reports
 from edgeprune_formats import ConfigError
 from edgeprune_runtime.training.checkpoint import load_checkpoint
 

@@ -7,9 +7,9 @@ import numpy as np
 import small_builds
 import torch
 
-from edgeprune.build import build_pack
-from edgeprune.config import BuildConfig
-from edgeprune.training_setup import train_pack
+from edgeprune.packs.build import build_pack
+from edgeprune.packs.config import BuildConfig
+from edgeprune.training.setup import train_pack
 from edgeprune_formats import open_pack
 from edgeprune_runtime.networks.models import create_model
 from edgeprune_runtime.onnx.export import export_network, open_network

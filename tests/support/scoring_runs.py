@@ -13,8 +13,8 @@ import h5py
 import numpy as np
 import torch
 
-from edgeprune.config import ScoreConfig
-from edgeprune.scoring import run_scoring
+from edgeprune.scoring.config import ScoreConfig
+from edgeprune.scoring.run import run_scoring
 from edgeprune.sources import check_source, open_source
 
 IMAGES, CLASSES, STEPS = 40, 3, 3
@@ -81,7 +81,7 @@ def assert_same_scores(one, other):
 def at_report(number, act):
     """A report that acts when it is called for the `number`-th time, from 1.
 
-    With `edgeprune.long_run._REPORT_SECONDS` below 0 it is called after each step.
+    With `edgeprune.work.resumable._REPORT_SECONDS` below 0 it is called after each step.
     """
     calls = 0
 
@@ -107,11 +107,11 @@ def crash():
 
 
 if __name__ == "__main__":
-    import edgeprune.long_run
+    import edgeprune.work.resumable
 
     torch.set_num_threads(1)
     # A checkpoint after each step, and before it a line for the test to count.
-    edgeprune.long_run._REPORT_SECONDS = edgeprune.long_run._CHECKPOINT_SECONDS = -1
+    edgeprune.work.resumable._REPORT_SECONDS = edgeprune.work.resumable._CHECKPOINT_SECONDS = -1
     while not Path(sys.argv[1]).exists():
         child = os.fork()
         if not child:

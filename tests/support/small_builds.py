@@ -7,8 +7,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from edgeprune.config import BuildConfig, MaskConfig, ScoreConfig
-from edgeprune.scoring import run_scoring
+from edgeprune.masks.config import MaskConfig
+from edgeprune.packs.config import BuildConfig
+from edgeprune.scoring.config import ScoreConfig
+from edgeprune.scoring.run import run_scoring
 from edgeprune.sources import check_source, open_source
 from edgeprune_formats import open_pack
 

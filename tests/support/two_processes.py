@@ -16,8 +16,8 @@ from scoring_runs import RUNS, score
 from torch import nn
 from torch.nn import functional
 
-from edgeprune.parallel import DistributedWorkers
-from edgeprune.workers import joined
+from edgeprune.work.distributed import DistributedWorkers
+from edgeprune.work.joining import joined
 from edgeprune_formats import TrainingError
 from edgeprune_runtime.networks.models import create_model
 from edgeprune_runtime.training.config import TrainConfig, place

@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from edgeprune.fse_files import load_fse_net
+from edgeprune.masks.fse_file import load_fse_net
 from edgeprune_formats import open_pack
 
 from .budgets import CURVE, Budget

@@ -25,7 +25,7 @@ class Row:
     sample_prune, freq_prune : float
         Shares of images and of components left out.
     score : str or None
-        Chooses images: a name of `edgeprune.scores.SCORES`; None keeps all.
+        Chooses images: a name of `edgeprune.coresets.scores.SCORES`; None keeps all.
     sampling : str
         ``"ccs"`` or ``"top-k"``.
     mask : str or None

@@ -12,8 +12,8 @@ from typing import Any
 import click
 import torch
 
-from edgeprune.progress import EpochLines
-from edgeprune.training_reports import TerminalReport
+from edgeprune.training.reports import TerminalReport
+from edgeprune.work.progress import EpochLines
 from edgeprune_runtime.training.config import TrainConfig, place
 
 from .._record import save

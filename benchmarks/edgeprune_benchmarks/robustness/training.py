@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from edgeprune import BuildConfig, build_pack, open_source
-from edgeprune.choosing import choose_images
-from edgeprune.config import CoresetConfig, MaskConfig, ScoreConfig
-from edgeprune.masks import component_count
-from edgeprune.presets import data_family, mask_preset
-from edgeprune.records import ScoreRecords
-from edgeprune.scoring import run_scoring
+from edgeprune.coresets.config import CoresetConfig
+from edgeprune.coresets.selection import choose_images
+from edgeprune.masks.config import MaskConfig
+from edgeprune.presets import component_count, data_family, mask_preset
+from edgeprune.scoring.config import ScoreConfig
+from edgeprune.scoring.run import run_scoring
+from edgeprune.scoring.scores_file import ScoreRecords
 from edgeprune.sources import Source, SourceCheck, check_source
 from edgeprune_formats import ConfigError, open_pack
 from edgeprune_runtime import PackLoader

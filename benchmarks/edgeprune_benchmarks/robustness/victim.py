@@ -10,9 +10,9 @@ from typing import cast
 import torch
 from torch import nn
 
-from edgeprune.classifier import classifier_of_run
-from edgeprune.fse_net import importance, select_components
-from edgeprune.torch_transform import dct2, idct2
+from edgeprune.masks.classifier import classifier_of_run
+from edgeprune.masks.fse_net import importance, select_components
+from edgeprune.masks.torch_dct import dct2, idct2
 
 __all__ = ["PrunedVictim", "Victim", "load_victim", "weights_hash"]
 

@@ -1,0 +1,1 @@
+"""Trained network -> ONNX file, and pictures -> classes."""

@@ -1,0 +1,234 @@
+"""A run's trained network as one checked ONNX file, with its images from packs and sources."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeprune_formats import ConfigError, Pack, PackHeader, check_target, open_pack
+from edgeprune_runtime import PackLoader
+from edgeprune_runtime.onnx.check import Agreement, check_export, check_structure, write_model
+from edgeprune_runtime.onnx.decoder import with_decoder
+from edgeprune_runtime.onnx.export import TrainedNetwork, export_network, open_network
+from edgeprune_runtime.onnx.quantize import quantize
+from edgeprune_runtime.onnx.session import IMAGES, LOGITS, require, start_session
+
+from ..training.evaluation import TestBatches, open_test
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["ExportConfig", "ExportReport", "export_run"]
+
+_BATCH = 16
+_CHECKED = 64
+_CACHE_BYTES = 2**26
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """What to export, checked when constructed.
+
+    Attributes
+    ----------
+    int8 : bool
+        Quantise; needs a pack to calibrate with.
+    decoder : bool
+        Take the coefficients of a pack in place of images.
+    calibrate : int
+        Images to calibrate with, drawn from the pack by a fixed seed.
+
+    Raises
+    ------
+    ConfigError
+        `calibrate` is below 1.
+    """
+
+    int8: bool = False
+    decoder: bool = False
+    calibrate: int = 256
+
+    def __post_init__(self) -> None:
+        if self.calibrate < 1:
+            raise ConfigError(f"calibrate is {self.calibrate}; it must be at least 1")
+
+    @property
+    def precision(self) -> str:
+        """``"int8"`` or ``"float32"``."""
+        return "int8" if self.int8 else "float32"
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was written, and how it compares.
+
+    Attributes
+    ----------
+    network : TrainedNetwork
+    size : int
+        Of the file, in bytes.
+    agreement : Agreement
+        Of float32 in onnxruntime with torch, with the decoder if it was asked for.
+    same_class : float, optional
+        Share of the calibration images that int8 and float32 put in the same class.
+    calibrated : int
+        How many these are.
+    accuracy : dict of str to float
+        By precision, on the test set.
+    tested : int
+        Images of the test set.
+    """
+
+    network: TrainedNetwork
+    size: int
+    agreement: Agreement
+    same_class: float | None = None
+    calibrated: int = 0
+    accuracy: dict[str, float] = field(default_factory=dict)
+    tested: int = 0
+
+
+def export_run(
+    run: Path, output: Path, config: ExportConfig, *, pack: Path | None = None, test: str | None = None
+) -> ExportReport:
+    """Export the trained network of a run; the file appears when everything about it was checked.
+
+    Parameters
+    ----------
+    run : Path
+        The folder of a finished run.
+    output : Path
+        The ``.onnx`` file to write.
+    config : ExportConfig
+    pack : Path, optional
+        Images to calibrate with and to compare on; names the classes where the run does not know them.
+    test : str, optional
+        A pack or a source to measure accuracy on (see `edgeprune.training.evaluation.open_test`).
+
+    Raises
+    ------
+    ConfigError
+        A package is missing, `output` is no ``.onnx``, int8 without a pack, or images that do not fit.
+    TrainingError
+        The run is not finished or damaged, or what came out of it is not what torch computes.
+    PackWriteError, PackFormatError, SourceError
+        A file cannot be written or read.
+    """
+    require("exporting", "torch", "onnx", "onnxscript", "onnxruntime")
+    _check_output(output)
+    if config.int8 and pack is None:
+        raise ConfigError(
+            f"--int8 needs images to calibrate with; give --pack, such as the one {run} is from"
+        )
+    network = open_network(run)
+    images = None if pack is None else _open_images(pack, network)
+    if images is not None and network.class_names is None:
+        network = replace(network, class_names=images.header.class_names)
+    batches = None if test is None else open_test(test, _as_trained(network, test))
+    models = {"float32": export_network(network)}
+    agreement = _agreement(models["float32"], network, config, images)
+    if config.int8:
+        assert images is not None
+        models["int8"] = quantize(models["float32"], _drawn(images, config.calibrate))
+    sessions = {name: start_session(model.SerializeToString()) for name, model in models.items()}
+    measured = _measure(sessions, images if config.int8 else None, config.calibrate, batches)
+    chosen = models[config.precision]
+    if config.decoder:
+        chosen = with_decoder(chosen, network.image_shape)
+    check_structure(chosen)
+    return ExportReport(network, write_model(chosen, output), agreement, **measured)
+
+
+def _agreement(
+    model: onnx.ModelProto, network: TrainedNetwork, config: ExportConfig, pack: Pack | None
+) -> Agreement:
+    images = np.empty((0, *network.image_shape), np.float32)
+    if pack is not None:
+        images = np.concatenate(list(_drawn(pack, _CHECKED)))
+    agreement = check_export(model, network, images)
+    if config.decoder:
+        agreement = check_export(with_decoder(model, network.image_shape), network, images)
+    return agreement
+
+
+def _measure(
+    sessions: dict[str, Any], pack: Pack | None, count: int, test: TestBatches | None
+) -> dict[str, Any]:
+    """Return the fields of the report that say how well the models of images classify."""
+    measured: dict[str, Any] = {}
+    if pack is not None:
+        same = [
+            np.equal(*(_classes(one, batch) for one in sessions.values())) for batch in _drawn(pack, count)
+        ]
+        measured["same_class"] = float(np.concatenate(same).mean())
+        measured["calibrated"] = sum(map(len, same))
+    if test is not None:
+        right = dict.fromkeys(sessions, 0)
+        tested = 0
+        for images, labels in test:
+            tested += len(labels)
+            for name, session in sessions.items():
+                right[name] += int((_classes(session, images.numpy()) == labels.numpy()).sum())
+        measured |= {"accuracy": {name: count / tested for name, count in right.items()}, "tested": tested}
+    return measured
+
+
+def _classes(session: Any, images: NDArray[np.float32]) -> NDArray[np.int64]:
+    classes: NDArray[np.int64] = session.run([LOGITS], {IMAGES: images})[0].argmax(axis=1)
+    return classes
+
+
+def _check_output(output: Path) -> None:
+    if output.suffix != ".onnx":
+        raise ConfigError(f"{output}: name a file that ends in .onnx")
+    check_target(output)
+
+
+def _open_images(path: Path, network: TrainedNetwork) -> Pack:
+    pack = open_pack(path)
+    header = pack.header
+    if header.shape != network.image_shape:
+        raise ConfigError(f"{path} has images {header.shape}, and {network.path} takes {network.image_shape}")
+    if len(header.class_names) != network.num_classes:
+        raise ConfigError(
+            f"{path} has {len(header.class_names)} classes, and {network.path} was trained on "
+            f"{network.num_classes}"
+        )
+    return pack
+
+
+def _as_trained(network: TrainedNetwork, test: str) -> PackHeader:
+    """Return a header that stands for the training pack, but leaves images on [0, 1]."""
+    if network.class_names is None:
+        raise ConfigError(
+            f"--test {test}: {network.path} does not know the names of its classes; give --pack as well"
+        )
+    channels, height, width = network.image_shape
+    return PackHeader(
+        samples=1,
+        channels=channels,
+        height=height,
+        width=width,
+        components=1,
+        codec="sparse-f32",
+        chunk_samples=1,
+        class_names=network.class_names,
+        mean=(0.0,) * channels,
+        std=(1.0,) * channels,
+    )
+
+
+def _drawn(pack: Pack, count: int) -> Iterator[NDArray[np.float32]]:
+    """Give `count` images of a pack on [0, 1], always the same; a batch is decoded when it is asked for."""
+    loader = PackLoader(pack, _BATCH, shuffle=True, device="cpu", cache_bytes=_CACHE_BYTES, prefetch=0)
+    for images, _ in loader:
+        batch = np.asarray(images)[:count]
+        yield batch
+        count -= len(batch)
+        if not count:
+            return

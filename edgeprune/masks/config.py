@@ -1,0 +1,56 @@
+"""How masks are learnt. Needs no torch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from edgeprune_formats import ConfigError
+
+__all__ = ["MaskConfig"]
+
+
+@dataclass(frozen=True)
+class MaskConfig:
+    """How an FSE-Net is learnt (paper, Algorithm 1 and App. B).
+
+    Attributes
+    ----------
+    epochs, batch_size : int
+        Passes over the images; images per step, of all processes together.
+    lr : float
+        Peak learning rate of Adam, which falls to 0 along half a cosine.
+    k : int or None
+        Components of highest energy that are always kept; None stands for the paper's number, see
+        `edgeprune.presets.mask_preset`.
+    accuracy_weight : float or None
+        Lambda of eq. 6, likewise.
+    precision : str
+        Of the classifier: ``"auto"``, ``"float32"`` or ``"bfloat16"``.
+
+    Raises
+    ------
+    ConfigError
+        A value out of range.
+    """
+
+    epochs: int = 300
+    batch_size: int = 128
+    lr: float = 3e-4
+    k: int | None = None
+    accuracy_weight: float | None = None
+    precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_size < 1:
+            raise ConfigError(
+                f"epochs and batch_size of the masks must be at least 1, not {self.epochs}, {self.batch_size}"
+            )
+        if not 0 < self.lr <= 1:
+            raise ConfigError(f"the masks' lr must be positive and at most 1, not {self.lr}")
+        if self.k is not None and self.k < 0:
+            raise ConfigError(f"k must not be negative: {self.k}")
+        if self.accuracy_weight is not None and not 0 <= self.accuracy_weight < math.inf:
+            raise ConfigError(f"lambda must be at least 0 and finite, not {self.accuracy_weight}")
+        if self.precision not in ("auto", "float32", "bfloat16"):
+            raise ConfigError(f"precision must be auto, float32 or bfloat16, not {self.precision!r}")

@@ -1,0 +1,1 @@
+"""Source -> pack, and what is done to whole packs: convert, split, merge, preview."""

@@ -1,0 +1,187 @@
+"""How images are to be scored and chosen, components chosen, and a pack built. Needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from edgeprune_formats import BLOCKS, COLOR_SPACES, COMPRESSIONS, ROUNDINGS, ConfigError, get_codec
+
+from ..coresets.config import CoresetConfig
+from ..masks.config import MaskConfig
+from ..scoring.config import ScoreConfig
+from .quality import DEFAULT_QUALITY, quantisation_step
+
+if TYPE_CHECKING:
+    pass
+
+__all__ = ["METHODS", "BuildConfig", "Method"]
+
+
+# Sides up to this are transformed as a whole: one basis, and no edges of tiles.
+WHOLE_IMAGE = 64
+
+
+@dataclass(frozen=True)
+class Method:
+    """What a method chooses, and by default how much of it (paper, §3.3 and §4.1).
+
+    Attributes
+    ----------
+    learnt_masks : bool
+        Whether components are chosen by an FSE-Net; otherwise by energy.
+    scored_images : bool
+        Whether images are chosen by score; otherwise at random, stratified by class.
+    freq_prune, sample_prune : float
+        The default shares of components and images left out.
+    describes : str
+        One line for a user.
+    """
+
+    learnt_masks: bool
+    scored_images: bool
+    freq_prune: float
+    sample_prune: float
+    describes: str
+
+
+METHODS = {
+    "energy": Method(False, False, 0.5, 0.0, "components of highest energy"),
+    "random": Method(False, False, 0.0, 0.5, "images at random"),
+    "lf": Method(True, False, 0.5, 0.0, "components by FSE-Net"),
+    "je": Method(False, True, 0.0, 0.5, "images by joint entropy"),
+    "jelf": Method(True, True, 0.5, 0.5, "images by joint entropy, components by FSE-Net"),
+}
+
+
+@dataclass(frozen=True)
+class BuildConfig:
+    """Configuration of `edgeprune.build_pack`, recorded in the pack's provenance.
+
+    Attributes
+    ----------
+    freq_prune : float or None
+        Share of the frequency components dropped from each channel, at least 0 and below 1; None stands for
+        the method's default.
+    sample_prune : float or None
+        Share of the images left out, likewise.
+    codec : str
+        How coefficients are stored; see `edgeprune_formats.codec_names`.
+    compression : str
+        ``"none"`` or ``"gzip"``, lossless, of the codecs ``sparse-f32`` and ``sparse-f16``.
+    quality : float or None
+        1 to 100, of the codec ``quantized``: one scale for size and error, see
+        `edgeprune.packs.quality.quantisation_step`; None stands for 75.
+    color : str or None
+        Planes that ``quantized`` stores: ``"rgb"`` or ``"ycbcr"``, for which None stands.
+    block : str or None
+        Tiles that ``quantized`` transforms: ``"full"``, ``"8"``, ``"16"`` or ``"32"`` pixels; None stands for
+        ``"full"`` up to 64 pixels and for ``"16"`` above.
+    rounding : str or None
+        Of ``quantized``: ``"deadzone"``, or ``"rdo"`` by rate and distortion, for which None stands.
+    size : int or None
+        Resize the short side to this many pixels and crop the centre; None keeps sizes, which must agree.
+    split : str
+        ``"train"`` or ``"test"``.
+    skip_bad : bool
+        Leave out images that cannot be read, in place of stopping at them.
+    seed : int
+        Non-negative; fixes the coreset, the order of the images in the pack, and the learning of masks.
+    device : str
+        Where scores are made, masks learnt and applied: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+    coreset : CoresetConfig
+        How images are chosen by score.
+    masks : MaskConfig
+        How masks are learnt.
+    scoring : ScoreConfig
+        The scoring run, where one is needed and no scores file is given.
+
+    Raises
+    ------
+    ConfigError
+        A value out of range.
+    """
+
+    freq_prune: float | None = None
+    sample_prune: float | None = None
+    codec: str = "sparse-f32"
+    compression: str = "none"
+    quality: float | None = None
+    color: str | None = None
+    block: str | None = None
+    rounding: str | None = None
+    size: int | None = None
+    split: str = "train"
+    skip_bad: bool = False
+    seed: int = 0
+    method: str = "energy"
+    device: str = "auto"
+    coreset: CoresetConfig = field(default_factory=CoresetConfig)
+    masks: MaskConfig = field(default_factory=MaskConfig)
+    scoring: ScoreConfig = field(default_factory=ScoreConfig)
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ConfigError(f"method must be one of {', '.join(METHODS)}, not {self.method!r}")
+        for name in ("freq_prune", "sample_prune"):
+            ratio = getattr(self, name)
+            if ratio is not None and not 0 <= ratio < 1:
+                raise ConfigError(f"{name} must be at least 0 and below 1, not {ratio}: 1 would keep nothing")
+        self._check_codec()
+        if self.compression not in COMPRESSIONS:
+            raise ConfigError(
+                f"compression must be one of {', '.join(COMPRESSIONS)}, not {self.compression!r}"
+            )
+        if self.size is not None and not 1 <= self.size <= 4096:
+            raise ConfigError(f"size must be between 1 and 4096 pixels, not {self.size}")
+        if self.split not in ("train", "test"):
+            raise ConfigError(f"split must be train or test, not {self.split!r}")
+        if not 0 <= self.seed < 2**63:
+            raise ConfigError(f"seed must be at least 0 and below 2**63, not {self.seed}")
+
+    def _check_codec(self) -> None:
+        quantizes = get_codec(self.codec).quantizes
+        choices = {"color": COLOR_SPACES, "block": BLOCKS, "rounding": ROUNDINGS}
+        for name in ("quality", *choices):
+            value = getattr(self, name)
+            if value is not None and not quantizes:
+                raise ConfigError(f"{name} has no effect with codec {self.codec}; choose codec quantized")
+            if value is not None and value not in choices.get(name, (value,)):
+                raise ConfigError(f"{name} must be one of {', '.join(choices[name])}, not {value!r}")
+        if quantizes:
+            quantisation_step(self.stored_quality)
+            if self.compression != "none":
+                raise ConfigError(f"codec {self.codec} is compressed by itself; leave compression out")
+
+    @property
+    def stored_quality(self) -> float:
+        """The quality of codec ``quantized``: `quality`, or the default."""
+        return DEFAULT_QUALITY if self.quality is None else self.quality
+
+    def stored_as(self, height: int, width: int) -> dict[str, Any]:
+        """Return the header's ``block``, ``color_space`` and ``step`` for images of a size in pixels."""
+        if not get_codec(self.codec).quantizes:
+            return {}
+        block = self.block or ("full" if max(height, width) <= WHOLE_IMAGE else "16")
+        return {
+            "block": block,
+            "color_space": self.color or "ycbcr",
+            "step": quantisation_step(self.stored_quality),
+        }
+
+    @property
+    def components_dropped(self) -> float:
+        """The share of components to drop: `freq_prune`, or the method's.
+
+        A codec that quantises drops what rounds to zero, and by energy nothing else unless it is asked to.
+        """
+        if self.freq_prune is not None:
+            return self.freq_prune
+        if self.method == "energy" and get_codec(self.codec).quantizes:
+            return 0.0
+        return METHODS[self.method].freq_prune
+
+    @property
+    def images_dropped(self) -> float:
+        """The share of images to leave out: `sample_prune`, or the method's."""
+        return METHODS[self.method].sample_prune if self.sample_prune is None else self.sample_prune

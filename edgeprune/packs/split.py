@@ -1,0 +1,240 @@
+"""One pack shared out among the devices of a fleet, image by image as it is stored."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeprune_formats import (
+    FORMAT_VERSION,
+    ConfigError,
+    Pack,
+    PackHeader,
+    PackWriteError,
+    PackWriter,
+    __version__,
+    check_room,
+    check_target,
+    file_sha256,
+    open_pack,
+    written_together,
+)
+
+from .build import planned, utc_now
+from .partition import IID, Partition, partition
+
+__all__ = ["PLACEHOLDER", "Part", "part_paths", "split_pack"]
+
+PLACEHOLDER = "{part}"
+# Chunks that wait to be filled, of all the parts that are written at a time.
+HELD_BYTES = 2**25
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a split.
+
+    Attributes
+    ----------
+    path : Path
+    header : PackHeader
+    classes : tuple of int
+        Images of each class.
+    """
+
+    path: Path
+    header: PackHeader
+    classes: tuple[int, ...]
+
+
+def part_paths(source: Path, target: Path, parts: int) -> list[Path]:
+    """Return where the parts go: numbered from 1, with leading zeros.
+
+    Parameters
+    ----------
+    source : Path
+        The pack.
+    target : Path
+        A name that holds ``{part}``, or else a folder, in which parts are named after the pack.
+    parts : int
+
+    Raises
+    ------
+    ConfigError
+        The target is a single file, or the pack itself would be replaced.
+    """
+    numbers = [f"{number:0{len(str(parts))}d}" for number in range(1, parts + 1)]
+    if PLACEHOLDER in str(target):
+        paths = [Path(str(target).replace(PLACEHOLDER, number)) for number in numbers]
+    elif target.is_file() or (target.suffix in (".h5", ".hdf5") and not target.is_dir()):
+        raise ConfigError(
+            f"{target} names one file for {parts} parts; name a folder, or put {PLACEHOLDER} into the name"
+        )
+    else:
+        paths = [target / f"{source.stem}-{number}-of-{parts}{source.suffix}" for number in numbers]
+    for path in paths:
+        if path.exists() and path.samefile(source):
+            raise ConfigError(f"{path} is the pack that is split; name its parts otherwise")
+    return paths
+
+
+def split_pack(
+    source: str | Path,
+    target: str | Path,
+    parts: int,
+    *,
+    by: Partition = IID,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Part]:
+    """Share the images of a pack out to several packs, which appear together, in bounded memory.
+
+    Images keep coefficients, label, row in the source and score bit for bit, and their order; parts keep
+    codec, class names, mean, standard deviation and provenance, to which ``split`` is added: part, parts, by,
+    seed, and the parent with its SHA-256 and what its build measured. Every image goes to one part.
+
+    Parameters
+    ----------
+    source : path
+        The pack.
+    target : path
+        See `part_paths`; a folder is made if it is missing.
+    parts : int
+        How many, at least 2.
+    by : Partition
+        See `edgeprune.packs.partition.partition`.
+    seed : int
+    progress : callable, optional
+        Called as ``progress(images written, images in all)``.
+
+    Raises
+    ------
+    ConfigError
+        A part would be empty, or the target is not fit for so many parts.
+    PackFormatError
+        The pack is damaged.
+    PackWriteError
+        A part cannot be written.
+    """
+    source, target = Path(source), Path(target)
+    paths = part_paths(source, target, parts)
+    with open_pack(source) as pack:
+        part_of = partition(pack.labels, parts, by, seed)
+        headers = [_header(pack, int(count)) for count in np.bincount(part_of, minlength=parts)]
+        record = {"parts": parts, "by": str(by), "seed": seed, "parent": _parent(pack)}
+        headers = [
+            replace(header, provenance={**header.provenance, "split": {"part": number, **record}})
+            for number, header in enumerate(headers, 1)
+        ]
+        with _folder(target if paths[0].parent == target else None):
+            for path in paths:
+                check_target(path)
+            check_room(paths[0], source.stat().st_size)
+            _write(pack, paths, headers, part_of, progress)
+        classes = [
+            np.bincount(pack.labels[part_of == part], minlength=len(pack.header.class_names))
+            for part in range(parts)
+        ]
+    return [
+        Part(path, header, tuple(counts.tolist()))
+        for path, header, counts in zip(paths, headers, classes, strict=True)
+    ]
+
+
+@contextlib.contextmanager
+def _folder(folder: Path | None) -> Iterator[None]:
+    """Make a folder if it is missing, and remove it again if the block fails."""
+    if folder is None or folder.exists():
+        yield
+        return
+    try:
+        folder.mkdir()
+    except OSError as error:
+        raise PackWriteError(f"{folder}: cannot be made ({error.strerror}); create it first") from error
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+        raise
+
+
+def _header(pack: Pack, samples: int) -> PackHeader:
+    # What the build measured was measured on all images.
+    provenance = {name: value for name, value in pack.header.provenance.items() if name != "result"}
+    header = replace(
+        pack.header,
+        samples=samples,
+        chunk_samples=1,
+        format_version=FORMAT_VERSION,
+        generator=f"edgeprune {__version__}",
+        created=utc_now(),
+        provenance=provenance,
+    )
+    return planned(header)
+
+
+def _parent(pack: Pack) -> dict[str, Any]:
+    facts = {"file": pack.path.name, "sha256": file_sha256(pack.path), "samples": len(pack)}
+    before = {name: pack.header.provenance.get(name) for name in ("result", "split")}
+    return {**facts, **{name: value for name, value in before.items() if value is not None}}
+
+
+def _write(
+    pack: Pack,
+    paths: list[Path],
+    headers: list[PackHeader],
+    part_of: NDArray[np.int64],
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    compression, done = pack.compression, 0
+    with written_together() as enter:
+        for numbers in _passes(headers):
+            writers = {}
+            for number in numbers:
+                rows = np.nonzero(part_of == number)[0]
+                scores = None if pack.scores is None else pack.scores[rows]
+                writer = PackWriter(
+                    paths[number],
+                    headers[number],
+                    pack.labels[rows],
+                    pack.source_index[rows],
+                    compression=compression,
+                    scores=scores,
+                )
+                writers[number] = enter(writer)
+            for written in _share_out(pack, writers, part_of):
+                done += written
+                if progress:
+                    progress(done, len(pack))
+            for writer in writers.values():
+                writer.seal()
+
+
+def _passes(headers: list[PackHeader]) -> list[range]:
+    """Return the parts to write at a time; for each further pass the pack is read again."""
+    each = max(header.chunk_samples * header.memory_bytes for header in headers)
+    size = max(1, HELD_BYTES // each)
+    passes = math.ceil(len(headers) / size)
+    edges = [len(headers) * number // passes for number in range(passes + 1)]
+    return [range(*edges[number : number + 2]) for number in range(passes)]
+
+
+def _share_out(pack: Pack, writers: dict[int, PackWriter], part_of: NDArray[np.int64]) -> Iterator[int]:
+    """Append to each writer its part's images; yield after each chunk how many were written."""
+    for chunk in range(pack.header.chunks):
+        rows = pack.header.chunk_rows(chunk)
+        here = part_of[rows.start : rows.stop]
+        block, written = pack.read_chunk(chunk), 0
+        for number, writer in writers.items():
+            inside = np.nonzero(here == number)[0]
+            writer.append_block(block.take(inside))
+            written += len(inside)
+        yield written

@@ -1,0 +1,1 @@
+"""One training run that records every image: the scores file."""

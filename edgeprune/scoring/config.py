@@ -1,0 +1,102 @@
+"""How images are scored. Needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgeprune_formats import ConfigError
+
+from ..presets import data_family, je_cadence
+
+if TYPE_CHECKING:
+    from edgeprune_runtime.training import TrainConfig
+
+__all__ = ["ScoreConfig"]
+
+
+@dataclass(frozen=True)
+class ScoreConfig:
+    """Settings of a scoring run; the paper's where it gives one (App. B).
+
+    Attributes
+    ----------
+    model : str or None
+        One of `edgeprune_runtime.networks.models.MODEL_NAMES`; None stands for resnet18 below 64 pixels and
+        resnet34 from there on.
+    epochs : int
+        Passes over the images.
+    every : int or None
+        Epochs from one record of entropies to the next; None stands for 5, or 2 from 64 pixels on.
+    batch_size : int
+        Images per step, of all processes together.
+    lr : float
+        Peak learning rate of SGD with Nesterov momentum 0.9; warm-up, then a cosine.
+    weight_decay : float
+        On the weights of convolutions and linear layers.
+    augment : str
+        ``"none"``, ``"crop"``, ``"flip"`` or ``"crop+flip"``.
+    seed : int
+        Fixes weights, order and augmentation.
+    device : str
+        ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+    precision : str
+        ``"auto"``, ``"float32"`` or ``"bfloat16"``.
+    compile : bool
+        Whether steps run through `torch.compile`.
+
+    Raises
+    ------
+    ConfigError
+        `every` is out of range; the other values are checked when the run starts.
+    """
+
+    model: str | None = None
+    epochs: int = 200
+    every: int | None = None
+    batch_size: int = 256
+    lr: float = 0.1
+    weight_decay: float = 5e-4
+    augment: str = "crop+flip"
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        if self.every is not None and not 1 <= self.every <= self.epochs:
+            raise ConfigError(
+                f"every is {self.every}; it must be at least 1 and at most the epochs, {self.epochs}"
+            )
+
+    def model_for(self, shape: tuple[int, int, int]) -> str:
+        """Return the network's name for images of a shape (C, H, W)."""
+        from edgeprune_runtime.networks.models import SMALL_IMAGE
+
+        return self.model or ("resnet18" if min(shape[1:]) < SMALL_IMAGE else "resnet34")
+
+    def every_for(self, classes: int, shape: tuple[int, int, int]) -> int:
+        """Return the epochs between two records for images of a shape, at most the epochs there are."""
+        every = self.every or je_cadence(data_family(classes, *shape[1:]))
+        return min(every, self.epochs)
+
+    def training(self, model: str) -> TrainConfig:
+        """Return the settings as those of a training run.
+
+        Raises
+        ------
+        ConfigError
+            A value out of range.
+        """
+        from edgeprune_runtime.training import TrainConfig
+
+        return TrainConfig(
+            model=model,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+            seed=self.seed,
+            device=self.device,
+            precision=self.precision,
+        )

@@ -1,0 +1,1 @@
+"""The command line's side of training: setting up, evaluation, progress and curves."""

@@ -1,0 +1,144 @@
+"""What a network is tested on: a pack or a source of original images, as a pack's network sees them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edgeprune_formats import ConfigError, Pack, PackHeader, open_pack
+from edgeprune_runtime import PackLoader
+from edgeprune_runtime.system.threads import cores
+
+from ..sources import Source, open_source
+
+__all__ = ["Batch", "TestBatches", "TestImages", "open_test"]
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+# Test images up to this size stay in memory as uint8; more are read again for each epoch.
+KEEP_BYTES = 2**28
+
+
+class TestBatches:
+    """Batches ``(images float32 [n, 3, H, W], labels int64 [n])``, iterable again and again.
+
+    Images are normalised by the training pack's mean and standard deviation, labels are the training
+    pack's.
+    """
+
+    __test__ = False
+
+    def __init__(self, make: Callable[[], Iterable[Batch]], label_of: NDArray[np.int64]) -> None:
+        self._make = make
+        self._label_of = torch.from_numpy(label_of)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for images, labels in self._make():
+            yield images, self._label_of.to(labels.device)[labels]
+
+
+class TestImages:
+    """An open test set, before it is decided how much of it memory holds.
+
+    Attributes
+    ----------
+    images_bytes : int
+        What holds all its images.
+    least_bytes : int
+        What is held at least.
+    """
+
+    __test__ = False
+
+    def __init__(self, spec: str, header: PackHeader) -> None:
+        self._header = header
+        self._images: Pack | Source = open_pack(spec) if Path(spec).is_file() else _open_source(spec, header)
+        if isinstance(self._images, Pack):
+            own = self._images.header
+            shape, names, chunk = own.shape, own.class_names, own.chunk_samples * own.memory_bytes
+            # One that is used, and one in each thread.
+            self.images_bytes, self.least_bytes = len(self._images) * own.memory_bytes, (1 + cores()) * chunk
+        else:
+            shape, names = self._images.shape, self._images.class_names
+            self.images_bytes, self.least_bytes = len(self._images) * math.prod(shape), 0
+        self._label_of = _match(spec, shape, names, header)
+
+    def batches(self, batch_size: int, cache_bytes: int, prefetch: int = 2) -> TestBatches:
+        """Return the images in batches; up to `cache_bytes` stay in memory, and are read anew otherwise."""
+        if isinstance(self._images, Pack):
+            loader = PackLoader(
+                self._images,
+                batch_size,
+                device="cpu",
+                normalize=(self._header.mean, self._header.std),
+                cache_bytes=max(1, cache_bytes),
+                prefetch=prefetch,
+            )
+            return TestBatches(lambda: loader, self._label_of)
+        keep = self.images_bytes <= cache_bytes
+        return TestBatches(_SourceBatches(self._images, self._header, batch_size, keep), self._label_of)
+
+
+def open_test(spec: str, header: PackHeader, *, batch_size: int = 256) -> TestBatches:
+    """Open a test set for a network that is trained from a pack with this header.
+
+    Parameters
+    ----------
+    spec : str
+        A pack's path, or a source such as ``imagefolder:PATH``, of which the test split is used.
+    header : PackHeader
+        Of the training pack.
+    batch_size : int
+        Images in a batch.
+
+    Raises
+    ------
+    ConfigError
+        Images of another size, or classes that the training pack does not have.
+    SourceError, PackFormatError
+        The test set cannot be read.
+    """
+    return TestImages(spec, header).batches(batch_size, KEEP_BYTES)
+
+
+def _open_source(spec: str, header: PackHeader) -> Source:
+    if ":" not in spec and ("/" in spec or "." in spec):
+        raise ConfigError(
+            f"{spec}: no such file; --test takes a pack or a source, such as imagefolder:{spec}"
+        )
+    size = header.height if header.height == header.width else None
+    return open_source(spec, split="test", size=size)
+
+
+def _match(
+    spec: str, shape: tuple[int, ...], names: tuple[str, ...], header: PackHeader
+) -> NDArray[np.int64]:
+    """Return the training label for each test label, matching classes by name."""
+    if shape != header.shape:
+        raise ConfigError(f"{spec} has images {shape}, the training pack {header.shape}")
+    number = {name: label for label, name in enumerate(header.class_names)}
+    unknown = [name for name in names if name not in number]
+    if unknown:
+        raise ConfigError(f"{spec} has classes that the training pack lacks: {', '.join(unknown[:5])}")
+    return np.array([number[name] for name in names], np.int64)
+
+
+class _SourceBatches:
+    """Makes normalised batches of a source's images."""
+
+    def __init__(self, source: Source, header: PackHeader, batch_size: int, keep: bool) -> None:
+        self._source, self._batch_size = source, batch_size
+        self._mean = torch.tensor(header.mean, dtype=torch.float32).view(1, -1, 1, 1)
+        self._std = torch.tensor(header.std, dtype=torch.float32).view(1, -1, 1, 1)
+        self._kept = source.read(np.arange(len(source))) if keep else None
+
+    def __call__(self) -> Iterator[Batch]:
+        for start in range(0, len(self._source), self._batch_size):
+            rows = np.arange(start, min(start + self._batch_size, len(self._source)))
+            pixels = self._source.read(rows) if self._kept is None else self._kept[rows]
+            images = (torch.from_numpy(pixels).float() / 255 - self._mean) / self._std
+            yield images, torch.from_numpy(self._source.labels[rows])

@@ -1,0 +1,123 @@
+"""Where the reports of a training run go: a terminal, or TensorBoard."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import click
+
+from edgeprune_formats import ConfigError
+
+from ..text import bytes_text, printable
+
+__all__ = ["TensorBoardReport", "TerminalReport"]
+
+_FOLDER = "tensorboard"
+
+
+class TerminalReport:
+    """Prints a line for each epoch, on a terminal a live line in between, and to stderr what else happens."""
+
+    def __init__(self, epochs: int, setting: str) -> None:
+        self._setting = setting
+        self._live = sys.stderr.isatty()
+        self._epochs = epochs
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """Print an event of `edgeprune_runtime.training.train`."""
+        kind = event["event"]
+        if kind == "step":
+            if self._live:
+                click.echo(f"\r\x1b[K{step_line(event)}", err=True, nl=False)
+            return
+        if self._live:
+            click.echo("\r\x1b[K", err=True, nl=False)
+        if kind == "start":
+            click.echo(self._setting)
+        elif kind == "epoch":
+            click.echo(epoch_line(event, self._epochs))
+        elif line := _notice(event):
+            click.echo(printable(f"edgeprune: {line}"), err=True)
+
+
+def step_line(event: dict[str, Any]) -> str:
+    """Return where a run stands, on one line."""
+    minutes, seconds = divmod(round(event["eta_seconds"]), 60)
+    memory = [event["memory_bytes"], event["device_memory_bytes"]]
+    held = " + ".join(bytes_text(size) for size in memory if size is not None)
+    return (
+        f"epoch {event['epoch']}/{event['epochs']} step {event['step']:,}/{event['steps']:,} "
+        f"loss {event['loss']:.3f} accuracy {event['accuracy']:.1%} "
+        f"{event['images_per_second']:,.0f} images/s ETA {minutes}:{seconds:02d} {held}"
+    ).rstrip()
+
+
+def epoch_line(metrics: dict[str, Any], epochs: int) -> str:
+    """Return an epoch's metrics on one line."""
+    line = (
+        f"epoch {metrics['epoch']:>3}/{epochs}  train loss {metrics['train_loss']:.4f} "
+        f"accuracy {metrics['train_accuracy']:.2%}"
+    )
+    if metrics["test_accuracy"] is not None:
+        line += f"  test loss {metrics['test_loss']:.4f} accuracy {metrics['test_accuracy']:.2%}"
+    return f"{line}  {metrics['images_per_second']:,.0f} images/s"
+
+
+def _notice(event: dict[str, Any]) -> str | None:
+    if event["event"] == "paused":
+        return f"paused: {event['reason']}; waiting for room (Ctrl-C leaves)"
+    if event["event"] == "continued":
+        return "there is room again; going on"
+    if event["event"] == "fallback":
+        return f"going on from the checkpoint before it, of step {event['step']:,}: {event['reason']}"
+    if event["event"] == "init" and event["fresh"]:
+        return f"not of these weights, but fresh: {', '.join(event['fresh'])}"
+    return None
+
+
+class TensorBoardReport:
+    """Writes the curves of a run into its folder, for TensorBoard.
+
+    Raises
+    ------
+    ConfigError
+        TensorBoard is not installed.
+    """
+
+    def __init__(self, output: Path) -> None:
+        if importlib.util.find_spec("tensorboard") is None:
+            raise ConfigError("--tensorboard needs TensorBoard; pip install 'edgeprune[watch]'")
+        self._folder = output / _FOLDER
+        self._writer: Any = None
+
+    def __enter__(self) -> TensorBoardReport:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """Write the numbers of a step or an epoch."""
+        if event["event"] == "step":
+            for name in ("loss", "accuracy", "images_per_second", "memory_bytes", "device_memory_bytes"):
+                self._write(f"step/{name}", event[name], event["step"])
+        elif event["event"] == "epoch":
+            for name, value in event.items():
+                if name not in ("event", "epoch"):
+                    self._write(f"epoch/{name}", value, event["epoch"])
+
+    def _write(self, name: str, value: float | None, step: int) -> None:
+        if value is None:
+            return
+        if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(self._folder))
+        self._writer.add_scalar(name, value, step)

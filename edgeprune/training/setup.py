@@ -1,0 +1,218 @@
+"""Training from a pack: what fits the memory, which loaders, which record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from edgeprune_formats import Pack
+from edgeprune_runtime import Mixture, PackLoader
+from edgeprune_runtime.loading.memory import LoaderMemory, default_limit, divide_memory
+from edgeprune_runtime.training import Cadence, Normalisation, TrainConfig, train
+from edgeprune_runtime.training.config import Placement, place
+from edgeprune_runtime.training.loop import Report
+from edgeprune_runtime.training.memory import (
+    StepMemory,
+    choose_parts,
+    free_bytes,
+    shares_host_memory,
+    step_memory,
+)
+from edgeprune_runtime.training.run_folder import recorded
+
+from .evaluation import TestBatches, TestImages
+
+__all__ = ["Setup", "set_up", "train_pack"]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A training run from packs, ready to begin or to go on.
+
+    Attributes
+    ----------
+    config : TrainConfig
+        With the number of parts that was chosen.
+    placement : Placement
+        Where it computes.
+    loader : PackLoader
+        Of the training images.
+    test : TestBatches, optional
+        Of the test images.
+    memory : LoaderMemory
+        What loaders hold.
+    step : StepMemory
+        What a step is estimated to take.
+    provenance : dict
+        What the record of the run says of the data.
+    """
+
+    config: TrainConfig
+    placement: Placement
+    loader: PackLoader
+    test: TestBatches | None
+    memory: LoaderMemory
+    step: StepMemory
+    provenance: dict[str, Any]
+
+    @property
+    def is_roomy(self) -> bool:
+        """Whether more than twice the memory is free that loaders and a step on the CPU take."""
+        free = free_bytes(self.placement)
+        part = -(-self.config.batch_size // self.config.accumulate)
+        takes = self.memory.limit + self.step.fixed_bytes + part * self.step.image_bytes
+        return self.placement.device.type == "cpu" and free is not None and free > 2 * takes
+
+    def train(
+        self,
+        output: Path,
+        *,
+        init: Path | None = None,
+        teacher: Path | None = None,
+        resume: bool = False,
+        cadence: Cadence = Cadence(),  # noqa: B008 - frozen
+        report: Report | None = None,
+    ) -> dict[str, Any]:
+        """Train and return the last epoch's metrics; see `edgeprune_runtime.training.train`."""
+        header = self.loader.pack.header
+        result = train(
+            self.loader,
+            self.config,
+            output,
+            num_classes=len(header.class_names),
+            image_shape=header.shape,
+            test=self.test,
+            init=init,
+            teacher=teacher,
+            normalisation=Normalisation(header.mean, header.std),
+            resume=resume,
+            cadence=cadence,
+            provenance=self.provenance,
+            notes={"memory_bytes": self.memory.limit},
+            report=report,
+        )
+        return result.metrics[-1]
+
+
+def set_up(
+    pack: Pack | Mixture,
+    output: Path,
+    config: TrainConfig,
+    *,
+    augment: str = "crop+flip",
+    test: str | None = None,
+    memory: int | None = None,
+    choose_batch: bool = False,
+    resume: bool = False,
+) -> Setup:
+    """Open what a run trains and is tested on, within the memory that there is.
+
+    Parameters
+    ----------
+    pack : Pack or Mixture
+        Open packs.
+    output : Path
+        The folder of the run; what was chosen for a run there is chosen again to `resume` it.
+    config : TrainConfig
+        The settings; with `choose_batch` its `accumulate` is chosen.
+    augment : str
+        As `PackLoader`.
+    test : str, optional
+        A pack or a source, see `edgeprune.training.evaluation.open_test`.
+    memory : int, optional
+        Bound in bytes on what loaders and caches hold; see `edgeprune_runtime.loading.memory`.
+    choose_batch : bool
+        Take batches in as few parts as the free memory allows.
+    resume : bool
+        Whether the run goes on where there is one.
+
+    Raises
+    ------
+    ConfigError
+        If memory does not do, or an argument is wrong.
+    SourceError, PackFormatError
+        If the test set cannot be read.
+    """
+    header = pack.header
+    earlier = recorded(output) if resume else {}
+    limit = memory or _earlier_limit(earlier) or default_limit()
+    placement, step = place(config), step_memory(config, len(header.class_names), header.shape)
+    if choose_batch:
+        config = _in_parts(config, placement, step, limit, earlier)
+    part = -(-config.batch_size // config.accumulate)
+    images = None if test is None else TestImages(test, header)
+    divided = divide_memory(
+        limit,
+        pack,
+        config.batch_size,
+        test_images_bytes=0 if images is None else images.images_bytes,
+        test_least_bytes=0 if images is None else images.least_bytes,
+    )
+    loader = PackLoader(
+        pack,
+        config.batch_size,
+        shuffle=True,
+        seed=config.seed,
+        backend="torch",
+        device=config.device,
+        drop_last=len(pack) >= config.batch_size,
+        augment=augment,
+        normalize=True,
+        cache_bytes=divided.cache_bytes,
+        prefetch=divided.prefetch,
+    )
+    return Setup(
+        config=config,
+        placement=placement,
+        loader=loader,
+        test=None if images is None else images.batches(part, divided.test_bytes, divided.prefetch),
+        memory=divided,
+        step=step,
+        provenance={
+            **{f"pack {name}": value for name, value in header.provenance.items()},
+            "mean": header.mean,
+            "std": header.std,
+            "class_names": header.class_names,
+            "augment": augment,
+            "test": test,
+        },
+    )
+
+
+def train_pack(
+    pack: Pack | Mixture,
+    output: Path,
+    *,
+    test: str | None,
+    resume: bool,
+    augment: str,
+    report: Report | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """Train from open packs and return the last epoch's metrics; `options` are those of `TrainConfig`.
+
+    Raises
+    ------
+    ConfigError, SourceError, PackFormatError, TrainingError, TrainingInterrupted
+        See `set_up` and `edgeprune_runtime.training.train`.
+    """
+    setup = set_up(pack, output, TrainConfig(**options), augment=augment, test=test, resume=resume)
+    return setup.train(output, resume=resume, report=report)
+
+
+def _in_parts(
+    config: TrainConfig, placement: Placement, step: StepMemory, limit: int, earlier: Mapping[str, Any]
+) -> TrainConfig:
+    parts = earlier.get("config", {}).get("accumulate")
+    if not isinstance(parts, int):
+        free = free_bytes(placement)
+        held = limit if shares_host_memory(placement.device) else 0
+        parts = 1 if free is None else choose_parts(config, step, free - held)
+    return replace(config, accumulate=parts)
+
+
+def _earlier_limit(earlier: Mapping[str, Any]) -> int | None:
+    limit = earlier.get("notes", {}).get("memory_bytes")
+    return limit if isinstance(limit, int) and limit > 0 else None

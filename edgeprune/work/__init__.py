@@ -1,0 +1,1 @@
+"""Work that takes long: resumable runs, several processes, progress."""

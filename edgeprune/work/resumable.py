@@ -1,0 +1,213 @@
+"""Work of many epochs that can be stopped at any step and goes on where it was: scoring, mask learning."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from edgeprune_formats import ConfigError, TrainingError
+from edgeprune_runtime.training import TrainingInterrupted
+from edgeprune_runtime.training.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
+from edgeprune_runtime.training.run_folder import locked, open_run
+from edgeprune_runtime.training.signals import deferred_signals
+
+from .processes import Workers
+
+__all__ = ["LongRun", "Report", "Task", "work_folder"]
+
+Report = Callable[[dict[str, Any]], None]
+# What a power cut costs at most.
+_CHECKPOINT_SECONDS = 60.0
+_REPORT_SECONDS = 0.3
+# Processes that must agree on when to stop ask each other this often.
+_STEPS_BETWEEN_QUESTIONS = 8
+
+
+class Task(Protocol):
+    """What a `LongRun` works on. Batches, and all that is random, depend on seed, epoch and step alone."""
+
+    @property
+    def name(self) -> str:
+        """What a report calls it."""
+        ...
+
+    @property
+    def epochs(self) -> int:
+        """Epochs in all."""
+        ...
+
+    @property
+    def steps(self) -> int:
+        """Steps in each epoch."""
+        ...
+
+    @property
+    def images(self) -> int:
+        """Images in each epoch."""
+        ...
+
+    def run(self, epoch: int, first: int) -> Iterator[int]:
+        """Take the steps of an epoch from `first` on, and yield the number of each when it is done."""
+        ...
+
+    def end_epoch(self, epoch: int) -> dict[str, Any]:
+        """Do what an epoch ends with, and return its metrics, ready for JSON."""
+        ...
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Return all that the next step depends on; in every process the same, or what to gather."""
+        ...
+
+    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Take over what `tensors` returned."""
+        ...
+
+
+@dataclass
+class LongRun:
+    """A task on its way, with a checkpoint in a folder.
+
+    Attributes
+    ----------
+    task : Task
+        What is worked on.
+    folder : Path
+        Holds ``config.json`` and the checkpoint.
+    record : mapping
+        What the run depends on; a folder with another record is refused.
+    workers : Workers
+        The processes that work on it; the first writes.
+    report : callable, optional
+        Called by the first process now and then, and at the end of each epoch, with a dict that has
+        ``stage`` (the task's name), ``event`` (``"step"`` or ``"epoch"``), ``epoch`` (from 1), ``epochs``,
+        ``images_per_second``, ``eta_seconds`` and, at the end of an epoch, its metrics.
+    history : list of dict
+        The metrics of the epochs that are complete.
+    """
+
+    task: Task
+    folder: Path
+    record: Mapping[str, Any]
+    workers: Workers
+    report: Report | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    def finish(self) -> list[dict[str, Any]]:
+        """Do what is left, and return the history.
+
+        Raises
+        ------
+        ConfigError
+            The folder holds a run with other settings, or another process works in it.
+        TrainingError
+            The loss stops being finite, a file cannot be written, or the checkpoint is damaged.
+        TrainingInterrupted
+            After SIGINT or SIGTERM, once a checkpoint is written.
+        """
+        if self.workers.rank > 0:
+            self.workers.wait()
+            with deferred_signals() as interrupted:
+                self._finish(interrupted)
+            return self.history
+        with _naming(self.folder):
+            open_run(self.folder, self.record, resume=True)
+        with locked(self.folder), deferred_signals() as interrupted:
+            self.workers.wait()
+            self._finish(interrupted)
+        return self.history
+
+    def _finish(self, interrupted: Callable[[], bool]) -> None:
+        # The first process decides, and nobody goes on, or tidies up, before everybody has read.
+        first = self._restore() if self.workers.first(has_checkpoint(self.folder)) else 0
+        self.workers.wait()
+        self._saved = self._began = time.perf_counter()
+        self._next_report = self._began + _REPORT_SECONDS
+        self._done = 0
+        for epoch in range(len(self.history), self.task.epochs):
+            started = time.perf_counter()
+            for step in self.task.run(epoch, first):
+                self._done += 1
+                if step + 1 < self.task.steps:
+                    self._look_up(epoch, step + 1, interrupted)
+            metrics = {"epoch": epoch + 1, **self.task.end_epoch(epoch)}
+            metrics["seconds"] = time.perf_counter() - started
+            self.history.append(metrics)
+            self._tell("epoch", epoch, self.task.steps, metrics)
+            first = 0
+            last = epoch + 1 == self.task.epochs
+            self._keep(0, due=last or self._is_due(), stop=self.workers.any(interrupted()))
+
+    def _look_up(self, epoch: int, step: int, interrupted: Callable[[], bool]) -> None:
+        """Between two steps: report, write a checkpoint if it is time, stop if asked to."""
+        if self.workers.count > 1 and step % _STEPS_BETWEEN_QUESTIONS:
+            return
+        if time.perf_counter() >= self._next_report:
+            self._tell("step", epoch, step)
+        self._keep(step, due=self._is_due(), stop=self.workers.any(interrupted()))
+
+    def _is_due(self) -> bool:
+        return self.workers.first(time.perf_counter() - self._saved > _CHECKPOINT_SECONDS)
+
+    def _keep(self, step: int, *, due: bool, stop: bool) -> None:
+        if due or stop:
+            tensors = self.task.tensors()
+            if self.workers.rank == 0:
+                _require_finite(tensors)
+                save_checkpoint(self.folder, tensors, {"step": step, "history": self.history})
+            self._saved = time.perf_counter()
+            self.workers.wait()
+        if stop:
+            where = f"in epoch {min(len(self.history) + 1, self.task.epochs)} of {self.task.epochs}"
+            raise TrainingInterrupted(f"interrupted {where}; run the same command again to go on")
+
+    def _restore(self) -> int:
+        with _naming(self.folder):
+            checkpoint = load_checkpoint(self.folder)
+            self.task.restore(checkpoint.tensors)
+        self.history = list(checkpoint.state["history"])
+        return int(checkpoint.state["step"])
+
+    def _tell(self, event: str, epoch: int, step: int, metrics: Mapping[str, Any] | None = None) -> None:
+        if self.report is None or self.workers.rank > 0:
+            return
+        now = time.perf_counter()
+        self._next_report = now + _REPORT_SECONDS
+        steps_per_second = self._done / (now - self._began)
+        left = (self.task.epochs - epoch) * self.task.steps - step
+        self.report(
+            {
+                "stage": self.task.name,
+                "event": event,
+                "epoch": epoch + 1,
+                "epochs": self.task.epochs,
+                "images_per_second": steps_per_second / self.task.steps * self.task.images,
+                "eta_seconds": left / steps_per_second,
+                **(metrics or {}),
+            }
+        )
+
+
+def work_folder(path: Path) -> Path:
+    """Return the folder that holds what a run for `path` needs to go on."""
+    return path.with_name(f"{path.name}.work")
+
+
+@contextmanager
+def _naming(folder: Path) -> Iterator[None]:
+    """Add what a user can do about a folder that the command line never asked for."""
+    try:
+        yield
+    except (ConfigError, TrainingError) as error:
+        raise type(error)(f"{error}, or remove {folder}") from error
+
+
+def _require_finite(tensors: Mapping[str, torch.Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise TrainingError(f"{name} is no longer finite; start again with a lower learning rate")
