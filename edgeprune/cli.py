@@ -6,6 +6,7 @@ import importlib
 import os
 import signal
 import sys
+from importlib.metadata import entry_points
 from types import FrameType
 from typing import NoReturn
 
@@ -34,8 +35,9 @@ COMMANDS = (
     "export",
     "predict",
     "demo",
-    "bench",
 )
+# Packages above this one add commands of their own, which are looked up by name.
+ENTRY_POINTS = "edgeprune.commands"
 MISUSE, BAD_DATA, INTERRUPTED, TERMINATED = 2, 1, 130, 143
 NO_MEMORY = "out of memory; choose smaller images or batches (edgeprune train: --batch-size auto)"
 # Torch has no exception of its own for a host's memory, one for CUDA's that is a RuntimeError, and oneDNN's.
@@ -43,16 +45,20 @@ _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "could not create a 
 
 
 class _Commands(click.Group):
-    """Loads ``edgeprune.commands.NAME`` when the command is asked for."""
+    """Loads ``edgeprune.commands.NAME``, or an entry point of that name, when the command is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+        return [*COMMANDS, *sorted(entry_points(group=ENTRY_POINTS).names)]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in COMMANDS:
-            return None
-        command: click.Command = importlib.import_module(f"edgeprune.commands.{name}").command
-        return command
+        command: click.Command
+        if name in COMMANDS:
+            command = importlib.import_module(f"edgeprune.commands.{name}").command
+            return command
+        for found in entry_points(group=ENTRY_POINTS, name=name):
+            command = found.load()
+            return command
+        return None
 
 
 @click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

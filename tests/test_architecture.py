@@ -40,6 +40,16 @@ EVER = {
 HEAVY = {"torch", "torchvision", "scipy", "sklearn", "PIL"}
 
 
+def called(call):
+    return getattr(call.func, "attr", getattr(call.func, "id", ""))
+
+
+def beginning(argument):
+    """Return the text that a string, also an f-string, begins with; "" where it is not known."""
+    part = argument.values[0] if isinstance(argument, ast.JoinedStr) and argument.values else argument
+    return part.value if isinstance(part, ast.Constant) and isinstance(part.value, str) else ""
+
+
 def imports(tree):
     """Yield (module, whether the import runs when the module is imported)."""
     inside = {id(n) for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) for n in ast.walk(f)}
@@ -55,6 +65,8 @@ def imports(tree):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
             names = [node.module]
+        elif isinstance(node, ast.Call) and called(node) in ("import_module", "__import__"):
+            names = [beginning(argument) for argument in node.args[:1]]
         for name in names:
             yield name.split(".")[0], id(node) not in inside | typing_only
 
@@ -70,6 +82,18 @@ def test_no_module_imports_from_above_its_package(package, path):
     if package in EVER:
         outside = found - set(sys.stdlib_module_names) - set(ORDER)
         assert outside <= EVER[package]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        'importlib.import_module("edgeprune_benchmarks.cli")',
+        'import_module(f"edgeprune_benchmarks.{name}")',
+        '__import__("edgeprune_benchmarks")',
+    ],
+)
+def test_imports_by_name_are_seen(statement):
+    assert [name for name, _ in imports(ast.parse(statement))] == ["edgeprune_benchmarks"]
 
 
 @pytest.mark.parametrize("name", ["__init__", "cli", "__main__", "commands/info", "commands/verify"])

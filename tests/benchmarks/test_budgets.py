@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from edgeprune_benchmarks._budgets import PeerFitter, make_fitter, nested_order
-from edgeprune_benchmarks._packs import ImageSet
-from edgeprune_benchmarks._peers import LOSSLESS, LOSSY
+from edgeprune_benchmarks.codec.budgets import PeerFitter, make_fitter, nested_order
+from edgeprune_benchmarks.codec.packs import ImageSet
+from edgeprune_benchmarks.codec.peers import LOSSLESS, LOSSY
 from edgeprune_formats import ConfigError
 
 

@@ -4,7 +4,7 @@ import zlib
 import numpy as np
 import pytest
 
-from edgeprune_benchmarks._containers import avif_payload, jpeg_payload, png_payload, webp_payload
+from edgeprune_benchmarks.codec.containers import avif_payload, jpeg_payload, png_payload, webp_payload
 
 SEGMENT = b"\xff\xe0\x00\x04ab"
 SCAN = b"\xff\xda\x00\x03x"

@@ -7,9 +7,9 @@ import torch
 from click.testing import CliRunner
 
 from edgeprune import open_source
-from edgeprune_benchmarks import exports, latency, minutes, power_loss, training_memory
-from edgeprune_benchmarks.__main__ import cli
-from edgeprune_benchmarks._pixels import PixelLoader, Stretched
+from edgeprune_benchmarks.cli import command as cli
+from edgeprune_benchmarks.device import exports, latency, minutes, power_loss, training_memory
+from edgeprune_benchmarks.harness.pixel_loader import PixelLoader, Stretched
 from edgeprune_formats import ConfigError, EdgePruneError
 
 

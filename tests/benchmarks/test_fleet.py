@@ -3,8 +3,8 @@ import importlib.util
 import pytest
 from click.testing import CliRunner
 
-from edgeprune_benchmarks.__main__ import cli
-from edgeprune_benchmarks.fleet import fleet_table
+from edgeprune_benchmarks.cli import command as cli
+from edgeprune_benchmarks.device.fleet import fleet_table
 from edgeprune_formats import EdgePruneError
 
 

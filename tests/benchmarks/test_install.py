@@ -6,8 +6,8 @@ import zipfile
 import pytest
 from environments import empty_wheel
 
-from edgeprune_benchmarks.install import evict, package_sizes
-from edgeprune_benchmarks.install_tables import install_table
+from edgeprune_benchmarks.device.install import evict, package_sizes
+from edgeprune_benchmarks.device.install_tables import install_table
 
 
 def site_of(tmp_path, *wheels):

@@ -3,8 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from edgeprune_benchmarks._matching import Curve, at_psnr, bracket
-from edgeprune_benchmarks._peers import LOSSLESS, LOSSY, Peer, decode_all, encode_all, jxl_distance
+from edgeprune_benchmarks.codec.matching import Curve, at_psnr, bracket
+from edgeprune_benchmarks.codec.peers import LOSSLESS, LOSSY, Peer, decode_all, encode_all, jxl_distance
 from edgeprune_formats import EdgePruneError
 
 

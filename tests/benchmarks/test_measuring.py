@@ -6,18 +6,21 @@ from functools import partial
 import numpy as np
 import pytest
 
-from edgeprune_benchmarks import _time_images, storage, time_decode, time_loaders
-from edgeprune_benchmarks._packs import ImageSet, build, measure_pack, pixels_of
-from edgeprune_benchmarks._packs import _planes as planes
-from edgeprune_benchmarks._peers import LOSSY
-from edgeprune_benchmarks.storage_tables import storage_table
-from edgeprune_benchmarks.time_epoch import measure as measure_epoch
-from edgeprune_benchmarks.time_epoch import write_files
-from edgeprune_benchmarks.time_loaders import measure as measure_loaders
-from edgeprune_benchmarks.time_memory import Repeated, peak
-from edgeprune_benchmarks.time_start import first_batch
-from edgeprune_benchmarks.time_tables import decode_table, loader_table
-from edgeprune_benchmarks.time_transform import measure as measure_transform
+from edgeprune_benchmarks.codec import storage
+from edgeprune_benchmarks.codec.packs import ImageSet, build, measure_pack, pixels_of
+from edgeprune_benchmarks.codec.packs import _planes as planes
+from edgeprune_benchmarks.codec.peers import LOSSY
+from edgeprune_benchmarks.codec.tables import storage_table
+from edgeprune_benchmarks.speed import decode as time_decode
+from edgeprune_benchmarks.speed import images as _time_images
+from edgeprune_benchmarks.speed import loaders as time_loaders
+from edgeprune_benchmarks.speed.epoch import measure as measure_epoch
+from edgeprune_benchmarks.speed.epoch import write_files
+from edgeprune_benchmarks.speed.loaders import measure as measure_loaders
+from edgeprune_benchmarks.speed.memory import Repeated, peak
+from edgeprune_benchmarks.speed.start import first_batch
+from edgeprune_benchmarks.speed.tables import decode_table, loader_table
+from edgeprune_benchmarks.speed.transform import measure as measure_transform
 from edgeprune_formats import EdgePruneError
 
 COUNT, SIDE = 24, 32

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from edgeprune_benchmarks._quality import psnr, ssim
+from edgeprune_benchmarks.codec.quality import psnr, ssim
 
 
 def flat(value, side=16, images=2):

@@ -8,8 +8,8 @@ from click.testing import CliRunner
 
 from edgeprune import BuildConfig, build_pack, open_source
 from edgeprune.training.setup import train_pack
-from edgeprune_benchmarks import plots
-from edgeprune_benchmarks.__main__ import cli
+from edgeprune_benchmarks.cli import command as cli
+from edgeprune_benchmarks.report import plots
 from edgeprune_benchmarks.robustness import attacks, pictures, run, single, tables, training
 from edgeprune_benchmarks.robustness.attacks import Effort
 from edgeprune_benchmarks.robustness.budgets import CURVE, HEADLINE

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from edgeprune_benchmarks.plots import draw
-from edgeprune_benchmarks.readme import COMMANDS, PAGES, update
-from edgeprune_benchmarks.storage_tables import accuracy_bytes_table, storage_short, storage_table
-from edgeprune_benchmarks.time_tables import (
+from edgeprune_benchmarks.codec.tables import accuracy_bytes_table, storage_short, storage_table
+from edgeprune_benchmarks.report.plots import draw
+from edgeprune_benchmarks.report.readme import COMMANDS, PAGES, update
+from edgeprune_benchmarks.speed.tables import (
     allowed,
     decode_short,
     decode_table,
@@ -210,7 +210,7 @@ def record(name, results, folder):
 
 def test_pages_say_what_is_not_measured_and_take_what_is(pages, monkeypatch):
     only = {"docs/codec.md": PAGES["docs/codec.md"]}
-    monkeypatch.setattr("edgeprune_benchmarks.readme.PAGES", only)
+    monkeypatch.setattr("edgeprune_benchmarks.report.readme.PAGES", only)
     assert not update(pages, pages / "results", write=True)
     text = (pages / "docs/codec.md").read_text()
     assert text.count("Not yet measured.") == len(only["docs/codec.md"])
@@ -226,7 +226,7 @@ def test_pages_say_what_is_not_measured_and_take_what_is(pages, monkeypatch):
 
 def test_a_short_table_comes_from_the_same_result(pages, monkeypatch):
     tables = {"time-decode short": PAGES["README.md"]["time-decode short"]}
-    monkeypatch.setattr("edgeprune_benchmarks.readme.PAGES", {"README.md": tables})
+    monkeypatch.setattr("edgeprune_benchmarks.report.readme.PAGES", {"README.md": tables})
     record("time-decode", decode_results(), pages / "results")
     update(pages, pages / "results", write=True)
     text = (pages / "README.md").read_text()

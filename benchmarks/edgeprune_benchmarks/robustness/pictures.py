@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from edgeprune_formats import open_pack
 from edgeprune_runtime import PackLoader
 
-from .._record import save
+from ..harness.results import save
 from .evaluation import OutOfTimeError, classify
 from .landscape import distortion, filter_normalised, loss_along, loss_over, smooth_gradients
 from .protocol import L2

@@ -16,7 +16,7 @@ from edgeprune.training.reports import TerminalReport
 from edgeprune.work.progress import EpochLines
 from edgeprune_runtime.training.config import TrainConfig, place
 
-from .._record import save
+from ..harness.results import save
 from .evaluation import Evaluator, OutOfTimeError
 from .protocol import PROTOCOLS, Protocol
 from .pruned_inference import attack_pruned, pruned_victim

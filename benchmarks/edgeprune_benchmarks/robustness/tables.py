@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from statistics import mean, median
 from typing import Any
 
-from ..selection_tables import table
+from ..harness.markdown import table
 from .published import PUBLISHED
 from .recipes import row_name
 from .report import interval

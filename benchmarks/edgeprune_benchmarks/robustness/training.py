@@ -32,7 +32,7 @@ from edgeprune_runtime.training import Normalisation, TrainConfig, TrainingInter
 from edgeprune_runtime.training.checkpoint import write_text
 from edgeprune_runtime.training.config import place
 
-from .._pixels import PixelLoader, Stretched, channel_statistics
+from ..harness.pixel_loader import PixelLoader, Stretched, channel_statistics
 from .evaluation import OutOfTimeError, classify
 from .recipes import PGD, Row, Scale
 

@@ -1,0 +1,53 @@
+"""The commands of ``edgeprune bench``, which are also those of ``python -m edgeprune_benchmarks``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from edgeprune_formats import ConfigError
+
+from .commands.codec import accuracy_per_byte, fleet, install, plots, storage, time
+from .commands.device import export, latency, minutes, power_loss, training_memory
+from .commands.report import demo, readme
+from .commands.robustness import attack, landscape, robustness
+from .commands.selection import accuracy, build, coresets, learning, masks
+
+__all__ = ["command"]
+
+
+class _Benchmarks(click.Group):
+    """Turns a package that is not installed into one line that says how to install it."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError as error:
+            package = (error.name or "").partition(".")[0]
+            if package.startswith("edgeprune"):
+                raise  # a module of ours that is missing is a fault
+            raise ConfigError(f"this benchmark needs {package}; pip install 'edgeprune[bench]'") from None
+
+
+@click.command("bench", cls=_Benchmarks, context_settings={"help_option_names": ["-h", "--help"]})
+def command() -> None:
+    """Measure storage, time and accuracy against other codecs and loaders, on real images.
+
+    Each result is one JSON file. The images are those that $EDGEPRUNE_DATA or --data names.
+
+    \b
+    Example:
+      edgeprune bench storage --data data --only 32x32
+      edgeprune bench time --data data --only decode
+    """
+
+
+for _command in (
+    *(storage, time, accuracy_per_byte, install, fleet, plots),
+    *(training_memory, power_loss, minutes, latency, export),
+    *(robustness, landscape, attack),
+    *(build, accuracy, coresets, masks, learning),
+    *(demo, readme),
+):
+    command.add_command(_command)

@@ -1,0 +1,1 @@
+"""Bytes against quality and accuracy, beside other codecs."""

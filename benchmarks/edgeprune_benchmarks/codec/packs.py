@@ -1,0 +1,102 @@
+"""Packs of images in memory: built, measured, and decoded to the pixels that one would look at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeprune import BuildConfig, build_pack
+from edgeprune.sources.arrays import ArraySource
+from edgeprune_formats import Pack, QuantizedBlock, open_pack
+from edgeprune_runtime import PackLoader
+
+from .matching import Point
+from .quality import psnr, ssim
+
+__all__ = ["ImageSet", "build", "measure_pack", "pixels_of", "zstd_bytes"]
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Labelled images in memory.
+
+    Attributes
+    ----------
+    name : str
+        What they are, for a table.
+    pixels : uint8 [N, 3, H, W]
+    labels : int64 [N]
+    """
+
+    name: str
+    pixels: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+    def take(self, rows: NDArray[np.int64]) -> ImageSet:
+        """Return some of the images."""
+        return ImageSet(self.name, self.pixels[rows], self.labels[rows])
+
+    def renumbered(self) -> ImageSet:
+        """Return the images with labels that leave out no number."""
+        return ImageSet(self.name, self.pixels, np.unique(self.labels, return_inverse=True)[1])
+
+    def source(self, split: str = "train") -> ArraySource:
+        """Return the images as a source to build from."""
+        names = tuple(str(label) for label in range(int(self.labels.max()) + 1))
+        return ArraySource(self.name, split, None, names, self.labels, self.pixels, None, self.name)
+
+
+def build(images: ImageSet, path: Path, **config: Any) -> Pack:
+    """Build a pack of all images with these fields of `edgeprune.BuildConfig`, and open it."""
+    build_pack(images.source(), path, BuildConfig(device="cpu", **config))
+    return open_pack(path)
+
+
+def measure_pack(images: ImageSet, pack: Pack, level: float) -> Point:
+    """Return bytes an image, of the file and of its samples alone, and the quality of the pixels."""
+    decoded, originals = pixels_of(pack), images.pixels[pack.source_index]
+    return Point(
+        level,
+        pack.path.stat().st_size / len(pack),
+        pack.payload_bytes / len(pack),
+        psnr(decoded, originals),
+        ssim(decoded, originals),
+    )
+
+
+def pixels_of(pack: Pack) -> NDArray[np.uint8]:
+    """Return the images of a pack, clipped and rounded, uint8 [N, 3, H, W], in its order."""
+    loader = PackLoader(pack, 64, backend="scipy")
+    return np.concatenate([np.rint(255 * batch.clip(0, 1)).astype(np.uint8) for batch, _ in loader])
+
+
+def zstd_bytes(pack: Pack, level: int = 19) -> float:
+    """Return bytes an image of the same quantised integers through zstd, chunk by chunk.
+
+    Frequency after frequency, signs folded into the lowest bit, and the low bytes of all before the high
+    ones: what a general compressor makes of the coefficients where the codec's own coder is left out.
+    """
+    import zstandard
+
+    compressor = zstandard.ZstdCompressor(level=level)
+    total = 0
+    for chunk in range(pack.header.chunks):
+        block = pack.read_chunk(chunk)
+        assert isinstance(block, QuantizedBlock)
+        total += len(compressor.compress(_planes(block.values, pack.header.block_shape)))
+    return total / len(pack)
+
+
+def _planes(values: NDArray[np.int16], shape: tuple[int, int]) -> bytes:
+    """Return the bytes of quantised coefficients, int16 [n, C, tiles, Bh * Bw]."""
+    rows, columns = np.divmod(np.arange(shape[0] * shape[1]), shape[1])
+    diagonal = np.lexsort((rows, rows + columns))
+    # Channel, frequency, tile, image.
+    ordered = np.ascontiguousarray(values[..., diagonal].transpose(1, 3, 2, 0)).astype(np.int32)
+    folded = ((ordered << 1) ^ (ordered >> 31)).astype("<u2")
+    planes: bytes = folded.view(np.uint8).reshape(-1, 2).T.tobytes()
+    return planes

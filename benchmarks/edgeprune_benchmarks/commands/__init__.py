@@ -1,0 +1,1 @@
+"""The commands of ``edgeprune bench``, a module a subject."""

@@ -1,0 +1,283 @@
+"""The commands ``storage``, ``time``, ``accuracy-per-byte``, ``install``, ``fleet`` and ``plots``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..harness.options import DATA, MINUTES, OUTPUT, missing_packages, require_packages
+
+__all__ = ["accuracy_per_byte", "fleet", "install", "plots", "storage", "time"]
+
+SIZES = ("32x32", "224x224")
+PARTS = ("decode", "loaders", "epoch", "start", "memory", "transform")
+# What each part needs beside what EdgePrune itself does. Decoding, starting and memory leave out the ways
+# that need more.
+NEEDS: dict[str, tuple[str, ...]] = {
+    "storage": ("imagecodecs", "zstandard"),
+    "decode": (),
+    "loaders": ("torch", "torchvision", "imagecodecs"),
+    "epoch": ("torch",),
+    "start": (),
+    "memory": (),
+    "transform": ("torch",),
+    "accuracy-per-byte": ("torch", "imagecodecs"),
+    "plots": ("matplotlib",),
+}
+
+
+def _require(*parts: str, packages: tuple[str, ...] = ()) -> None:
+    require_packages(*packages, *(name for part in parts for name in NEEDS[part]))
+
+
+@click.command()
+@DATA
+@OUTPUT
+@click.option("--only", type=click.Choice(SIZES), multiple=True, help="One size; may be repeated.")
+@click.option(
+    "--count",
+    type=click.IntRange(min=2),
+    help="Images, drawn from seed 0.  [default: 1000 at 32x32, all 250 at 224x224]",
+)
+def storage(data: Path, output: Path, only: tuple[str, ...], count: int | None) -> None:
+    """Bytes, PSNR and SSIM of every codec, ours and the peers', and bytes at equal PSNR.
+
+    \b
+    Example:
+      edgeprune bench storage --data data
+      edgeprune bench storage --data data --only 32x32 --count 100 -o quick
+    """
+    _require("storage")
+    from ..codec.storage import run
+
+    run(data, output, sizes=only or SIZES, images=count)
+
+
+@click.command("time")
+@DATA
+@OUTPUT
+@click.option("--only", type=click.Choice(PARTS), multiple=True, help="One part; may be repeated.")
+@click.option(
+    "--rounds", type=click.IntRange(min=1), default=9, show_default=True, help="Repetitions in turn."
+)
+@click.option("--count", type=click.IntRange(min=2), help="At most so many images of each size.")
+@click.option("--batch", type=click.IntRange(min=2), default=256, show_default=True, help="Of the loaders.")
+@click.option("--device", default="auto", show_default=True, help="Of the training epochs.")
+@click.option(
+    "--megabytes",
+    type=float,
+    multiple=True,
+    default=(5, 50, 500),
+    show_default=True,
+    help="Sizes of packs whose peak memory is measured.",
+)
+@click.option("--cache-mb", type=float, default=64, show_default=True, help="cache_bytes there.")
+@click.option("--memory-backend", default="scipy", show_default=True, help="Backend there.")
+def time(data: Path, output: Path, only: tuple[str, ...], **options: Any) -> None:
+    """Images/s of decoding and loading, epochs, start, memory, and whole transforms.
+
+    What needs a package that is not installed is left out, and named: decode, start and memory run without
+    torch, of our own backends. A part that is asked for by --only and cannot run is an error.
+
+    \b
+    Example:
+      edgeprune bench time --data data --only decode
+      edgeprune bench time --data data --only start --only memory
+    """
+    needed = ("torch",) if options["memory_backend"] == "torch" and (not only or "memory" in only) else ()
+    _require(*only, packages=needed)
+    for part in only or _parts_that_can_run():
+        _TIMED[part](data, output, options)
+
+
+def _parts_that_can_run() -> list[str]:
+    missing = {part: missing_packages(NEEDS[part]) for part in PARTS}
+    for part, packages in missing.items():
+        if packages:
+            click.echo(f"{part}: left out, needs {', '.join(packages)}; pip install 'edgeprune[bench]'")
+    return [part for part, packages in missing.items() if not packages]
+
+
+def _decode(data: Path, output: Path, options: dict[str, Any]) -> None:
+    from ..speed.decode import run
+
+    run(data, output, rounds=options["rounds"], count=options["count"])
+
+
+def _loaders(data: Path, output: Path, options: dict[str, Any]) -> None:
+    from ..speed.loaders import run
+
+    run(data, output, rounds=options["rounds"], count=options["count"], batch=options["batch"])
+
+
+def _epoch(data: Path, output: Path, options: dict[str, Any]) -> None:
+    from ..speed.epoch import run
+
+    run(data, output, rounds=options["rounds"], count=options["count"], device=options["device"])
+
+
+def _start(data: Path, output: Path, options: dict[str, Any]) -> None:
+    from ..speed.start import run
+
+    # More than the other rounds, because each is short.
+    run(data, output, repeats=options["rounds"] + 2)
+
+
+def _memory(data: Path, output: Path, options: dict[str, Any]) -> None:
+    from ..speed.memory import run
+
+    run(
+        data,
+        output,
+        megabytes=options["megabytes"],
+        cache_mb=options["cache_mb"],
+        backend=options["memory_backend"],
+    )
+
+
+def _transform(data: Path, output: Path, options: dict[str, Any]) -> None:
+    from ..speed.transform import run
+
+    run(data, output, rounds=options["rounds"], count=options["count"])
+
+
+_TIMED: dict[str, Callable[[Path, Path, dict[str, Any]], None]] = {
+    "decode": _decode,
+    "loaders": _loaders,
+    "epoch": _epoch,
+    "start": _start,
+    "memory": _memory,
+    "transform": _transform,
+}
+
+
+@click.command("accuracy-per-byte")
+@DATA
+@OUTPUT
+@click.option("--runs", type=click.Path(path_type=Path), default="runs/accuracy-bytes", show_default=True)
+@MINUTES
+@click.option("--codec", "codecs", multiple=True, help="One codec; may be repeated.  [default: all]")
+@click.option(
+    "--psnr", "psnrs", type=float, multiple=True, default=(26, 30), show_default=True, help="In dB."
+)
+@click.option(
+    "--budget",
+    "budgets",
+    type=float,
+    multiple=True,
+    default=(0.5, 1, 2, 5, 10),
+    show_default=True,
+    help="In MB.",
+)
+@click.option("--model", default="resnet8", show_default=True)
+@click.option("--iterations", type=int, default=2000, show_default=True, help="Of every network.")
+@click.option("--batch-size", type=int, default=64, show_default=True)
+@click.option("--lr", type=float, default=0.05, show_default=True)
+@click.option("--seeds", type=int, default=3, show_default=True)
+@click.option("--device", default="auto", show_default=True)
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bfloat16"]),
+    default="auto",
+    show_default=True,
+    help="Of every network.",
+)
+@click.option("--name", default="accuracy-bytes", show_default=True, help="Of the JSON result.")
+def accuracy_per_byte(
+    data: Path,
+    output: Path,
+    runs: Path,
+    minutes: float | None,
+    codecs: tuple[str, ...],
+    psnrs: tuple[float, ...],
+    budgets: tuple[float, ...],
+    model: str,
+    iterations: int,
+    batch_size: int,
+    lr: float,
+    seeds: int,
+    device: str,
+    precision: str,
+    name: str,
+) -> None:
+    """Test accuracy of one network from the images that fit a budget, by codec; resumable.
+
+    \b
+    Example:
+      edgeprune bench accuracy-per-byte --data data --psnr 28 --budget 1 --minutes 30
+    """
+    _require("accuracy-per-byte")
+    from ..codec.accuracy_bytes import Plan, run
+    from ..codec.budgets import CODECS
+    from ..harness.images import decoded_cifar10
+    from ..selection.fixed_budget import Recipe
+
+    plan = Plan(
+        source=f"npz:{decoded_cifar10(data, runs / 'cifar10-jpeg.npz')}",
+        recipe=Recipe(model, iterations, batch_size, lr, device, precision),
+        codecs=codecs or CODECS,
+        psnrs=psnrs,
+        budgets_mb=budgets,
+        seeds=seeds,
+        minutes=minutes,
+    )
+    run(plan, output, runs, name)
+
+
+@click.command()
+@OUTPUT
+@click.option(
+    "--extra", "extras", multiple=True, help="Install with it as well; may be repeated, and a,b is both."
+)
+@click.option("--repeats", type=click.IntRange(min=1), default=5, show_default=True, help="Of the imports.")
+def install(output: Path, extras: tuple[str, ...], repeats: int) -> None:
+    """Install the checkout into new environments: bytes on disk, seconds to import, what works.
+
+    Packages come from where pip takes them. With the files evicted from memory, imports are timed as after
+    the start of the machine, but for Python's own files.
+
+    \b
+    Example:
+      edgeprune bench install
+      edgeprune bench install --extra torch --extra device,fast
+    """
+    from ..device.install import run
+
+    run(output, extras=extras, repeats=repeats, checkout=Path())
+
+
+@click.command()
+@DATA
+@OUTPUT
+@click.option("--python", default=sys.executable, help="A Python with edgeprune[torch], flwr and ray.")
+@click.option("--rounds", type=click.IntRange(min=1), default=10, show_default=True)
+@click.option("--epochs", type=click.IntRange(min=1), default=5, show_default=True, help="In each round.")
+@click.option("--devices", type=click.IntRange(min=1), default=4, show_default=True)
+def fleet(data: Path, output: Path, **options: Any) -> None:
+    """Federated averaging over simulated devices, by Flower's engine, against training in one place.
+
+    \b
+    Example:
+      edgeprune bench fleet --data data --python flower/bin/python
+    """
+    from ..device.fleet import run
+
+    run(data, output, **options)
+
+
+@click.command()
+@OUTPUT
+@click.option(
+    "--pictures", type=click.Path(file_okay=False, path_type=Path), default="docs/images", show_default=True
+)
+def plots(output: Path, pictures: Path) -> None:
+    """Draw the pictures of docs/images from the JSON results."""
+    _require("plots")
+    from ..report.plots import draw
+
+    for path in draw(output, pictures):
+        click.echo(path)

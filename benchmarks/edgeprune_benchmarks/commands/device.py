@@ -1,0 +1,117 @@
+"""The commands ``training-memory``, ``power-loss``, ``minutes``, ``latency`` and ``export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..harness.options import DATA, OUTPUT
+
+__all__ = ["export", "latency", "minutes", "power_loss", "training_memory"]
+
+MODELS = ("shufflenet_v2", "mobilenet_v2", "efficientnet_b0")
+MODEL = click.option(
+    "--model", "models", multiple=True, help="One network; may be repeated.  [default: three]"
+)
+RUNS = click.option(
+    "--runs", type=click.Path(file_okay=False, path_type=Path), default="runs/minutes", show_default=True
+)
+
+
+@click.command("training-memory")
+@DATA
+@OUTPUT
+@click.option(
+    "--megabytes", type=float, multiple=True, default=(5, 50, 500), show_default=True, help="Sizes of packs."
+)
+@click.option("--model", default="resnet8", show_default=True)
+@click.option("--batch-size", "batch", type=click.IntRange(min=2), default=128, show_default=True)
+def training_memory(data: Path, output: Path, **options: Any) -> None:
+    """Peak memory of training processes, from packs by size and --memory and from arrays in memory.
+
+    \b
+    Example:
+      edgeprune bench training-memory --data data --megabytes 5
+    """
+    from ..device.training_memory import run
+
+    run(data, output, **options)
+
+
+@click.command("power-loss")
+@DATA
+@OUTPUT
+@click.option("--model", default="resnet8", show_default=True)
+@click.option("--kills", type=click.IntRange(min=1), default=20, show_default=True)
+@click.option("--epochs", type=click.IntRange(min=1), default=30, show_default=True)
+def power_loss(data: Path, output: Path, **options: Any) -> None:
+    """Kill training at random moments, resume it, and compare the weights to those of a run left alone.
+
+    \b
+    Example:
+      edgeprune bench power-loss --data data --kills 20
+    """
+    from ..device.power_loss import Plan, run
+
+    run(Plan(**options), data, output)
+
+
+@click.command()
+@DATA
+@OUTPUT
+@RUNS
+@MODEL
+@click.option("--minutes", type=float, default=30.0, show_default=True, help="Of training, for each.")
+@click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--batch-size", type=click.IntRange(min=2), default=128, show_default=True)
+@click.option("--lr", type=float, default=0.05, show_default=True)
+@click.option("--device", default="auto", show_default=True)
+def minutes(data: Path, output: Path, runs: Path, models: tuple[str, ...], **options: Any) -> None:
+    """Test accuracy after some minutes of training, from a 50% pack and from original pixels; resumable.
+
+    \b
+    Example:
+      edgeprune bench minutes --data data --minutes 5 --model shufflenet_v2
+    """
+    from ..device.minutes import Plan, run
+
+    run(Plan(models=models or MODELS, **options), data, output, runs)
+
+
+@click.command()
+@DATA
+@OUTPUT
+@MODEL
+@click.option("--size", "sizes", multiple=True, help="32x32 or 224x224.  [default: both]")
+@click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True)
+@click.option("--repeats", type=click.IntRange(min=20), default=200, show_default=True)
+@click.option("--seconds", type=float, default=60.0, show_default=True, help="At most, for each row.")
+def latency(
+    data: Path, output: Path, models: tuple[str, ...], sizes: tuple[str, ...], **options: Any
+) -> None:
+    """p50 and p99 of inference: torch, onnxruntime, int8, and from coefficients; one image and 32.
+
+    \b
+    Example:
+      edgeprune bench latency --data data --size 32x32
+    """
+    from ..device.latency import SIZES, Plan, run
+
+    run(Plan(models=models or MODELS, sizes=sizes or SIZES, **options), data, output)
+
+
+@click.command()
+@OUTPUT
+@RUNS
+def export(output: Path, runs: Path) -> None:
+    """Differences to torch and accuracy, in float32 and int8, of the networks that ``minutes`` trained.
+
+    \b
+    Example:
+      edgeprune bench export --runs runs/minutes
+    """
+    from ..device.exports import run
+
+    run(output, runs)

@@ -1,0 +1,33 @@
+"""The commands ``demo`` and ``readme``, which renew what README and docs show."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from ..harness.options import OUTPUT
+
+__all__ = ["demo", "readme"]
+
+
+@click.command()
+@OUTPUT
+def demo(output: Path) -> None:
+    """Run `edgeprune demo` and keep what it prints, and its picture, for the README."""
+    from ..report.demo import run
+
+    run(output, Path("docs/images/demo.png"))
+
+
+@click.command()
+@OUTPUT
+@click.option("--check", is_flag=True, help="Fail if the README is not up to date, change nothing.")
+def readme(output: Path, check: bool) -> None:
+    """Write the tables of README.md and docs/ from the JSON results."""
+    from ..report.readme import update
+
+    if not update(Path(), output, write=not check) and check:
+        click.echo("a table is not up to date; run: python -m edgeprune_benchmarks readme", err=True)
+        sys.exit(1)

@@ -1,0 +1,141 @@
+"""The commands ``robustness``, ``landscape`` and ``attack``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..harness.options import MINUTES, OUTPUT, require_packages
+
+__all__ = ["attack", "landscape", "robustness"]
+
+_SHARED = (
+    OUTPUT,
+    MINUTES,
+    click.option("--recipe", default="cifar10-all", show_default=True, help="DATA-ROWS, such as cifar10-lf."),
+    click.option(
+        "--scale", type=click.Choice(["auto", "paper", "cpu", "trial"]), default="auto", show_default=True
+    ),
+    click.option(
+        "--data",
+        type=click.Path(exists=True, file_okay=False, path_type=Path),
+        envvar="EDGEPRUNE_DATA",
+        help="Folder with cifar10-jpeg.npz, for cifar10 without --source.",
+    ),
+    click.option("--source", help="The images: cifar10:ROOT, cifar100:ROOT, imagefolder:PATH, npz:FILE."),
+    click.option("--size", type=int, help="Resize the short side to so many pixels and crop the centre."),
+    click.option(
+        "--seeds", type=click.IntRange(min=1), help="Networks for each row.  [default: the scale's]"
+    ),
+    click.option("--device", default="auto", show_default=True),
+    click.option(
+        "--runs", type=click.Path(path_type=Path), default=Path("runs/robustness"), show_default=True
+    ),
+)
+
+
+def _shared(command: Callable[..., None]) -> Callable[..., None]:
+    for option in reversed(_SHARED):
+        command = option(command)
+    return command
+
+
+@click.command()
+@_shared
+@click.option("--images", type=click.IntRange(min=1), help="Test images attacked.  [default: the protocol's]")
+@click.option("--linf", is_flag=True, help="Attack in Linf alone, with AutoAttack at 8/255 only.")
+@click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
+def robustness(output: Path, images: int | None, linf: bool, precision: str, **options: Any) -> None:
+    """Train the rows of a recipe, attack them, judge each report by its controls; resumable.
+
+    On a CUDA GPU the scale is the paper's. Repeat the command until all networks are done.
+
+    \b
+    Example:
+      edgeprune bench robustness --data data --recipe cifar10-lf
+      edgeprune bench robustness --source cifar10:ROOT --device cuda --minutes 9
+    """
+    require_packages("torch", "pyautoattack")
+    from ..robustness.run import attack_all
+
+    attack_all(_asked(options), output, images=images, linf=linf, precision=precision)
+
+
+@click.command()
+@_shared
+@click.option("--images", type=int, default=500, show_default=True, help="That the loss is averaged over.")
+@click.option("--directions", type=click.IntRange(min=2), default=5, show_default=True, help="In weights.")
+@click.option("--pictures", type=click.Path(path_type=Path), default=Path("docs/images"), show_default=True)
+def landscape(output: Path, images: int, directions: int, pictures: Path, **options: Any) -> None:
+    """Loss around the weights and images of networks of ``robustness``, SmoothGrad, chosen images.
+
+    \b
+    Example:
+      edgeprune bench landscape --data data
+    """
+    require_packages("torch", "pyautoattack", "captum", "matplotlib")
+    from ..robustness.pictures import Plan, picture_all
+
+    picture_all(Plan(images, directions), _asked(options), output, pictures)
+
+
+@click.command()
+@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@MINUTES
+@click.option("--source", required=True, help="Its test images: imagefolder:PATH, cifar10:ROOT, npz:FILE.")
+@click.option(
+    "--scale",
+    type=click.Choice(["auto", "paper", "cpu", "trial"]),
+    default="auto",
+    show_default=True,
+    help="How many images, and how long attacks search.",
+)
+@click.option("--images", type=click.IntRange(min=1), help="Attacked.  [default: the scale's]")
+@click.option("--linf", is_flag=True, help="Attack in Linf alone, with AutoAttack at 8/255 only.")
+@click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
+@click.option("--device", default="auto", show_default=True)
+def attack(run: Path, source: str, scale: str, device: str, **options: Any) -> None:
+    """Attack the network in RUN, a folder of ``edgeprune train``, and judge the report; resumable.
+
+    Exits with an error if a control fails: such figures are not to be believed.
+
+    \b
+    Example:
+      edgeprune bench attack run --source imagefolder:photos
+    """
+    require_packages("torch", "pyautoattack")
+    from ..robustness.evaluation import OutOfTimeError
+    from ..robustness.run import device_of
+    from ..robustness.single import attack_run
+
+    place = device_of(device)
+    if scale == "auto":
+        scale = "paper" if place.type == "cuda" else "cpu"
+    try:
+        attack_run(run, source, device=place, scale=scale, **options)
+    except OutOfTimeError:
+        click.echo("the time is over; run the same command to go on")
+
+
+def _asked(options: dict[str, Any]) -> Any:
+    from ..robustness.run import Asked, device_of
+
+    data, source = options.pop("data"), options.pop("source")
+    if options["scale"] == "auto":
+        options["scale"] = "paper" if device_of(options["device"]).type == "cuda" else "cpu"
+    spec = source or _own_images(options["recipe"], data, options["runs"])
+    return Asked(spec=spec, **options)
+
+
+def _own_images(recipe: str, data: Path | None, runs: Path) -> str:
+    from ..harness.images import decoded_cifar10
+
+    name = recipe.partition("-")[0]
+    if name == "digits":
+        return "digits"
+    if name != "cifar10" or data is None:
+        raise click.UsageError(f"recipe {recipe} needs --source, or for cifar10 --data")
+    return f"npz:{decoded_cifar10(data, runs / 'cifar10-jpeg.npz')}"

@@ -1,0 +1,1 @@
+"""Minutes of training, power loss, memory, latency, export, fleets and installing."""

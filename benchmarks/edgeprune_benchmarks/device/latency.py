@@ -1,0 +1,199 @@
+"""Latency of inference: torch against onnxruntime in float32 and int8, one image and many."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edgeprune.inference.export import ExportConfig, export_run
+from edgeprune_formats import Pack, SparseBlock
+from edgeprune_runtime.networks.models import create_model
+from edgeprune_runtime.onnx.export import open_network
+from edgeprune_runtime.onnx.session import OnnxModel, open_onnx
+from edgeprune_runtime.training.checkpoint import write_text
+from edgeprune_runtime.training.config import MEMORY_FORMAT
+from edgeprune_runtime.training.run_folder import save_model
+
+from ..codec.packs import build
+from ..harness.markdown import table
+from ..harness.results import save
+from ..speed.images import timed_images
+
+__all__ = ["Plan", "latency_table", "measure", "run"]
+
+MODELS = ("shufflenet_v2", "mobilenet_v2", "efficientnet_b0")
+SIZES = ("32x32", "224x224")
+BATCHES = (1, 32)
+CLASSES = 10
+WARM_UP, BLOCKS, LEAST, PAUSE = 3, 5, 4, 0.2
+TORCH, FLOAT32, INT8, DECODER = "torch", "onnxruntime", "onnxruntime int8", "onnxruntime with decoder"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured.
+
+    Attributes
+    ----------
+    models, sizes : tuple of str
+    batches : tuple of int
+        Images at a time.
+    threads : int
+        Of each way.
+    repeats : int
+        Calls, in blocks that alternate with those of the other ways.
+    seconds : float
+        An upper bound on all calls for a number of images; at least 20 are made of each way.
+    """
+
+    models: tuple[str, ...] = MODELS
+    sizes: tuple[str, ...] = SIZES
+    batches: tuple[int, ...] = BATCHES
+    threads: int = 2
+    repeats: int = 200
+    seconds: float = 60.0
+
+
+def run(plan: Plan, data: Path, output: Path) -> None:
+    """Measure untrained networks, whose arithmetic is that of trained ones, and save the result."""
+    torch.set_num_threads(plan.threads)
+    rows: list[dict[str, Any]] = []
+    for size in plan.sizes:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            images = timed_images(data, folder, size, max(64, *plan.batches)).renumbered()
+            pack = build(images, folder / "pack.h5", freq_prune=0.5)
+            for model in plan.models:
+                rows += _rows(plan, model, size, pack, folder / model)
+    click.echo(save(output, "latency", {**asdict(plan), "rows": rows}))
+
+
+def _rows(plan: Plan, model: str, size: str, pack: Pack, folder: Path) -> Iterator[dict[str, Any]]:
+    ways, sizes = _ways(model, pack, folder, plan.threads)
+    for batch in plan.batches:
+        found = measure({name: way(batch) for name, way in ways.items()}, plan.repeats, plan.seconds)
+        for name, seconds in found.items():
+            p50, p99 = np.percentile(seconds, [50, 99]).tolist()
+            row = {"model": model, "size": size, "batch": batch, "way": name, "calls": len(seconds)}
+            yield {**row, "p50_ms": 1e3 * p50, "p99_ms": 1e3 * p99, "bytes": sizes[name]}
+            click.echo(f"{model} {size}, {batch}, {name}: p50 {1e3 * p50:.2f} ms, p99 {1e3 * p99:.2f} ms")
+
+
+def measure(calls: dict[str, Callable[[], object]], repeats: int, seconds: float) -> dict[str, list[float]]:
+    """Return the seconds of each call, in blocks of one way after the other.
+
+    Not call by call in turn: onnxruntime's threads stay busy for a while after a call, waiting for the next,
+    and would take the processors from whoever comes then. Each block begins with a pause for them, and with
+    calls that are not counted.
+    """
+    found: dict[str, list[float]] = {name: [] for name in calls}
+    block = -(-repeats // BLOCKS)
+    for _ in range(BLOCKS):
+        for name, call in calls.items():
+            time.sleep(PAUSE)
+            for _ in range(WARM_UP):
+                call()
+            until = time.perf_counter() + seconds / BLOCKS / len(calls)
+            for number in range(block):
+                before = time.perf_counter()
+                if number >= LEAST and before > until:
+                    break
+                call()
+                found[name].append(time.perf_counter() - before)
+    return found
+
+
+def _ways(
+    model: str, pack: Pack, folder: Path, threads: int
+) -> tuple[dict[str, Callable[[int], Callable[[], object]]], dict[str, int]]:
+    """Return what makes a call for a number of images of each way, and the bytes of each model."""
+    header = pack.header
+    _write_run(model, pack, folder)
+    kinds = {
+        FLOAT32: ExportConfig(),
+        INT8: ExportConfig(int8=True, calibrate=64),
+        DECODER: ExportConfig(decoder=True),
+    }
+    models: dict[str, OnnxModel] = {}
+    sizes = {TORCH: (folder / "model.safetensors").stat().st_size}
+    for name, config in kinds.items():
+        path = folder / f"{len(models)}.onnx"
+        sizes[name] = export_run(folder, path, config, pack=pack.path).size
+        models[name] = open_onnx(path, threads=threads)
+    network = open_network(folder).on_images().to(memory_format=MEMORY_FORMAT)
+    pixels = np.random.default_rng(0).random((max(BATCHES), *header.shape), np.float32)
+    block = pack.read_chunk(0)
+    assert isinstance(block, SparseBlock)
+
+    def in_torch(batch: int) -> Callable[[], object]:
+        images = torch.from_numpy(pixels[:batch]).contiguous(memory_format=MEMORY_FORMAT)
+
+        def call() -> object:
+            with torch.inference_mode():
+                return network(images)
+
+        return call
+
+    def of_images(name: str) -> Callable[[int], Callable[[], object]]:
+        return lambda batch: lambda: models[name].logits(pixels[:batch])
+
+    def of_coefficients(batch: int) -> Callable[[], object]:
+        some = _first(block, batch)
+        return lambda: models[DECODER].logits_of_coefficients(*some)
+
+    return {
+        TORCH: in_torch,
+        FLOAT32: of_images(FLOAT32),
+        INT8: of_images(INT8),
+        DECODER: of_coefficients,
+    }, sizes
+
+
+def _first(block: SparseBlock, count: int) -> tuple[NDArray[np.float32], NDArray[Any]]:
+    """Return the coefficients of `count` images, the block's again and again."""
+    rows = np.arange(count) % len(block)
+    return np.ascontiguousarray(block.values[rows]), np.ascontiguousarray(block.positions[rows])
+
+
+def _write_run(model: str, pack: Pack, folder: Path) -> None:
+    """Write the folder of a run whose network has fresh weights."""
+    header = pack.header
+    folder.mkdir()
+    torch.manual_seed(0)
+    network = create_model(model, len(header.class_names), header.height)
+    provenance = {"mean": header.mean, "std": header.std, "class_names": header.class_names}
+    facts = {"num_classes": len(header.class_names), "image_shape": header.shape, "provenance": provenance}
+    write_text(folder / "config.json", json.dumps(facts))
+    save_model(folder, network.eval(), {"config": {"model": model}, **facts})
+
+
+def latency_table(results: dict[str, Any]) -> list[str]:
+    """Return p50 and p99 of each network, size, batch and way, for docs/onnx.md."""
+    head = (
+        f"Networks with fresh weights, {results['threads']} threads each, block by block; milliseconds "
+        "for the whole batch, and p50 as a share of torch's."
+    )
+    ways = list(dict.fromkeys(row["way"] for row in results["rows"]))
+    cells: dict[tuple[str, str, int], dict[str, dict[str, Any]]] = {}
+    for row in results["rows"]:
+        cells.setdefault((row["model"], row["size"], row["batch"]), {})[row["way"]] = row
+    rows = [
+        [f"{model}, {size}", str(batch), *(_text(found[way], found[TORCH]) for way in ways)]
+        for (model, size, batch), found in cells.items()
+    ]
+    return [head, "", *table(["network", "images", *(f"{way}, p50 / p99" for way in ways)], rows)]
+
+
+def _text(row: dict[str, Any], torch_row: dict[str, Any]) -> str:
+    share = "" if row is torch_row else f" ({row['p50_ms'] / torch_row['p50_ms']:.2f}x)"
+    return f"{row['p50_ms']:.2f} / {row['p99_ms']:.2f}{share}"

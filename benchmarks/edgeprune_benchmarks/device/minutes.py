@@ -1,0 +1,203 @@
+"""What some minutes of training buy: test accuracy from a 50% pack and from original pixels; resumable."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+import click
+import torch
+
+from edgeprune import BuildConfig, build_pack, open_source
+from edgeprune.training.evaluation import open_test
+from edgeprune.training.reports import TerminalReport
+from edgeprune_formats import Pack, open_pack
+from edgeprune_runtime import PackLoader
+from edgeprune_runtime.system.machine import keep_freed_memory
+from edgeprune_runtime.training import TrainConfig, TrainLoader, train
+from edgeprune_runtime.training.checkpoint import write_text
+from edgeprune_runtime.training.config import place
+from edgeprune_runtime.training.profiling import profile
+
+from ..harness.images import decoded_cifar10
+from ..harness.markdown import table
+from ..harness.pixel_loader import PixelLoader, Stretched
+from ..harness.results import save
+
+__all__ = ["Plan", "minutes_table", "run"]
+
+WAYS = {"pixels": "original pixels", "pack": "pack, half of the components"}
+MEASURED_STEPS, ROUNDS = 8, 3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is compared, and for how long.
+
+    Attributes
+    ----------
+    models : tuple of str
+        Networks.
+    minutes : float
+        Of training, for each; the test comes on top.
+    seeds : int
+        Runs of each.
+    batch_size : int
+        Images in a step.
+    lr : float
+        Peak learning rate.
+    device : str
+        As `TrainConfig`.
+    freq_prune : float
+        Share of the components that the pack leaves out.
+    """
+
+    models: tuple[str, ...]
+    minutes: float
+    seeds: int
+    batch_size: int
+    lr: float
+    device: str
+    freq_prune: float = 0.5
+
+    def config(self, model: str, seed: int) -> TrainConfig:
+        """Return the settings of one run: a single epoch, however often it goes through the images."""
+        return TrainConfig(
+            model=model, epochs=1, batch_size=self.batch_size, lr=self.lr, seed=seed, device=self.device
+        )
+
+
+def run(plan: Plan, data: Path, output: Path, runs: Path) -> None:
+    """Train each network from both, and save what the minutes bought: ``minutes-NETWORK.json``."""
+    source = f"npz:{decoded_cifar10(data, runs / 'cifar10-jpeg.npz')}"
+    path = runs / f"cifar10-{plan.freq_prune:g}.h5"
+    if not path.exists():
+        build_pack(source, path, BuildConfig(freq_prune=plan.freq_prune))
+    keep_freed_memory()
+    cells = {
+        model: [(plan.config(model, seed), way) for seed in range(plan.seeds) for way in WAYS]
+        for model in plan.models
+    }
+    with open_pack(path) as pack:
+        facts = {"train_images": len(pack), "source": "cifar10-jpeg.npz"}
+        for settings in cells.values():
+            _measure(plan, source, pack, runs, settings)
+        for model, settings in cells.items():
+            rows = [_cell(plan, source, pack, runs, config, way) for config, way in settings]
+            click.echo(
+                save(output, f"minutes-{model}", {**asdict(plan), "models": [model], **facts, "rows": rows})
+            )
+
+
+def _folder(plan: Plan, runs: Path, config: TrainConfig, way: str) -> Path:
+    return runs / f"{config.model}-{way}-{plan.minutes:g}-{config.seed}"
+
+
+def _shape(pack: Pack) -> dict[str, Any]:
+    return {"num_classes": len(pack.header.class_names), "image_shape": pack.header.shape}
+
+
+def _measure(
+    plan: Plan, source: str, pack: Pack, runs: Path, settings: Sequence[tuple[TrainConfig, str]]
+) -> None:
+    """Settle how many steps the minutes allow, so that only this short part wants a quiet machine.
+
+    Settings take turns, and the median counts, for a machine that is not equally fast all the time.
+    """
+    chosen = {cell: _folder(plan, runs, *cell).with_suffix(".json") for cell in settings}
+    missing = [cell for cell, path in chosen.items() if not path.exists()]
+    seconds: dict[tuple[TrainConfig, str], list[float]] = {cell: [] for cell in missing}
+    for config, way in missing * ROUNDS:
+        measured = profile(
+            _loader(source, pack, config, way), config, **_shape(pack), steps=MEASURED_STEPS, operators=0
+        )
+        seconds[config, way].append(measured.step)
+    for config, way in missing:
+        step = median(seconds[config, way])
+        steps = max(1, int(60 * plan.minutes / step))
+        found = {"steps": steps, "step_seconds": step, "threads": torch.get_num_threads()}
+        write_text(chosen[config, way], json.dumps(found) + "\n")
+        click.echo(f"{config.model}, {WAYS[way]}: {1000 * step:.0f} ms a step, {steps:,} steps", err=True)
+
+
+def _cell(plan: Plan, source: str, pack: Pack, runs: Path, config: TrainConfig, way: str) -> dict[str, Any]:
+    header, folder = pack.header, _folder(plan, runs, config, way)
+    found = json.loads(folder.with_suffix(".json").read_text())
+    told = f"{config.model}, {WAYS[way]}, {found['steps']:,} steps, seed {config.seed}"
+    result = train(
+        Stretched(_loader(source, pack, config, way), found["steps"]),
+        config,
+        folder,
+        **_shape(pack),
+        test=open_test(source, header),
+        resume=True,
+        provenance={"way": way, "mean": header.mean, "std": header.std, "class_names": header.class_names},
+        report=TerminalReport(1, told),
+    )
+    metrics = result.metrics[-1]
+    images = found["steps"] * config.batch_size
+    return {
+        "model": config.model,
+        "way": way,
+        "seed": config.seed,
+        "precision": place(config).precision,
+        **found,
+        "passes": images / len(pack),
+        "minutes": images / metrics["images_per_second"] / 60,
+        **{name: metrics[name] for name in ("train_accuracy", "test_accuracy", "peak_memory_bytes")},
+    }
+
+
+def _loader(source: str, pack: Pack, config: TrainConfig, way: str) -> TrainLoader:
+    header, device = pack.header, place(config).device
+    if way == "pack":
+        return PackLoader(
+            pack,
+            config.batch_size,
+            shuffle=True,
+            seed=config.seed,
+            backend="torch",
+            device=device,
+            drop_last=True,
+            augment="crop+flip",
+            normalize=True,
+        )
+    return PixelLoader(
+        open_source(source),
+        config.batch_size,
+        mean=header.mean,
+        std=header.std,
+        seed=config.seed,
+        device=device,
+    )
+
+
+def minutes_table(results: dict[str, Any]) -> list[str]:
+    """Return one network's test accuracies, and how often it saw the images, for docs/training.md."""
+    (model,) = results["models"]
+    head = (
+        f"{model}: {results['minutes']:g} minutes of training for each row, {results['rows'][0]['threads']} "
+        f"threads; {results['train_images']:,} images of CIFAR-10 (decoded from a JPEG copy), batches of "
+        f"{results['batch_size']}, {results['seeds']} seed{'s' * (results['seeds'] > 1)}; tested on 10,000 "
+        f"original images."
+    )
+    columns = [f"{model}, trained from", "test accuracy, %", "train accuracy, %", "step, ms", "steps"]
+    rows = [_row([row for row in results["rows"] if row["way"] == way], text) for way, text in WAYS.items()]
+    return [head, "", *table([*columns, "each image seen"], rows)]
+
+
+def _row(found: list[dict[str, Any]], way: str) -> list[str]:
+    accuracies = [100 * row["test_accuracy"] for row in found]
+    spread = f" ({min(accuracies):.1f} to {max(accuracies):.1f})" if len(found) > 1 else ""
+    return [
+        way,
+        f"{mean(accuracies):.1f}{spread}",
+        f"{100 * mean(row['train_accuracy'] for row in found):.1f}",
+        f"{1000 * mean(row['step_seconds'] for row in found):.0f}",
+        f"{mean(row['steps'] for row in found):,.0f}",
+        f"{mean(row['passes'] for row in found):.1f} times",
+    ]

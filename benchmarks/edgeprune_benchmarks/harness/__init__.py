@@ -1,0 +1,1 @@
+"""What every benchmark needs: images, timing, results as JSON, tables."""

@@ -1,0 +1,1 @@
+"""What README and docs show: tables, plots and the demo."""

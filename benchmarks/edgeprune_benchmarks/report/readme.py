@@ -1,0 +1,250 @@
+"""The measured parts of README.md and docs/, written from the JSON results between markers."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from edgeprune_formats import ConfigError
+
+from ..codec.tables import accuracy_bytes_table, storage_short, storage_table
+from ..device.exports import export_table
+from ..device.fleet import fleet_table
+from ..device.install_tables import install_table
+from ..device.latency import MODELS, latency_table
+from ..device.minutes import minutes_table
+from ..device.power_loss import power_loss_table
+from ..device.training_memory import training_memory_table
+from ..harness.markdown import not_measured, table
+from ..robustness.tables import (
+    ablation_table,
+    control_table,
+    cost_table,
+    distortion_table,
+    linf_short,
+    linf_table,
+    norms_table,
+    pruned_table,
+    seeds_table,
+)
+from ..selection.tables import coreset_table, correlation_table, learning_table, mask_table
+from ..speed.tables import (
+    decode_short,
+    decode_table,
+    epoch_table,
+    loader_table,
+    memory_table,
+    start_table,
+    transform_table,
+)
+
+__all__ = ["update"]
+
+Table = Callable[[dict[str, Any]], list[str]]
+ABLATIONS = ("tau", "lambda", "k", "scores", "mask-lr", "mask-epochs")
+
+
+def update(root: Path, results: Path, *, write: bool) -> bool:
+    """Bring the tables of all pages up to date, and return whether they were so already.
+
+    Between ``<!-- NAME -->`` and ``<!-- end NAME -->`` stands the table made from ``NAME.json``, between
+    ``<!-- NAME short -->`` and its end another one.
+
+    Raises
+    ------
+    ConfigError
+        A marker without its end, or without a result.
+    """
+    # Every page, hence no generator, which would stop at the first that is out of date.
+    current = [_update(root / page, tables, results, write=write) for page, tables in PAGES.items()]
+    return all(current)
+
+
+def _update(page: Path, tables: Mapping[str, Table], results: Path, *, write: bool) -> bool:
+    old = page.read_text()
+    new = old
+    for name, lines_of in tables.items():
+        pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end {name} -->)", re.DOTALL)
+        if not pattern.search(new):
+            raise ConfigError(f"{page} lacks the markers <!-- {name} --> and <!-- end {name} -->")
+        name = name.partition(" ")[0]
+        path = results / f"{name}.json"
+        if not path.exists() and name in COMMANDS:
+            new = pattern.sub(partial(_fill, not_measured(COMMANDS[name], gpu=name in NEED_GPU) + "\n"), new)
+            continue
+        if not path.exists():
+            raise ConfigError(
+                f"{path} is missing; run: python -m edgeprune_benchmarks {name.partition('-')[0]}"
+            )
+        record = json.loads(path.read_text())
+        body = "\n".join([*lines_of(record["results"]), "", _source(record)]) + "\n"
+        new = pattern.sub(partial(_fill, body), new)
+    if write and new != old:
+        page.write_text(new)
+    return new == old
+
+
+def _fill(body: str, found: re.Match[str]) -> str:
+    return found[1] + body + found[2]
+
+
+def _source(record: dict[str, Any]) -> str:
+    machine, versions = record["machine"], record["versions"]
+    gpu = machine["gpu"] or "no GPU"
+    # Results from before 2026-11-26 do not tell what kind of vectors the processor has.
+    vectors = f" ({machine['vectors']})" if machine.get("vectors") else ""
+    return (
+        f"`{record['command'].split(' -o ')[0]}`, {record['date']}, commit {record['commit']}: "
+        f"{machine['processor']}{vectors}, {machine['cores']} cores, {gpu}; "
+        f"torch {versions.get('torch', '-')}, numpy {versions['numpy']}."
+    )
+
+
+def _build(results: dict[str, Any]) -> list[str]:
+    rows = [
+        [
+            row["source"],
+            f"{row['freq_prune']:.0%}",
+            row["compression"],
+            f"{row['components']:,}",
+            f"{row['coefficient_bytes']:,}",
+            f"{row['file_bytes_per_image']:,.0f}",
+            f"{row['file_bytes_per_image'] / _raw(row):.2f}x",
+            f"{row['psnr_db']:.2f}",
+            f"{row['seconds']:.1f}",
+            f"{row['peak_mib']:,.0f}",
+        ]
+        for row in results["rows"]
+    ]
+    header = ["images", "pruned", "gzip", "K", "coefficients, B", "file, B/image", "of raw uint8", "PSNR, dB"]
+    return table([*header, "build, s", "peak, MiB"], rows)
+
+
+def _raw(row: dict[str, Any]) -> int:
+    channels, height, width = row["shape"]
+    size: int = channels * height * width
+    return size
+
+
+def _accuracy(results: dict[str, Any]) -> list[str]:
+    rows = [
+        [
+            row["model"],
+            "original pixels" if row["freq_prune"] == 0 else f"pack, {row['freq_prune']:.0%} pruned",
+            str(row["seed"]),
+            f"{row['test_accuracy']:.2%}",
+        ]
+        for row in results["rows"]
+    ]
+    return table(["network", "trained from", "seed", "test accuracy"], rows)
+
+
+def _demo(results: dict[str, Any]) -> list[str]:
+    """Return the demo's output, of ``info`` the first lines only."""
+    lines = results["output"].strip().splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("  mean, std"))
+    end = next(number for number, line in enumerate(lines) if line.startswith("$ edgeprune verify"))
+    return ["```", "$ edgeprune demo", "", *lines[:start], "  ...", "", *lines[end:], "```"]
+
+
+PAGES: dict[str, dict[str, Table]] = {
+    "README.md": {
+        "demo": _demo,
+        "build": _build,
+        "storage-32x32 short": storage_short,
+        "storage-224x224 short": storage_short,
+        "time-decode short": decode_short,
+        "accuracy": _accuracy,
+        "robustness-cifar10-all-cpu short": linf_short,
+        "robustness-cifar10-adversarial-cpu short": cost_table,
+    },
+    "docs/codec.md": {
+        "storage-32x32": storage_table,
+        "storage-224x224": storage_table,
+        "time-decode": decode_table,
+        "time-loaders": loader_table,
+        "time-epoch": epoch_table,
+        "time-start": start_table,
+        "time-memory": memory_table,
+        "time-transform": transform_table,
+        "accuracy-bytes": accuracy_bytes_table,
+        "accuracy-bytes-33": accuracy_bytes_table,
+    },
+    "docs/fleets.md": {"fleet": fleet_table},
+    "docs/jetson.md": {"install": install_table},
+    "docs/onnx.md": {"latency": latency_table, "export": export_table},
+    "docs/training.md": {
+        "power-loss": power_loss_table,
+        "training-memory": training_memory_table,
+        "time-epoch": epoch_table,
+        **{f"minutes-{model}": minutes_table for model in MODELS},
+    },
+    "docs/robustness.md": {
+        "robustness-cifar10-all-cpu linf": linf_table,
+        "robustness-cifar10-all-cpu norms": norms_table,
+        "robustness-cifar10-all-cpu pruned": pruned_table,
+        "robustness-cifar10-all-cpu controls": control_table,
+        "robustness-cifar10-all-paper linf": linf_table,
+        "robustness-cifar10-all-paper norms": norms_table,
+        "robustness-cifar10-baselines-paper": linf_table,
+        "robustness-cifar10-transfer-paper": linf_table,
+        "robustness-cifar100-all-paper": linf_table,
+        "robustness-imagenet-all-paper": linf_table,
+        **{f"robustness-cifar10-{name}-cpu": ablation_table for name in ABLATIONS},
+        "robustness-cifar10-half-cpu": seeds_table,
+        "robustness-cifar10-adversarial-cpu": cost_table,
+        "robustness-cifar10-adversarial-paper": cost_table,
+        "landscape": distortion_table,
+    },
+    "docs/selection.md": {
+        "coresets-lossless": lambda results: [*coreset_table(results), "", *correlation_table(results)],
+        "coresets-jpeg": lambda results: [*coreset_table(results), "", *correlation_table(results)],
+        "masks-lossless": mask_table,
+        "masks-jpeg": mask_table,
+        "learning": learning_table,
+    },
+}
+
+# Results at the papers' scale, and the commands that give them.
+NEED_GPU = {
+    "coresets-jpeg": "coresets --images jpeg --model resnet18 --iterations 40000 --batch-size 256 --lr 0.1 "
+    "--score-epochs 200 --every 5 --device cuda",
+    **{
+        f"robustness-{recipe}-paper": f"robustness --recipe {recipe} --device cuda --minutes 9 {where}"
+        for recipe, where in (
+            ("cifar10-all", "--source cifar10:ROOT"),
+            ("cifar10-baselines", "--source cifar10:ROOT"),
+            ("cifar10-transfer", "--source cifar10:ROOT"),
+            ("cifar10-adversarial", "--source cifar10:ROOT"),
+            ("cifar100-all", "--source cifar100:ROOT"),
+            ("imagenet-all", "--source imagefolder:PATH --size 224 --images 1000"),
+        )
+    },
+    "masks-jpeg": "masks --images jpeg --model resnet18 --score-epochs 200 --mask-epochs 300 --epochs 200 "
+    "--batch-size 256 --lr 0.1 --device cuda",
+}
+# Results that a page can do without.
+COMMANDS = {
+    **NEED_GPU,
+    **{f"storage-{size}": f"storage --only {size}" for size in ("32x32", "224x224")},
+    **{
+        f"time-{part}": f"time --only {part}"
+        for part in ("decode", "loaders", "epoch", "start", "memory", "transform")
+    },
+    "accuracy-bytes": "accuracy-per-byte",
+    "accuracy-bytes-33": "accuracy-per-byte --psnr 33 --name accuracy-bytes-33",
+    **{name: name for name in ("fleet", "install", "power-loss", "training-memory")},
+    **{name: name for name in ("latency", "export", "landscape")},
+    **{f"minutes-{model}": f"minutes --model {model}" for model in MODELS},
+    "robustness-cifar10-all-cpu": "robustness --recipe cifar10-all --scale cpu",
+    **{
+        f"robustness-cifar10-{name}-cpu": f"robustness --recipe cifar10-{name} --scale cpu --linf"
+        for name in ABLATIONS
+    },
+    "robustness-cifar10-adversarial-cpu": "robustness --recipe cifar10-adversarial --scale cpu --linf",
+    "robustness-cifar10-half-cpu": "robustness --recipe cifar10-half --scale cpu --seeds 2 --linf",
+}

@@ -1,0 +1,1 @@
+"""What choosing images and components costs and buys."""

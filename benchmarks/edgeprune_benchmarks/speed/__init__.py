@@ -1,0 +1,1 @@
+"""Decoding, loading, epochs, start and memory, beside other decoders and loaders."""

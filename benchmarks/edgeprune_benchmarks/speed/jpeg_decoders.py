@@ -1,0 +1,180 @@
+"""What decoding is measured against, as far as it is installed: raw pixels, and decoders of JPEG files."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..harness.timing import Way
+
+__all__ = ["Peers"]
+
+Decode = Callable[[bytes], NDArray[np.uint8]]
+
+
+class Peers:
+    """Epochs of the same images, in one order, by ways that are not ours.
+
+    Batches are tensors where torch is installed and otherwise arrays of numpy, as those of our own loader.
+
+    Parameters
+    ----------
+    images : uint8 [N, 3, H, W]
+    order : int64 [N]
+    mean, std : float32 [3]
+        To normalise with, of pixels on the scale of [0, 1].
+    threads : int
+        That decode JPEG files.
+
+    Attributes
+    ----------
+    absent : dict
+        Why decoders are left out, by name.
+    """
+
+    def __init__(
+        self,
+        images: NDArray[np.uint8],
+        order: NDArray[np.int64],
+        mean: NDArray[np.float32],
+        std: NDArray[np.float32],
+        threads: int,
+    ) -> None:
+        self._images, self._order, self._threads = images, order, threads
+        self._pool = ThreadPoolExecutor(threads)
+        scale, shift = (part.reshape(-1, 1, 1).astype(np.float32) for part in (1 / (255 * std), -mean / std))
+        arithmetic = _Torch if importlib.util.find_spec("torch") else _Numpy
+        self._arithmetic: _Torch | _Numpy = arithmetic(images, scale, shift)
+        self._decoders, self.absent = _load()
+
+    def ways(self, batch: int, files: list[bytes], finer: tuple[str, list[bytes]]) -> dict[str, Way]:
+        """Return all that can be measured here, by name.
+
+        Parameters
+        ----------
+        batch : int
+        files : list of bytes
+            JPEG files that every decoder decodes.
+        finer : (str, list of bytes)
+            Files of another quality, for simplejpeg alone, and what to call it.
+        """
+        ways: dict[str, Way] = {"raw": partial(self.raw, batch)}
+        for name, decode in self._decoders.items():
+            ways[name] = partial(self._normalised, files, decode, batch)
+            if name == "simplejpeg":
+                ways[f"{name}, pixels only"] = partial(self._pixels, files, decode, batch)
+                ways[finer[0]] = partial(self._normalised, finer[1], decode, batch)
+        return ways
+
+    def raw(self, batch: int) -> Iterator[Any]:
+        """Gather uint8 images and normalise them, float32 [n, 3, H, W]."""
+        for start in range(0, len(self._order), batch):
+            yield self._arithmetic.gathered(self._order[start : start + batch])
+
+    def _normalised(self, files: list[bytes], decode: Decode, batch: int) -> Iterator[Any]:
+        for images in self._pixels(files, decode, batch):
+            yield self._arithmetic.normalised(np.stack(images))
+
+    def _pixels(self, files: list[bytes], decode: Decode, batch: int) -> Iterator[list[NDArray[np.uint8]]]:
+        def some(rows: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
+            return [decode(files[row]) for row in rows.tolist()]
+
+        for start in range(0, len(self._order), batch):
+            rows = self._order[start : start + batch]
+            if self._threads == 1 or len(rows) == 1:
+                yield some(rows)
+            else:
+                parts = self._pool.map(some, np.array_split(rows, self._threads))
+                yield [image for part in parts for image in part]
+
+
+class _Torch:
+    def __init__(
+        self, images: NDArray[np.uint8], scale: NDArray[np.float32], shift: NDArray[np.float32]
+    ) -> None:
+        import torch
+
+        self._stored, self._scale, self._shift = map(torch.from_numpy, (images, scale, shift))
+
+    def gathered(self, rows: NDArray[np.int64]) -> Any:
+        import torch
+
+        return self._stored[torch.from_numpy(rows)].float().mul_(self._scale).add_(self._shift)
+
+    def normalised(self, pixels: NDArray[np.uint8]) -> Any:
+        import torch
+
+        planes = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+        images = planes.to(torch.float32, memory_format=torch.contiguous_format)
+        return images.mul_(self._scale).add_(self._shift)
+
+
+class _Numpy:
+    def __init__(
+        self, images: NDArray[np.uint8], scale: NDArray[np.float32], shift: NDArray[np.float32]
+    ) -> None:
+        self._stored, self._scale, self._shift = images, scale, shift
+
+    def gathered(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        return self._scaled(self._stored[rows])
+
+    def normalised(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return self._scaled(pixels.transpose(0, 3, 1, 2))
+
+    def _scaled(self, planes: NDArray[np.uint8]) -> NDArray[np.float32]:
+        images = np.empty(planes.shape, np.float32)
+        np.multiply(planes, self._scale, out=images)
+        images += self._shift
+        return images
+
+
+def _load() -> tuple[dict[str, Decode], dict[str, str]]:
+    """Return the decoders, and why others are left out."""
+    found: dict[str, Decode] = {}
+    absent: dict[str, str] = {}
+    for name, load in {
+        "simplejpeg": _simplejpeg,
+        "Pillow": _pillow,
+        "torchvision.io": _torchvision,
+    }.items():
+        try:
+            found[name] = load()
+        except ModuleNotFoundError as error:
+            absent[name] = f"not installed ({error.name})"
+        except (ImportError, OSError, RuntimeError) as error:
+            # A torchvision that was built for another torch.
+            absent[name] = f"cannot be loaded ({str(error).splitlines()[0]})"
+    return found, absent
+
+
+def _simplejpeg() -> Decode:
+    import simplejpeg
+
+    decode: Decode = simplejpeg.decode_jpeg
+    return decode
+
+
+def _pillow() -> Decode:
+    from PIL import Image
+
+    return lambda file: np.asarray(Image.open(io.BytesIO(file)))
+
+
+def _torchvision() -> Decode:
+    import torch
+    from torchvision.io import decode_jpeg
+
+    def decode(file: bytes) -> NDArray[np.uint8]:
+        # A copy, because torch refuses to look at bytes that cannot be written.
+        decoded = decode_jpeg(torch.frombuffer(bytearray(file), dtype=torch.uint8))
+        pixels: NDArray[np.uint8] = decoded.permute(1, 2, 0).numpy()
+        return pixels
+
+    return decode
