@@ -90,14 +90,14 @@ FAMILIES: Mapping[str, Family] = {
 
 @dataclass(frozen=True)
 class MaskPreset:
-    """How many components a learnt mask keeps, and how it is learnt.
+    """How many components a learned mask keeps, and how it is learned.
 
     Attributes
     ----------
     k_total : int
         Components kept in each channel.
     k : int
-        How many of them are those of highest energy, ``0 .. k_total``; the others are learnt.
+        How many of them are those of highest energy, ``0 .. k_total``; the others are learned.
     accuracy_weight : float
         Lambda of the paper's eq. 6.
     """
@@ -153,7 +153,7 @@ def ccs_beta(sample_prune: float, family: str) -> float:
 
 
 def mask_preset(freq_prune: float, height: int, width: int, family: str) -> MaskPreset:
-    """Return the settings of the learnt mask for a ratio and an image size.
+    """Return the settings of the learned mask for a ratio and an image size.
 
     The published ones where there are any. Elsewhere k and lambda are linear in the ratio between the
     published ones, constant beyond them, and k grows with the number of pixels.

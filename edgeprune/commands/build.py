@@ -69,7 +69,7 @@ CORESET = {"score", "sampling", "beta", "strata", "class_balance", "tau", "gamma
 @click.option(
     "--size",
     type=int,
-    help="Resize the short side to this many pixels and crop the centre.",
+    help="Resize the short side to this many pixels and crop the center.",
     metavar="PIXELS",
 )
 @click.option("--split", type=click.Choice(["train", "test"]), default="train", show_default=True)
@@ -144,7 +144,7 @@ def command(
     cifar100[:ROOT] (the official files, already unpacked).
 
     What the method does not choose is left out by energy (components) and at random, evenly from each class
-    (images). An FSE-Net is learnt against a classifier, by default that of the scoring run. Scores and masks
+    (images). An FSE-Net is learned against a classifier, by default that of the scoring run. Scores and masks
     that are not given are made, which is long work, and kept beside the pack as NAME.scores.h5 and
     NAME.fse-net.safetensors. A build that was stopped goes on when the same command is run again. With
     several GPUs: torchrun --standalone --nproc-per-node N -m edgeprune build ...
@@ -162,7 +162,7 @@ def command(
     _require_use(options, {"scores": scores, "classifier": classifier, "fse_net": fse_net})
     _require_spare(output, force, {**inputs, "classifier": classifier, "FSE-Net": fse_net})
     method = METHODS[options["method"]]
-    if method.learnt_masks or (method.scored_images and scores is None):
+    if method.learned_masks or (method.scored_images and scores is None):
         require_torch()
     with joined(device) as workers:
         quiet = quiet or workers.rank > 0
@@ -197,12 +197,12 @@ def _build(
         return build(output, config), ""
     from edgeprune.commands._sizes import parse_size
     from edgeprune.packs.budget import build_within
-    from edgeprune.packs.quality import quantisation_step
+    from edgeprune.packs.quality import quantization_step
 
     if processes > 1:
         raise ConfigError("--budget builds repeatedly, in one process; leave torchrun out")
     if min_quality is not None:
-        quantisation_step(min_quality)
+        quantization_step(min_quality)
     fit = build_within(build, output, config, parse_size(budget), min_quality=min_quality)
     share = fit.bytes / fit.budget
     return fit.report, (
@@ -214,7 +214,7 @@ def _require_use(options: dict[str, Any], files: dict[str, Path | None]) -> None
     """Raise `UsageError` for an option that the method would not look at."""
     context = click.get_current_context()
     method = METHODS[options["method"]]
-    scored, learns = method.scored_images, method.learnt_masks and files["fse_net"] is None
+    scored, learns = method.scored_images, method.learned_masks and files["fse_net"] is None
     scores = files["scores"] is None and (scored or (learns and files["classifier"] is None))
     uses = {
         **dict.fromkeys(CORESET, scored),
@@ -273,7 +273,7 @@ def _print(report: BuildReport) -> None:
             "lower --sample-prune, or pass --class-balance with je or jelf",
             err=True,
         )
-    for path in report.artefacts:
+    for path in report.artifacts:
         click.echo(f"{path}: kept, can be used again")
     images = f"{header.samples:,} images of {header.height}x{header.width}"
     of = header.height * header.width

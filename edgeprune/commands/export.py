@@ -20,7 +20,7 @@ __all__ = ["command"]
 @click.command("export")
 @click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The .onnx to write.")
-@click.option("--int8", is_flag=True, help="Quantise to 8-bit integers; needs --pack.")
+@click.option("--int8", is_flag=True, help="Quantize to 8-bit integers; needs --pack.")
 @click.option("--with-decoder", "decoder", is_flag=True, help="Take a pack's coefficients, not images.")
 @click.option(
     "--pack",
@@ -42,7 +42,7 @@ def command(
 ) -> None:
     """Write the trained network of RUN, a folder of `edgeprune train`, as an ONNX file.
 
-    It takes images, float32 [n, 3, height, width] on [0, 1], and gives logits; normalisation is part of
+    It takes images, float32 [n, 3, height, width] on [0, 1], and gives logits; normalization is part of
     it. The file appears when it was checked, and compared with torch in onnxruntime.
 
     \b

@@ -99,7 +99,7 @@ def _lines(facts: dict[str, Any]) -> list[str]:
     ]
     if facts["step"]:
         tiles = "whole images" if facts["block"] == "full" else f"tiles of {facts['block']} pixels"
-        lines.append(f"  quantised   {tiles}, {facts['color_space']}, step {255 * facts['step']:.2f} of 255")
+        lines.append(f"  quantized   {tiles}, {facts['color_space']}, step {255 * facts['step']:.2f} of 255")
     result = facts["provenance"].get("result", {})
     for name, against in (
         ("psnr_db", "the original pixels"),

@@ -26,7 +26,7 @@ def command(
 ) -> None:
     """Join PACKS to one, in random order, image by image as they are stored.
 
-    They must agree in shape, classes, codec, components and quantisation.
+    They must agree in shape, classes, codec, components and quantization.
 
     \b
     Example:

@@ -41,7 +41,7 @@ __all__ = ["command", "require_torch"]
     "--size",
     type=int,
     metavar="PIXELS",
-    help="Resize the short side to this many pixels and crop the centre.",
+    help="Resize the short side to this many pixels and crop the center.",
 )
 @click.option("--skip-bad", is_flag=True, help="Leave out images that cannot be read.")
 @click.option("--seed", type=int, default=0, show_default=True)
@@ -69,8 +69,8 @@ def command(
     """Train a classifier on SOURCE and record what it sees of every image.
 
     One run gives every score (joint entropy, forgetting, EL2N, AUM, entropy) and the classifier that masks
-    are learnt against; edgeprune build takes both from the file with --scores. A run that was stopped goes on
-    when the same command is run again. With N GPUs:
+    are learned against; edgeprune build takes both from the file with --scores. A run that was stopped goes
+    on when the same command is run again. With N GPUs:
     torchrun --standalone --nproc-per-node N -m edgeprune score ...
 
     \b
@@ -120,7 +120,7 @@ def _require_target(source: str, output: Path) -> None:
 def require_torch() -> None:
     """Raise `ConfigError` where torch is not installed."""
     if importlib.util.find_spec("torch") is None:
-        raise ConfigError("scores and learnt masks need torch; pip install 'edgeprune[build]'")
+        raise ConfigError("scores and learned masks need torch; pip install 'edgeprune[build]'")
 
 
 def _summary(output: Path, provenance: dict[str, Any], images: int) -> str:

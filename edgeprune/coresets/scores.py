@@ -55,7 +55,7 @@ SCORES = {
     score.name: score
     for score in (
         Score("joint_entropy", "entropies", "low", "entropy that varies early and settles late (JE)"),
-        Score("forgetting", "correct", "high", "how often a learnt image was forgotten"),
+        Score("forgetting", "correct", "high", "how often a learned image was forgotten"),
         Score("el2n", "errors", "high", "error norm, averaged over the first epochs"),
         Score("aum", "margins", "low", "margin of the true class, averaged over training"),
         Score("entropy", "final_entropies", "high", "uncertainty of the final model"),
@@ -196,9 +196,9 @@ def forgetting(correct: NDArray[Any]) -> NDArray[np.float64]:
         raise ConfigError("correct must be true or false, 1 or 0")
     records = records.astype(bool)
     counts = np.count_nonzero(records[:-1] & ~records[1:], axis=0)
-    learnt = records.any(axis=0)
-    never = counts.max(initial=0, where=learnt) + 1
-    scores: NDArray[np.float64] = np.where(learnt, counts, never).astype(np.float64)
+    learned = records.any(axis=0)
+    never = counts.max(initial=0, where=learned) + 1
+    scores: NDArray[np.float64] = np.where(learned, counts, never).astype(np.float64)
     return scores
 
 

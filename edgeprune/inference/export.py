@@ -37,7 +37,7 @@ class ExportConfig:
     Attributes
     ----------
     int8 : bool
-        Quantise; needs a pack to calibrate with.
+        Quantize; needs a pack to calibrate with.
     decoder : bool
         Take the coefficients of a pack in place of images.
     calibrate : int

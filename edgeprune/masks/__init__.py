@@ -1,1 +1,1 @@
-"""Spectra -> the components that are kept: by energy, or by a learnt FSE-Net."""
+"""Spectra -> the components that are kept: by energy, or by a learned FSE-Net."""

@@ -1,4 +1,4 @@
-"""The trained classifier that masks are learnt against, from a scores file or a training run."""
+"""The trained classifier that masks are learned against, from a scores file or a training run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Classifier:
     Attributes
     ----------
     model : torch.nn.Module
-        On the CPU, in evaluation mode: normalised float32 [n, 3, H, W] to logits [n, classes].
+        On the CPU, in evaluation mode: normalized float32 [n, 3, H, W] to logits [n, classes].
     mean, std : tuple of float
         Per channel: pixels on [0, 1] less the mean, over the standard deviation.
     facts : dict
@@ -85,7 +85,7 @@ def classifier_of_run(path: str | Path) -> Classifier:
     Raises
     ------
     ArtefactError
-        There is none, it is damaged, or it does not say how its images are normalised.
+        There is none, it is damaged, or it does not say how its images are normalized.
     """
     path = Path(path)
     if not path.exists():
@@ -108,7 +108,7 @@ def _classifier(path: Path, model: nn.Module, network: dict[str, Any]) -> Classi
     try:
         mean, std = tuple(map(float, network["mean"])), tuple(map(float, network["std"]))
     except (KeyError, TypeError, ValueError):
-        raise ArtefactError(f"{path}: does not say how its images are normalised; train it again") from None
+        raise ArtefactError(f"{path}: does not say how its images are normalized; train it again") from None
     if not (len(mean) == len(std) == 3 and all(map(math.isfinite, mean + std)) and min(std) > 0):
-        raise ArtefactError(f"{path}: mean {mean} and std {std} normalise no images; train it again")
+        raise ArtefactError(f"{path}: mean {mean} and std {std} normalize no images; train it again")
     return Classifier(model, mean, std, {"file": path.name, "sha256": digest.hexdigest(), **facts})

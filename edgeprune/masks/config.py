@@ -1,4 +1,4 @@
-"""How masks are learnt. Needs no torch."""
+"""How masks are learned. Needs no torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["MaskConfig"]
 
 @dataclass(frozen=True)
 class MaskConfig:
-    """How an FSE-Net is learnt (paper, Algorithm 1 and App. B).
+    """How an FSE-Net is learned (paper, Algorithm 1 and App. B).
 
     Attributes
     ----------

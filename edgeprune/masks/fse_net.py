@@ -132,12 +132,12 @@ class FSENet(nn.Module):
     """Frequency-Selective Excitation Network: one weight for each frequency of an image (paper, App. E).
 
     A squeeze-and-excitation block whose channels are frequencies. It squeezes by averaging log-magnitudes
-    over the colour channels and, where there are more frequencies than `max_inputs`, over equal cells of the
+    over the color channels and, where there are more frequencies than `max_inputs`, over equal cells of the
     frequency plane (adjacent cells overlap by a row or column where its sides are no multiples of the
-    grid's), so that its cost does not grow with the square of H * W. Magnitudes are counted in grey levels,
+    grid's), so that its cost does not grow with the square of H * W. Magnitudes are counted in gray levels,
     ``log(1 + 255 |X|)``: below about one level a coefficient is the rounding of pixels to bytes.
 
-    They are then standardised in each image by itself: less the straight line in the logarithm of the
+    They are then standardized in each image by itself: less the straight line in the logarithm of the
     frequency that fits them best, and scaled to unit variance. The line is contrast and blur; its slope is
     much the same in all photographs, whose magnitudes fall off as a power of the frequency. Left in, it was
     most of what the network saw, and in a trial on CIFAR-10 the weights came out nearly equal for all images.
@@ -195,7 +195,7 @@ class FSENet(nn.Module):
         Returns
         -------
         float32 [n, 1, H, W]
-            Between 0 and 1; the frequencies of a cell share theirs. That is nearest-neighbour
+            Between 0 and 1; the frequencies of a cell share theirs. That is nearest-neighbor
             interpolation: bilinear could round equal weights to unequal ones.
 
         Raises
@@ -209,7 +209,7 @@ class FSENet(nn.Module):
             raise ConfigError(f"this FSE-Net takes spectra {expected}, not {tuple(spectra.shape)}")
         levels = torch.log1p(GREY_LEVELS * spectra.abs()).mean(1, keepdim=True)
         cells = functional.adaptive_avg_pool2d(levels, self.grid).flatten(1)
-        # Layer normalisation takes out the constant part of the line, to which `decay` is orthogonal.
+        # Layer normalization takes out the constant part of the line, to which `decay` is orthogonal.
         sloping = (cells @ self.decay).unsqueeze(1) * self.decay
         hidden = torch.relu(self.compress(functional.layer_norm(cells - sloping, cells.shape[1:])))
         weights = torch.sigmoid(self.excite(hidden)).view(-1, 1, *self.grid)

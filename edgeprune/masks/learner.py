@@ -70,7 +70,7 @@ def read_figures(figures: Mapping[str, torch.Tensor]) -> dict[str, float]:
 
 
 class MaskLearner:
-    """An FSE-Net in training, with its optimiser (Adam) and the frozen classifier.
+    """An FSE-Net in training, with its optimizer (Adam) and the frozen classifier.
 
     The selection is a hard mask, which has no gradient. The step goes straight through it: forward the mask,
     backward as if it were the sigmoid weights. The classifier may run in a lower precision; spectra,
@@ -81,7 +81,7 @@ class MaskLearner:
     net : FSENet
         On the device of the images to come.
     classifier : torch.nn.Module
-        Maps normalised images [n, C, H, W] to logits [n, K]. Put into evaluation mode and frozen, for good.
+        Maps normalized images [n, C, H, W] to logits [n, K]. Put into evaluation mode and frozen, for good.
     k, k_total : int
         See `edgeprune.masks.fse_net.select_components`.
     accuracy_weight : float

@@ -30,7 +30,7 @@ from .fse_file import load_fse_net, save_fse_net
 from .fse_net import FSENet, select
 from .learner import COUNTS, MaskLearner, read_figures
 
-__all__ = ["learn_masks", "learnt_selector", "load_masks", "preset_for"]
+__all__ = ["learn_masks", "learned_selector", "load_masks", "preset_for"]
 
 # Values of spectra that a selection on the device works on at a time.
 _SELECT_VALUES = 4 * 2**20
@@ -71,7 +71,7 @@ def learn_masks(
 ) -> tuple[FSENet, dict[str, Any]]:
     """Learn an FSE-Net on all readable images of a source and save it; go on where an earlier call stopped.
 
-    A file that was learnt with the same settings from the same images is used as it is.
+    A file that was learned with the same settings from the same images is used as it is.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ def learn_masks(
     ------
     ConfigError, ArtefactError
         k is out of range, or batches are too small to share; the classifier is not for these images; the
-        file was learnt with other settings, or is damaged.
+        file was learned with other settings, or is damaged.
     TrainingError, TrainingInterrupted, SourceError
         See `edgeprune.work.resumable.LongRun.finish`.
     """
@@ -129,23 +129,23 @@ def learn_masks(
 
 
 def load_masks(path: Path, source: Source, freq_prune: float | None) -> tuple[FSENet, dict[str, Any]]:
-    """Read an FSE-Net that was learnt before, for the images of a source.
+    """Read an FSE-Net that was learned before, for the images of a source.
 
     Parameters
     ----------
     path : Path
         The file.
     source : Source
-        Of images of the size that it was learnt on.
+        Of images of the size that it was learned on.
     freq_prune : float or None
-        The ratio asked for, which must be its own; None takes what it was learnt for.
+        The ratio asked for, which must be its own; None takes what it was learned for.
 
     Raises
     ------
     ArtefactError
         It is damaged, or for another image size.
     ConfigError
-        It was learnt for another ratio.
+        It was learned for another ratio.
     """
     net, record = load_fse_net(path)
     if (net.height, net.width) != source.shape[1:]:
@@ -154,23 +154,23 @@ def load_masks(path: Path, source: Source, freq_prune: float | None) -> tuple[FS
             f"{path}: an FSE-Net for images of {net.height}x{net.width}, and those of {source.spec} are "
             f"{height}x{width}; resize with --size, or learn another"
         )
-    k, k_total, learnt_for = (record.get(name) for name in ("k", "k_total", "freq_prune"))
-    if not (isinstance(k, int) and isinstance(k_total, int) and isinstance(learnt_for, float | int)):
+    k, k_total, learned_for = (record.get(name) for name in ("k", "k_total", "freq_prune"))
+    if not (isinstance(k, int) and isinstance(k_total, int) and isinstance(learned_for, float | int)):
         raise ArtefactError(f"{path}: does not say how many components it keeps; learn it again")
-    if not 0 <= k <= k_total <= net.height * net.width or k_total < 1 or not 0 <= learnt_for < 1:
+    if not 0 <= k <= k_total <= net.height * net.width or k_total < 1 or not 0 <= learned_for < 1:
         raise ArtefactError(
-            f"{path}: keeps {k_total} components, {k} of them by energy, at a ratio of {learnt_for}, which "
+            f"{path}: keeps {k_total} components, {k} of them by energy, at a ratio of {learned_for}, which "
             "cannot be; learn it again"
         )
-    if freq_prune is not None and freq_prune != learnt_for:
+    if freq_prune is not None and freq_prune != learned_for:
         raise ConfigError(
-            f"{path} was learnt for a frequency pruning ratio of {learnt_for}, not {freq_prune}; "
+            f"{path} was learned for a frequency pruning ratio of {learned_for}, not {freq_prune}; "
             "leave --freq-prune out, or learn another"
         )
     return net, record
 
 
-def learnt_selector(net: FSENet, k: int, k_total: int, device: str) -> Selector:
+def learned_selector(net: FSENet, k: int, k_total: int, device: str) -> Selector:
     """Return the selector that keeps what an FSE-Net chooses (eq. 8).
 
     Parameters
@@ -221,14 +221,14 @@ def _reuse(path: Path, record: Mapping[str, Any]) -> tuple[FSENet, dict[str, Any
     for name, value in new.items():
         if old.get(name) != value:
             raise ConfigError(
-                f"{path} exists and was learnt with {name} {old.get(name)}, not {value}; "
+                f"{path} exists and was learned with {name} {old.get(name)}, not {value}; "
                 "write the pack elsewhere, or remove the file"
             )
     return net, found
 
 
 def _settings(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what must be equal for a network to be used in place of one that would be learnt."""
+    """Return what must be equal for a network to be used in place of one that would be learned."""
     settings = {name: record.get(name) for name in ("freq_prune", "k", "k_total", "accuracy_weight")}
     # Whatever the files are called, it is the pixels and the weights that count.
     hashes = {f"{name} (SHA-256)": record.get(name, {}).get("sha256") for name in ("source", "classifier")}

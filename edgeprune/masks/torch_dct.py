@@ -1,4 +1,4 @@
-"""The transform and its inverse on torch tensors, for what is learnt through them."""
+"""The transform and its inverse on torch tensors, for what is learned through them."""
 
 from __future__ import annotations
 

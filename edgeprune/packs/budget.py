@@ -54,7 +54,7 @@ def build_within(
     *,
     min_quality: float | None = None,
 ) -> Fit:
-    """Build a quantised pack whose file has at most `budget` bytes, and at most 3% less.
+    """Build a quantized pack whose file has at most `budget` bytes, and at most 3% less.
 
     Quality is what is searched for. With `min_quality` it does not fall below: images are left out instead.
 

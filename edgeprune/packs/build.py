@@ -37,7 +37,7 @@ from ..sources import Source, SourceCheck, check_source, open_source, source_fac
 from ..work.processes import Workers
 from .config import METHODS, BuildConfig
 from .encoding import Encoded, Encoder, MaskStatistics, remove_parts
-from .prerequisites import Artefacts, GivenFiles, Masks
+from .prerequisites import Artifacts, GivenFiles, Masks
 
 if TYPE_CHECKING:
     from ..work.resumable import Report
@@ -46,7 +46,7 @@ __all__ = ["BuildReport", "Progress", "build_pack", "check_shared", "planned", "
 
 Progress = Callable[[str, int, int], None]
 MAX_SKIPPED_NAMED = 100
-# Quantised chunks are this many times as large in memory as others.
+# Quantized chunks are this many times as large in memory as others.
 QUANTIZED_CHUNKS = 6
 
 
@@ -68,7 +68,7 @@ class BuildReport:
         Of the stored images against the originals, in dB over all pixels; infinite if nothing was dropped.
     seconds : float
         Duration of the build.
-    artefacts : tuple of Path
+    artifacts : tuple of Path
         Files that were made on the way and can be used again: scores, an FSE-Net.
     """
 
@@ -78,7 +78,7 @@ class BuildReport:
     empty_classes: tuple[str, ...]
     psnr: float
     seconds: float
-    artefacts: tuple[Path, ...] = ()
+    artifacts: tuple[Path, ...] = ()
 
 
 def build_pack(
@@ -113,10 +113,10 @@ def build_pack(
     scores : path, optional
         A scores file of ``edgeprune score`` over the same images.
     classifier : path, optional
-        The network that masks are learnt against: a run of ``edgeprune train``, or its model file. By
+        The network that masks are learned against: a run of ``edgeprune train``, or its model file. By
         default that of the scoring run.
     fse_net : path, optional
-        An FSE-Net learnt before, to choose components without learning.
+        An FSE-Net learned before, to choose components without learning.
     beside : path, optional
         The pack after which files made on the way are named, if not `path`.
     workers : Workers, optional
@@ -153,15 +153,15 @@ def build_pack(
     config = replace(config, split=source.split)
     _require_room_in_pack(source, config)
     given = GivenFiles(*(None if file is None else Path(file) for file in (scores, classifier, fse_net)))
-    artefacts = Artefacts(source, Path(beside or path), config, given, workers, report)
+    artifacts = Artifacts(source, Path(beside or path), config, given, workers, report)
     check = check_shared(source, skip_bad=config.skip_bad, workers=workers, progress=tell)
     scored = METHODS[config.method].scored_images
-    choice = choose_images(source, check, config, artefacts.records(check) if scored else None)
-    masks = artefacts.masks(check)
+    choice = choose_images(source, check, config, artifacts.records(check) if scored else None)
+    masks = artifacts.masks(check)
     config = replace(config, freq_prune=masks.freq_prune)
     header = _header(source, check, choice, config, masks)
     _write(source, path, header, choice, masks, config, workers, tell)
-    return _outcome(source, path, check, started, artefacts.made)
+    return _outcome(source, path, check, started, artifacts.made)
 
 
 def _open(spec: str, config: BuildConfig) -> Source:
@@ -186,7 +186,7 @@ def _outcome(source: Source, path: Path, check: SourceCheck, started: float, mad
         empty_classes=tuple(source.class_names[label] for label in np.nonzero(counts == 0)[0]),
         psnr=math.inf if psnr is None else psnr,
         seconds=time.perf_counter() - started,
-        artefacts=tuple(made),
+        artifacts=tuple(made),
     )
 
 
@@ -219,7 +219,7 @@ def _write(
 ) -> None:
     encoder = Encoder(source, choice.rows, masks.select)
     folder = path.with_name(f"{path.name}.work")
-    if masks.learnt or workers.count > 1:
+    if masks.learned or workers.count > 1:
         # Not all of the provenance: versions, for one, differ from call to call and change no mask.
         if workers.rank == 0:
             # The parts beside the pack hold as much as the pack itself.
@@ -268,7 +268,7 @@ def _write_pack(
         if not get_codec(header.codec).exact:
             statistics.lost = writer.squared_error
         psnr = statistics.psnr
-        # Where everything is kept, which quantisation makes usual, the rates say nothing and take 5 kB.
+        # Where everything is kept, which quantization makes usual, the rates say nothing and take 5 kB.
         whole = header.step > 0 and header.components == header.height * header.width
         rates = {} if whole else {"kept_rate": statistics.kept_rate()}
         writer.record(psnr_db=psnr if math.isfinite(psnr) else None, **rates)
@@ -317,7 +317,7 @@ def _header(
 
 def planned(header: PackHeader) -> PackHeader:
     """Return the header with as many images in a chunk as suit its codec and their size."""
-    # A quantised chunk carries its own distributions, which larger chunks share among more images.
+    # A quantized chunk carries its own distributions, which larger chunks share among more images.
     weight = header.memory_bytes // QUANTIZED_CHUNKS if header.step else header.memory_bytes
     samples = plan_chunk_samples(header.samples, max(1, weight), math.prod(header.shape))
     return replace(header, chunk_samples=samples)
@@ -330,7 +330,7 @@ def _provenance(
         "source": {
             **source_facts(source, check),
             "skipped_images": list(check.bad[:MAX_SKIPPED_NAMED]),
-            "licence": source.licence,
+            "license": source.license,
         },
         "config": _settings(config),
         "coreset": choice.facts,

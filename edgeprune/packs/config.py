@@ -10,7 +10,7 @@ from edgeprune_formats import BLOCKS, COLOR_SPACES, COMPRESSIONS, ROUNDINGS, Con
 from ..coresets.config import CoresetConfig
 from ..masks.config import MaskConfig
 from ..scoring.config import ScoreConfig
-from .quality import DEFAULT_QUALITY, quantisation_step
+from .quality import DEFAULT_QUALITY, quantization_step
 
 if TYPE_CHECKING:
     pass
@@ -28,7 +28,7 @@ class Method:
 
     Attributes
     ----------
-    learnt_masks : bool
+    learned_masks : bool
         Whether components are chosen by an FSE-Net; otherwise by energy.
     scored_images : bool
         Whether images are chosen by score; otherwise at random, stratified by class.
@@ -38,7 +38,7 @@ class Method:
         One line for a user.
     """
 
-    learnt_masks: bool
+    learned_masks: bool
     scored_images: bool
     freq_prune: float
     sample_prune: float
@@ -71,7 +71,7 @@ class BuildConfig:
         ``"none"`` or ``"gzip"``, lossless, of the codecs ``sparse-f32`` and ``sparse-f16``.
     quality : float or None
         1 to 100, of the codec ``quantized``: one scale for size and error, see
-        `edgeprune.packs.quality.quantisation_step`; None stands for 75.
+        `edgeprune.packs.quality.quantization_step`; None stands for 75.
     color : str or None
         Planes that ``quantized`` stores: ``"rgb"`` or ``"ycbcr"``, for which None stands.
     block : str or None
@@ -80,7 +80,7 @@ class BuildConfig:
     rounding : str or None
         Of ``quantized``: ``"deadzone"``, or ``"rdo"`` by rate and distortion, for which None stands.
     size : int or None
-        Resize the short side to this many pixels and crop the centre; None keeps sizes, which must agree.
+        Resize the short side to this many pixels and crop the center; None keeps sizes, which must agree.
     split : str
         ``"train"`` or ``"test"``.
     skip_bad : bool
@@ -88,11 +88,11 @@ class BuildConfig:
     seed : int
         Non-negative; fixes the coreset, the order of the images in the pack, and the learning of masks.
     device : str
-        Where scores are made, masks learnt and applied: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+        Where scores are made, masks learned and applied: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
     coreset : CoresetConfig
         How images are chosen by score.
     masks : MaskConfig
-        How masks are learnt.
+        How masks are learned.
     scoring : ScoreConfig
         The scoring run, where one is needed and no scores file is given.
 
@@ -149,7 +149,7 @@ class BuildConfig:
             if value is not None and value not in choices.get(name, (value,)):
                 raise ConfigError(f"{name} must be one of {', '.join(choices[name])}, not {value!r}")
         if quantizes:
-            quantisation_step(self.stored_quality)
+            quantization_step(self.stored_quality)
             if self.compression != "none":
                 raise ConfigError(f"codec {self.codec} is compressed by itself; leave compression out")
 
@@ -166,14 +166,14 @@ class BuildConfig:
         return {
             "block": block,
             "color_space": self.color or "ycbcr",
-            "step": quantisation_step(self.stored_quality),
+            "step": quantization_step(self.stored_quality),
         }
 
     @property
     def components_dropped(self) -> float:
         """The share of components to drop: `freq_prune`, or the method's.
 
-        A codec that quantises drops what rounds to zero, and by energy nothing else unless it is asked to.
+        A codec that quantizes drops what rounds to zero, and by energy nothing else unless it is asked to.
         """
         if self.freq_prune is not None:
             return self.freq_prune

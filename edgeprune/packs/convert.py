@@ -45,7 +45,7 @@ def convert_pack(
     """Write a pack of the same images, labels and scores in another codec, in bounded memory.
 
     What is encoded are the images that `source` decodes to, so errors add up. Components are kept as they are
-    from one sparse codec to another; from a quantised pack, or with `config.freq_prune`, those of highest
+    from one sparse codec to another; from a quantized pack, or with `config.freq_prune`, those of highest
     energy.
 
     Parameters

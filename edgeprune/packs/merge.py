@@ -35,8 +35,8 @@ HELD_BYTES = 2**25
 _ALIKE = (
     ("codec", "codec", "--codec {}"),
     ("block", "tiles", "--block {}"),
-    ("color_space", "colour space", "--color {}"),
-    ("step", "quantisation step", "the same --quality for both"),
+    ("color_space", "color space", "--color {}"),
+    ("step", "quantization step", "the same --quality for both"),
     ("components", "components a channel", "--freq-prune"),
 )
 
@@ -85,7 +85,7 @@ def merge_packs(
     Parameters
     ----------
     sources : sequence of path
-        At least two packs that agree in shape, classes, codec, components, tiles, colour space and step.
+        At least two packs that agree in shape, classes, codec, components, tiles, color space and step.
     path : path
         The pack to write.
     seed : int

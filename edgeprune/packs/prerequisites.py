@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..masks.fse_net import FSENet
     from ..work.resumable import Report
 
-__all__ = ["Artefacts", "GivenFiles", "Masks"]
+__all__ = ["Artifacts", "GivenFiles", "Masks"]
 
 
 @dataclass(frozen=True)
@@ -36,21 +36,21 @@ class GivenFiles:
         """Raise `ConfigError` for a file, or settings beside it, that the build would not look at."""
         method = METHODS[config.method]
         for option, value in (("--classifier", self.classifier), ("--fse-net", self.fse_net)):
-            if value is not None and not method.learnt_masks:
+            if value is not None and not method.learned_masks:
                 raise ConfigError(
                     f"method {config.method} learns no masks; leave {option} out, or use lf or jelf"
                 )
         if self.classifier is not None and self.fse_net is not None:
             raise ConfigError("--fse-net needs no --classifier; leave one of them out")
         if self.fse_net is not None and (config.masks.k, config.masks.accuracy_weight) != (None, None):
-            raise ConfigError("an FSE-Net has the k and lambda that it was learnt with; leave them out")
+            raise ConfigError("an FSE-Net has the k and lambda that it was learned with; leave them out")
         if method.scored_images and config.coreset.score == "random" and self.scores is None:
             raise ConfigError(
                 "score random needs no scoring run; use method random, or name a file with --scores"
             )
         if self.scores is None or method.scored_images:
             return
-        if not method.learnt_masks:
+        if not method.learned_masks:
             raise ConfigError(
                 f"method {config.method} uses no scores; leave --scores out, or use je, lf or jelf"
             )
@@ -75,7 +75,7 @@ class Masks:
         How many are kept in each channel.
     facts : dict
         For provenance.
-    learnt : bool
+    learned : bool
         By an FSE-Net, which takes long to ask.
     """
 
@@ -83,10 +83,10 @@ class Masks:
     freq_prune: float
     components: int
     facts: dict[str, Any]
-    learnt: bool
+    learned: bool
 
 
-class Artefacts:
+class Artifacts:
     """Gets what a method needs: reads the files that are given, makes the others beside the pack.
 
     What is wrong with files or settings is found, as far as it can be, before an image is read.
@@ -131,7 +131,7 @@ class Artefacts:
         self._records: ScoreRecords | None = None
         self._classifier: Classifier | None = None
         self._fse_net: tuple[FSENet, dict[str, Any]] | None = None
-        if METHODS[config.method].learnt_masks:
+        if METHODS[config.method].learned_masks:
             self._look_at_masks()
         if given.scores is not None:
             read_records(given.scores)
@@ -141,7 +141,7 @@ class Artefacts:
 
     def _must_score(self) -> bool:
         method, given = METHODS[self._config.method], self._given
-        learns = method.learnt_masks and given.fse_net is None and given.classifier is None
+        learns = method.learned_masks and given.fse_net is None and given.classifier is None
         return given.scores is None and (method.scored_images or learns)
 
     def _look_at_masks(self) -> None:
@@ -188,26 +188,26 @@ class Artefacts:
         return run_scoring(self._source, check, path, config, workers=self._workers, report=self._report)
 
     def masks(self, check: SourceCheck) -> Masks:
-        """Return how components are chosen, by an FSE-Net that is learnt first if none is given.
+        """Return how components are chosen, by an FSE-Net that is learned first if none is given.
 
         Raises
         ------
         ArtefactError, TrainingError, TrainingInterrupted, SourceError
             See `edgeprune.masks.learning.learn_masks`.
         """
-        if not METHODS[self._config.method].learnt_masks:
+        if not METHODS[self._config.method].learned_masks:
             dropped = self._config.components_dropped
             components = component_count(dropped, *self._source.shape[1:])
-            return Masks(by_energy(components), dropped, components, {"mask": "energy"}, learnt=False)
-        from ..masks.learning import learnt_selector
+            return Masks(by_energy(components), dropped, components, {"mask": "energy"}, learned=False)
+        from ..masks.learning import learned_selector
 
         path = self._given.fse_net or self._path.with_suffix(".fse-net.safetensors")
         net, record = self._fse_net or self._learn(path, check)
-        select = learnt_selector(net, record["k"], record["k_total"], self._workers.device)
+        select = learned_selector(net, record["k"], record["k_total"], self._workers.device)
         described = {name: value for name, value in record.items() if name != "history"}
         last = record["history"][-1] if record.get("history") else None
         facts = {"mask": "fse-net", "fse_net": {**described, "sha256": file_sha256(path), "last_epoch": last}}
-        return Masks(select, record["freq_prune"], record["k_total"], facts, learnt=True)
+        return Masks(select, record["freq_prune"], record["k_total"], facts, learned=True)
 
     def _learn(self, path: Path, check: SourceCheck) -> tuple[FSENet, dict[str, Any]]:
         from ..masks.classifier import classifier_of_records

@@ -1,19 +1,19 @@
-"""One scale of quality for packs that quantise."""
+"""One scale of quality for packs that quantize."""
 
 from __future__ import annotations
 
 from edgeprune_formats import ConfigError
 
-__all__ = ["DEFAULT_QUALITY", "quantisation_step"]
+__all__ = ["DEFAULT_QUALITY", "quantization_step"]
 
 DEFAULT_QUALITY = 75.0
 
 
-def quantisation_step(quality: float) -> float:
-    """Return the quantisation step, for pixels on [0, 1], of a quality.
+def quantization_step(quality: float) -> float:
+    """Return the quantization step, for pixels on [0, 1], of a quality.
 
     ``(0.5 + 0.39 S) / 255`` with ``S = 5000 / quality`` below 50 and ``200 - 2 quality`` from there on, the
-    scale by which the Independent JPEG Group's library multiplies its tables: 75 is a step of 20 grey levels,
+    scale by which the Independent JPEG Group's library multiplies its tables: 75 is a step of 20 gray levels,
     90 of 8.3, 100 of a half. A higher quality is a smaller step.
 
     Parameters

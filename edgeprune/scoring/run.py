@@ -121,7 +121,7 @@ def _settled(config: ScoreConfig, source: Source) -> ScoreConfig:
 
 
 def _require_batches(source: Source, images: int, batch_size: int, workers: Workers) -> None:
-    """Refuse batches that cannot be normalised, or that leave a process without an image."""
+    """Refuse batches that cannot be normalized, or that leave a process without an image."""
     if images < 2 * workers.count:
         raise ConfigError(f"{source.spec}: {images} images are too few to train on")
     smallest = images // -(-images // batch_size)

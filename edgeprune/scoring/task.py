@@ -74,7 +74,7 @@ class ScoringTask:
         self._store, self._placement, self._workers = store, placement, workers
         self._folder = folder
         self._learner = Learner(training, placement, classes, min(store.shape[1:]))
-        self._learner.model = workers.synchronised(self._learner.model)
+        self._learner.model = workers.synchronized(self._learner.model)
         forward = workers.wrap(self._learner.model)
         self._learner.forward = cast(nn.Module, torch.compile(forward)) if config.compile else forward
         height, width = store.shape[1:]
@@ -102,7 +102,7 @@ class ScoringTask:
             labels = self._store.labels[torch.from_numpy(rows).to(self._placement.device, non_blocking=True)]
             lr = learning_rate(number, self.epochs * self.steps, self.config.lr)
             share = self._workers.share(len(rows), total)
-            loss, logits = self._learner.step(self._normalise(images), labels, lr, number, share=share)
+            loss, logits = self._learner.step(self._normalize(images), labels, lr, number, share=share)
             with self._clock.of_records():
                 self._note(rows, labels, logits, loss)
             yield step
@@ -179,13 +179,13 @@ class ScoringTask:
             words = np.random.SeedSequence([self.config.seed, epoch, first, self._workers.rank])
             torch.manual_seed(int(words.generate_state(1, np.uint64)[0] >> np.uint64(1)))
 
-    def _normalise(self, images: torch.Tensor) -> torch.Tensor:
+    def _normalize(self, images: torch.Tensor) -> torch.Tensor:
         return (images.float() / 255 - self._mean) / self._std
 
     def _parts(self, epoch: int) -> list[tuple[NDArray[np.int64], int]]:
         """Return, for each step, this process's rows and how many the batch has in all processes."""
         order = np.random.default_rng([self.config.seed, epoch]).permutation(self.images)
-        # Batches of sizes that differ by one at most: no last batch that is too small to be normalised.
+        # Batches of sizes that differ by one at most: no last batch that is too small to be normalized.
         return [(self._workers.part(rows), len(rows)) for rows in np.array_split(order, self.steps)]
 
     def _augmentation(self, epoch: int, step: int, total: int) -> Any:
@@ -227,7 +227,7 @@ class ScoringTask:
         parts = [np.arange(at, min(at + size, stop)) for at in range(start, stop, size)]
         for rows, images in zip(parts, self._store.batches([(rows, None) for rows in parts]), strict=True):
             with self._placement.autocast():
-                logits = model(self._normalise(images))
+                logits = model(self._normalize(images))
             logs = logits.float().log_softmax(dim=1)
             entropies[int(rows[0]) : int(rows[-1]) + 1] = -(logs.exp() * logs).sum(dim=1)
         return self._workers.total(entropies).cpu()

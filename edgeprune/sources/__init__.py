@@ -27,7 +27,7 @@ _FORMS = "digits, cifar10[:ROOT], cifar100[:ROOT], imagefolder:PATH, npz:FILE"
 
 
 def open_source(spec: str, *, split: str = "train", size: int | None = None) -> Source:
-    """Open a source of labelled images.
+    """Open a source of labeled images.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def open_source(spec: str, *, split: str = "train", size: int | None = None) -> 
     split : str
         ``"train"`` or ``"test"``.
     size : int or None
-        Scale the short side of every image to `size` pixels and keep the centre square; None keeps the
+        Scale the short side of every image to `size` pixels and keep the center square; None keeps the
         images as they are.
 
     Returns

@@ -20,10 +20,10 @@ class ArraySource:
 
     Attributes
     ----------
-    spec, split, licence, class_names, labels
+    spec, split, license, class_names, labels
         As in `Source`.
     pixels : NDArray[np.uint8]
-        [N, 1 or 3, H, W], grey or RGB; a view in another memory order will do.
+        [N, 1 or 3, H, W], gray or RGB; a view in another memory order will do.
     size : int or None
         Side to which `read` scales and crops the images; None keeps H x W.
     array_name : str
@@ -34,7 +34,7 @@ class ArraySource:
 
     spec: str
     split: str
-    licence: str | None
+    license: str | None
     class_names: tuple[str, ...]
     labels: NDArray[np.int64]
     pixels: NDArray[np.uint8]

@@ -31,8 +31,8 @@ class Source(Protocol):
         ...
 
     @property
-    def licence(self) -> str | None:
-        """The licence of the images; None where it is not known."""
+    def license(self) -> str | None:
+        """The license of the images; None where it is not known."""
         ...
 
     @property

@@ -79,7 +79,7 @@ class SourceCheck:
         count = len(rows) * pixels
         mean = self.channel_sums[rows].sum(axis=0) / count
         variance = self.channel_squares[rows].sum(axis=0) / count - mean**2
-        # A channel that is the same everywhere is left as it is: dividing by 1 grey level keeps it finite.
+        # A channel that is the same everywhere is left as it is: dividing by 1 gray level keeps it finite.
         std = np.sqrt(np.maximum(variance, 1.0))
         return tuple((mean / 255).tolist()), tuple((std / 255).tolist())
 
@@ -120,7 +120,7 @@ def check_source(
     good: list[NDArray[np.intp]] = []
     bad: list[str] = []
     for done, (rows, pixels, messages) in _pieces(source, batch):
-        digest.update(_labelled_bytes(source.labels[rows], pixels))
+        digest.update(_labeled_bytes(source.labels[rows], pixels))
         sums[rows] = pixels.sum(axis=(2, 3), dtype=np.int64)
         squares[rows] = np.square(pixels, dtype=np.uint16).sum(axis=(2, 3), dtype=np.int64)
         good.append(rows)
@@ -133,7 +133,7 @@ def check_source(
 
 
 def source_facts(source: Source, check: SourceCheck) -> dict[str, Any]:
-    """Return what identifies a source in the artefacts made from it."""
+    """Return what identifies a source in the artifacts made from it."""
     return {
         "spec": source.spec,
         "split": source.split,
@@ -161,7 +161,7 @@ def _read_piece(source: Source, rows: NDArray[np.intp]) -> _Piece:
     return np.concatenate(good), np.concatenate(pixels), [*messages[0], *messages[1]]
 
 
-def _labelled_bytes(labels: NDArray[np.int64], pixels: NDArray[np.uint8]) -> bytes:
+def _labeled_bytes(labels: NDArray[np.int64], pixels: NDArray[np.uint8]) -> bytes:
     heads = labels.astype("<i8").view(np.uint8).reshape(len(labels), 8)
     flat = pixels.reshape(len(pixels), math.prod(pixels.shape[1:]))
     return np.concatenate([heads, flat], axis=1).tobytes()

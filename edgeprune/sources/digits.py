@@ -17,9 +17,9 @@ _SPLIT_SEED = 1797
 
 
 def open_digits(spec: str, split: str, size: int | None) -> ArraySource:
-    """Open the 1797 digits of scikit-learn, 8x8 grey scaled to 32x32 RGB.
+    """Open the 1797 digits of scikit-learn, 8x8 gray scaled to 32x32 RGB.
 
-    Grey levels 0..16 become 0..255 (times 255/16, rounded), then Pillow's bicubic filter enlarges the
+    Gray levels 0..16 become 0..255 (times 255/16, rounded), then Pillow's bicubic filter enlarges the
     image. One fifth of each class, rounded, is the test split: the same images on every machine.
 
     Parameters
@@ -61,7 +61,7 @@ def _is_test(labels: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 
 def _enlarged(images: NDArray[np.float64]) -> NDArray[np.uint8]:
-    grey = np.rint(images * (255 / 16)).astype(np.uint8)
+    gray = np.rint(images * (255 / 16)).astype(np.uint8)
     side = (_SIDE, _SIDE)
-    large = [np.asarray(Image.fromarray(one).resize(side, Image.Resampling.BICUBIC)) for one in grey]
+    large = [np.asarray(Image.fromarray(one).resize(side, Image.Resampling.BICUBIC)) for one in gray]
     return np.stack(large)[:, np.newaxis]

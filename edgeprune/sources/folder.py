@@ -28,7 +28,7 @@ class FolderSource:
 
     Attributes
     ----------
-    spec, split, licence, class_names, labels, shape
+    spec, split, license, class_names, labels, shape
         As in `Source`.
     root : str
         The folder whose sub-folders are the classes.
@@ -44,7 +44,7 @@ class FolderSource:
 
     spec: str
     split: str
-    licence: str | None
+    license: str | None
     class_names: tuple[str, ...]
     labels: NDArray[np.int64]
     shape: tuple[int, int, int]

@@ -27,8 +27,8 @@ _ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa")
 def read_image(path: str | Path, size: int | None) -> NDArray[np.uint8]:
     """Read one image file as a viewer shows it.
 
-    EXIF orientation is applied; transparency is composited on white; 16-bit grey is divided by 257 and
-    rounded (mode ``I`` counts as 16-bit grey); other modes are converted as Pillow does. Of an animation
+    EXIF orientation is applied; transparency is composited on white; 16-bit gray is divided by 257 and
+    rounded (mode ``I`` counts as 16-bit gray); other modes are converted as Pillow does. Of an animation
     the first frame is read. ICC profiles are ignored.
 
     Parameters
@@ -102,9 +102,9 @@ def decode_image(path: str, size: int | None, *, name: str) -> NDArray[np.uint8]
 
 
 def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
-    """Scale the short side of an image to `size` and keep the centre square.
+    """Scale the short side of an image to `size` and keep the center square.
 
-    Bicubic; Pillow widens the kernel when it scales down, which is its antialiasing. Only the centre
+    Bicubic; Pillow widens the kernel when it scales down, which is its antialiasing. Only the center
     square is computed, with the pixels around it in reach of the kernel: scaling all of a 1 x 100,000
     strip first would take gigabytes.
 
@@ -153,7 +153,7 @@ def _grey16_to_rgb(image: Image.Image) -> Image.Image:
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
         span = f"{values.min()} to {values.max()}"
-        raise ValueError(f"has pixels from {span}, beyond 16 bits; save it as 8-bit or 16-bit grey first")
+        raise ValueError(f"has pixels from {span}, beyond 16 bits; save it as 8-bit or 16-bit gray first")
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
         values[values == transparent] = 65535

@@ -25,8 +25,8 @@ def open_npz(spec: str, split: str, size: int | None) -> ArraySource:
     Arrays ``x_train`` and ``y_train`` (``x_test`` and ``y_test``) are used if there, else ``x`` and ``y``,
     which serve either split.
 
-    Images are uint8: [N, C, H, W] or [N, H, W, C] with C of 1 or 3, or [N, H, W] grey. A shape that fits
-    both, such as [N, 3, 32, 3], is taken as [N, C, H, W]. Grey becomes RGB by repetition.
+    Images are uint8: [N, C, H, W] or [N, H, W, C] with C of 1 or 3, or [N, H, W] gray. A shape that fits
+    both, such as [N, 3, 32, 3], is taken as [N, C, H, W]. Gray becomes RGB by repetition.
 
     Labels are integers of any width, [N] or [N, 1], numbered from 0. An optional array ``class_names``
     (text, [classes]) names the classes; otherwise they are ``"0"``, ``"1"`` and so on up to the highest

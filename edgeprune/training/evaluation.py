@@ -26,7 +26,7 @@ KEEP_BYTES = 2**28
 class TestBatches:
     """Batches ``(images float32 [n, 3, H, W], labels int64 [n])``, iterable again and again.
 
-    Images are normalised by the training pack's mean and standard deviation, labels are the training
+    Images are normalized by the training pack's mean and standard deviation, labels are the training
     pack's.
     """
 
@@ -128,7 +128,7 @@ def _match(
 
 
 class _SourceBatches:
-    """Makes normalised batches of a source's images."""
+    """Makes normalized batches of a source's images."""
 
     def __init__(self, source: Source, header: PackHeader, batch_size: int, keep: bool) -> None:
         self._source, self._batch_size = source, batch_size

@@ -10,7 +10,7 @@ from typing import Any
 from edgeprune_formats import Pack
 from edgeprune_runtime import Mixture, PackLoader
 from edgeprune_runtime.loading.memory import LoaderMemory, default_limit, divide_memory
-from edgeprune_runtime.training import Cadence, Normalisation, TrainConfig, train
+from edgeprune_runtime.training import Cadence, Normalization, TrainConfig, train
 from edgeprune_runtime.training.config import Placement, place
 from edgeprune_runtime.training.loop import Report
 from edgeprune_runtime.training.memory import (
@@ -86,7 +86,7 @@ class Setup:
             test=self.test,
             init=init,
             teacher=teacher,
-            normalisation=Normalisation(header.mean, header.std),
+            normalization=Normalization(header.mean, header.std),
             resume=resume,
             cadence=cadence,
             provenance=self.provenance,

@@ -55,12 +55,12 @@ class DistributedWorkers(Workers):
         wrapped: nn.Module = DistributedDataParallel(model)
         return wrapped
 
-    def synchronised(self, model: nn.Module) -> nn.Module:
-        """Return the model with batch normalisation over the parts of all processes; same parameters."""
+    def synchronized(self, model: nn.Module) -> nn.Module:
+        """Return the model with batch normalization over the parts of all processes; same parameters."""
         if next(model.parameters()).device.type == "cuda":
             converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
             return converted
-        return _synchronised_on_cpu(model)
+        return _synchronized_on_cpu(model)
 
 
 @contextmanager
@@ -131,10 +131,10 @@ class _BatchNorm2dOnCpu(nn.BatchNorm2d):
         sums = _sum(sums)
         count = sums[-1]
         mean = sums[:-1] / count
-        centred = values - mean[:, None, None]
-        variance = _sum(centred.square().sum(axes)) / count
+        centered = values - mean[:, None, None]
+        variance = _sum(centered.square().sum(axes)) / count
         self._remember(mean.detach(), variance.detach(), float(count.detach()))
-        scaled = centred * torch.rsqrt(variance + self.eps)[:, None, None]
+        scaled = centered * torch.rsqrt(variance + self.eps)[:, None, None]
         return (scaled * self.weight[:, None, None] + self.bias[:, None, None]).to(input.dtype)
 
     def _remember(self, mean: torch.Tensor, variance: torch.Tensor, count: float) -> None:
@@ -152,7 +152,7 @@ def _sum(tensor: torch.Tensor) -> torch.Tensor:
     return summed
 
 
-def _synchronised_on_cpu(model: nn.Module) -> nn.Module:
+def _synchronized_on_cpu(model: nn.Module) -> nn.Module:
     for module in model.modules():
         if type(module) is nn.BatchNorm2d:
             # Same parameters, buffers and names: only the way forward is another.

@@ -83,6 +83,6 @@ class Workers:
         """Return what training steps call in place of `model`, so that gradients are averages."""
         return model
 
-    def synchronised(self, model: nn.Module) -> nn.Module:
-        """Return the model with batch normalisation over the parts of all processes; same parameters."""
+    def synchronized(self, model: nn.Module) -> nn.Module:
+        """Return the model with batch normalization over the parts of all processes; same parameters."""
         return model

@@ -60,7 +60,7 @@ def content(batches):
     return [(images.sum().item(), labels.tolist()) for images, labels in batches]
 
 
-def test_pixels_are_shuffled_normalised_and_resumed(loader):
+def test_pixels_are_shuffled_normalized_and_resumed(loader):
     one, other = loader(), loader()
     first = list(one)
     assert len(first) == len(one) == 5

@@ -9,7 +9,7 @@ from edgeprune_formats import EdgePruneError
 
 
 def images(count=6, side=32):
-    """Smooth images of little colour, which every codec can do well, with a little noise."""
+    """Smooth images of little color, which every codec can do well, with a little noise."""
     random = np.random.default_rng(0)
     place = np.linspace(0, 2 * np.pi, side)
     waves = np.sin(place[:, None] * random.uniform(0.5, 2, (count, 1, 1, 1)) + place[None])
@@ -38,7 +38,7 @@ def counting(errors):
     return Peer("counting", encode, decode, lambda file: len(file) - 50, (0, len(errors) - 1)), calls
 
 
-def test_bracket_finds_the_neighbours_of_a_target():
+def test_bracket_finds_the_neighbors_of_a_target():
     assert bracket(lambda level: level * 1.5, 10, (0, 100)) == (6, 7)
     assert bracket(lambda level: level * 1.5, 9, (0, 100)) == (5, 6)
     assert bracket(float, 0, (0, 100)) == (0, 0)

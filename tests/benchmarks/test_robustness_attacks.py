@@ -68,10 +68,10 @@ def resist(victim, moved, labels):
     return victim(moved).argmax(1) == labels
 
 
-def test_normalisation_is_inside_the_victim(victim):
+def test_normalization_is_inside_the_victim(victim):
     images = torch.rand(2, 3, 8, 8)
-    normalised = (images - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
-    assert torch.allclose(victim(images), victim.model(normalised), atol=1e-6)
+    normalized = (images - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+    assert torch.allclose(victim(images), victim.model(normalized), atol=1e-6)
     assert not any(part.training for part in victim.modules())
 
 
@@ -154,7 +154,7 @@ def test_sparse_attacks_keep_their_budget_and_the_box(victim, images, pixels):
 
 
 def test_sparse_search_finds_what_a_single_pixel_can_do(victim, images):
-    """Against every pixel and every corner of the colour cube."""
+    """Against every pixel and every corner of the color cube."""
     image, label = images[0][:1], images[1][:1]
     corners = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 3)
     tried = image.repeat(64 * 8, 1, 1, 1)
@@ -315,8 +315,8 @@ def test_misuse_is_told(evaluator):
     with pytest.raises(ConfigError, match="FGSM has budgets in Linf, not L2"):
         evaluator.run("FGSM", Budget("L2", 0.5))
     pruned = PrunedVictim(linear_victim(), 3, 3)
-    with pytest.raises(ConfigError, match="normalised units"):
-        replace(evaluator, victim=pruned).run("PGD-20 normalised", HEADLINE)
+    with pytest.raises(ConfigError, match="normalized units"):
+        replace(evaluator, victim=pruned).run("PGD-20 normalized", HEADLINE)
     with pytest.raises(ConfigError, match="needs a victim that prunes"):
         evaluator.run("PGD-100 unaware", HEADLINE)
 

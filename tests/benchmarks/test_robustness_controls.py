@@ -119,11 +119,11 @@ def test_an_interrupted_report_says_that_it_is_not_valid(tmp_path):
 GRADIENT = ("FGSM", "PGD-20", "PGD-100", "PGD-100 margin", "AutoAttack Linf", "APGD")
 
 
-def test_a_budget_in_normalised_units_is_seen(plant):
-    def normalised(at, images, labels):
+def test_a_budget_in_normalized_units_is_seen(plant):
+    def normalized(at, images, labels):
         return pgd(at.victim, images, labels, at.eps * at.victim.std, steps=20, seed=at.seed)
 
-    report = evaluate(linear_victim(), plant(ascent(normalised), *GRADIENT))
+    report = evaluate(linear_victim(), plant(ascent(normalized), *GRADIENT))
     assert not report["valid"]
     found = failed(report)
     assert "of the budget" in found["budget reached"]
@@ -140,7 +140,7 @@ def test_a_network_that_returns_probabilities_is_seen(tmp_path):
     assert "probability distribution" in failed(report)["AutoAttack's flags"]
 
 
-@pytest.mark.parametrize("block", ["detach", "quantise"])
+@pytest.mark.parametrize("block", ["detach", "quantize"])
 def test_a_gradient_that_is_cut_is_seen(block, tmp_path):
     class Cut(Around):
         def forward(self, images):

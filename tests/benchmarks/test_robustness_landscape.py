@@ -8,7 +8,7 @@ from victims import linear_victim, own_images
 from edgeprune_benchmarks.robustness.gradient_attacks import cross_entropy
 from edgeprune_benchmarks.robustness.landscape import (
     distortion,
-    filter_normalised,
+    filter_normalized,
     largest_curvature,
     loss_along,
     loss_over,
@@ -38,21 +38,21 @@ def logistic():
 
 def test_directions_have_the_norms_of_the_filters():
     model = nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.Flatten(), nn.Linear(5, 2))
-    direction = filter_normalised(model, 3)
+    direction = filter_normalized(model, 3)
     for name, weight in model.named_parameters():
         if weight.ndim > 1:
             expected = weight.detach().flatten(1).norm(dim=1)
             assert torch.allclose(direction[name].flatten(1).norm(dim=1), expected, rtol=1e-5)
         else:
             assert not direction[name].any()
-    assert torch.equal(direction["0.weight"], filter_normalised(model, 3)["0.weight"])
-    assert not torch.equal(direction["0.weight"], filter_normalised(model, 4)["0.weight"])
+    assert torch.equal(direction["0.weight"], filter_normalized(model, 3)["0.weight"])
+    assert not torch.equal(direction["0.weight"], filter_normalized(model, 4)["0.weight"])
 
 
 def test_the_loss_along_a_direction():
     victim = linear_victim()
     images, labels = own_images(victim, 20)
-    direction = filter_normalised(victim, 0)
+    direction = filter_normalized(victim, 0)
     before = {name: weight.clone() for name, weight in victim.state_dict().items()}
     losses = loss_along(victim, images, labels, direction, (-0.5, 0.0, 0.5), batch_size=7)
     assert losses[1] == pytest.approx(float(cross_entropy(victim(images), labels).mean()), rel=1e-5)
@@ -66,7 +66,7 @@ def test_the_loss_along_a_direction():
 def test_the_loss_over_two_directions_has_the_lines_as_its_axes():
     victim = linear_victim()
     images, labels = own_images(victim, 20)
-    pair = filter_normalised(victim, 0), filter_normalised(victim, 1)
+    pair = filter_normalized(victim, 0), filter_normalized(victim, 1)
     steps = (-0.4, 0.0, 0.4)
     surface = loss_over(victim, images, labels, pair, steps)
     assert surface.shape == (3, 3)

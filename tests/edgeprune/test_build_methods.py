@@ -57,7 +57,7 @@ def spectra_of(source, path):
 )
 def test_each_method_keeps_its_shares(scored, tmp_path, method, images, components):
     path = tmp_path / "p.h5"
-    given = scored.scores if METHODS[method].scored_images or METHODS[method].learnt_masks else None
+    given = scored.scores if METHODS[method].scored_images or METHODS[method].learned_masks else None
     report = build_pack(scored.spec, path, replace(JELF, method=method), scores=given)
     assert verify_pack(path) == []
     pack = open_pack(path)
@@ -66,14 +66,14 @@ def test_each_method_keeps_its_shares(scored, tmp_path, method, images, componen
     np.testing.assert_array_equal(pack.labels, scored.source.labels[pack.source_index])
     assert (kept(path).sum((2, 3)) == components).all()
     assert (pack.scores is None) == (method not in ("je", "jelf"))
-    assert [p.name for p in report.artefacts] == ["p.fse-net.safetensors"] * METHODS[method].learnt_masks
-    assert {p.name for p in tmp_path.iterdir()} == {"p.h5", *(p.name for p in report.artefacts)}
+    assert [p.name for p in report.artifacts] == ["p.fse-net.safetensors"] * METHODS[method].learned_masks
+    assert {p.name for p in tmp_path.iterdir()} == {"p.h5", *(p.name for p in report.artifacts)}
     assert pack.header.provenance["mask"] == ("fse-net" if method in ("lf", "jelf") else "energy")
     assert pack.header.provenance["coreset"]["score"] == ("joint_entropy" if "je" in method else "random")
 
 
 @pytest.mark.parametrize("ratio", [0.3, 0.5, 0.9])
-def test_learnt_masks_hold_the_strongest_components_and_those_that_the_network_selects(
+def test_learned_masks_hold_the_strongest_components_and_those_that_the_network_selects(
     scored, tmp_path, ratio
 ):
     path = tmp_path / "p.h5"
@@ -92,7 +92,7 @@ def test_learnt_masks_hold_the_strongest_components_and_those_that_the_network_s
 def test_the_provenance_is_complete(scored, whole):
     provenance = open_pack(whole.path).header.provenance
     scores, net = whole.path.with_suffix(".scores.h5"), whole.path.with_suffix(".fse-net.safetensors")
-    assert whole.artefacts == (scores, net)
+    assert whole.artifacts == (scores, net)
     assert set(provenance) == {"source", "config", "coreset", "mask", "fse_net", "versions", "result"}
     assert provenance["source"]["sha256"] == scored.check.sha256
     assert provenance["coreset"]["scores_sha256"] == file_sha256(scores)
@@ -180,7 +180,7 @@ def test_a_build_that_is_stopped_in_each_stage_goes_on_to_the_same_pack(scored, 
     # 4 epochs of 4 steps and 2 of 3: once each, the ends of epochs reported as such.
     assert sum(calls.count("scoring") for calls in seen.values()) == 16
     assert sum(calls.count("learning masks") for calls in seen.values()) == 6
-    assert {p.name for p in tmp_path.iterdir()} == {"p.h5", *(p.name for p in report.artefacts)}
+    assert {p.name for p in tmp_path.iterdir()} == {"p.h5", *(p.name for p in report.artifacts)}
 
 
 def test_what_was_made_is_kept_and_used_again(scored, whole, tmp_path, monkeypatch):
@@ -191,7 +191,7 @@ def test_what_was_made_is_kept_and_used_again(scored, whole, tmp_path, monkeypat
     for _ in range(2):
         report = build_pack(scored.spec, tmp_path / "whole.h5", JELF, report=stops.report)
     assert stops.seen == []
-    assert len(report.artefacts) == 2
+    assert len(report.artifacts) == 2
     assert content(tmp_path / "whole.h5")[:4] == content(whole.path)[:4]
     assert report.header.provenance["fse_net"] == whole.header.provenance["fse_net"]
 
@@ -204,12 +204,12 @@ def test_a_build_from_files_can_be_repeated_to_the_byte(scored, tmp_path, monkey
         assert (tmp_path / f"a{kind}").read_bytes() == (tmp_path / f"b{kind}").read_bytes()
 
 
-def test_masks_learnt_on_some_images_are_applied_to_others(whole, tmp_path):
+def test_masks_learned_on_some_images_are_applied_to_others(whole, tmp_path):
     net_file = whole.path.with_suffix(".fse-net.safetensors")
     spec = small_builds.write_source(tmp_path, seed=7, images=10, classes=4)
     path = tmp_path / "p.h5"
     report = build_pack(spec, path, BuildConfig(method="lf", device="cpu"), fse_net=net_file)
-    assert report.artefacts == ()
+    assert report.artifacts == ()
     assert {p.name for p in tmp_path.iterdir()} == {"images.npz", "p.h5"}
     net, record = load_fse_net(net_file)
     expected, _ = select(
@@ -219,8 +219,8 @@ def test_masks_learnt_on_some_images_are_applied_to_others(whole, tmp_path):
     assert report.header.provenance["fse_net"]["sha256"] == file_sha256(net_file)
     # The ratio is the network's.
     other = tmp_path / "other.h5"
-    learnt = replace(LF, freq_prune=0.8)
-    build_pack(spec, other, learnt, classifier=run_folder(tmp_path, classes=4))
+    learned = replace(LF, freq_prune=0.8)
+    build_pack(spec, other, learned, classifier=run_folder(tmp_path, classes=4))
     again = build_pack(
         spec, path, BuildConfig(method="lf"), fse_net=other.with_suffix(".fse-net.safetensors")
     )
@@ -228,23 +228,23 @@ def test_masks_learnt_on_some_images_are_applied_to_others(whole, tmp_path):
     assert again.header.components == 29
 
 
-def run_folder(folder, *, classes=3, side=12, **normalisation):
+def run_folder(folder, *, classes=3, side=12, **normalization):
     """The folder of a run that has trained nothing."""
     (folder / "run").mkdir()
     torch.manual_seed(0)
     record = {"config": {"model": "resnet8"}, "num_classes": classes, "image_shape": [3, side, side]}
-    normalisation = normalisation or {"mean": [0.5] * 3, "std": [0.25] * 3}
+    normalization = normalization or {"mean": [0.5] * 3, "std": [0.25] * 3}
     save_model(
-        folder / "run", create_model("resnet8", classes, side), {**record, "provenance": normalisation}
+        folder / "run", create_model("resnet8", classes, side), {**record, "provenance": normalization}
     )
     return folder / "run"
 
 
-def test_masks_can_be_learnt_against_a_run_of_training(scored, tmp_path):
+def test_masks_can_be_learned_against_a_run_of_training(scored, tmp_path):
     run = run_folder(tmp_path)
     report = build_pack(scored.spec, tmp_path / "p.h5", LF, classifier=run)
     assert report.header.provenance["fse_net"]["classifier"]["file"] == "model.safetensors"
-    assert [p.name for p in report.artefacts] == ["p.fse-net.safetensors"]
+    assert [p.name for p in report.artifacts] == ["p.fse-net.safetensors"]
 
 
 # --- refusals, all of them before an image is read ---
@@ -301,7 +301,7 @@ def damaged(folder):
             lambda f: {"fse_net": f / "net"},
             {"masks": replace(MASKS, k=3)},
             ConfigError,
-            "has the k and lambda that it was learnt with",
+            "has the k and lambda that it was learned with",
         ),
     ],
 )
@@ -326,7 +326,7 @@ def test_what_cannot_work_is_refused_before_an_image_is_read(
 
 
 def test_another_ratio_than_the_networks_is_refused(whole, scored, tmp_path):
-    with pytest.raises(ConfigError, match=r"learnt for a frequency pruning ratio of 0\.5, not 0\.7"):
+    with pytest.raises(ConfigError, match=r"learned for a frequency pruning ratio of 0\.5, not 0\.7"):
         build_pack(
             scored.spec,
             tmp_path / "p.h5",
@@ -351,14 +351,14 @@ def test_scores_of_other_images_are_refused(scored, tmp_path, method):
         build_pack(spec, tmp_path / "p.h5", replace(JELF, method=method), scores=scored.scores)
 
 
-def test_artefacts_of_other_settings_stop_the_build(scored, tmp_path):
+def test_artifacts_of_other_settings_stop_the_build(scored, tmp_path):
     path = tmp_path / "p.h5"
     (tmp_path / "p.scores.h5").write_bytes(scored.scores.read_bytes())
     build_pack(scored.spec, path, LF)
     with pytest.raises(ConfigError, match=r"p\.scores\.h5 exists and was made with epochs 4, not 5"):
         build_pack(scored.spec, path, replace(LF, scoring=replace(SCORING, epochs=5)))
     with pytest.raises(
-        ConfigError, match=r"p\.fse-net\.safetensors exists and was learnt with epochs 2, not 3"
+        ConfigError, match=r"p\.fse-net\.safetensors exists and was learned with epochs 2, not 3"
     ):
         build_pack(scored.spec, path, replace(LF, masks=replace(MASKS, epochs=3)))
 

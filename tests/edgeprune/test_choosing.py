@@ -31,9 +31,9 @@ def npz_source(folder, pixels, labels):
 def recorded(images, seed=0):
     """What a run of `EPOCHS` might have recorded, and the final entropies."""
     random = np.random.default_rng(seed)
-    learnt = np.linspace(0, 1, EPOCHS)[:, None] > random.random(images) * 1.2
+    learned = np.linspace(0, 1, EPOCHS)[:, None] > random.random(images) * 1.2
     return {
-        "correct": learnt ^ (random.random((EPOCHS, images)) < 0.1),
+        "correct": learned ^ (random.random((EPOCHS, images)) < 0.1),
         "probabilities": random.random((EPOCHS, images)).astype("f4"),
         "margins": random.uniform(-1, 1, (EPOCHS, images)).astype("f4"),
         "errors": random.uniform(0, 1.4, (EPOCHS, images)).astype("f4"),
@@ -105,8 +105,8 @@ FORMULAS = {
 
 def forgotten(correct):
     counts = np.array([sum(a and not b for a, b in itertools.pairwise(c)) for c in correct.T.tolist()])
-    learnt = correct.any(0)
-    return np.where(learnt, counts, counts[learnt].max() + 1).astype("f8")
+    learned = correct.any(0)
+    return np.where(learned, counts, counts[learned].max() + 1).astype("f8")
 
 
 @pytest.mark.parametrize("name", SCORES)

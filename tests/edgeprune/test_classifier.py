@@ -85,7 +85,7 @@ def metadata(**extra):
     return json.dumps({"model": "resnet8", "num_classes": 3, "image_shape": [3, 12, 12], **extra})
 
 
-def test_a_model_of_before_there_was_normalisation_in_the_file_is_refused(run_folder):
+def test_a_model_of_before_there_was_normalization_in_the_file_is_refused(run_folder):
     folder, _ = run_folder()
     with pytest.raises(ArtefactError, match=r"model\.safetensors: does not say how .*; train it again"):
         classifier_of_run(folder)
@@ -95,9 +95,9 @@ def test_a_model_of_before_there_was_normalisation_in_the_file_is_refused(run_fo
     ("mean", "std"),
     [(MEAN, (0.2, 0.0, 0.2)), (MEAN, (0.2, 0.2)), ((0.5,), (0.2,)), ((float("nan"), 0, 0), STD), (MEAN, 1)],
 )
-def test_a_normalisation_that_is_none_is_refused(run_folder, mean, std):
+def test_a_normalization_that_is_none_is_refused(run_folder, mean, std):
     folder, _ = run_folder(mean=mean, std=std)
-    with pytest.raises(ArtefactError, match=r"normalise.*train it again"):
+    with pytest.raises(ArtefactError, match=r"normalize.*train it again"):
         classifier_of_run(folder)
 
 

@@ -26,7 +26,7 @@ def test_each_method_drops_its_default_shares(method, components, images):
 
 
 def test_the_methods_learn_masks_and_score_images_as_the_paper_says():
-    assert {name for name, method in METHODS.items() if method.learnt_masks} == {"lf", "jelf"}
+    assert {name for name, method in METHODS.items() if method.learned_masks} == {"lf", "jelf"}
     assert {name for name, method in METHODS.items() if method.scored_images} == {"je", "jelf"}
 
 

@@ -56,9 +56,9 @@ def test_a_run_becomes_a_model_that_knows_its_classes(edgeprune, trained, tmp_pa
     pixels = open_source(f"npz:{trained / 'images.npz'}").read(np.arange(9))
     header = open_pack(trained / "pack.h5").header
     mean, std = (np.array(values, np.float32).reshape(1, 3, 1, 1) for values in (header.mean, header.std))
-    normalised = torch.from_numpy((pixels.astype(np.float32) / 255 - mean) / std)
+    normalized = torch.from_numpy((pixels.astype(np.float32) / 255 - mean) / std)
     with torch.no_grad():
-        expected = load_model(trained / "run")(normalised).numpy()
+        expected = load_model(trained / "run")(normalized).numpy()
     found = open_onnx(path).logits(pixels.astype(np.float32) / 255)
     np.testing.assert_allclose(found, expected, atol=1e-4)
 

@@ -198,7 +198,7 @@ class RareReader(nn.Module):
         return torch.stack([-component, component], 1) * 10
 
 
-def test_a_weak_component_that_the_classifier_needs_is_learnt():
+def test_a_weak_component_that_the_classifier_needs_is_learned():
     torch.manual_seed(0)
     images, labels = rare_frequency(64, seed=1)
     # As many as there are strong components: the energy mask has no room for the weak one.

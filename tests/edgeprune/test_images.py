@@ -19,7 +19,7 @@ def saved(path: Path, image: Image.Image, **options: object) -> Path:
     return path
 
 
-def grey_rgb(values: list[list[int]]) -> np.ndarray:
+def gray_rgb(values: list[list[int]]) -> np.ndarray:
     return np.repeat(np.array(values, dtype=np.uint8)[..., None], 3, axis=2)
 
 
@@ -61,13 +61,13 @@ def test_path_may_be_text_or_path(tmp_path: Path, as_text: bool) -> None:
 def test_grey_is_repeated(tmp_path: Path) -> None:
     values = [[0, 100], [200, 255]]
     path = saved(tmp_path / "a.pgm", Image.fromarray(np.array(values, dtype=np.uint8)))
-    np.testing.assert_array_equal(read_image(path, None), grey_rgb(values))
+    np.testing.assert_array_equal(read_image(path, None), gray_rgb(values))
 
 
 def test_one_bit_is_black_and_white(tmp_path: Path) -> None:
     image = Image.new("1", (2, 1))
     image.putpixel((1, 0), 1)
-    np.testing.assert_array_equal(read_image(saved(tmp_path / "a.png", image), None), grey_rgb([[0, 255]]))
+    np.testing.assert_array_equal(read_image(saved(tmp_path / "a.png", image), None), gray_rgb([[0, 255]]))
 
 
 def palette_image() -> Image.Image:
@@ -97,7 +97,7 @@ def test_alpha_is_composited_on_white(tmp_path: Path) -> None:
     image = Image.new("RGBA", (3, 1), (10, 20, 30, 0))
     image.putpixel((1, 0), (10, 20, 30, 255))
     image.putpixel((2, 0), (0, 100, 255, 102))
-    # Two fifths of the colour and three fifths of 255.
+    # Two fifths of the color and three fifths of 255.
     expected = [[[255, 255, 255], [10, 20, 30], [153, 193, 255]]]
     assert read_image(saved(tmp_path / "a.png", image), None).tolist() == expected
 
@@ -105,10 +105,10 @@ def test_alpha_is_composited_on_white(tmp_path: Path) -> None:
 def test_grey_alpha_is_composited_on_white(tmp_path: Path) -> None:
     image = Image.new("LA", (2, 1), (0, 51))
     image.putpixel((1, 0), (40, 255))
-    np.testing.assert_array_equal(read_image(saved(tmp_path / "a.png", image), None), grey_rgb([[204, 40]]))
+    np.testing.assert_array_equal(read_image(saved(tmp_path / "a.png", image), None), gray_rgb([[204, 40]]))
 
 
-def test_transparent_colour_is_white(tmp_path: Path) -> None:
+def test_transparent_color_is_white(tmp_path: Path) -> None:
     image = Image.new("RGB", (2, 1), (1, 2, 3))
     image.putpixel((1, 0), (4, 5, 6))
     path = saved(tmp_path / "a.png", image, transparency=(1, 2, 3))
@@ -133,32 +133,32 @@ EIGHT_BIT = [[0, 0, 1], [1, 128, 255]]
 @pytest.mark.parametrize("suffix", ["png", "tif"])
 def test_sixteen_bit_grey_is_scaled(tmp_path: Path, suffix: str) -> None:
     path = saved(tmp_path / f"a.{suffix}", Image.fromarray(np.array(SIXTEEN_BIT, dtype="<u2")))
-    np.testing.assert_array_equal(read_image(path, None), grey_rgb(EIGHT_BIT))
+    np.testing.assert_array_equal(read_image(path, None), gray_rgb(EIGHT_BIT))
 
 
 def test_sixteen_bit_big_endian_tiff_is_scaled(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.tif", Image.fromarray(np.array(SIXTEEN_BIT, dtype=">u2")))
     assert mode_of(path) == "I;16B"
-    np.testing.assert_array_equal(read_image(path, None), grey_rgb(EIGHT_BIT))
+    np.testing.assert_array_equal(read_image(path, None), gray_rgb(EIGHT_BIT))
 
 
 def test_thirty_two_bit_mode_within_sixteen_bits_is_scaled(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.tif", Image.fromarray(np.array(SIXTEEN_BIT, dtype="<i4")))
     assert mode_of(path) == "I"
-    np.testing.assert_array_equal(read_image(path, None), grey_rgb(EIGHT_BIT))
+    np.testing.assert_array_equal(read_image(path, None), gray_rgb(EIGHT_BIT))
 
 
 def test_sixteen_bit_pgm_is_scaled(tmp_path: Path) -> None:
     path = tmp_path / "a.pgm"
     path.write_bytes(b"P5 3 2 65535\n" + np.array(SIXTEEN_BIT, dtype=">u2").tobytes())
-    np.testing.assert_array_equal(read_image(path, None), grey_rgb(EIGHT_BIT))
+    np.testing.assert_array_equal(read_image(path, None), gray_rgb(EIGHT_BIT))
 
 
 def test_sixteen_bit_grey_with_transparent_level(tmp_path: Path) -> None:
     header = struct.pack(">IIBBBBB", 3, 1, 16, 0, 0, 0, 0)
     rows = b"\0" + struct.pack(">HHH", 257, 514, 771)
     path = png(tmp_path / "a.png", header, rows, (b"tRNS", struct.pack(">H", 514)))
-    np.testing.assert_array_equal(read_image(path, None), grey_rgb([[1, 255, 3]]))
+    np.testing.assert_array_equal(read_image(path, None), gray_rgb([[1, 255, 3]]))
 
 
 def test_sixteen_bit_rgb_keeps_the_high_bytes(tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_orientation_is_applied(tmp_path: Path, orientation: int, dtype: str) ->
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = saved(tmp_path / "a.png", Image.fromarray(stored), exif=exif.tobytes())
-    np.testing.assert_array_equal(read_image(path, None), grey_rgb([[10, 20, 30], [40, 50, 60]]))
+    np.testing.assert_array_equal(read_image(path, None), gray_rgb([[10, 20, 30], [40, 50, 60]]))
 
 
 def test_orientation_of_jpeg_agrees_with_pillow(tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_broken_exif_does_not_spoil_the_pixels(tmp_path: Path, exif: bytes) -> N
 
 @pytest.mark.parametrize("suffix", ["gif", "png", "webp", "tif"])
 def test_first_frame_of_an_animation(tmp_path: Path, suffix: str) -> None:
-    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "lime", "blue")]
+    frames = [Image.new("RGB", (4, 4), color) for color in ("red", "lime", "blue")]
     options = {"lossless": True} if suffix == "webp" else {}
     path = saved(tmp_path / f"a.{suffix}", frames[0], save_all=True, append_images=frames[1:], **options)
     assert read_image(path, None)[0, 0].tolist() == [255, 0, 0]
@@ -236,7 +236,7 @@ def test_transparent_gif_is_white(tmp_path: Path) -> None:
 
 def test_size_scales_the_short_side_and_crops(tmp_path: Path) -> None:
     pixels = np.zeros((8, 24, 3), dtype=np.uint8)
-    # The kernel reaches 4 pixels beyond the centre square.
+    # The kernel reaches 4 pixels beyond the center square.
     pixels[:, 4:20] = 200
     image = read_image(saved(tmp_path / "a.png", Image.fromarray(pixels)), 4)
     np.testing.assert_array_equal(image, np.full((4, 4, 3), 200))

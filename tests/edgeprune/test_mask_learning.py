@@ -16,7 +16,7 @@ from edgeprune.masks.classifier import classifier_of_records
 from edgeprune.masks.energy import energy_mask
 from edgeprune.masks.fse_file import load_fse_net, save_fse_net
 from edgeprune.masks.fse_net import select
-from edgeprune.masks.learning import learn_masks, learnt_selector, load_masks, preset_for
+from edgeprune.masks.learning import learn_masks, learned_selector, load_masks, preset_for
 from edgeprune.packs.dct import dct2
 from edgeprune.scoring.scores_file import read_records
 from edgeprune.sources import check_source, open_source
@@ -35,7 +35,7 @@ def scored(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(scored, tmp_path_factory):
-    """An FSE-Net that was learnt without a stop."""
+    """An FSE-Net that was learned without a stop."""
     path = tmp_path_factory.mktemp("whole") / "whole.safetensors"
     return path, learn(scored, path)
 
@@ -251,7 +251,7 @@ def test_a_finished_file_is_used_again(scored, whole, tmp_path):
 )
 def test_a_finished_file_of_other_settings_is_refused(scored, whole, config, named):
     with pytest.raises(
-        ConfigError, match=f"exists and was learnt with {named}; write the pack elsewhere"
+        ConfigError, match=f"exists and was learned with {named}; write the pack elsewhere"
     ) as error:
         learn(scored, whole[0], config, report=refuse_reports)
     assert "\n" not in str(error.value)
@@ -259,11 +259,11 @@ def test_a_finished_file_of_other_settings_is_refused(scored, whole, config, nam
 
 def test_a_finished_file_of_other_images_or_another_classifier_is_refused(scored, whole, tmp_path):
     other = small_builds.Scored(small_builds.write_source(tmp_path, seed=5), scored.scores)
-    with pytest.raises(ConfigError, match=r"learnt with source \(SHA-256\)"):
+    with pytest.raises(ConfigError, match=r"learned with source \(SHA-256\)"):
         learn(other, whole[0])
     classifier = classifier_of_records(read_records(scored.scores))
     classifier.facts["sha256"] = "0" * 64
-    with pytest.raises(ConfigError, match=r"learnt with classifier \(SHA-256\)"):
+    with pytest.raises(ConfigError, match=r"learned with classifier \(SHA-256\)"):
         learn_masks(scored.source, scored.check, classifier, whole[0], LF)
 
 
@@ -310,7 +310,7 @@ def test_batches_too_small_to_share_are_refused(scored, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-# --- applying what was learnt ---
+# --- applying what was learned ---
 
 
 def other_spectra(images):
@@ -323,7 +323,7 @@ def test_the_selector_keeps_what_the_network_selects(whole):
     spectra = other_spectra(7)
     net, record = load_fse_net(path)
     expected, _ = select(net, torch.from_numpy(spectra), K, K_TOTAL)
-    selector = learnt_selector(load_fse_net(path)[0], record["k"], record["k_total"], "cpu")
+    selector = learned_selector(load_fse_net(path)[0], record["k"], record["k_total"], "cpu")
     found = selector(spectra)
     assert found.dtype == np.bool_
     np.testing.assert_array_equal(found, expected.numpy())
@@ -334,7 +334,7 @@ def test_the_selector_keeps_what_the_network_selects(whole):
 
 def test_the_selector_takes_some_images_at_a_time(whole, monkeypatch):
     spectra = other_spectra(10)
-    at_once = learnt_selector(whole[1][0], K, K_TOTAL, "cpu")(spectra)
+    at_once = learned_selector(whole[1][0], K, K_TOTAL, "cpu")(spectra)
     monkeypatch.setattr(mask_learning, "_SELECT_VALUES", 4 * 3 * 144)
     sizes = []
 
@@ -343,11 +343,11 @@ def test_the_selector_takes_some_images_at_a_time(whole, monkeypatch):
         return select(net, part, *counts)
 
     monkeypatch.setattr(mask_learning, "select", noting)
-    np.testing.assert_array_equal(learnt_selector(whole[1][0], K, K_TOTAL, "cpu")(spectra), at_once)
+    np.testing.assert_array_equal(learned_selector(whole[1][0], K, K_TOTAL, "cpu")(spectra), at_once)
     assert sizes == [4, 4, 2]
 
 
-def test_a_network_is_loaded_for_the_ratio_that_it_was_learnt_for(scored, whole):
+def test_a_network_is_loaded_for_the_ratio_that_it_was_learned_for(scored, whole):
     for ratio in (None, 0.5):
         net, record = load_masks(whole[0], scored.source, ratio)
         assert (record["k"], record["k_total"]) == (K, K_TOTAL)
@@ -384,7 +384,7 @@ def test_a_record_that_makes_no_sense_is_refused(scored, whole, tmp_path, change
     assert "\n" not in str(error.value)
 
 
-def test_images_that_were_skipped_are_not_learnt_from(scored, tmp_path):
+def test_images_that_were_skipped_are_not_learned_from(scored, tmp_path):
     check = check_source(scored.source)
     classifier = classifier_of_records(read_records(scored.scores))
     some = replace(check, good=check.good[5:])

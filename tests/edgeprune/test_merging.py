@@ -120,7 +120,7 @@ def test_equal_statistics_stay_bit_for_bit(make, tmp_path):
         (
             {"codec": "quantized", "color": "ycbcr"},
             {"codec": "quantized"},
-            ("colour space rgb", "--color ycbcr"),
+            ("color space rgb", "--color ycbcr"),
         ),
         ({"codec": "quantized"}, {"codec": "quantized", "step": 0.5}, ("step 0.5", "has 0.03", "--quality")),
         ({}, {"size": (20, 12)}, ("images of 20x12", "12x20", "--size")),

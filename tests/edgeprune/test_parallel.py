@@ -53,7 +53,7 @@ def test_one_process_is_all_there_is(monkeypatch):
         assert workers == Workers(0, 1, "cpu")
         model, tensor = torch.nn.BatchNorm2d(3), torch.ones(2)
         assert workers.wrap(model) is model
-        assert workers.synchronised(model) is model
+        assert workers.synchronized(model) is model
         assert workers.total(tensor) is tensor
         assert workers.from_first(b"x") == b"x"
         assert [workers.any(flag) for flag in (False, True)] == [False, True]

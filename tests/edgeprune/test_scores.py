@@ -96,8 +96,8 @@ def test_a_hand_worked_forgetting():
         [1, 1, 1, 1],  # never forgotten
         [0, 1, 0, 1],  # 1 -> 0 once
         [1, 0, 1, 0],  # twice, the last time for good
-        [0, 0, 0, 0],  # never learnt: one more than the highest of the others, 2
-        [0, 0, 0, 1],  # learnt late, not forgotten
+        [0, 0, 0, 0],  # never learned: one more than the highest of the others, 2
+        [0, 0, 0, 1],  # learned late, not forgotten
     ]
     np.testing.assert_array_equal(forgetting(np.array(correct, bool).T), [0, 1, 2, 3, 0])
 
@@ -108,15 +108,15 @@ def test_forgetting_equals_counting_in_plain_loops(correct):
     counts = [
         sum(bool(correct[e, n] and not correct[e + 1, n]) for e in range(epochs - 1)) for n in range(samples)
     ]
-    learnt = [bool(correct[:, n].any()) for n in range(samples)]
-    never = max((c for c, known in zip(counts, learnt, strict=True) if known), default=0) + 1
-    expected = [c if known else never for c, known in zip(counts, learnt, strict=True)]
+    learned = [bool(correct[:, n].any()) for n in range(samples)]
+    never = max((c for c, known in zip(counts, learned, strict=True) if known), default=0) + 1
+    expected = [c if known else never for c, known in zip(counts, learned, strict=True)]
     result = forgetting(correct)
     assert result.dtype == np.float64
     np.testing.assert_array_equal(result, expected)
 
 
-def test_images_never_learnt_do_not_empty_the_strata_of_the_others():
+def test_images_never_learned_do_not_empty_the_strata_of_the_others():
     correct = np.zeros((41, 3), bool)
     correct[::2, 1] = True  # 20 times forgotten
     correct[:20:2, 2] = True  # 10 times
@@ -224,7 +224,7 @@ def test_hardness_puts_the_end_that_is_kept_on_top(name):
 
 
 def test_an_image_that_is_always_wrong_is_the_hardest_by_every_score_of_hardness():
-    # One easy image, one that is learnt late, one that is never learnt; three classes.
+    # One easy image, one that is learned late, one that is never learned; three classes.
     true = np.array([[0.9, 0.2, 0.05], [0.95, 0.5, 0.05], [0.98, 0.8, 0.05]])
     other = (1 - true) * 0.6
     rest = (1 - true) * 0.4

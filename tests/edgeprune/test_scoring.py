@@ -73,7 +73,7 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def normalised(pixels, mean, std):
+def normalized(pixels, mean, std):
     images = torch.from_numpy(pixels.copy()).to(memory_format=torch.channels_last)
     mean, std = (torch.tensor(values, dtype=torch.float32).view(1, 3, 1, 1) for values in (mean, std))
     return (images.float() / 255 - mean) / std
@@ -105,7 +105,7 @@ def train_by_hand(spec, config):
         for step, rows in enumerate(np.array_split(order, steps)):
             place_in_batch = {"count": len(rows), "height": 16, "width": 16}
             drawn = draw(config.augment, seed=config.seed, epoch=epoch, batch=step, **place_in_batch)
-            images = normalised(cropped(source.read(rows), drawn), mean, std)
+            images = normalized(cropped(source.read(rows), drawn), mean, std)
             number = epoch * steps + step
             lr = learning_rate(number, config.epochs * steps, config.lr)
             _, logits = learner.step(images, torch.from_numpy(source.labels[rows]), lr, number)
@@ -142,7 +142,7 @@ def entropies_of_the_classifier(records, spec):
     source = open_source(spec)
     pixels = source.read(records.rows)
     with torch.no_grad():
-        logits = model.eval()(normalised(pixels, network["mean"], network["std"]))
+        logits = model.eval()(normalized(pixels, network["mean"], network["std"]))
     probabilities = softmax(logits.double().numpy())
     return -(probabilities * np.log(probabilities)).sum(axis=1)
 

@@ -80,8 +80,8 @@ def test_digits_images() -> None:
     source = open_source("digits")
     assert source.shape == (3, 32, 32)
     assert source.class_names == tuple("0123456789")
-    assert source.licence is not None
-    assert source.licence.startswith("CC BY 4.0")
+    assert source.license is not None
+    assert source.license.startswith("CC BY 4.0")
     assert source.name(3) == "digits train[3]"
     image = source.read([0])[0]
     np.testing.assert_array_equal(image[0], image[1])

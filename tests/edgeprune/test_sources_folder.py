@@ -37,7 +37,7 @@ def test_folder_classes_files_and_pixels(tmp_path: Path) -> None:
     assert source.labels.dtype == np.int64
     assert source.labels.tolist() == [0, 0, 1, 1]
     assert [Path(source.name(row)).as_posix() for row in range(4)] == expected
-    assert (len(source), source.shape, source.licence) == (4, (3, 4, 4), None)
+    assert (len(source), source.shape, source.license) == (4, (3, 4, 4), None)
     pixels = np.stack([images[name].transpose(2, 0, 1) for name in expected])
     np.testing.assert_array_equal(source.read(range(4)), pixels)
 

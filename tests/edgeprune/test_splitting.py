@@ -28,7 +28,7 @@ CONFIGS = {
 
 @pytest.fixture(scope="module", autouse=True)
 def small_chunks():
-    """Store about 8 sparse or 70 quantised images in a chunk."""
+    """Store about 8 sparse or 70 quantized images in a chunk."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("edgeprune_formats._writer.TARGET_CHUNK_BYTES", 30_000)
         yield

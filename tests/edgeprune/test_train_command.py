@@ -281,7 +281,7 @@ def test_a_profile_adds_up(edgeprune, pack):
     found = json.loads(out)
     assert found["step"] == pytest.approx(sum(found["phases"].values()))
     assert list(found["phases"]) == [
-        "wait for the batch", "to the device", "forward", "backward", "optimiser", "average"
+        "wait for the batch", "to the device", "forward", "backward", "optimizer", "average"
     ]  # fmt: skip
     assert (found["images"], found["steps"], len(found["operators"])) == (8, 3, 8)
     seconds = [operator["seconds"] for operator in found["operators"]]

@@ -11,19 +11,19 @@ from training_runs import CLASSES, SHAPE, TINY, MemoryLoader, assert_same_run, m
 from edgeprune_formats import ConfigError, TrainingError
 from edgeprune_runtime.training import TrainingInterrupted, load_model
 from edgeprune_runtime.training.config import Adversary, TrainConfig, place
-from edgeprune_runtime.training.objectives import Normalisation, Objective, Perturbation, Teacher
+from edgeprune_runtime.training.objectives import Normalization, Objective, Perturbation, Teacher
 from edgeprune_runtime.training.run_folder import load_run
 from edgeprune_runtime.training.step import Learner
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 CPU = torch.device("cpu")
-SCALING = Normalisation((0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
-# Images of `MemoryLoader` are about within [-8, 8]; normalised so, all of it is inside [0, 1].
-WIDE = Normalisation((0.5,) * 3, (1 / 32,) * 3)
+SCALING = Normalization((0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
+# Images of `MemoryLoader` are about within [-8, 8]; normalized so, all of it is inside [0, 1].
+WIDE = Normalization((0.5,) * 3, (1 / 32,) * 3)
 
 
-def normalised(pixels, scaling=SCALING):
+def normalized(pixels, scaling=SCALING):
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (scaling.mean, scaling.std))
     return (pixels - mean) / std
 
@@ -46,8 +46,8 @@ class Linear(nn.Module):
 
 @pytest.fixture(scope="module")
 def taught(tmp_path_factory):
-    """A run that says how its images are normalised, and how that is."""
-    own = Normalisation((0.45, 0.5, 0.55), (0.3, 0.2, 0.1))
+    """A run that says how its images are normalized, and how that is."""
+    own = Normalization((0.45, 0.5, 0.55), (0.3, 0.2, 0.1))
     run_dir = tmp_path_factory.mktemp("taught") / "teacher"
     said = {"mean": own.mean, "std": own.std, "class_names": ["a", "b", "c", "d"]}
     run(run_dir, replace(TINY, epochs=1), provenance=said)
@@ -66,7 +66,7 @@ def weight():
 
 def perturbed(method, eps, pixels, weight):
     move = Perturbation(Adversary(method, eps), SCALING, CPU)
-    return pixels_of(move(Linear(weight), normalised(pixels), lambda logits: logits.sum()))
+    return pixels_of(move(Linear(weight), normalized(pixels), lambda logits: logits.sum()))
 
 
 def test_pgd_ends_in_the_corner_of_the_ball_that_the_gradient_points_to(pixels, weight):
@@ -100,7 +100,7 @@ def test_a_perturbation_raises_the_loss_and_leaves_no_gradient_behind(pixels):
     torch.manual_seed(0)
     learner = Learner(config, place(config), CLASSES, 16)
     learner.train()
-    images, labels = normalised(pixels), torch.arange(6) % CLASSES
+    images, labels = normalized(pixels), torch.arange(6) % CLASSES
     loss = Objective()._loss(images, labels)
     before = loss(learner.model(images)).item()
     for method in ("n-fgsm", "pgd"):
@@ -126,14 +126,14 @@ def test_adversaries_that_are_none(text):
 
 
 @pytest.mark.parametrize("std", [(0.2, 0.0, 0.3), (0.2, -1.0, 0.3), (0.2, math.nan, 0.3), (0.2, 0.3)])
-def test_normalisations_that_are_none(std):
+def test_normalizations_that_are_none(std):
     with pytest.raises(ConfigError, match="do not do"):
-        Normalisation((0.5, 0.4, 0.3), std)
+        Normalization((0.5, 0.4, 0.3), std)
 
 
 def test_training_needs_to_know_what_a_pixel_is(tmp_path, whole_run):
     for options in ({"config": replace(TINY, adversarial="pgd")}, {"teacher": whole_run.run_dir}):
-        with pytest.raises(ConfigError, match="need the normalisation of the batches"):
+        with pytest.raises(ConfigError, match="need the normalization of the batches"):
             run(tmp_path / "run", **options)
         assert not (tmp_path / "run").exists()
 
@@ -144,7 +144,7 @@ def test_training_needs_to_know_what_a_pixel_is(tmp_path, whole_run):
 )
 def test_a_run_on_perturbed_images_resumes(tmp_path, taught, model, adversarial, learns):
     config = replace(TINY, model=model, adversarial=adversarial, epochs=2)
-    options = {"normalisation": WIDE, "teacher": taught[0] if learns else None}
+    options = {"normalization": WIDE, "teacher": taught[0] if learns else None}
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     run(whole, config, **options)
     with pytest.raises(TrainingInterrupted):
@@ -159,7 +159,7 @@ def test_a_run_on_perturbed_images_resumes(tmp_path, taught, model, adversarial,
 
 def test_another_teacher_is_another_run(tmp_path, taught):
     config = replace(TINY, model="resnet8", epochs=1)
-    run(tmp_path / "first", config, normalisation=WIDE, teacher=taught[0])
+    run(tmp_path / "first", config, normalization=WIDE, teacher=taught[0])
     with pytest.raises(ConfigError, match=r"teacher was '[0-9a-f]{64}' and is now None"):
         run(tmp_path / "first", config, resume=True)
 
@@ -176,10 +176,10 @@ class FewPatterns(MemoryLoader):
         for label in range(CLASSES):
             marks[label, :, 4 * label : 4 * label + 4, :8] = 0.12
         pixels = 0.5 + frail[self.labels] + marks[self.labels]
-        self.images = normalised(pixels + 0.03 * torch.randn(192, *SHAPE, generator=random), FLAT)
+        self.images = normalized(pixels + 0.03 * torch.randn(192, *SHAPE, generator=random), FLAT)
 
 
-FLAT = Normalisation((0.5,) * 3, (0.1,) * 3)
+FLAT = Normalization((0.5,) * 3, (0.1,) * 3)
 
 
 def test_training_on_perturbed_images_makes_a_network_withstand_them(tmp_path):
@@ -188,7 +188,7 @@ def test_training_on_perturbed_images_makes_a_network_withstand_them(tmp_path):
     accuracies = {}
     for name in (None, "n-fgsm:8"):
         config = TrainConfig(model="resnet8", epochs=6, batch_size=32, lr=0.1, device="cpu", adversarial=name)
-        run(tmp_path / str(name), config, loader=FewPatterns(), test=None, normalisation=FLAT)
+        run(tmp_path / str(name), config, loader=FewPatterns(), test=None, normalization=FLAT)
         network = load_model(tmp_path / str(name))
         attack = Perturbation(Adversary("pgd", 8), FLAT, CPU)
         moved = attack(network, images, lambda logits: functional.cross_entropy(logits, labels))
@@ -204,11 +204,11 @@ def teacher_of(run_dir, scaling):
     return Teacher(run_dir, place(TINY), scaling, CLASSES, SHAPE)
 
 
-def test_a_teacher_sees_images_as_it_learnt_to(taught, pixels):
+def test_a_teacher_sees_images_as_it_learned_to(taught, pixels):
     run_dir, own = taught
-    answers = teacher_of(run_dir, SCALING)(normalised(pixels))
+    answers = teacher_of(run_dir, SCALING)(normalized(pixels))
     with torch.no_grad():
-        expected = load_model(run_dir)(normalised(pixels, own)).softmax(1)
+        expected = load_model(run_dir)(normalized(pixels, own)).softmax(1)
     torch.testing.assert_close(answers, expected, atol=1e-5, rtol=1e-5)
     assert not answers.requires_grad
     assert load_run(run_dir)[1]["std"] == list(own.std)
@@ -218,7 +218,7 @@ def test_the_loss_of_robust_distillation(taught, pixels):
     run_dir, _ = taught
     objective = Objective(Perturbation(Adversary("pgd", 8), SCALING, CPU), teacher_of(run_dir, SCALING))
     network = load_model(run_dir).eval()
-    images, labels = normalised(pixels), torch.zeros(6, dtype=torch.int64)
+    images, labels = normalized(pixels), torch.zeros(6, dtype=torch.int64)
     seen = []
     terms = list(objective.terms(lambda x: seen.append(x.detach()) or network(x), images, labels))
     assert len(seen) == 12  # ten steps, then the two terms
@@ -234,7 +234,7 @@ def test_the_loss_of_robust_distillation(taught, pixels):
 
 def test_a_teacher_alone_replaces_the_labels(taught, pixels):
     run_dir, own = taught
-    images = normalised(pixels, own)
+    images = normalized(pixels, own)
     ((loss, _),) = Objective(teacher=teacher_of(run_dir, own)).terms(
         load_model(run_dir), images, torch.zeros(6, dtype=torch.int64)
     )
@@ -252,7 +252,7 @@ def test_terms_and_parts_of_a_batch_add_up_to_its_gradient(taught, pixels):
         objective = Objective(Perturbation(Adversary("pgd", 1e-9), own, CPU), teacher_of(run_dir, own))
         learner = Learner(config, place(config), CLASSES, 16, objective=objective)
         learner.train()
-        loss, logits = learner.step(normalised(pixels, own), torch.zeros(6, dtype=torch.int64), 0.1, 0)
+        loss, logits = learner.step(normalized(pixels, own), torch.zeros(6, dtype=torch.int64), 0.1, 0)
         results.append([loss, logits, *learner.model.parameters()])
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other)
@@ -266,10 +266,10 @@ def test_teachers_that_cannot_teach(tmp_path, whole_run, taught):
         Teacher(run_dir, place(TINY), own, CLASSES, (3, 32, 32))
     names = {"class_names": ("b", "a", "c", "d")}
     with pytest.raises(ConfigError, match="the teacher's classes have other names, or another order"):
-        run(tmp_path / "run", teacher=run_dir, normalisation=own, provenance=names)
+        run(tmp_path / "run", teacher=run_dir, normalization=own, provenance=names)
     run(tmp_path / "silent", replace(TINY, epochs=1))
-    with pytest.raises(ConfigError, match="does not say how its images are normalised"):
+    with pytest.raises(ConfigError, match="does not say how its images are normalized"):
         teacher_of(tmp_path / "silent", own)
     with pytest.raises(TrainingError, match="the weights cannot be read"):
-        run(tmp_path / "run", teacher=tmp_path, normalisation=own)
+        run(tmp_path / "run", teacher=tmp_path, normalization=own)
     assert not (tmp_path / "run").exists()

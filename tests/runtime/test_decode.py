@@ -55,7 +55,7 @@ def test_lower_resolution_is_the_inverse_of_the_truncated_spectrum(make_pack, ba
 
 
 @pytest.mark.parametrize("backend", ["torch", "scipy"])
-def test_normalisation_subtracts_the_mean_and_divides_by_the_deviation(make_pack, backend):
+def test_normalization_subtracts_the_mean_and_divides_by_the_deviation(make_pack, backend):
     path, _ = make_pack(samples=9)
     header = open_pack(path).header
     plain, _ = everything(PackLoader(path, 4, backend=backend, device="cpu"))

@@ -163,7 +163,7 @@ def test_half_resolution(loader):
     assert images_of(loader(resolution=16)).shape == (104, 3, 16, 16)
 
 
-def test_all_images_are_normalised_alike_by_the_pooled_statistics(paths, tmp_path):
+def test_all_images_are_normalized_alike_by_the_pooled_statistics(paths, tmp_path):
     random = np.random.default_rng(0)
     pixels = [random.random((n, 3)) * scale for n, scale in ((53, 1.0), (31, 0.3))]
     both = np.concatenate(pixels)

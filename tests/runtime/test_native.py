@@ -72,7 +72,7 @@ def test_all_decoders_agree_to_1e_5(codec, size, block, color, augment):
 
 @pytest.mark.parametrize(("codec", "size", "block", "color"), WHOLE + TILES)
 @pytest.mark.parametrize("normalize", [False, True])
-def test_quantised_images_are_the_inverse_transform_of_their_tiles(codec, size, block, color, normalize):
+def test_quantized_images_are_the_inverse_transform_of_their_tiles(codec, size, block, color, normalize):
     header = header_of(codec, size, block=block, color=color)
     stored = random_block(header)
     expected = pixels_of(header, stored)

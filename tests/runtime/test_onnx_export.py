@@ -26,7 +26,7 @@ def logits(model, images):
 
 
 def expected(network, images):
-    """What the network gives for images that are normalised here, not by code under test."""
+    """What the network gives for images that are normalized here, not by code under test."""
     mean, std = (np.array(values, np.float32).reshape(1, 3, 1, 1) for values in (MEAN, STD))
     with torch.no_grad():
         return network.model(torch.from_numpy((images - mean) / std)).numpy()
@@ -155,7 +155,7 @@ def test_a_file_is_written_whole_or_not_at_all(exported, tmp_path, monkeypatch):
 def test_a_run_without_usable_mean_and_std_is_refused(tmp_path, provenance):
     run = finished_run(tmp_path / "run", provenance=provenance)
     with pytest.raises(
-        TrainingError, match=r"does not say how its images are normalised .*; train it from a pack"
+        TrainingError, match=r"does not say how its images are normalized .*; train it from a pack"
     ):
         open_network(run)
 

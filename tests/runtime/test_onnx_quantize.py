@@ -91,6 +91,6 @@ def test_damage_in_the_pack_is_reported_as_such(exported):
         quantize(exported[1], give())
 
 
-def test_what_onnxruntime_cannot_quantise_is_one_line(exported):
-    with pytest.raises(TrainingError, match=r"onnxruntime cannot quantise the model .*; leave out --int8"):
+def test_what_onnxruntime_cannot_quantize_is_one_line(exported):
+    with pytest.raises(TrainingError, match=r"onnxruntime cannot quantize the model .*; leave out --int8"):
         quantize(exported[1], iter([]))

@@ -127,7 +127,7 @@ def test_a_frozen_run_resumes(tmp_path, init):
 
 def learner(**changes):
     torch.manual_seed(0)
-    # Without batch normalisation's noise the gradient of a batch is that of its parts.
+    # Without batch normalization's noise the gradient of a batch is that of its parts.
     fixed = {"model": "resnet8", "precision": "float32", "freeze": True, "ema": None, "batch_size": 10}
     config = replace(TINY, **fixed, **changes)
     made = Learner(config, place(config), CLASSES, 16)

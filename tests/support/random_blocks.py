@@ -60,7 +60,7 @@ def quantized_block(header, random):
 
 
 def pixels_of(header, block):
-    """Return the images of a quantised block on [0, 1], float64 [n, C, H, W]."""
+    """Return the images of a quantized block on [0, 1], float64 [n, C, H, W]."""
     n, channels, _, _ = block.values.shape
     (down, across), (height, width) = header.grid, header.block_shape
     spectra = block.values.reshape(n, channels, down, across, height, width) * header.step

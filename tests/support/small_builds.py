@@ -1,4 +1,4 @@
-"""A small source whose classes can be learnt, its scores, and settings that take a moment."""
+"""A small source whose classes can be learned, its scores, and settings that take a moment."""
 
 import json
 from dataclasses import dataclass, replace

@@ -50,8 +50,8 @@ def halves(workers, name, count):
     model = model.double()
     model(batch(8, 99)[0])
     alone, together = copy.deepcopy(model), copy.deepcopy(model)
-    wrapped = workers.wrap(workers.synchronised(together))
-    optimisers = [torch.optim.SGD(m.parameters(), 0.05, 0.9) for m in (alone, together)]
+    wrapped = workers.wrap(workers.synchronized(together))
+    optimizers = [torch.optim.SGD(m.parameters(), 0.05, 0.9) for m in (alone, together)]
     worst = {"logits": 0.0, "gradients": 0.0, "buffers": 0.0}
 
     def note(what, one, other):
@@ -70,9 +70,9 @@ def halves(workers, name, count):
             note("gradients", ours.grad, theirs.grad)
         for ours, theirs in zip(together.buffers(), alone.buffers(), strict=True):
             note("buffers", ours, theirs)
-        for optimiser in optimisers:
-            optimiser.step()
-            optimiser.zero_grad()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
     with torch.no_grad():
         note("logits", together.eval()(images), alone.eval()(images))
     return {**worst, "same_names": list(together.state_dict()) == list(alone.state_dict())}
@@ -87,7 +87,7 @@ def in_bfloat16(workers):
         torch.manual_seed(0)
         learner = Learner(config, place(config), 5, 32)
         if shared:
-            learner.model = workers.synchronised(learner.model)
+            learner.model = workers.synchronized(learner.model)
             learner.forward = workers.wrap(learner.model)
         learners.append(learner)
     for step in range(2):

@@ -42,7 +42,7 @@ def linear_victim(seed=0, size=8):
 
 
 def own_images(victim, count=40, seed=1, size=8, spread=0.02):
-    """Images near grey, and what the victim sees in them: margins that a few grey levels overcome."""
+    """Images near gray, and what the victim sees in them: margins that a few gray levels overcome."""
     random = torch.Generator().manual_seed(seed)
     images = 0.5 + spread * (2 * torch.rand((count, 3, size, size), generator=random) - 1)
     with torch.no_grad():

@@ -1,6 +1,6 @@
 """What of an image file is the coded picture itself, without headers and containers.
 
-Counted in favour of the peers: tables that a decoder could not do without, such as JPEG's, are left out too.
+Counted in favor of the peers: tables that a decoder could not do without, such as JPEG's, are left out too.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A codec's bytes at a given PSNR: bisecting its quality, then interpolating between neighbours."""
+"""A codec's bytes at a given PSNR: bisecting its quality, then interpolating between neighbors."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Curve:
 def bracket(
     quality: Callable[[int], float], target: float, levels: tuple[int, int]
 ) -> tuple[int, int] | None:
-    """Return neighbouring levels of which one is below `target` and the next at or above it.
+    """Return neighboring levels of which one is below `target` and the next at or above it.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ def bracket(
 
 
 def at_psnr(curve: Curve, target: float) -> Point | None:
-    """Return a peer at a PSNR, linear in PSNR between the neighbouring integer levels; None out of reach."""
+    """Return a peer at a PSNR, linear in PSNR between the neighboring integer levels; None out of reach."""
     found = bracket(lambda level: curve(level).psnr_db, target, curve.peer.levels)
     if found is None:
         return None

@@ -75,7 +75,7 @@ def pixels_of(pack: Pack) -> NDArray[np.uint8]:
 
 
 def zstd_bytes(pack: Pack, level: int = 19) -> float:
-    """Return bytes an image of the same quantised integers through zstd, chunk by chunk.
+    """Return bytes an image of the same quantized integers through zstd, chunk by chunk.
 
     Frequency after frequency, signs folded into the lowest bit, and the low bytes of all before the high
     ones: what a general compressor makes of the coefficients where the codec's own coder is left out.
@@ -92,7 +92,7 @@ def zstd_bytes(pack: Pack, level: int = 19) -> float:
 
 
 def _planes(values: NDArray[np.int16], shape: tuple[int, int]) -> bytes:
-    """Return the bytes of quantised coefficients, int16 [n, C, tiles, Bh * Bw]."""
+    """Return the bytes of quantized coefficients, int16 [n, C, tiles, Bh * Bw]."""
     rows, columns = np.divmod(np.arange(shape[0] * shape[1]), shape[1])
     diagonal = np.lexsort((rows, rows + columns))
     # Channel, frequency, tile, image.

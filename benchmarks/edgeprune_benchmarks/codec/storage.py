@@ -177,7 +177,7 @@ class _Bench:
         return rows
 
     def quantized(self, scale: Scale) -> list[dict[str, Any]]:
-        """Return the curves of each colour space, tile and rounding; the first is the default."""
+        """Return the curves of each color space, tile and rounding; the first is the default."""
         block = scale.blocks[0]
         variants = [("ycbcr", block, "rdo"), ("ycbcr", block, "deadzone"), ("rgb", block, "rdo")]
         variants += [("ycbcr", other, "rdo") for other in scale.blocks[1:]]

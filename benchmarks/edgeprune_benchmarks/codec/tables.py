@@ -18,7 +18,7 @@ def storage_table(results: Results) -> list[str]:
         f"{results['images']:,} images of {results['size']} ({results['source']}; of "
         f"{results['images_in_all']:,} in all, drawn from seed {results['seed']}), PSNR over all pixels "
         "after clipping and rounding. Bytes an image: of whole files, and in brackets without containers and "
-        "headers. Peers at our PSNR, between two neighbouring qualities; behind the colon ours as a multiple "
+        "headers. Peers at our PSNR, between two neighboring qualities; behind the colon ours as a multiple "
         "of theirs, both ways."
     )
     lines = [head, "", *_matched(results), "", *_all_images(results), "", "Settings of ours:", ""]

@@ -26,7 +26,7 @@ _SHARED = (
         help="Folder with cifar10-jpeg.npz, for cifar10 without --source.",
     ),
     click.option("--source", help="The images: cifar10:ROOT, cifar100:ROOT, imagefolder:PATH, npz:FILE."),
-    click.option("--size", type=int, help="Resize the short side to so many pixels and crop the centre."),
+    click.option("--size", type=int, help="Resize the short side to so many pixels and crop the center."),
     click.option(
         "--seeds", type=click.IntRange(min=1), help="Networks for each row.  [default: the scale's]"
     ),

@@ -121,7 +121,7 @@ def masks(
     seeds: int,
     device: str,
 ) -> None:
-    """Learnt masks against energy masks at each ratio: entropy, accuracy, PSNR; resumable.
+    """Learned masks against energy masks at each ratio: entropy, accuracy, PSNR; resumable.
 
     The paper's scale needs a GPU: --images jpeg --model resnet18 --score-epochs 200 --mask-epochs 300
     --epochs 200 --batch-size 256 --lr 0.1 --device cuda.

@@ -32,7 +32,7 @@ def channel_statistics(
 
 
 class PixelLoader:
-    """A `TrainLoader` over all images of a source as uint8: shuffled, cropped, mirrored, normalised.
+    """A `TrainLoader` over all images of a source as uint8: shuffled, cropped, mirrored, normalized.
 
     Parameters
     ----------

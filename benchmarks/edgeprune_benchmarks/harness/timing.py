@@ -21,7 +21,7 @@ from .results import spread
 
 __all__ = ["Way", "interleave", "last_line", "limits", "pinned", "ratios", "serve"]
 
-# One epoch: batches of images, float32 [n, 3, H, W] and normalised, but for ways that say otherwise.
+# One epoch: batches of images, float32 [n, 3, H, W] and normalized, but for ways that say otherwise.
 Way = Callable[[], Iterator[Any]]
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 

@@ -116,11 +116,11 @@ def _pgd(steps: int, on: str = "ce") -> Callable[[Setting], list[Stage]]:
     return stages
 
 
-def _normalised_pgd(at: Setting) -> list[Stage]:
-    """PGD-20 whose budget is counted after normalisation: eps times a channel's deviation in pixels."""
+def _normalized_pgd(at: Setting) -> list[Stage]:
+    """PGD-20 whose budget is counted after normalization: eps times a channel's deviation in pixels."""
     deviation = getattr(at.victim, "std", None)
     if not isinstance(deviation, torch.Tensor):
-        raise ConfigError("an attack in normalised units needs a victim that knows its normalisation")
+        raise ConfigError("an attack in normalized units needs a victim that knows its normalization")
 
     def run(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return pgd(at.victim, images, labels, at.eps * deviation, steps=20, seed=at.seed)
@@ -196,7 +196,7 @@ ATTACKS = {
         Attack("PGD-20", "Linf", _pgd(20), "Madry et al., 2018", True, False),
         Attack("PGD-100", "Linf", _pgd(100), "Madry et al., 2018", True, False),
         Attack("PGD-100 margin", "Linf", _pgd(100, "margin"), "Carlini and Wagner, 2017, f_6", True, False),
-        Attack("PGD-20 normalised", "Linf", _normalised_pgd, "the suspected protocol", False, False),
+        Attack("PGD-20 normalized", "Linf", _normalized_pgd, "the suspected protocol", False, False),
         Attack("PGD-100 unaware", "Linf", _unaware_pgd, "Madry et al., 2018", True),
         Attack("APGD", "Linf", _component("apgd-ce"), _AA, True),
         Attack("Square", "Linf", _component("square"), "pyautoattack; Andriushchenko et al., 2020"),

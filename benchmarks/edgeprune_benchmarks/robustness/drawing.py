@@ -23,12 +23,12 @@ def draw_curves(figure: Any, results: Results) -> None:
     axis = figure.subplots()
     eps = [255 * budget.size for budget in CURVE]
     for number, (name, rows) in enumerate(groups_of(results)):
-        colour, style = COLOURS[number % len(COLOURS)], "-" if number < len(COLOURS) else "--"
+        color, style = COLOURS[number % len(COLOURS)], "-" if number < len(COLOURS) else "--"
         for row in rows if len(rows) > 1 else []:
-            axis.plot(eps, _shares([row])[0], style, color=colour, alpha=0.3, linewidth=0.5)
+            axis.plot(eps, _shares([row])[0], style, color=color, alpha=0.3, linewidth=0.5)
         shares, low, high = _shares(rows)
-        axis.plot(eps, shares, style, color=colour, label=name, marker=".", linewidth=1)
-        axis.fill_between(eps, low, high, color=colour, alpha=0.06, linewidth=0)
+        axis.plot(eps, shares, style, color=color, label=name, marker=".", linewidth=1)
+        axis.fill_between(eps, low, high, color=color, alpha=0.06, linewidth=0)
     _mark_suspected(axis, results)
     axis.set_xscale("log", base=2)
     axis.set_xticks(eps, [f"{value:g}" for value in eps])
@@ -47,9 +47,9 @@ def _shares(rows: list[Results]) -> tuple[list[float], list[float], list[float]]
 
 def _mark_suspected(axis: Any, results: Results) -> None:
     name, rows = groups_of(results)[0]
-    suspected = pooled(rows, "PGD-20 normalised", HEADLINE.size)
+    suspected = pooled(rows, "PGD-20 normalized", HEADLINE.size)
     if suspected:
-        label = f"{name}, 8/255 in normalised units"
+        label = f"{name}, 8/255 in normalized units"
         axis.plot([255 * HEADLINE.size], [100 * suspected[0]], "x", color=COLOURS[0], label=label)
 
 
@@ -59,15 +59,15 @@ def draw_landscape(figure: Any, results: Results) -> None:
     plain, relative = figure.subplots(1, 2)
     steps = np.array(results["steps"])
     for number, (name, runs) in enumerate(_runs(results).items()):
-        colour = COLOURS[number % len(COLOURS)]
+        color = COLOURS[number % len(COLOURS)]
         lines = np.array([line for run in runs for line in run["along"]])
         for axis, values in ((plain, lines), (relative, lines - lines.min(axis=1, keepdims=True))):
-            axis.plot(steps, values.T, color=colour, alpha=0.2, linewidth=0.6)
-            axis.plot(steps, values.mean(axis=0), color=colour, linewidth=2, label=name)
+            axis.plot(steps, values.T, color=color, alpha=0.2, linewidth=0.6)
+            axis.plot(steps, values.mean(axis=0), color=color, linewidth=2, label=name)
     plain.set_ylabel("cross entropy, nats")
     relative.set_ylabel("above the lowest of the line")
     for axis in (plain, relative):
-        axis.set_xlabel("step along a filter-normalised direction")
+        axis.set_xlabel("step along a filter-normalized direction")
     plain.legend(fontsize=7)
 
 

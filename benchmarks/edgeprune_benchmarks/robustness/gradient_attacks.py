@@ -1,6 +1,6 @@
 """Attacks that follow the gradient within a ball around the image: FGSM, PGD on two losses, C&W in L2.
 
-Own code, because the common collections assume their own normalisation, keep what broke no image, or pull
+Own code, because the common collections assume their own normalization, keep what broke no image, or pull
 in a framework of their own (decision 0013); all are short, and each is held against the equation it cites.
 """
 
@@ -154,7 +154,7 @@ def carlini_wagner(
 ) -> torch.Tensor:
     """Look for the nearest misclassified image in L2, without a budget (Carlini and Wagner, 2017, sec. V).
 
-    Minimises ``||x' - x||^2 + c * max(0, -margin(x'))`` by Adam over w with ``x' = (tanh(w) + 1) / 2``, and
+    Minimizes ``||x' - x||^2 + c * max(0, -margin(x'))`` by Adam over w with ``x' = (tanh(w) + 1) / 2``, and
     searches c for each image: by tenfold steps up until it succeeds, then by halving the interval.
 
     Parameters

@@ -17,7 +17,7 @@ from .gradient_attacks import cross_entropy, input_gradient
 __all__ = [
     "Distortion",
     "distortion",
-    "filter_normalised",
+    "filter_normalized",
     "largest_curvature",
     "loss_along",
     "loss_over",
@@ -27,11 +27,11 @@ __all__ = [
 Direction = dict[str, torch.Tensor]
 
 
-def filter_normalised(model: nn.Module, seed: int) -> Direction:
+def filter_normalized(model: nn.Module, seed: int) -> Direction:
     """Return a random direction in weights, scaled filter by filter to the weights' own norms.
 
     Li et al. (2018), section 4: each filter of the direction gets the norm of the network's filter, so that
-    networks whose weights differ in scale can be compared; biases and parameters of normalisation stay.
+    networks whose weights differ in scale can be compared; biases and parameters of normalization stay.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def loss_along(
 ) -> NDArray[np.float64]:
     """Return the mean cross entropy in nats at ``weights + step * direction`` for each step, [len(steps)].
 
-    Statistics of batch normalisation stay as they are. `model` is not changed.
+    Statistics of batch normalization stay as they are. `model` is not changed.
     """
     moved = deepcopy(model).eval()
     return np.array(
@@ -98,9 +98,9 @@ def loss_over(
 
 @torch.no_grad()
 def _moved(moved: nn.Module, model: nn.Module, *along: tuple[Direction, float]) -> nn.Module:
-    centre = dict(model.named_parameters())
+    center = dict(model.named_parameters())
     for name, weight in moved.named_parameters():
-        weight.copy_(centre[name] + sum(step * direction[name] for direction, step in along))
+        weight.copy_(center[name] + sum(step * direction[name] for direction, step in along))
     return moved
 
 
@@ -155,7 +155,7 @@ def distortion(
     eps : float
         L2 budget. Perturbed images are not clipped to [0, 1], as the bound does not.
     steps : int
-        Of the attack: projected ascent along the normalised gradient.
+        Of the attack: projected ascent along the normalized gradient.
     iterations : int
         Products of Hessian and vector for the eigenvalue (power iteration).
     seed : int

@@ -16,7 +16,7 @@ from edgeprune_runtime import PackLoader
 
 from ..harness.results import save
 from .evaluation import OutOfTimeError, classify
-from .landscape import distortion, filter_normalised, loss_along, loss_over, smooth_gradients
+from .landscape import distortion, filter_normalized, loss_along, loss_over, smooth_gradients
 from .protocol import L2
 from .recipes import Row, row_name
 from .run import Asked, device_of
@@ -99,14 +99,14 @@ def _measured(plan: Plan, shop: Workshop, row: Row, seed: int, device: torch.dev
     chosen = np.random.default_rng(0).permutation(shop.check.good)[: plan.images].astype(np.intp)
     images = torch.from_numpy(shop.source.read(chosen)).to(device).float() / 255
     labels = torch.from_numpy(shop.source.labels[chosen]).to(device)
-    directions = [filter_normalised(victim, number) for number in range(plan.directions)]
+    directions = [filter_normalized(victim, number) for number in range(plan.directions)]
     along = [loss_along(victim, images, labels, direction, STEPS).tolist() for direction in directions]
     pair = directions[0], directions[1]
     over = None if seed else loss_over(victim, images, labels, pair, GRID).tolist()
     tested, classes = (part.to(device) for part in shop.tested(min(plan.images, 200)))
     rates = [asdict(distortion(victim, tested, classes, eps)) for eps in (L2.size / 4, L2.size / 2, L2.size)]
-    centre = along[0][len(STEPS) // 2]
-    click.echo(f"{row_name(row.label, row.pruned)}, seed {seed}: loss {centre:.3f}, {rates[1]}")
+    center = along[0][len(STEPS) // 2]
+    click.echo(f"{row_name(row.label, row.pruned)}, seed {seed}: loss {center:.3f}, {rates[1]}")
     return {
         "label": row.label,
         "pruned": row.pruned,

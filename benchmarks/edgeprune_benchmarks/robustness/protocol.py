@@ -52,7 +52,7 @@ class Protocol:
 
     @staticmethod
     def _every_norm() -> Iterator[tuple[str, Budget]]:
-        yield from ((name, HEADLINE) for name in ("noise", "PGD-20 normalised"))
+        yield from ((name, HEADLINE) for name in ("noise", "PGD-20 normalized"))
         yield from ((name, budget) for name in ("FGSM", "PGD-20", "PGD-100") for budget in CURVE)
         yield from (("PGD-100 margin", budget) for budget in CURVE)
         yield from (("AutoAttack Linf", HEADLINE), ("AutoAttack L2", L2), ("AutoAttack L1", L1))

@@ -32,10 +32,10 @@ def pruned_victim(victim: Victim, pack: Path) -> PrunedVictim:
         The pack, or the FSE-Net beside it, is damaged.
     """
     count = open_pack(pack).header.components
-    learnt = pack.with_suffix(".fse-net.safetensors")
-    if not learnt.exists():
+    learned = pack.with_suffix(".fse-net.safetensors")
+    if not learned.exists():
         return PrunedVictim(victim, count, count)
-    net, record = load_fse_net(learnt)
+    net, record = load_fse_net(learned)
     return PrunedVictim(victim, record["k"], record["k_total"], net).to(victim.mean.device)
 
 

@@ -162,7 +162,7 @@ SCALES["trial"] = replace(
     protocol="trial",
 )
 """``paper``: for a CUDA GPU; ``cpu``: hours of two cores; ``trial``: a minute or two for each network, of
-which nothing can be learnt but that all runs."""
+which nothing can be learned but that all runs."""
 
 Rows = Callable[[Scale], Iterator[Row]]
 CCSFEM = ("forgetting", "el2n", "aum")

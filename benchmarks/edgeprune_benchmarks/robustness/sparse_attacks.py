@@ -101,10 +101,10 @@ def sparse_rs(
     seed: int,
     start_share: float = 0.3,
 ) -> torch.Tensor:
-    """Search at random, without gradients, for pixels and corners of the colour cube (Croce et al., 2022).
+    """Search at random, without gradients, for pixels and corners of the color cube (Croce et al., 2022).
 
     Each query exchanges a share of the changed pixels, which falls as the search goes on, for others with
-    new colours, and is kept if the margin of the label does not grow.
+    new colors, and is kept if the margin of the label does not grow.
 
     Parameters
     ----------
@@ -127,19 +127,19 @@ def sparse_rs(
     random = torch.Generator().manual_seed(seed)
     found, attacked = images.clone(), torch.arange(len(images), device=images.device)
     places = _normal(images[:, :1].shape, random, images).flatten(1).argsort(1)
-    colours = _corners(images.shape, random, images)
+    colors = _corners(images.shape, random, images)
     best = torch.full((len(images),), -torch.inf, device=images.device)
     for query in range(queries):
         count = 0 if query == 0 else max(1, round(pixels * start_share * _share(query / queries)))
-        tried, painted = _exchange(places, colours, pixels, count, random)
+        tried, painted = _exchange(places, colors, pixels, count, random)
         moved = _paint(images[attacked], tried[:, :pixels], painted)
         loss = margin(victim(moved), labels[attacked])
         better = loss >= best
-        places, colours = _chosen(better, tried, places), _chosen(better, painted, colours)
+        places, colors = _chosen(better, tried, places), _chosen(better, painted, colors)
         best = torch.where(better, loss, best)
         found[attacked[better]] = moved[better]
         resists = best <= 0
-        attacked, places, colours, best = attacked[resists], places[resists], colours[resists], best[resists]
+        attacked, places, colors, best = attacked[resists], places[resists], colors[resists], best[resists]
         if not len(attacked):
             break
     return found
@@ -157,24 +157,24 @@ def _share(done: float) -> float:
 
 
 def _exchange(
-    places: torch.Tensor, colours: torch.Tensor, pixels: int, count: int, random: torch.Generator
+    places: torch.Tensor, colors: torch.Tensor, pixels: int, count: int, random: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return an order of pixels whose first `pixels` differ from the given one's in `count`, and colours."""
-    tried, painted = places.clone(), colours
+    """Return an order of pixels whose first `pixels` differ from the given one's in `count`, and colors."""
+    tried, painted = places.clone(), colors
     if count:
         # A random order of the changed and of the others: the first `count` of each change sides.
         leave = _order(len(places), pixels, random, places)[:, :count]
         enter = pixels + _order(len(places), places.shape[1] - pixels, random, places)[:, :count]
         tried = tried.scatter(1, leave, places.gather(1, enter)).scatter(1, enter, places.gather(1, leave))
-        fresh = _corners(colours.shape, random, colours)
-        entered = tried.gather(1, leave)[:, None].expand(-1, colours.shape[1], -1)
-        painted = colours.flatten(2).scatter(2, entered, fresh.flatten(2).gather(2, entered)).view_as(colours)
+        fresh = _corners(colors.shape, random, colors)
+        entered = tried.gather(1, leave)[:, None].expand(-1, colors.shape[1], -1)
+        painted = colors.flatten(2).scatter(2, entered, fresh.flatten(2).gather(2, entered)).view_as(colors)
     return tried, painted
 
 
-def _paint(images: torch.Tensor, places: torch.Tensor, colours: torch.Tensor) -> torch.Tensor:
+def _paint(images: torch.Tensor, places: torch.Tensor, colors: torch.Tensor) -> torch.Tensor:
     where = places[:, None].expand(-1, images.shape[1], -1)
-    return images.flatten(2).scatter(2, where, colours.flatten(2).gather(2, where)).view_as(images)
+    return images.flatten(2).scatter(2, where, colors.flatten(2).gather(2, where)).view_as(images)
 
 
 def _chosen(which: torch.Tensor, new: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
@@ -188,7 +188,7 @@ def _largest(field: torch.Tensor, pixels: int) -> torch.Tensor:
 
 
 def _box(images: torch.Tensor, random: torch.Generator) -> torch.Tensor:
-    """Return perturbations to uniformly random colours."""
+    """Return perturbations to uniformly random colors."""
     return torch.rand(images.shape, generator=random).to(images) - images
 
 

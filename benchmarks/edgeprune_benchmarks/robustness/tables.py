@@ -98,12 +98,12 @@ def linf_table(results: Results) -> list[str]:
                 _printed("clean", group),
                 *(_text(pooled(group, "PGD-100", eps / 255)) for eps in EPS),
                 _text(pooled(group, "AutoAttack Linf", 8 / 255)),
-                _text(pooled(group, "PGD-20 normalised", 8 / 255)),
+                _text(pooled(group, "PGD-20 normalized", 8 / 255)),
                 _printed("AutoAttack Linf", group),
             ]
         )
     header = ["trained on", "clean", "the paper's clean", *(f"{eps:g}/255" for eps in EPS)]
-    last = ["AutoAttack 8/255", "PGD-20 at 8/255 in normalised units", "the paper's AutoAttack 8/255"]
+    last = ["AutoAttack 8/255", "PGD-20 at 8/255 in normalized units", "the paper's AutoAttack 8/255"]
     note = "The columns of eps are PGD-100 in pixels; clean accuracy is on all test images."
     return [f"{_head(results)} {note}", "", *table([*header, *last], rows)]
 
@@ -298,7 +298,7 @@ def distortion_table(results: Results) -> list[str]:
     eps = [rate["eps"] for rate in results["rows"][0]["distortion"]]
     head = (
         f"Loss in nats on {results['plan']['images']:,} training images; its rise at half a step along "
-        f"{results['plan']['directions']} filter-normalised directions; and on "
+        f"{results['plan']['directions']} filter-normalized directions; and on "
         f"{results['rows'][0]['distortion_images']:,} test images the expected distortion rate under an L2 "
         "attack / in a random direction / the term of the gradient / the term of the curvature."
     )

@@ -28,7 +28,7 @@ from edgeprune.scoring.scores_file import ScoreRecords
 from edgeprune.sources import Source, SourceCheck, check_source
 from edgeprune_formats import ConfigError, open_pack
 from edgeprune_runtime import PackLoader
-from edgeprune_runtime.training import Normalisation, TrainConfig, TrainingInterrupted, TrainLoader, train
+from edgeprune_runtime.training import Normalization, TrainConfig, TrainingInterrupted, TrainLoader, train
 from edgeprune_runtime.training.checkpoint import write_text
 from edgeprune_runtime.training.config import place
 
@@ -208,7 +208,7 @@ class Workshop:
                 num_classes=len(self.source.class_names),
                 image_shape=self.source.shape,
                 resume=True,
-                normalisation=Normalisation(mean, std),
+                normalization=Normalization(mean, std),
                 teacher=teacher,
                 provenance={"row": row.key, "mean": mean, "std": std, "source": self.check.sha256},
                 report=self.deadline.watched(self.report),

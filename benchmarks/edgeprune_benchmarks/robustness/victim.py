@@ -1,4 +1,4 @@
-"""The network under attack: images on [0, 1] to logits, with the normalisation inside."""
+"""The network under attack: images on [0, 1] to logits, with the normalization inside."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ __all__ = ["PrunedVictim", "Victim", "load_victim", "weights_hash"]
 
 
 class Victim(nn.Module):
-    """A trained network behind its normalisation, in evaluation mode, its weights fixed.
+    """A trained network behind its normalization, in evaluation mode, its weights fixed.
 
     Parameters
     ----------
     model : torch.nn.Module
-        Normalised float32 [n, 3, H, W] to logits [n, classes].
+        Normalized float32 [n, 3, H, W] to logits [n, classes].
     mean, std : sequence of float
         Of each channel, for pixels on [0, 1].
     """
@@ -87,7 +87,7 @@ def load_victim(run_dir: str | Path, device: torch.device) -> Victim:
     Raises
     ------
     ArtefactError
-        There is none, it is damaged, or it does not say how its images are normalised.
+        There is none, it is damaged, or it does not say how its images are normalized.
     """
     found = classifier_of_run(run_dir)
     return Victim(found.model, found.mean, found.std).to(device)

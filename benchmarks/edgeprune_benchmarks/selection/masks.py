@@ -1,4 +1,4 @@
-"""Learnt masks against energy masks: what a classifier sees, and what can be learnt."""
+"""Learned masks against energy masks: what a classifier sees, and what can be learned."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Plan:
     scoring : ScoreConfig
         Trains the classifier.
     masks : MaskConfig
-        How FSE-Nets are learnt.
+        How FSE-Nets are learned.
     model, epochs, batch_size : str, int, int
         Networks that are trained from the packs.
     seeds : int
@@ -70,12 +70,12 @@ def run(plan: Plan, output: Path, runs: Path, name: str) -> None:
     scores = runs / "scores.h5"
     records = run_scoring(source, check_source(source), scores, plan.scoring, report=EpochLines())
     classifier = classifier_of_records(records)
-    jobs = [("none", 0.0), *((mask, ratio) for ratio in RATIOS for mask in ("energy", "learnt"))]
+    jobs = [("none", 0.0), *((mask, ratio) for ratio in RATIOS for mask in ("energy", "learned"))]
     rows: list[dict[str, Any]] = []
     for mask, ratio in jobs:
         pack = _pack(plan, mask, ratio, scores, runs)
         row = {"mask": mask, "freq_prune": ratio, **_seen(pack, classifier, plan.device)}
-        if mask == "learnt":
+        if mask == "learned":
             row["history"] = load_fse_net(pack.with_suffix(".fse-net.safetensors"))[1]["history"]
         row["test_accuracy"] = []
         for seed in range(plan.seeds):
@@ -97,12 +97,12 @@ def run(plan: Plan, output: Path, runs: Path, name: str) -> None:
 
 
 def _pack(plan: Plan, mask: str, ratio: float, scores: Path, runs: Path) -> Path:
-    epochs = f"-{plan.masks.epochs}" if mask == "learnt" else ""
+    epochs = f"-{plan.masks.epochs}" if mask == "learned" else ""
     path = runs / f"{mask}-{ratio}{epochs}.h5"
     if not path.exists():
-        method = "lf" if mask == "learnt" else "energy"
+        method = "lf" if mask == "learned" else "energy"
         config = BuildConfig(method=method, freq_prune=ratio, masks=plan.masks, device=plan.device)
-        given = scores if mask == "learnt" else None
+        given = scores if mask == "learned" else None
         build_pack(plan.source, path, config, scores=given, report=EpochLines())
     return path
 

@@ -64,7 +64,7 @@ def mask_table(results: dict[str, Any]) -> list[str]:
     """Return what a classifier and a network in training make of masked images."""
     plan = results["plan"]
     head = (
-        f"{results['classifier']['model']} as the classifier; FSE-Net learnt for {plan['masks']['epochs']} "
+        f"{results['classifier']['model']} as the classifier; FSE-Net learned for {plan['masks']['epochs']} "
         f"epochs on {results['train_images']:,} images; {plan['model']} trained {plan['epochs']} epochs from "
         f"each pack and tested on {results['test_images']:,} whole images, {plan['seeds']} seeds, mean "
         "(lowest to highest)."

@@ -1,4 +1,4 @@
-"""Decoding speed: from memory to normalised batches, ours and the peers', interleaved in one process."""
+"""Decoding speed: from memory to normalized batches, ours and the peers', interleaved in one process."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ class _Bench:
     def check(self, name: str, way: Way) -> None:
         """Raise unless an epoch holds every image once, with the right channel means and spreads.
 
-        This tells swapped channels, wrong normalisation and lost images; pixels of packs were compared
+        This tells swapped channels, wrong normalization and lost images; pixels of packs were compared
         when their PSNR was measured.
         """
         count, sums = 0, np.zeros((2, 3))
@@ -136,7 +136,7 @@ class _Bench:
 
     @property
     def _statistics(self) -> NDArray[np.float64]:
-        """Mean and spread of each channel of the normalised images: 0 and 1, if the pack says so rightly."""
+        """Mean and spread of each channel of the normalized images: 0 and 1, if the pack says so rightly."""
         pixels = self._images.transpose(1, 0, 2, 3).reshape(3, -1)
         mean = pixels.mean(axis=1) / 255 - self._mean
         return np.stack([mean / self._std, pixels.std(axis=1) / 255 / self._std])

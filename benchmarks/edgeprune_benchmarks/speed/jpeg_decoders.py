@@ -29,7 +29,7 @@ class Peers:
     images : uint8 [N, 3, H, W]
     order : int64 [N]
     mean, std : float32 [3]
-        To normalise with, of pixels on the scale of [0, 1].
+        To normalize with, of pixels on the scale of [0, 1].
     threads : int
         That decode JPEG files.
 
@@ -67,20 +67,20 @@ class Peers:
         """
         ways: dict[str, Way] = {"raw": partial(self.raw, batch)}
         for name, decode in self._decoders.items():
-            ways[name] = partial(self._normalised, files, decode, batch)
+            ways[name] = partial(self._normalized, files, decode, batch)
             if name == "simplejpeg":
                 ways[f"{name}, pixels only"] = partial(self._pixels, files, decode, batch)
-                ways[finer[0]] = partial(self._normalised, finer[1], decode, batch)
+                ways[finer[0]] = partial(self._normalized, finer[1], decode, batch)
         return ways
 
     def raw(self, batch: int) -> Iterator[Any]:
-        """Gather uint8 images and normalise them, float32 [n, 3, H, W]."""
+        """Gather uint8 images and normalize them, float32 [n, 3, H, W]."""
         for start in range(0, len(self._order), batch):
             yield self._arithmetic.gathered(self._order[start : start + batch])
 
-    def _normalised(self, files: list[bytes], decode: Decode, batch: int) -> Iterator[Any]:
+    def _normalized(self, files: list[bytes], decode: Decode, batch: int) -> Iterator[Any]:
         for images in self._pixels(files, decode, batch):
-            yield self._arithmetic.normalised(np.stack(images))
+            yield self._arithmetic.normalized(np.stack(images))
 
     def _pixels(self, files: list[bytes], decode: Decode, batch: int) -> Iterator[list[NDArray[np.uint8]]]:
         def some(rows: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
@@ -108,7 +108,7 @@ class _Torch:
 
         return self._stored[torch.from_numpy(rows)].float().mul_(self._scale).add_(self._shift)
 
-    def normalised(self, pixels: NDArray[np.uint8]) -> Any:
+    def normalized(self, pixels: NDArray[np.uint8]) -> Any:
         import torch
 
         planes = torch.from_numpy(pixels).permute(0, 3, 1, 2)
@@ -125,7 +125,7 @@ class _Numpy:
     def gathered(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         return self._scaled(self._stored[rows])
 
-    def normalised(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def normalized(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         return self._scaled(pixels.transpose(0, 3, 1, 2))
 
     def _scaled(self, planes: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -101,7 +101,7 @@ def _write_files(task: dict[str, Any], images: Any) -> Path:
 
 
 def _check(name: str, way: Way, images: Any) -> None:
-    """Raise unless an epoch holds as many images, normalised: mean near 0 and spread near 1."""
+    """Raise unless an epoch holds as many images, normalized: mean near 0 and spread near 1."""
     batches = [np.asarray(batch, np.float32) for batch in way()]
     count = sum(len(batch) for batch in batches)
     values = np.concatenate([batch.ravel() for batch in batches])
@@ -109,7 +109,7 @@ def _check(name: str, way: Way, images: Any) -> None:
     if count != len(images) or shape != images.shape[1:]:
         raise EdgePruneError(f"{name} gives {count} images of {shape}, not {len(images)}")
     if abs(values.mean()) > 0.1 or abs(values.std() - 1) > 0.1:
-        raise EdgePruneError(f"{name}: mean {values.mean():.3f}, spread {values.std():.3f} after normalising")
+        raise EdgePruneError(f"{name}: mean {values.mean():.3f}, spread {values.std():.3f} after normalizing")
 
 
 def _show(row: dict[str, Any]) -> None:

@@ -57,7 +57,7 @@ class Repeated:
     count: int
     spec = "repeated"
     split = "train"
-    licence = None
+    license = None
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """The data loaders that `PackLoader` is measured against, each on the same JPEG files and by its own manual.
 
 Each function writes what its loader reads below `folder`, and returns one epoch's iterator: shuffled batches,
-float32 [n, 3, H, W], normalised. Where a package is missing it raises ModuleNotFoundError.
+float32 [n, 3, H, W], normalized. Where a package is missing it raises ModuleNotFoundError.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Job:
     workers: int
 
     def transform(self) -> Any:
-        """Return torchvision's chain from a PIL image or uint8 tensor to a normalised one."""
+        """Return torchvision's chain from a PIL image or uint8 tensor to a normalized one."""
         import torch
         from torchvision.transforms import v2
 

@@ -2,7 +2,7 @@
  *
  * Each plane of a tile takes two products with the inverse DCT's basis, across and down, over the frequencies
  * that hold something; even and odd ones apart, which halves the work. Then one affine map of the channels of
- * each pixel: colour space, mean and standard deviation. _kernels_decode.h is compiled once for each generation
+ * each pixel: color space, mean and standard deviation. _kernels_decode.h is compiled once for each generation
  * of vector units, and the first call chooses.
  */
 #include <stdint.h>

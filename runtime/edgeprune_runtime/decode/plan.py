@@ -1,4 +1,4 @@
-"""What all decoding backends share: sizes, bases and the arithmetic of normalisation."""
+"""What all decoding backends share: sizes, bases and the arithmetic of normalization."""
 
 from __future__ import annotations
 
@@ -88,11 +88,11 @@ class DecodePlan:
     tile : (int, int)
         Size of a decoded tile in pixels; (height, width) where the transform is of the whole image.
     matrix : float32 [C, C]
-        From the stored planes to RGB, and that divided by the standard deviation, if it is normalised.
+        From the stored planes to RGB, and that divided by the standard deviation, if it is normalized.
     offset : float32 [C]
         What is then added: the level that was subtracted before the transform, less the mean.
     scale : float32 [C]
-        1/std, or 1 without normalisation.
+        1/std, or 1 without normalization.
     """
 
     header: PackHeader
@@ -113,7 +113,7 @@ class DecodePlan:
 
 
 def make_plan(header: PackHeader, *, normalize: Normalize, resolution: Resolution) -> DecodePlan:
-    """Work out sizes and normalisation.
+    """Work out sizes and normalization.
 
     Parameters
     ----------

@@ -139,7 +139,7 @@ class MixedDecoder:
     Attributes
     ----------
     plan : DecodePlan
-        Of the first pack; all decode to the same size with the same normalisation.
+        Of the first pack; all decode to the same size with the same normalization.
     """
 
     def __init__(self, decoders: Sequence[Decoder]) -> None:

@@ -45,7 +45,7 @@ class TrainedNetwork:
     path : Path
         The folder of the run.
     model : torch.nn.Module
-        On the CPU, in evaluation mode: normalised float32 [n, C, H, W] to logits [n, classes].
+        On the CPU, in evaluation mode: normalized float32 [n, C, H, W] to logits [n, classes].
     name : str
         One of `edgeprune_runtime.networks.models.MODEL_NAMES`.
     image_shape : (int, int, int)
@@ -67,8 +67,8 @@ class TrainedNetwork:
     class_names: tuple[str, ...] | None
 
     def on_images(self) -> nn.Module:
-        """Return the network with normalisation before it: images [n, C, H, W] on [0, 1] to logits."""
-        return _Normalising(self.model, self.mean, self.std).eval()
+        """Return the network with normalization before it: images [n, C, H, W] on [0, 1] to logits."""
+        return _Normalizing(self.model, self.mean, self.std).eval()
 
 
 def open_network(run: Path) -> TrainedNetwork:
@@ -79,7 +79,7 @@ def open_network(run: Path) -> TrainedNetwork:
     ConfigError
         There is no such folder.
     TrainingError
-        The run is not finished, its network is damaged, or does not say how its images are normalised.
+        The run is not finished, its network is damaged, or does not say how its images are normalized.
     """
     if not run.is_dir():
         raise ConfigError(f"{run}: not a folder; name that of a run of edgeprune train")
@@ -111,12 +111,12 @@ def _statistics(run: Path, facts: dict[str, Any]) -> tuple[tuple[float, ...], tu
     channels = facts["image_shape"][0]
     if not (len(mean) == len(std) == channels and all(map(math.isfinite, mean + std)) and min(std) > 0):
         raise TrainingError(
-            f"{run}: does not say how its images are normalised (mean and std); train it from a pack"
+            f"{run}: does not say how its images are normalized (mean and std); train it from a pack"
         )
     return mean, std
 
 
-class _Normalising(nn.Module):
+class _Normalizing(nn.Module):
     pixel_mean: torch.Tensor
     pixel_std: torch.Tensor
 
@@ -150,7 +150,7 @@ def export_network(network: TrainedNetwork) -> onnx.ModelProto:
     """
     from torch.fx.experimental.optimization import fuse
 
-    folded = _Normalising(fuse(network.model), network.mean, network.std).eval()
+    folded = _Normalizing(fuse(network.model), network.mean, network.std).eval()
     # One image would make the exporter take the number for a constant.
     example = torch.zeros(2, *network.image_shape)
     try:

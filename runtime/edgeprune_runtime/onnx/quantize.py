@@ -1,4 +1,4 @@
-"""Eight-bit integers in place of float32, by onnxruntime's static quantisation."""
+"""Eight-bit integers in place of float32, by onnxruntime's static quantization."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def quantize(model: onnx.ModelProto, batches: Iterable[NDArray[np.float32]]) -> 
 
     Activations are uint8, their ranges the least and the greatest that the calibration images give;
     weights are int8 for each channel, of which 7 bits are used: processors without VNNI add products of
-    8 bits up in 16, which overflow. Normalisation stays float32.
+    8 bits up in 16, which overflow. Normalization stays float32.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def quantize(model: onnx.ModelProto, batches: Iterable[NDArray[np.float32]]) -> 
     Raises
     ------
     TrainingError
-        onnxruntime cannot quantise it.
+        onnxruntime cannot quantize it.
     """
     import onnx
     from onnxruntime import quantization
@@ -68,7 +68,7 @@ def quantize(model: onnx.ModelProto, batches: Iterable[NDArray[np.float32]]) -> 
         except Exception as error:
             reason = " ".join(str(error).split())
             raise TrainingError(
-                f"onnxruntime cannot quantise the model ({reason}); leave out --int8"
+                f"onnxruntime cannot quantize the model ({reason}); leave out --int8"
             ) from error
         found = onnx.load(quantized)
     return _described(found, model)
@@ -86,7 +86,7 @@ class _Reader:
 
 
 def _described(found: onnx.ModelProto, model: onnx.ModelProto) -> onnx.ModelProto:
-    """Restore what the quantiser does not keep, and leave out the operator sets that it adds unused."""
+    """Restore what the quantizer does not keep, and leave out the operator sets that it adds unused."""
     used = {node.domain for node in found.graph.node}
     operators = [one for one in found.opset_import if one.domain in used]
     for field in ("opset_import", "metadata_props"):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .api import (
         Cadence,
-        Normalisation,
+        Normalization,
         TrainConfig,
         TrainingInterrupted,
         TrainLoader,
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Cadence",
-    "Normalisation",
+    "Normalization",
     "TrainConfig",
     "TrainLoader",
     "TrainResult",

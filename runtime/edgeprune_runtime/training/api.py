@@ -20,14 +20,14 @@ from edgeprune_formats import ConfigError
 from .checkpoint import has_checkpoint, read_state
 from .config import Adversary, Placement, TrainConfig, place
 from .loop import Batches, Cadence, Report, TrainLoader, TrainRun
-from .objectives import Normalisation, Objective, Perturbation, Teacher
+from .objectives import Normalization, Objective, Perturbation, Teacher
 from .run_folder import describe_run, is_finished, load_model, locked, opened_run, save_model
 from .signals import TrainingInterrupted, deferred_signals
 from .step import Learner
 
 __all__ = [
     "Cadence",
-    "Normalisation",
+    "Normalization",
     "TrainConfig",
     "TrainLoader",
     "TrainResult",
@@ -67,7 +67,7 @@ def train(
     image_shape: Sequence[int],
     test: Batches | None = None,
     init: str | Path | None = None,
-    normalisation: Normalisation | None = None,
+    normalization: Normalization | None = None,
     teacher: str | Path | None = None,
     resume: bool = False,
     cadence: Cadence = Cadence(),  # noqa: B008 - frozen
@@ -90,13 +90,13 @@ def train(
     image_shape : sequence of int
         Channels (3), height and width of an image in pixels.
     test : iterable of (torch.Tensor, torch.Tensor), optional
-        Batches to test on after each epoch: normalised, without augmentation, iterable again and again.
+        Batches to test on after each epoch: normalized, without augmentation, iterable again and again.
     init : str or Path, optional
         A safetensors file of weights to begin with, see `edgeprune_runtime.networks.warm_start.load_weights`.
-    normalisation : Normalisation, optional
+    normalization : Normalization, optional
         Of the batches; needed to perturb them (`TrainConfig.adversarial`) and by a teacher.
     teacher : str or Path, optional
-        A finished run, whose answers are learnt in place of the labels; with `TrainConfig.adversarial`
+        A finished run, whose answers are learned in place of the labels; with `TrainConfig.adversarial`
         those to perturbed images, see `edgeprune_runtime.training.objectives.Objective`.
     resume : bool
         Go on with the run in `run_dir`; where there is none, start one.
@@ -151,7 +151,7 @@ def train(
             torch.manual_seed(config.seed)
             begun = has_checkpoint(run_dir)
             weights = None if init is None or begun else Path(init)
-            objective = _objective(config, placement, normalisation, teacher, record)
+            objective = _objective(config, placement, normalization, teacher, record)
             learner = Learner(config, placement, num_classes, min(image_shape[1:]), weights, objective)
             if weights is not None and report is not None:
                 report({"event": "init", "fresh": learner.fresh})
@@ -170,20 +170,20 @@ def train(
 def _objective(
     config: TrainConfig,
     placement: Placement,
-    normalisation: Normalisation | None,
+    normalization: Normalization | None,
     teacher: str | Path | None,
     record: Mapping[str, Any],
 ) -> Objective:
     if config.adversarial is None and teacher is None:
         return Objective()
-    if normalisation is None:
-        raise ConfigError("adversarial training and a teacher need the normalisation of the batches")
+    if normalization is None:
+        raise ConfigError("adversarial training and a teacher need the normalization of the batches")
     perturbation = None
     if config.adversarial is not None:
         adversary = Adversary.parse(config.adversarial)
-        perturbation = Perturbation(adversary, normalisation, placement.device)
+        perturbation = Perturbation(adversary, normalization, placement.device)
     if teacher is None:
         return Objective(perturbation)
     names = record["provenance"].get("class_names")
     shape = record["num_classes"], record["image_shape"], names
-    return Objective(perturbation, Teacher(Path(teacher), placement, normalisation, *shape))
+    return Objective(perturbation, Teacher(Path(teacher), placement, normalization, *shape))

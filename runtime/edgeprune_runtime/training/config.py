@@ -80,9 +80,9 @@ class TrainConfig:
         Images per step. The loader makes the batches; here it is recorded and held against a resumed run.
     accumulate : int
         Parts that a batch goes through the network in, one after the other, their gradients added up: the
-        memory of a part for the step of a batch. Batch normalisation sees the parts.
+        memory of a part for the step of a batch. Batch normalization sees the parts.
     freeze : bool
-        Train the last linear layer alone, and keep the statistics of batch normalisation as they are.
+        Train the last linear layer alone, and keep the statistics of batch normalization as they are.
     lr : float
         Peak learning rate, see `edgeprune_runtime.training.step.learning_rate`.
     momentum : float

@@ -63,7 +63,7 @@ class Cadence:
 class TrainLoader(Protocol):
     """What `train` takes its batches from, e.g. `edgeprune_runtime.PackLoader`.
 
-    Iterating yields float32 images ``[n, 3, H, W]``, normalised and augmented, and int64 labels ``[n]``. It
+    Iterating yields float32 images ``[n, 3, H, W]``, normalized and augmented, and int64 labels ``[n]``. It
     must not draw from torch's global random generator, whose state belongs to the network.
     """
 
@@ -188,7 +188,7 @@ class TrainRun:
     def _take_step(self, images: torch.Tensor, labels: torch.Tensor) -> None:
         if len(labels) < self._smallest_batch:
             raise TrainingError(
-                "a batch of one image cannot be normalised where the network has reduced it to one pixel; "
+                "a batch of one image cannot be normalized where the network has reduced it to one pixel; "
                 "choose a --batch-size that does not leave one image over"
             )
         images, labels = self.placement.put(images, labels)

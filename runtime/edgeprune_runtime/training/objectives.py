@@ -20,7 +20,7 @@ from edgeprune_formats import ConfigError
 from .config import MEMORY_FORMAT, Adversary, Placement
 from .run_folder import load_run
 
-__all__ = ["Normalisation", "Objective", "Perturbation", "Teacher"]
+__all__ = ["Normalization", "Objective", "Perturbation", "Teacher"]
 
 Network = Callable[[torch.Tensor], torch.Tensor]
 Loss = Callable[[torch.Tensor], torch.Tensor]
@@ -31,7 +31,7 @@ _NOISE, _STEPS, _STEP, _PERTURBED_SHARE = 2.0, 10, 0.25, 5 / 6
 
 
 @dataclass(frozen=True)
-class Normalisation:
+class Normalization:
     """How pixels on [0, 1] became what the network takes: less the mean, over the standard deviation.
 
     Attributes
@@ -61,16 +61,16 @@ class Perturbation:
     ----------
     adversary : Adversary
         The method and its budget.
-    normalisation : Normalisation
+    normalization : Normalization
         Of the batches: budgets are in pixels, and no pixel leaves [0, 1].
     device : torch.device
         Of the batches.
     """
 
-    def __init__(self, adversary: Adversary, normalisation: Normalisation, device: torch.device) -> None:
+    def __init__(self, adversary: Adversary, normalization: Normalization, device: torch.device) -> None:
         mean, std = (
             torch.tensor(values, dtype=torch.float32, device=device).view(1, -1, 1, 1)
-            for values in (normalisation.mean, normalisation.std)
+            for values in (normalization.mean, normalization.std)
         )
         self._method = adversary.method
         self._eps = adversary.eps / 255 / std
@@ -79,15 +79,15 @@ class Perturbation:
     def __call__(self, network: Network, images: torch.Tensor, loss: Loss) -> torch.Tensor:
         """Return perturbed images, without a gradient.
 
-        The network is asked in the mode it is in, hence batch normalisation sees the perturbed images as
+        The network is asked in the mode it is in, hence batch normalization sees the perturbed images as
         well, as it does in the papers. Noise is drawn from torch's global generator.
 
         Parameters
         ----------
         network : callable
-            Normalised images to logits.
+            Normalized images to logits.
         images : float32 [n, C, H, W]
-            Normalised.
+            Normalized.
         loss : callable
             From logits to the 0-d loss that the perturbation is to raise.
         """
@@ -113,7 +113,7 @@ def _gradient(network: Network, images: torch.Tensor, loss: Loss) -> torch.Tenso
 
 
 class Teacher:
-    """The trained network of a run, whose answers are learnt in place of labels.
+    """The trained network of a run, whose answers are learned in place of labels.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ class Teacher:
         A finished run.
     placement : Placement
         Where the student computes.
-    normalisation : Normalisation
+    normalization : Normalization
         Of the student's batches; the teacher's own may be another.
     num_classes : int
         Of the student.
@@ -142,7 +142,7 @@ class Teacher:
         self,
         run_dir: Path,
         placement: Placement,
-        normalisation: Normalisation,
+        normalization: Normalization,
         num_classes: int,
         image_shape: Sequence[int],
         class_names: Sequence[str] | None = None,
@@ -158,10 +158,10 @@ class Teacher:
         if known is not None and class_names is not None and list(known) != list(class_names):
             raise ConfigError(f"{run_dir}: the teacher's classes have other names, or another order")
         if not {"mean", "std"} <= facts.keys():
-            raise ConfigError(f"{run_dir}: the teacher does not say how its images are normalised")
+            raise ConfigError(f"{run_dir}: the teacher does not say how its images are normalized")
         mean, std, own_mean, own_std = (
             torch.tensor(values, dtype=torch.float64).view(1, -1, 1, 1)
-            for values in (normalisation.mean, normalisation.std, facts["mean"], facts["std"])
+            for values in (normalization.mean, normalization.std, facts["mean"], facts["std"])
         )
         self._factor = (std / own_std).float().to(placement.device)
         self._offset = ((mean - own_mean) / own_std).float().to(placement.device)

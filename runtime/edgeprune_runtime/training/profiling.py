@@ -17,7 +17,7 @@ from .step import Learner
 
 __all__ = ["PHASES", "Operator", "Profile", "profile"]
 
-PHASES = ("wait for the batch", "to the device", "forward", "backward", "optimiser", "average")
+PHASES = ("wait for the batch", "to the device", "forward", "backward", "optimizer", "average")
 """What a step consists of, in order; the last with a moving average only."""
 
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -143,11 +143,11 @@ class _Bench:
         sums = dict.fromkeys(PHASES, 0.0)
         for _ in range(_WARM_UP):
             self._step(*self._placement.put(*next(batches)))
-        self._synchronise()
+        self._synchronize()
         self._last = time.perf_counter()
 
         def lap(name: str) -> None:
-            self._synchronise()
+            self._synchronize()
             now = time.perf_counter()
             sums[name] += now - self._last
             self._last = now
@@ -173,7 +173,7 @@ class _Bench:
         with torch.profiler.profile(activities=kinds) as run:
             for _ in range(_WARM_UP):
                 self._step(*batch)
-            self._synchronise()
+            self._synchronize()
         found = [
             Operator(
                 event.key,
@@ -188,7 +188,7 @@ class _Bench:
         self._learner.step(images, labels, _RATE, self._steps)
         self._steps += 1
 
-    def _synchronise(self) -> None:
+    def _synchronize(self) -> None:
         if self._placement.device.type == "cuda":
             torch.cuda.synchronize(self._placement.device)
 

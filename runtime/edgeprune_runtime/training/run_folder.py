@@ -215,7 +215,7 @@ def load_model(run_dir: str | Path) -> nn.Module:
     Returns
     -------
     torch.nn.Module
-        Maps normalised float32 images ``[n, 3, height, width]`` to logits ``[n, num_classes]``. The moving
+        Maps normalized float32 images ``[n, 3, height, width]`` to logits ``[n, num_classes]``. The moving
         average of the weights where the run kept one.
 
     Raises

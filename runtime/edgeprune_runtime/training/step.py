@@ -1,4 +1,4 @@
-"""One step of training: the network, its optimiser and its moving average, and their tensors."""
+"""One step of training: the network, its optimizer and its moving average, and their tensors."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ class Learner:
     forward : torch.nn.Module
         What steps call: `model`, or a wrapper of it that a caller puts here, compiled or data-parallel.
     lap : callable
-        Is told ``"forward"``, ``"backward"``, ``"optimiser"`` and ``"average"`` when a step is through it.
+        Is told ``"forward"``, ``"backward"``, ``"optimizer"`` and ``"average"`` when a step is through it.
     fresh : tuple of str
         The tensors of `model` that were not in the file of weights; empty without one.
     """
@@ -206,7 +206,7 @@ class Learner:
             outputs.append(answer)
         self._optimizer.step()
         self._optimizer.zero_grad()
-        self.lap("optimiser")
+        self.lap("optimizer")
         if self._config.ema:
             update_average(self.tested, self.model, number, self._config.ema)
             self.lap("average")
