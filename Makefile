@@ -26,14 +26,17 @@ $(VENV)/bin/python:
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "this Python has no venv module; on Debian: apt install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-# The stamps carry the date of the last install, so only what is newer of its inputs installs again.
+# The stamps carry the date of the last install, so only what is newer of its inputs installs again. The metadata
+# that an earlier install left in the checkout would hide the commands of the new one.
 $(VENV)/.ready-build: $(INSTALLED) | $(VENV)/bin/python
 	@echo "installing into $(VENV); PyTorch is a download of some gigabytes"
+	@rm -rf edgeprune.egg-info
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[build]'
 	@touch $@
 
 $(VENV)/.ready-all: $(INSTALLED) | $(VENV)/bin/python
 	@echo "installing into $(VENV); PyTorch is a download of some gigabytes"
+	@rm -rf edgeprune.egg-info
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[all,dev]'
 	@touch $@ $(VENV)/.ready-build
 

@@ -56,7 +56,10 @@ class _Commands(click.Group):
             command = importlib.import_module(f"edgeprune.commands.{name}").command
             return command
         for found in entry_points(group=ENTRY_POINTS, name=name):
-            command = found.load()
+            try:
+                command = found.load()
+            except ModuleNotFoundError as error:
+                raise ConfigError(f"{name} needs {error.name}; pip install 'edgeprune[{name}]'") from error
             return command
         return None
 

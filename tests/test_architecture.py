@@ -67,7 +67,7 @@ def imports(tree):
             names = [node.module]
         elif isinstance(node, ast.Call) and called(node) in ("import_module", "__import__"):
             names = [beginning(argument) for argument in node.args[:1]]
-        for name in names:
+        for name in filter(None, names):
             yield name.split(".")[0], id(node) not in inside | typing_only
 
 

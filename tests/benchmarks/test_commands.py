@@ -69,7 +69,7 @@ def test_pictures_need_matplotlib(tmp_path):
 def test_missing_benchmarks_are_one_line():
     done = run(ABSENT + EDGEPRUNE, "edgeprune_benchmarks", "bench", "--help")
     assert done.returncode == 2
-    assert done.stderr.startswith("edgeprune: error: this benchmark needs edgeprune_benchmarks; pip install")
+    assert done.stderr.startswith("edgeprune: error: bench needs edgeprune_benchmarks; pip install")
     assert len(done.stderr.splitlines()) == 1
 
 
