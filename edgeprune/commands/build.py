@@ -15,16 +15,14 @@ from edgeprune.masks.config import MaskConfig
 from edgeprune.packs.config import METHODS, BuildConfig
 from edgeprune.scoring.config import ScoreConfig
 from edgeprune.text import bytes_text
-from edgeprune_formats import (
-    BLOCKS,
-    COLOR_SPACES,
-    COMPRESSIONS,
-    ROUNDINGS,
-    ConfigError,
-    codec_names,
-    get_codec,
-)
+from edgeprune_formats import ConfigError
+from edgeprune_formats.chunks import COMPRESSIONS
+from edgeprune_formats.codecs import codec_names, get_codec
+from edgeprune_formats.coefficients import SparseCoefficients
+from edgeprune_formats.rounding import ROUNDINGS
+from edgeprune_formats.tiles import COLOR_SPACES, TILES
 
+from . import FORMER_NAMES
 from .score import require_torch
 from .train import AUGMENTS, MODELS
 
@@ -39,7 +37,7 @@ SCORES_HELP = "; ".join(f"{name}: {score.describes}" for name, score in SCORES.i
 CORESET = {"score", "sampling", "beta", "strata", "class_balance", "tau", "gamma", "window"}
 
 
-@click.command("build")
+@click.command("build", context_settings=FORMER_NAMES)
 @click.argument("source", default="digits")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The pack to write.")
 @click.option(
@@ -84,8 +82,8 @@ CORESET = {"score", "sampling", "beta", "strata", "class_balance", "tau", "gamma
 @click.option("--quality", type=float, help="Of codec quantized, 1 to 100.  [default: 75]")
 @click.option("--color", type=click.Choice(COLOR_SPACES), help="Of quantized.  [default: ycbcr]")
 @click.option(
-    "--block",
-    type=click.Choice(BLOCKS),
+    "--tile",
+    type=click.Choice(TILES),
     help="Tiles of quantized, in pixels.  [default: full up to 64 pixels, else 16]",
 )
 @click.option("--rounding", type=click.Choice(ROUNDINGS), help="Of quantized.  [default: rdo]")
@@ -280,7 +278,7 @@ def _print(report: BuildReport) -> None:
     if report.skipped:
         images += f" ({len(report.skipped):,} unreadable ones skipped)"
     size = report.path.stat().st_size
-    each = header.sparse_bytes if get_codec(header.codec).exact else size / header.samples
+    each = SparseCoefficients.image_bytes(header) if get_codec(header.codec).exact else size / header.samples
     click.echo(
         f"{report.path}: {images}, {header.components} of {of} components a channel "
         f"({each:,.0f} B an image), {report.psnr:.1f} dB, {bytes_text(size)}, in {report.seconds:.1f} s"

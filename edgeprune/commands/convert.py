@@ -9,7 +9,13 @@ import click
 
 from edgeprune.packs.config import BuildConfig
 from edgeprune.text import bytes_text
-from edgeprune_formats import BLOCKS, COLOR_SPACES, COMPRESSIONS, ROUNDINGS, ConfigError, codec_names
+from edgeprune_formats import ConfigError
+from edgeprune_formats.chunks import COMPRESSIONS
+from edgeprune_formats.codecs import codec_names
+from edgeprune_formats.rounding import ROUNDINGS
+from edgeprune_formats.tiles import COLOR_SPACES, TILES
+
+from . import FORMER_NAMES
 
 __all__ = ["command"]
 
@@ -17,7 +23,7 @@ __all__ = ["command"]
 EXACT_DB = 120.0
 
 
-@click.command("convert")
+@click.command("convert", context_settings=FORMER_NAMES)
 @click.argument("pack", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The pack to write.")
 @click.option("--codec", type=click.Choice(codec_names()), default="quantized", show_default=True)
@@ -25,7 +31,7 @@ EXACT_DB = 120.0
 @click.option("--compression", type=click.Choice(COMPRESSIONS), default="none", show_default=True)
 @click.option("--quality", type=float, help="Of codec quantized, 1 to 100.  [default: 75]")
 @click.option("--color", type=click.Choice(COLOR_SPACES), help="Of quantized.  [default: ycbcr]")
-@click.option("--block", type=click.Choice(BLOCKS), help="Tiles of quantized, in pixels.")
+@click.option("--tile", type=click.Choice(TILES), help="Tiles of quantized, in pixels.")
 @click.option("--rounding", type=click.Choice(ROUNDINGS), help="Of quantized.  [default: rdo]")
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")

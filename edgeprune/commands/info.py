@@ -45,7 +45,8 @@ def describe(path: Path) -> dict[str, Any]:
     """
     import numpy as np
 
-    from edgeprune_formats import get_codec, open_pack, stored_bytes
+    from edgeprune_formats import open_pack
+    from edgeprune_formats.codecs import get_codec, stored_bytes
 
     with open_pack(path) as pack:
         header, labels, payload = pack.header, pack.labels, pack.payload_bytes
@@ -59,7 +60,7 @@ def describe(path: Path) -> dict[str, Any]:
         "codec": header.codec,
         "images": header.samples,
         "shape": list(header.shape),
-        "block": header.block,
+        "tile": header.tile,
         "color_space": header.color_space,
         "step": header.step,
         "components": header.components,
@@ -98,7 +99,7 @@ def _lines(facts: dict[str, Any]) -> list[str]:
         f"float32 {each['raw_float32']:,} ({_ratio(each['file'], each['raw_float32'])})",
     ]
     if facts["step"]:
-        tiles = "whole images" if facts["block"] == "full" else f"tiles of {facts['block']} pixels"
+        tiles = "whole images" if facts["tile"] == "full" else f"tiles of {facts['tile']} pixels"
         lines.append(f"  quantized   {tiles}, {facts['color_space']}, step {255 * facts['step']:.2f} of 255")
     result = facts["provenance"].get("result", {})
     for name, against in (

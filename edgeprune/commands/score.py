@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from edgeprune_formats import ConfigError, check_target
+from edgeprune_formats import ConfigError
+from edgeprune_formats.files import check_writable
 
 from .train import AUGMENTS, MODELS
 
@@ -114,7 +115,7 @@ def _require_target(source: str, output: Path) -> None:
     origin = source.partition(":")[2]
     if origin and output.exists() and output.resolve() == Path(origin).resolve():
         raise ConfigError(f"{output} is the source; name another file")
-    check_target(output)
+    check_writable(output)
 
 
 def require_torch() -> None:

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprune_formats import ArtefactError, ConfigError, file_sha256
+from edgeprune_formats import ConfigError
+from edgeprune_formats.files import file_sha256
+from edgeprune_runtime.errors import ArtifactError
 
 from ..packs.config import METHODS, BuildConfig
 from ..presets import ccs_beta, data_family
@@ -60,7 +62,7 @@ def choose_images(
     ------
     ConfigError
         A ratio that keeps nothing, or a beta that leaves too few images.
-    ArtefactError
+    ArtifactError
         The records are damaged, not finite, or of another source.
     """
     good = check.good
@@ -90,7 +92,7 @@ def compute_scores(records: ScoreRecords, coreset: CoresetConfig, *, seed: int =
 
     Raises
     ------
-    ArtefactError
+    ArtifactError
         The records that it needs are damaged, not finite, or none.
     """
     needs = SCORES[coreset.score].records
@@ -104,21 +106,21 @@ def compute_scores(records: ScoreRecords, coreset: CoresetConfig, *, seed: int =
         return compute(array)
     except ConfigError as error:
         # The parameters were checked with the configuration, so it is the file.
-        raise ArtefactError(f"{records.path}: {error}; repeat: edgeprune score") from error
+        raise ArtifactError(f"{records.path}: {error}; repeat: edgeprune score") from error
 
 
 def require_records_of(records: ScoreRecords, source: Source, check: SourceCheck) -> None:
-    """Raise `ArtefactError` unless the records are of exactly these images and labels."""
+    """Raise `ArtifactError` unless the records are of exactly these images and labels."""
     scored = records.provenance["source"]
     if scored["sha256"] != check.sha256:
-        raise ArtefactError(
+        raise ArtifactError(
             f"{records.path}: scores of other images or labels ({scored.get('spec')}, SHA-256 "
             f"{str(scored['sha256'])[:12]}) than {source.spec} holds (SHA-256 {check.sha256[:12]}); "
             "give the --size and --split (train) that they were made with, or "
             f"make them with: edgeprune score {source.spec}"
         )
     if not np.array_equal(records.rows, check.good):
-        raise ArtefactError(
+        raise ArtifactError(
             f"{records.path}: scores of these images, but not where {source.spec} has them now: images that "
             f"cannot be read have come or gone; make them with: edgeprune score {source.spec}"
         )

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprune_formats import ConfigError, Pack, PackHeader, check_target, open_pack
+from edgeprune_formats import ConfigError, Pack, PackHeader, open_pack
+from edgeprune_formats.files import check_writable
 from edgeprune_runtime import PackLoader
 from edgeprune_runtime.onnx.check import Agreement, check_export, check_structure, write_model
 from edgeprune_runtime.onnx.decoder import with_decoder
@@ -186,7 +187,7 @@ def _classes(session: Any, images: NDArray[np.float32]) -> NDArray[np.int64]:
 def _check_output(output: Path) -> None:
     if output.suffix != ".onnx":
         raise ConfigError(f"{output}: name a file that ends in .onnx")
-    check_target(output)
+    check_writable(output)
 
 
 def _open_images(path: Path, network: TrainedNetwork) -> Pack:

@@ -11,10 +11,13 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprune_formats import ConfigError, Pack, SourceError, SparseBlock, open_pack
+from edgeprune_formats import ConfigError, Pack, open_pack
+from edgeprune_formats.codecs import get_codec
+from edgeprune_formats.coefficients import SparseCoefficients
 from edgeprune_runtime import PackLoader
 from edgeprune_runtime.onnx.session import OnnxModel, open_onnx, require
 
+from ..errors import SourceError
 from ..sources.images import IMAGE_SUFFIXES, read_image
 
 if TYPE_CHECKING:
@@ -96,7 +99,7 @@ def open_predictor(path: Path) -> Predictor:
     ------
     ConfigError
         It is neither, or what it needs is not installed.
-    ArtefactError, TrainingError
+    ArtifactError, TrainingError
         It is damaged, or the run is not finished.
     """
     if path.is_dir():
@@ -186,16 +189,16 @@ def _of_pack(model: Predictor, path: Path) -> Iterator[Prediction]:
 
 def _logits_of_pack(model: Predictor, pack: Pack) -> Iterator[NDArray[np.float32]]:
     if isinstance(model, OnnxModel) and model.takes_coefficients:
+        if get_codec(pack.header.codec).layout is not SparseCoefficients:
+            raise ConfigError(
+                f"{pack.path}: {model.path} takes sparse coefficients, not those of codec "
+                f"{pack.header.codec}; edgeprune convert --codec sparse-f32 makes them of it"
+            )
         for chunk in range(pack.header.chunks):
-            block = pack.read_chunk(chunk)
-            if not isinstance(block, SparseBlock):
-                raise ConfigError(
-                    f"{pack.path}: {model.path} takes sparse coefficients, not those of codec "
-                    f"{pack.header.codec}; edgeprune convert --codec sparse-f32 makes them of it"
-                )
-            for start in range(0, len(block), _BATCH):
-                part = block.take(slice(start, start + _BATCH))
-                yield model.logits_of_coefficients(part.values, part.positions)
+            coefficients = pack.read_chunk(chunk)
+            for start in range(0, len(coefficients), _BATCH):
+                part = coefficients.take(slice(start, start + _BATCH))
+                yield model.logits_of_coefficients(*part.arrays)
         return
     # Without torch, though it may be there: importing it takes longer than most calls of this.
     for images, _ in PackLoader(pack, _BATCH, backend="scipy", prefetch=0):

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from edgeprune_formats import ArtefactError, ConfigError, TrainingError
+from edgeprune_formats import ConfigError
+from edgeprune_runtime.errors import ArtifactError, TrainingError
 from edgeprune_runtime.networks.models import create_model
 from edgeprune_runtime.training.run_folder import load_network
 
@@ -42,16 +43,16 @@ class Classifier:
     facts: dict[str, Any]
 
     def require_fit(self, source: Source) -> None:
-        """Raise `ArtefactError` unless the classifier is for images and classes like the source's."""
+        """Raise `ArtifactError` unless the classifier is for images and classes like the source's."""
         what = f"{self.facts['file']}: a classifier of"
         classes, shape = self.facts["num_classes"], tuple(self.facts["image_shape"])
         if classes != len(source.class_names):
-            raise ArtefactError(
+            raise ArtifactError(
                 f"{what} {classes} classes, and {source.spec} has {len(source.class_names)}; "
                 "name one that was trained on these classes"
             )
         if shape != source.shape:
-            raise ArtefactError(
+            raise ArtifactError(
                 f"{what} images {shape}, and those of {source.spec} are {source.shape}; "
                 "use the --size that it was trained with, or train another"
             )
@@ -62,7 +63,7 @@ def classifier_of_records(records: ScoreRecords) -> Classifier:
 
     Raises
     ------
-    ArtefactError
+    ArtifactError
         It is missing or damaged.
     """
     network = records.provenance["classifier"]
@@ -73,7 +74,7 @@ def classifier_of_records(records: ScoreRecords) -> Classifier:
         model.load_state_dict(tensors, assign=True)
     except (KeyError, TypeError, ValueError, RuntimeError, ConfigError) as error:
         reason = " ".join(str(error).split())
-        raise ArtefactError(
+        raise ArtifactError(
             f"{records.path}: its classifier cannot be rebuilt ({reason}); repeat: edgeprune score"
         ) from error
     return _classifier(records.path, model.eval(), network)
@@ -84,18 +85,18 @@ def classifier_of_run(path: str | Path) -> Classifier:
 
     Raises
     ------
-    ArtefactError
+    ArtifactError
         There is none, it is damaged, or it does not say how its images are normalized.
     """
     path = Path(path)
     if not path.exists():
-        raise ArtefactError(f"{path}: not there; name a run of edgeprune train, or its model.safetensors")
+        raise ArtifactError(f"{path}: not there; name a run of edgeprune train, or its model.safetensors")
     path = path / "model.safetensors" if path.is_dir() else path
     try:
         model, network = load_network(path)
     except TrainingError as error:
         # Torch lists what does not fit on lines of their own.
-        raise ArtefactError(" ".join(str(error).split())) from error
+        raise ArtifactError(" ".join(str(error).split())) from error
     return _classifier(path, model, network)
 
 
@@ -108,7 +109,7 @@ def _classifier(path: Path, model: nn.Module, network: dict[str, Any]) -> Classi
     try:
         mean, std = tuple(map(float, network["mean"])), tuple(map(float, network["std"]))
     except (KeyError, TypeError, ValueError):
-        raise ArtefactError(f"{path}: does not say how its images are normalized; train it again") from None
+        raise ArtifactError(f"{path}: does not say how its images are normalized; train it again") from None
     if not (len(mean) == len(std) == 3 and all(map(math.isfinite, mean + std)) and min(std) > 0):
-        raise ArtefactError(f"{path}: mean {mean} and std {std} normalize no images; train it again")
+        raise ArtifactError(f"{path}: mean {mean} and std {std} normalize no images; train it again")
     return Classifier(model, mean, std, {"file": path.name, "sha256": digest.hexdigest(), **facts})

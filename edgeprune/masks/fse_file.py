@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from edgeprune_formats import ArtefactError, ConfigError
+from edgeprune_formats import ConfigError
+from edgeprune_runtime.errors import ArtifactError
 from edgeprune_runtime.training.checkpoint import write_tensors
 
 from .fse_net import FSENet
@@ -59,7 +60,7 @@ def load_fse_net(path: str | Path) -> tuple[FSENet, dict[str, Any]]:
 
     Raises
     ------
-    ArtefactError
+    ArtifactError
         The file is missing or damaged, or not that of an FSE-Net.
     """
     path = Path(path)
@@ -69,11 +70,11 @@ def load_fse_net(path: str | Path) -> tuple[FSENet, dict[str, Any]]:
             raise ValueError("it is not the file of an FSE-Net")
         return _rebuild(description["fse_net"], tensors), dict(description["record"])
     except FileNotFoundError as error:
-        raise ArtefactError(f"{path}: no such file; train an FSE-Net first, or correct the path") from error
+        raise ArtifactError(f"{path}: no such file; train an FSE-Net first, or correct the path") from error
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError, ConfigError) as error:
         reason = " ".join(str(error).split())
         message = f"{path}: cannot be used as an FSE-Net ({reason}); train it again, or correct the path"
-        raise ArtefactError(message) from error
+        raise ArtifactError(message) from error
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:

@@ -18,7 +18,7 @@ __all__ = ["FSENet", "importance", "select", "select_components"]
 # Values that a selection works on at a time: it then takes some 20 bytes for each of them, however many
 # images it is given.
 CHUNK_VALUES = 2 * 2**20
-GREY_LEVELS = 255
+GRAY_LEVELS = 255
 
 
 @overload
@@ -207,7 +207,7 @@ class FSENet(nn.Module):
         if spectra.ndim != 4 or spectra.shape[2:] != size:
             expected = f"[n, C, {self.height}, {self.width}]"
             raise ConfigError(f"this FSE-Net takes spectra {expected}, not {tuple(spectra.shape)}")
-        levels = torch.log1p(GREY_LEVELS * spectra.abs()).mean(1, keepdim=True)
+        levels = torch.log1p(GRAY_LEVELS * spectra.abs()).mean(1, keepdim=True)
         cells = functional.adaptive_avg_pool2d(levels, self.grid).flatten(1)
         # Layer normalization takes out the constant part of the line, to which `decay` is orthogonal.
         sloping = (cells @ self.decay).unsqueeze(1) * self.decay

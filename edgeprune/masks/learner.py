@@ -12,7 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from edgeprune_formats import ConfigError, TrainingError
+from edgeprune_formats import ConfigError
+from edgeprune_runtime.errors import TrainingError
 
 from .fse_net import FSENet, check_counts, importance, unchecked_selection
 from .torch_dct import dct2, idct2

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgeprune_formats import ArtefactError, ConfigError
+from edgeprune_formats import ConfigError
+from edgeprune_runtime.errors import ArtifactError
 from edgeprune_runtime.training.config import Placement, TrainConfig, place
 from edgeprune_runtime.training.run_folder import versions
 
@@ -97,7 +98,7 @@ def learn_masks(
 
     Raises
     ------
-    ConfigError, ArtefactError
+    ConfigError, ArtifactError
         k is out of range, or batches are too small to share; the classifier is not for these images; the
         file was learned with other settings, or is damaged.
     TrainingError, TrainingInterrupted, SourceError
@@ -142,7 +143,7 @@ def load_masks(path: Path, source: Source, freq_prune: float | None) -> tuple[FS
 
     Raises
     ------
-    ArtefactError
+    ArtifactError
         It is damaged, or for another image size.
     ConfigError
         It was learned for another ratio.
@@ -150,15 +151,15 @@ def load_masks(path: Path, source: Source, freq_prune: float | None) -> tuple[FS
     net, record = load_fse_net(path)
     if (net.height, net.width) != source.shape[1:]:
         height, width = source.shape[1:]
-        raise ArtefactError(
+        raise ArtifactError(
             f"{path}: an FSE-Net for images of {net.height}x{net.width}, and those of {source.spec} are "
             f"{height}x{width}; resize with --size, or learn another"
         )
     k, k_total, learned_for = (record.get(name) for name in ("k", "k_total", "freq_prune"))
     if not (isinstance(k, int) and isinstance(k_total, int) and isinstance(learned_for, float | int)):
-        raise ArtefactError(f"{path}: does not say how many components it keeps; learn it again")
+        raise ArtifactError(f"{path}: does not say how many components it keeps; learn it again")
     if not 0 <= k <= k_total <= net.height * net.width or k_total < 1 or not 0 <= learned_for < 1:
-        raise ArtefactError(
+        raise ArtifactError(
             f"{path}: keeps {k_total} components, {k} of them by energy, at a ratio of {learned_for}, which "
             "cannot be; learn it again"
         )

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from edgeprune_formats import ConfigError, check_target
+from edgeprune_formats import ConfigError
+from edgeprune_formats.files import check_writable
 
 from .build import BuildReport
 from .config import BuildConfig
@@ -80,7 +81,7 @@ def build_within(
         raise ConfigError(f"a budget needs --codec quantized, whose quality it chooses, not {config.codec}")
     if config.quality is not None:
         raise ConfigError("a budget chooses the quality; leave out --quality or --budget")
-    check_target(path)
+    check_writable(path)
     trial = path.with_name(f".{path.name}.budget")
     # Scores and masks are made once, and named after the pack.
     build = partial(build, beside=path)

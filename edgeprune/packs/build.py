@@ -15,20 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeprune_formats import (
-    MAX_CHUNK_BYTES,
-    MAX_IMAGE_VALUES,
-    ConfigError,
-    PackHeader,
-    PackWriter,
-    __version__,
-    check_room,
-    check_target,
-    get_codec,
-    open_pack,
-    plan_chunk_samples,
-    position_dtype,
-)
+from edgeprune_formats import ConfigError, PackHeader, PackWriter, __version__, open_pack
+from edgeprune_formats.chunks import plan_chunks
+from edgeprune_formats.codecs import get_codec
+from edgeprune_formats.coefficients import SparseCoefficients, position_dtype
+from edgeprune_formats.files import check_free_space, check_writable
+from edgeprune_formats.limits import MAX_CHUNK_BYTES, MAX_IMAGE_VALUES
 
 from ..coresets.sampling import coreset_size
 from ..coresets.selection import Choice, choose_images
@@ -42,12 +34,10 @@ from .prerequisites import Artifacts, GivenFiles, Masks
 if TYPE_CHECKING:
     from ..work.resumable import Report
 
-__all__ = ["BuildReport", "Progress", "build_pack", "check_shared", "planned", "utc_now"]
+__all__ = ["BuildReport", "Progress", "build_pack", "check_shared", "utc_now"]
 
 Progress = Callable[[str, int, int], None]
 MAX_SKIPPED_NAMED = 100
-# Quantized chunks are this many times as large in memory as others.
-QUANTIZED_CHUNKS = 6
 
 
 @dataclass(frozen=True)
@@ -136,7 +126,7 @@ def build_pack(
         Unknown source, or a configuration that does not fit it.
     SourceError
         Images or labels that cannot be used.
-    ArtefactError
+    ArtifactError
         A scores file, classifier or FSE-Net that is damaged or not for these images.
     PackWriteError
         The pack cannot be written.
@@ -146,7 +136,7 @@ def build_pack(
     started = time.perf_counter()
     config = config or BuildConfig()
     path, workers = Path(path), workers or Workers(device=config.device)
-    check_target(path)
+    check_writable(path)
     tell = progress if progress and workers.rank == 0 else _silent
     if isinstance(source, str):
         source = _open(source, config)
@@ -223,7 +213,7 @@ def _write(
         # Not all of the provenance: versions, for one, differ from call to call and change no mask.
         if workers.rank == 0:
             # The parts beside the pack hold as much as the pack itself.
-            check_room(path, 2 * header.samples * header.sparse_bytes)
+            check_free_space(path, 2 * header.samples * SparseCoefficients.image_bytes(header))
         facts = {**masks.facts, "components": masks.components, "source": header.provenance["source"]}
         parts = encoder.shared(folder, facts, workers, lambda done, total: tell("selecting", done, total))
     else:
@@ -312,15 +302,7 @@ def _header(
         provenance=_provenance(source, check, config, choice, masks),
         **config.stored_as(height, width),
     )
-    return planned(header)
-
-
-def planned(header: PackHeader) -> PackHeader:
-    """Return the header with as many images in a chunk as suit its codec and their size."""
-    # A quantized chunk carries its own distributions, which larger chunks share among more images.
-    weight = header.memory_bytes // QUANTIZED_CHUNKS if header.step else header.memory_bytes
-    samples = plan_chunk_samples(header.samples, max(1, weight), math.prod(header.shape))
-    return replace(header, chunk_samples=samples)
+    return plan_chunks(header)
 
 
 def _provenance(
@@ -347,7 +329,7 @@ def _settings(config: BuildConfig) -> dict[str, Any]:
     """Return the settings that the pack depends on, with the method's ratios in place of None."""
     settings = asdict(config)
     settings |= {"freq_prune": config.components_dropped, "sample_prune": config.images_dropped}
-    for name in ("quality", "color", "block", "rounding"):
+    for name in ("quality", "color", "tile", "rounding"):
         if settings[name] is None:
             del settings[name]
     # How scores and masks were made is told by the files they are in, whoever made them.

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from edgeprune_formats import BLOCKS, COLOR_SPACES, COMPRESSIONS, ROUNDINGS, ConfigError, get_codec
+from edgeprune_formats import ConfigError
+from edgeprune_formats.chunks import COMPRESSIONS
+from edgeprune_formats.codecs import get_codec
+from edgeprune_formats.rounding import ROUNDINGS
 
 from ..coresets.config import CoresetConfig
 from ..masks.config import MaskConfig
@@ -74,7 +77,7 @@ class BuildConfig:
         `edgeprune.packs.quality.quantization_step`; None stands for 75.
     color : str or None
         Planes that ``quantized`` stores: ``"rgb"`` or ``"ycbcr"``, for which None stands.
-    block : str or None
+    tile : str or None
         Tiles that ``quantized`` transforms: ``"full"``, ``"8"``, ``"16"`` or ``"32"`` pixels; None stands for
         ``"full"`` up to 64 pixels and for ``"16"`` above.
     rounding : str or None
@@ -108,7 +111,7 @@ class BuildConfig:
     compression: str = "none"
     quality: float | None = None
     color: str | None = None
-    block: str | None = None
+    tile: str | None = None
     rounding: str | None = None
     size: int | None = None
     split: str = "train"
@@ -140,8 +143,9 @@ class BuildConfig:
             raise ConfigError(f"seed must be at least 0 and below 2**63, not {self.seed}")
 
     def _check_codec(self) -> None:
-        quantizes = get_codec(self.codec).quantizes
-        choices = {"color": COLOR_SPACES, "block": BLOCKS, "rounding": ROUNDINGS}
+        codec = get_codec(self.codec)
+        quantizes = codec.quantizes
+        choices = {"color": codec.color_spaces, "tile": codec.tiles, "rounding": ROUNDINGS}
         for name in ("quality", *choices):
             value = getattr(self, name)
             if value is not None and not quantizes:
@@ -159,13 +163,14 @@ class BuildConfig:
         return DEFAULT_QUALITY if self.quality is None else self.quality
 
     def stored_as(self, height: int, width: int) -> dict[str, Any]:
-        """Return the header's ``block``, ``color_space`` and ``step`` for images of a size in pixels."""
-        if not get_codec(self.codec).quantizes:
+        """Return the header's ``tile``, ``color_space`` and ``step`` for images of a size in pixels."""
+        codec = get_codec(self.codec)
+        if not codec.quantizes:
             return {}
-        block = self.block or ("full" if max(height, width) <= WHOLE_IMAGE else "16")
+        tile = self.tile or ("full" if max(height, width) <= WHOLE_IMAGE else "16")
         return {
-            "block": block,
-            "color_space": self.color or "ycbcr",
+            "tile": tile,
+            "color_space": self.color or codec.color_spaces[-1],
             "step": quantization_step(self.stored_quality),
         }
 

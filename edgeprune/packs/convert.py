@@ -11,24 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprune_formats import (
-    FORMAT_VERSION,
-    Block,
-    ConfigError,
-    Pack,
-    PackHeader,
-    PackWriter,
-    QuantizedBlock,
-    check_target,
-    color_matrix,
-    color_shift,
-    get_codec,
-    open_pack,
-)
+from edgeprune_formats import FORMAT_VERSION, ConfigError, Pack, PackHeader, PackWriter, open_pack
+from edgeprune_formats.chunks import plan_chunks
+from edgeprune_formats.codecs import get_codec
+from edgeprune_formats.coefficients import Coefficients, SparseCoefficients
+from edgeprune_formats.files import check_writable
 
 from ..masks.energy import energy_mask
 from ..presets import component_count
-from .build import planned
 from .config import BuildConfig
 from .dct import dct2_of_pixels, idct2_of_tiles
 
@@ -53,7 +43,7 @@ def convert_pack(
     source, path : path
         The pack to read, and the one to write, which appears when it is complete.
     config : BuildConfig
-        Its codec, compression, quality, color, block, rounding and freq_prune count.
+        Its codec, compression, quality, color, tile, rounding and freq_prune count.
     progress : callable, optional
         Called as ``progress(images done, images in all)``.
 
@@ -72,7 +62,7 @@ def convert_pack(
         The pack cannot be written.
     """
     source, path = Path(source), Path(path)
-    check_target(path)
+    check_writable(path)
     if path.exists() and path.samefile(source):
         raise ConfigError(f"{path} is the pack that is converted; name another file")
     with open_pack(source) as pack:
@@ -113,11 +103,11 @@ def _header(pack: Pack, config: BuildConfig) -> PackHeader:
     provenance["converted"] = {
         "from": old.codec,
         "step": old.step,
-        "block": old.block,
+        "tile": old.tile,
         "result": old.provenance.get("result", {}),
         "freq_prune": config.freq_prune,
     }
-    plain = {"block": "full", "color_space": "rgb", "step": 0.0}
+    plain = {"tile": "full", "color_space": "rgb", "step": 0.0}
     stored: dict[str, Any] = {**plain, **config.stored_as(old.height, old.width)}
     header = replace(
         old,
@@ -127,28 +117,26 @@ def _header(pack: Pack, config: BuildConfig) -> PackHeader:
         provenance=provenance,
         **stored,
     )
-    return planned(header)
+    return plan_chunks(header)
 
 
 def _spectra(pack: Pack, header: PackHeader) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
     """Yield the spectra of the pack's images and the components to keep, chunk by chunk."""
+    sparse = get_codec(pack.header.codec).layout is SparseCoefficients
+    same = sparse and header.components == pack.header.components
     for chunk in range(pack.header.chunks):
-        block = pack.read_chunk(chunk)
-        spectra = _whole(block, pack.header)
-        same = header.components == pack.header.components and not isinstance(block, QuantizedBlock)
-        yield spectra, _stored(block, header) if same else energy_mask(spectra, header.components)
+        coefficients = pack.read_chunk(chunk)
+        spectra = _whole(coefficients, pack.header)
+        yield spectra, coefficients.kept(header) if same else energy_mask(spectra, header.components)
 
 
-def _stored(block: Block, header: PackHeader) -> NDArray[np.bool_]:
-    assert not isinstance(block, QuantizedBlock)
-    ones = replace(block, values=np.ones_like(block.values))
-    return ones.to_dense(header.height, header.width) > 0
-
-
-def _whole(block: Block, header: PackHeader) -> NDArray[np.float32]:
+def _whole(coefficients: Coefficients, header: PackHeader) -> NDArray[np.float32]:
     """Return the spectra of whole RGB images, float32 [n, 3, H, W]."""
-    if not isinstance(block, QuantizedBlock):
-        return block.to_dense(header.height, header.width)
-    planes = idct2_of_tiles(block.values * np.float32(header.step), header.block_shape, header.grid)
-    planes = planes[:, :, : header.height, : header.width] + color_shift(header.color_space)[:, None, None]
-    return dct2_of_pixels(np.einsum("ck,nkhw->nchw", color_matrix(header.color_space), planes))
+    tiles = coefficients.to_tiles(header)
+    matrix, shift = coefficients.color_transform(header)
+    if header.tile == "full" and not shift.any():
+        # They are that already, and are kept bit for bit.
+        return tiles.reshape(len(tiles), *header.shape)
+    planes = idct2_of_tiles(tiles, header.tile_shape, header.grid)
+    planes = planes[:, :, : header.height, : header.width] + shift[:, None, None]
+    return dct2_of_pixels(np.einsum("ck,nkhw->nchw", matrix, planes))

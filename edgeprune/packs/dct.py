@@ -38,20 +38,20 @@ def dct2_of_pixels(pixels: NDArray[np.float64]) -> NDArray[np.float32]:
 
 
 def idct2_of_tiles(
-    coefficients: NDArray[np.floating[Any]], block: tuple[int, int], grid: tuple[int, int]
+    coefficients: NDArray[np.floating[Any]], tile: tuple[int, int], grid: tuple[int, int]
 ) -> NDArray[np.float64]:
-    """Return planes float64 [n, C, grid height * block height, ...] of tiles' orthonormal DCT-II.
+    """Return planes float64 [n, C, grid height * tile height, ...] of tiles' orthonormal DCT-II.
 
     Parameters
     ----------
-    coefficients : float [n, C, tiles, block height * block width]
-    block, grid : (int, int)
+    coefficients : float [n, C, tiles, tile height * tile width]
+    tile, grid : (int, int)
         Height and width of a tile in pixels; tiles down and across.
     """
     n, channels = coefficients.shape[:2]
-    tiles = coefficients.astype(np.float64).reshape(n, channels, *grid, *block)
+    tiles = coefficients.astype(np.float64).reshape(n, channels, *grid, *tile)
     pixels: NDArray[Any] = idctn(tiles, axes=(4, 5), norm="ortho", overwrite_x=True, workers=-1)
     whole: NDArray[np.float64] = pixels.swapaxes(3, 4).reshape(
-        n, channels, grid[0] * block[0], grid[1] * block[1]
+        n, channels, grid[0] * tile[0], grid[1] * tile[1]
     )
     return whole

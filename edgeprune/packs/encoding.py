@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprune_formats import ArtefactError, PackWriteError, TrainingError
+from edgeprune_formats import PackWriteError
+from edgeprune_runtime.errors import ArtifactError, TrainingError
 
 from ..masks.energy import Selector
 from ..sources import Source
@@ -133,7 +134,7 @@ class Encoder:
         ------
         PackWriteError
             A part cannot be written.
-        ArtefactError
+        ArtifactError
             A part that was written is gone or damaged.
         SourceError
             An image cannot be read.
@@ -229,6 +230,6 @@ def _read_part(path: Path, shape: tuple[int, ...]) -> Encoded:
         return Encoded(spectra, mask, float(arrays["lost"]))
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise ArtefactError(
+        raise ArtifactError(
             f"{path}: encoded images cannot be read ({reason}); remove {path.parent}, and run it again"
         ) from error

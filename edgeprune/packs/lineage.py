@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprune_formats import ConfigError, Pack, file_sha256
+from edgeprune_formats import ConfigError, Pack
+from edgeprune_formats.files import file_sha256
 
 __all__ = ["JoinedRows", "joined_provenance", "joined_rows"]
 

@@ -18,13 +18,15 @@ from edgeprune_formats import (
     PackHeader,
     PackWriter,
     __version__,
-    check_target,
-    get_codec,
     open_pack,
 )
+from edgeprune_formats.chunks import plan_chunks
+from edgeprune_formats.codecs import get_codec, memory_bytes
+from edgeprune_formats.coefficients import Coefficients
+from edgeprune_formats.files import check_writable
 from edgeprune_runtime.loading.mixture import Mixture
 
-from .build import planned, utc_now
+from .build import utc_now
 from .lineage import joined_provenance, joined_rows
 
 __all__ = ["MergeReport", "merge_packs"]
@@ -34,7 +36,7 @@ HELD_BYTES = 2**25
 # What packs must agree in beside shape and classes, and what brings them together.
 _ALIKE = (
     ("codec", "codec", "--codec {}"),
-    ("block", "tiles", "--block {}"),
+    ("tile", "tiles", "--tile {}"),
     ("color_space", "color space", "--color {}"),
     ("step", "quantization step", "the same --quality for both"),
     ("components", "components a channel", "--freq-prune"),
@@ -109,7 +111,7 @@ def merge_packs(
         raise ConfigError("there is nothing to merge; name two packs or more")
     if seed < 0:
         raise ConfigError(f"--seed must not be negative: {seed}")
-    check_target(path)
+    check_writable(path)
     for source in sources:
         if path.exists() and path.samefile(source):
             raise ConfigError(f"{path} is one of the packs that are merged; name another file")
@@ -155,7 +157,7 @@ def _header(pooled: PackHeader, provenance: dict[str, Any]) -> PackHeader:
         created=utc_now(),
         provenance=provenance,
     )
-    return planned(header)
+    return plan_chunks(header)
 
 
 def _scores(packs: list[Pack]) -> NDArray[np.float32] | None:
@@ -191,9 +193,9 @@ def _write(
     with writer:
         done = 0
         for chunks, images in windows:
-            for block in _gathered(mixture.packs, starts, chunks, images, header.chunk_samples):
-                writer.append_block(block)
-                done += len(block)
+            for coefficients in _gathered(mixture.packs, starts, chunks, images, header.chunk_samples):
+                writer.append_coefficients(coefficients)
+                done += len(coefficients)
                 if progress:
                     progress(done, header.samples)
 
@@ -209,7 +211,7 @@ def _windows(packs: Sequence[Pack], random: np.random.Generator) -> Iterator[_Wi
     """Yield which chunks (of which pack, number) to read together, and the images of them, shuffled."""
     starts = _starts(packs)
     chunks = [(number, chunk) for number, pack in enumerate(packs) for chunk in range(pack.header.chunks)]
-    largest = max(pack.header.chunk_samples * pack.header.memory_bytes for pack in packs)
+    largest = max(pack.header.chunk_samples * memory_bytes(pack.header) for pack in packs)
     size = max(1, HELD_BYTES // largest)
     shuffled = [chunks[place] for place in random.permutation(len(chunks))]
     for start in range(0, len(shuffled), size):
@@ -229,9 +231,9 @@ def _gathered(
     chunks: list[tuple[int, int]],
     images: NDArray[np.int64],
     step: int,
-) -> Iterator[Any]:
-    """Yield the images in order, `step` at a time, as blocks."""
-    held: Any = packs[0].empty_block(len(images))
+) -> Iterator[Coefficients]:
+    """Yield the images in order, `step` at a time."""
+    held = packs[0].empty_coefficients(len(images))
     filled, places = 0, np.empty(len(images), np.int64)
     for number, chunk in chunks:
         start, stop = _rows(packs[number], chunk)

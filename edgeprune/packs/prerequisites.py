@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeprune_formats import ConfigError, file_sha256
+from edgeprune_formats import ConfigError
+from edgeprune_formats.files import file_sha256
 
 from ..coresets.selection import require_enough, require_records_of
 from ..masks.energy import Selector, by_energy
@@ -111,7 +112,7 @@ class Artifacts:
     ------
     ConfigError
         A file that has no use, k or a setting of the scoring run out of range, no such device.
-    ArtefactError
+    ArtifactError
         A file is damaged, or the FSE-Net or the classifier not for such images.
     """
 
@@ -162,7 +163,7 @@ class Artifacts:
 
         Raises
         ------
-        ConfigError, ArtefactError
+        ConfigError, ArtifactError
             beta leaves too few images; the scores file is damaged or of another source.
         SourceError, PackWriteError, TrainingError, TrainingInterrupted
             See `edgeprune.scoring.run.run_scoring`.
@@ -192,7 +193,7 @@ class Artifacts:
 
         Raises
         ------
-        ArtefactError, TrainingError, TrainingInterrupted, SourceError
+        ArtifactError, TrainingError, TrainingInterrupted, SourceError
             See `edgeprune.masks.learning.learn_masks`.
         """
         if not METHODS[self._config.method].learned_masks:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from edgeprune_formats import Block, ConfigError, Pack, QuantizedBlock, unpack_positions
+from edgeprune_formats import ConfigError, Pack, PackHeader
+from edgeprune_formats.coefficients import Coefficients
+from edgeprune_formats.files import atomic_file, check_writable
 from edgeprune_runtime import PackDataset
 from edgeprune_runtime.loading.cache import ChunkCache
 
@@ -29,31 +29,22 @@ PNG = b"\x89PNG"
 INK, PAPER = (30, 30, 30), (255, 255, 255)
 
 
-def kept_components(block: Block, height: int, width: int) -> NDArray[np.uint8]:
-    """Draw the masks of a block: red, green and blue where that channel keeps the frequency.
+def kept_components(coefficients: Coefficients, header: PackHeader) -> NDArray[np.uint8]:
+    """Draw which frequencies each image keeps: red, green and blue where that channel keeps them.
+
+    Where images are cut in tiles, each frequency of a tile fills its share of the picture.
 
     Returns
     -------
     uint8 [n, H, W, 3]
         Frequency (0, 0) at the top left; 255 where kept.
     """
-    if isinstance(block, QuantizedBlock):
-        return _nonzero(block, height, width)
-    n, channels, _ = block.positions.shape
-    row, column = unpack_positions(block.positions, width)
-    mask = np.zeros((n, channels, height * width), np.uint8)
-    np.put_along_axis(mask, row * width + column, 255, axis=2)
-    return np.ascontiguousarray(mask.reshape(n, channels, height, width).transpose(0, 2, 3, 1))
-
-
-def _nonzero(block: QuantizedBlock, height: int, width: int) -> NDArray[np.uint8]:
-    """Draw where any tile holds a frequency, each tile's frequency filling its share of the picture."""
-    n, channels, _, places = block.values.shape
-    side = height if places == height * width else int(places**0.5)
-    any_tile = (block.values != 0).any(axis=2).reshape(n, channels, side, -1)
-    rows = np.arange(height) * side // height
-    columns = np.arange(width) * any_tile.shape[3] // width
-    mask = any_tile[:, :, rows[:, None], columns].astype(np.uint8) * 255
+    kept = coefficients.kept(header)
+    rows, columns = (
+        np.arange(size) * side // size
+        for size, side in zip((header.height, header.width), kept.shape[2:], strict=True)
+    )
+    mask = kept[:, :, rows[:, None], columns].astype(np.uint8) * 255
     return np.ascontiguousarray(mask.transpose(0, 2, 3, 1))
 
 
@@ -75,8 +66,8 @@ def draw_preview(pack: Pack, path: Path, *, count: int = 8, source: Source | Non
     Raises
     ------
     ConfigError
-        `count` is not 1 to 64, `source` is not what the pack was built from, or `path` is in the way.
-    OSError
+        `count` is not 1 to 64, `source` is not what the pack was built from, or `path` is no PNG.
+    PackWriteError
         The picture cannot be written.
     """
     if not 1 <= count <= MAX_IMAGES:
@@ -90,17 +81,14 @@ def draw_preview(pack: Pack, path: Path, *, count: int = 8, source: Source | Non
         originals = source.read(pack.source_index[rows].astype(np.intp))
         lines.append(("original", originals.transpose(0, 2, 3, 1)))
     lines.append(("decoded", _decoded(pack, rows)))
-    block, where = ChunkCache(pack, CACHE_BYTES).find(rows)
-    lines.append(("kept", kept_components(block.take(where), header.height, header.width)))
+    coefficients, where = ChunkCache(pack, CACHE_BYTES).find(rows)
+    lines.append(("kept", kept_components(coefficients.take(where), header)))
     names = [header.class_names[label] for label in pack.labels[rows].tolist()]
     _write(_sheet(lines, names, header.height, header.width), path)
 
 
 def _check_output(path: Path) -> None:
-    if not path.parent.is_dir():
-        raise ConfigError(f"{path}: there is no folder {path.parent}; create it first")
-    if path.is_dir():
-        raise ConfigError(f"{path}: is a folder; name a file")
+    check_writable(path)
     if path.exists():
         with path.open("rb") as file:
             if file.read(len(PNG)) != PNG:
@@ -151,11 +139,5 @@ def _sheet(
 
 
 def _write(sheet: Image.Image, path: Path) -> None:
-    buffer = io.BytesIO()
-    sheet.save(buffer, "PNG", optimize=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(buffer.getvalue())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic_file(path) as partial:
+        sheet.save(partial, "PNG", optimize=True)

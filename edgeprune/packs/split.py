@@ -20,14 +20,14 @@ from edgeprune_formats import (
     PackWriteError,
     PackWriter,
     __version__,
-    check_room,
-    check_target,
-    file_sha256,
     open_pack,
-    written_together,
 )
+from edgeprune_formats.chunks import plan_chunks
+from edgeprune_formats.codecs import memory_bytes
+from edgeprune_formats.files import check_free_space, check_writable, file_sha256
+from edgeprune_formats.transactions import pack_transaction
 
-from .build import planned, utc_now
+from .build import utc_now
 from .partition import IID, Partition, partition
 
 __all__ = ["PLACEHOLDER", "Part", "part_paths", "split_pack"]
@@ -135,8 +135,8 @@ def split_pack(
         ]
         with _folder(target if paths[0].parent == target else None):
             for path in paths:
-                check_target(path)
-            check_room(paths[0], source.stat().st_size)
+                check_writable(path)
+            check_free_space(paths[0], source.stat().st_size)
             _write(pack, paths, headers, part_of, progress)
         classes = [
             np.bincount(pack.labels[part_of == part], minlength=len(pack.header.class_names))
@@ -178,7 +178,7 @@ def _header(pack: Pack, samples: int) -> PackHeader:
         created=utc_now(),
         provenance=provenance,
     )
-    return planned(header)
+    return plan_chunks(header)
 
 
 def _parent(pack: Pack) -> dict[str, Any]:
@@ -195,7 +195,7 @@ def _write(
     progress: Callable[[int, int], None] | None,
 ) -> None:
     compression, done = pack.compression, 0
-    with written_together() as enter:
+    with pack_transaction() as enter:
         for numbers in _passes(headers):
             writers = {}
             for number in numbers:
@@ -220,7 +220,7 @@ def _write(
 
 def _passes(headers: list[PackHeader]) -> list[range]:
     """Return the parts to write at a time; for each further pass the pack is read again."""
-    each = max(header.chunk_samples * header.memory_bytes for header in headers)
+    each = max(header.chunk_samples * memory_bytes(header) for header in headers)
     size = max(1, HELD_BYTES // each)
     passes = math.ceil(len(headers) / size)
     edges = [len(headers) * number // passes for number in range(passes + 1)]
@@ -232,9 +232,9 @@ def _share_out(pack: Pack, writers: dict[int, PackWriter], part_of: NDArray[np.i
     for chunk in range(pack.header.chunks):
         rows = pack.header.chunk_rows(chunk)
         here = part_of[rows.start : rows.stop]
-        block, written = pack.read_chunk(chunk), 0
+        coefficients, written = pack.read_chunk(chunk), 0
         for number, writer in writers.items():
             inside = np.nonzero(here == number)[0]
-            writer.append_block(block.take(inside))
+            writer.append_coefficients(coefficients.take(inside))
             written += len(inside)
         yield written

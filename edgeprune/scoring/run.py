@@ -14,8 +14,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgeprune_formats import ArtefactError, ConfigError, check_target
+from edgeprune_formats import ConfigError
+from edgeprune_formats.files import check_writable
 from edgeprune_runtime.decode.augmentation import augment_name
+from edgeprune_runtime.errors import ArtifactError
 from edgeprune_runtime.training.config import Placement, place
 from edgeprune_runtime.training.run_folder import versions
 
@@ -78,7 +80,7 @@ def run_scoring(
     """
     config = config or ScoreConfig()
     path, workers = Path(path), workers or Workers(device=config.device)
-    check_target(path)
+    check_writable(path)
     training = replace(config.training(config.model_for(source.shape)), device=workers.device)
     config, placement = _settled(config, source), place(training)
     rows = check.good.astype(np.int64)
@@ -164,7 +166,7 @@ def _decisive(record: Mapping[str, Any]) -> dict[str, Any]:
 def _reuse(path: Path, record: Mapping[str, Any], rows: NDArray[np.int64]) -> ScoreRecords:
     try:
         found = read_records(path)
-    except ArtefactError as error:
+    except ArtifactError as error:
         raise ConfigError(
             f"{path} exists and is not a sound scores file; remove it, or write elsewhere"
         ) from error

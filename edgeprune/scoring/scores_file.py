@@ -21,9 +21,9 @@ from typing import Any
 
 import h5py
 import numpy as np
+from edgeprune_formats.files import atomic_hdf5
+from edgeprune_runtime.errors import ArtifactError
 from numpy.typing import NDArray
-
-from edgeprune_formats import ArtefactError, new_hdf5
 
 __all__ = [
     "EPOCH_RECORDS",
@@ -94,7 +94,7 @@ class ScoreRecords:
 
         Raises
         ------
-        ArtefactError
+        ArtifactError
             The array is missing, of another shape or type, not finite, or does not match its checksum.
         """
         group = _GROUPS.get(name, "epochs")
@@ -143,7 +143,7 @@ def write_records(
     PackWriteError
         The file cannot be written.
     """
-    with new_hdf5(path) as file:
+    with atomic_hdf5(path) as file:
         file.attrs["format"], file.attrs["format_version"] = np.bytes_(_FORMAT), np.int64(_VERSION)
         _write(file, "samples/rows", rows.astype("<i8"))
         _write(file, "samples/labels", labels.astype("<i8"))
@@ -177,7 +177,7 @@ def read_records(path: str | Path) -> ScoreRecords:
 
     Raises
     ------
-    ArtefactError
+    ArtifactError
         There is none, it is damaged, or a later version wrote it.
     """
     path = Path(path)
@@ -197,7 +197,7 @@ def read_classifier(path: Path) -> dict[str, NDArray[Any]]:
 
     Raises
     ------
-    ArtefactError
+    ArtifactError
         They are missing or damaged.
     """
     with _opened(path) as file:
@@ -251,15 +251,15 @@ def _provenance(path: Path, text: bytes) -> dict[str, Any]:
 @contextmanager
 def _opened(path: Path) -> Iterator[h5py.File]:
     if not path.is_file():
-        raise ArtefactError(f"{path}: no such file; {_REMEDY}")
+        raise ArtifactError(f"{path}: no such file; {_REMEDY}")
     try:
         # A finished file never changes, so it needs no lock, which some file systems lack.
         file = h5py.File(path, "r", locking=False)
     except PermissionError as error:
-        raise ArtefactError(f"{path}: no permission to read it; change that, or {_REMEDY}") from error
+        raise ArtifactError(f"{path}: no permission to read it; change that, or {_REMEDY}") from error
     # HDF5 reports damage by whatever exception its binding maps it to.
     except Exception as error:
-        raise ArtefactError(f"{path}: not a scores file, or cut short; {_REMEDY}") from error
+        raise ArtifactError(f"{path}: not a scores file, or cut short; {_REMEDY}") from error
     with file:
         try:
             name = _attribute(file, "format", f"S{len(_FORMAT)}")
@@ -267,11 +267,11 @@ def _opened(path: Path) -> Iterator[h5py.File]:
         except Exception as error:
             raise _damaged(path, "its attributes cannot be read") from error
         if name != _FORMAT:
-            raise ArtefactError(f"{path}: HDF5, but not a scores file; {_REMEDY}")
+            raise ArtifactError(f"{path}: HDF5, but not a scores file; {_REMEDY}")
         if version is None or version < 1:
             raise _damaged(path, "it has no version")
         if version != _VERSION:
-            raise ArtefactError(
+            raise ArtifactError(
                 f"{path}: a scores file of version {version}, and this release reads {_VERSION}; "
                 "install a newer edgeprune"
             )
@@ -286,7 +286,7 @@ def _read(path: Path, file: h5py.File, name: str, kind: str | None = None) -> ND
             raise _damaged(path, f"/{name} is of type {dataset.dtype}")
         array = np.asarray(dataset[()])
         expected = _attribute(dataset, "crc32", "<u4")
-    except ArtefactError:
+    except ArtifactError:
         raise
     except Exception as error:
         raise _damaged(path, f"/{name} cannot be read") from error
@@ -326,5 +326,5 @@ def _dataset(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
     return place
 
 
-def _damaged(path: Path, reason: str) -> ArtefactError:
-    return ArtefactError(f"{path}: damaged, {reason}; copy it again or repeat: edgeprune score")
+def _damaged(path: Path, reason: str) -> ArtifactError:
+    return ArtifactError(f"{path}: damaged, {reason}; copy it again or repeat: edgeprune score")

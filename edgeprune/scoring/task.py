@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from edgeprune_formats import ArtefactError, TrainingError
 from edgeprune_runtime.decode.augmentation import draw
+from edgeprune_runtime.errors import ArtifactError, TrainingError
 from edgeprune_runtime.training import TrainConfig
 from edgeprune_runtime.training.checkpoint import write_tensors
 from edgeprune_runtime.training.config import Placement
@@ -134,7 +134,7 @@ class ScoringTask:
 
         Raises
         ------
-        ArtefactError
+        ArtifactError
             Its file is damaged.
         """
         path = _epoch_file(self._folder, epoch)
@@ -146,7 +146,7 @@ class ScoringTask:
                 raise ValueError("a checksum does not match")
             return EpochRecord({name: arrays[name] for name in EPOCH_RECORDS}, arrays.get("entropies"))
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise ArtefactError(
+            raise ArtifactError(
                 f"{path}: the records of an epoch are missing or damaged; remove {self._folder} "
                 "and start again"
             ) from error

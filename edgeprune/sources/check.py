@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune.sources.base import Source
-from edgeprune_formats import SourceError
+
+from ..errors import SourceError
 
 __all__ = ["SourceCheck", "check_source", "source_facts"]
 

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from edgeprune.sources.arrays import ArraySource
-from edgeprune_formats import ConfigError, SourceError
+from edgeprune_formats import ConfigError
+
+from ..errors import SourceError
 
 __all__ = ["open_cifar"]
 

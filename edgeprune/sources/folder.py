@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from edgeprune.sources.base import Rows
 from edgeprune.sources.images import IMAGE_SUFFIXES, decode_image, pillow_guard
-from edgeprune_formats import ConfigError, SourceError
+from edgeprune_formats import ConfigError
+
+from ..errors import SourceError
 
 __all__ = ["FolderSource", "open_imagefolder"]
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from edgeprune_formats import SourceError
+from ..errors import SourceError
 
 __all__ = ["IMAGE_SUFFIXES", "decode_image", "pillow_guard", "read_image", "resize_and_crop"]
 

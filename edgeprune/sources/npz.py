@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune.sources.arrays import ArraySource
-from edgeprune_formats import ConfigError, SourceError
+from edgeprune_formats import ConfigError
+
+from ..errors import SourceError
 
 __all__ = ["open_npz"]
 

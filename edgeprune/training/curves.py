@@ -12,7 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from edgeprune_formats import ConfigError, TrainingError, new_file
+from edgeprune_formats import ConfigError
+from edgeprune_formats.files import atomic_file
+from edgeprune_runtime.errors import TrainingError
 
 __all__ = ["draw", "read_metrics"]
 
@@ -89,7 +91,7 @@ def draw(runs: Mapping[str, Metrics], path: Path) -> None:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.grid(alpha=0.3)
         accuracy.legend(fontsize=8)
-        with new_file(path) as partial:
+        with atomic_file(path) as partial:
             figure.savefig(partial, format=kind[1:], dpi=150, metadata=_METADATA[kind])
 
 

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from edgeprune_formats import ConfigError, Pack, PackHeader, open_pack
+from edgeprune_formats.codecs import memory_bytes
 from edgeprune_runtime import PackLoader
 from edgeprune_runtime.system.threads import cores
 
@@ -59,9 +60,9 @@ class TestImages:
         self._images: Pack | Source = open_pack(spec) if Path(spec).is_file() else _open_source(spec, header)
         if isinstance(self._images, Pack):
             own = self._images.header
-            shape, names, chunk = own.shape, own.class_names, own.chunk_samples * own.memory_bytes
+            shape, names, chunk = own.shape, own.class_names, own.chunk_samples * memory_bytes(own)
             # One that is used, and one in each thread.
-            self.images_bytes, self.least_bytes = len(self._images) * own.memory_bytes, (1 + cores()) * chunk
+            self.images_bytes, self.least_bytes = len(self._images) * memory_bytes(own), (1 + cores()) * chunk
         else:
             shape, names = self._images.shape, self._images.class_names
             self.images_bytes, self.least_bytes = len(self._images) * math.prod(shape), 0

@@ -11,7 +11,8 @@ from typing import Any, Protocol
 
 import torch
 
-from edgeprune_formats import ConfigError, TrainingError
+from edgeprune_formats import ConfigError
+from edgeprune_runtime.errors import TrainingError
 from edgeprune_runtime.training import TrainingInterrupted
 from edgeprune_runtime.training.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from edgeprune_runtime.training.run_folder import locked, open_run

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._errors import ConfigError
-from ._header import FORMAT_VERSION, MAX_PROVENANCE_BYTES, MAX_TEXT_BYTES, TEXTS, PackHeader, header_problems
+from ._header_checks import header_problems
+from .errors import ConfigError
+from .header import FORMAT_VERSION, TEXTS, PackHeader
+from .limits import MAX_PROVENANCE_BYTES, MAX_TEXT_BYTES
 
 __all__ = ["check_header", "check_rows", "check_scores", "provenance_text"]
 

@@ -1,6 +1,6 @@
 /* What is slow in numpy of decoding chunks: the symbols of `quantized`, the bitmaps of `sparse-f16`.
  *
- * _coefficients.py and codecs/sparse_f16.py have the same in numpy and are the reference. Loaded through ctypes, so that it needs no Python headers and runs without the interpreter's lock.
+ * _payload.py and codecs/sparse_f16.py have the same in numpy and are the reference. Loaded through ctypes, so that it needs no Python headers and runs without the interpreter's lock.
  * Every array comes from the caller, whose sizes it trusts; the coded bytes it does not trust.
  *
  * Of `quantized`, a plane is decoded frequency after frequency, for all blocks whose band reaches it, side by side: the levels of
@@ -27,7 +27,7 @@
 #include <immintrin.h>
 #endif
 
-enum { CLASSES = 48, CENTRE = 20, BANDS = 16, BASE_OFFSET = 64, SATURATION = 15, ESCAPE = 15, NEIGHBOURS = 12 };
+enum { CLASSES = 48, CENTRE = 20, BANDS = 16, BASE_OFFSET = 64, SATURATION = 15, ESCAPE = 15, NEIGHBORS = 12 };
 enum { OK = 0, WORDS_SHORT = 1, NO_DISTRIBUTION = 2, BITS_SHORT = 3, WORDS_LEFT = 4, BITS_LEFT = 5, NO_MEMORY = 6 };
 enum { SLOTS = 4096, SYMBOLS = 16, LOW = 65536 };
 /* The symbol of contexts without a distribution. */
@@ -141,9 +141,9 @@ static int decode_run(Stream *s, const uint32_t *offset, const uint8_t *levels, 
     return OK;
 }
 
-/* Levels of contexts, round(2 log2(sum + 2)) of the weighted sum of the neighbours' magnitudes; _tiles.py has
- * neighbours in this order and with these weights. Whole vectors, so up to PAD more. */
-CLONES static void context_levels(const uint8_t *const near[NEIGHBOURS], int64_t n, uint8_t *restrict levels)
+/* Levels of contexts, round(2 log2(sum + 2)) of the weighted sum of the neighbors' magnitudes; tiles.py has
+ * neighbors in this order and with these weights. Whole vectors, so up to PAD more. */
+CLONES static void context_levels(const uint8_t *const near[NEIGHBORS], int64_t n, uint8_t *restrict levels)
 {
     for (int64_t start = 0; start < n; start += PAD) {
         uint8_t even[PAD], rest[PAD];
@@ -244,7 +244,7 @@ typedef struct {
 } Segment;
 
 typedef struct {
-    const int32_t *raster, *starts, *neighbours, *band_of_diagonal;
+    const int32_t *raster, *starts, *neighbors, *band_of_diagonal;
     int64_t diagonals, places;
 } Scan;
 
@@ -299,15 +299,15 @@ static int decode_place(Stream *s, const Scratch *scratch, const Scan *scan, con
 {
     uint32_t offset[LEVELS];
     uint8_t shift_of_level[LEVELS];
-    const uint8_t *near[NEIGHBOURS];
+    const uint8_t *near[NEIGHBORS];
     uint8_t *magnitudes = magnitude_row(scratch, diagonal, place - scan->starts[diagonal]);
     if (base == 0) {
         memset(magnitudes, 0, (size_t)scratch->stride);
         memset(values, 0, (size_t)active * sizeof *values);
         return OK;
     }
-    for (int k = 0; k < NEIGHBOURS; k++) {
-        const int64_t other = scan->neighbours[place * NEIGHBOURS + k];
+    for (int k = 0; k < NEIGHBORS; k++) {
+        const int64_t other = scan->neighbors[place * NEIGHBORS + k];
         int64_t d = diagonal;
         if (other >= scan->places) {
             near[k] = scratch->zeros;
@@ -480,10 +480,10 @@ EXPORT int ep_interface(void)
 EXPORT int ep_decode_quantized(
     const uint16_t *frequencies, int64_t rows, const int16_t *row_of, uint32_t *states, int64_t lanes,
     const uint16_t *words, int64_t word_count, const uint8_t *bits, int64_t bit_bytes, const uint8_t *bases,
-    const int32_t *raster, const int32_t *starts, const int32_t *neighbours, const int32_t *band_of_diagonal, int64_t diagonals, int64_t places, int64_t images, int64_t planes,
+    const int32_t *raster, const int32_t *starts, const int32_t *neighbors, const int32_t *band_of_diagonal, int64_t diagonals, int64_t places, int64_t images, int64_t planes,
     int64_t tiles, uint8_t *bands, int16_t *out)
 {
-    const Scan scan = {raster, starts, neighbours, band_of_diagonal, diagonals, places};
+    const Scan scan = {raster, starts, neighbors, band_of_diagonal, diagonals, places};
     const int64_t blocks = images * tiles;
     Scratch scratch = {.stride = padded(blocks)};
     for (int64_t d = 0; d < diagonals; d++)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LOW", "PRECISION", "SYMBOLS", "Decoder", "StreamError", "encode", "lookup_table", "normalised"]
+__all__ = ["LOW", "PRECISION", "SYMBOLS", "Decoder", "StreamError", "encode", "lookup_table", "normalized"]
 
 PRECISION = 12
 """Frequencies of a distribution add up to ``2**PRECISION``."""
@@ -26,7 +26,7 @@ class StreamError(ValueError):
     """Coded bytes that no encoder wrote."""
 
 
-def normalised(counts: NDArray[np.integer[Any]]) -> NDArray[np.uint16]:
+def normalized(counts: NDArray[np.integer[Any]]) -> NDArray[np.uint16]:
     """Return frequencies uint16 [rows, 16] that add up to 4096 in each row; what occurs gets at least 1.
 
     Parameters

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import threading
-import weakref
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,11 +10,13 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ._blocks import Block
-from ._chunks import StoredField
-from ._errors import DefectError, PackChecksumError, PackFormatError, PackLayoutError, Problem, error_for
-from ._inspect import Contents, inspect, inspect_scores, signature_problem, unreadable
+from ._handles import Handles, OpenFile
+from ._inspect import Contents, inspect, inspect_scores, signature_problem
+from .chunks import StoredField
 from .codecs import ContentError, get_codec
+from .coefficients import Coefficients
+from .errors import DefectError, PackChecksumError, PackFormatError, PackLayoutError, Problem, error_for
+from .hdf5 import open_hdf5, unreadable
 
 __all__ = ["Pack", "open_pack", "verify_pack"]
 
@@ -44,7 +43,7 @@ class Pack:
         assert contents.header is not None
         self.path = path
         self._identity = identity
-        self._handles = _Handles()
+        self._handles = Handles()
         self.header = contents.header
         self.labels = contents.labels
         self.source_index = contents.source_index
@@ -71,7 +70,7 @@ class Pack:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._handles = _Handles()
+        self._handles = Handles()
 
     def close(self) -> None:
         """Close the file in the calling process; reading again opens it again."""
@@ -100,20 +99,20 @@ class Pack:
     def _load_scores(self) -> tuple[list[Problem], NDArray[np.float32] | None]:
         return inspect_scores(self._file(), self.header, self._identity[0])
 
-    def empty_block(self, samples: int) -> Block:
-        """Allocate a block of so many images of this pack, to be filled."""
-        return get_codec(self.header.codec).empty(self.header, samples)
+    def empty_coefficients(self, samples: int) -> Coefficients:
+        """Allocate the coefficients of so many images of this pack, to be filled."""
+        return get_codec(self.header.codec).layout.empty(self.header, samples)
 
-    def read_chunk(self, chunk: int, out: Block | None = None) -> Block:
+    def read_chunk(self, chunk: int, out: Coefficients | None = None) -> Coefficients:
         """Return one chunk's images, checked against checksum and specification.
 
         Parameters
         ----------
         chunk : int
             ``0 .. header.chunks - 1``.
-        out : Block, optional
-            Of `chunk_samples` images, as `empty_block` makes it: the images go into its first ones, of which
-            a view is returned. After an error they are undefined.
+        out : Coefficients, optional
+            Of `chunk_samples` images, as `empty_coefficients` makes it: the images go into its first ones, of
+            which a view is returned. After an error they are undefined.
 
         Raises
         ------
@@ -139,15 +138,15 @@ class Pack:
         filters = {group[field.name].compression for field in fields if field.shape is not None}
         return "gzip" if "gzip" in filters else "none"
 
-    def read_payload(self, chunk: int, out: Block | None = None) -> dict[str, NDArray[Any]]:
+    def read_payload(self, chunk: int, out: Coefficients | None = None) -> dict[str, NDArray[Any]]:
         """Return the stored arrays of one chunk by name, checked against their checksums and not yet decoded.
 
         Parameters
         ----------
         chunk : int
             ``0 .. header.chunks - 1``.
-        out : Block, optional
-            As in `read_chunk`: arrays that are stored as a block has them are read into it.
+        out : Coefficients, optional
+            As in `read_chunk`: arrays that are stored as `out` has them are read into it.
 
         Raises
         ------
@@ -163,8 +162,10 @@ class Pack:
             raise error_for(self.path, problem)
         return arrays
 
-    def decode_payload(self, chunk: int, arrays: dict[str, NDArray[Any]], out: Block | None = None) -> Block:
-        """Return the block of what `read_payload` returned; needs no file, and any thread may call it.
+    def decode_payload(
+        self, chunk: int, arrays: dict[str, NDArray[Any]], out: Coefficients | None = None
+    ) -> Coefficients:
+        """Return the coefficients of what `read_payload` returned; needs no file, and any thread may call it.
 
         `out` is as in `read_chunk`.
 
@@ -173,13 +174,15 @@ class Pack:
         PackFormatError
             The content is not what the specification allows.
         """
-        problems, block = self._expand(chunk, arrays, out)
+        problems, coefficients = self._expand(chunk, arrays, out)
         for problem in problems:
             raise error_for(self.path, problem)
-        assert block is not None
-        return block
+        assert coefficients is not None
+        return coefficients
 
-    def _fetch(self, chunk: int, out: Block | None = None) -> tuple[list[Problem], dict[str, NDArray[Any]]]:
+    def _fetch(
+        self, chunk: int, out: Coefficients | None = None
+    ) -> tuple[list[Problem], dict[str, NDArray[Any]]]:
         arrays: dict[str, NDArray[Any]] = {}
         problems: list[Problem] = []
         codec = get_codec(self.header.codec)
@@ -200,21 +203,23 @@ class Pack:
         return problems, arrays
 
     def _expand(
-        self, chunk: int, arrays: dict[str, NDArray[Any]], out: Block | None = None
-    ) -> tuple[list[Problem], Block | None]:
+        self, chunk: int, arrays: dict[str, NDArray[Any]], out: Coefficients | None = None
+    ) -> tuple[list[Problem], Coefficients | None]:
         codec, samples = get_codec(self.header.codec), len(self.header.chunk_rows(chunk))
         found = codec.problems(self.header, arrays)
-        block = None
+        coefficients = None
         if not found:
             try:
                 if out is None:
-                    block = codec.decode(self.header, arrays, samples)
+                    coefficients = codec.decode(self.header, arrays, samples)
                 else:
-                    block = out.take(slice(samples))
-                    codec.decode_into(self.header, arrays, block)
+                    coefficients = out.take(slice(samples))
+                    codec.decode_into(self.header, arrays, coefficients)
             except ContentError as error:
                 found = [(error.field, error.message)]
-        return [Problem("layout", f"/samples/{name} chunk {chunk}", text) for name, text in found], block
+        where = "/samples/{} chunk {}"
+        problems = [Problem("layout", where.format(name, chunk), text) for name, text in found]
+        return problems, coefficients
 
     def _load(self, chunk: int) -> list[Problem]:
         problems, arrays = self._fetch(chunk)
@@ -226,53 +231,14 @@ class Pack:
     def _fields(self) -> dict[str, StoredField]:
         return self._opened().fields
 
-    def _opened(self) -> _Opened:
+    def _opened(self) -> OpenFile:
         opened = self._handles.get()
         if opened is None:
             if _identity(self.path) != self._identity:
                 message = "the file has changed since it was opened; open the pack again"
                 raise PackLayoutError(self.path, Problem("layout", "/", message))
-            opened = self._handles.put(_Opened(_open(self.path)))
+            opened = self._handles.put(OpenFile(_open(self.path)))
         return opened
-
-
-class _Opened:
-    """An open file, and what has been opened within."""
-
-    def __init__(self, file: h5py.File) -> None:
-        self.file = file
-        self.fields: dict[str, StoredField] = {}
-
-
-class _Handles:
-    """The open HDF5 files of one pack, one for each thread of the present process."""
-
-    def __init__(self) -> None:
-        self._forget()
-
-    def _forget(self) -> None:
-        self._process = os.getpid()
-        self._local = threading.local()
-        # A thread's file goes with the thread.
-        self._open: weakref.WeakValueDictionary[int, _Opened] = weakref.WeakValueDictionary()
-
-    def get(self) -> _Opened | None:
-        if self._process != os.getpid():
-            # Inherited through a fork: the parent's handles are dropped here, never read from.
-            self._forget()
-        return getattr(self._local, "opened", None)
-
-    def put(self, opened: _Opened) -> _Opened:
-        self._local.opened = opened
-        self._open[threading.get_ident()] = opened
-        return opened
-
-    def close(self) -> None:
-        if self._process == os.getpid():
-            for opened in list(self._open.values()):
-                opened.fields.clear()
-                opened.file.close()
-        self._forget()
 
 
 def _identity(path: Path) -> tuple[int, int, int]:
@@ -285,8 +251,7 @@ def _open(path: Path) -> h5py.File:
     if problem is not None:
         raise error_for(path, problem)
     try:
-        # A finished pack never changes, so it needs no lock, which some file systems lack.
-        return h5py.File(path, "r", locking=False)
+        return open_hdf5(path)
     except OSError as error:
         text = " ".join(str(error).split())
         reason = "the file is cut short" if "truncated" in text else f"HDF5 cannot open it ({text})"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -13,47 +12,24 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ._blocks import Block
 from ._checks import check_header, check_rows, check_scores
-from ._chunks import Stream, create_field, write_chunk
-from ._errors import ConfigError
-from ._head import write_head
-from ._header import PackHeader
-from ._target import Sink, check_room, check_target, partial_path, shielded, sweep, sync, write_error
+from ._metadata import write_metadata
+from .chunks import COMPRESSIONS, Stream, create_field, write_chunk
 from .codecs import get_codec, stored_bytes
+from .coefficients import Coefficients
+from .errors import ConfigError
+from .files import Sink, check_free_space, check_writable, partial_path, shielded, sweep, sync, write_error
+from .header import PackHeader
 
-__all__ = ["COMPRESSIONS", "PackWriter", "plan_chunk_samples"]
-
-COMPRESSIONS = ("none", "gzip")
-TARGET_CHUNK_BYTES = 2 * 2**20
-# Dense spectra of a chunk are held while it is written: 2^24 values are 64 MiB.
-MAX_CHUNK_VALUES = 2**24
-
-
-def plan_chunk_samples(samples: int, sparse_bytes: int, image_values: int) -> int:
-    """Return how many images to store in a chunk so that it takes about 2 MiB.
-
-    Chunks come out as equal as they can: HDF5 stores the last one at full size.
-
-    Parameters
-    ----------
-    samples : int
-        Images in the pack.
-    sparse_bytes : int
-        Bytes of one image's values and positions.
-    image_values : int
-        Values of one decoded image, C * H * W.
-    """
-    largest = max(1, min(TARGET_CHUNK_BYTES // sparse_bytes, MAX_CHUNK_VALUES // image_values, 4096))
-    return math.ceil(samples / math.ceil(samples / largest))
+__all__ = ["PackWriter"]
 
 
 class PackWriter:
     """Write a pack chunk by chunk to a temporary file and move it to its name when it is complete.
 
     Use it as a context manager: leaving the block normally completes the pack, leaving it by an
-    exception removes what was written. Several packs appear together if each is sealed before any block is
-    left.
+    exception removes what was written. Several packs appear together if each is sealed before any `with`
+    block is left (`edgeprune_formats.transactions`).
 
     Parameters
     ----------
@@ -71,7 +47,7 @@ class PackWriter:
         The score by which each image was chosen, finite; stored as float32. Which score it is, its
         parameters and its direction belong into ``header.provenance["coreset"]``.
     rounding : str
-        How a codec that quantises does it: ``"rdo"`` or ``"deadzone"``.
+        How a codec that quantizes does it: ``"rdo"`` or ``"deadzone"``.
 
     Attributes
     ----------
@@ -117,15 +93,15 @@ class PackWriter:
         self._sink: Sink | None = None
         self._file: h5py.File | None = None
         self._spectra: tuple[NDArray[np.float32], NDArray[np.bool_]] | None = None
-        self._block: Block | None = None
+        self._coefficients: Coefficients | None = None
         self._buffered = self._chunk = self._written = 0
         self._sealed = self.published = False
 
     def __enter__(self) -> PackWriter:
         sweep(self.path)
-        check_target(self.path)
+        check_writable(self.path)
         if self._compression == "none":
-            check_room(self.path, self.header.samples * stored_bytes(self.header))
+            check_free_space(self.path, self.header.samples * stored_bytes(self.header))
         try:
             # The 1.10 file format: its object headers and indexes carry checksums of their own.
             with shielded():
@@ -180,15 +156,15 @@ class PackWriter:
             if isinstance(failure, OSError):
                 raise write_error(self.path, failure) from failure
             raise
-        self._sealed, self._spectra, self._block = True, None, None
+        self._sealed, self._spectra, self._coefficients = True, None, None
 
-    def append(self, coefficients: NDArray[np.float32], mask: NDArray[np.bool_]) -> None:
+    def append(self, spectra: NDArray[np.float32], mask: NDArray[np.bool_]) -> None:
         """Append images, any number at a time.
 
         Parameters
         ----------
-        coefficients : float32 [n, C, H, W]
-            Spectra of the next n images.
+        spectra : float32 [n, C, H, W]
+            Of the next n images.
         mask : bool [n, C, H, W]
             True at exactly K coefficients in each channel of each image.
 
@@ -199,9 +175,9 @@ class PackWriter:
         PackWriteError
             The disk is full.
         """
-        shape = (len(coefficients), *self.header.shape)
-        if coefficients.shape != shape or mask.shape != shape:
-            raise ConfigError(f"coefficients {coefficients.shape} and mask {mask.shape} must be {shape}")
+        shape = (len(spectra), *self.header.shape)
+        if spectra.shape != shape or mask.shape != shape:
+            raise ConfigError(f"spectra {spectra.shape} and mask {mask.shape} must be {shape}")
         if mask.dtype != bool:
             raise ConfigError(f"a mask must be boolean, not {mask.dtype}")
         if (mask.sum(axis=(2, 3)) != self.header.components).any():
@@ -209,32 +185,33 @@ class PackWriter:
         if self._spectra is None:
             room = (self.header.chunk_samples, *self.header.shape)
             self._spectra = np.empty(room, np.float32), np.empty(room, bool)
-        for rows, place in self._places(len(coefficients)):
-            self._spectra[0][place] = coefficients[rows]
+        for rows, place in self._places(len(spectra)):
+            self._spectra[0][place] = spectra[rows]
             self._spectra[1][place] = mask[rows]
             self._advance(place)
 
-    def append_block(self, block: Block) -> None:
-        """Append images as another pack's block has them, any number at a time; they are stored bit for bit.
+    def append_coefficients(self, coefficients: Coefficients) -> None:
+        """Append images as another pack's chunk has them, any number at a time; they are stored bit for bit.
 
         Parameters
         ----------
-        block : Block
-            Of packs with the same codec, shape, components, tiles, colour space and step.
+        coefficients : Coefficients
+            Of packs with the same codec, shape, components, tiles, color space and step.
 
         Raises
         ------
         ConfigError
-            The block is of another shape, or too many images.
+            They are of another layout or shape, or too many images.
         PackWriteError
             The disk is full.
         """
-        if self._block is None:
-            self._block = self._codec.empty(self.header, self.header.chunk_samples)
-        if type(block) is not type(self._block) or block.values.shape[1:] != self._block.values.shape[1:]:
-            raise ConfigError(f"a block {block.values.shape} must be as {self._block.values.shape}")
-        for rows, place in self._places(len(block)):
-            self._block.write(place.start, block.take(rows))  # type: ignore[arg-type]
+        if self._coefficients is None:
+            self._coefficients = self._codec.layout.empty(self.header, self.header.chunk_samples)
+        given, own = coefficients.values.shape, self._coefficients.values.shape
+        if type(coefficients) is not type(self._coefficients) or given[1:] != own[1:]:
+            raise ConfigError(f"coefficients {given} must be as {own}")
+        for rows, place in self._places(len(coefficients)):
+            self._coefficients.write(place.start, coefficients.take(rows))
             self._advance(place)
 
     def _places(self, images: int) -> Iterator[tuple[slice, slice]]:
@@ -254,9 +231,11 @@ class PackWriter:
 
     def _flush(self) -> None:
         count, self._buffered = self._buffered, 0
-        if self._spectra is not None and self._block is not None:
-            raise ConfigError("a pack is appended to in spectra or in blocks, not in both")
-        arrays = self._encoded(count) if self._block is None else self._restored(self._block, count)
+        if self._spectra is not None and self._coefficients is not None:
+            raise ConfigError("a pack is appended to in spectra or in coefficients, not in both")
+        arrays = (
+            self._encoded(count) if self._coefficients is None else self._restored(self._coefficients, count)
+        )
         assert self._file is not None
         try:
             with shielded():
@@ -272,18 +251,18 @@ class PackWriter:
 
     def _encoded(self, count: int) -> dict[str, NDArray[Any]]:
         assert self._spectra is not None
-        coefficients, mask = self._spectra[0][:count], self._spectra[1][:count]
-        arrays = self._codec.encode(self.header, coefficients, mask, rounding=self._rounding)
+        spectra, mask = self._spectra[0][:count], self._spectra[1][:count]
+        arrays = self._codec.encode(self.header, spectra, mask, rounding=self._rounding)
         for name, message in self._codec.problems(self.header, arrays):
             raise ConfigError(f"{name} of chunk {self._chunk}: {message}")
         if not self._codec.exact:
             # Read back before it is written: what a device will see is what is measured.
-            block = self._codec.decode(self.header, arrays, count)
-            self.squared_error += self._codec.squared_error(self.header, coefficients, block)
+            decoded = self._codec.decode(self.header, arrays, count)
+            self.squared_error += decoded.squared_error(self.header, spectra)
         return arrays
 
-    def _restored(self, block: Block, count: int) -> dict[str, NDArray[Any]]:
-        arrays = self._codec.encode_block(self.header, block.take(slice(count)))
+    def _restored(self, coefficients: Coefficients, count: int) -> dict[str, NDArray[Any]]:
+        arrays = self._codec.encode_coefficients(self.header, coefficients.take(slice(count)))
         for name, message in self._codec.problems(self.header, arrays):
             raise ConfigError(f"{name} of chunk {self._chunk}: {message}")
         return arrays
@@ -315,7 +294,7 @@ class PackWriter:
         if self._buffered:
             self._flush()
         assert self._file is not None
-        write_head(self._file, self.header, self._labels, self._source_index, self._scores, self._result)
+        write_metadata(self._file, self.header, self._labels, self._source_index, self._scores, self._result)
         for field in self._codec.fields(self.header):
             if field.shape is None:
                 self._streams[field.name].store(self._file["samples"], field)

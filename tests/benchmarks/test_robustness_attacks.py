@@ -21,7 +21,8 @@ from edgeprune_benchmarks.robustness.pruned_inference import attack_pruned
 from edgeprune_benchmarks.robustness.sparse_attacks import sparse_pgd, sparse_rs
 from edgeprune_benchmarks.robustness.verdicts import read_verdicts
 from edgeprune_benchmarks.robustness.victim import PrunedVictim, Victim, weights_hash
-from edgeprune_formats import ArtefactError, ConfigError
+from edgeprune_formats import ConfigError
+from edgeprune_runtime.errors import ArtifactError
 
 TWO = Budget("Linf", 2.4 / 255)
 QUICK = Effort(sparse_steps=20, sparse_queries=60, searches=5)
@@ -272,13 +273,13 @@ def test_what_was_found_is_not_looked_for_again(evaluator, victim):
 
 def test_verdicts_of_other_weights_or_settings_are_refused(evaluator):
     evaluator.run("FGSM", TWO)
-    with pytest.raises(ArtefactError, match=r"FGSM_Linf_2\.4-255\..*: made with weights .*remove it"):
+    with pytest.raises(ArtifactError, match=r"FGSM_Linf_2\.4-255\..*: made with weights .*remove it"):
         replace(evaluator, victim=linear_victim(1)).run("FGSM", TWO)
-    with pytest.raises(ArtefactError, match="made with seed 0, not 1"):
+    with pytest.raises(ArtifactError, match="made with seed 0, not 1"):
         replace(evaluator, seed=1).run("FGSM", TWO)
     path = evaluator.path("FGSM", TWO)
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(ArtefactError, match="damaged"):
+    with pytest.raises(ArtifactError, match="damaged"):
         evaluator.run("FGSM", TWO)
 
 

@@ -19,7 +19,9 @@ from edgeprune_benchmarks.robustness.published import PUBLISHED
 from edgeprune_benchmarks.robustness.recipes import RECIPES, SCALES, Row, get_recipe
 from edgeprune_benchmarks.robustness.single import InvalidReportError
 from edgeprune_benchmarks.robustness.training import Deadline, Workshop
-from edgeprune_formats import ConfigError, TrainingError, file_sha256, open_pack
+from edgeprune_formats import ConfigError, open_pack
+from edgeprune_formats.files import file_sha256
+from edgeprune_runtime.errors import TrainingError
 from edgeprune_runtime.training import loop as training_run
 from edgeprune_runtime.training.checkpoint import read_state
 

@@ -26,7 +26,9 @@ from edgeprune.packs.config import METHODS
 from edgeprune.packs.dct import dct2
 from edgeprune.packs.prerequisites import GivenFiles
 from edgeprune.scoring.scores_file import read_records
-from edgeprune_formats import ArtefactError, ConfigError, file_sha256, open_pack, verify_pack
+from edgeprune_formats import ConfigError, open_pack, verify_pack
+from edgeprune_formats.files import file_sha256
+from edgeprune_runtime.errors import ArtifactError
 from edgeprune_runtime.networks.models import create_model
 from edgeprune_runtime.training import TrainingInterrupted
 from edgeprune_runtime.training.run_folder import save_model
@@ -287,13 +289,13 @@ def damaged(folder):
 @pytest.mark.parametrize(
     ("given", "changes", "error", "message"),
     [
-        (damaged, {}, ArtefactError, "cannot be used as an FSE-Net"),
-        (lambda f: {"fse_net": f / "none"}, {}, ArtefactError, "no such file"),
-        (lambda f: {"classifier": f / "none"}, {}, ArtefactError, "none: not there; name a run"),
-        (lambda f: {"classifier": run_folder(f, classes=5)}, {}, ArtefactError, "of 5 classes, and .* has 3"),
-        (lambda f: {"classifier": run_folder(f, side=16)}, {}, ArtefactError, "use the --size"),
-        (lambda f: {"classifier": run_folder(f, other=1)}, {}, ArtefactError, "not say how its images are"),
-        (lambda f: {"scores": f / "none"}, {}, ArtefactError, "none: no such file"),
+        (damaged, {}, ArtifactError, "cannot be used as an FSE-Net"),
+        (lambda f: {"fse_net": f / "none"}, {}, ArtifactError, "no such file"),
+        (lambda f: {"classifier": f / "none"}, {}, ArtifactError, "none: not there; name a run"),
+        (lambda f: {"classifier": run_folder(f, classes=5)}, {}, ArtifactError, "of 5 classes, and .* has 3"),
+        (lambda f: {"classifier": run_folder(f, side=16)}, {}, ArtifactError, "use the --size"),
+        (lambda f: {"classifier": run_folder(f, other=1)}, {}, ArtifactError, "not say how its images are"),
+        (lambda f: {"scores": f / "none"}, {}, ArtifactError, "none: no such file"),
         (lambda f: {}, {"masks": replace(MASKS, k=73)}, ConfigError, "k is 73, more than the 72"),
         (lambda f: {}, {"scoring": replace(SCORING, lr=0.0)}, ConfigError, "lr"),
         (lambda f: {}, {"device": "cuda:99"}, ConfigError, "cuda:99"),
@@ -347,7 +349,7 @@ def test_a_beta_that_leaves_too_few_images_is_refused_before_they_are_scored(sco
 @pytest.mark.parametrize("method", ["je", "lf", "jelf"])
 def test_scores_of_other_images_are_refused(scored, tmp_path, method):
     spec = small_builds.write_source(tmp_path, seed=5)
-    with pytest.raises(ArtefactError, match="scores of other images or labels"):
+    with pytest.raises(ArtifactError, match="scores of other images or labels"):
         build_pack(spec, tmp_path / "p.h5", replace(JELF, method=method), scores=scored.scores)
 
 

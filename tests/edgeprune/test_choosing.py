@@ -9,10 +9,13 @@ from edgeprune.coresets.config import CoresetConfig
 from edgeprune.coresets.sampling import ccs, random_coreset
 from edgeprune.coresets.scores import SCORES, joint_entropy
 from edgeprune.coresets.selection import choose_images, compute_scores, require_enough
+from edgeprune.errors import SourceError
 from edgeprune.packs.config import BuildConfig
 from edgeprune.scoring.scores_file import EpochRecord, read_records, write_records
 from edgeprune.sources import Source, SourceCheck, check_source, open_source, source_facts
-from edgeprune_formats import ArtefactError, ConfigError, SourceError, file_sha256
+from edgeprune_formats import ConfigError
+from edgeprune_formats.files import file_sha256
+from edgeprune_runtime.errors import ArtifactError
 
 EPOCHS, EVERY = 14, 2
 JE = BuildConfig(method="je", sample_prune=0.5, seed=4)
@@ -290,7 +293,7 @@ def test_scores_of_another_source_are_refused(scored, tmp_path, change):
     (tmp_path / "other").mkdir()
     source = npz_source(tmp_path / "other", *change(*image_arrays()))
     with pytest.raises(
-        ArtefactError, match=r"scores of other images or labels .* edgeprune score npz"
+        ArtifactError, match=r"scores of other images or labels .* edgeprune score npz"
     ) as error:
         choose_images(source, check_source(source), JE, scored.records)
     assert one_line(error)
@@ -299,7 +302,7 @@ def test_scores_of_another_source_are_refused(scored, tmp_path, change):
 
 def test_scores_from_before_an_unreadable_image_came_or_went_are_refused(scored):
     moved = replace(scored.check, good=scored.check.good + 1)
-    with pytest.raises(ArtefactError, match=r"have come or gone; make them with: edgeprune score") as error:
+    with pytest.raises(ArtifactError, match=r"have come or gone; make them with: edgeprune score") as error:
         choose_images(scored.source, moved, JE, scored.records)
     assert one_line(error)
 
@@ -312,7 +315,7 @@ def test_damaged_scores_are_named(scored, place):
     content = bytearray(path.read_bytes())
     content[offset + 7] ^= 0x10
     path.write_bytes(content)
-    with pytest.raises(ArtefactError, match=f"/{place} does not match its checksum.*repeat: edgeprune score"):
+    with pytest.raises(ArtifactError, match=f"/{place} does not match its checksum.*repeat: edgeprune score"):
         scored.choose()
 
 
@@ -323,7 +326,7 @@ def test_records_that_are_not_finite_are_named(tmp_path, name, value):
     check, series = check_source(source), recorded(60)
     series[name][EVERY - 1, 5] = value
     records = write(tmp_path / "s.h5", source, check, series)
-    with pytest.raises(ArtefactError, match=r"s\.h5: .*not finite.*edgeprune score") as error:
+    with pytest.raises(ArtifactError, match=r"s\.h5: .*not finite.*edgeprune score") as error:
         choose_images(source, check, JE, records)
     assert one_line(error)
 
@@ -341,7 +344,7 @@ class Unchecked:
 @pytest.mark.parametrize("array", [np.zeros((0, 60), "f4"), np.full((2, 60), np.nan, "f4")])
 def test_what_a_formula_refuses_is_the_files_fault(scored, array):
     records = Unchecked(scored.records, array)
-    with pytest.raises(ArtefactError, match=r"s\.h5: .*; repeat: edgeprune score"):
+    with pytest.raises(ArtifactError, match=r"s\.h5: .*; repeat: edgeprune score"):
         compute_scores(records, CoresetConfig(score="aum"))
 
 

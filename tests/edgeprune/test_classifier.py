@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from edgeprune.masks.classifier import classifier_of_records, classifier_of_run
 from edgeprune.scoring.scores_file import read_records
-from edgeprune_formats import ArtefactError
+from edgeprune_runtime.errors import ArtifactError
 from edgeprune_runtime.networks.models import create_model
 from edgeprune_runtime.training.run_folder import save_model
 
@@ -87,7 +87,7 @@ def metadata(**extra):
 
 def test_a_model_of_before_there_was_normalization_in_the_file_is_refused(run_folder):
     folder, _ = run_folder()
-    with pytest.raises(ArtefactError, match=r"model\.safetensors: does not say how .*; train it again"):
+    with pytest.raises(ArtifactError, match=r"model\.safetensors: does not say how .*; train it again"):
         classifier_of_run(folder)
 
 
@@ -97,7 +97,7 @@ def test_a_model_of_before_there_was_normalization_in_the_file_is_refused(run_fo
 )
 def test_a_normalization_that_is_none_is_refused(run_folder, mean, std):
     folder, _ = run_folder(mean=mean, std=std)
-    with pytest.raises(ArtefactError, match=r"normalize.*train it again"):
+    with pytest.raises(ArtifactError, match=r"normalize.*train it again"):
         classifier_of_run(folder)
 
 
@@ -125,7 +125,7 @@ def of_text(path):
 def test_a_model_file_that_is_damaged_is_one_line(run_folder, spoil):
     folder, _ = run_folder(mean=MEAN, std=STD)
     spoil(folder / "model.safetensors")
-    with pytest.raises(ArtefactError) as error:
+    with pytest.raises(ArtifactError) as error:
         classifier_of_run(folder)
     assert str(folder) in str(error.value)
     assert "\n" not in str(error.value)
@@ -138,7 +138,7 @@ def test_the_classifier_of_a_scores_file_that_fits_nothing_is_one_line(scored, c
     records = read_records(scored.scores)
     network = {**records.provenance["classifier"], **change}
     records = replace(records, provenance={**records.provenance, "classifier": network})
-    with pytest.raises(ArtefactError, match=r"cannot be rebuilt .*repeat: edgeprune score") as error:
+    with pytest.raises(ArtifactError, match=r"cannot be rebuilt .*repeat: edgeprune score") as error:
         classifier_of_records(records)
     assert "\n" not in str(error.value)
 
@@ -152,5 +152,5 @@ def test_the_classifier_of_a_scores_file_that_fits_nothing_is_one_line(scored, c
 )
 def test_a_classifier_for_other_images_is_refused(scored, tmp_path, options, message):
     source = small_builds.Scored(small_builds.write_source(tmp_path, **options), scored.scores).source
-    with pytest.raises(ArtefactError, match=message):
+    with pytest.raises(ArtifactError, match=message):
         classifier_of_records(read_records(scored.scores)).require_fit(source)

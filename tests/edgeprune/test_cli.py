@@ -142,7 +142,7 @@ JE, LF = ["--method", "je", "--scores"], ["--method", "lf"]
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["verify", "flipped.h5"], 1, "does not match its checksum; copy the pack again"),
+        (["verify", "flipped.h5"], 1, "does not match its checksum; copy the file again"),
         (["verify", "short.h5"], 1, "the file is cut short"),
         (["info", "short.h5"], 1, "the file is cut short"),
         (["info", "photo.h5"], 1, "a JPEG image"),
@@ -159,9 +159,9 @@ JE, LF = ["--method", "je", "--scores"], ["--method", "lf"]
         (["build", "digits", "-o", "nowhere/p.h5"], 1, "there is no folder nowhere"),
         (["build", "digits", "-o", "empty"], 1, "is a folder"),
         (["preview", "sound.h5", "-o", "grid.png", "--source", "digits"], 2, "the pack holds"),
-        (["preview", "sound.h5", "-o", "nowhere/grid.png"], 2, "there is no folder nowhere"),
+        (["preview", "sound.h5", "-o", "nowhere/grid.png"], 1, "there is no folder nowhere"),
         (["preview", "sound.h5", "-o", "sound.h5"], 2, "exists and is no PNG"),
-        (["preview", "sound.h5", "-o", "empty"], 2, "is a folder"),
+        (["preview", "sound.h5", "-o", "empty"], 1, "is a folder"),
         (["preview", "sound.h5", "-o", "grid.png", "--images", "0"], 2, "1 to 64"),
         (["train", "sound.h5", "-o", "run", "--test", "digits"], 2, "digits has classes that the"),
         (["train", "sound.h5", "-o", "run", "--epochs", "0"], 2, "epochs"),

@@ -13,7 +13,7 @@ from edgeprune_runtime import PackLoader
 def packs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("packs")
     build_pack("digits", folder / "sparse.h5", BuildConfig(freq_prune=0.5, sample_prune=0.9))
-    quantized = BuildConfig(codec="quantized", quality=95, block="8", sample_prune=0.9)
+    quantized = BuildConfig(codec="quantized", quality=95, tile="8", sample_prune=0.9)
     build_pack("digits", folder / "quantized.h5", quantized)
     return folder
 
@@ -27,7 +27,7 @@ def images_of(path):
     "config",
     [
         BuildConfig(codec="quantized", quality=90),
-        BuildConfig(codec="quantized", quality=90, block="16", color="rgb", rounding="deadzone"),
+        BuildConfig(codec="quantized", quality=90, tile="16", color="rgb", rounding="deadzone"),
         BuildConfig(codec="sparse-f16"),
         BuildConfig(codec="sparse-f32", freq_prune=0.7, compression="gzip"),
     ],

@@ -10,14 +10,8 @@ from edgeprune.masks.energy import by_energy, energy_mask
 from edgeprune.packs import encoding
 from edgeprune.packs.encoding import Encoder, MaskStatistics, remove_parts
 from edgeprune.work.processes import Workers
-from edgeprune_formats import (
-    ArtefactError,
-    EdgePruneError,
-    PackHeader,
-    PackWriteError,
-    PackWriter,
-    verify_pack,
-)
+from edgeprune_formats import EdgePruneError, PackHeader, PackWriteError, PackWriter, verify_pack
+from edgeprune_runtime.errors import ArtifactError
 
 IMAGES, SIDE, KEPT, PART = 23, 12, 40, 5
 FACTS = {"mask": "energy", "components": KEPT}
@@ -180,7 +174,7 @@ def test_a_part_that_is_damaged_is_named(source, rows, tmp_path, small_parts, sp
         path.unlink()
     else:
         path.write_bytes(spoil(bytearray(path.read_bytes())))
-    with pytest.raises(ArtefactError, match=rf"000003\.safetensors.*{reason}.*remove .*parts-") as error:
+    with pytest.raises(ArtifactError, match=rf"000003\.safetensors.*{reason}.*remove .*parts-") as error:
         list(parts)
     assert "\n" not in str(error.value)
 

@@ -9,7 +9,8 @@ from torch import nn
 from edgeprune.masks.fse_file import load_fse_net, save_fse_net
 from edgeprune.masks.fse_net import FSENet
 from edgeprune.masks.torch_dct import dct2
-from edgeprune_formats import ArtefactError, ConfigError, EdgePruneError, TrainingError
+from edgeprune_formats import ConfigError, EdgePruneError
+from edgeprune_runtime.errors import ArtifactError, TrainingError
 
 RECORD = {"k": 30, "k_total": 102, "accuracy_weight": 0.05, "classifier": {"läuft": [1, None]}}
 
@@ -87,7 +88,7 @@ DAMAGES = {
 def test_a_file_that_is_not_an_fse_net_is_refused_in_one_line(tmp_path, damage):
     path = tmp_path / "fse.safetensors"
     DAMAGES[damage](path)
-    with pytest.raises(ArtefactError) as caught:
+    with pytest.raises(ArtifactError) as caught:
         load_fse_net(path)
     message = str(caught.value)
     assert message.startswith(f"{path}: ")
@@ -96,6 +97,6 @@ def test_a_file_that_is_not_an_fse_net_is_refused_in_one_line(tmp_path, damage):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(ArtefactError, match=r"absent: no such file; train an FSE-Net first"):
+    with pytest.raises(ArtifactError, match=r"absent: no such file; train an FSE-Net first"):
         load_fse_net(tmp_path / "absent")
-    assert issubclass(ArtefactError, EdgePruneError)
+    assert issubclass(ArtifactError, EdgePruneError)

@@ -12,7 +12,8 @@ from edgeprune.masks.energy import energy_mask
 from edgeprune.masks.fse_net import FSENet, select, select_components
 from edgeprune.masks.learner import MaskLearner, fse_loss, read_figures
 from edgeprune.masks.torch_dct import dct2, idct2
-from edgeprune_formats import ConfigError, TrainingError
+from edgeprune_formats import ConfigError
+from edgeprune_runtime.errors import TrainingError
 
 MEAN, STD = torch.tensor([0.5, 0.4, 0.3]).view(1, 3, 1, 1), torch.tensor([0.2, 0.25, 0.3]).view(1, 3, 1, 1)
 

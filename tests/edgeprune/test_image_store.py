@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from edgeprune.errors import SourceError
 from edgeprune.work.image_store import ImageStore
-from edgeprune_formats import SourceError
 from edgeprune_runtime.decode.augmentation import AUGMENTS, draw
 
 CPU = torch.device("cpu")

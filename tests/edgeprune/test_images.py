@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from edgeprune.errors import SourceError
 from edgeprune.sources.images import read_image, resize_and_crop
-from edgeprune_formats import SourceError
 
 
 def saved(path: Path, image: Image.Image, **options: object) -> Path:

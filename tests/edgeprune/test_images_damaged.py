@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edgeprune.errors import SourceError
 from edgeprune.sources.images import read_image
-from edgeprune_formats import SourceError
 
 
 def saved(path: Path, image: Image.Image, **options: object) -> Path:

@@ -8,7 +8,8 @@ from scoring_runs import Crash
 
 from edgeprune.work.processes import Workers
 from edgeprune.work.resumable import LongRun
-from edgeprune_formats import ConfigError, TrainingError
+from edgeprune_formats import ConfigError
+from edgeprune_runtime.errors import TrainingError
 from edgeprune_runtime.training import TrainingInterrupted
 from edgeprune_runtime.training.checkpoint import load_checkpoint
 

@@ -21,7 +21,8 @@ from edgeprune.packs.dct import dct2
 from edgeprune.scoring.scores_file import read_records
 from edgeprune.sources import check_source, open_source
 from edgeprune.work.processes import Workers
-from edgeprune_formats import ArtefactError, ConfigError, TrainingError
+from edgeprune_formats import ConfigError
+from edgeprune_runtime.errors import ArtifactError, TrainingError
 from edgeprune_runtime.training import TrainingInterrupted
 
 K, K_TOTAL, WEIGHT = 14, 72, 0.1
@@ -269,7 +270,7 @@ def test_a_finished_file_of_other_images_or_another_classifier_is_refused(scored
 
 def test_a_finished_file_that_is_damaged_is_refused(scored, tmp_path):
     (tmp_path / "net.safetensors").write_bytes(b"nothing")
-    with pytest.raises(ArtefactError, match=r"cannot be used as an FSE-Net"):
+    with pytest.raises(ArtifactError, match=r"cannot be used as an FSE-Net"):
         learn(scored, tmp_path / "net.safetensors")
 
 
@@ -358,7 +359,7 @@ def test_a_network_is_loaded_for_the_ratio_that_it_was_learned_for(scored, whole
 
 def test_a_network_for_another_size_is_refused(whole, tmp_path):
     source = open_source(small_builds.write_source(tmp_path, side=16))
-    with pytest.raises(ArtefactError, match=r"for images of 12x12, and those of npz:.* are 16x16; resize"):
+    with pytest.raises(ArtifactError, match=r"for images of 12x12, and those of npz:.* are 16x16; resize"):
         load_masks(whole[0], source, None)
 
 
@@ -379,7 +380,7 @@ def test_a_record_that_makes_no_sense_is_refused(scored, whole, tmp_path, change
     net, record = whole[1]
     path = tmp_path / "net.safetensors"
     save_fse_net(path, net, {**record, **change})
-    with pytest.raises(ArtefactError, match=f"{message}.*learn it again") as error:
+    with pytest.raises(ArtifactError, match=f"{message}.*learn it again") as error:
         load_masks(path, scored.source, None)
     assert "\n" not in str(error.value)
 

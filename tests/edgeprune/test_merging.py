@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from random_blocks import header_of, random_block
+from random_coefficients import header_of, random_coefficients
 
 from edgeprune.cli import main
 from edgeprune.packs.merge import merge_packs
@@ -32,14 +32,14 @@ def make(tmp_path):
     """Write a small pack whose images carry their number in the class and row given."""
 
     def write(name, *, rows=None, codec="sparse-f32", size=(12, 20), seed=0, scores=None, **changes):
-        shape = {key: changes.pop(key) for key in ("block", "color", "components") if key in changes}
+        shape = {key: changes.pop(key) for key in ("tile", "color", "components") if key in changes}
         rows = np.arange(9) if rows is None else np.asarray(rows)
         header = replace(
             header_of(codec, size, samples=len(rows), chunk_samples=min(4, len(rows)), **shape), **changes
         )
         labels = np.random.default_rng(seed).integers(0, len(header.class_names), len(rows))
         with PackWriter(tmp_path / name, header, labels, rows, scores=scores) as writer:
-            writer.append_block(random_block(header, seed))
+            writer.append_coefficients(random_coefficients(header, seed))
         return tmp_path / name
 
     return write
@@ -52,11 +52,11 @@ def source(name, images=100, **facts):
 def images_of(path):
     """The stored bytes of each image, label and row, in order."""
     with open_pack(path) as pack:
-        blocks = [pack.read_chunk(chunk) for chunk in range(pack.header.chunks)]
+        parts = [pack.read_chunk(chunk) for chunk in range(pack.header.chunks)]
         stored = [
-            tuple(array.tobytes() for array in vars(block.take(slice(row, row + 1))).values())
-            for block in blocks
-            for row in range(len(block))
+            tuple(array.tobytes() for array in vars(part.take(slice(row, row + 1))).values())
+            for part in parts
+            for row in range(len(part))
         ]
         return list(zip(stored, pack.labels.tolist(), pack.source_index.tolist(), strict=True))
 
@@ -116,7 +116,7 @@ def test_equal_statistics_stay_bit_for_bit(make, tmp_path):
     [
         ({"codec": "sparse-f32"}, {"codec": "sparse-f16"}, ("codec sparse-f16", "--codec sparse-f32")),
         ({"components": 120}, {"components": 60}, ("components a channel 60", "has 120", "--freq-prune")),
-        ({"codec": "quantized"}, {"codec": "quantized", "block": "8"}, ("tiles 8", "--block full")),
+        ({"codec": "quantized"}, {"codec": "quantized", "tile": "8"}, ("tiles 8", "--tile full")),
         (
             {"codec": "quantized", "color": "ycbcr"},
             {"codec": "quantized"},

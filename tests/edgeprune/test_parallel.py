@@ -20,7 +20,8 @@ from edgeprune.scoring.scores_file import read_records
 from edgeprune.work.distributed import DistributedWorkers, joined_processes
 from edgeprune.work.joining import joined
 from edgeprune.work.processes import Workers, process_rank
-from edgeprune_formats import ConfigError, TrainingError
+from edgeprune_formats import ConfigError
+from edgeprune_runtime.errors import TrainingError
 from edgeprune_runtime.training.checkpoint import read_state
 
 GO_ON = "run the same command again to go on"

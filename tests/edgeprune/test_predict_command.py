@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edgeprune.errors import SourceError
 from edgeprune.inference.export import ExportConfig, export_run
 from edgeprune.inference.prediction import open_predictor, predict
 from edgeprune.sources import open_source
 from edgeprune.sources.images import read_image
-from edgeprune_formats import ArtefactError, ConfigError, SourceError, open_pack
+from edgeprune_formats import ConfigError, open_pack
+from edgeprune_runtime.errors import ArtifactError
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +158,7 @@ def test_a_damaged_pack_and_a_damaged_model(models, tmp_path):
     pack, model = tmp_path / "pack.h5", tmp_path / "model.onnx"
     shutil.copy(models / "pack.h5", pack)
     model.write_bytes((models / "images.onnx").read_bytes()[:-50])
-    with pytest.raises(ArtefactError, match="damaged"):
+    with pytest.raises(ArtifactError, match="damaged"):
         open_predictor(model)
     with pytest.raises(ConfigError, match="no such file"):
         open_predictor(tmp_path / "other.onnx")

@@ -9,6 +9,9 @@ from types import SimpleNamespace
 import h5py
 import numpy as np
 import pytest
+from edgeprune_formats import PackWriteError
+from edgeprune_formats.files import file_sha256
+from edgeprune_runtime.errors import ArtifactError
 
 from edgeprune.scoring.scores_file import (
     EPOCH_RECORDS,
@@ -17,7 +20,6 @@ from edgeprune.scoring.scores_file import (
     read_records,
     write_records,
 )
-from edgeprune_formats import ArtefactError, PackWriteError, file_sha256
 
 EPOCHS, EVERY, SAMPLES = 5, 2, 7
 PROVENANCE = {
@@ -87,7 +89,7 @@ def sample(pristine, tmp_path):
 
 
 def assert_refused(path, *words):
-    with pytest.raises(ArtefactError) as caught:
+    with pytest.raises(ArtifactError) as caught:
         read_all(path)
     text = str(caught.value)
     assert text.startswith(f"{path}: "), text
@@ -159,9 +161,9 @@ def test_a_failure_in_an_epoch_leaves_the_older_file(sample):
 
     def epochs():
         yield content().epochs[0]
-        raise ArtefactError("epoch 2 is damaged")
+        raise ArtifactError("epoch 2 is damaged")
 
-    with pytest.raises(ArtefactError, match="epoch 2 is damaged"):
+    with pytest.raises(ArtifactError, match="epoch 2 is damaged"):
         write(sample, content(), epochs=epochs())
     assert [path.name for path in sample.parent.iterdir()] == ["s.h5"]
     assert sample.read_bytes() == before
@@ -430,7 +432,7 @@ def test_a_flipped_bit_anywhere_gives_the_records_or_the_error(sample):
         sample.write_bytes(damaged)
         try:
             found, tensors = read_all(sample)
-        except ArtefactError:
+        except ArtifactError:
             refused += 1
             continue
         assert all(np.array_equal(found[name], whole[name]) for name in MATRICES)
@@ -442,10 +444,10 @@ def test_a_flipped_bit_anywhere_gives_the_records_or_the_error(sample):
 def test_a_file_that_is_damaged_after_it_was_opened(sample):
     records = read_records(sample)
     sample.write_bytes(sample.read_bytes()[:-100])
-    with pytest.raises(ArtefactError, match="cut short"):
+    with pytest.raises(ArtifactError, match="cut short"):
         records.array("margins")
     sample.unlink()
-    with pytest.raises(ArtefactError, match="no such file"):
+    with pytest.raises(ArtifactError, match="no such file"):
         replace(records).array("margins")
 
 

@@ -30,6 +30,7 @@ from scoring_runs import (
     write_source,
 )
 
+from edgeprune.errors import SourceError
 from edgeprune.scoring import run as scoring
 from edgeprune.scoring.config import ScoreConfig
 from edgeprune.scoring.scores_file import read_classifier, read_records
@@ -38,15 +39,10 @@ from edgeprune.sources import check_source, open_source
 from edgeprune.work.image_store import ImageStore
 from edgeprune.work.processes import Workers
 from edgeprune.work.resumable import work_folder
-from edgeprune_formats import (
-    ArtefactError,
-    ConfigError,
-    PackWriteError,
-    SourceError,
-    TrainingError,
-    file_sha256,
-)
+from edgeprune_formats import ConfigError, PackWriteError
+from edgeprune_formats.files import file_sha256
 from edgeprune_runtime.decode.augmentation import draw
+from edgeprune_runtime.errors import ArtifactError, TrainingError
 from edgeprune_runtime.networks.models import create_model
 from edgeprune_runtime.training import TrainingInterrupted
 from edgeprune_runtime.training.config import place
@@ -435,7 +431,7 @@ def test_damage_in_the_work_folder_is_one_clear_error(interrupted, spec, name, d
         # Nothing says that there was a checkpoint, so the run begins again.
         score(interrupted, spec)
         return
-    with pytest.raises((TrainingError, ArtefactError)) as caught:
+    with pytest.raises((TrainingError, ArtifactError)) as caught:
         score(interrupted, spec)
     text = str(caught.value)
     assert f"remove {work_folder(interrupted)}" in text
@@ -450,7 +446,7 @@ def test_an_epochs_records_lack_an_array(interrupted, spec):
     tensors = load_file(path)
     del tensors["margins"]
     save_file(tensors, path, {"crc32": json.dumps(dict.fromkeys(tensors, 0))})
-    with pytest.raises(ArtefactError, match=r"epoch-0001\.safetensors: .* missing or damaged"):
+    with pytest.raises(ArtifactError, match=r"epoch-0001\.safetensors: .* missing or damaged"):
         score(interrupted, spec)
 
 

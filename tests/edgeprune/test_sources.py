@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgeprune.errors import SourceError
 from edgeprune.sources import open_source
-from edgeprune_formats import ConfigError, SourceError
+from edgeprune_formats import ConfigError
 
 
 def random_pixels(*shape: int) -> np.ndarray:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edgeprune.errors import SourceError
 from edgeprune.sources import open_source
-from edgeprune_formats import SourceError
 
 Folder = dict[str, np.ndarray]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgeprune.errors import SourceError
 from edgeprune.sources import check_source, open_source
-from edgeprune_formats import SourceError
 
 
 def write_npz(path: Path, **arrays: object) -> str:

@@ -14,7 +14,8 @@ from edgeprune.cli import main
 from edgeprune.packs.merge import merge_packs
 from edgeprune.packs.partition import parse_by
 from edgeprune.packs.split import part_paths, split_pack
-from edgeprune_formats import ConfigError, PackWriteError, file_sha256, open_pack, verify_pack
+from edgeprune_formats import ConfigError, PackWriteError, open_pack, verify_pack
+from edgeprune_formats.files import file_sha256
 from edgeprune_runtime import PackLoader
 
 CONFIGS = {
@@ -22,7 +23,7 @@ CONFIGS = {
     "gzip": BuildConfig(codec="sparse-f32", freq_prune=0.5, compression="gzip"),
     "f16": BuildConfig(codec="sparse-f16", freq_prune=0.5),
     "quantized": BuildConfig(codec="quantized", quality=85),
-    "tiles": BuildConfig(codec="quantized", quality=60, block="8", color="rgb"),
+    "tiles": BuildConfig(codec="quantized", quality=60, tile="8", color="rgb"),
 }
 
 
@@ -30,7 +31,7 @@ CONFIGS = {
 def small_chunks():
     """Store about 8 sparse or 70 quantized images in a chunk."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("edgeprune_formats._writer.TARGET_CHUNK_BYTES", 30_000)
+        patch.setattr("edgeprune_formats.chunks.TARGET_CHUNK_BYTES", 30_000)
         yield
 
 
@@ -64,11 +65,11 @@ def by_row(path):
     found = {}
     with open_pack(path) as pack:
         scores = [None] * len(pack) if pack.scores is None else pack.scores.tolist()
-        blocks = [pack.read_chunk(chunk) for chunk in range(pack.header.chunks)]
+        parts = [pack.read_chunk(chunk) for chunk in range(pack.header.chunks)]
         stored = [
-            tuple(array.tobytes() for array in vars(block.take(slice(row, row + 1))).values())
-            for block in blocks
-            for row in range(len(block))
+            tuple(array.tobytes() for array in vars(part.take(slice(row, row + 1))).values())
+            for part in parts
+            for row in range(len(part))
         ]
         # One image at a time, so that no other has a part in how sums are rounded.
         pixels = [images.tobytes() for images, _ in PackLoader(pack, 1, backend="scipy", prefetch=0)]
@@ -99,7 +100,7 @@ def test_every_image_is_in_one_part_and_decodes_to_the_same_bits(packs, tmp_path
     with open_pack(packs / f"{name}.h5") as old, open_pack(merged) as new:
         kept = {key: value for key, value in new.header.provenance.items() if key != "merged"}
         assert kept == old.header.provenance
-        for field in ("mean", "std", "class_names", "codec", "components", "step", "block", "color_space"):
+        for field in ("mean", "std", "class_names", "codec", "components", "step", "tile", "color_space"):
             assert getattr(new.header, field) == getattr(old.header, field)
         assert new.compression == old.compression == ("gzip" if name == "gzip" else "none")
 

@@ -58,8 +58,8 @@ def write(path, header=None, *, compression="none", seed=0, pieces=None, scored=
 
 def read_dense(path):
     with open_pack(path) as pack:
-        blocks = [pack.read_chunk(chunk) for chunk in range(pack.header.chunks)]
-        return np.concatenate([block.to_dense(pack.header.height, pack.header.width) for block in blocks])
+        parts = [pack.read_chunk(chunk) for chunk in range(pack.header.chunks)]
+        return np.concatenate([part.to_dense(pack.header.height, pack.header.width) for part in parts])
 
 
 def read_all(path):

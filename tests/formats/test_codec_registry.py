@@ -10,15 +10,12 @@ from edgeprune_formats import (
     PackLayoutError,
     PackLimitError,
     PackVersionError,
-    SparseBlock,
-    codec_names,
     codecs,
-    get_codec,
     open_pack,
-    pack_positions,
-    position_dtype,
     verify_pack,
 )
+from edgeprune_formats.codecs import codec_names, get_codec
+from edgeprune_formats.coefficients import SparseCoefficients, pack_positions, position_dtype
 
 
 class Rounded(codecs.Codec):
@@ -37,8 +34,10 @@ class Rounded(codecs.Codec):
         raw = zlib.compress(values.tobytes() + positions.tobytes())
         return {"stream": np.frombuffer(raw, np.uint8)}
 
-    def encode_block(self, header, block):
-        raw = zlib.compress(np.rint(block.values * 100).astype("<i2").tobytes() + block.positions.tobytes())
+    def encode_coefficients(self, header, coefficients):
+        raw = zlib.compress(
+            np.rint(coefficients.values * 100).astype("<i2").tobytes() + coefficients.positions.tobytes()
+        )
         return {"stream": np.frombuffer(raw, np.uint8)}
 
     def problems(self, header, arrays):
@@ -57,7 +56,7 @@ class Rounded(codecs.Codec):
         count = len(raw) // (2 + dtype.itemsize)
         shape = (-1, header.channels, header.components)
         values = np.frombuffer(raw, "<i2", count).reshape(shape).astype(np.float32) / np.float32(100)
-        return SparseBlock(values, np.frombuffer(raw, dtype, count, 2 * count).reshape(shape))
+        return SparseCoefficients(values, np.frombuffer(raw, dtype, count, 2 * count).reshape(shape))
 
 
 @pytest.fixture
@@ -87,6 +86,18 @@ def test_registered_codec_is_known(registered):
     assert Rounded.name in codec_names()
     assert list(codec_names()) == sorted(codec_names())
     assert get_codec(Rounded.name).name == Rounded.name
+
+
+@pytest.mark.parametrize("name", ["quantized", Rounded.name])
+def test_a_name_is_registered_once(registered, name):
+    class Another(Rounded):
+        pass
+
+    Another.name = name
+    kept = get_codec(name)
+    with pytest.raises(ConfigError, match=f"codec '{name}' is registered already"):
+        codecs.register(Another())
+    assert get_codec(name) is kept
 
 
 def test_unknown_codec_names_the_known():
@@ -123,7 +134,7 @@ def test_corrupted_stream(streamed, tools, chunk):
         place = int(offsets_of(file)[chunk + 1]) - 3
         file["samples/stream"][place] ^= 0x10
     tools.assert_refused(
-        streamed.path, PackChecksumError, f"/samples/stream chunk {chunk}: ", "copy the pack"
+        streamed.path, PackChecksumError, f"/samples/stream chunk {chunk}: ", "copy the file"
     )
     assert len(verify_pack(streamed.path)) == 1
 

@@ -20,8 +20,8 @@ FLIPS, SMEARS = 300, 50
 
 def everything(path):
     with open_pack(path) as pack:
-        blocks = [pack.read_chunk(chunk) for chunk in range(pack.header.chunks)]
-        samples = [(block.values.tobytes(), block.positions.tobytes()) for block in blocks]
+        parts = [pack.read_chunk(chunk) for chunk in range(pack.header.chunks)]
+        samples = [(part.values.tobytes(), part.positions.tobytes()) for part in parts]
         rows = pack.labels.tolist(), pack.source_index.tolist(), pack.scores.tobytes()
         return pack.header, rows, samples
 

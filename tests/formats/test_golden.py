@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-from edgeprune_formats import FORMAT_VERSION, _native, open_pack, verify_pack
+from edgeprune_formats import FORMAT_VERSION, native, open_pack, verify_pack
 
 GOLDEN = Path(__file__).parent / "golden"
 VERSIONS = ["1.0", "1.1", "1.2"]
@@ -39,7 +39,7 @@ def test_header_of_a_released_file(expected, name):
             assert getattr(header, fact) == expected[fact]
         for fact in ("shape", "mean", "std", "class_names"):
             assert list(getattr(header, fact)) == expected[fact]
-        assert (header.codec, header.transform, header.block) == ("sparse-f32", "dct-ii-orthonormal", "full")
+        assert (header.codec, header.transform, header.tile) == ("sparse-f32", "dct-ii-orthonormal", "full")
         assert pack.labels.tolist() == expected["labels"]
         assert pack.source_index.tolist() == expected["source_index"]
         assert (None if pack.scores is None else pack.scores.tolist()) == expected.get("scores")
@@ -49,11 +49,11 @@ def test_header_of_a_released_file(expected, name):
 @pytest.mark.parametrize("name", PACKS)
 def test_samples_of_a_released_file(expected, name):
     with open_pack(GOLDEN / name) as pack:
-        blocks = [pack.read_chunk(chunk) for chunk in range(3)]
-        assert [len(block) for block in blocks] == [2, 2, 1]
-        dense = np.concatenate([block.to_dense(12, 20) for block in blocks])
-        values = np.concatenate([block.values for block in blocks])
-        positions = np.concatenate([block.positions for block in blocks])
+        parts = [pack.read_chunk(chunk) for chunk in range(3)]
+        assert [len(part) for part in parts] == [2, 2, 1]
+        dense = np.concatenate([part.to_dense(12, 20) for part in parts])
+        values = np.concatenate([part.values for part in parts])
+        positions = np.concatenate([part.positions for part in parts])
     for image, planes in enumerate(expected["images"]):
         for channel, plane in enumerate(planes):
             assert values[image, channel].tolist() == plane["values"]
@@ -106,19 +106,19 @@ def test_released_files_stay_small(name):
     assert (GOLDEN / name).stat().st_size < 60_000
 
 
-@pytest.mark.parametrize("native", ["1", "0"])
+@pytest.mark.parametrize("compiled", ["1", "0"])
 @pytest.mark.parametrize("codec", ["quantized", "sparse-f16"])
-def test_codecs_of_1_2_decode_to_what_was_recorded(monkeypatch, codec, native):
-    _native._library.cache_clear()
-    monkeypatch.setenv("EDGEPRUNE_NATIVE", native)
+def test_codecs_of_1_2_decode_to_what_was_recorded(monkeypatch, codec, compiled):
+    native._library.cache_clear()
+    monkeypatch.setenv("EDGEPRUNE_NATIVE", compiled)
     path = GOLDEN / f"edgepack-1.2-{codec}.h5"
     recorded = json.loads(path.with_suffix(".json").read_text())
     assert verify_pack(path) == []
     with open_pack(path) as pack:
-        blocks = [pack.read_chunk(chunk) for chunk in range(pack.header.chunks)]
+        parts = [pack.read_chunk(chunk) for chunk in range(pack.header.chunks)]
         assert pack.labels.tolist() == recorded["labels"]
         assert pack.source_index.tolist() == recorded["source_index"]
         assert pack.header.step == recorded["step"]
     for name in ("values", "extents" if codec == "quantized" else "positions"):
-        assert np.concatenate([getattr(block, name) for block in blocks]).tolist() == recorded[name]
-    _native._library.cache_clear()
+        assert np.concatenate([getattr(part, name) for part in parts]).tolist() == recorded[name]
+    native._library.cache_clear()

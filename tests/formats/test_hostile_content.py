@@ -185,7 +185,7 @@ def test_flipped_byte_in_a_chunk(tools, request, kind, name, where):
     damaged = request.getfixturevalue(kind)
     offset, size = tools.chunk_place(damaged.path, name, 1)
     tools.flip(damaged.path, offset + {"first": 0, "middle": size // 2, "last": size - 1}[where])
-    tools.assert_refused(damaged.path, PackChecksumError, f"/samples/{name} chunk 1: ", "copy the pack again")
+    tools.assert_refused(damaged.path, PackChecksumError, f"/samples/{name} chunk 1: ", "copy the file again")
 
 
 @pytest.mark.parametrize("name", ["labels", "source_index", "class_names", "provenance", "scores"])

@@ -13,24 +13,16 @@ from edgeprune_formats import (
     PackFormatError,
     PackLayoutError,
     PackWriter,
-    QuantizedBlock,
-    _native,
     codecs,
-    get_codec,
+    native,
     open_pack,
     verify_pack,
 )
-from edgeprune_formats._blocks import pack_positions
-from edgeprune_formats._coefficients import (
-    decode_payload,
-    encode_payload,
-    parse_payload,
-    predict_dc,
-    restore_dc,
-)
-from edgeprune_formats._rans import Decoder, StreamError, encode, lookup_table, normalised
-from edgeprune_formats._tiles import dct_basis, from_tiles, scan_order, to_tiles
-from edgeprune_formats.codecs import ContentError
+from edgeprune_formats._payload import decode_payload, encode_payload, parse_payload, predict_dc, restore_dc
+from edgeprune_formats._rans import Decoder, StreamError, encode, lookup_table, normalized
+from edgeprune_formats.codecs import ContentError, get_codec
+from edgeprune_formats.coefficients import QuantizedCoefficients, pack_positions
+from edgeprune_formats.tiles import dct_basis, from_tiles, scan_order, to_tiles
 
 CODEC = get_codec("quantized")
 
@@ -45,12 +37,12 @@ def spectra_of(samples, height, width, seed=0):
     return spectra.astype(np.float32), images
 
 
-def header_of(tools, samples=40, height=32, width=32, block="full", color="ycbcr", step=0.05, chunk=None):
+def header_of(tools, samples=40, height=32, width=32, tile="full", color="ycbcr", step=0.05, chunk=None):
     header = tools.header(samples=samples, height=height, width=width, components=height * width)
     return replace(
         header,
         codec="quantized",
-        block=block,
+        tile=tile,
         color_space=color,
         step=step,
         chunk_samples=chunk or samples,
@@ -69,10 +61,10 @@ def write(path, header, spectra, rounding="deadzone"):
 def pixels_of(path):
     with open_pack(path) as pack:
         header = pack.header
-        blocks = [pack.read_chunk(chunk) for chunk in range(header.chunks)]
-    values = np.concatenate([block.values for block in blocks]) * header.step
+        parts = [pack.read_chunk(chunk) for chunk in range(header.chunks)]
+    values = np.concatenate([part.values for part in parts]) * header.step
     size = (header.height, header.width)
-    return from_tiles(values, header.block_shape, header.grid, size, header.color_space) + 0.5
+    return from_tiles(values, header.tile_shape, header.grid, size, header.color_space) + 0.5
 
 
 SIZES = [
@@ -88,9 +80,9 @@ SIZES = [
 
 
 @pytest.mark.parametrize("color", ["rgb", "ycbcr"])
-@pytest.mark.parametrize(("height", "width", "block"), SIZES)
-def test_round_trip_is_within_the_step(tools, tmp_path, height, width, block, color):
-    header = header_of(tools, 9, height, width, block, color, step=0.01, chunk=4)
+@pytest.mark.parametrize(("height", "width", "tile"), SIZES)
+def test_round_trip_is_within_the_step(tools, tmp_path, height, width, tile, color):
+    header = header_of(tools, 9, height, width, tile, color, step=0.01, chunk=4)
     spectra, images = spectra_of(9, height, width)
     error = write(tmp_path / "p.h5", header, spectra)
     decoded = pixels_of(tmp_path / "p.h5")
@@ -147,7 +139,7 @@ def scalar_library(tmp_path_factory):
     compiler = shutil.which("cc")
     if compiler is None:
         pytest.skip("no compiler here")
-    source = Path(_native.__file__).with_name("_kernels.c")
+    source = Path(native.__file__).with_name("_kernels.c")
     library = tmp_path_factory.mktemp("scalar") / "scalar.so"
     options = ("-O2", "-std=c11", "-shared", "-fPIC", "-DEDGEPRUNE_SCALAR")
     subprocess.run([compiler, *options, "-o", library, source], check=True)
@@ -159,31 +151,31 @@ def native_decoder(request, monkeypatch):
     """The compiled decoder, and the same without vectors."""
     if request.param == "scalar":
         library = request.getfixturevalue("scalar_library")
-        monkeypatch.setattr(_native, "_library", lambda: library)
-    elif _native._library() is None:
+        monkeypatch.setattr(native, "_library", lambda: library)
+    elif native._library() is None:
         pytest.skip("no compiled decoder here")
 
 
 @pytest.mark.usefixtures("native_decoder")
-@pytest.mark.parametrize(("height", "width", "block"), SIZES)
-def test_native_and_numpy_decode_alike(tools, monkeypatch, height, width, block):
-    header = header_of(tools, 70, height, width, block, step=0.01)
+@pytest.mark.parametrize(("height", "width", "tile"), SIZES)
+def test_native_and_numpy_decode_alike(tools, monkeypatch, height, width, tile):
+    header = header_of(tools, 70, height, width, tile, step=0.01)
     spectra, _ = spectra_of(70, height, width)
     arrays = CODEC.encode(header, spectra, np.ones(spectra.shape, bool))
     native = CODEC.decode(header, arrays, 70)
     monkeypatch.setattr("edgeprune_formats.codecs.quantized.decode_native", lambda *_: None)
     plain = CODEC.decode(header, arrays, 70)
-    assert isinstance(plain, QuantizedBlock)
+    assert isinstance(plain, QuantizedCoefficients)
     np.testing.assert_array_equal(native.values, plain.values)
     np.testing.assert_array_equal(native.extents, plain.extents)
 
 
-def outcome(payload, scan, native):
+def outcome(payload, scan, compiled):
     """What a stream decodes to, int16 [C, F, N], or why it does not."""
     values = np.zeros((40, 3, 1, len(scan.raster)), np.int16)
     try:
-        if native:
-            _native.decode_native(payload, scan, 40, 1, values)
+        if compiled:
+            native.decode_native(payload, scan, 40, 1, values)
             return values[..., scan.raster].transpose(1, 2, 3, 0).reshape(3, 40, -1).tolist()
         planes, _ = decode_payload(payload, scan, 40)
     except StreamError as error:
@@ -195,7 +187,7 @@ def outcome(payload, scan, native):
 
 @pytest.mark.parametrize("seed", range(8))
 def test_values_beyond_16_bits_wrap_alike_in_both_decoders(seed):
-    if _native._library() is None:
+    if native._library() is None:
         pytest.skip("no compiled decoder here")
     random = np.random.default_rng(seed)
     scan = scan_order(5, 5)
@@ -210,10 +202,10 @@ def test_values_beyond_16_bits_wrap_alike_in_both_decoders(seed):
 def test_nothing_lies_beyond_the_extents(tools):
     header = header_of(tools, 30, 48, 48, "16")
     spectra, _ = spectra_of(30, 48, 48)
-    block = CODEC.decode(header, CODEC.encode(header, spectra, np.ones(spectra.shape, bool)), 30)
+    coefficients = CODEC.decode(header, CODEC.encode(header, spectra, np.ones(spectra.shape, bool)), 30)
     diagonal = np.add.outer(np.arange(16), np.arange(16)).reshape(-1)
-    assert not block.values[diagonal > block.extents[..., None]].any()
-    assert block.extents.max() < 30
+    assert not coefficients.values[diagonal > coefficients.extents[..., None]].any()
+    assert coefficients.extents.max() < 30
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (8, 8), (1, 1), (1, 6)])
@@ -252,7 +244,7 @@ def test_scan_covers_every_frequency_once():
     assert sorted(scan.raster.tolist()) == list(range(45))
     assert scan.last_of_band[0] == 0
     assert scan.last_of_band[-1] == 12
-    earlier = np.where(scan.neighbours == 45, -1, scan.neighbours)
+    earlier = np.where(scan.neighbors == 45, -1, scan.neighbors)
     assert (earlier < np.arange(45)[:, None]).all()
 
 
@@ -261,7 +253,7 @@ def test_ranges_come_back_and_approach_the_entropy():
     share = np.array([0.9, 0.06, 0.03, 0.01])
     symbols = random.choice(4, 40_000, p=share)
     counts = np.bincount(symbols, minlength=16)[None]
-    frequencies = normalised(counts)
+    frequencies = normalized(counts)
     assert frequencies.sum() == 4096
     rows = np.zeros(len(symbols), int)
     states, words = encode([(rows[:101], symbols[:101]), (rows[101:], symbols[101:])], frequencies, 16)
@@ -282,7 +274,7 @@ def test_damaged_payloads_end_alike_in_both_decoders(tools, monkeypatch):
     spectra, _ = spectra_of(count, 16, 16)
     arrays = CODEC.encode(header, spectra, np.ones(spectra.shape, bool))
     assert len(parse_payload(arrays["payload"].data, 3, 64).states) > 8
-    native, random = _native.decode_native, np.random.default_rng(5)
+    random, decode_native = np.random.default_rng(5), native.decode_native
 
     def outcome(raw, decoder):
         monkeypatch.setattr("edgeprune_formats.codecs.quantized.decode_native", decoder)
@@ -298,7 +290,7 @@ def test_damaged_payloads_end_alike_in_both_decoders(tools, monkeypatch):
             raw = raw[: random.integers(len(raw))]
         else:
             raw[random.integers(len(raw))] ^= 1 << random.integers(8)
-        one, other = outcome(raw, native), outcome(raw, lambda *_: None)
+        one, other = outcome(raw, decode_native), outcome(raw, lambda *_: None)
         assert (one is None) == (other is None), trial
         if one is None:
             refused += 1
@@ -311,12 +303,12 @@ def test_damaged_payloads_end_alike_in_both_decoders(tools, monkeypatch):
 def test_a_decoder_of_another_version_is_left_alone(monkeypatch):
     class Library:
         def ep_interface(self):
-            return _native.INTERFACE - 1
+            return native.INTERFACE - 1
 
-    monkeypatch.setattr(_native, "load_library", lambda folder: Library())
-    assert _native._library.__wrapped__() is None
-    monkeypatch.setattr(_native, "load_library", lambda folder: object())
-    assert _native._library.__wrapped__() is None
+    monkeypatch.setattr(native, "load_library", lambda folder: Library())
+    assert native._library.__wrapped__() is None
+    monkeypatch.setattr(native, "load_library", lambda folder: object())
+    assert native._library.__wrapped__() is None
 
 
 def test_a_wrong_payload_with_a_right_checksum_is_refused(tools, tmp_path):
@@ -344,10 +336,10 @@ def test_a_wrong_payload_with_a_right_checksum_is_refused(tools, tmp_path):
         {"step": 0.0},
         {"step": -1.0},
         {"step": float("nan")},
-        {"block": "12"},
+        {"tile": "12"},
         {"color_space": "lab"},
         {"codec": "sparse-f32", "step": 0.0, "color_space": "ycbcr"},
-        {"codec": "sparse-f16", "step": 0.0, "color_space": "rgb", "block": "8"},
+        {"codec": "sparse-f16", "step": 0.0, "color_space": "rgb", "tile": "8"},
         {"height": 300, "width": 300, "components": 9},
     ],
 )
@@ -359,7 +351,7 @@ def test_headers_that_make_no_sense(tools, tmp_path, change):
 
 def test_too_fine_a_step_is_refused(tools, tmp_path):
     spectra, _ = spectra_of(4, 128, 128)
-    with pytest.raises(ConfigError, match="16 bits; lower --quality"):
+    with pytest.raises(ConfigError, match="16 bits; lower the quality"):
         write(tmp_path / "p.h5", header_of(tools, 4, 128, 128, step=1e-5), spectra)
     assert list(tmp_path.iterdir()) == []
 
@@ -396,13 +388,13 @@ def test_sparse_f16_refuses_bitmaps_of_another_count(tools, monkeypatch, native,
         monkeypatch.setattr("edgeprune_formats.codecs.sparse_f16.positions_native", lambda *_: None)
     codec = get_codec("sparse-f16")
     header = tools.header(codec="sparse-f16", samples=77, height=size[0], width=size[1])
-    coefficients, mask, _ = tools.spectra(header)
+    spectra, mask, _ = tools.spectra(header)
     samples = len(mask)
-    arrays = codec.encode(header, coefficients, mask)
-    block = codec.decode(header, arrays, samples)
+    arrays = codec.encode(header, spectra, mask)
+    coefficients = codec.decode(header, arrays, samples)
     flat = np.nonzero(mask.reshape(samples * header.channels, -1))[1]
-    np.testing.assert_array_equal(block.positions.ravel(), pack_positions(flat, *size))
-    other = codec.encode(header, coefficients, np.roll(mask, 1, axis=3))
+    np.testing.assert_array_equal(coefficients.positions.ravel(), pack_positions(flat, *size))
+    other = codec.encode(header, spectra, np.roll(mask, 1, axis=3))
     codec.decode(header, {**arrays, "positions": other["positions"]}, samples)
 
     def refused(mask):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from edgeprune_formats import PackLayoutError, open_pack, verify_pack
-from edgeprune_formats._chunks import checksum
+from edgeprune_formats.hdf5 import checksum
 
 FORK = """
 import os, sys
@@ -22,8 +22,8 @@ pack = open_pack(sys.argv[1])
 want = np.load(sys.argv[2])
 
 def matches():
-    blocks = [pack.read_chunk(chunk).to_dense(12, 20) for chunk in range(pack.header.chunks)]
-    return np.array_equal(np.concatenate(blocks), want)
+    parts = [pack.read_chunk(chunk).to_dense(12, 20) for chunk in range(pack.header.chunks)]
+    return np.array_equal(np.concatenate(parts), want)
 
 assert matches()
 children = []
@@ -282,25 +282,25 @@ def test_reading_changes_nothing(tools, sample):
 
 @pytest.mark.parametrize("compression", ["none", "gzip"])
 @pytest.mark.parametrize("codec", ["sparse-f32", "sparse-f16", "quantized"])
-def test_chunks_are_read_into_a_block_that_is_given(tools, tmp_path, codec, compression):
+def test_chunks_are_read_into_coefficients_that_are_given(tools, tmp_path, codec, compression):
     step = 0.02 if codec == "quantized" else 0.0
     header = tools.header(codec=codec, step=step, samples=8, height=16, width=16)
     path = tools.write(tmp_path / "p.h5", header, compression=compression).path
     with open_pack(path) as pack:
-        block = pack.empty_block(3)
+        coefficients = pack.empty_coefficients(3)
         for chunk, count in enumerate((3, 3, 2)):
-            block.values[...] = 99
-            given, fresh = pack.read_chunk(chunk, block), pack.read_chunk(chunk)
+            coefficients.values[...] = 99
+            given, fresh = pack.read_chunk(chunk, coefficients), pack.read_chunk(chunk)
             assert len(given) == len(fresh) == count
-            assert np.shares_memory(given.values, block.values)
+            assert np.shares_memory(given.values, coefficients.values)
             for own, other in zip(vars(given).values(), vars(fresh).values(), strict=True):
                 assert own.dtype == other.dtype
                 np.testing.assert_array_equal(own, other)
-        payload = pack.read_payload(0, block)
+        payload = pack.read_payload(0, coefficients)
         # One too small is left alone.
-        small = pack.empty_block(2)
+        small = pack.empty_coefficients(2)
         np.testing.assert_array_equal(pack.read_chunk(2, small).values, pack.read_chunk(2).values)
-        in_place = any(np.shares_memory(array, block.values) for array in payload.values())
+        in_place = any(np.shares_memory(array, coefficients.values) for array in payload.values())
         assert in_place == (codec == "sparse-f32" and compression == "none")
 
 

@@ -7,15 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeprune_formats import (
-    PackWriter,
+from edgeprune_formats import PackWriter, open_pack, verify_pack
+from edgeprune_formats.chunks import plan_chunk_samples
+from edgeprune_formats.coefficients import (
+    SparseCoefficients,
     column_bits,
-    open_pack,
     pack_positions,
-    plan_chunk_samples,
     position_dtype,
     unpack_positions,
-    verify_pack,
 )
 
 SIZES = {
@@ -84,11 +83,11 @@ def test_comes_back_exactly(tools, tmp_path, size, compression):
         assert pack.labels.tolist() == made.labels.tolist()
         assert pack.source_index.tolist() == made.source_index.tolist()
         for chunk in range(header.chunks):
-            block = pack.read_chunk(chunk)
+            coefficients = pack.read_chunk(chunk)
             rows = header.chunk_rows(chunk)
-            assert block.values.dtype == np.float32
-            assert block.values.shape == (len(rows), 3, header.components)
-            dense = block.to_dense(header.height, header.width)
+            assert coefficients.values.dtype == np.float32
+            assert coefficients.values.shape == (len(rows), 3, header.components)
+            dense = coefficients.to_dense(header.height, header.width)
             np.testing.assert_array_equal(dense, made.dense[rows.start : rows.stop])
     assert verify_pack(made.path) == []
 
@@ -125,7 +124,7 @@ def test_uncompressed_takes_six_bytes_a_coefficient(tools, tmp_path):
         stored = [file["samples"][name].id.get_storage_size() for name in ("values", "indices")]
     assert stored == [8 * 3 * 512 * 4, 8 * 3 * 512 * 2]
     # Table 5 of the paper: 9216 bytes an image at 50% pruning.
-    assert sum(stored) == 8 * 9216 == 8 * header.sparse_bytes
+    assert sum(stored) == 8 * 9216 == 8 * SparseCoefficients.image_bytes(header)
     assert made.path.stat().st_size < sum(stored) + 10_000
 
 

@@ -142,7 +142,7 @@ def test_wrong_images_are_refused(tools, tmp_path, spectra, misuse):
         {"codec": "unheard-of"},
         {"color_space": "cmyk"},
         {"transform": "dst"},
-        {"block": "8x8"},
+        {"tile": "8x8"},
         {"mean": (0.5, 0.5)},
         {"mean": (0.5, 0.5, float("nan"))},
         {"std": (0.5, 0.0, 0.5)},

@@ -8,7 +8,8 @@ from torch import nn
 from torch.nn import functional
 from training_runs import CLASSES, SHAPE, TINY, MemoryLoader, assert_same_run, metrics, run, send
 
-from edgeprune_formats import ConfigError, TrainingError
+from edgeprune_formats import ConfigError
+from edgeprune_runtime.errors import TrainingError
 from edgeprune_runtime.training import TrainingInterrupted, load_model
 from edgeprune_runtime.training.config import Adversary, TrainConfig, place
 from edgeprune_runtime.training.objectives import Normalization, Objective, Perturbation, Teacher

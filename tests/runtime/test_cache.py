@@ -5,9 +5,10 @@ import threading
 
 import numpy as np
 import pytest
-from random_blocks import quantized_pack
+from random_coefficients import quantized_pack
 
 from edgeprune_formats import Pack, PackChecksumError, open_pack
+from edgeprune_formats.codecs import memory_bytes
 from edgeprune_runtime.loading.cache import ChunkCache
 from edgeprune_runtime.loading.order import first_needs
 from edgeprune_runtime.system.threads import cores
@@ -38,8 +39,8 @@ def read(monkeypatch):
 
 
 def values_of(cache, rows):
-    block, where = cache.find(rows)
-    return block.take(where).values
+    coefficients, where = cache.find(rows)
+    return coefficients.take(where).values
 
 
 def expected(pack, rows):
@@ -50,7 +51,7 @@ def expected(pack, rows):
 @pytest.mark.parametrize("chunks", [0.01, 1, 2, 3.5, 8, 100])
 @pytest.mark.parametrize("ahead", [False, True])
 def test_rows_are_found_whatever_fits(pack, chunks, ahead):
-    size = pack.header.chunk_samples * pack.header.memory_bytes
+    size = pack.header.chunk_samples * memory_bytes(pack.header)
     cache = ChunkCache(pack, max(1, int(chunks * size)), ahead=ahead)
     for rows in (ROWS, ROWS[:3], np.arange(53), np.array([52]), ROWS):
         np.testing.assert_array_equal(values_of(cache, rows), expected(pack, rows))
@@ -60,7 +61,7 @@ def test_rows_are_found_whatever_fits(pack, chunks, ahead):
 
 
 def test_all_chunks_are_read_once_where_all_fit(pack, read):
-    cache = ChunkCache(pack, 8 * pack.header.chunk_samples * pack.header.memory_bytes, ahead=True)
+    cache = ChunkCache(pack, 8 * pack.header.chunk_samples * memory_bytes(pack.header), ahead=True)
     assert (cache.slots, cache.window) == (8, 8)
     for _ in range(3):
         cache.find(ROWS)
@@ -69,7 +70,7 @@ def test_all_chunks_are_read_once_where_all_fit(pack, read):
 
 def test_stored_bytes_are_kept_where_they_take_half_at_most(tmp_path, read):
     pack = open_pack(quantized_pack(tmp_path / "q.h5"))
-    chunk_bytes = pack.header.chunk_samples * pack.header.memory_bytes
+    chunk_bytes = pack.header.chunk_samples * memory_bytes(pack.header)
     assert pack.payload_bytes < chunk_bytes
     cache = ChunkCache(pack, pack.payload_bytes + 4 * chunk_bytes, ahead=True)
     assert (cache.slots, cache.window) == (4, 2)
@@ -84,7 +85,7 @@ def test_stored_bytes_are_kept_where_they_take_half_at_most(tmp_path, read):
 
 
 def test_chunks_are_read_anew_where_nothing_fits(pack, read):
-    cache = ChunkCache(pack, pack.header.chunk_samples * pack.header.memory_bytes)
+    cache = ChunkCache(pack, pack.header.chunk_samples * memory_bytes(pack.header))
     for _ in range(2):
         cache.find(np.arange(53))
     # The last one was still there.
@@ -93,14 +94,14 @@ def test_chunks_are_read_anew_where_nothing_fits(pack, read):
 
 
 def test_what_is_held_is_used_before_others_take_its_place(pack, read):
-    cache = ChunkCache(pack, 2 * pack.header.chunk_samples * pack.header.memory_bytes)
+    cache = ChunkCache(pack, 2 * pack.header.chunk_samples * memory_bytes(pack.header))
     cache.find(np.array([30, 50]))
     cache.find(np.array([0, 30, 10, 50]))
     assert sorted(read) == [0, 1, 4, 7]
 
 
 def test_prepared_chunks_are_not_read_again_and_stay_within_bounds(pack, read):
-    chunk_bytes = pack.header.chunk_samples * pack.header.memory_bytes
+    chunk_bytes = pack.header.chunk_samples * memory_bytes(pack.header)
     cache = ChunkCache(pack, 6 * chunk_bytes, ahead=True)
     rows = np.array([37, 16])
     wanted = expected(pack, rows)
@@ -114,7 +115,7 @@ def test_prepared_chunks_are_not_read_again_and_stay_within_bounds(pack, read):
 
 
 def test_a_chunk_that_is_given_up_while_it_is_read_overwrites_no_other(pack, monkeypatch):
-    chunk_bytes = pack.header.chunk_samples * pack.header.memory_bytes
+    chunk_bytes = pack.header.chunk_samples * memory_bytes(pack.header)
     cache = ChunkCache(pack, 5 * chunk_bytes, ahead=True)
     assert cache.slots - cache.window >= 2
     begun, go_on, original = threading.Event(), threading.Event(), ChunkCache._read
@@ -158,7 +159,7 @@ def test_an_error_of_a_prepared_chunk_comes_when_it_is_used(make_pack):
 
 
 def test_a_copy_starts_empty_with_the_same_bounds(pack):
-    cache = ChunkCache(pack, 6 * pack.header.chunk_samples * pack.header.memory_bytes, ahead=True)
+    cache = ChunkCache(pack, 6 * pack.header.chunk_samples * memory_bytes(pack.header), ahead=True)
     cache.reserve(5)
     cache.find(ROWS)
     pickled = pickle.dumps(cache)
@@ -171,7 +172,7 @@ def test_a_copy_starts_empty_with_the_same_bounds(pack):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_forked_process_finds_what_its_parent_held(pack):
-    cache = ChunkCache(pack, 3 * pack.header.chunk_samples * pack.header.memory_bytes)
+    cache = ChunkCache(pack, 3 * pack.header.chunk_samples * memory_bytes(pack.header))
     wanted = values_of(cache, ROWS)
     child = os.fork()
     if child == 0:
@@ -182,7 +183,7 @@ def test_a_forked_process_finds_what_its_parent_held(pack):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_forked_process_waits_for_nothing_that_its_parent_was_reading(pack, monkeypatch):
-    cache = ChunkCache(pack, 5 * pack.header.chunk_samples * pack.header.memory_bytes, ahead=True)
+    cache = ChunkCache(pack, 5 * pack.header.chunk_samples * memory_bytes(pack.header), ahead=True)
     wanted = expected(pack, ROWS)
     begun, go_on, original = threading.Event(), threading.Event(), ChunkCache._read
 
@@ -206,9 +207,9 @@ def test_a_forked_process_waits_for_nothing_that_its_parent_was_reading(pack, mo
 
 
 def test_a_place_is_given_back_where_there_is_no_memory(pack, monkeypatch):
-    cache = ChunkCache(pack, 5 * pack.header.chunk_samples * pack.header.memory_bytes, ahead=True)
+    cache = ChunkCache(pack, 5 * pack.header.chunk_samples * memory_bytes(pack.header), ahead=True)
     with monkeypatch.context() as patch:
-        patch.setattr(Pack, "empty_block", lambda self, samples: (_ for _ in ()).throw(MemoryError))
+        patch.setattr(Pack, "empty_coefficients", lambda self, samples: (_ for _ in ()).throw(MemoryError))
         for _ in range(3):
             for rows in (ROWS, np.array([0])):
                 with pytest.raises(MemoryError):

@@ -8,7 +8,7 @@ import resource
 import pytest
 import torch
 
-from edgeprune_formats import TrainingError
+from edgeprune_runtime.errors import TrainingError
 from edgeprune_runtime.training.checkpoint import (
     DiskFullError,
     has_checkpoint,

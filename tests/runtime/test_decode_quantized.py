@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from edgeprune_formats import ConfigError, PackHeader, PackWriter, open_pack
-from edgeprune_formats._tiles import from_tiles
+from edgeprune_formats.codecs import memory_bytes
+from edgeprune_formats.tiles import from_tiles
 from edgeprune_runtime import PackDataset, PackLoader
 
 CASES = [
@@ -15,7 +16,7 @@ CASES = [
 ]
 
 
-def make_pack(path, size, block, color, samples=21, chunk=8, step=0.02):
+def make_pack(path, size, tile, color, samples=21, chunk=8, step=0.02):
     height, width = size
     random = np.random.default_rng(4)
     fall = 1 / (1 + np.add.outer(np.arange(height), np.arange(width))) ** 1.5
@@ -32,7 +33,7 @@ def make_pack(path, size, block, color, samples=21, chunk=8, step=0.02):
         class_names=("a", "b"),
         mean=(0.5, 0.4, 0.3),
         std=(0.2, 0.25, 0.3),
-        block=block,
+        tile=tile,
         color_space=color,
         step=step,
     )
@@ -46,10 +47,10 @@ def expected(path):
     """Pixels by the definition of the format, in double precision."""
     with open_pack(path) as pack:
         header = pack.header
-        blocks = [pack.read_chunk(chunk) for chunk in range(header.chunks)]
-    values = np.concatenate([block.values for block in blocks]) * header.step
+        parts = [pack.read_chunk(chunk) for chunk in range(header.chunks)]
+    values = np.concatenate([part.values for part in parts]) * header.step
     size = (header.height, header.width)
-    return from_tiles(values, header.block_shape, header.grid, size, header.color_space) + 0.5
+    return from_tiles(values, header.tile_shape, header.grid, size, header.color_space) + 0.5
 
 
 def decoded(path, **options):
@@ -58,9 +59,9 @@ def decoded(path, **options):
 
 
 @pytest.mark.parametrize("backend", ["torch", "scipy"])
-@pytest.mark.parametrize(("size", "block", "color"), CASES)
-def test_images_are_those_of_the_specification(tmp_path, backend, size, block, color):
-    path = make_pack(tmp_path / "p.h5", size, block, color)
+@pytest.mark.parametrize(("size", "tile", "color"), CASES)
+def test_images_are_those_of_the_specification(tmp_path, backend, size, tile, color):
+    path = make_pack(tmp_path / "p.h5", size, tile, color)
     pixels = expected(path)
     np.testing.assert_allclose(decoded(path, backend=backend), pixels, atol=1e-5)
     normal = decoded(path, backend=backend, normalize=True)
@@ -77,14 +78,14 @@ def test_shuffled_and_augmented_backends_agree(tmp_path, cache_bytes):
 
 
 @pytest.mark.parametrize("backend", ["torch", "scipy"])
-@pytest.mark.parametrize(("size", "block"), [((32, 32), "full"), ((64, 64), "16")])
-def test_half_resolution_is_the_truncated_spectrum(tmp_path, backend, size, block):
-    path = make_pack(tmp_path / "p.h5", size, block, "ycbcr")
+@pytest.mark.parametrize(("size", "tile"), [((32, 32), "full"), ((64, 64), "16")])
+def test_half_resolution_is_the_truncated_spectrum(tmp_path, backend, size, tile):
+    path = make_pack(tmp_path / "p.h5", size, tile, "ycbcr")
     half = decoded(path, backend=backend, resolution=size[0] // 2)
     with open_pack(path) as pack:
         header = pack.header
         values = np.concatenate([pack.read_chunk(c).values for c in range(header.chunks)]) * header.step
-    side = header.block_shape[0]
+    side = header.tile_shape[0]
     low = values.reshape(*values.shape[:3], side, side)[..., : side // 2, : side // 2] / 2
     shape = (side // 2, side // 2)
     flat = low.reshape(*values.shape[:3], -1)
@@ -114,7 +115,7 @@ def test_dataset_gives_the_loaders_images(tmp_path):
 
 def test_state_resumes_in_mid_epoch(tmp_path):
     path = make_pack(tmp_path / "p.h5", (32, 32), "full", "ycbcr")
-    size = open_pack(path).header.memory_bytes * 8
+    size = memory_bytes(open_pack(path).header) * 8
     loader = PackLoader(path, 4, shuffle=True, seed=1, cache_bytes=size)
     whole = [images.clone() for images, _ in loader]
     again = PackLoader(path, 4, shuffle=True, seed=1, cache_bytes=size)

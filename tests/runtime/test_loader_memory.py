@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from edgeprune_formats import ConfigError, open_pack
+from edgeprune_formats.codecs import memory_bytes
 from edgeprune_runtime import PackLoader, open_packs
 from edgeprune_runtime.loading import memory as module
 from edgeprune_runtime.loading.memory import default_limit, divide_memory
@@ -25,7 +26,7 @@ def pack(make_pack):
 
 def sizes(pack, batch_size):
     header = pack.header
-    return batch_size * 4 * int(np.prod(header.shape)), header.chunk_samples * header.memory_bytes
+    return batch_size * 4 * int(np.prod(header.shape)), header.chunk_samples * memory_bytes(header)
 
 
 def test_all_that_is_held_adds_up_to_the_bound(pack, monkeypatch):

@@ -9,9 +9,10 @@ import time
 
 import numpy as np
 import pytest
-from random_blocks import quantized_pack
+from random_coefficients import quantized_pack
 
 from edgeprune_formats import ConfigError, PackChecksumError, open_pack
+from edgeprune_formats.codecs import memory_bytes
 from edgeprune_runtime import PackLoader
 from edgeprune_runtime.loading.prefetch import Ahead
 from edgeprune_runtime.system.threads import _before_fork, _in_parent, working
@@ -56,7 +57,7 @@ def same(one, other):
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_batches_are_the_same_bit_for_bit(path, chunks, backend, shuffle):
     header = open_pack(path).header
-    cache_bytes = int(chunks * header.chunk_samples * header.memory_bytes)
+    cache_bytes = int(chunks * header.chunk_samples * memory_bytes(header))
     options = {"backend": backend, "augment": True, "cache_bytes": cache_bytes}
     without = PackLoader(path, 8, shuffle, prefetch=0, **options)
     epochs = [list(without), list(without)]
@@ -69,7 +70,7 @@ def test_batches_are_the_same_bit_for_bit(path, chunks, backend, shuffle):
 @pytest.mark.parametrize("stop", [0, 1, 4, 7])
 def test_the_state_counts_batches_that_were_handed_out(path, stop):
     header = open_pack(path).header
-    cache_bytes = 3 * header.chunk_samples * header.memory_bytes
+    cache_bytes = 3 * header.chunk_samples * memory_bytes(header)
     original = loader(path, cache_bytes=cache_bytes, prefetch=5)
     batches = iter(original)
     for _ in range(stop):
@@ -87,7 +88,7 @@ def test_the_state_counts_batches_that_were_handed_out(path, stop):
 
 def test_a_wider_window_of_an_older_state_is_kept(path):
     header = open_pack(path).header
-    cache_bytes = 4 * header.chunk_samples * header.memory_bytes
+    cache_bytes = 4 * header.chunk_samples * memory_bytes(header)
     orders = []
     for prefetch in (0, 2):
         resumed = loader(path, cache_bytes=cache_bytes, prefetch=prefetch)
@@ -101,7 +102,7 @@ def test_a_wider_window_of_an_older_state_is_kept(path):
 
 def test_the_bytes_that_an_error_names_are_enough(path):
     header = open_pack(path).header
-    chunk_bytes = header.chunk_samples * header.memory_bytes
+    chunk_bytes = header.chunk_samples * memory_bytes(header)
     state = {**loader(path, cache_bytes=5 * chunk_bytes).state_dict(), "window": 5}
     small = loader(path, cache_bytes=3 * chunk_bytes)
     with pytest.raises(ConfigError, match="cache_bytes=") as caught:
@@ -137,7 +138,7 @@ def fail_at_the_first(batches):
 
 def test_several_iterators_may_be_mixed(path):
     header = open_pack(path).header
-    ours = loader(path, cache_bytes=2 * header.chunk_samples * header.memory_bytes)
+    ours = loader(path, cache_bytes=2 * header.chunk_samples * memory_bytes(header))
     alone = [list(ours), list(ours)]
     ours.set_epoch(0)
     first, second = iter(ours), iter(ours)

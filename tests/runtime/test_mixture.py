@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from random_blocks import quantized_pack
+from random_coefficients import quantized_pack
 
 from edgeprune_formats import ConfigError, PackWriter, open_pack
 from edgeprune_runtime import Mixture, PackLoader, open_packs
@@ -23,7 +23,7 @@ def paths(make_pack, tmp_path):
     return [
         make_pack("a.h5", samples=one, components=20, chunk_samples=more)[0],
         make_pack("b.h5", samples=two, components=300, chunk_samples=few, seed=1)[0],
-        quantized_pack(tmp_path / "c.h5", samples=three, chunk_samples=last, block="8", color="ycbcr"),
+        quantized_pack(tmp_path / "c.h5", samples=three, chunk_samples=last, tile="8", color="ycbcr"),
     ]
 
 
@@ -54,7 +54,7 @@ def rewrite(path, target, **changes):
         header = replace(pack.header, **changes)
         with PackWriter(target, header, pack.labels, pack.source_index) as writer:
             for chunk in range(header.chunks):
-                writer.append_block(pack.read_chunk(chunk))
+                writer.append_coefficients(pack.read_chunk(chunk))
     return target
 
 
@@ -146,7 +146,7 @@ def test_augmentation_is_that_of_one_pack(paths, tmp_path):
             with writer:
                 for chunk in range(pack.header.chunks):
                     inside = np.isin(pack.header.chunk_rows(chunk), rows)
-                    writer.append_block(pack.read_chunk(chunk).take(np.nonzero(inside)[0]))
+                    writer.append_coefficients(pack.read_chunk(chunk).take(np.nonzero(inside)[0]))
     mixed = PackLoader(halves, 53, backend="scipy", augment=True)
     np.testing.assert_allclose(images_of(mixed), images_of(whole), atol=1e-5)
 

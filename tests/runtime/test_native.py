@@ -6,9 +6,10 @@ import sys
 import numpy as np
 import pytest
 import torch
-from random_blocks import header_of, pixels_of, random_block
+from random_coefficients import header_of, pixels_of, random_coefficients
 
-from edgeprune_formats import ConfigError, QuantizedBlock, SparseBlock, open_pack
+from edgeprune_formats import ConfigError, open_pack
+from edgeprune_formats.coefficients import QuantizedCoefficients, SparseCoefficients
 from edgeprune_runtime import PackLoader
 from edgeprune_runtime.decode.augmentation import Augmentation, draw
 from edgeprune_runtime.decode.kernels import library
@@ -26,12 +27,12 @@ WHOLE = [
     for color in ("rgb", "ycbcr")
 ]
 TILES = [
-    ("quantized", size, block, "ycbcr")
+    ("quantized", size, tile, "ycbcr")
     for size in [(96, 64), (50, 70), (17, 5), (32, 32)]
-    for block in ("8", "16", "32")
+    for tile in ("8", "16", "32")
 ]
 KINDS = SPARSE + WHOLE + TILES
-NAMES = ["-".join((codec, "x".join(map(str, size)), block, color)) for codec, size, block, color in KINDS]
+NAMES = ["-".join((codec, "x".join(map(str, size)), tile, color)) for codec, size, tile, color in KINDS]
 
 
 def decoders(plan):
@@ -50,16 +51,16 @@ def resolutions(header):
     yield None
     for share in (2, 4):
         sides = [side // share for side in header.shape[1:]]
-        tiled = header.block_shape != header.shape[1:]
+        tiled = header.tile_shape != header.shape[1:]
         if min(sides) and not (tiled and any(side % share for side in header.shape[1:])):
             yield tuple(sides)
 
 
-@pytest.mark.parametrize(("codec", "size", "block", "color"), KINDS, ids=NAMES)
+@pytest.mark.parametrize(("codec", "size", "tile", "color"), KINDS, ids=NAMES)
 @pytest.mark.parametrize("augment", ["none", "flip", "crop+flip"])
-def test_all_decoders_agree_to_1e_5(codec, size, block, color, augment):
-    header = header_of(codec, size, block=block, color=color)
-    stored = random_block(header)
+def test_all_decoders_agree_to_1e_5(codec, size, tile, color, augment):
+    header = header_of(codec, size, tile=tile, color=color)
+    stored = random_coefficients(header)
     rows = np.random.default_rng(1).integers(0, len(stored), 13)
     for resolution in resolutions(header):
         plan = make_plan(header, normalize=False, resolution=resolution)
@@ -70,11 +71,11 @@ def test_all_decoders_agree_to_1e_5(codec, size, block, color, augment):
             np.testing.assert_allclose(found, images["scipy"], atol=1e-5, rtol=0, err_msg=name)
 
 
-@pytest.mark.parametrize(("codec", "size", "block", "color"), WHOLE + TILES)
+@pytest.mark.parametrize(("codec", "size", "tile", "color"), WHOLE + TILES)
 @pytest.mark.parametrize("normalize", [False, True])
-def test_quantized_images_are_the_inverse_transform_of_their_tiles(codec, size, block, color, normalize):
-    header = header_of(codec, size, block=block, color=color)
-    stored = random_block(header)
+def test_quantized_images_are_the_inverse_transform_of_their_tiles(codec, size, tile, color, normalize):
+    header = header_of(codec, size, tile=tile, color=color)
+    stored = random_coefficients(header)
     expected = pixels_of(header, stored)
     if normalize:
         expected = (expected - np.reshape(header.mean, (3, 1, 1))) / np.reshape(header.std, (3, 1, 1))
@@ -84,18 +85,18 @@ def test_quantized_images_are_the_inverse_transform_of_their_tiles(codec, size, 
         np.testing.assert_allclose(found, expected, atol=3e-5, rtol=0, err_msg=name)
 
 
-@pytest.mark.parametrize("block", ["full", "8", "16", "32"])
-def test_a_lower_resolution_keeps_the_brightness_of_each_tile(block):
-    header = header_of("quantized", (64, 32), block=block, color="ycbcr")
-    stored = random_block(header)
+@pytest.mark.parametrize("tile", ["full", "8", "16", "32"])
+def test_a_lower_resolution_keeps_the_brightness_of_each_tile(tile):
+    header = header_of("quantized", (64, 32), tile=tile, color="ycbcr")
+    stored = random_coefficients(header)
     rows = np.arange(len(stored))
     full = pixels_of(header, stored)
-    sides = [side // 2 for side in header.block_shape]
+    sides = [side // 2 for side in header.tile_shape]
     plan = make_plan(header, normalize=False, resolution=(32, 16))
     for decoder in decoders(plan).values():
         half = np.asarray(decoder.images(stored, rows))
         for image, small in zip(full, half, strict=True):
-            means = tile_means(image, header.block_shape)
+            means = tile_means(image, header.tile_shape)
             np.testing.assert_allclose(tile_means(small, sides), means, atol=1e-5)
 
 
@@ -109,7 +110,7 @@ def tile_means(image, sides):
 @pytest.mark.parametrize("codec", ["sparse-f32", "quantized"])
 def test_the_number_of_threads_changes_no_bit(codec):
     header = header_of(codec, (32, 32))
-    stored = random_block(header)
+    stored = random_coefficients(header)
     kernel = native_kernel(make_plan(header, normalize=True, resolution=None))
     rows = np.random.default_rng(0).integers(0, len(stored), 200)
     crops = draw("crop+flip", seed=0, epoch=0, batch=0, count=200, height=32, width=32)
@@ -123,25 +124,25 @@ def test_the_number_of_threads_changes_no_bit(codec):
 @needs_kernel
 def test_positions_outside_the_spectrum_are_written_nowhere():
     header = header_of("sparse-f32", (20, 12), components=50)
-    block = random_block(header)
+    coefficients = random_coefficients(header)
     random = np.random.default_rng(0)
-    wild = random.integers(0, 2**16, block.positions.shape).astype(block.positions.dtype)
+    wild = random.integers(0, 2**16, coefficients.positions.shape).astype(coefficients.positions.dtype)
     plan = make_plan(header, normalize=False, resolution=None)
     decoder = NativeDecoder(plan, device="cpu", dtype="float32")
-    sound = decoder.images(block, np.arange(9))
-    decoder.images(SparseBlock(block.values, wild), np.arange(9))
-    np.testing.assert_array_equal(decoder.images(block, np.arange(9)), sound)
+    sound = decoder.images(coefficients, np.arange(9))
+    decoder.images(SparseCoefficients(coefficients.values, wild), np.arange(9))
+    np.testing.assert_array_equal(decoder.images(coefficients, np.arange(9)), sound)
 
 
 @needs_kernel
 def test_extents_beyond_the_tile_mean_the_whole_tile():
-    header = header_of("quantized", (32, 32), block="16")
-    block = random_block(header)
+    header = header_of("quantized", (32, 32), tile="16")
+    coefficients = random_coefficients(header)
     plan = make_plan(header, normalize=False, resolution=None)
     decoder = NativeDecoder(plan, device="cpu", dtype="float32")
-    beyond = QuantizedBlock(block.values, np.full_like(block.extents, 2**16 - 1))
-    rows = np.arange(len(block))
-    np.testing.assert_allclose(decoder.images(beyond, rows), decoder.images(block, rows), atol=1e-6)
+    beyond = QuantizedCoefficients(coefficients.values, np.full_like(coefficients.extents, 2**16 - 1))
+    rows = np.arange(len(coefficients))
+    np.testing.assert_allclose(decoder.images(beyond, rows), decoder.images(coefficients, rows), atol=1e-6)
 
 
 @needs_kernel
@@ -151,7 +152,7 @@ def test_an_image_outside_the_block_is_an_index_error(row):
     plan = make_plan(header, normalize=False, resolution=None)
     decoder = NativeDecoder(plan, device="cpu", dtype="float32")
     with pytest.raises(IndexError):
-        decoder.images(random_block(header), np.array([0, row]))
+        decoder.images(random_coefficients(header), np.array([0, row]))
 
 
 @needs_kernel
@@ -162,7 +163,7 @@ def test_a_crop_outside_the_image_is_an_index_error(row, column):
     decoder = NativeDecoder(plan, device="cpu", dtype="float32")
     rows, columns = np.full((1, 32), row), np.full((1, 32), column)
     with pytest.raises(IndexError):
-        decoder.images(random_block(header), np.array([0]), Augmentation(rows, columns))
+        decoder.images(random_coefficients(header), np.array([0]), Augmentation(rows, columns))
 
 
 @needs_kernel
@@ -217,26 +218,26 @@ def test_everything_but_the_native_backend_works_without_the_kernel(make_pack, t
 
 
 @pytest.mark.parametrize(
-    ("size", "block", "resolution", "message"),
+    ("size", "tile", "resolution", "message"),
     [
         ((64, 64), "16", 30, "30 cuts pixels of the 16-pixel tiles; choose of 4, 8, 12"),
         ((64, 64), "8", 20, "choose of 8, 16, 24"),
         ((50, 70), "16", (25, 34), "34 cuts pixels"),
     ],
 )
-def test_a_resolution_that_cuts_pixels_is_refused_with_those_that_do_not(size, block, resolution, message):
-    header = header_of("quantized", size, block=block)
+def test_a_resolution_that_cuts_pixels_is_refused_with_those_that_do_not(size, tile, resolution, message):
+    header = header_of("quantized", size, tile=tile)
     with pytest.raises(ConfigError, match=message):
         make_plan(header, normalize=False, resolution=resolution)
 
 
-@pytest.mark.parametrize(("size", "block", "half"), [((50, 70), "16", (25, 35)), ((33, 33), "8", (17, 17))])
-def test_a_tile_at_the_edge_gives_the_pixels_that_it_touches(size, block, half):
-    header = header_of("quantized", size, block=block)
+@pytest.mark.parametrize(("size", "tile", "half"), [((50, 70), "16", (25, 35)), ((33, 33), "8", (17, 17))])
+def test_a_tile_at_the_edge_gives_the_pixels_that_it_touches(size, tile, half):
+    header = header_of("quantized", size, tile=tile)
     plan = make_plan(header, normalize=False, resolution=half)
-    assert plan.tile == (int(block) // 2,) * 2
+    assert plan.tile == (int(tile) // 2,) * 2
     for decoder in decoders(plan).values():
-        assert decoder.images(random_block(header), np.arange(2)).shape == (2, 3, *half)
+        assert decoder.images(random_coefficients(header), np.arange(2)).shape == (2, 3, *half)
 
 
 def test_torch_leaves_large_spectra_to_its_own_products(make_pack):

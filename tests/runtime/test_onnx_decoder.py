@@ -5,7 +5,8 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from edgeprune_formats import open_pack, pack_positions
+from edgeprune_formats import open_pack
+from edgeprune_formats.coefficients import pack_positions
 from edgeprune_runtime import PackLoader
 from edgeprune_runtime.onnx.check import check_export, check_structure
 from edgeprune_runtime.onnx.decoder import with_decoder
@@ -33,22 +34,22 @@ def run(model, values, positions):
 def test_it_decodes_what_a_pack_stores_as_packloader_does(make_pack, size, share):
     components = max(1, int(share * size[0] * size[1]))
     path, _ = make_pack(samples=5, size=size, components=components)
-    block = open_pack(path).read_chunk(0)
+    coefficients = open_pack(path).read_chunk(0)
     model = with_decoder(identity((3, *size)), (3, *size))
     check_structure(model)
     images, _ = next(iter(PackLoader(path, 5, backend="scipy")))
-    found = run(model, block.values, block.positions)
+    found = run(model, coefficients.values, coefficients.positions)
     np.testing.assert_allclose(found, images, atol=1e-5)
 
 
 def test_large_spectra_have_wide_positions(make_pack):
     path, _ = make_pack(samples=2, size=(300, 260), components=50)
-    block = open_pack(path).read_chunk(0)
-    assert block.positions.dtype == np.uint32
+    coefficients = open_pack(path).read_chunk(0)
+    assert coefficients.positions.dtype == np.uint32
     model = with_decoder(identity((3, 300, 260)), (3, 300, 260))
     assert model.graph.input[1].type.tensor_type.elem_type == TensorProto.UINT32
     images, _ = next(iter(PackLoader(path, 2, backend="scipy")))
-    np.testing.assert_allclose(run(model, block.values, block.positions), images, atol=1e-5)
+    np.testing.assert_allclose(run(model, coefficients.values, coefficients.positions), images, atol=1e-5)
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -73,12 +74,14 @@ def test_a_position_outside_the_spectrum_is_an_error_of_the_runtime():
 def test_coefficients_give_what_torch_gives_on_packloaders_images(make_pack, tmp_path_factory):
     network, model = exported_models.exported(tmp_path_factory)
     path, _ = make_pack(samples=6, size=(16, 16), components=100)
-    block = open_pack(path).read_chunk(0)
+    coefficients = open_pack(path).read_chunk(0)
     images, _ = next(iter(PackLoader(path, 6, normalize=(network.mean, network.std), device="cpu")))
     with torch.no_grad():
         expected = network.model(images).numpy()
     decoding = with_decoder(model, network.image_shape)
-    np.testing.assert_allclose(run(decoding, block.values, block.positions), expected, atol=1e-4, rtol=1e-4)
+    np.testing.assert_allclose(
+        run(decoding, coefficients.values, coefficients.positions), expected, atol=1e-4, rtol=1e-4
+    )
     assert [entry.key for entry in decoding.metadata_props] == [entry.key for entry in model.metadata_props]
     assert [one.name for one in model.graph.input] == ["images"]
 

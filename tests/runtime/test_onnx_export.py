@@ -7,7 +7,8 @@ import pytest
 import torch
 from exported_models import MEAN, NAMES, STD, finished_run
 
-from edgeprune_formats import ConfigError, PackWriteError, TrainingError, __version__
+from edgeprune_formats import ConfigError, PackWriteError, __version__
+from edgeprune_runtime.errors import TrainingError
 from edgeprune_runtime.networks.models import MODEL_NAMES
 from edgeprune_runtime.onnx.check import check_export, check_structure, random_images, write_model
 from edgeprune_runtime.onnx.export import IR_VERSION, OPSET, export_network, open_network
@@ -134,7 +135,7 @@ def test_a_file_is_written_whole_or_not_at_all(exported, tmp_path, monkeypatch):
     assert path.stat().st_size == size
     assert [one.name for one in tmp_path.iterdir()] == ["model.onnx"]
     before = path.read_bytes()
-    monkeypatch.setattr(type(path), "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
     with pytest.raises(PackWriteError, match="the disk is full"):
         write_model(exported[1], path)
     assert path.read_bytes() == before

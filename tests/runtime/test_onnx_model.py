@@ -6,7 +6,8 @@ import onnx
 import pytest
 from exported_models import NAMES, file_of
 
-from edgeprune_formats import ArtefactError, ConfigError
+from edgeprune_formats import ConfigError
+from edgeprune_runtime.errors import ArtifactError
 from edgeprune_runtime.onnx.decoder import with_decoder
 from edgeprune_runtime.onnx.session import open_onnx, require
 
@@ -37,13 +38,13 @@ def test_a_decoder_takes_coefficients(exported, tmp_path):
     values = np.zeros((2, 3, 1), np.float32)
     logits = model.logits_of_coefficients(values, np.zeros((2, 3, 1), np.uint16))
     assert logits.shape == (2, 3)
-    with pytest.raises(ArtefactError, match=r"model\.onnx: .*double"):
+    with pytest.raises(ArtifactError, match=r"model\.onnx: .*double"):
         model.logits_of_coefficients(values.astype(np.float64), np.zeros((2, 3, 1), np.uint16))
 
 
 def test_images_that_do_not_fit_are_one_line(exported, tmp_path):
     model = open_onnx(file_of(exported[1], tmp_path))
-    with pytest.raises(ArtefactError, match=r"model\.onnx: ") as caught:
+    with pytest.raises(ArtifactError, match=r"model\.onnx: ") as caught:
         model.logits(exported_models.images(1, (8, 8)))
     assert "\n" not in str(caught.value)
 
@@ -52,7 +53,7 @@ def test_images_that_do_not_fit_are_one_line(exported, tmp_path):
 def test_damage_is_one_line(exported, tmp_path, cut):
     path = file_of(exported[1], tmp_path)
     path.write_bytes(path.read_bytes()[:cut])
-    with pytest.raises(ArtefactError, match=r"model\.onnx: .*export") as caught:
+    with pytest.raises(ArtifactError, match=r"model\.onnx: .*export") as caught:
         open_onnx(path)
     assert "\n" not in str(caught.value)
 
@@ -60,7 +61,7 @@ def test_damage_is_one_line(exported, tmp_path, cut):
 def test_no_onnx_at_all(tmp_path):
     path = tmp_path / "model.onnx"
     path.write_text("this is no model")
-    with pytest.raises(ArtefactError, match="damaged, or not an ONNX model"):
+    with pytest.raises(ArtifactError, match="damaged, or not an ONNX model"):
         open_onnx(path)
     with pytest.raises(ConfigError, match="no such file"):
         open_onnx(tmp_path / "other.onnx")
@@ -69,24 +70,24 @@ def test_no_onnx_at_all(tmp_path):
 def test_a_newer_ir_version_or_operator_set_says_so(exported, tmp_path):
     newer = copy_of(exported[1])
     newer.ir_version = 99
-    with pytest.raises(ArtefactError, match=r"too new for onnxruntime .*IR version.*pip install --upgrade"):
+    with pytest.raises(ArtifactError, match=r"too new for onnxruntime .*IR version.*pip install --upgrade"):
         open_onnx(file_of(newer, tmp_path))
     newer = copy_of(exported[1])
     newer.opset_import[0].version = 999
-    with pytest.raises(ArtefactError, match=r"too new for onnxruntime .*pip install --upgrade onnxruntime"):
+    with pytest.raises(ArtifactError, match=r"too new for onnxruntime .*pip install --upgrade onnxruntime"):
         open_onnx(file_of(newer, tmp_path))
 
 
 def test_models_of_others_are_refused(exported, tmp_path):
     other = copy_of(exported[1])
     other.ClearField("metadata_props")
-    with pytest.raises(ArtefactError, match="not a model of edgeprune export"):
+    with pytest.raises(ArtifactError, match="not a model of edgeprune export"):
         open_onnx(file_of(other, tmp_path))
     other = copy_of(exported[1])
     other.graph.input[0].name = "pixels"
     for node in other.graph.node:
         node.input[:] = ["pixels" if name == "images" else name for name in node.input]
-    with pytest.raises(ArtefactError, match=r"not a model of edgeprune export \(its inputs are pixels\)"):
+    with pytest.raises(ArtifactError, match=r"not a model of edgeprune export \(its inputs are pixels\)"):
         open_onnx(file_of(other, tmp_path))
 
 

@@ -3,7 +3,8 @@ import numpy as np
 import onnx
 import pytest
 
-from edgeprune_formats import PackChecksumError, Problem, TrainingError
+from edgeprune_formats import PackChecksumError, Problem
+from edgeprune_runtime.errors import TrainingError
 from edgeprune_runtime.onnx.check import check_structure
 from edgeprune_runtime.onnx.decoder import with_decoder
 from edgeprune_runtime.onnx.quantize import quantize

@@ -24,7 +24,8 @@ from training_runs import (
     start_process,
 )
 
-from edgeprune_formats import ConfigError, TrainingError
+from edgeprune_formats import ConfigError
+from edgeprune_runtime.errors import TrainingError
 from edgeprune_runtime.networks.models import MODEL_NAMES
 from edgeprune_runtime.training import Cadence, TrainConfig, TrainingInterrupted, load_model
 from edgeprune_runtime.training.checkpoint import load_checkpoint

@@ -9,7 +9,8 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from training_runs import CLASSES, TINY, MemoryLoader, assert_same_run, metrics, run, send
 
-from edgeprune_formats import ConfigError, TrainingError
+from edgeprune_formats import ConfigError
+from edgeprune_runtime.errors import TrainingError
 from edgeprune_runtime.training import Cadence, TrainingInterrupted, load_model, train
 from edgeprune_runtime.training.checkpoint import DiskFullError, load_checkpoint
 from edgeprune_runtime.training.config import place

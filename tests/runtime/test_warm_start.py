@@ -8,7 +8,8 @@ import torchvision
 from safetensors.torch import load_file, save_file
 from training_runs import CLASSES, SHAPE, TINY, MemoryLoader, assert_same_run, run, send
 
-from edgeprune_formats import ConfigError, TrainingError
+from edgeprune_formats import ConfigError
+from edgeprune_runtime.errors import TrainingError
 from edgeprune_runtime.networks.models import MODEL_NAMES, create_model, head_of
 from edgeprune_runtime.networks.warm_start import load_weights
 from edgeprune_runtime.training import TrainingInterrupted, load_model

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from edgeprune.work.distributed import DistributedWorkers
 from edgeprune.work.joining import joined
-from edgeprune_formats import TrainingError
+from edgeprune_runtime.errors import TrainingError
 from edgeprune_runtime.networks.models import create_model
 from edgeprune_runtime.training.config import TrainConfig, place
 from edgeprune_runtime.training.step import Learner

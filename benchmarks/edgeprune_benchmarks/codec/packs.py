@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edgeprune import BuildConfig, build_pack
 from edgeprune.sources.arrays import ArraySource
-from edgeprune_formats import Pack, QuantizedBlock, open_pack
+from edgeprune_formats import Pack, open_pack
 from edgeprune_runtime import PackLoader
 
 from .matching import Point
@@ -85,9 +85,8 @@ def zstd_bytes(pack: Pack, level: int = 19) -> float:
     compressor = zstandard.ZstdCompressor(level=level)
     total = 0
     for chunk in range(pack.header.chunks):
-        block = pack.read_chunk(chunk)
-        assert isinstance(block, QuantizedBlock)
-        total += len(compressor.compress(_planes(block.values, pack.header.block_shape)))
+        values = pack.read_chunk(chunk).values
+        total += len(compressor.compress(_planes(values, pack.header.tile_shape)))
     return total / len(pack)
 
 

@@ -41,7 +41,7 @@ class Scale:
         Of the curves of `quantized`, from about 26 to 40 dB.
     targets : tuple of float
         PSNR in dB at which peers are matched to it.
-    blocks : tuple of str
+    tiles : tuple of str
         Tiles that are tried; the first is the one that peers are matched to.
     images : int
         How many by default.
@@ -49,7 +49,7 @@ class Scale:
 
     qualities: tuple[float, ...]
     targets: tuple[float, ...]
-    blocks: tuple[str, ...]
+    tiles: tuple[str, ...]
     images: int
 
 
@@ -94,7 +94,7 @@ def measure(some: ImageSet, every: ImageSet, scale: Scale, folder: Path) -> dict
     is compared with peers is the pack of the same images.
     """
     bench = _Bench(some, folder)
-    rows = [*bench.reference(), *bench.sparse(), *bench.quantized(scale), *bench.masked(scale.blocks[0])]
+    rows = [*bench.reference(), *bench.sparse(), *bench.quantized(scale), *bench.masked(scale.tiles[0])]
     curves = [Curve(peer, some.pixels) for peer in LOSSY]
     for level in JPEG_LEVELS:
         curves[0](level)
@@ -103,7 +103,7 @@ def measure(some: ImageSet, every: ImageSet, scale: Scale, folder: Path) -> dict
     for curve in curves:
         rows += [_row("peer", curve.peer.name, p, curve.peer.setting(p.level)) for p in curve.points()]
     of_all = _Bench(every, folder)
-    whole = [of_all.point(codec="quantized", quality=p.level, block=scale.blocks[0]) for p in points]
+    whole = [of_all.point(codec="quantized", quality=p.level, tile=scale.tiles[0]) for p in points]
     return {
         "images": len(some.labels),
         "images_in_all": len(every.labels),
@@ -178,14 +178,14 @@ class _Bench:
 
     def quantized(self, scale: Scale) -> list[dict[str, Any]]:
         """Return the curves of each color space, tile and rounding; the first is the default."""
-        block = scale.blocks[0]
-        variants = [("ycbcr", block, "rdo"), ("ycbcr", block, "deadzone"), ("rgb", block, "rdo")]
-        variants += [("ycbcr", other, "rdo") for other in scale.blocks[1:]]
+        first = scale.tiles[0]
+        variants = [("ycbcr", first, "rdo"), ("ycbcr", first, "deadzone"), ("rgb", first, "rdo")]
+        variants += [("ycbcr", other, "rdo") for other in scale.tiles[1:]]
         rows = []
         for color, tile, rounding in variants:
             name = f"quantized, {color}, {_tiles(tile)}, {rounding}"
             for quality in scale.qualities:
-                config = {"color": color, "block": tile, "rounding": rounding, "quality": quality}
+                config = {"color": color, "tile": tile, "rounding": rounding, "quality": quality}
                 point = self.point(codec="quantized", **config)
                 rows.append(_row("ours", name, point, f"Q{quality:g}"))
                 if (color, tile, rounding) == variants[0]:
@@ -204,11 +204,11 @@ class _Bench:
         )
         return _row("reference", "the same integers, zstd-19", other, setting)
 
-    def masked(self, block: str) -> list[dict[str, Any]]:
+    def masked(self, tile: str) -> list[dict[str, Any]]:
         """Return `quantized` under energy masks, at one quality."""
         rows = []
         for ratio in RATIOS:
-            point = self.point(codec="quantized", quality=90.0, block=block, freq_prune=ratio)
+            point = self.point(codec="quantized", quality=90.0, tile=tile, freq_prune=ratio)
             rows.append(_row("ours", "quantized, energy masks", point, f"Q90, {ratio:.0%} pruned"))
         return rows
 
@@ -217,11 +217,11 @@ class _Bench:
         curve = sorted(self._curve, key=lambda point: point.psnr_db)
         psnrs: NDArray[np.float64] = np.array([point.psnr_db for point in curve])
         quality = float(np.interp(target, psnrs, [point.level for point in curve]))
-        return self.point(codec="quantized", quality=round(quality, 2), block=scale.blocks[0])
+        return self.point(codec="quantized", quality=round(quality, 2), tile=scale.tiles[0])
 
 
-def _tiles(block: str) -> str:
-    return "whole image" if block == "full" else f"tiles of {block}"
+def _tiles(tile: str) -> str:
+    return "whole image" if tile == "full" else f"tiles of {tile}"
 
 
 def _table5(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from edgeprune.inference.export import ExportConfig, export_run
-from edgeprune_formats import Pack, SparseBlock
+from edgeprune_formats import Pack
+from edgeprune_formats.coefficients import Coefficients
 from edgeprune_runtime.networks.models import create_model
 from edgeprune_runtime.onnx.export import open_network
 from edgeprune_runtime.onnx.session import OnnxModel, open_onnx
@@ -132,8 +133,7 @@ def _ways(
         models[name] = open_onnx(path, threads=threads)
     network = open_network(folder).on_images().to(memory_format=MEMORY_FORMAT)
     pixels = np.random.default_rng(0).random((max(BATCHES), *header.shape), np.float32)
-    block = pack.read_chunk(0)
-    assert isinstance(block, SparseBlock)
+    coefficients = pack.read_chunk(0)
 
     def in_torch(batch: int) -> Callable[[], object]:
         images = torch.from_numpy(pixels[:batch]).contiguous(memory_format=MEMORY_FORMAT)
@@ -148,7 +148,7 @@ def _ways(
         return lambda batch: lambda: models[name].logits(pixels[:batch])
 
     def of_coefficients(batch: int) -> Callable[[], object]:
-        some = _first(block, batch)
+        some = _first(coefficients, batch)
         return lambda: models[DECODER].logits_of_coefficients(*some)
 
     return {
@@ -159,10 +159,9 @@ def _ways(
     }, sizes
 
 
-def _first(block: SparseBlock, count: int) -> tuple[NDArray[np.float32], NDArray[Any]]:
-    """Return the coefficients of `count` images, the block's again and again."""
-    rows = np.arange(count) % len(block)
-    return np.ascontiguousarray(block.values[rows]), np.ascontiguousarray(block.positions[rows])
+def _first(coefficients: Coefficients, count: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the coefficients of `count` images, the chunk's again and again."""
+    return coefficients.take(np.arange(count) % len(coefficients)).arrays
 
 
 def _write_run(model: str, pack: Pack, folder: Path) -> None:

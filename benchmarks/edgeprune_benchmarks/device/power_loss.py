@@ -16,7 +16,9 @@ from typing import Any
 import click
 
 from edgeprune import BuildConfig, build_pack
-from edgeprune_formats import EdgePruneError, TrainingError, file_sha256
+from edgeprune_formats import EdgePruneError
+from edgeprune_formats.files import file_sha256
+from edgeprune_runtime.errors import TrainingError
 from edgeprune_runtime.training.checkpoint import has_checkpoint, read_state
 
 from ..harness.images import lossless

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from edgeprune_runtime.system.machine import cpu_features
 
 __all__ = ["save", "spread"]

@@ -14,7 +14,7 @@ from .tables import groups_of, pooled
 __all__ = ["PICTURES", "draw_curves", "draw_landscape", "draw_surfaces"]
 
 Results = dict[str, Any]
-COLOURS = ("#2c3e50", "#c0392b", "#e67e22", "#2980b9", "#8e44ad", "#16a085", "#7f8c8d", "#d4ac0d")
+COLORS = ("#2c3e50", "#c0392b", "#e67e22", "#2980b9", "#8e44ad", "#16a085", "#7f8c8d", "#d4ac0d")
 
 
 def draw_curves(figure: Any, results: Results) -> None:
@@ -23,7 +23,7 @@ def draw_curves(figure: Any, results: Results) -> None:
     axis = figure.subplots()
     eps = [255 * budget.size for budget in CURVE]
     for number, (name, rows) in enumerate(groups_of(results)):
-        color, style = COLOURS[number % len(COLOURS)], "-" if number < len(COLOURS) else "--"
+        color, style = COLORS[number % len(COLORS)], "-" if number < len(COLORS) else "--"
         for row in rows if len(rows) > 1 else []:
             axis.plot(eps, _shares([row])[0], style, color=color, alpha=0.3, linewidth=0.5)
         shares, low, high = _shares(rows)
@@ -50,7 +50,7 @@ def _mark_suspected(axis: Any, results: Results) -> None:
     suspected = pooled(rows, "PGD-20 normalized", HEADLINE.size)
     if suspected:
         label = f"{name}, 8/255 in normalized units"
-        axis.plot([255 * HEADLINE.size], [100 * suspected[0]], "x", color=COLOURS[0], label=label)
+        axis.plot([255 * HEADLINE.size], [100 * suspected[0]], "x", color=COLORS[0], label=label)
 
 
 def draw_landscape(figure: Any, results: Results) -> None:
@@ -59,7 +59,7 @@ def draw_landscape(figure: Any, results: Results) -> None:
     plain, relative = figure.subplots(1, 2)
     steps = np.array(results["steps"])
     for number, (name, runs) in enumerate(_runs(results).items()):
-        color = COLOURS[number % len(COLOURS)]
+        color = COLORS[number % len(COLORS)]
         lines = np.array([line for run in runs for line in run["along"]])
         for axis, values in ((plain, lines), (relative, lines - lines.min(axis=1, keepdims=True))):
             axis.plot(steps, values.T, color=color, alpha=0.2, linewidth=0.6)

@@ -106,7 +106,7 @@ class Evaluator:
         ------
         ConfigError
             No such attack, or a budget in another norm.
-        ArtefactError
+        ArtifactError
             A file of the folder is damaged, or made with other settings or weights.
         OutOfTimeError
             The time was over before the end.

@@ -28,7 +28,7 @@ def pruned_victim(victim: Victim, pack: Path) -> PrunedVictim:
 
     Raises
     ------
-    PackFormatError, ArtefactError
+    PackFormatError, ArtifactError
         The pack, or the FSE-Net beside it, is damaged.
     """
     count = open_pack(pack).header.components
@@ -58,7 +58,7 @@ def attack_pruned(run: Evaluator, victim: PrunedVictim) -> dict[str, Any]:
 
     Raises
     ------
-    ArtefactError
+    ArtifactError
         A file of the folder is damaged, or made with other settings or weights.
     OutOfTimeError
         The time was over before the end.

@@ -120,7 +120,7 @@ def attack_all(asked: Asked, output: Path, *, images: int | None, linf: bool, pr
 
     Raises
     ------
-    ConfigError, ArtefactError
+    ConfigError, ArtifactError
         No such recipe, or settings that do not fit those of the folder of runs.
     """
     shop = asked.shop()

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from edgeprune_formats import ArtefactError
+from edgeprune_runtime.errors import ArtifactError
 from edgeprune_runtime.training.checkpoint import write_tensors
 
 __all__ = ["Facts", "Verdicts", "read_verdicts", "write_verdicts"]
@@ -84,7 +84,7 @@ def read_verdicts(path: Path, expected: Mapping[str, Any] | None = None) -> Verd
 
     Raises
     ------
-    ArtefactError
+    ArtifactError
         The file is damaged, or of an attack with other facts.
     """
     try:
@@ -94,10 +94,10 @@ def read_verdicts(path: Path, expected: Mapping[str, Any] | None = None) -> Verd
             tensors = {name: file.get_tensor(name).clone() for name in _TENSORS}
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise ArtefactError(f"{path}: damaged ({reason}); remove it, and it is measured again") from error
+        raise ArtifactError(f"{path}: damaged ({reason}); remove it, and it is measured again") from error
     for name, value in (expected or {}).items():
         if facts.get(name) != value:
-            raise ArtefactError(
+            raise ArtifactError(
                 f"{path}: made with {name} {facts.get(name)!r}, not {value!r}; "
                 "remove it, or name another folder of runs"
             )

@@ -86,7 +86,7 @@ def load_victim(run_dir: str | Path, device: torch.device) -> Victim:
 
     Raises
     ------
-    ArtefactError
+    ArtifactError
         There is none, it is damaged, or it does not say how its images are normalized.
     """
     found = classifier_of_run(run_dir)

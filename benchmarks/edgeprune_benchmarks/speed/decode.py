@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune_formats import ConfigError, EdgePruneError, open_pack
+from edgeprune_formats.codecs import memory_bytes
 
 from ..codec.peers import LOSSY, encode_all
 from ..harness.results import save, spread
@@ -103,7 +104,7 @@ class _Bench:
         ways: dict[str, Way] = {}
         absent: dict[str, str] = {}
         for (codec, pack), backend in itertools.product(self._packs.items(), BACKENDS):
-            whole = pack.header.memory_bytes * len(pack)
+            whole = memory_bytes(pack.header) * len(pack)
             for kind, share in (("from chunks", WINDOW_SHARE), ("in memory", 2.0)):
                 name = f"{codec}, {backend}, {kind}"
                 # As the peers do it: a batch is decoded when it is asked for.

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 
 from edgeprune_formats import Pack
+from edgeprune_formats.codecs import memory_bytes
 from edgeprune_runtime import PackLoader
 from edgeprune_runtime.system.machine import cpu_quota, keep_freed_memory
 from edgeprune_runtime.training import TrainConfig
@@ -134,7 +135,7 @@ def _loader(pack: Pack, batch: int, placement: Placement) -> PackLoader:
         device=placement.device,
         normalize=True,
         drop_last=True,
-        cache_bytes=pack.header.memory_bytes * len(pack) // 4,
+        cache_bytes=memory_bytes(pack.header) * len(pack) // 4,
     )
 
 

@@ -12,6 +12,7 @@ import click
 import numpy as np
 
 from edgeprune_formats import EdgePruneError, open_pack
+from edgeprune_formats.codecs import memory_bytes
 
 from ..codec.peers import LOSSY, encode_all
 from ..harness.results import save, spread
@@ -73,7 +74,7 @@ def _ours(task: dict[str, Any]) -> Way:
 
     pack = open_pack(task["packs"]["quantized"])
     # A quarter of the coefficients, so that most chunks are read and decoded again in each epoch.
-    window = pack.header.memory_bytes * len(pack) // 4
+    window = memory_bytes(pack.header) * len(pack) // 4
     loader = PackLoader(
         pack, task["batch"], shuffle=True, normalize=True, backend="auto", device="cpu", cache_bytes=window
     )

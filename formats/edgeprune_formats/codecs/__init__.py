@@ -1,7 +1,7 @@
 """Codecs: how the coefficients of a chunk become arrays in the file, and come back.
 
-A codec is one module in this folder that calls `register` on one `Codec`; nothing else changes. Codecs
-are pure: no input or output, no file handles.
+A codec is one module that calls `register` on one `Codec`; nothing else changes. Those of this folder are
+always there, others once their module is imported. Codecs are pure: no input or output, no file handles.
 """
 
 from __future__ import annotations
@@ -17,11 +17,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._blocks import Block, SparseBlock, position_dtype
-from .._errors import ConfigError
-from .._header import PackHeader
+from ..coefficients import Coefficients, QuantizedCoefficients, SparseCoefficients
+from ..errors import ConfigError, Problem, attribute_problem
+from ..header import PackHeader
+from ..tiles import COLOR_SPACES, TILES
 
-__all__ = ["Codec", "ContentError", "Field", "codec_names", "get_codec", "register", "stored_bytes"]
+__all__ = [
+    "Codec",
+    "ContentError",
+    "Field",
+    "codec_names",
+    "get_codec",
+    "memory_bytes",
+    "register",
+    "stored_bytes",
+]
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -69,15 +79,52 @@ class Codec(ABC):
     ----------
     name : str
         The name in the file and on the command line.
-    quantizes : bool
-        Whether packs have a quantisation step, and may have tiles and another colour space than RGB.
     exact : bool
         Whether kept coefficients come back bit for bit.
+    since : int
+        The minor version of the format that first has this codec.
+    layout : type of Coefficients
+        What `decode` gives: `SparseCoefficients`, or `QuantizedCoefficients`. A decoder needs no more.
+    tiles : tuple of str
+        Which values of the header's ``tile`` it takes, of `edgeprune_formats.tiles.TILES`. Sparse
+        coefficients are those of whole images.
+    color_spaces : tuple of str
+        Which values of the header's ``color_space`` it takes, of `edgeprune_formats.tiles.COLOR_SPACES`; the
+        last is the one to take where none is asked for.
+    memory_ratio : int
+        About how many times larger a chunk is in memory than in the file. Chunks are planned that much
+        larger.
     """
 
     name: str
-    quantizes: bool = False
     exact: bool = False
+    since: int = 2
+    layout: type[Coefficients] = SparseCoefficients
+    tiles: tuple[str, ...] = TILES[:1]
+    color_spaces: tuple[str, ...] = COLOR_SPACES[:1]
+    memory_ratio: int = 1
+
+    @property
+    def quantizes(self) -> bool:
+        """Whether packs have a quantization step."""
+        return self.layout is QuantizedCoefficients
+
+    def header_problems(self, header: PackHeader) -> list[Problem]:
+        """Return what this codec cannot store of a header; an override adds to what this finds."""
+        problems = []
+        if header.color_space not in self.color_spaces or header.channels != 3:
+            known = f"known: {', '.join(self.color_spaces)} with 3"
+            found = f"{header.color_space!r} with {header.channels} channels"
+            problems.append(attribute_problem("color_space", f"{found}; {known}"))
+        if header.tile not in self.tiles:
+            problems.append(
+                attribute_problem("block", f"{header.tile!r} is not one of: {', '.join(self.tiles)}")
+            )
+        if self.quantizes and not 0 < header.step < math.inf:
+            problems.append(attribute_problem("step", f"{header.step} is not a positive number"))
+        if not self.quantizes and header.step != 0:
+            problems.append(attribute_problem("step", f"{header.step} with a codec that does not quantize"))
+        return problems
 
     @abstractmethod
     def fields(self, header: PackHeader) -> tuple[Field, ...]:
@@ -87,7 +134,7 @@ class Codec(ABC):
     def encode(
         self,
         header: PackHeader,
-        coefficients: NDArray[np.float32],
+        spectra: NDArray[np.float32],
         mask: NDArray[np.bool_],
         *,
         rounding: str = "rdo",
@@ -96,22 +143,22 @@ class Codec(ABC):
 
         Parameters
         ----------
-        coefficients : float32 [n, C, H, W]
-            Spectra.
+        spectra : float32 [n, C, H, W]
+            Of whole images.
         mask : bool [n, C, H, W]
             True where a coefficient is kept: exactly K in each channel of each image.
         rounding : str
-            How a codec that quantises does it: ``"rdo"`` or ``"deadzone"``.
+            How a codec that quantizes does it: ``"rdo"`` or ``"deadzone"``.
         """
 
     @abstractmethod
-    def encode_block(self, header: PackHeader, block: Block) -> dict[str, NDArray[Any]]:
-        """Return the arrays, by field name, that `decode` makes this block of, bit for bit.
+    def encode_coefficients(self, header: PackHeader, coefficients: Coefficients) -> dict[str, NDArray[Any]]:
+        """Return the arrays, by field name, of which `decode` makes these coefficients, bit for bit.
 
         Parameters
         ----------
-        block : Block
-            What `decode` gave of packs with the same codec, shape, components, tiles, colour space and step:
+        coefficients : Coefficients
+            What `decode` gave of packs with the same codec, shape, components, tiles, color space and step:
             any images of theirs, in any order.
         """
 
@@ -120,8 +167,8 @@ class Codec(ABC):
         """Return each defect in the content of a chunk's arrays as (field name, message)."""
 
     @abstractmethod
-    def decode(self, header: PackHeader, arrays: Arrays, samples: int) -> Block:
-        """Return the chunk's block of `samples` images; the arrays have passed `problems`.
+    def decode(self, header: PackHeader, arrays: Arrays, samples: int) -> Coefficients:
+        """Return the coefficients of the chunk's `samples` images; the arrays have passed `problems`.
 
         Raises
         ------
@@ -129,38 +176,23 @@ class Codec(ABC):
             A defect that shows only in decoding.
         """
 
-    def empty(self, header: PackHeader, samples: int) -> Block:
-        """Allocate a block of so many images, to be filled."""
-        positions = position_dtype(header.height, header.width)
-        return SparseBlock.empty(samples, header.channels, header.components, positions)
-
-    def stored_in(self, block: Block) -> Arrays:
-        """Return, by field name, those arrays of a block that hold what a chunk stores as it is stored."""
+    def stored_in(self, coefficients: Coefficients) -> Arrays:
+        """Return, by field name, those of its arrays that hold what a chunk stores as it is stored."""
         return {}
 
-    def decode_into(self, header: PackHeader, arrays: Arrays, block: Block) -> None:
-        """Fill a block with the chunk's images, as many as it has; otherwise as `decode`."""
-        block.write(0, self.decode(header, arrays, len(block)))  # type: ignore[arg-type]
-
-    def squared_error(self, header: PackHeader, coefficients: NDArray[np.float32], block: Block) -> float:
-        """Return the squared error of a decoded block over all pixels on [0, 1] (Parseval).
-
-        Parameters
-        ----------
-        coefficients : float32 [n, C, H, W]
-            Spectra of the original images.
-        block : Block
-        """
-        assert isinstance(block, SparseBlock)
-        error = (coefficients - block.to_dense(header.height, header.width)).reshape(-1)
-        return float(np.dot(error, error))
+    def decode_into(self, header: PackHeader, arrays: Arrays, coefficients: Coefficients) -> None:
+        """Fill `coefficients` with the chunk's images, as many as it has; otherwise as `decode`."""
+        coefficients.write(0, self.decode(header, arrays, len(coefficients)))
 
 
 _CODECS: dict[str, Codec] = {}
 
 
 def register(codec: Codec) -> None:
-    """Make a codec known under its name."""
+    """Make a codec known under its name; raises `ConfigError` if another codec has it."""
+    if codec.name in _CODECS:
+        taken = type(_CODECS[codec.name]).__qualname__
+        raise ConfigError(f"codec {codec.name!r} is registered already, by {taken}; choose another name")
     _CODECS[codec.name] = codec
 
 
@@ -181,6 +213,11 @@ def stored_bytes(header: PackHeader) -> int:
     """Return the bytes that one image takes in the file uncompressed, streams not counted."""
     fields = get_codec(header.codec).fields(header)
     return sum(math.prod(f.shape) * f.dtype.itemsize for f in fields if f.shape is not None)
+
+
+def memory_bytes(header: PackHeader) -> int:
+    """Return the bytes that the coefficients of one image take in memory."""
+    return get_codec(header.codec).layout.image_bytes(header)
 
 
 for _module in pkgutil.iter_modules(__path__):

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .._blocks import Block, QuantizedBlock
-from .._coefficients import Payload, decode_payload, encode_payload, parse_payload, predict_dc, restore_dc
-from .._errors import ConfigError
-from .._header import PackHeader
-from .._native import decode_native
+from .._payload import Payload, decode_payload, encode_payload, parse_payload, predict_dc, restore_dc
 from .._rans import StreamError
-from .._rounding import ROUNDINGS, rounded
-from .._tiles import color_matrix, from_tiles, scan_order, to_tiles
+from ..coefficients import Coefficients, QuantizedCoefficients
+from ..errors import ConfigError, Problem, attribute_problem
+from ..header import PackHeader
+from ..native import decode_native
+from ..rounding import ROUNDINGS, rounded
+from ..tiles import COLOR_SPACES, TILES, color_matrix, scan_order, to_tiles
 from . import Arrays, Codec, ContentError, Field, register
 
 __all__ = ["Quantized"]
 
+MAX_TILE_PIXELS = 2**16
 _LARGEST = 2**15 - 1
 
 
@@ -27,7 +27,20 @@ class Quantized(Codec):
     """Lossy; the integers of a chunk are in its bytes exactly."""
 
     name = "quantized"
-    quantizes = True
+    layout = QuantizedCoefficients
+    tiles = TILES
+    color_spaces = COLOR_SPACES
+    # A chunk carries its own distributions, which larger chunks share among more images.
+    memory_ratio = 6
+
+    def header_problems(self, header: PackHeader) -> list[Problem]:
+        """Refuse tiles so large that the coding order has no tables; see `Codec.header_problems`."""
+        problems = super().header_problems(header)
+        height, width = header.tile_shape
+        if height * width > MAX_TILE_PIXELS:
+            message = f"a tile of {height}x{width} exceeds {MAX_TILE_PIXELS} pixels; choose smaller tiles"
+            problems.append(attribute_problem("block", message, "limit"))
+        return problems
 
     def fields(self, header: PackHeader) -> tuple[Field, ...]:
         """``payload``, a stream."""
@@ -36,12 +49,12 @@ class Quantized(Codec):
     def encode(
         self,
         header: PackHeader,
-        coefficients: NDArray[np.float32],
+        spectra: NDArray[np.float32],
         mask: NDArray[np.bool_],
         *,
         rounding: str = "rdo",
     ) -> dict[str, NDArray[Any]]:
-        """Quantise and code; see `Codec.encode`.
+        """Quantize and code; see `Codec.encode`.
 
         Raises
         ------
@@ -50,35 +63,28 @@ class Quantized(Codec):
         """
         if rounding not in ROUNDINGS:
             raise ConfigError(f"unknown rounding {rounding!r}; known: {', '.join(ROUNDINGS)}")
-        pruned = coefficients if mask.all() else np.where(mask, coefficients, np.float32(0))
-        tiles = to_tiles(pruned, header.block_shape, header.grid, header.color_space)
+        pruned = spectra if mask.all() else np.where(mask, spectra, np.float32(0))
+        tiles = to_tiles(pruned, header.tile_shape, header.grid, header.color_space)
         tiles /= np.float32(header.step)
         # Differences of two frequencies 0 must fit as well.
         if float(np.abs(tiles).max()) * 2 > _LARGEST:
-            raise ConfigError(
-                "a coefficient exceeds 16 bits; lower --quality or choose smaller tiles (--block)"
-            )
-        scan = scan_order(*header.block_shape)
+            raise ConfigError("a coefficient exceeds 16 bits; lower the quality or choose smaller tiles")
+        scan = scan_order(*header.tile_shape)
         weights = (color_matrix(header.color_space) ** 2).sum(axis=0)
         return _coded(header, rounded(tiles[..., scan.raster], rounding, scan, weights))
 
-    def encode_block(self, header: PackHeader, block: Block) -> dict[str, NDArray[Any]]:
-        """Code the block's integers as they are."""
-        assert isinstance(block, QuantizedBlock)
-        return _coded(header, block.values[..., scan_order(*header.block_shape).raster].astype(np.int32))
+    def encode_coefficients(self, header: PackHeader, coefficients: Coefficients) -> dict[str, NDArray[Any]]:
+        """Code the integers as they are."""
+        assert isinstance(coefficients, QuantizedCoefficients)
+        return _coded(
+            header, coefficients.values[..., scan_order(*header.tile_shape).raster].astype(np.int32)
+        )
 
     def problems(self, header: PackHeader, arrays: Arrays) -> list[tuple[str, str]]:
         """Return nothing: what is wrong shows when the payload is decoded."""
         return []
 
-    def empty(self, header: PackHeader, samples: int) -> QuantizedBlock:
-        """Allocate a block of so many images, to be filled."""
-        shape = (samples, header.channels, header.grid[0] * header.grid[1])
-        return QuantizedBlock(
-            np.empty((*shape, math.prod(header.block_shape)), np.int16), np.empty(shape, np.uint16)
-        )
-
-    def decode(self, header: PackHeader, arrays: Arrays, samples: int) -> Block:
+    def decode(self, header: PackHeader, arrays: Arrays, samples: int) -> Coefficients:
         """Return the integers.
 
         Raises
@@ -86,14 +92,14 @@ class Quantized(Codec):
         ContentError
             Bytes that no encoder wrote.
         """
-        block = self.empty(header, samples)
-        self.decode_into(header, arrays, block)
-        return block
+        coefficients = self.layout.empty(header, samples)
+        self.decode_into(header, arrays, coefficients)
+        return coefficients
 
-    def decode_into(self, header: PackHeader, arrays: Arrays, block: Block) -> None:
-        """Fill a block with the integers; see `decode`."""
-        assert isinstance(block, QuantizedBlock)
-        scan, values = scan_order(*header.block_shape), block.values
+    def decode_into(self, header: PackHeader, arrays: Arrays, coefficients: Coefficients) -> None:
+        """Fill `coefficients` with the integers; see `decode`."""
+        assert isinstance(coefficients, QuantizedCoefficients)
+        scan, values = scan_order(*header.tile_shape), coefficients.values
         samples, planes, tiles, places = values.shape
         try:
             payload = parse_payload(arrays["payload"].data, planes, places)
@@ -104,17 +110,7 @@ class Quantized(Codec):
             raise ContentError("payload", str(error)) from None
         restore_dc(values, header.grid)
         extents = scan.last_of_band.astype(np.uint16)[bands.reshape(planes, samples, tiles)]
-        block.extents[...] = extents.swapaxes(0, 1)
-
-    def squared_error(self, header: PackHeader, coefficients: NDArray[np.float32], block: Block) -> float:
-        """Return the squared error over all pixels, see `Codec.squared_error`."""
-        assert isinstance(block, QuantizedBlock)
-        given = to_tiles(coefficients, header.block_shape, header.grid, header.color_space)
-        given -= block.values * np.float32(header.step)
-        error = from_tiles(
-            given, header.block_shape, header.grid, (header.height, header.width), header.color_space
-        )
-        return float(np.sum(error**2))
+        coefficients.extents[...] = extents.swapaxes(0, 1)
 
 
 def _coded(header: PackHeader, integers: NDArray[np.int32]) -> dict[str, NDArray[Any]]:
@@ -124,7 +120,7 @@ def _coded(header: PackHeader, integers: NDArray[np.int32]) -> dict[str, NDArray
     integers[..., 0] = integers[..., 0].astype(np.int16)
     planes = [_by_place(integers[:, plane]) for plane in range(header.channels)]
     del integers
-    return {"payload": np.frombuffer(encode_payload(planes, scan_order(*header.block_shape)), np.uint8)}
+    return {"payload": np.frombuffer(encode_payload(planes, scan_order(*header.tile_shape)), np.uint8)}
 
 
 def _by_place(values: NDArray[np.int32]) -> NDArray[np.int32]:

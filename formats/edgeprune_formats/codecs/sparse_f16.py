@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._blocks import Block, SparseBlock, pack_positions, unpack_positions
-from .._header import PackHeader
-from .._native import positions_native
+from ..coefficients import Coefficients, SparseCoefficients, pack_positions, unpack_positions
+from ..header import PackHeader
+from ..native import positions_native
 from . import Arrays, Codec, ContentError, Field, register
 
 __all__ = ["SparseF16"]
@@ -32,26 +32,26 @@ class SparseF16(Codec):
     def encode(
         self,
         header: PackHeader,
-        coefficients: NDArray[np.float32],
+        spectra: NDArray[np.float32],
         mask: NDArray[np.bool_],
         *,
         rounding: str = "rdo",
     ) -> dict[str, NDArray[Any]]:
         """Round the kept coefficients to half precision; see `Codec.encode`."""
-        n = len(coefficients)
+        n = len(spectra)
         shape = (n, header.channels, header.components)
         with np.errstate(over="ignore"):
-            values = coefficients[mask].reshape(shape).astype("<f2")
+            values = spectra[mask].reshape(shape).astype("<f2")
         return {"values": values, "positions": _deflated(mask.reshape(n, -1))}
 
-    def encode_block(self, header: PackHeader, block: Block) -> dict[str, NDArray[Any]]:
+    def encode_coefficients(self, header: PackHeader, coefficients: Coefficients) -> dict[str, NDArray[Any]]:
         """Narrow values that were half precision, and draw the bitmaps of the positions."""
-        assert isinstance(block, SparseBlock)
-        n, channels, _ = block.positions.shape
-        row, column = unpack_positions(block.positions, header.width)
+        assert isinstance(coefficients, SparseCoefficients)
+        n, channels, _ = coefficients.positions.shape
+        row, column = unpack_positions(coefficients.positions, header.width)
         mask = np.zeros((n, channels, header.height * header.width), bool)
         np.put_along_axis(mask, row * header.width + column, True, axis=2)
-        return {"values": block.values.astype("<f2"), "positions": _deflated(mask.reshape(n, -1))}
+        return {"values": coefficients.values.astype("<f2"), "positions": _deflated(mask.reshape(n, -1))}
 
     def problems(self, header: PackHeader, arrays: Arrays) -> list[tuple[str, str]]:
         """Find values that are not finite; where there are any, also what `decode` would find."""
@@ -65,7 +65,7 @@ class SparseF16(Codec):
             found.append((error.field, error.message))
         return found
 
-    def decode(self, header: PackHeader, arrays: Arrays, samples: int) -> Block:
+    def decode(self, header: PackHeader, arrays: Arrays, samples: int) -> Coefficients:
         """Widen the values and list the positions.
 
         Raises
@@ -73,22 +73,22 @@ class SparseF16(Codec):
         ContentError
             Bitmaps of another size, or that do not have K positions for each channel of each image.
         """
-        block = self.empty(header, samples)
-        self.decode_into(header, arrays, block)
-        return block
+        coefficients = self.layout.empty(header, samples)
+        self.decode_into(header, arrays, coefficients)
+        return coefficients
 
-    def decode_into(self, header: PackHeader, arrays: Arrays, block: Block) -> None:
-        """Fill a block with values and positions; see `decode`."""
-        assert isinstance(block, SparseBlock)
-        bitmaps = self._bitmaps(header, arrays, len(block))
+    def decode_into(self, header: PackHeader, arrays: Arrays, coefficients: Coefficients) -> None:
+        """Fill `coefficients` with values and positions; see `decode`."""
+        assert isinstance(coefficients, SparseCoefficients)
+        bitmaps = self._bitmaps(header, arrays, len(coefficients))
         places = np.arange(header.height * header.width)
         packed = pack_positions(places, header.height, header.width).astype(np.uint32)
-        complete = positions_native(bitmaps, packed, block.positions)
+        complete = positions_native(bitmaps, packed, coefficients.positions)
         if complete is None:
-            complete = _list(bitmaps, packed, block.positions)
+            complete = _list(bitmaps, packed, coefficients.positions)
         if not complete:
             raise ContentError("positions", f"not exactly {header.components} positions a channel")
-        block.values[...] = arrays["values"]
+        coefficients.values[...] = arrays["values"]
 
     def _bitmaps(self, header: PackHeader, arrays: Arrays, samples: int) -> NDArray[np.uint8]:
         """Return them inflated, uint8 [C, H * W, ceil(n / 8)]."""

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._blocks import Block, SparseBlock, pack_positions, position_dtype, unpack_positions
-from .._header import PackHeader
+from ..coefficients import Coefficients, SparseCoefficients, pack_positions, position_dtype, unpack_positions
+from ..header import PackHeader
 from . import Arrays, Codec, Field, register
 
 
@@ -17,6 +17,7 @@ class SparseF32(Codec):
 
     name = "sparse-f32"
     exact = True
+    since = 0
 
     def fields(self, header: PackHeader) -> tuple[Field, ...]:
         """``values`` float32 and ``indices`` uint16 or uint32, both [N, C, K]."""
@@ -29,24 +30,24 @@ class SparseF32(Codec):
     def encode(
         self,
         header: PackHeader,
-        coefficients: NDArray[np.float32],
+        spectra: NDArray[np.float32],
         mask: NDArray[np.bool_],
         *,
         rounding: str = "rdo",
     ) -> dict[str, NDArray[Any]]:
         """Gather the kept coefficients in row-major order; see `Codec.encode`."""
-        n = len(coefficients)
+        n = len(spectra)
         shape = (n, header.channels, header.components)
         planes = mask.reshape(n * header.channels, -1)
         flat = np.nonzero(planes)[1]
         return {
-            "values": np.ascontiguousarray(coefficients[mask].reshape(shape), dtype="<f4"),
+            "values": np.ascontiguousarray(spectra[mask].reshape(shape), dtype="<f4"),
             "indices": pack_positions(flat.reshape(shape), header.height, header.width),
         }
 
-    def encode_block(self, header: PackHeader, block: Block) -> dict[str, NDArray[Any]]:
+    def encode_coefficients(self, header: PackHeader, coefficients: Coefficients) -> dict[str, NDArray[Any]]:
         """Return values and positions as they are."""
-        return dict(self.stored_in(block))
+        return dict(self.stored_in(coefficients))
 
     def problems(self, header: PackHeader, arrays: Arrays) -> list[tuple[str, str]]:
         """Find values that are not finite and indices out of range, repeated or out of order."""
@@ -64,18 +65,18 @@ class SparseF32(Codec):
             found.append(("indices", f"outside the {header.height}x{header.width} spectrum"))
         return found
 
-    def decode(self, header: PackHeader, arrays: Arrays, samples: int) -> Block:
+    def decode(self, header: PackHeader, arrays: Arrays, samples: int) -> Coefficients:
         """Wrap the arrays as they are; nothing is copied."""
-        return SparseBlock(arrays["values"], arrays["indices"])
+        return SparseCoefficients(arrays["values"], arrays["indices"])
 
-    def stored_in(self, block: Block) -> Arrays:
+    def stored_in(self, coefficients: Coefficients) -> Arrays:
         """Return values and positions."""
-        assert isinstance(block, SparseBlock)
-        return {"values": block.values, "indices": block.positions}
+        assert isinstance(coefficients, SparseCoefficients)
+        return {"values": coefficients.values, "indices": coefficients.positions}
 
-    def decode_into(self, header: PackHeader, arrays: Arrays, block: Block) -> None:
-        """Copy the arrays, unless they are the block's own."""
-        for name, own in self.stored_in(block).items():
+    def decode_into(self, header: PackHeader, arrays: Arrays, coefficients: Coefficients) -> None:
+        """Copy the arrays, unless they are its own."""
+        for name, own in self.stored_in(coefficients).items():
             if arrays[name].ctypes.data != own.ctypes.data:
                 own[...] = arrays[name]
 

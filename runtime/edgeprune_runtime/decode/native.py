@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprune_formats import Block, ConfigError, QuantizedBlock, column_bits, position_dtype
+from edgeprune_formats import ConfigError
+from edgeprune_formats.coefficients import Coefficients, SparseCoefficients, column_bits, position_dtype
 
 from ..system.threads import cores, pool
 from .augmentation import Augmentation
@@ -27,7 +28,7 @@ _STATUS = {1: MemoryError("no memory to decode in"), 2: IndexError("an image or 
 
 def native_kernel(plan: DecodePlan) -> NativeKernel | None:
     """Return the kernel for a plan, or None where it is not built, or not meant for spectra so large."""
-    fits = max(plan.header.block_shape) <= MAX_SIDE and plan.header.channels <= MAX_CHANNELS
+    fits = max(plan.header.tile_shape) <= MAX_SIDE and plan.header.channels <= MAX_CHANNELS
     return NativeKernel(plan) if fits and library() is not None else None
 
 
@@ -58,17 +59,17 @@ class NativeKernel:
             raise ConfigError("backend 'native' needs the compiled kernel, which is not there; use 'scipy'")
         self._decode: Callable[..., int] = loaded.edgeprune_decode
         step = header.step or 1.0
-        down = inverse_basis(header.block_shape[0], plan.tile[0]) * np.float32(step)
+        down = inverse_basis(header.tile_shape[0], plan.tile[0]) * np.float32(step)
         # The structure holds addresses, so these must live as long.
         self._constants = {
             "down": _padded(down[:, : (plan.tile[0] + 1) // 2], MAX_SIDE // 2),
-            "across": _padded(inverse_basis(header.block_shape[1], plan.tile[1]), MAX_SIDE),
+            "across": _padded(inverse_basis(header.tile_shape[1], plan.tile[1]), MAX_SIDE),
             "matrix": np.ascontiguousarray(plan.matrix),
             "offset": np.ascontiguousarray(plan.offset),
         }
         self._constant = Plan(
             *(header.channels, plan.height, plan.width),
-            *(*header.block_shape, *plan.tile, *header.grid),
+            *(*header.tile_shape, *plan.tile, *header.grid),
             *(column_bits(header.width), header.components),
             position_dtype(header.height, header.width).itemsize,
             *(array.ctypes.data for array in self._constants.values()),
@@ -76,7 +77,7 @@ class NativeKernel:
 
     def decode(
         self,
-        block: Block,
+        coefficients: Coefficients,
         rows: NDArray[np.int64],
         augmentation: Augmentation | None,
         address: int,
@@ -92,12 +93,7 @@ class NativeKernel:
             No room for the working memory.
         """
         plan = self._plan
-        quantized = isinstance(block, QuantizedBlock)
-        first, second = (
-            (block.values, block.extents)
-            if isinstance(block, QuantizedBlock)
-            else (block.values, block.positions)
-        )
+        sparse, (first, second) = plan.layout is SparseCoefficients, coefficients.arrays
         arrays = [rows] if augmentation is None else [rows, augmentation.rows, augmentation.columns]
         indices = [np.ascontiguousarray(array, np.int64) for array in arrays]
         pointers = [array.ctypes.data for array in indices] + [None] * (3 - len(indices))
@@ -107,7 +103,7 @@ class NativeKernel:
 
         def part() -> int:
             return self._decode(
-                *(constants, not quantized, first.ctypes.data, second.ctypes.data, len(block)),
+                *(constants, sparse, first.ctypes.data, second.ctypes.data, len(coefficients)),
                 *(*pointers, len(rows), ctypes.byref(taken), address),
             )
 
@@ -133,19 +129,19 @@ class NativeDecoder:
             raise ConfigError("backend 'native' needs the compiled kernel, which is not there; use 'scipy'")
         kernel = native_kernel(plan)
         if kernel is None:
-            sides = "x".join(map(str, plan.header.block_shape))
+            sides = "x".join(map(str, plan.header.tile_shape))
             raise ConfigError(f"backend 'native' transforms up to 64x64, not {sides}; use 'torch' or 'scipy'")
         self.plan = plan
         self._kernel = kernel
         self._dtype = numpy_dtype("native", dtype)
 
     def images(
-        self, block: Block, rows: NDArray[np.int64], augmentation: Augmentation | None = None
+        self, coefficients: Coefficients, rows: NDArray[np.int64], augmentation: Augmentation | None = None
     ) -> NDArray[np.floating[Any]]:
         """Return images [n, C, h, w] of the decoder's dtype."""
         plan = self.plan
         images = np.empty((len(rows), plan.header.channels, plan.height, plan.width), np.float32)
-        self._kernel.decode(block, rows, augmentation, images.ctypes.data, cores())
+        self._kernel.decode(coefficients, rows, augmentation, images.ctypes.data, cores())
         return images.astype(self._dtype, copy=False)
 
     def labels(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -11,14 +11,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprune_formats import (
-    Block,
-    ConfigError,
-    PackHeader,
-    color_matrix,
-    color_shift,
-    column_bits,
-)
+from edgeprune_formats import ConfigError, PackHeader
+from edgeprune_formats.codecs import get_codec
+from edgeprune_formats.coefficients import Coefficients, SparseCoefficients, column_bits
 
 from .augmentation import Augmentation
 
@@ -41,12 +36,14 @@ Normalize = bool | tuple[Sequence[float], Sequence[float]]
 
 
 class Decoder(Protocol):
-    """Turns blocks into batches of images; one instance serves one thread."""
+    """Turns coefficients into batches of images; one instance serves one thread."""
 
     plan: DecodePlan
 
-    def images(self, block: Block, rows: NDArray[np.int64], augmentation: Augmentation | None = None) -> Any:
-        """Return the images at `rows` of a block, [n, C, h, w], as an array or tensor of the backend."""
+    def images(
+        self, coefficients: Coefficients, rows: NDArray[np.int64], augmentation: Augmentation | None = None
+    ) -> Any:
+        """Return the images at `rows`, [n, C, h, w], as an array or tensor of the backend."""
 
     def labels(self, labels: NDArray[np.int64]) -> Any:
         """Return labels int64 [n] beside the images, on the same device."""
@@ -75,7 +72,7 @@ def inverse_basis(size: int, decoded: int) -> NDArray[np.float32]:
 
 @dataclass(frozen=True)
 class DecodePlan:
-    """How to decode the blocks of one pack.
+    """How to decode one pack.
 
     Pixels of the stored planes, p, become those of the images by ``matrix @ p + offset``; a coefficient of
     frequency (0, 0) carries a constant times the square root of the pixels of its spectrum.
@@ -83,6 +80,8 @@ class DecodePlan:
     Attributes
     ----------
     header : PackHeader
+    layout : type of Coefficients
+        What the pack's codec gives, by which a decoder chooses what it does.
     height, width : int
         Size of the decoded images in pixels, at most that of the pack.
     tile : (int, int)
@@ -96,6 +95,7 @@ class DecodePlan:
     """
 
     header: PackHeader
+    layout: type[Coefficients]
     height: int
     width: int
     tile: tuple[int, int]
@@ -106,9 +106,7 @@ class DecodePlan:
     @property
     def constant(self) -> NDArray[np.float32]:
         """`offset` as a coefficient of frequency (0, 0), float32 [C]."""
-        constant: NDArray[np.float32] = self.offset * np.float32(
-            math.sqrt(math.prod(self.header.block_shape))
-        )
+        constant: NDArray[np.float32] = self.offset * np.float32(math.sqrt(math.prod(self.header.tile_shape)))
         return constant
 
 
@@ -131,16 +129,16 @@ def make_plan(header: PackHeader, *, normalize: Normalize, resolution: Resolutio
     """
     height, width = _size(header, resolution)
     tile = (
-        _tile_side(header.height, header.block_shape[0], height),
-        _tile_side(header.width, header.block_shape[1], width),
+        _tile_side(header.height, header.tile_shape[0], height),
+        _tile_side(header.width, header.tile_shape[1], width),
     )
     mean, std = _statistics(header, normalize)
-    matrix, level = np.eye(header.channels), np.zeros(header.channels)
-    if header.step:
-        matrix = color_matrix(header.color_space)
-        level = matrix @ color_shift(header.color_space)
+    layout = get_codec(header.codec).layout
+    matrix, shift = layout.color_transform(header)
+    level = matrix @ shift
     return DecodePlan(
         header,
+        layout,
         height,
         width,
         tile,
@@ -170,15 +168,15 @@ def _size(header: PackHeader, resolution: Resolution) -> tuple[int, int]:
     return height, width
 
 
-def _tile_side(stored: int, block: int, decoded: int) -> int:
+def _tile_side(stored: int, tile: int, decoded: int) -> int:
     """Return the pixels that a tile's side decodes to, so that `stored` pixels become `decoded`."""
-    if stored == block:
+    if stored == tile:
         return decoded
     # A last tile that is not full gives the pixels that it touches.
-    sides = {math.ceil(stored * side / block): side for side in range(1, block + 1)}
+    sides = {math.ceil(stored * side / tile): side for side in range(1, tile + 1)}
     if decoded not in sides:
         known = ", ".join(map(str, sides))
-        raise ConfigError(f"resolution {decoded} cuts pixels of the {block}-pixel tiles; choose of {known}")
+        raise ConfigError(f"resolution {decoded} cuts pixels of the {tile}-pixel tiles; choose of {known}")
     return sides[decoded]
 
 
@@ -213,8 +211,8 @@ def check_batch(plan: DecodePlan, images: int) -> None:
     transformed images, the images, and their augmented copy; all float32.
     """
     header = plan.header
-    (rows, columns), (down, across) = header.grid, header.block_shape
-    if not header.step:
+    (rows, columns), (down, across) = header.grid, header.tile_shape
+    if plan.layout is SparseCoefficients:
         across = 1 << column_bits(header.width)
     each = 4 * header.channels * (rows * columns * down * across + 3 * plan.height * plan.width)
     if images * each > MAX_BATCH_BYTES:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprune_formats import Block, ConfigError, QuantizedBlock, SparseBlock, column_bits
+from edgeprune_formats import ConfigError
+from edgeprune_formats.coefficients import (
+    Coefficients,
+    QuantizedCoefficients,
+    SparseCoefficients,
+    column_bits,
+)
 
 from .augmentation import Augmentation
 from .plan import DecodePlan, full_size, held_sides, inverse_basis
@@ -27,19 +34,20 @@ class ScipyDecoder:
             raise ConfigError(f"backend 'scipy' decodes on the cpu, not on {device}")
         self.plan = plan
         self._dtype = numpy_dtype("scipy", dtype)
-        rows, columns = plan.header.block_shape
+        pixels: dict[type[Coefficients], Callable[..., NDArray[Any]]] = {
+            SparseCoefficients: self._of_sparse,
+            QuantizedCoefficients: self._of_tiles,
+        }
+        self._pixels = pixels[plan.layout]
+        rows, columns = plan.header.tile_shape
         self._rows = inverse_basis(rows, plan.tile[0])
         self._columns = inverse_basis(columns, plan.tile[1])
 
     def images(
-        self, block: Block, rows: NDArray[np.int64], augmentation: Augmentation | None = None
+        self, coefficients: Coefficients, rows: NDArray[np.int64], augmentation: Augmentation | None = None
     ) -> NDArray[np.floating[Any]]:
         """Return images [n, C, h, w] of the decoder's dtype."""
-        images: NDArray[Any]
-        if isinstance(block, QuantizedBlock):
-            images = self._join(self._spectra(block, rows))
-        else:
-            images = self._transform(self._scatter(block, rows))
+        images = self._pixels(coefficients, rows)
         if augmentation is not None:
             images = _augment(images, augmentation)
         return images.astype(self._dtype, copy=False)
@@ -51,11 +59,17 @@ class ScipyDecoder:
     def receive(self, images: Any, labels: Any) -> None:
         """Do nothing: arrays are ready."""
 
-    def _spectra(self, block: QuantizedBlock, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    def _of_sparse(self, coefficients: SparseCoefficients, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        return self._transform(self._scatter(coefficients, rows))
+
+    def _of_tiles(self, coefficients: QuantizedCoefficients, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        return self._join(self._spectra(coefficients, rows))
+
+    def _spectra(self, coefficients: QuantizedCoefficients, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the spectra of RGB [r, C, n, tiles, c], as far as rows and columns hold something."""
         plan, header = self.plan, self.plan.header
-        down, across = held_sides(plan, block.extents.take(rows, axis=0))
-        sides = block.values.reshape(*block.values.shape[:3], *header.block_shape)
+        down, across = held_sides(plan, coefficients.extents.take(rows, axis=0))
+        sides = coefficients.values.reshape(*coefficients.values.shape[:3], *header.tile_shape)
         stored = sides[..., :down, :across][rows].transpose(3, 1, 0, 2, 4)
         planes = np.multiply(stored, np.float32(header.step), dtype=np.float32, order="C")
         spectra: NDArray[np.float32] = np.matmul(plan.matrix, planes.reshape(down, header.channels, -1))
@@ -72,16 +86,16 @@ class ScipyDecoder:
         images = tiles.transpose(2, 1, 3, 0, 4, 5).reshape(n, channels, *full_size(plan))
         return np.ascontiguousarray(images[:, :, : plan.height, : plan.width])
 
-    def _scatter(self, block: SparseBlock, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    def _scatter(self, coefficients: SparseCoefficients, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return scaled, truncated spectra [n, C, h, w]; packed positions address rows of a power of two."""
         plan, header = self.plan, self.plan.header
         n, stride = len(rows), 1 << column_bits(header.width)
         plane = header.height * stride
-        values = block.values.take(rows, axis=0)
+        values = coefficients.values.take(rows, axis=0)
         values *= plan.scale[:, None]
         start = np.arange(n * header.channels, dtype=np.intp).reshape(n, header.channels, 1) * plane
         dense = np.zeros(n * header.channels * plane, np.float32)
-        dense[(block.positions.take(rows, axis=0) + start).reshape(-1)] = values.reshape(-1)
+        dense[(coefficients.positions.take(rows, axis=0) + start).reshape(-1)] = values.reshape(-1)
         spectra = dense.reshape(n, header.channels, header.height, stride)
         spectra[:, :, 0, 0] += plan.constant
         return spectra[:, :, : plan.height, : plan.width]

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgeprune_formats import Block, ConfigError, QuantizedBlock, SparseBlock, column_bits
+from edgeprune_formats import ConfigError
+from edgeprune_formats.coefficients import (
+    Coefficients,
+    QuantizedCoefficients,
+    SparseCoefficients,
+    column_bits,
+)
 
 from ..system.devices import resolve_device
 from .augmentation import Augmentation
@@ -33,13 +40,18 @@ class TorchDecoder:
         self.plan = plan
         self._device = resolve_device(device)
         self._dtype = _torch_dtype(dtype)
-        rows, columns = plan.header.block_shape
+        rows, columns = plan.header.tile_shape
         self._rows = self._put(np.ascontiguousarray(inverse_basis(rows, plan.tile[0]).T))
         self._columns = self._put(inverse_basis(columns, plan.tile[1]))
         self._matrix = self._put(plan.matrix)
         self._scale = self._put(plan.scale).view(1, -1, 1)
         self._constant = self._put(plan.constant)
         self._scratch: dict[str, torch.Tensor] = {}
+        pixels: dict[type[Coefficients], Callable[..., torch.Tensor]] = {
+            SparseCoefficients: self._of_sparse,
+            QuantizedCoefficients: self._of_tiles,
+        }
+        self._pixels = pixels[plan.layout]
         self._kernel = native_kernel(plan) if self._device.type == "cpu" else None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -63,16 +75,13 @@ class TorchDecoder:
 
     @torch.no_grad()
     def images(
-        self, block: Block, rows: NDArray[np.int64], augmentation: Augmentation | None = None
+        self, coefficients: Coefficients, rows: NDArray[np.int64], augmentation: Augmentation | None = None
     ) -> torch.Tensor:
         """Return images [n, C, h, w] of the decoder's dtype on its device."""
         if self._kernel is not None:
-            return self._compiled(self._kernel, block, rows, augmentation).to(self._dtype)
+            return self._compiled(self._kernel, coefficients, rows, augmentation).to(self._dtype)
         mirrored = None if augmentation is None or not self._whole else augmentation.mirrored
-        if isinstance(block, QuantizedBlock):
-            images = self._join(self._spectra(block, rows, mirrored))
-        else:
-            images = self._transform(block, rows, mirrored)
+        images = self._pixels(coefficients, rows, mirrored)
         if augmentation is not None and mirrored is None:
             images = self._augment(images, augmentation)
         return images.to(self._dtype)
@@ -80,31 +89,39 @@ class TorchDecoder:
     @property
     def _whole(self) -> bool:
         """Whether a spectrum is that of a whole image."""
-        return self.plan.header.block_shape == self.plan.header.shape[1:]
+        return self.plan.header.tile_shape == self.plan.header.shape[1:]
 
     def _compiled(
         self,
         kernel: NativeKernel,
-        block: Block,
+        coefficients: Coefficients,
         rows: NDArray[np.int64],
         augmentation: Augmentation | None,
     ) -> torch.Tensor:
         plan = self.plan
         shape = (len(rows), plan.header.channels, plan.height, plan.width)
         images = torch.empty(shape, dtype=torch.float32, device="cpu")
-        kernel.decode(block, rows, augmentation, images.data_ptr(), torch.get_num_threads())
+        kernel.decode(coefficients, rows, augmentation, images.data_ptr(), torch.get_num_threads())
         return images
 
-    def _transform(
-        self, block: SparseBlock, rows: NDArray[np.int64], mirrored: NDArray[np.bool_] | None
+    def _of_tiles(
+        self,
+        coefficients: QuantizedCoefficients,
+        rows: NDArray[np.int64],
+        mirrored: NDArray[np.bool_] | None,
+    ) -> torch.Tensor:
+        return self._join(self._spectra(coefficients, rows, mirrored))
+
+    def _of_sparse(
+        self, coefficients: SparseCoefficients, rows: NDArray[np.int64], mirrored: NDArray[np.bool_] | None
     ) -> torch.Tensor:
         """Return images from sparse spectra; rows that hold nothing in any of them are left out."""
         plan, header = self.plan, self.plan.header
         planes = len(rows) * header.channels
         # Positions ascend, so the last of each spectrum is in its last row.
-        last = int(block.positions[:, :, -1].take(rows, axis=0).max(initial=0))
+        last = int(coefficients.positions[:, :, -1].take(rows, axis=0).max(initial=0))
         held = min(plan.height, (last >> column_bits(header.width)) + 1)
-        spectra = self._scatter(block, rows)
+        spectra = self._scatter(coefficients, rows)
         if mirrored is not None:
             self._mirror(spectra.view(len(rows), header.channels, header.height, -1), mirrored)
         across = self._reused("across", torch.float32, planes, held, plan.width)
@@ -123,12 +140,12 @@ class TorchDecoder:
         spectra[..., 1::2] *= sign.view(-1, *[1] * (spectra.ndim - 1))
 
     def _spectra(
-        self, block: QuantizedBlock, rows: NDArray[np.int64], mirrored: NDArray[np.bool_] | None
+        self, coefficients: QuantizedCoefficients, rows: NDArray[np.int64], mirrored: NDArray[np.bool_] | None
     ) -> torch.Tensor:
         """Return the spectra of RGB [r, C, n, tiles, c], as far as rows and columns hold something."""
         plan, header = self.plan, self.plan.header
-        down, across = held_sides(plan, block.extents.take(rows, axis=0))
-        sides = block.values.reshape(*block.values.shape[:3], *header.block_shape)
+        down, across = held_sides(plan, coefficients.extents.take(rows, axis=0))
+        sides = coefficients.values.reshape(*coefficients.values.shape[:3], *header.tile_shape)
         # Integers go to the device, a half of what floats would take.
         stored = self._select("values", sides[..., :down, :across], rows).permute(3, 1, 0, 2, 4)
         planes = self._reused("planes", torch.float32, *stored.shape)
@@ -166,27 +183,27 @@ class TorchDecoder:
             for tensor in (images, labels):
                 tensor.record_stream(ours)
 
-    def _scatter(self, block: SparseBlock, rows: NDArray[np.int64]) -> torch.Tensor:
+    def _scatter(self, coefficients: SparseCoefficients, rows: NDArray[np.int64]) -> torch.Tensor:
         """Return scaled spectra [n * C, H, P]; packed positions address rows of a power of two, P."""
         header = self.plan.header
         planes, stride = len(rows) * header.channels, 1 << column_bits(header.width)
         spectra = self._reused("spectra", torch.float32, planes, header.height, stride).zero_()
-        positions, values = self._gather(block, rows, header.height * stride)
+        positions, values = self._gather(coefficients, rows, header.height * stride)
         spectra.view(planes, -1).scatter_(1, positions.view(planes, -1), values.view(planes, -1))
         spectra.view(len(rows), header.channels, -1)[:, :, 0] += self._constant
         return spectra
 
     def _gather(
-        self, block: SparseBlock, rows: NDArray[np.int64], plane: int
+        self, coefficients: SparseCoefficients, rows: NDArray[np.int64], plane: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return int64 positions and scaled values [n, C, K] of the images at `rows`."""
         # Torch gathers and widens signed integers faster than unsigned ones, and gathers only the former.
-        signed = block.positions.view(f"i{block.positions.itemsize}")
+        signed = coefficients.positions.view(f"i{coefficients.positions.itemsize}")
         positions = self._select("positions", signed, rows)
         if plane > np.iinfo(signed.dtype).max + 1:
             positions = positions.view(torch.uint16)
         wide = self._reused("wide", torch.int64, *positions.shape)
-        return wide.copy_(positions), self._select("values", block.values, rows).mul_(self._scale)
+        return wide.copy_(positions), self._select("values", coefficients.values, rows).mul_(self._scale)
 
     def _select(self, name: str, array: NDArray[Any], rows: NDArray[np.int64]) -> torch.Tensor:
         tensor, index = torch.from_numpy(array), torch.from_numpy(rows)

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprune_formats import Block, ConfigError, Pack, stored_bytes
+from edgeprune_formats import ConfigError, Pack
+from edgeprune_formats.codecs import memory_bytes, stored_bytes
+from edgeprune_formats.coefficients import Coefficients
 
 from ..system.threads import cores, pool, working
 from .order import epoch_order
@@ -51,7 +53,7 @@ class ChunkCache:
         header = pack.header
         self.pack = pack
         self.cache_bytes = cache_bytes
-        self.chunk_bytes = header.chunk_samples * header.memory_bytes
+        self.chunk_bytes = header.chunk_samples * memory_bytes(header)
         self._payload_bytes = 0
         if header.chunks * self.chunk_bytes > cache_bytes:
             # Arrays of a fixed size lie in memory as they are decompressed.
@@ -159,15 +161,15 @@ class ChunkCache:
         self._free += [slot for (slot, _), over in zip(self._unwanted, done, strict=True) if over]
         self._unwanted = [item for item, over in zip(self._unwanted, done, strict=True) if not over]
 
-    def _place(self, slot: int) -> Block:
+    def _place(self, slot: int) -> Coefficients:
         """Return the part of the buffer for one chunk."""
         size = self.pack.header.chunk_samples
         if self._buffer is None:
-            self._buffer = self.pack.empty_block(self._places * size)
-        part: Block = self._buffer.take(slice(slot * size, (slot + 1) * size))
+            self._buffer = self.pack.empty_coefficients(self._places * size)
+        part: Coefficients = self._buffer.take(slice(slot * size, (slot + 1) * size))
         return part
 
-    def _read(self, chunk: int, place: Block) -> None:
+    def _read(self, chunk: int, place: Coefficients) -> None:
         """Decode a chunk where it will be held; called in any thread."""
         with working(part=True):
             if not self._payload_bytes:
@@ -178,11 +180,11 @@ class ChunkCache:
                 payload = self._payloads[chunk] = self.pack.read_payload(chunk)
             self.pack.decode_payload(chunk, payload, place)
 
-    def find(self, rows: NDArray[np.int64]) -> tuple[Block, NDArray[np.int64]]:
-        """Return a block and where in it the images at `rows` are, in that order.
+    def find(self, rows: NDArray[np.int64]) -> tuple[Coefficients, NDArray[np.int64]]:
+        """Return coefficients and where in them the images at `rows` are, in that order.
 
-        The block is the cache itself, so it is valid until the next call, unless the images lie in more
-        chunks than fit.
+        They are the cache itself, and valid until the next call, unless the images lie in more chunks than
+        fit.
 
         Raises
         ------
@@ -202,16 +204,16 @@ class ChunkCache:
         for start in range(0, len(needed), self.window):
             some = needed[start : start + self.window]
             inside = np.nonzero(np.isin(chunk_of, some))[0]
-            block, where = self._hold(rows[inside], chunk_of[inside], some)
-            whole = block.empty_like(len(rows)) if whole is None else whole
-            whole.write(filled, block.take(where))
+            coefficients, where = self._hold(rows[inside], chunk_of[inside], some)
+            whole = coefficients.empty_like(len(rows)) if whole is None else whole
+            whole.write(filled, coefficients.take(where))
             order[inside] = np.arange(filled, filled + len(inside))
             filled += len(inside)
         return whole, order
 
     def _hold(
         self, rows: NDArray[np.int64], chunk_of: NDArray[np.int64], needed: NDArray[np.int64]
-    ) -> tuple[Block, NDArray[np.int64]]:
+    ) -> tuple[Coefficients, NDArray[np.int64]]:
         wanted = needed.tolist()
         for chunk in wanted:
             if chunk in self._used:

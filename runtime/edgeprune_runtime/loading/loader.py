@@ -215,10 +215,10 @@ class PackLoader:
                 width=plan.width,
             )
             with self._lock:
-                block, where = self._cache.find(rows)
+                coefficients, where = self._cache.find(rows)
                 if self.prefetch:
                     self._cache.prepare(chunks[np.searchsorted(needed_at, stop) :])
-                images = self._decoder.images(block, where, crops)
+                images = self._decoder.images(coefficients, where, crops)
             yield images, self._decoder.labels(self.pack.labels[rows])
 
     def _identity(self) -> dict[str, Any]:

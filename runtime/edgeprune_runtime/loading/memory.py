@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgeprune_formats import ConfigError, Pack, PackHeader
+from edgeprune_formats.codecs import memory_bytes
 
 from ..system.machine import available_bytes
 from ..system.threads import cores
@@ -82,7 +83,7 @@ def divide_memory(
     """
     headers = [one.header for one in pack.packs] if isinstance(pack, Mixture) else [pack.header]
     batch = batch_size * _decoded_bytes(headers[0])
-    chunks = [header.chunk_samples * header.memory_bytes for header in headers]
+    chunks = [header.chunk_samples * memory_bytes(header) for header in headers]
     # A window of one chunk of each pack, one that comes next, and one in the making in each thread.
     least = 2 * sum(chunks) + cores() * max(chunks) + test_least_bytes
     prefetch = _PREFETCH

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprune_formats import Block
+from edgeprune_formats.codecs import memory_bytes
+from edgeprune_formats.coefficients import Coefficients
 
 from ..decode.augmentation import Augmentation
 from ..decode.plan import DecodePlan, Decoder
@@ -31,13 +32,13 @@ class _Share:
         Which pack.
     places : int64 [n]
         Their places in the batch, ascending.
-    block, where
+    coefficients, where
         As `ChunkCache.find` gives them.
     """
 
     member: int
     places: NDArray[np.int64]
-    block: Block
+    coefficients: Coefficients
     where: NDArray[np.int64]
 
 
@@ -61,7 +62,7 @@ class MixedCache:
 
     def __init__(self, mixture: Mixture, cache_bytes: int, *, ahead: bool = False) -> None:
         headers = [pack.header for pack in mixture.packs]
-        weights = [header.chunks * header.chunk_samples * header.memory_bytes for header in headers]
+        weights = [header.chunks * header.chunk_samples * memory_bytes(header) for header in headers]
         self._shares = [weight / sum(weights) for weight in weights]
         self.members = [
             ChunkCache(
@@ -125,8 +126,8 @@ class MixedCache:
         member_of, shares = self._member_of(rows), []
         for number in np.unique(member_of).tolist():
             places = np.nonzero(member_of == number)[0]
-            block, where = self.members[number].find(rows[places] - self._starts[number])
-            shares.append(_Share(number, places, block, where))
+            coefficients, where = self.members[number].find(rows[places] - self._starts[number])
+            shares.append(_Share(number, places, coefficients, where))
         return shares, rows
 
     def _member_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -156,11 +157,11 @@ class MixedDecoder:
         """Return the images of a batch, [n, C, h, w], in its order."""
         if len(shares) == 1:
             share = shares[0]
-            return self._decoders[share.member].images(share.block, share.where, augmentation)
+            return self._decoders[share.member].images(share.coefficients, share.where, augmentation)
         batch: Any = None
         for share in shares:
             part = None if augmentation is None else augmentation.take(share.places)
-            images = self._decoders[share.member].images(share.block, share.where, part)
+            images = self._decoders[share.member].images(share.coefficients, share.where, part)
             batch = _room_for(images, len(rows)) if batch is None else batch
             batch[share.places] = images
         return batch

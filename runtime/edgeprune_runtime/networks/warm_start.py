@@ -10,8 +10,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from edgeprune_formats import ConfigError, TrainingError
+from edgeprune_formats import ConfigError
 
+from ..errors import TrainingError
 from .models import head_of
 
 __all__ = ["freeze_all_but_head", "load_weights"]

@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgeprune_formats import TrainingError, new_file, pack_positions
+from edgeprune_formats.coefficients import pack_positions
+from edgeprune_formats.files import atomic_file
 
+from ..errors import TrainingError
 from .export import TrainedNetwork
 from .session import IMAGES, INDICES, LOGITS, VALUES, start_session
 
@@ -147,6 +149,6 @@ def write_model(model: onnx.ModelProto, path: Path) -> int:
         The file cannot be written: no such folder, no permission, disk full.
     """
     content: bytes = model.SerializeToString()
-    with new_file(path) as partial:
+    with atomic_file(path) as partial:
         partial.write_bytes(content)
     return len(content)

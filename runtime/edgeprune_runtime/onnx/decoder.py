@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprune_formats import column_bits, position_dtype
+from edgeprune_formats.coefficients import column_bits, position_dtype
 
 from ..decode.plan import inverse_basis
 from .session import IMAGES, INDICES, VALUES

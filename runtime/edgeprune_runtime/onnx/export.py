@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from edgeprune_formats import ConfigError, TrainingError, __version__
+from edgeprune_formats import ConfigError, __version__
 
+from ..errors import TrainingError
 from ..training.run_folder import load_network
 from .session import IMAGES, LOGITS
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprune_formats import EdgePruneError, TrainingError
+from edgeprune_formats import EdgePruneError
 
+from ..errors import TrainingError
 from .session import IMAGES
 
 if TYPE_CHECKING:

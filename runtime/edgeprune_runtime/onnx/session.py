@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprune_formats import ArtefactError, ConfigError
+from edgeprune_formats import ConfigError
+
+from ..errors import ArtifactError
 
 __all__ = ["IMAGES", "INDICES", "LOGITS", "VALUES", "OnnxModel", "open_onnx", "require", "start_session"]
 
@@ -65,7 +67,7 @@ class OnnxModel:
 
         Raises
         ------
-        ArtefactError
+        ArtifactError
             The inputs do not fit, or onnxruntime cannot run the graph.
         """
         try:
@@ -74,7 +76,7 @@ class OnnxModel:
             raise
         # onnxruntime has an exception of its own for every kind of failure, without a common base.
         except Exception as error:
-            raise ArtefactError(f"{self.path}: {_one_line(error)}") from error
+            raise ArtifactError(f"{self.path}: {_one_line(error)}") from error
         return logits
 
 
@@ -92,7 +94,7 @@ def open_onnx(path: Path, *, threads: int | None = None) -> OnnxModel:
     ------
     ConfigError
         onnxruntime is not installed, or there is no such file.
-    ArtefactError
+    ArtifactError
         The file is damaged, too new for this onnxruntime, or not one that EdgePrune has exported.
     """
     require("an ONNX model", "onnxruntime")
@@ -108,7 +110,7 @@ def open_onnx(path: Path, *, threads: int | None = None) -> OnnxModel:
         if inputs not in ({IMAGES}, {VALUES, INDICES}) or LOGITS not in _outputs(session):
             raise ValueError(f"its inputs are {', '.join(sorted(inputs))}")
     except (KeyError, TypeError, ValueError) as error:
-        raise ArtefactError(
+        raise ArtifactError(
             f"{path}: not a model of edgeprune export ({_one_line(error)}); export it from its run"
         ) from error
     return OnnxModel(path, session, facts, (channels, height, width), class_names)
@@ -119,7 +121,7 @@ def start_session(model: Path | bytes, *, threads: int | None = None) -> Any:
 
     Raises
     ------
-    ArtefactError
+    ArtifactError
         onnxruntime cannot load it.
     """
     import onnxruntime
@@ -136,7 +138,7 @@ def start_session(model: Path | bytes, *, threads: int | None = None) -> Any:
         raise
     except Exception as error:
         name = "the exported model" if isinstance(model, bytes) else model
-        raise ArtefactError(f"{name}: {_why(error, onnxruntime.__version__)}") from error
+        raise ArtifactError(f"{name}: {_why(error, onnxruntime.__version__)}") from error
 
 
 def _outputs(session: Any) -> set[str]:

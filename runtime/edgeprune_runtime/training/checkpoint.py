@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from edgeprune_formats.files import file_sha256
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from edgeprune_formats import TrainingError, file_sha256
+from ..errors import TrainingError
 
 __all__ = [
     "Checkpoint",

@@ -10,8 +10,9 @@ from typing import Any, Protocol
 
 import torch
 
-from edgeprune_formats import ConfigError, TrainingError
+from edgeprune_formats import ConfigError
 
+from ..errors import TrainingError
 from ..networks.models import final_feature_map
 from ..system.machine import peak_bytes, resident_bytes
 from .checkpoint import load_checkpoint, save_checkpoint

@@ -16,8 +16,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from edgeprune_formats import ConfigError, TrainingError, __version__, file_sha256
+from edgeprune_formats import ConfigError, __version__
+from edgeprune_formats.files import file_sha256
 
+from ..errors import TrainingError
 from ..networks.models import create_model
 from .checkpoint import has_checkpoint, write_tensors, write_text
 from .config import Placement, TrainConfig

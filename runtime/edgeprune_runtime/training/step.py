@@ -13,8 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from edgeprune_formats import TrainingError
-
+from ..errors import TrainingError
 from ..networks.models import create_model
 from ..networks.warm_start import freeze_all_but_head, load_weights
 from .config import MEMORY_FORMAT, Placement, TrainConfig

@@ -133,14 +133,14 @@ def write_coded(codec, **options):
         sys.exit(f"{path} exists; a released golden file must never change")
     write_pack(path, "none", codec=codec, **options)
     with open_pack(path) as pack:
-        blocks = [pack.read_chunk(chunk) for chunk in range(pack.header.chunks)]
+        parts = [pack.read_chunk(chunk) for chunk in range(pack.header.chunks)]
         facts = {
             "labels": pack.labels.tolist(),
             "source_index": pack.source_index.tolist(),
             "step": pack.header.step,
         }
     for name in ("values", "extents" if codec == "quantized" else "positions"):
-        facts[name] = np.concatenate([getattr(block, name) for block in blocks]).tolist()
+        facts[name] = np.concatenate([getattr(part, name) for part in parts]).tolist()
     path.with_suffix(".json").write_text(json.dumps(facts) + "\n")
 
 
@@ -155,7 +155,7 @@ def main():
     write_pack(packed, "gzip")
     facts.write_text(json.dumps(expected(), ensure_ascii=False) + "\n", encoding="utf-8")
     write_coded("sparse-f16")
-    write_coded("quantized", block="8", color_space="ycbcr", step=4.0)
+    write_coded("quantized", tile="8", color_space="ycbcr", step=4.0)
 
 
 if __name__ == "__main__":

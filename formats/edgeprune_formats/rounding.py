@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._coefficients import CLASSES, SATURATION, bands_of, context_classes, context_sums, fit_bases
-from ._tiles import BANDS, Scan
+from ._contexts import CLASSES, SATURATION, bands_of, context_classes, context_sums, fit_bases
+from .tiles import BANDS, Scan
 
 __all__ = ["ROUNDINGS", "rounded"]
 
 ROUNDINGS = ("rdo", "deadzone")
-# What a bit may cost in squared quantisation steps: between the two best of 0.05, 0.08, 0.12 and 0.17 on 2048
+# What a bit may cost in squared quantization steps: between the two best of 0.05, 0.08, 0.12 and 0.17 on 2048
 # training images of CIFAR-10 at 28 to 38 dB.
 LAMBDA = 0.15
 DEAD_ZONE = 0.4
@@ -29,9 +29,9 @@ def rounded(
     Parameters
     ----------
     values : float32 [n, C, tiles, F]
-        Coefficients over the quantisation step, in coding order.
+        Coefficients over the quantization step, in coding order.
     rounding : str
-        ``"deadzone"`` rounds up from 0.6 on; ``"rdo"`` minimises squared error + lambda * bits for each
+        ``"deadzone"`` rounds up from 0.6 on; ``"rdo"`` minimizes squared error + lambda * bits for each
         coefficient and for where each tile's coefficients end, by the chunk's own distributions.
     scan : Scan
     weights : float [C]

@@ -9,7 +9,8 @@ import h5py
 import numpy as np
 import pytest
 
-from edgeprune_formats import PackWriteError, new_hdf5
+from edgeprune_formats import PackWriteError
+from edgeprune_formats.files import atomic_hdf5
 
 
 class Failure(Exception):
@@ -37,7 +38,7 @@ def value_in(path):
 
 
 def test_the_file_appears_when_it_is_whole(path, folder, tools):
-    with new_hdf5(path) as file:
+    with atomic_hdf5(path) as file:
         fill(file)
         assert not path.exists()
         assert len(tools.names(folder)) == 1
@@ -48,20 +49,20 @@ def test_the_file_appears_when_it_is_whole(path, folder, tools):
 def test_the_same_content_gives_the_same_bytes(path, folder):
     contents = []
     for name in ("x.h5", "y.h5"):
-        with new_hdf5(folder / name) as file:
+        with atomic_hdf5(folder / name) as file:
             fill(file)
         contents.append((folder / name).read_bytes())
     assert contents[0] == contents[1]
 
 
 def test_it_can_be_read_by_the_oldest_hdf5_that_is_promised(path):
-    with new_hdf5(path) as file:
+    with atomic_hdf5(path) as file:
         assert file.libver == ("v110", "v110")
 
 
 def test_an_older_file_stays_until_the_new_one_is_whole(path):
     path.write_bytes(b"older")
-    with new_hdf5(path) as file:
+    with atomic_hdf5(path) as file:
         fill(file)
         assert path.read_bytes() == b"older"
     assert value_in(path) == 7
@@ -70,7 +71,7 @@ def test_an_older_file_stays_until_the_new_one_is_whole(path):
 @pytest.mark.parametrize("error", [Failure, KeyboardInterrupt, SystemExit, MemoryError])
 def test_an_exception_leaves_the_older_file_and_nothing_else(path, folder, tools, error):
     def write():
-        with new_hdf5(path) as file:
+        with atomic_hdf5(path) as file:
             fill(file)
             raise error
 
@@ -82,13 +83,13 @@ def test_an_exception_leaves_the_older_file_and_nothing_else(path, folder, tools
 
 
 def test_an_exception_leaves_nothing(path, folder):
-    with pytest.raises(Failure), new_hdf5(path):
+    with pytest.raises(Failure), atomic_hdf5(path):
         raise Failure
     assert list(folder.iterdir()) == []
 
 
 def test_a_file_closed_in_the_block_is_whole(path):
-    with new_hdf5(path) as file:
+    with atomic_hdf5(path) as file:
         fill(file)
         file.close()
     assert value_in(path) == 7
@@ -99,7 +100,7 @@ def test_signals_wait_until_the_file_is_whole(path, folder, tools, number):
     arrived = []
     before = signal.signal(number, lambda *_: arrived.append(path.exists()))
     try:
-        with new_hdf5(path) as file:
+        with atomic_hdf5(path) as file:
             os.kill(os.getpid(), number)
             fill(file)
             assert arrived == []
@@ -114,7 +115,7 @@ def test_a_handler_that_raises_leaves_the_old_file_or_the_new(path, folder, tool
         raise Failure
 
     def write():
-        with new_hdf5(path) as file:
+        with atomic_hdf5(path) as file:
             os.kill(os.getpid(), signal.SIGTERM)
             fill(file)
 
@@ -131,7 +132,7 @@ def test_a_handler_that_raises_leaves_the_old_file_or_the_new(path, folder, tool
 
 def test_it_works_in_a_thread(path):
     def write():
-        with new_hdf5(path) as file:
+        with atomic_hdf5(path) as file:
             fill(file)
 
     thread = threading.Thread(target=write)
@@ -141,8 +142,8 @@ def test_it_works_in_a_thread(path):
 
 
 def test_two_writers_of_one_name_do_not_meet(path, folder, tools):
-    with new_hdf5(path) as first:
-        with new_hdf5(path) as second:
+    with atomic_hdf5(path) as first:
+        with atomic_hdf5(path) as second:
             fill(second, 2)
         assert value_in(path) == 2
         fill(first, 1)
@@ -156,20 +157,20 @@ def test_places_where_no_file_can_be(path, folder):
         (folder / "no" / "x.h5", "there is no folder .*create it first"),
         (folder / "folder", "is a folder; name a file"),
     ):
-        with pytest.raises(PackWriteError, match=words), new_hdf5(wrong):
+        with pytest.raises(PackWriteError, match=words), atomic_hdf5(wrong):
             pytest.fail("the block must not be entered")
-    with pytest.raises(PackWriteError, match="device or pipe"), new_hdf5(Path("/dev/null")):
+    with pytest.raises(PackWriteError, match="device or pipe"), atomic_hdf5(Path("/dev/null")):
         pytest.fail("the block must not be entered")
 
 
 def test_what_a_killed_writer_left_is_swept_away(path, folder, tools):
-    code = "import os, sys; from pathlib import Path; from edgeprune_formats import new_hdf5\n"
-    code += "with new_hdf5(Path(sys.argv[1])): os.kill(os.getpid(), 9)"
+    code = "import os, sys; from pathlib import Path; from edgeprune_formats.files import atomic_hdf5\n"
+    code += "with atomic_hdf5(Path(sys.argv[1])): os.kill(os.getpid(), 9)"
     done = subprocess.run([sys.executable, "-c", code, str(path)], check=False)
     assert done.returncode == -signal.SIGKILL
     (left,) = tools.names(folder)
     assert left.endswith(".partial")
-    with new_hdf5(path) as file:
+    with atomic_hdf5(path) as file:
         fill(file)
     assert tools.names(folder) == ["x.h5"]
 
@@ -178,11 +179,12 @@ FILL_THE_DISK = """
 import os, sys
 import numpy as np
 from pathlib import Path
-from edgeprune_formats import PackWriteError, new_hdf5
+from edgeprune_formats import PackWriteError
+from edgeprune_formats.files import atomic_hdf5
 
 path = Path(sys.argv[1])
 try:
-    with new_hdf5(path) as file:
+    with atomic_hdf5(path) as file:
         for number in range(40):
             file.create_dataset(f"array {number}", data=np.ones(2048))
 except PackWriteError as error:
@@ -209,7 +211,7 @@ def test_an_error_of_the_file_system_is_told(path, monkeypatch, folder):
     def fail(*_):
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr("edgeprune_formats._target.sync", fail)
-    with pytest.raises(PackWriteError, match=r"x\.h5: .*Input/output error"), new_hdf5(path) as file:
+    monkeypatch.setattr("edgeprune_formats.files.sync", fail)
+    with pytest.raises(PackWriteError, match=r"x\.h5: .*Input/output error"), atomic_hdf5(path) as file:
         fill(file)
     assert list(folder.iterdir()) == []

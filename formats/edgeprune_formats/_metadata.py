@@ -1,4 +1,4 @@
-"""Everything of a pack but its samples, on its way into the file."""
+"""Writing everything of a pack but its samples: attributes, labels, scores, class names, provenance."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._checks import provenance_text
-from ._chunks import checksum
-from ._header import INTEGERS, TEXTS, PackHeader
 from .codecs import get_codec
+from .hdf5 import checksum
+from .header import INTEGERS, TEXTS, PackHeader, attribute_name
 
-__all__ = ["write_head"]
+__all__ = ["write_metadata"]
 
 
-def write_head(
+def write_metadata(
     file: h5py.File,
     header: PackHeader,
     labels: NDArray[np.integer[Any]],
@@ -36,16 +36,17 @@ def write_head(
         Goes into the provenance, if there is anything in it.
     """
     for name in TEXTS:
-        file.attrs[name] = _text(getattr(header, name))
+        file.attrs[attribute_name(name)] = _text(getattr(header, name))
     file.attrs["format"] = _text("edgepack")
     for name in INTEGERS:
         file.attrs[name] = np.int64(getattr(header, name))
-    if get_codec(header.codec).quantizes:
+    codec = get_codec(header.codec)
+    if codec.quantizes:
         file.attrs["step"] = np.float64(header.step)
     for name in ("mean", "std"):
         file.attrs[name] = np.array(getattr(header, name), "<f8")
-    # Readers of 1.1 know one type only, and no codec but the first.
-    old = header.codec == "sparse-f32"
+    # Readers of 1.1 know one type only, and no codecs that came later.
+    old = codec.since < 2
     _write_array(file, "labels", labels if old else _narrow(labels, ("u1", "<u2")))
     _write_array(file, "source_index", source_index if old else _narrow(source_index, ("<u2", "<u4")))
     if scores is not None:

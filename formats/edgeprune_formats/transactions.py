@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 
-from ._target import shielded
 from ._writer import PackWriter
+from .files import shielded
 
-__all__ = ["written_together"]
+__all__ = ["pack_transaction"]
 
 
 @contextlib.contextmanager
-def written_together() -> Iterator[Callable[[PackWriter], PackWriter]]:
+def pack_transaction() -> Iterator[Callable[[PackWriter], PackWriter]]:
     """Give a function that opens a writer; all their packs appear when the block ends, or none.
 
     A writer may be sealed before that, which frees its memory. All are complete on the disk before the first

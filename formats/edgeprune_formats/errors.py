@@ -9,9 +9,9 @@ EdgePruneError
 │   ├── PackLimitError         declared sizes beyond what a reader accepts
 │   └── PackChecksumError      stored bytes that do not match their checksum, or are cut off
 ├── PackWriteError         a pack, or another file, cannot be written: permissions, disk full
-├── ArtefactError          a scores file, an FSE-Net, a classifier or an ONNX model that cannot be used
-├── SourceError            images or labels that cannot be read or do not fit together
-└── TrainingError          a run that cannot start, continue or be resumed
+├── ArtifactError          (edgeprune_runtime.errors) a scores file, FSE-Net, classifier or ONNX model
+├── TrainingError          (edgeprune_runtime.errors) a run that cannot start, continue or be resumed
+└── SourceError            (edgeprune.errors) images or labels that cannot be read or do not fit together
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 __all__ = [
-    "ArtefactError",
     "ConfigError",
+    "DefectError",
     "EdgePruneError",
     "NotAPackError",
     "PackChecksumError",
@@ -31,8 +31,6 @@ __all__ = [
     "PackVersionError",
     "PackWriteError",
     "Problem",
-    "SourceError",
-    "TrainingError",
 ]
 
 
@@ -46,18 +44,6 @@ class ConfigError(EdgePruneError):
 
 class PackWriteError(EdgePruneError):
     """A pack, or another file, cannot be written where it was asked for."""
-
-
-class ArtefactError(EdgePruneError):
-    """A scores file, FSE-Net, classifier or ONNX model is missing, damaged or not for these images."""
-
-
-class SourceError(EdgePruneError):
-    """Images or labels of a source are missing, unreadable or inconsistent."""
-
-
-class TrainingError(EdgePruneError):
-    """A training run cannot start, go on or be resumed."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +66,11 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.location}: {self.message}"
+
+
+def attribute_problem(name: str, message: str, kind: str = "layout") -> Problem:
+    """Return the problem of an attribute of the root group."""
+    return Problem(kind, f"/ attribute {name}", message)
 
 
 class PackFormatError(EdgePruneError):
@@ -123,7 +114,7 @@ class PackChecksumError(PackFormatError):
 
 
 class DefectError(Exception):
-    """Carries a `Problem` from where it is found to where it is listed; never leaves this package."""
+    """What reading HDF5 finds wrong: a `Problem`, to be listed or told as an error of the file."""
 
     def __init__(self, kind: str, location: str, message: str) -> None:
         super().__init__(message)

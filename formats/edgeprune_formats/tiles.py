@@ -1,4 +1,4 @@
-"""Tiles of an image and the order in which their frequencies are coded; what `quantized` packs rest on."""
+"""Tiles of an image, their color spaces, and the order in which their frequencies are coded."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 __all__ = [
     "BANDS",
+    "COLOR_SPACES",
+    "TILES",
     "Scan",
     "color_matrix",
     "color_shift",
@@ -21,9 +23,12 @@ __all__ = [
     "to_tiles",
 ]
 
+TILES = ("full", "8", "16", "32")
+"""The whole image, or tiles of so many pixels a side."""
+COLOR_SPACES = ("rgb", "ycbcr")
 BANDS = 16
 # What coefficients of lower frequency, (rows, columns) below this one, weigh in the context of one.
-NEIGHBOURS = (
+NEIGHBORS = (
     (0, 1, 4),
     (1, 0, 4),
     (1, 1, 4),
@@ -76,10 +81,10 @@ class Scan:
         ``u * w + v`` of the frequencies in coding order: by u + v, then by u.
     starts : int32 [diagonals + 1]
         Where in that order each diagonal begins; its last entry is F.
-    neighbours : int32 [F, 12]
-        Places in coding order of the neighbours in the context of each frequency; F where there is none.
+    neighbors : int32 [F, 12]
+        Places in coding order of the neighbors in the context of each frequency; F where there is none.
     weights : int32 [12]
-        What each neighbour weighs.
+        What each neighbor weighs.
     band_of_diagonal : int32 [diagonals]
         The lowest band that covers the diagonal.
     last_of_band : int32 [16]
@@ -88,7 +93,7 @@ class Scan:
 
     raster: NDArray[np.int32]
     starts: NDArray[np.int32]
-    neighbours: NDArray[np.int32]
+    neighbors: NDArray[np.int32]
     weights: NDArray[np.int32]
     band_of_diagonal: NDArray[np.int32]
     last_of_band: NDArray[np.int32]
@@ -112,33 +117,33 @@ def scan_order(height: int, width: int) -> Scan:
     raster = np.lexsort((row, diagonal))
     place = np.empty((height, width), np.int32)
     place.reshape(-1)[raster] = np.arange(height * width)
-    neighbours = np.full((height * width, len(NEIGHBOURS)), height * width, np.int32)
-    for number, (up, left, _) in enumerate(NEIGHBOURS):
+    neighbors = np.full((height * width, len(NEIGHBORS)), height * width, np.int32)
+    for number, (up, left, _) in enumerate(NEIGHBORS):
         inside = (row[raster] >= up) & (column[raster] >= left)
         at = raster[inside]
-        neighbours[inside, number] = place[row[at] - up, column[at] - left]
+        neighbors[inside, number] = place[row[at] - up, column[at] - left]
     last = height + width - 2
     last_of_band = np.array([min(last, max(k, last * k * k // (BANDS - 1) ** 2)) for k in range(BANDS)])
     return Scan(
         raster=raster.astype(np.int32),
         starts=np.searchsorted(diagonal[raster], np.arange(last + 2)).astype(np.int32),
-        neighbours=neighbours,
-        weights=np.array([weight for _, _, weight in NEIGHBOURS], np.int32),
+        neighbors=neighbors,
+        weights=np.array([weight for _, _, weight in NEIGHBORS], np.int32),
         band_of_diagonal=np.searchsorted(last_of_band, np.arange(last + 1)).astype(np.int32),
         last_of_band=last_of_band.astype(np.int32),
     )
 
 
 def to_tiles(
-    spectra: NDArray[np.floating[Any]], block: tuple[int, int], grid: tuple[int, int], color_space: str
+    spectra: NDArray[np.floating[Any]], tile: tuple[int, int], grid: tuple[int, int], color_space: str
 ) -> NDArray[np.float32]:
-    """Return the coefficients of tiles in the stored colour space, from spectra of whole RGB images.
+    """Return the coefficients of tiles in the stored color space, from spectra of whole RGB images.
 
     Parameters
     ----------
     spectra : float [n, 3, H, W]
         Orthonormal DCT-II of whole images on [0, 1].
-    block : (int, int)
+    tile : (int, int)
         Height and width of a tile in pixels.
     grid : (int, int)
         Tiles down and across; pixels that the image lacks repeat its last row and column.
@@ -147,7 +152,7 @@ def to_tiles(
 
     Returns
     -------
-    float32 [n, 3, tiles, block height * block width]
+    float32 [n, 3, tiles, tile height * tile width]
         Of planes from which `color_shift` was subtracted.
     """
     n, channels, height, width = spectra.shape
@@ -155,23 +160,23 @@ def to_tiles(
     planes = np.matmul(matrix, spectra.reshape(n, channels, -1).astype(np.float32, copy=False))
     planes = planes.reshape(spectra.shape)
     shift = color_shift(color_space)
-    if (height, width) == block:
+    if (height, width) == tile:
         planes[:, :, 0, 0] -= (shift * math.sqrt(height * width)).astype(np.float32)
         whole: NDArray[np.float32] = planes.reshape(n, channels, 1, -1)
         return whole
     rows, columns = (dct_basis(size).astype(np.float32) for size in (height, width))
     pixels = rows.T @ (planes @ columns) - shift.astype(np.float32)[:, None, None]
-    missing = [(0, grid[axis] * block[axis] - size) for axis, size in enumerate((height, width))]
+    missing = [(0, grid[axis] * tile[axis] - size) for axis, size in enumerate((height, width))]
     pixels = np.pad(pixels, ((0, 0), (0, 0), *missing), mode="edge")
-    tiles = pixels.reshape(n, channels, grid[0], block[0], grid[1], block[1]).swapaxes(3, 4)
-    down, across = (dct_basis(size).astype(np.float32) for size in block)
+    tiles = pixels.reshape(n, channels, grid[0], tile[0], grid[1], tile[1]).swapaxes(3, 4)
+    down, across = (dct_basis(size).astype(np.float32) for size in tile)
     spectra_of_tiles = np.ascontiguousarray(down @ tiles @ across.T, np.float32)
     return spectra_of_tiles.reshape(n, channels, grid[0] * grid[1], -1)
 
 
 def from_tiles(
     tiles: NDArray[np.floating[Any]],
-    block: tuple[int, int],
+    tile: tuple[int, int],
     grid: tuple[int, int],
     size: tuple[int, int],
     color_space: str,
@@ -180,16 +185,16 @@ def from_tiles(
 
     Parameters
     ----------
-    tiles : float [n, 3, tiles, block height * block width]
-    block, grid, color_space
+    tiles : float [n, 3, tiles, tile height * tile width]
+    tile, grid, color_space
         As in `to_tiles`.
     size : (int, int)
         Height and width of the image in pixels.
     """
     n, channels = tiles.shape[:2]
-    parts = tiles.astype(np.float64).reshape(n, channels, grid[0], grid[1], *block)
-    pixels = dct_basis(block[0]).T @ parts @ dct_basis(block[1])
-    whole = pixels.swapaxes(3, 4).reshape(n, channels, grid[0] * block[0], grid[1] * block[1])
+    parts = tiles.astype(np.float64).reshape(n, channels, grid[0], grid[1], *tile)
+    pixels = dct_basis(tile[0]).T @ parts @ dct_basis(tile[1])
+    whole = pixels.swapaxes(3, 4).reshape(n, channels, grid[0] * tile[0], grid[1] * tile[1])
     cropped = np.ascontiguousarray(whole[:, :, : size[0], : size[1]])
     mixed = np.matmul(color_matrix(color_space), cropped.reshape(n, channels, -1))
     return np.asarray(mixed.reshape(cropped.shape))

@@ -1,22 +1,16 @@
-"""Headers and random blocks of every codec, and what they decode to by the book."""
+"""Headers and random coefficients of every codec, and what they decode to by the book."""
 
 import numpy as np
 from scipy.fft import idctn
 
-from edgeprune_formats import (
-    PackHeader,
-    PackWriter,
-    QuantizedBlock,
-    SparseBlock,
-    color_matrix,
-    color_shift,
-    pack_positions,
-)
+from edgeprune_formats import PackHeader, PackWriter
+from edgeprune_formats.coefficients import QuantizedCoefficients, SparseCoefficients, pack_positions
+from edgeprune_formats.tiles import color_matrix, color_shift
 
 SAMPLES = 9
 
 
-def header_of(codec, size, *, block="full", color="rgb", components=None, samples=SAMPLES, chunk_samples=4):
+def header_of(codec, size, *, tile="full", color="rgb", components=None, samples=SAMPLES, chunk_samples=4):
     return PackHeader(
         samples=samples,
         channels=3,
@@ -29,26 +23,26 @@ def header_of(codec, size, *, block="full", color="rgb", components=None, sample
         mean=(0.5, 0.4, 0.3),
         std=(0.2, 0.25, 0.3),
         color_space=color,
-        block=block,
+        tile=tile,
         step=0.03 if codec == "quantized" else 0.0,
     )
 
 
-def random_block(header, seed=0):
+def random_coefficients(header, seed=0):
     random = np.random.default_rng(seed)
-    return (quantized_block if header.step else sparse_block)(header, random)
+    return (quantized_coefficients if header.step else sparse_coefficients)(header, random)
 
 
-def sparse_block(header, random):
+def sparse_coefficients(header, random):
     pixels = header.height * header.width
     shape = (header.samples, header.channels)
     order = random.random((*shape, pixels)).argsort(axis=2)[..., : header.components]
     values = random.normal(size=order.shape).astype(np.float32) * 0.3
-    return SparseBlock(values, pack_positions(np.sort(order, axis=2), header.height, header.width))
+    return SparseCoefficients(values, pack_positions(np.sort(order, axis=2), header.height, header.width))
 
 
-def quantized_block(header, random):
-    height, width = header.block_shape
+def quantized_coefficients(header, random):
+    height, width = header.tile_shape
     tiles = header.grid[0] * header.grid[1]
     shape = (header.samples, header.channels, tiles)
     extents = random.integers(0, height + width - 1, shape)
@@ -56,14 +50,14 @@ def quantized_block(header, random):
     diagonal = np.add.outer(np.arange(height), np.arange(width)).reshape(-1)
     values = np.rint(random.laplace(size=(*shape, height * width)) * 9 / (1 + diagonal))
     values *= diagonal <= extents[..., None]
-    return QuantizedBlock(values.astype(np.int16), extents.astype(np.uint16))
+    return QuantizedCoefficients(values.astype(np.int16), extents.astype(np.uint16))
 
 
-def pixels_of(header, block):
-    """Return the images of a quantized block on [0, 1], float64 [n, C, H, W]."""
-    n, channels, _, _ = block.values.shape
-    (down, across), (height, width) = header.grid, header.block_shape
-    spectra = block.values.reshape(n, channels, down, across, height, width) * header.step
+def pixels_of(header, coefficients):
+    """Return the images of quantized coefficients on [0, 1], float64 [n, C, H, W]."""
+    n, channels, _, _ = coefficients.values.shape
+    (down, across), (height, width) = header.grid, header.tile_shape
+    spectra = coefficients.values.reshape(n, channels, down, across, height, width) * header.step
     tiles = idctn(spectra, axes=(4, 5), norm="ortho").swapaxes(3, 4)
     planes = tiles.reshape(n, channels, down * height, across * width)[..., : header.height, : header.width]
     shifted = planes + color_shift(header.color_space)[:, None, None]

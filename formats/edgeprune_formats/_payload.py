@@ -1,4 +1,4 @@
-"""Coding the quantised coefficients of a chunk: contexts, distributions, and the payload's bytes.
+"""Coding the quantized coefficients of a chunk: distributions, and the payload's bytes.
 
 formats/SPEC.md, section `quantized`, is the specification; names here are its names.
 """
@@ -14,32 +14,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._rans import SYMBOLS, Decoder, StreamError, encode, lookup_table, normalised
-from ._tiles import BANDS, Scan
+from ._contexts import (
+    CLASSES,
+    SATURATION,
+    bands_of,
+    context_classes,
+    context_sums,
+    fit_bases,
+    shifts_of,
+)
+from ._rans import SYMBOLS, Decoder, StreamError, encode, lookup_table, normalized
+from .tiles import BANDS, Scan
 
 __all__ = [
-    "CLASSES",
     "MAX_LANES",
     "Model",
-    "bands_of",
-    "context_classes",
-    "context_sums",
+    "Payload",
     "decode_payload",
     "encode_payload",
-    "fit_bases",
     "parse_payload",
     "predict_dc",
     "restore_dc",
-    "shifts_of",
 ]
 
-CLASSES = 48
-# Class CENTRE stands for a mean magnitude of about 1, and two classes for a factor of 2.
-CENTRE = 20
-# Stored bases are moved by this much; 0 stands for a frequency that is never coded.
-BASE_OFFSET = 64
-# Magnitudes count in contexts up to this.
-SATURATION = 15
 # The symbols 0 to 14 stand for -7 to 7, this one for a value that is written out.
 ESCAPE = SYMBOLS - 1
 ESCAPE_BITS = 16
@@ -47,15 +44,7 @@ MAX_LANES = 512
 SYMBOLS_PER_LANE = 4096
 # Values whose plain bits are spread at a time, to bound the memory that it takes.
 BITS_AT_A_TIME = 2**16
-_HEAD = struct.Struct("<IIII")
-# round(2 log2(sum + 2)), in integers.
-LEVELS = np.array([((2 * (s + 2) ** 4).bit_length() - 1) // 2 for s in range(30 * SATURATION + 1)], np.int16)
-
-
-def shifts_of(classes: NDArray[np.integer[Any]]) -> NDArray[np.integer[Any]]:
-    """Return how many low bits of a value of each class are plain; the distribution has the rest."""
-    shifts: NDArray[np.integer[Any]] = np.maximum((classes - CENTRE) // 2, 0)
-    return shifts
+_SIZES = struct.Struct("<IIII")
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +84,7 @@ def predict_dc(values: NDArray[np.int32], grid: tuple[int, int]) -> None:
     ----------
     values : int32 [n, C, tiles, F]
     grid : (int, int)
-        Tiles down and across. A tile loses its left neighbour's, the first of a row that of the row above.
+        Tiles down and across. A tile loses its left neighbor's, the first of a row that of the row above.
     """
     level = values[..., 0].reshape(*values.shape[:2], *grid)
     change = level.copy()
@@ -109,50 +98,6 @@ def restore_dc(values: NDArray[np.int16], grid: tuple[int, int]) -> None:
     change = values[..., 0].reshape(*values.shape[:2], *grid).copy()
     change[..., 0] = np.cumsum(change[..., 0], axis=-1, dtype=np.int16)
     values[..., 0] = np.cumsum(change, axis=-1, dtype=np.int16).reshape(values.shape[:3])
-
-
-def bands_of(values: NDArray[np.integer[Any]], scan: Scan) -> NDArray[np.uint8]:
-    """Return the lowest band that covers what is not zero, uint8 [N], of values [F, N] in coding order."""
-    band = scan.band_of_place[:, None].astype(np.uint8)
-    # Frequency 0 is coded whatever the band.
-    return np.asarray(np.where(values[1:] != 0, band[1:], 0).max(axis=0, initial=0).astype(np.uint8))
-
-
-def context_sums(magnitudes: NDArray[np.uint8], scan: Scan) -> NDArray[np.int16]:
-    """Return the weighted sums of the neighbours' magnitudes, int16 [F, N], of [F, N] in coding order."""
-    sums = np.zeros(magnitudes.shape, np.int16)
-    outside = len(magnitudes)
-    for weight, places in zip(scan.weights.tolist(), scan.neighbours.T, strict=True):
-        inside = np.flatnonzero(places < outside)
-        sums[inside] += magnitudes[places[inside]] * np.int16(weight)
-    return sums
-
-
-def context_classes(bases: NDArray[np.integer[Any]], sums: NDArray[np.integer[Any]]) -> NDArray[np.int16]:
-    """Return classes int16, of stored bases [F, 1] and context sums [F, N]."""
-    level = LEVELS.take(sums)
-    level += bases.astype(np.int16) - np.int16(BASE_OFFSET)
-    return np.clip(level, 0, CLASSES - 1, out=level)
-
-
-def fit_bases(
-    magnitudes: NDArray[np.integer[Any]], sums: NDArray[np.int16], coded: NDArray[np.bool_]
-) -> NDArray[np.uint8]:
-    """Return stored bases uint8 [F] that put the mean magnitude of each frequency into the class it is of.
-
-    Parameters
-    ----------
-    magnitudes : int [F, N]
-    sums : int16 [F, N]
-    coded : bool [F, N]
-        What the bands cover.
-    """
-    count = np.maximum(coded.sum(axis=1), 1)
-    mean = np.sum(magnitudes, axis=1, where=coded, dtype=np.float64) / count
-    around = np.sum(sums, axis=1, where=coded, dtype=np.float64) / count
-    with np.errstate(divide="ignore"):
-        base = np.rint(2 * (np.log2(mean) - np.log2(around + 2)) + CENTRE)
-    return np.where(mean > 0, np.clip(base + BASE_OFFSET, 1, 255), 0).astype(np.uint8)
 
 
 def _split(values: NDArray[np.integer[Any]], classes: NDArray[np.integer[Any]]) -> tuple[Any, Any, Any]:
@@ -209,7 +154,7 @@ def encode_payload(planes: list[NDArray[np.int32]], scan: Scan) -> bytes:
         np.add.at(counts, (contexts, symbols), 1)
     used = counts.any(axis=1)
     row_of = np.where(used, np.cumsum(used) - 1, -1).astype(np.int16)
-    model = Model(np.stack(bases), row_of, normalised(counts[used]))
+    model = Model(np.stack(bases), row_of, normalized(counts[used]))
     lanes = min(MAX_LANES, max(1, int(counts.sum()) // SYMBOLS_PER_LANE))
     rows = [(row_of[contexts], symbols) for contexts, symbols in runs]
     states, words = encode(rows, model.frequencies, lanes)
@@ -224,7 +169,7 @@ def _assemble(payload: Payload) -> bytes:
     packed = zlib.compress(head, 9)
     sizes = (len(packed), len(payload.states), len(payload.words), len(payload.bits))
     body = (payload.states.astype("<u4"), payload.words.astype("<u2"), payload.bits)
-    return _HEAD.pack(*sizes) + packed + b"".join(part.tobytes() for part in body)
+    return _SIZES.pack(*sizes) + packed + b"".join(part.tobytes() for part in body)
 
 
 def parse_payload(raw: bytes | memoryview, planes: int, places: int) -> Payload:
@@ -242,10 +187,10 @@ def parse_payload(raw: bytes | memoryview, planes: int, places: int) -> Payload:
         Sizes that do not add up, or a model that is none.
     """
     view = memoryview(raw).cast("B")
-    if len(view) < _HEAD.size:
+    if len(view) < _SIZES.size:
         raise StreamError("too short for its sizes")
-    packed, lanes, words, bits = _HEAD.unpack_from(view)
-    ends = np.cumsum([_HEAD.size, packed, 4 * lanes, 2 * words, bits], dtype=np.int64)
+    packed, lanes, words, bits = _SIZES.unpack_from(view)
+    ends = np.cumsum([_SIZES.size, packed, 4 * lanes, 2 * words, bits], dtype=np.int64)
     if int(ends[-1]) != len(view) or not 1 <= lanes <= MAX_LANES:
         raise StreamError("its sizes do not add up")
     parts = [view[start:stop] for start, stop in itertools.pairwise(ends)]
@@ -305,7 +250,7 @@ class _Plain:
 
 
 def decode_payload(
-    payload: Payload, scan: Scan, blocks: int
+    payload: Payload, scan: Scan, tiles: int
 ) -> tuple[list[NDArray[np.int16]], list[NDArray[np.uint8]]]:
     """Return for each plane the values int16 [F, N] in coding order, and the bands uint8 [N].
 
@@ -315,7 +260,7 @@ def decode_payload(
     ----------
     payload : Payload
     scan : Scan
-    blocks : int
+    tiles : int
         N, the tiles of all images.
 
     Raises
@@ -326,7 +271,7 @@ def decode_payload(
     model = payload.model
     symbols = Decoder(lookup_table(model.frequencies), payload.states, payload.words)
     plain = _Plain(payload.bits)
-    bands = np.zeros(blocks, np.uint8)
+    bands = np.zeros(tiles, np.uint8)
     planes, all_bands = [], []
     for number, bases in enumerate(model.bases):
         bands = symbols.run(_rows(model, CLASSES + number * BANDS + bands.astype(np.int64)))
@@ -352,9 +297,9 @@ def _decode_plane(
     scan: Scan,
     bands: NDArray[np.uint8],
 ) -> NDArray[np.int16]:
-    places, blocks = len(scan.raster), len(bands)
-    values = np.zeros((places, blocks), np.int16)
-    magnitudes = np.zeros((places + 1, blocks), np.uint8)
+    places, tiles = len(scan.raster), len(bands)
+    values = np.zeros((places, tiles), np.int16)
+    magnitudes = np.zeros((places + 1, tiles), np.uint8)
     for diagonal in range(scan.diagonals):
         inside = np.flatnonzero(bands >= scan.band_of_diagonal[diagonal])
         if not len(inside):
@@ -364,7 +309,7 @@ def _decode_plane(
         if not len(some):
             continue
         sums = np.zeros((len(some), len(inside)), np.int16)
-        for weight, near in zip(scan.weights.tolist(), scan.neighbours[some].T, strict=True):
+        for weight, near in zip(scan.weights.tolist(), scan.neighbors[some].T, strict=True):
             sums += magnitudes[near[:, None], inside] * np.int16(weight)
         classes = context_classes(bases[some, None], sums).reshape(-1)
         found = symbols.run(_rows(model, classes))

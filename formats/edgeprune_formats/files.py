@@ -1,10 +1,11 @@
-"""Where a pack is written: a partial file beside its final name, and what can go wrong on the disk."""
+"""Files that appear whole or not at all: a partial file beside the final name, and what can go wrong."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import glob
+import hashlib
 import io
 import itertools
 import os
@@ -19,15 +20,17 @@ from typing import Any
 
 import h5py
 
-from ._errors import PackWriteError
+from .errors import PackWriteError
 
 __all__ = [
     "Sink",
-    "check_room",
-    "check_target",
-    "new_file",
-    "new_hdf5",
+    "atomic_file",
+    "atomic_hdf5",
+    "check_free_space",
+    "check_writable",
+    "file_sha256",
     "partial_path",
+    "replacing",
     "shielded",
     "sweep",
     "sync",
@@ -41,7 +44,7 @@ NO_PERMISSION = "no permission to write there; choose another folder"
 _COUNT = itertools.count()
 
 
-def check_target(path: Path) -> None:
+def check_writable(path: Path) -> None:
     """Raise `PackWriteError` if no pack can be written under this name, whatever its size."""
     if path.is_dir():
         raise PackWriteError(f"{path}: is a folder; name a file")
@@ -53,7 +56,7 @@ def check_target(path: Path) -> None:
         raise PackWriteError(f"{path}: {NO_PERMISSION}")
 
 
-def check_room(path: Path, size: int) -> None:
+def check_free_space(path: Path, size: int) -> None:
     """Raise `PackWriteError` if the disk has no room for `size` bytes of coefficients."""
     need = size + OVERHEAD_BYTES
     free = shutil.disk_usage(path.parent).free
@@ -173,7 +176,29 @@ class Sink(io.FileIO):
 
 
 @contextlib.contextmanager
-def new_file(path: Path) -> Iterator[Path]:
+def replacing(path: Path, partial: Path) -> Iterator[None]:
+    """Let the `with` block write the file `partial`, which then takes the name `path`, whole or not at all.
+
+    The file is on the disk before it is renamed, and the name before this returns. If anything fails,
+    `partial` is removed.
+
+    Raises
+    ------
+    OSError
+        The file cannot be put on the disk or renamed.
+    """
+    try:
+        yield
+        sync(partial)
+        os.replace(partial, path)  # noqa: PTH105 - tests make this call fail
+        sync(path.parent)
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
     """Give a name to write a file under, which gets its own when the block ends, whole or not at all.
 
     Raises
@@ -182,22 +207,17 @@ def new_file(path: Path) -> Iterator[Path]:
         The file cannot be written: no such folder, no permission, disk full.
     """
     sweep(path)
-    check_target(path)
+    check_writable(path)
     partial = partial_path(path)
     try:
-        yield partial
-        sync(partial)
-        partial.replace(path)
-        sync(path.parent)
+        with replacing(path, partial):
+            yield partial
     except OSError as error:
         raise write_error(path, error) from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def new_hdf5(path: Path) -> Iterator[h5py.File]:
+def atomic_hdf5(path: Path) -> Iterator[h5py.File]:
     """Give an HDF5 file to fill, which appears under its name when the block ends, whole or not at all.
 
     SIGINT and SIGTERM wait until then.
@@ -207,8 +227,23 @@ def new_hdf5(path: Path) -> Iterator[h5py.File]:
     PackWriteError
         The file cannot be written: no such folder, no permission, disk full.
     """
-    with new_file(path) as partial, shielded(), Sink(partial, "w+") as sink:
+    with atomic_file(path) as partial, shielded(), Sink(partial, "w+") as sink:
         with h5py.File(sink, "w", libver=("v110", "v110")) as file:
             yield file
         if sink.failure is not None:
             raise sink.failure
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's content, 64 hex digits, read in pieces.
+
+    Raises
+    ------
+    OSError
+        It cannot be read.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import tempfile
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +17,51 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ._errors import DefectError
-from ._header import PackHeader
-from .codecs import Field
+from .codecs import Field, get_codec, memory_bytes
+from .errors import DefectError
+from .hdf5 import COPY_AGAIN, checksum
+from .header import PackHeader
 
-try:
-    # The same function by carry-less multiplication, ten times as fast.
-    from isal.isal_zlib import crc32
-except ImportError:
-    from zlib import crc32
+__all__ = [
+    "COMPRESSIONS",
+    "StoredField",
+    "Stream",
+    "create_field",
+    "plan_chunk_samples",
+    "plan_chunks",
+    "write_chunk",
+]
 
-__all__ = ["StoredField", "Stream", "checksum", "create_field", "write_chunk"]
-
+COMPRESSIONS = ("none", "gzip")
+TARGET_CHUNK_BYTES = 2 * 2**20
+# Dense spectra of a chunk are held while it is written: 2^24 values are 64 MiB.
+MAX_CHUNK_VALUES = 2**24
 COPY_PIECE = 1 << 20
-COPY_AGAIN = "copy the pack again"
 
 
-def checksum(array: NDArray[Any]) -> int:
-    """Return the CRC-32 (as in zlib and PNG) of the array's little-endian bytes in C order."""
-    return crc32(np.ascontiguousarray(array).data)
+def plan_chunk_samples(samples: int, image_bytes: int, image_values: int) -> int:
+    """Return how many images to store in a chunk so that it takes about 2 MiB.
+
+    Chunks come out as equal as they can: HDF5 stores the last one at full size.
+
+    Parameters
+    ----------
+    samples : int
+        Images in the pack.
+    image_bytes : int
+        Bytes that one image is about to take in a chunk.
+    image_values : int
+        Values of one decoded image, C * H * W.
+    """
+    largest = max(1, min(TARGET_CHUNK_BYTES // image_bytes, MAX_CHUNK_VALUES // image_values, 4096))
+    return math.ceil(samples / math.ceil(samples / largest))
+
+
+def plan_chunks(header: PackHeader) -> PackHeader:
+    """Return the header with as many images in a chunk as suit its codec and their size."""
+    image_bytes = max(1, memory_bytes(header) // get_codec(header.codec).memory_ratio)
+    samples = plan_chunk_samples(header.samples, image_bytes, math.prod(header.shape))
+    return replace(header, chunk_samples=samples)
 
 
 def create_field(group: h5py.Group, field: Field, header: PackHeader, compression: str) -> None:

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._coefficients import MAX_LANES, Payload
+from ._payload import MAX_LANES, Payload
 from ._rans import StreamError
-from ._tiles import Scan
+from .tiles import Scan
 
 __all__ = ["decode_native", "load_library", "positions_native"]
 
@@ -106,7 +106,7 @@ def decode_native(
     MemoryError
         No room for the working memory.
     StreamError
-        Where `edgeprune_formats._coefficients.decode_payload` raises it; of several reasons perhaps another.
+        Where `edgeprune_formats._payload.decode_payload` raises it; of several reasons perhaps another.
     """
     library = _library()
     if library is None:
@@ -140,6 +140,6 @@ def _inputs(payload: Payload, scan: Scan) -> tuple[Any, ...]:
         np.ascontiguousarray(model.bases),
         scan.raster,
         scan.starts,
-        scan.neighbours,
+        scan.neighbors,
         scan.band_of_diagonal,
     )
