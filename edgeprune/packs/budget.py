@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 
 from edgeprune_formats import ConfigError
-from edgeprune_formats.files import check_writable
+from edgeprune_formats.codecs import get_codec
+from edgeprune_formats.files import check_writable, replacing
 
 from .build import BuildReport
 from .config import BuildConfig
@@ -77,7 +78,7 @@ def build_within(
     ConfigError
         Another codec, or no setting that fits.
     """
-    if config.codec != "quantized":
+    if not get_codec(config.codec).quantizes:
         raise ConfigError(f"a budget needs --codec quantized, whose quality it chooses, not {config.codec}")
     if config.quality is not None:
         raise ConfigError("a budget chooses the quality; leave out --quality or --budget")
@@ -86,11 +87,8 @@ def build_within(
     # Scores and masks are made once, and named after the pack.
     build = partial(build, beside=path)
     search = _Search(build, trial, config, budget)
-    try:
+    with replacing(path, trial):
         fit = search.by_quality(1.0 if min_quality is None else min_quality, min_quality is not None)
-        trial.replace(path)
-    finally:
-        trial.unlink(missing_ok=True)
     return replace(fit, report=replace(fit.report, path=path))
 
 

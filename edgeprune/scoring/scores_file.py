@@ -12,7 +12,6 @@ HDF5, with a CRC-32 beside every array:
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,9 +20,19 @@ from typing import Any
 
 import h5py
 import numpy as np
-from edgeprune_formats.files import atomic_hdf5
-from edgeprune_runtime.errors import ArtifactError
 from numpy.typing import NDArray
+
+from edgeprune_formats.errors import DefectError
+from edgeprune_formats.files import atomic_hdf5
+from edgeprune_formats.hdf5 import (
+    NUMBERS,
+    checksum,
+    open_group,
+    open_hdf5,
+    read_array,
+    read_attribute,
+)
+from edgeprune_runtime.errors import ArtifactError
 
 __all__ = [
     "EPOCH_RECORDS",
@@ -202,12 +211,13 @@ def read_classifier(path: Path) -> dict[str, NDArray[Any]]:
     """
     with _opened(path) as file:
         try:
-            link = file.get("classifier", getclass=True, getlink=True)
-            names = list(file["classifier"].keys()) if link is h5py.HardLink else []
+            names = list(open_group(file, "classifier"))
+        except DefectError as error:
+            raise _damaged(path, str(error.problem)) from error
         except Exception as error:
             raise _damaged(path, "/classifier cannot be read") from error
         if not names:
-            raise _damaged(path, "/classifier is missing or a link")
+            raise _damaged(path, "/classifier: empty")
         return {name: _read(path, file, f"classifier/{name}") for name in names}
 
 
@@ -222,7 +232,7 @@ class _Series:
     def append(self, row: NDArray[Any]) -> None:
         row = np.ascontiguousarray(row, self._dataset.dtype)
         self._dataset[self._row] = row
-        self._checksum = zlib.crc32(row.data, self._checksum)
+        self._checksum = checksum(row, self._checksum)
         self._row += 1
 
     def close(self) -> None:
@@ -231,9 +241,8 @@ class _Series:
 
 
 def _write(file: h5py.File, name: str, array: NDArray[Any]) -> None:
-    array = np.ascontiguousarray(array).reshape(array.shape)
     dataset = file.create_dataset(name, data=array, track_times=False)
-    dataset.attrs["crc32"] = np.uint32(zlib.crc32(array.data))
+    dataset.attrs["crc32"] = np.uint32(checksum(array))
 
 
 def _provenance(path: Path, text: bytes) -> dict[str, Any]:
@@ -253,21 +262,16 @@ def _opened(path: Path) -> Iterator[h5py.File]:
     if not path.is_file():
         raise ArtifactError(f"{path}: no such file; {_REMEDY}")
     try:
-        # A finished file never changes, so it needs no lock, which some file systems lack.
-        file = h5py.File(path, "r", locking=False)
+        file = open_hdf5(path)
     except PermissionError as error:
         raise ArtifactError(f"{path}: no permission to read it; change that, or {_REMEDY}") from error
     # HDF5 reports damage by whatever exception its binding maps it to.
     except Exception as error:
         raise ArtifactError(f"{path}: not a scores file, or cut short; {_REMEDY}") from error
     with file:
-        try:
-            name = _attribute(file, "format", f"S{len(_FORMAT)}")
-            version = _attribute(file, "format_version", "<i8")
-        except Exception as error:
-            raise _damaged(path, "its attributes cannot be read") from error
-        if name != _FORMAT:
+        if _attribute(path, file, "format", "S") != _FORMAT:
             raise ArtifactError(f"{path}: HDF5, but not a scores file; {_REMEDY}")
+        version = _attribute(path, file, "format_version", "i")
         if version is None or version < 1:
             raise _damaged(path, "it has no version")
         if version != _VERSION:
@@ -278,52 +282,29 @@ def _opened(path: Path) -> Iterator[h5py.File]:
         yield file
 
 
+def _attribute(path: Path, file: h5py.File, name: str, kind: str) -> Any:
+    try:
+        return read_attribute(file, name, kind)[()]
+    except DefectError:
+        return None
+    except Exception as error:
+        raise _damaged(path, "its attributes cannot be read") from error
+
+
 def _read(path: Path, file: h5py.File, name: str, kind: str | None = None) -> NDArray[Any]:
     """Return an array of the type `kind`, or of any numbers, checked against its checksum."""
+    dtype = NUMBERS if kind is None else np.dtype(kind)
+    *groups, last = name.split("/")
     try:
-        dataset = _dataset(path, file, name)
-        if dataset.dtype.kind not in "iuf" or (kind is not None and dataset.dtype != kind):
-            raise _damaged(path, f"/{name} is of type {dataset.dtype}")
-        array = np.asarray(dataset[()])
-        expected = _attribute(dataset, "crc32", "<u4")
-    except ArtifactError:
-        raise
+        place: h5py.Group = file
+        for group in groups:
+            place = open_group(place, group)
+        return read_array(place, last, dtype, (-1,), path.stat().st_size, chunked=True)
+    except DefectError as error:
+        reason = error.problem.message.partition(";")[0]
+        raise _damaged(path, f"{error.problem.location}: {reason}") from error
     except Exception as error:
         raise _damaged(path, f"/{name} cannot be read") from error
-    if expected is None or zlib.crc32(array.data) != int(expected):
-        raise _damaged(path, f"/{name} does not match its checksum")
-    return array
-
-
-def _attribute(item: h5py.File | h5py.Dataset, name: str, kind: str) -> Any:
-    """Return an attribute of this type, or None.
-
-    None of variable length is read: a damaged heap, where HDF5 keeps them, can make it loop for ever.
-    """
-    if not h5py.h5a.exists(item.id, name.encode()):
-        return None
-    attribute = h5py.h5a.open(item.id, name.encode())
-    if attribute.shape != () or attribute.dtype != kind:
-        return None
-    value = np.empty((), kind)
-    attribute.read(value)
-    return value[()]
-
-
-def _dataset(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
-    """Return a dataset that lies in this file, which holds as many bytes as it declares."""
-    place: Any = file
-    for part in name.split("/"):
-        if place.get(part, getclass=True, getlink=True) is not h5py.HardLink:
-            raise _damaged(path, f"/{name} is missing or a link")
-        place = place[part]
-    if not isinstance(place, h5py.Dataset) or place.external or place.is_virtual:
-        raise _damaged(path, f"/{name} is not an array in this file")
-    if place.id.get_create_plist().get_nfilters() or place.nbytes != place.id.get_storage_size():
-        raise _damaged(path, f"/{name} declares more than is stored")
-    if place.nbytes > path.stat().st_size:
-        raise _damaged(path, f"/{name} declares more than the file holds")
-    return place
 
 
 def _damaged(path: Path, reason: str) -> ArtifactError:

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from edgeprune_formats.files import atomic_file
+
 __all__ = ["decoded_cifar10", "lossless", "photographs", "unpack_cifar10", "unpack_photographs"]
 
 
@@ -55,9 +57,9 @@ def decoded_cifar10(data: Path, path: Path) -> Path:
             )
             arrays[f"y_{split}"] = archive[f"{split}_labels"]
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial.npz")
-    np.savez(partial, **arrays)  # type: ignore[arg-type]
-    return partial.rename(path)
+    with atomic_file(path) as partial, partial.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+    return path
 
 
 def unpack_photographs(data: Path, folder: Path) -> Path:

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from edgeprune_formats.files import atomic_file
 from edgeprune_runtime.system.machine import cpu_features
 
 __all__ = ["save", "spread"]
@@ -57,9 +59,10 @@ def save(output: Path, name: str, results: dict[str, Any]) -> Path:
         "results": results,
     }
     output.mkdir(parents=True, exist_ok=True)
-    partial = output / f".{name}.partial"
-    partial.write_text(json.dumps(record, indent=1) + "\n")
-    return partial.rename(output / f"{name}.json")
+    path = output / f"{name}.json"
+    with atomic_file(path) as partial:
+        partial.write_text(json.dumps(record, indent=1) + "\n")
+    return path
 
 
 def _arguments() -> list[str]:

@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from edgeprune_formats.files import file_sha256
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+
+from edgeprune_formats.files import file_sha256, replacing
 
 from ..errors import TrainingError
 
@@ -155,10 +156,8 @@ def write_text(path: Path, text: str) -> None:
     DiskFullError, TrainingError
         If it cannot be written; an older file of that name is then unchanged, or already replaced whole.
     """
-    with _replacing(path) as temporary, temporary.open("wb") as file:
-        file.write(text.encode())
-        file.flush()
-        os.fsync(file.fileno())
+    with _replacing(path) as temporary:
+        temporary.write_bytes(text.encode())
 
 
 def write_tensors(
@@ -188,24 +187,18 @@ def write_tensors(
     rows = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with _replacing(path) as temporary:
         save_file(rows, temporary, metadata)
-        digest = file_sha256(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-    return digest
+        return file_sha256(temporary)
 
 
 @contextlib.contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(path.name + _TEMPORARY)
     try:
-        yield temporary
-        # safetensors makes its files for their owner alone; the user's umask is to decide.
-        temporary.chmod(0o666 & ~_umask())
-        os.replace(temporary, path)  # noqa: PTH105 - tests make this call fail
-        _sync_folder(path.parent)
+        with replacing(path, temporary):
+            yield temporary
+            # safetensors makes its files for their owner alone; the user's umask is to decide.
+            temporary.chmod(0o666 & ~_umask())
     except (OSError, SafetensorError) as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         reason = getattr(error, "strerror", None) or str(error)
         message = f"{path}: cannot be written ({reason}); what was complete before is kept: "
         raise (DiskFullError if _is_full(error) else TrainingError)(
@@ -225,17 +218,6 @@ def _umask() -> int:
     current = os.umask(0o077)
     os.umask(current)
     return current
-
-
-def _sync_folder(folder: Path) -> None:
-    # Windows cannot open a folder, and needs no call to make a rename durable.
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _path(run_dir: Path, number: int) -> Path:
