@@ -1,11 +1,12 @@
 # make demo   the whole road on embedded images, in a few minutes
-# make test   lint, format check, types and the whole test suite
+# make test   lint, format check, types, the site and the whole test suite
+# make docs   the site, into site/; a dead link fails
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := pyproject.toml setup.py $(wildcard */edgeprune_*/*.[ch])
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.ready-build
@@ -15,11 +16,15 @@ demo: $(VENV)/.ready-build
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
-lint: $(VENV)/.ready-all
+lint: docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m edgeprune_benchmarks readme --check
+
+# The variable silences an announcement of the theme's makers.
+docs: $(VENV)/.ready-all
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "edgeprune needs Python 3.10 or newer; run: make PYTHON=python3.12 $(MAKECMDGOALS)")'
@@ -37,8 +42,8 @@ $(VENV)/.ready-build: $(INSTALLED) | $(VENV)/bin/python
 $(VENV)/.ready-all: $(INSTALLED) | $(VENV)/bin/python
 	@echo "installing into $(VENV); PyTorch is a download of some gigabytes"
 	@rm -rf edgeprune.egg-info
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[all,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[all,dev,docs]'
 	@touch $@ $(VENV)/.ready-build
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info demo
+	rm -rf $(VENV) build dist *.egg-info demo site

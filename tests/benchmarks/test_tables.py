@@ -18,6 +18,8 @@ from edgeprune_benchmarks.speed.tables import (
     transform_table,
 )
 
+INDEX = "docs/results/index.md"
+
 
 def point(size=500.0, db=32.0):
     return {"level": 80.0, "file_bytes": size, "payload_bytes": size - 100, "psnr_db": db, "ssim": 0.95}
@@ -195,7 +197,7 @@ def pages(tmp_path):
     """The project's pages with nothing but their markers, and an empty folder of results."""
     for page, tables in PAGES.items():
         path = tmp_path / page
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(f"<!-- {name} -->\n<!-- end {name} -->\n" for name in tables))
     (tmp_path / "results").mkdir()
     return tmp_path
@@ -209,27 +211,30 @@ def record(name, results, folder):
 
 
 def test_pages_say_what_is_not_measured_and_take_what_is(pages, monkeypatch):
-    only = {"docs/codec.md": PAGES["docs/codec.md"]}
+    storage, time = "docs/results/storage.md", "docs/results/time.md"
+    sizes = {name: PAGES[storage][name] for name in ("storage-32x32", "storage-224x224")}
+    only = {storage: sizes, time: PAGES[time]}
     monkeypatch.setattr("edgeprune_benchmarks.report.readme.PAGES", only)
     assert not update(pages, pages / "results", write=True)
-    text = (pages / "docs/codec.md").read_text()
-    assert text.count("Not yet measured.") == len(only["docs/codec.md"])
+    for page, tables in only.items():
+        assert (pages / page).read_text().count("Not yet measured.") == len(tables)
+    text = (pages / time).read_text()
     assert "`python -m edgeprune_benchmarks time --only start --data FOLDER`" in text
     record("storage-32x32", storage_results(), pages / "results")
     assert not update(pages, pages / "results", write=False)
     assert not update(pages, pages / "results", write=True)
     assert update(pages, pages / "results", write=False)
-    text = (pages / "docs/codec.md").read_text()
+    text = (pages / storage).read_text()
     assert "| 32.00 | 0.9500 | 500 (400) |" in text
     assert "`bench`, d, commit c: P (avx2), 2 cores, no GPU;" in text
 
 
 def test_a_short_table_comes_from_the_same_result(pages, monkeypatch):
-    tables = {"time-decode short": PAGES["README.md"]["time-decode short"]}
-    monkeypatch.setattr("edgeprune_benchmarks.report.readme.PAGES", {"README.md": tables})
+    tables = {"time-decode short": PAGES[INDEX]["time-decode short"]}
+    monkeypatch.setattr("edgeprune_benchmarks.report.readme.PAGES", {INDEX: tables})
     record("time-decode", decode_results(), pages / "results")
     update(pages, pages / "results", write=True)
-    text = (pages / "README.md").read_text()
+    text = (pages / INDEX).read_text()
     assert "<!-- time-decode short -->\n| images | way |" in text
 
 

@@ -152,38 +152,43 @@ def _demo(results: dict[str, Any]) -> list[str]:
 
 
 PAGES: dict[str, dict[str, Table]] = {
-    "README.md": {
-        "demo": _demo,
-        "build": _build,
+    "README.md": {"storage-32x32 short": storage_short},
+    "docs/results/index.md": {
         "storage-32x32 short": storage_short,
         "storage-224x224 short": storage_short,
         "time-decode short": decode_short,
-        "accuracy": _accuracy,
         "robustness-cifar10-all-cpu short": linf_short,
-        "robustness-cifar10-adversarial-cpu short": cost_table,
+        "robustness-cifar10-adversarial-cpu": cost_table,
     },
-    "docs/codec.md": {
+    "docs/results/demo.md": {"demo": _demo},
+    "docs/results/storage.md": {
         "storage-32x32": storage_table,
         "storage-224x224": storage_table,
+        "build": _build,
+    },
+    "docs/results/time.md": {
         "time-decode": decode_table,
         "time-loaders": loader_table,
         "time-epoch": epoch_table,
         "time-start": start_table,
         "time-memory": memory_table,
         "time-transform": transform_table,
+    },
+    "docs/results/accuracy.md": {
         "accuracy-bytes": accuracy_bytes_table,
         "accuracy-bytes-33": accuracy_bytes_table,
+        **{f"minutes-{model}": minutes_table for model in MODELS},
+        "accuracy": _accuracy,
     },
-    "docs/fleets.md": {"fleet": fleet_table},
-    "docs/jetson.md": {"install": install_table},
-    "docs/onnx.md": {"latency": latency_table, "export": export_table},
-    "docs/training.md": {
+    "docs/results/device.md": {
         "power-loss": power_loss_table,
         "training-memory": training_memory_table,
-        "time-epoch": epoch_table,
-        **{f"minutes-{model}": minutes_table for model in MODELS},
+        "install": install_table,
+        "latency": latency_table,
+        "export": export_table,
     },
-    "docs/robustness.md": {
+    "docs/results/fleet.md": {"fleet": fleet_table},
+    "docs/results/robustness.md": {
         "robustness-cifar10-all-cpu linf": linf_table,
         "robustness-cifar10-all-cpu norms": norms_table,
         "robustness-cifar10-all-cpu pruned": pruned_table,
@@ -194,13 +199,13 @@ PAGES: dict[str, dict[str, Table]] = {
         "robustness-cifar10-transfer-paper": linf_table,
         "robustness-cifar100-all-paper": linf_table,
         "robustness-imagenet-all-paper": linf_table,
-        **{f"robustness-cifar10-{name}-cpu": ablation_table for name in ABLATIONS},
         "robustness-cifar10-half-cpu": seeds_table,
         "robustness-cifar10-adversarial-cpu": cost_table,
         "robustness-cifar10-adversarial-paper": cost_table,
         "landscape": distortion_table,
     },
-    "docs/selection.md": {
+    "docs/results/ablations.md": {f"robustness-cifar10-{name}-cpu": ablation_table for name in ABLATIONS},
+    "docs/results/selection.md": {
         "coresets-lossless": lambda results: [*coreset_table(results), "", *correlation_table(results)],
         "coresets-jpeg": lambda results: [*coreset_table(results), "", *correlation_table(results)],
         "masks-lossless": mask_table,
