@@ -51,7 +51,7 @@ def _command(context: click.Context) -> Iterator[str]:
         rows = [row for row in (option.get_help_record(context) for option in options) if row]
         if rows:
             yield from ("", f"**{title}**", "", "| option | |", "| --- | --- |")
-            yield from (f"| `{_cell(name)}` | {_cell(text)} |" for name, text in rows)
+            yield from (f"| `{name}` | {_cell(text)} |" for name, text in rows)
 
 
 def _prose(text: str) -> Iterator[str]:
@@ -66,7 +66,8 @@ def _prose(text: str) -> Iterator[str]:
 
 
 def _groups(context: click.Context) -> list[tuple[str, list[click.Parameter]]]:
-    return [("Options", context.command.get_params(context))]
+    options = [one for one in context.command.get_params(context) if isinstance(one, click.Option)]
+    return [("Options", options)]
 
 
 def _cell(text: str) -> str:

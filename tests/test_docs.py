@@ -1,0 +1,142 @@
+"""README and the site: commands and imports that exist, names with docstrings, nothing of other hosts."""
+
+import ast
+import importlib
+import inspect
+import re
+import shlex
+import subprocess
+import sys
+import types
+import zlib
+from pathlib import Path
+
+import click
+import pytest
+
+from edgeprune.cli import cli
+
+ROOT = Path(__file__).parents[1]
+PAGES = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "examples").rglob("*.md")),
+]
+PUBLIC = ("edgeprune", "edgeprune_formats", "edgeprune_runtime", "edgeprune_runtime.training")
+
+
+def fences(path, language):
+    return re.findall(rf"^ *```{language}\n(.*?)^ *```", path.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def typed_commands():
+    for path in PAGES:
+        for line in "\n".join(fences(path, "bash") + fences(path, "ini")).splitlines():
+            found = re.search(r"^ *(?:ExecStart=\S*/)?(?:torchrun .* -m )?(edgeprune .*)", line)
+            if found:
+                yield pytest.param(found[1], id=f"{path.relative_to(ROOT)}: {found[1][:60]}")
+
+
+@pytest.mark.parametrize("line", list(typed_commands()))
+def test_commands_on_the_pages_exist(line):
+    words = shlex.split(line, comments=True)[1:]
+    command, context = cli, click.Context(cli)
+    while isinstance(command, click.Group):
+        command = command.get_command(context, words.pop(0))
+        assert command is not None
+        context = click.Context(command, parent=context)
+    command.make_parser(context).parse_args(words)  # raises for an option that there is not
+
+
+def snippets():
+    for path in PAGES:
+        for number, code in enumerate(fences(path, "python")):
+            yield pytest.param(code, id=f"{path.relative_to(ROOT)}-{number}")
+
+
+@pytest.mark.parametrize("code", list(snippets()))
+def test_python_on_the_pages_imports_what_there_is(code):
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("edgeprune"):
+            module = importlib.import_module(node.module)
+            assert [name.name for name in node.names if not hasattr(module, name.name)] == []
+
+
+def test_readme_is_short_and_links_to_what_there_is():
+    text = (ROOT / "README.md").read_text()
+    assert len(text.encode()) <= 8192
+    links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)]+)\)", text)]
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def undocumented(module):
+    """Return the public functions and classes of a module that no docstring explains."""
+    public = [getattr(module, name) for name in module.__all__]
+    described = (one for one in public if inspect.isclass(one) or inspect.isfunction(one))
+    return [one.__name__ for one in described if not (one.__doc__ or "").strip()]
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_public_name_has_a_docstring(name):
+    assert undocumented(importlib.import_module(name)) == []
+
+
+def test_a_public_name_without_a_docstring_is_found():
+    bare = type("Bare", (), {})
+    assert undocumented(types.SimpleNamespace(__all__=["Bare"], Bare=bare)) == ["Bare"]
+
+
+def build(source, site):
+    # Not with --quiet: it hides warnings from --strict, too.
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(site)]
+    return subprocess.run(command, cwd=source, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    pytest.importorskip("material", reason="the extra docs is not installed")
+    folder = tmp_path_factory.mktemp("site")
+    done = build(ROOT, folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", PUBLIC)
+def test_every_public_name_is_on_a_reference_page(site, module):
+    lines = zlib.decompress((site / "objects.inv").read_bytes().split(b"\n", 4)[4]).decode().splitlines()
+    listed = {line.split(" ")[0] for line in lines}
+    missing = []
+    for name in importlib.import_module(module).__all__:
+        one = getattr(importlib.import_module(module), name)
+        homes = {f"{module}.{name}", f"{getattr(one, '__module__', module)}.{name}"}
+        if name != "__version__" and not homes & listed:
+            missing.append(name)
+    assert missing == []
+
+
+@pytest.mark.slow
+def test_the_site_fetches_nothing_from_other_hosts(site):
+    for page in site.rglob("*.html"):
+        fetched = re.findall(r"<(?:script|img|iframe|source)\b[^>]*\bsrc=\"?([^\s\">]+)", page.read_text())
+        fetched += re.findall(
+            r"<link\b(?=[^>]*rel=\"?(?:stylesheet|icon|preconnect|preload))[^>]*href=\"?([^\s\">]+)",
+            page.read_text(),
+        )
+        assert fetched
+        assert [one for one in fetched if re.match(r"(?:https?:)?//", one)] == [], page.name
+    for sheet in site.rglob("*.css"):
+        assert not re.search(r"url\(\s*[\"']?(?:https?:)?//|@import", sheet.read_text()), sheet.name
+
+
+@pytest.mark.slow
+def test_a_dead_link_fails_the_build(site, tmp_path):
+    (tmp_path / "docs").mkdir()
+    settings = (ROOT / "mkdocs.yml").read_text()
+    validation = settings[settings.index("validation:") : settings.index("nav:\n")]
+    (tmp_path / "mkdocs.yml").write_text(f"site_name: x\n{validation}")
+    (tmp_path / "docs" / "index.md").write_text("# x\n\n[itself](index.md)\n")
+    assert build(tmp_path, tmp_path / "site").returncode == 0
+    for link in ("gone.md", "index.md#gone", "../README.md"):
+        (tmp_path / "docs" / "index.md").write_text(f"# x\n\n[gone]({link})\n")
+        assert build(tmp_path, tmp_path / "site").returncode == 1, link
