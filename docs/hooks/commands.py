@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import click
 
@@ -47,11 +48,28 @@ def _command(context: click.Context) -> Iterator[str]:
     usage = " ".join(context.command.collect_usage_pieces(context))
     yield from ("", f"## {context.command_path}", "", "```text", f"{context.command_path} {usage}", "```", "")
     yield from _prose(context.command.help or "")
-    for title, options in _groups(context):
-        rows = [row for row in (option.get_help_record(context) for option in options) if row]
-        if rows:
-            yield from ("", f"**{title}**", "", "| option | |", "| --- | --- |")
-            yield from (f"| `{name}` | {_cell(text)} |" for name, text in rows)
+    formatter = _Tables()
+    context.command.format_options(context, formatter)
+    for title, rows in formatter.tables.items():
+        yield from ("", f"**{title}**", "", "| option | |", "| --- | --- |")
+        yield from (f"| `{name}` | {_cell(text)} |" for name, text in rows)
+
+
+class _Tables(click.HelpFormatter):
+    """Takes the groups of options that the command would print as help."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tables: dict[str, list[tuple[str, str]]] = {}
+        self._title = ""
+
+    @contextmanager
+    def section(self, name: str) -> Iterator[None]:
+        self._title = name
+        yield
+
+    def write_dl(self, rows: Sequence[tuple[str, str]], *_: object, **__: object) -> None:
+        self.tables.setdefault(self._title, []).extend(rows)
 
 
 def _prose(text: str) -> Iterator[str]:
@@ -63,11 +81,6 @@ def _prose(text: str) -> Iterator[str]:
             yield from ("", "```text", paragraph.removeprefix("\b\n"), "```")
         else:
             yield from ("", paragraph)
-
-
-def _groups(context: click.Context) -> list[tuple[str, list[click.Parameter]]]:
-    options = [one for one in context.command.get_params(context) if isinstance(one, click.Option)]
-    return [("Options", options)]
 
 
 def _cell(text: str) -> str:
