@@ -1,1 +1,1 @@
-"""Measurements of EdgePrune against its peers; every figure in the README comes from here."""
+"""Measurements of EdgePrune against its peers; every figure in README and docs comes from here."""

@@ -1,4 +1,4 @@
-"""The tables of storage and of accuracy per byte, for docs/codec.md and README.md."""
+"""The tables of storage and of accuracy per byte, for docs/results."""
 
 from __future__ import annotations
 

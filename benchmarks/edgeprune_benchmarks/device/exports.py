@@ -58,7 +58,7 @@ def _only(folder: Path, pattern: str) -> Path:
 
 
 def export_table(results: dict[str, Any]) -> list[str]:
-    """Return what each exported network is worth, for docs/onnx.md."""
+    """Return what each exported network is worth, for docs/results/device.md."""
     columns = ["network", "float32, %", "int8, %", "same class", "float32, MB", "int8, MB"]
     columns += ["largest difference to torch", "with decoder"]
     rows = [

@@ -40,7 +40,7 @@ def run(data: Path, output: Path, *, python: str, rounds: int, epochs: int, devi
 
 
 def fleet_table(found: dict[str, Any]) -> list[str]:
-    """Return accuracy of the fleet, of one place and of each device alone, for docs/fleets.md."""
+    """Return accuracy of the fleet, of one place and of each device alone, for docs/results/fleet.md."""
     settings, versions, results = found["settings"], found["versions"], dict(found["results"])
     central = results.pop("central")
     count = settings["devices"]

@@ -1,4 +1,4 @@
-"""The table of what an install takes, for docs/jetson.md."""
+"""The table of what an install takes, for docs/results/device.md."""
 
 from __future__ import annotations
 

@@ -177,7 +177,7 @@ def _write_run(model: str, pack: Pack, folder: Path) -> None:
 
 
 def latency_table(results: dict[str, Any]) -> list[str]:
-    """Return p50 and p99 of each network, size, batch and way, for docs/onnx.md."""
+    """Return p50 and p99 of each network, size, batch and way, for docs/results/device.md."""
     head = (
         f"Networks with fresh weights, {results['threads']} threads each, block by block; milliseconds "
         "for the whole batch, and p50 as a share of torch's."

@@ -177,7 +177,7 @@ def _loader(source: str, pack: Pack, config: TrainConfig, way: str) -> TrainLoad
 
 
 def minutes_table(results: dict[str, Any]) -> list[str]:
-    """Return one network's test accuracies, and how often it saw the images, for docs/training.md."""
+    """Return one network's test accuracies, and how often it saw the images, for docs/results/accuracy.md."""
     (model,) = results["models"]
     head = (
         f"{model}: {results['minutes']:g} minutes of training for each row, {results['rows'][0]['threads']} "

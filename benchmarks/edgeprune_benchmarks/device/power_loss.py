@@ -122,7 +122,7 @@ def _step(run_dir: Path) -> int:
 
 
 def power_loss_table(results: dict[str, Any]) -> list[str]:
-    """Return what each kill left, for docs/training.md."""
+    """Return what each kill left, for docs/results/device.md."""
     head = (
         f"{results['model']}, {results['steps']:,} steps of {results['batch_size']} images, each with a "
         f"checkpoint, killed {results['kills']} times: the weights are {'' if results['same'] else 'NOT '}"

@@ -91,7 +91,7 @@ def memory_of(command: list[str]) -> dict[str, Any]:
 
 
 def training_memory_table(results: dict[str, Any]) -> list[str]:
-    """Return the peaks by size of the data and by how they are held, for docs/training.md."""
+    """Return the peaks by size of the data and by how they are held, for docs/results/device.md."""
     head = (
         f"{results['model']}, batches of {results['batch']}, one epoch; peak of the process in MiB, of which "
         f"{results['imported_mib']:,.0f} are there after importing torch and torchvision."

@@ -1,4 +1,4 @@
-"""The curves of docs/robustness.md, drawn from JSON results on a figure that the caller saves."""
+"""The curves of docs/results/robustness.md, drawn from JSON results on a figure that the caller saves."""
 
 from __future__ import annotations
 

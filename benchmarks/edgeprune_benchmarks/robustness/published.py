@@ -1,4 +1,4 @@
-"""What the paper prints, for the side columns: never an expectation (docs/robustness.md says why).
+"""What the paper prints, for the side columns: never an expectation (docs/results/robustness.md says why).
 
 Accuracies of ResNet-18 on CIFAR-10 in %, by method and pruning ratio: clean from its Table 13, under attack
 from its Tables 6 (L2 and L1 AutoAttack), 7 (sparse), 8 (L1-APGD), 9 (AutoAttack under Linf 8/255), and of all

@@ -1,4 +1,4 @@
-"""The tables of docs/robustness.md, from the JSON of ``bench robustness``."""
+"""The tables of docs/results/robustness.md, from the JSON of ``bench robustness``."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def linf_table(results: Results) -> list[str]:
 
 
 def linf_short(results: Results) -> list[str]:
-    """Return the first columns of `linf_table`, of the rows that README.md has room for."""
+    """Return the first columns of `linf_table`, of the rows that a summary has room for."""
     groups = [
         (name, group)
         for name, group in groups_of(results)

@@ -1,4 +1,4 @@
-"""The tables of docs/selection.md."""
+"""The tables of docs/results/selection.md."""
 
 from __future__ import annotations
 

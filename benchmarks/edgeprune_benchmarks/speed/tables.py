@@ -1,4 +1,4 @@
-"""The tables of speed, start and memory, for docs/codec.md and README.md."""
+"""The tables of speed, start and memory, for docs/results."""
 
 from __future__ import annotations
 
