@@ -1,11 +1,11 @@
-"""The tables of storage and of accuracy per byte, for docs/results."""
+"""The tables of storage and of accuracy per byte, for the documentation."""
 
 from __future__ import annotations
 
 from statistics import mean
 from typing import Any
 
-from ..harness.markdown import table
+from ..harness.markdown import Column, mean_and_range, render
 
 __all__ = ["accuracy_bytes_table", "storage_short", "storage_table"]
 
@@ -14,33 +14,48 @@ Results = dict[str, Any]
 
 def storage_table(results: Results) -> list[str]:
     """Return bytes at equal PSNR, every setting that was tried, and table 5 where there is one."""
-    head = (
+    intro = (
         f"{results['images']:,} images of {results['size']} ({results['source']}; of "
         f"{results['images_in_all']:,} in all, drawn from seed {results['seed']}), PSNR over all pixels "
         "after clipping and rounding. Bytes an image: of whole files, and in brackets without containers and "
         "headers. Peers at our PSNR, between two neighboring qualities; behind the colon ours as a multiple "
         "of theirs, both ways."
     )
-    lines = [head, "", *_matched(results), "", *_all_images(results), "", "Settings of ours:", ""]
+    lines = [*_matched(results, intro), "", *_all_images(results), "", "Settings of ours:", ""]
     lines += [*_settings(results, ("ours", "reference")), "", "Without loss:", ""]
     lines += _settings(results, ("lossless",))
     return [*lines, "", *_table5(results["table5"])] if results["table5"] else lines
 
 
-def _matched(results: Results) -> list[str]:
-    peers = list(dict.fromkeys(name for row in results["matched"] for name in row["peers"]))
-    rows = []
-    for row in results["matched"]:
-        cells = [f"{row['ours']['psnr_db']:.2f}", f"{row['ours']['ssim']:.4f}", _bytes(row["ours"])]
-        for name in peers:
-            point = row["peers"].get(name)
-            ratios = [row[kind]["ratio"].get(name) for kind in ("file_bytes", "payload_bytes")]
-            cells.append(f"{_bytes(point)}: {ratios[0]:.2f}x ({ratios[1]:.2f}x)" if point else "out of reach")
-        for kind in ("file_bytes", "payload_bytes"):
-            best = row[kind]["best_peer"]
-            cells.append(f"{best}: {row[kind]['ratio_to_best']:.2f}x" if best else "-")
-        rows.append(cells)
-    return table(["PSNR, dB", "SSIM", "ours", *peers, "best file", "best without container"], rows)
+def _matched(results: Results, intro: str) -> list[str]:
+    peers = dict.fromkeys(name for row in results["matched"] for name in row["peers"])
+    columns = [
+        Column("PSNR, dB", "ours.psnr_db", "{:.2f}"),
+        Column("SSIM", "ours.ssim", "{:.4f}"),
+        Column("ours", lambda row: _bytes(row["ours"])),
+        *map(_peer, peers),
+        Column("best file", lambda row: _best(row["file_bytes"])),
+        Column("best without container", lambda row: _best(row["payload_bytes"])),
+    ]
+    return render(columns, results["matched"], intro)
+
+
+def _peer(name: str) -> Column:
+    def cell(row: Results) -> str | None:
+        if name not in row["peers"]:
+            return None
+        ratios = [row[kind]["ratio"][name] for kind in ("file_bytes", "payload_bytes")]
+        return f"{_bytes(row['peers'][name])}: {ratios[0]:.2f}x ({ratios[1]:.2f}x)"
+
+    return Column(name, cell, none="out of reach")
+
+
+def _best(kind: Results) -> str:
+    return f"{kind['best_peer']}: {kind['ratio_to_best']:.2f}x" if kind["best_peer"] else "-"
+
+
+def _bytes(point: Results) -> str:
+    return f"{point['file_bytes']:,.0f} ({point['payload_bytes']:,.0f})"
 
 
 def _all_images(results: Results) -> list[str]:
@@ -48,90 +63,85 @@ def _all_images(results: Results) -> list[str]:
     return [f"The same settings in one pack of all {results['images_in_all']:,} images: {'; '.join(cells)}."]
 
 
+_PSNR = Column("PSNR, dB", "psnr_db", "{:.2f}", none="exact")
+
+
 def _settings(results: Results, kinds: tuple[str, ...]) -> list[str]:
-    rows = [
-        [
-            row["codec"],
-            row["setting"] or "-",
-            f"{row['file_bytes']:,.0f}",
-            f"{row['payload_bytes']:,.0f}",
-            "exact" if row["psnr_db"] is None else f"{row['psnr_db']:.2f}",
-            f"{row['ssim']:.4f}",
-        ]
-        for row in results["rows"]
-        if row["kind"] in kinds
+    columns = [
+        Column("codec", "codec"),
+        Column("setting", lambda row: row["setting"] or None),
+        Column("file, B/image", "file_bytes", "{:,.0f}"),
+        Column("without container", "payload_bytes", "{:,.0f}"),
+        _PSNR,
+        Column("SSIM", "ssim", "{:.4f}"),
     ]
-    return table(["codec", "setting", "file, B/image", "without container", "PSNR, dB", "SSIM"], rows)
+    return render(columns, [row for row in results["rows"] if row["kind"] in kinds])
 
 
-def _table5(rows: list[dict[str, Any]]) -> list[str]:
-    cells = [
-        [
-            row["name"],
-            "-" if row["paper_bytes"] is None else f"{row['paper_bytes']:,}",
-            f"{row['bytes']:,.0f}",
-            f"{row['file_bytes']:,.0f}",
-            f"{row['coreset_mb']:.1f}",
-            "exact" if row["psnr_db"] is None else f"{row['psnr_db']:.2f}",
-        ]
-        for row in rows
+def _table5(rows: list[Results]) -> list[str]:
+    columns = [
+        Column("as stored", "name"),
+        Column("paper, B/image", "paper_bytes", "{:,}"),
+        Column("ours or theirs, B/image", "bytes", "{:,.0f}"),
+        Column("file, B/image", "file_bytes", "{:,.0f}"),
+        Column("25,000 images, MB", "coreset_mb", "{:.1f}"),
+        _PSNR,
     ]
-    header = ["as stored", "paper, B/image", "ours or theirs, B/image", "file, B/image", "25,000 images, MB"]
-    return ["Table 5 of the paper, with the rows that it lacks:", "", *table([*header, "PSNR, dB"], cells)]
+    return render(columns, rows, "Table 5 of the paper, with the rows that it lacks:")
 
 
 def storage_short(results: Results) -> list[str]:
     """Return bytes at equal PSNR beside JPEG 4:2:0, WebP and the smallest peer."""
-    rows = []
-    for row in results["matched"]:
-        cells = [f"{row['ours']['psnr_db']:.1f}", f"{row['ours']['file_bytes']:,.0f}"]
-        best = row["file_bytes"]["best_peer"]
-        for name in ("JPEG 4:2:0", "WebP", best):
-            if name not in row["peers"]:
-                cells.append("out of reach")
-                continue
-            label = f"{name} " if name == best else ""
-            size, ratio = row["peers"][name]["file_bytes"], row["file_bytes"]["ratio"][name]
-            cells.append(f"{label}{size:,.0f} ({ratio:.2f}x)")
-        # The last column names the peer; the others need not.
-        rows.append([*cells[:2], *(cell.removeprefix(f"{best} ") for cell in cells[2:4]), cells[4]])
-    return table(
-        [f"{results['size']}: PSNR, dB", "quantized, B/image", "JPEG 4:2:0", "WebP", "smallest peer"], rows
-    )
+    columns = [
+        Column(f"{results['size']}: PSNR, dB", "ours.psnr_db", "{:.1f}"),
+        Column("quantized, B/image", "ours.file_bytes", "{:,.0f}"),
+        *(Column(name, _ratio_of(name), none="out of reach") for name in ("JPEG 4:2:0", "WebP")),
+        Column("smallest peer", _smallest, none="out of reach"),
+    ]
+    return render(columns, results["matched"])
+
+
+def _ratio_of(name: str) -> Any:
+    def cell(row: Results) -> str | None:
+        if name not in row["peers"]:
+            return None
+        return f"{row['peers'][name]['file_bytes']:,.0f} ({row['file_bytes']['ratio'][name]:.2f}x)"
+
+    return cell
+
+
+def _smallest(row: Results) -> str | None:
+    best = row["file_bytes"]["best_peer"]
+    return f"{best} {_ratio_of(best)(row)}" if best in row["peers"] else None
 
 
 def accuracy_bytes_table(results: Results) -> list[str]:
     """Return test accuracy by codec and budget: mean, and range over seeds, with the number of images."""
-    cells: dict[tuple[str, str, float | None], dict[float, list[dict[str, Any]]]] = {}
+    lines: dict[tuple[str, str, float | None], dict[float, list[Results]]] = {}
     for row in results["rows"]:
         key = row["codec"], row["setting"], row["psnr_db"]
-        cells.setdefault(key, {}).setdefault(row["budget_mb"], []).append(row)
-    budgets = sorted({row["budget_mb"] for row in results["rows"]})
+        lines.setdefault(key, {}).setdefault(row["budget_mb"], []).append(row)
     recipe = results["recipe"]
-    head = (
+    intro = (
         f"{recipe['model']}, {recipe['iterations']:,} steps of {recipe['batch_size']} whatever the images; "
         f"of {results['train_images']:,} images (decoded from a JPEG copy of CIFAR-10) as many as fit, in "
         f"the same random order for all; tested on {results['test_images']:,}; {results['seeds']} seeds; "
         "test accuracy in %, mean (lowest to highest), and how many images fit."
     )
-    rows = [
-        [
-            f"{codec} {setting}".strip(),
-            "exact" if quality is None else f"{quality:.1f}",
-            *(_accuracies(line.get(budget, [])) for budget in budgets),
-        ]
-        for (codec, setting, quality), line in cells.items()
+    columns = [
+        Column("stored as", lambda line: f"{line[0][0]} {line[0][1]}".strip()),
+        Column("PSNR, dB", lambda line: line[0][2], "{:.1f}", none="exact"),
+        *map(_budget, sorted({row["budget_mb"] for row in results["rows"]})),
     ]
-    return [head, "", *table(["stored as", "PSNR, dB", *(f"{budget:g} MB" for budget in budgets)], rows)]
+    return render(columns, lines.items(), intro)
 
 
-def _accuracies(rows: list[dict[str, Any]]) -> str:
-    if not rows:
-        return "-"
-    found = [100 * row["test_accuracy"] for row in rows]
-    images = round(mean(row["images"] for row in rows))
-    return f"{mean(found):.1f} ({min(found):.1f} to {max(found):.1f}), {images:,}"
+def _budget(budget: float) -> Column:
+    def cell(line: tuple[Any, dict[float, list[Results]]]) -> str | None:
+        rows = line[1].get(budget)
+        if not rows:
+            return None
+        accuracies = mean_and_range([row["test_accuracy"] for row in rows])
+        return f"{accuracies}, {round(mean(row['images'] for row in rows)):,}"
 
-
-def _bytes(point: dict[str, Any]) -> str:
-    return f"{point['file_bytes']:,.0f} ({point['payload_bytes']:,.0f})"
+    return Column(f"{budget:g} MB", cell)

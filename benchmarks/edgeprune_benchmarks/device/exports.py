@@ -11,7 +11,7 @@ import click
 from edgeprune.inference.export import ExportConfig, export_run
 from edgeprune_formats import ConfigError
 
-from ..harness.markdown import table
+from ..harness.markdown import Column, render
 from ..harness.results import save
 
 __all__ = ["export_table", "run"]
@@ -58,17 +58,15 @@ def _only(folder: Path, pattern: str) -> Path:
 
 
 def export_table(results: dict[str, Any]) -> list[str]:
-    """Return what each exported network is worth, for docs/results/device.md."""
-    columns = ["network", "float32, %", "int8, %", "same class", "float32, MB", "int8, MB"]
-    columns += ["largest difference to torch", "with decoder"]
-    rows = [
-        [
-            row["model"],
-            *(f"{100 * row['accuracy'][kind]:.2f}" for kind in ("float32", "int8")),
-            f"{row['same_class']:.1%}",
-            *(f"{row['bytes'][kind] / 1e6:.2f}" for kind in ("float32", "int8")),
-            *(f"{row[name]:.1e}" for name in ("difference", "difference_with_decoder")),
-        ]
-        for row in results["rows"]
+    """Return what each exported network is worth."""
+    columns = [
+        Column("network", "model"),
+        Column("float32, %", lambda row: 100 * row["accuracy"]["float32"], "{:.2f}"),
+        Column("int8, %", lambda row: 100 * row["accuracy"]["int8"], "{:.2f}"),
+        Column("same class", "same_class", "{:.1%}"),
+        Column("float32, MB", lambda row: row["bytes"]["float32"] / 1e6, "{:.2f}"),
+        Column("int8, MB", lambda row: row["bytes"]["int8"] / 1e6, "{:.2f}"),
+        Column("largest difference to torch", "difference", "{:.1e}"),
+        Column("with decoder", "difference_with_decoder", "{:.1e}"),
     ]
-    return [f"Tested on {results['rows'][0]['tested']:,} images.", "", *table(columns, rows)]
+    return render(columns, results["rows"], f"Tested on {results['rows'][0]['tested']:,} images.")

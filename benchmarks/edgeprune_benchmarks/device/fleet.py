@@ -13,7 +13,7 @@ import click
 from edgeprune_formats import ConfigError, EdgePruneError
 
 from ..harness.images import lossless
-from ..harness.markdown import table
+from ..harness.markdown import Column, render
 from ..harness.results import save
 
 __all__ = ["fleet_table", "run"]
@@ -40,20 +40,22 @@ def run(data: Path, output: Path, *, python: str, rounds: int, epochs: int, devi
 
 
 def fleet_table(found: dict[str, Any]) -> list[str]:
-    """Return accuracy of the fleet, of one place and of each device alone, for docs/results/fleet.md."""
+    """Return accuracy of the fleet, of one place and of each device alone."""
     settings, versions, results = found["settings"], found["versions"], dict(found["results"])
     central = results.pop("central")
-    count = settings["devices"]
-    head = (
+    intro = (
         f"{settings['model']} on {settings['train_images']:,} images of CIFAR-10 at quality "
-        f"{settings['quality']:g}, {count} devices, {settings['rounds']} rounds of {settings['epochs']} "
-        f"epochs; flwr {versions['flwr']}, ray {versions['ray']}; test accuracy, %."
+        f"{settings['quality']:g}, {settings['devices']} devices, {settings['rounds']} rounds of "
+        f"{settings['epochs']} epochs; flwr {versions['flwr']}, ray {versions['ray']}; test accuracy, %."
     )
-    rows = [["one place, all images", _percent(central["accuracy"]), "", f"{central['seconds']:.0f}"]]
-    for by, row in results.items():
-        alone = ", ".join(map(_percent, row["alone"]))
-        rows.append([f"FedAvg, split by {by}", _percent(row["accuracy"]), alone, f"{row['seconds']:.0f}"])
-    return [head, "", *table(["trained", "together", "each device alone", "s"], rows)]
+    columns = [
+        Column("trained", 0),
+        Column("together", lambda line: _percent(line[1]["accuracy"])),
+        Column("each device alone", lambda line: ", ".join(map(_percent, line[1].get("alone", [])))),
+        Column("s", lambda line: line[1]["seconds"], "{:.0f}"),
+    ]
+    split = [(f"FedAvg, split by {by}", row) for by, row in results.items()]
+    return render(columns, [("one place, all images", central), *split], intro)
 
 
 def _percent(accuracy: float) -> str:

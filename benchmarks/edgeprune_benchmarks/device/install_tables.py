@@ -1,40 +1,39 @@
-"""The table of what an install takes, for docs/results/device.md."""
+"""The table of what an install takes."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from ..harness.markdown import table
+from ..harness.markdown import Column, render
 
 __all__ = ["install_table"]
 
 LARGEST = 4
+IMPORT = "from edgeprune_runtime import PackLoader"
 
 
 def install_table(results: dict[str, Any]) -> list[str]:
     """Return size, packages and seconds of each install, and what works after it."""
-    columns = ["install", "on disk, MB", "packages", "the largest, MB", "import, s", "`edgeprune info`, s"]
-    lines = table(columns, [_cells(row) for row in results["rows"]])
-    works = dict.fromkeys(f"{', '.join(row['works'])}{_kernels(row)}" for row in results["rows"])
-    head = (
+    intro = (
         "Medians; seconds with files in memory and, in brackets, read from disk. `import` is of PackLoader."
     )
-    return [head, "", *lines, "", *(f"Tried after each install: {tried}." for tried in works)]
+    columns = [
+        Column("install", lambda row: f"`edgeprune[{row['extra']}]`" if row["extra"] else "`edgeprune`"),
+        Column("on disk, MB", lambda row: row["disk_bytes"] / 1e6, "{:,.0f}"),
+        Column("packages", lambda row: len(row["packages"])),
+        Column("the largest, MB", _largest),
+        Column("import, s", lambda row: _seconds(row["seconds"][IMPORT])),
+        Column("`edgeprune info`, s", lambda row: _seconds(row["seconds"]["edgeprune info"])),
+    ]
+    works = dict.fromkeys(f"{', '.join(row['works'])}{_kernels(row)}" for row in results["rows"])
+    tried = [f"Tried after each install: {what}." for what in works]
+    return [*render(columns, results["rows"], intro), "", *tried]
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
-    largest = ", ".join(
+def _largest(row: dict[str, Any]) -> str:
+    return ", ".join(
         f"{size['name']} {size['version']} {size['bytes'] / 1e6:,.0f}" for size in row["packages"][:LARGEST]
     )
-    extra = f"[{row['extra']}]" if row["extra"] else ""
-    return [
-        f"`edgeprune{extra}`",
-        f"{row['disk_bytes'] / 1e6:,.0f}",
-        str(len(row["packages"])),
-        largest,
-        _seconds(row["seconds"]["from edgeprune_runtime import PackLoader"]),
-        _seconds(row["seconds"]["edgeprune info"]),
-    ]
 
 
 def _seconds(found: dict[str, Any]) -> str:

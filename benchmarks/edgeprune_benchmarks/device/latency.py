@@ -26,7 +26,7 @@ from edgeprune_runtime.training.config import MEMORY_FORMAT
 from edgeprune_runtime.training.run_folder import save_model
 
 from ..codec.packs import build
-from ..harness.markdown import table
+from ..harness.markdown import Column, render
 from ..harness.results import save
 from ..speed.images import timed_images
 
@@ -177,22 +177,26 @@ def _write_run(model: str, pack: Pack, folder: Path) -> None:
 
 
 def latency_table(results: dict[str, Any]) -> list[str]:
-    """Return p50 and p99 of each network, size, batch and way, for docs/results/device.md."""
-    head = (
+    """Return p50 and p99 by network, size and batch, a column for each runtime."""
+    intro = (
         f"Networks with fresh weights, {results['threads']} threads each, block by block; milliseconds "
         "for the whole batch, and p50 as a share of torch's."
     )
-    ways = list(dict.fromkeys(row["way"] for row in results["rows"]))
-    cells: dict[tuple[str, str, int], dict[str, dict[str, Any]]] = {}
+    lines: dict[tuple[str, str, int], dict[str, dict[str, Any]]] = {}
     for row in results["rows"]:
-        cells.setdefault((row["model"], row["size"], row["batch"]), {})[row["way"]] = row
-    rows = [
-        [f"{model}, {size}", str(batch), *(_text(found[way], found[TORCH]) for way in ways)]
-        for (model, size, batch), found in cells.items()
+        lines.setdefault((row["model"], row["size"], row["batch"]), {})[row["way"]] = row
+    columns = [
+        Column("network", lambda line: f"{line[0][0]}, {line[0][1]}"),
+        Column("images", lambda line: line[0][2]),
+        *map(_percentiles, dict.fromkeys(row["way"] for row in results["rows"])),
     ]
-    return [head, "", *table(["network", "images", *(f"{way}, p50 / p99" for way in ways)], rows)]
+    return render(columns, lines.items(), intro)
 
 
-def _text(row: dict[str, Any], torch_row: dict[str, Any]) -> str:
-    share = "" if row is torch_row else f" ({row['p50_ms'] / torch_row['p50_ms']:.2f}x)"
-    return f"{row['p50_ms']:.2f} / {row['p99_ms']:.2f}{share}"
+def _percentiles(name: str) -> Column:
+    def cell(line: tuple[Any, dict[str, dict[str, Any]]]) -> str:
+        row, peer = line[1][name], line[1][TORCH]
+        share = "" if row is peer else f" ({row['p50_ms'] / peer['p50_ms']:.2f}x)"
+        return f"{row['p50_ms']:.2f} / {row['p99_ms']:.2f}{share}"
+
+    return Column(f"{name}, p50 / p99", cell)

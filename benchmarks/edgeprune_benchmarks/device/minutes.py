@@ -24,13 +24,13 @@ from edgeprune_runtime.training.config import place
 from edgeprune_runtime.training.profiling import profile
 
 from ..harness.images import decoded_cifar10
-from ..harness.markdown import table
+from ..harness.markdown import Column, mean_and_range, render
 from ..harness.pixel_loader import PixelLoader, Stretched
 from ..harness.results import save
 
 __all__ = ["Plan", "minutes_table", "run"]
 
-WAYS = {"pixels": "original pixels", "pack": "pack, half of the components"}
+SOURCES = {"pixels": "original pixels", "pack": "pack, half of the components"}
 MEASURED_STEPS, ROUNDS = 8, 3
 
 
@@ -79,7 +79,7 @@ def run(plan: Plan, data: Path, output: Path, runs: Path) -> None:
         build_pack(source, path, BuildConfig(freq_prune=plan.freq_prune))
     keep_freed_memory()
     cells = {
-        model: [(plan.config(model, seed), way) for seed in range(plan.seeds) for way in WAYS]
+        model: [(plan.config(model, seed), way) for seed in range(plan.seeds) for way in SOURCES]
         for model in plan.models
     }
     with open_pack(path) as pack:
@@ -121,13 +121,13 @@ def _measure(
         steps = max(1, int(60 * plan.minutes / step))
         found = {"steps": steps, "step_seconds": step, "threads": torch.get_num_threads()}
         write_text(chosen[config, way], json.dumps(found) + "\n")
-        click.echo(f"{config.model}, {WAYS[way]}: {1000 * step:.0f} ms a step, {steps:,} steps", err=True)
+        click.echo(f"{config.model}, {SOURCES[way]}: {1000 * step:.0f} ms a step, {steps:,} steps", err=True)
 
 
 def _cell(plan: Plan, source: str, pack: Pack, runs: Path, config: TrainConfig, way: str) -> dict[str, Any]:
     header, folder = pack.header, _folder(plan, runs, config, way)
     found = json.loads(folder.with_suffix(".json").read_text())
-    told = f"{config.model}, {WAYS[way]}, {found['steps']:,} steps, seed {config.seed}"
+    told = f"{config.model}, {SOURCES[way]}, {found['steps']:,} steps, seed {config.seed}"
     result = train(
         Stretched(_loader(source, pack, config, way), found["steps"]),
         config,
@@ -177,27 +177,30 @@ def _loader(source: str, pack: Pack, config: TrainConfig, way: str) -> TrainLoad
 
 
 def minutes_table(results: dict[str, Any]) -> list[str]:
-    """Return one network's test accuracies, and how often it saw the images, for docs/results/accuracy.md."""
+    """Return one network's test accuracies, and how often it saw the images."""
     (model,) = results["models"]
-    head = (
+    intro = (
         f"{model}: {results['minutes']:g} minutes of training for each row, {results['rows'][0]['threads']} "
         f"threads; {results['train_images']:,} images of CIFAR-10 (decoded from a JPEG copy), batches of "
         f"{results['batch_size']}, {results['seeds']} seed{'s' * (results['seeds'] > 1)}; tested on 10,000 "
         f"original images."
     )
-    columns = [f"{model}, trained from", "test accuracy, %", "train accuracy, %", "step, ms", "steps"]
-    rows = [_row([row for row in results["rows"] if row["way"] == way], text) for way, text in WAYS.items()]
-    return [head, "", *table([*columns, "each image seen"], rows)]
-
-
-def _row(found: list[dict[str, Any]], way: str) -> list[str]:
-    accuracies = [100 * row["test_accuracy"] for row in found]
-    spread = f" ({min(accuracies):.1f} to {max(accuracies):.1f})" if len(found) > 1 else ""
-    return [
-        way,
-        f"{mean(accuracies):.1f}{spread}",
-        f"{100 * mean(row['train_accuracy'] for row in found):.1f}",
-        f"{1000 * mean(row['step_seconds'] for row in found):.0f}",
-        f"{mean(row['steps'] for row in found):,.0f}",
-        f"{mean(row['passes'] for row in found):.1f} times",
+    columns = [
+        Column(f"{model}, trained from", lambda rows: SOURCES[rows[0]["way"]]),
+        Column("test accuracy, %", _accuracies),
+        Column("train accuracy, %", lambda rows: 100 * _mean(rows, "train_accuracy"), "{:.1f}"),
+        Column("step, ms", lambda rows: 1000 * _mean(rows, "step_seconds"), "{:.0f}"),
+        Column("steps", lambda rows: _mean(rows, "steps"), "{:,.0f}"),
+        Column("each image seen", lambda rows: _mean(rows, "passes"), "{:.1f} times"),
     ]
+    groups = [[row for row in results["rows"] if row["way"] == name] for name in SOURCES]
+    return render(columns, groups, intro)
+
+
+def _mean(rows: list[dict[str, Any]], name: str) -> Any:
+    return mean(row[name] for row in rows)
+
+
+def _accuracies(rows: list[dict[str, Any]]) -> str:
+    found = [row["test_accuracy"] for row in rows]
+    return mean_and_range(found) if len(found) > 1 else f"{100 * found[0]:.1f}"

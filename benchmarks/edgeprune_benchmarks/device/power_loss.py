@@ -22,7 +22,7 @@ from edgeprune_runtime.errors import TrainingError
 from edgeprune_runtime.training.checkpoint import has_checkpoint, read_state
 
 from ..harness.images import lossless
-from ..harness.markdown import table
+from ..harness.markdown import Column, render
 from ..harness.results import save
 
 __all__ = ["Plan", "power_loss_table", "run"]
@@ -122,14 +122,16 @@ def _step(run_dir: Path) -> int:
 
 
 def power_loss_table(results: dict[str, Any]) -> list[str]:
-    """Return what each kill left, for docs/results/device.md."""
-    head = (
+    """Return what each kill left."""
+    intro = (
         f"{results['model']}, {results['steps']:,} steps of {results['batch_size']} images, each with a "
         f"checkpoint, killed {results['kills']} times: the weights are {'' if results['same'] else 'NOT '}"
         "those of the run that was left alone, bit for bit."
     )
-    rows = [
-        [str(row["kill"]), f"{row['resumed_from']:,}", f"{row['step']:,}", ", ".join(row["left"]) or "-"]
-        for row in results["rows"]
+    columns = [
+        Column("kill", "kill"),
+        Column("resumed from step", "resumed_from", "{:,}"),
+        Column("last whole checkpoint", "step", "{:,}"),
+        Column("half written", lambda row: ", ".join(row["left"]) or None),
     ]
-    return [head, "", *table(["kill", "resumed from step", "last whole checkpoint", "half written"], rows)]
+    return render(columns, results["rows"], intro)

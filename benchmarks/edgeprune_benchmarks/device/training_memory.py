@@ -18,7 +18,7 @@ from edgeprune_formats import EdgePruneError, open_pack
 
 from ..codec.packs import ImageSet
 from ..harness.images import lossless
-from ..harness.markdown import table
+from ..harness.markdown import Column, render
 from ..harness.results import save
 from ..speed.memory import build_of_size
 
@@ -91,22 +91,19 @@ def memory_of(command: list[str]) -> dict[str, Any]:
 
 
 def training_memory_table(results: dict[str, Any]) -> list[str]:
-    """Return the peaks by size of the data and by how they are held, for docs/results/device.md."""
-    head = (
+    """Return the peaks by size of the data and by how they are held."""
+    intro = (
         f"{results['model']}, batches of {results['batch']}, one epoch; peak of the process in MiB, of which "
         f"{results['imported_mib']:,.0f} are there after importing torch and torchvision."
     )
-    sizes: dict[int, dict[str, float]] = {}
-    packs: dict[int, float] = {}
+    lines: dict[int, dict[str, Any]] = {}
     for row in results["rows"]:
-        sizes.setdefault(row["images"], {})[_name(row)] = row["peak_mib"]
-        packs[row["images"]] = row["pack_mb"]
-    names = list(dict.fromkeys(_name(row) for row in results["rows"]))
-    rows = [
-        [f"{images:,}", f"{packs[images]:,.0f}", *(f"{found[name]:,.0f}" for name in names)]
-        for images, found in sizes.items()
-    ]
-    return [head, "", *table(["images", "pack, MB", *names], rows)]
+        line = lines.setdefault(row["images"], {"images": row["images"], "pack": row["pack_mb"]})
+        line[f"from {_name(row)}"] = row["peak_mib"]
+    names = dict.fromkeys(_name(row) for row in results["rows"])
+    columns = [Column("images", "images", "{:,}"), Column("pack, MB", "pack", "{:,.0f}")]
+    columns += [Column(name, f"from {name}", "{:,.0f}") for name in names]
+    return render(columns, lines.values(), intro)
 
 
 def _name(row: dict[str, Any]) -> str:

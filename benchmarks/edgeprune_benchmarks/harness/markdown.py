@@ -1,13 +1,68 @@
-"""Tables in Markdown."""
+"""Tables in Markdown, from columns that each say what they show of a row."""
 
 from __future__ import annotations
 
-__all__ = ["not_measured", "table"]
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from statistics import mean
+from typing import Any
+
+__all__ = ["Column", "mean_and_range", "median_and_range", "not_measured", "render"]
 
 
-def table(header: list[str], rows: list[list[str]]) -> list[str]:
-    """Return the lines of a Markdown table."""
-    return ["| " + " | ".join(cells) + " |" for cells in [header, ["---"] * len(header), *rows]]
+@dataclass(frozen=True)
+class Column:
+    """One column of a table.
+
+    Attributes
+    ----------
+    title : str
+        Its header.
+    value : str, int or callable
+        What it shows of a row: a key, keys joined by dots for a value further inside, an index, or a
+        function of the row.
+    form : str
+        How the value is printed, as `str.format` takes it.
+    none : str
+        What stands for None.
+    """
+
+    title: str
+    value: str | int | Callable[[Any], Any]
+    form: str = "{}"
+    none: str = "-"
+
+    def cell(self, row: Any) -> str:
+        """Return the text of one row."""
+        if callable(self.value):
+            value = self.value(row)
+        elif isinstance(self.value, str):
+            value = reduce(lambda inside, key: inside[key], self.value.split("."), row)
+        else:
+            value = row[self.value]
+        return self.none if value is None else self.form.format(value)
+
+
+def render(columns: Sequence[Column], rows: Iterable[Any], intro: str = "") -> list[str]:
+    """Return the lines of a table, below a paragraph if there is one."""
+    cells = [[column.title for column in columns], ["---"] * len(columns)]
+    cells += [[column.cell(row) for column in columns] for row in rows]
+    return [*([intro, ""] if intro else []), *("| " + " | ".join(line) + " |" for line in cells)]
+
+
+def mean_and_range(shares: Sequence[float]) -> str:
+    """Return the mean, the lowest and the highest of some shares in %; a dash where there is none."""
+    if not shares:
+        return "-"
+    middle, low, high = (100 * of for of in (mean(shares), min(shares), max(shares)))
+    return f"{middle:.1f} ({low:.1f} to {high:.1f})"
+
+
+def median_and_range(spread: Mapping[str, float], form: str, unit: str = "") -> str:
+    """Return what `edgeprune_benchmarks.harness.results.spread` found, each number as `format` takes it."""
+    middle, low, high = (format(spread[part], form) for part in ("median", "min", "max"))
+    return f"{middle}{unit} [{low} to {high}]"
 
 
 def not_measured(command: str, *, gpu: bool) -> str:

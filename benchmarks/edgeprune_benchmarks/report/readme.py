@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -19,7 +20,7 @@ from ..device.latency import MODELS, latency_table
 from ..device.minutes import minutes_table
 from ..device.power_loss import power_loss_table
 from ..device.training_memory import training_memory_table
-from ..harness.markdown import not_measured, table
+from ..harness.markdown import Column, not_measured, render
 from ..robustness.tables import (
     ablation_table,
     control_table,
@@ -105,42 +106,32 @@ def _source(record: dict[str, Any]) -> str:
 
 
 def _build(results: dict[str, Any]) -> list[str]:
-    rows = [
-        [
-            row["source"],
-            f"{row['freq_prune']:.0%}",
-            row["compression"],
-            f"{row['components']:,}",
-            f"{row['coefficient_bytes']:,}",
-            f"{row['file_bytes_per_image']:,.0f}",
-            f"{row['file_bytes_per_image'] / _raw(row):.2f}x",
-            f"{row['psnr_db']:.2f}",
-            f"{row['seconds']:.1f}",
-            f"{row['peak_mib']:,.0f}",
-        ]
-        for row in results["rows"]
+    columns = [
+        Column("images", "source"),
+        Column("pruned", "freq_prune", "{:.0%}"),
+        Column("gzip", "compression"),
+        Column("K", "components", "{:,}"),
+        Column("coefficients, B", "coefficient_bytes", "{:,}"),
+        Column("file, B/image", "file_bytes_per_image", "{:,.0f}"),
+        Column("of raw uint8", lambda row: row["file_bytes_per_image"] / math.prod(row["shape"]), "{:.2f}x"),
+        Column("PSNR, dB", "psnr_db", "{:.2f}"),
+        Column("build, s", "seconds", "{:.1f}"),
+        Column("peak, MiB", "peak_mib", "{:,.0f}"),
     ]
-    header = ["images", "pruned", "gzip", "K", "coefficients, B", "file, B/image", "of raw uint8", "PSNR, dB"]
-    return table([*header, "build, s", "peak, MiB"], rows)
-
-
-def _raw(row: dict[str, Any]) -> int:
-    channels, height, width = row["shape"]
-    size: int = channels * height * width
-    return size
+    return render(columns, results["rows"])
 
 
 def _accuracy(results: dict[str, Any]) -> list[str]:
-    rows = [
-        [
-            row["model"],
-            "original pixels" if row["freq_prune"] == 0 else f"pack, {row['freq_prune']:.0%} pruned",
-            str(row["seed"]),
-            f"{row['test_accuracy']:.2%}",
-        ]
-        for row in results["rows"]
+    columns = [
+        Column("network", "model"),
+        Column(
+            "trained from",
+            lambda row: f"pack, {row['freq_prune']:.0%} pruned" if row["freq_prune"] else "original pixels",
+        ),
+        Column("seed", "seed"),
+        Column("test accuracy", "test_accuracy", "{:.2%}"),
     ]
-    return table(["network", "trained from", "seed", "test accuracy"], rows)
+    return render(columns, results["rows"])
 
 
 def _demo(results: dict[str, Any]) -> list[str]:

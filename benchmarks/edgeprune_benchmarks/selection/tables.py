@@ -1,14 +1,14 @@
-"""The tables of docs/results/selection.md."""
+"""The tables of coresets, masks and their cost, for the documentation."""
 
 from __future__ import annotations
 
-from statistics import mean
 from typing import Any
 
-from ..harness.markdown import table
+from ..harness.markdown import Column, mean_and_range, render
 
 __all__ = ["coreset_table", "correlation_table", "learning_table", "mask_table"]
 
+Results = dict[str, Any]
 NAMES = {
     "full": "all images",
     "random": "random",
@@ -22,98 +22,99 @@ NAMES = {
 }
 
 
-def coreset_table(results: dict[str, Any]) -> list[str]:
+def coreset_table(results: Results) -> list[str]:
     """Return the accuracy of each method at each ratio: mean, and range over the seeds."""
-    cells: dict[tuple[str, float], list[float]] = {}
+    found: dict[str, dict[float, list[float]]] = {}
     for row in results["rows"]:
-        cells.setdefault((row["method"], row["sample_prune"]), []).append(row["test_accuracy"])
-    ratios = sorted({ratio for _, ratio in cells if ratio})
-    methods = list(dict.fromkeys(method for method, _ in cells))
-    full = cells[("full", 0.0)]
-    seeds = len(full)
+        accuracies = found.setdefault(row["method"], {}).setdefault(row["sample_prune"], [])
+        accuracies.append(row["test_accuracy"])
+    full = found.pop("full")[0.0]
     recipe = results["recipe"]
-    head = (
+    intro = (
         f"{recipe['model']}, {results['train_images']:,} images to choose from, "
         f"{results['test_images']:,} to test, "
         f"{recipe['iterations']:,} iterations of {recipe['batch_size']} whatever the size of the coreset, "
-        f"{seeds} seeds; test accuracy in %, mean (lowest to highest). All images: {_cell(full)}."
+        f"{len(full)} seeds; test accuracy in %, mean (lowest to highest). All images: "
+        f"{mean_and_range(full)}."
     )
-    rows = [
-        [NAMES[method], *(_cell(cells.get((method, ratio), [])) for ratio in ratios)]
-        for method in methods
-        if method != "full"
-    ]
-    return [head, "", *table(["coreset by", *(f"{ratio:.0%} pruned" for ratio in ratios)], rows)]
+    ratios = sorted({ratio for by_ratio in found.values() for ratio in by_ratio})
+    columns = [Column("coreset by", lambda line: NAMES[line[0]]), *map(_ratio, ratios)]
+    return render(columns, found.items(), intro)
 
 
-def correlation_table(results: dict[str, Any]) -> list[str]:
+def _ratio(ratio: float) -> Column:
+    return Column(f"{ratio:.0%} pruned", lambda line: mean_and_range(line[1].get(ratio, [])))
+
+
+def correlation_table(results: Results) -> list[str]:
     """Return Spearman's rank correlations."""
-    names = list(results["rank_correlation"])
-    rows = [
-        [NAMES[one], *(f"{results['rank_correlation'][one][other]:.2f}" for other in names)] for one in names
-    ]
-    head = (
+    scoring = results["scoring"]
+    intro = (
         "Spearman's rank correlation of the scores, each turned so that its harder, for JE its more "
-        f"important, end is high ({results['scoring']['epochs']} epochs of {results['scoring']['model']}, "
-        f"training accuracy {results['scoring']['train_accuracy']:.1%}):"
+        f"important, end is high ({scoring['epochs']} epochs of {scoring['model']}, "
+        f"training accuracy {scoring['train_accuracy']:.1%}):"
     )
-    return [head, "", *table(["", *(NAMES[name] for name in names)], rows)]
+    names = results["rank_correlation"]
+    columns = [Column("", lambda line: NAMES[line["score"]])]
+    columns += [Column(NAMES[name], name, "{:.2f}") for name in names]
+    return render(columns, [{"score": name, **line} for name, line in names.items()], intro)
 
 
-def mask_table(results: dict[str, Any]) -> list[str]:
+def mask_table(results: Results) -> list[str]:
     """Return what a classifier and a network in training make of masked images."""
-    plan = results["plan"]
-    head = (
-        f"{results['classifier']['model']} as the classifier; FSE-Net learned for {plan['masks']['epochs']} "
-        f"epochs on {results['train_images']:,} images; {plan['model']} trained {plan['epochs']} epochs from "
-        f"each pack and tested on {results['test_images']:,} whole images, {plan['seeds']} seeds, mean "
-        "(lowest to highest)."
+    settings = results["plan"]
+    intro = (
+        f"{results['classifier']['model']} as the classifier; FSE-Net learned for "
+        f"{settings['masks']['epochs']} epochs on {results['train_images']:,} images; {settings['model']} "
+        f"trained {settings['epochs']} epochs from each pack and tested on {results['test_images']:,} whole "
+        f"images, {settings['seeds']} seeds, mean (lowest to highest)."
     )
-    rows = [
-        [
-            f"{row['freq_prune']:.0%}",
-            row["mask"],
-            f"{row['components']:,}",
-            "-" if row["psnr_db"] is None else f"{row['psnr_db']:.2f}",
-            f"{row['entropy']:.4f}",
-            f"{row['classifier_accuracy']:.2%}",
-            f"{row['history'][-1]['overlap']:.1%}" if "history" in row else "-",
-            _cell(row["test_accuracy"]),
-        ]
-        for row in results["rows"]
+    columns = [
+        Column("pruned", "freq_prune", "{:.0%}"),
+        Column("mask", "mask"),
+        Column("kept a channel", "components", "{:,}"),
+        Column("PSNR, dB", "psnr_db", "{:.2f}"),
+        Column("mean entropy, nats", "entropy", "{:.4f}"),
+        Column("classifier's accuracy", "classifier_accuracy", "{:.2%}"),
+        Column("overlap with energy mask", _overlap, "{:.1%}"),
+        Column("trained from it, %", lambda row: mean_and_range(row["test_accuracy"])),
     ]
-    header = ["pruned", "mask", "kept a channel", "PSNR, dB", "mean entropy, nats", "classifier's accuracy"]
-    return [head, "", *table([*header, "overlap with energy mask", "trained from it, %"], rows)]
+    return render(columns, results["rows"], intro)
 
 
-def learning_table(results: dict[str, Any]) -> list[str]:
+def _overlap(row: Results) -> float | None:
+    return row["history"][-1]["overlap"] if "history" in row else None
+
+
+def learning_table(results: Results) -> list[str]:
     """Return time and memory of scoring and of learning masks."""
-    rows = [
-        [
-            f"{row['source']}, {row['images']:,}",
-            row["model"],
-            f"{row['device']}, {row['threads']} threads" if row["device"] == "cpu" else row["device"],
-            str(row["batch_size"]),
-            f"{row['step_images_per_second']:,.0f}",
-            f"{row['step_images_per_second'] / row['bare_step_images_per_second']['median']:.2f}x",
-            # Where every epoch recorded entropies, what the other four record in their steps is not known.
-            f"{'' if row['epochs'] > 1 else 'at least '}{row['record_share_every_5']:.1%}",
-            _memory(row["scoring_peak"]),
-            f"{row['mask_epoch_seconds']:,.1f}",
-            f"{row['mask_images_per_second']:,.0f}",
-            _memory(row["mask_peak"]),
-        ]
-        for row in results["rows"]
+    columns = [
+        Column("images", lambda row: f"{row['source']}, {row['images']:,}"),
+        Column("network", "model"),
+        Column("on", _device),
+        Column("batch", "batch_size"),
+        Column("training, images/s", "step_images_per_second", "{:,.0f}"),
+        Column("of the bare step", _of_bare_step, "{:.2f}x"),
+        Column("in the records", _recording),
+        Column("peak, MiB", lambda row: _memory(row["scoring_peak"])),
+        Column("an epoch of masks, s", "mask_epoch_seconds", "{:,.1f}"),
+        Column("masks, images/s", "mask_images_per_second", "{:,.0f}"),
+        Column("peak with masks, MiB", lambda row: _memory(row["mask_peak"])),
     ]
-    header = ["images", "network", "on", "batch", "training, images/s", "of the bare step", "in the records"]
-    more = ["peak, MiB", "an epoch of masks, s", "masks, images/s", "peak with masks, MiB"]
-    return table([*header, *more], rows)
+    return render(columns, results["rows"])
 
 
-def _cell(accuracies: list[float]) -> str:
-    if not accuracies:
-        return "-"
-    return f"{mean(accuracies):.1%} ({min(accuracies):.1%} to {max(accuracies):.1%})".replace("%", "")
+def _device(row: Results) -> str:
+    return f"cpu, {row['threads']} threads" if row["device"] == "cpu" else row["device"]
+
+
+def _of_bare_step(row: Results) -> Any:
+    return row["step_images_per_second"] / row["bare_step_images_per_second"]["median"]
+
+
+def _recording(row: Results) -> str:
+    # Where every epoch recorded entropies, what the other four record in their steps is not known.
+    return f"{'' if row['epochs'] > 1 else 'at least '}{row['record_share_every_5']:.1%}"
 
 
 def _memory(peak: dict[str, float]) -> str:

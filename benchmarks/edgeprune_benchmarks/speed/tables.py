@@ -1,10 +1,10 @@
-"""The tables of speed, start and memory, for docs/results."""
+"""The tables of speed, start and memory, for the documentation."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from ..harness.markdown import table
+from ..harness.markdown import Column, median_and_range, render
 
 __all__ = [
     "decode_short",
@@ -20,16 +20,31 @@ Results = dict[str, Any]
 
 
 def decode_table(results: Results) -> list[str]:
-    """Return, for each image size and number of threads, every way at every batch size."""
+    """Return, for each image size and number of threads, every decoder at every batch size."""
     lines: list[str] = []
     places = dict.fromkeys((row["size"], row["threads"]) for row in results["rows"])
     for size, threads in places:
         rows = [row for row in results["rows"] if (row["size"], row["threads"]) == (size, threads)]
-        lines += [*([""] if lines else []), _decode_head(rows[0]), "", *_decode_rows(rows)]
+        lines += [*([""] if lines else []), *_decode_at(rows)]
     return lines
 
 
-def _decode_head(row: dict[str, Any]) -> str:
+def _decode_at(rows: list[Results]) -> list[str]:
+    names = dict.fromkeys(name for row in rows for name in row["images_per_second"])
+    absent = {name: reason for row in rows for name, reason in row["absent"].items()}
+    limits = {name: f"{rate:,.0f}" for name, rate in allowed(rows[0]).items()}
+    lines = [(name, [_rate(row, name) for row in rows]) for name in names]
+    lines += [(name, [text] * len(rows)) for name, text in (limits | absent).items()]
+    columns = [Column("way", 0)]
+    columns += [_batch(number, row["batch"]) for number, row in enumerate(rows)]
+    return render(columns, lines, _decode_intro(rows[0]))
+
+
+def _batch(number: int, batch: int) -> Column:
+    return Column(f"batches of {batch}", lambda line: line[1][number])
+
+
+def _decode_intro(row: Results) -> str:
     packs = ", ".join(
         f"{codec} {facts['psnr_db']:.1f} dB at {facts['file_bytes']:,.0f} B"
         for codec, facts in row["quality"].items()
@@ -46,33 +61,23 @@ def _decode_head(row: dict[str, Any]) -> str:
     )
 
 
-def _decode_rows(rows: list[dict[str, Any]]) -> list[str]:
-    names = list(dict.fromkeys(name for row in rows for name in row["images_per_second"]))
-    cells = [[name, *(_rate(row, name) for row in rows)] for name in names]
-    for name, rate in allowed(rows[0]).items():
-        cells.append([name, *[f"{rate:,.0f}"] * len(rows)])
-    absent = {name: reason for row in rows for name, reason in row["absent"].items()}
-    cells += [[name, *[reason] * len(rows)] for name, reason in absent.items()]
-    return table(["way", *(f"batches of {row['batch']}" for row in rows)], cells)
-
-
-def _rate(row: dict[str, Any], name: str) -> str:
+def _rate(row: Results, name: str) -> str:
     if name not in row["images_per_second"]:
         return "-"
-    return f"{_spread(row['images_per_second'][name])} ({', '.join(_ratios(row, name))})"
+    return f"{_images(row['images_per_second'][name])} ({', '.join(_ratios(row, name))})"
 
 
-def _ratios(row: dict[str, Any], name: str) -> list[str]:
-    """Return a way's rate as a multiple of simplejpeg's and of raw; a dash where a peer was left out."""
+def _ratios(row: Results, name: str) -> list[str]:
+    """Return a decoder's rate as a multiple of simplejpeg's and of raw; a dash where a peer was left out."""
     found = [row.get(f"ratio_to_{peer}", {}).get(name) for peer in ("simplejpeg", "raw")]
     return [f"{ratio['median']:.2f}x" if ratio else "-" for ratio in found]
 
 
-def _spread(rate: dict[str, float]) -> str:
-    return f"{rate['median']:,.0f} [{rate['min']:,.0f} to {rate['max']:,.0f}]"
+def _images(rate: dict[str, float]) -> str:
+    return median_and_range(rate, ",.0f")
 
 
-def allowed(row: dict[str, Any]) -> dict[str, float]:
+def allowed(row: Results) -> dict[str, float]:
     """Return the images/s that copy bandwidth and the rate of products allow by themselves."""
     height, width = (int(side) for side in row["size"].split("x"))
     values = 3 * height * width
@@ -86,116 +91,116 @@ def allowed(row: dict[str, Any]) -> dict[str, float]:
 
 
 def decode_short(results: Results) -> list[str]:
-    """Return two threads and the largest batch: peers, and the fastest way of each of our codecs."""
+    """Return two threads and the largest batch: peers, and the fastest backend of each of our codecs."""
     largest = max(row["batch"] for row in results["rows"])
     rows = [row for row in results["rows"] if row["threads"] == 2 and row["batch"] == largest]
-    cells = []
-    for row in rows:
-        rates = row["images_per_second"]
-        ours: dict[str, str] = {}
-        for name in rates:
-            codec, kind = name.partition(",")[0], name.rpartition(", ")[2]
-            if kind == "from chunks":
-                best = ours.get(codec, name)
-                ours[codec] = max(best, name, key=lambda way: float(rates[way]["median"]))
-        for name in (*(peer for peer in ("simplejpeg", "Pillow", "raw") if peer in rates), *ours.values()):
-            spread = f"{rates[name]['min']:,.0f} to {rates[name]['max']:,.0f}"
-            median = f"{rates[name]['median']:,.0f}"
-            cells.append([row["size"], name, median, spread, *_ratios(row, name)])
-    return table(["images", "way", "images/s", "spread", "of simplejpeg", "of raw"], cells)
+    columns = [
+        Column("images", lambda line: line[0]["size"]),
+        Column("way", 1),
+        Column("images/s", lambda line: line[0]["images_per_second"][line[1]]["median"], "{:,.0f}"),
+        Column(
+            "spread", lambda line: "{min:,.0f} to {max:,.0f}".format(**line[0]["images_per_second"][line[1]])
+        ),
+        Column("of simplejpeg", lambda line: _ratios(*line)[0]),
+        Column("of raw", lambda line: _ratios(*line)[1]),
+    ]
+    return render(columns, [(row, name) for row in rows for name in _shown(row["images_per_second"])])
+
+
+def _shown(rates: dict[str, dict[str, float]]) -> list[str]:
+    """Return the peers, and of each codec of ours the fastest decoder that reads chunks."""
+    ours: dict[str, str] = {}
+    for name in rates:
+        codec, kind = name.partition(",")[0], name.rpartition(", ")[2]
+        if kind == "from chunks":
+            ours[codec] = max(ours.get(codec, name), name, key=lambda one: rates[one]["median"])
+    return [*(peer for peer in ("simplejpeg", "Pillow", "raw") if peer in rates), *ours.values()]
 
 
 def loader_table(results: Results) -> list[str]:
     """Return epochs of every loader, and how much faster ours is."""
-    rows = []
+    lines: list[tuple[Results, str, str, str | None]] = []
     for row in results["rows"]:
-        place = [row["size"], str(row["threads"])]
         for name, rate in row["images_per_second"].items():
-            rows.append([*place, name, _spread(rate), f"{row['ratio_of_ours'][name]['median']:.2f}x"])
-        rows += [[*place, name, reason, "-"] for name, reason in row["absent"].items()]
-    return table(["images", "cores", "loader", "images/s", "ours is as fast"], rows)
+            lines.append((row, name, _images(rate), f"{row['ratio_of_ours'][name]['median']:.2f}x"))
+        lines += [(row, name, reason, None) for name, reason in row["absent"].items()]
+    columns = [
+        Column("images", lambda line: line[0]["size"]),
+        Column("cores", lambda line: line[0]["threads"]),
+        Column("loader", 1),
+        Column("images/s", 2),
+        Column("ours is as fast", 3),
+    ]
+    return render(columns, lines)
 
 
 def epoch_table(results: Results) -> list[str]:
     """Return the seconds of training epochs from a pack, from ready batches and from JPEG files."""
-    rows = [
-        [
-            f"{row['model']}, {row['size']}",
-            f"{row['device']}, {row['precision']}",
-            f"{row['steps']} of {row['batch']}",
-            f"{row['seconds']['ready']['median']:.2f}",
-            _ratio(row["ratio_to_ready"]),
-            _ratio(row["files_ratio_to_ready"]),
-            *(f"{row['seconds'][way]['median']:.2f}" for way in ("decoding", "decoding files")),
-        ]
-        for row in results["rows"]
-    ]
-    head = (
+    intro = (
         f"{results['threads']} threads; files are JPEG of quality {results['quality']} through ImageFolder "
         f"and a DataLoader with {results['workers']} workers."
     )
-    columns = ["network", "on", "steps", "ready batches, s", "from the pack", "from files"]
-    return [head, "", *table([*columns, "decoding alone, s", "files alone, s"], rows)]
-
-
-def _ratio(ratio: dict[str, float]) -> str:
-    return f"{ratio['median']:.3f}x [{ratio['min']:.3f} to {ratio['max']:.3f}]"
+    columns = [
+        Column("network", lambda row: f"{row['model']}, {row['size']}"),
+        Column("on", lambda row: f"{row['device']}, {row['precision']}"),
+        Column("steps", lambda row: f"{row['steps']} of {row['batch']}"),
+        Column("ready batches, s", "seconds.ready.median", "{:.2f}"),
+        Column("from the pack", lambda row: median_and_range(row["ratio_to_ready"], ".3f", "x")),
+        Column("from files", lambda row: median_and_range(row["files_ratio_to_ready"], ".3f", "x")),
+        Column("decoding alone, s", "seconds.decoding.median", "{:.2f}"),
+        Column("files alone, s", "seconds.decoding files.median", "{:.2f}"),
+    ]
+    return render(columns, results["rows"], intro)
 
 
 def start_table(results: Results) -> list[str]:
     """Return the seconds of the import, and of the first batch behind it."""
-    after = results["import_seconds_after_numpy"]
-    head = (
+    intro = (
         f"`import edgeprune_runtime` in a new process: {_seconds(results['import_seconds'])} s, and "
-        f"{_seconds(after)} s where numpy is there already. From there to the first {results['batch']} of "
-        f"{results['images']:,} shuffled images, with all that is imported on the way:"
+        f"{_seconds(results['import_seconds_after_numpy'])} s where numpy is there already. From there to "
+        f"the first {results['batch']} of {results['images']:,} shuffled images, with all that is imported "
+        "on the way:"
     )
-    rows = [
-        [
-            row["codec"],
-            row["backend"],
-            ", ".join(row["imported_before"]) or "nothing",
-            _seconds(row["first_batch_seconds"]) if "first_batch_seconds" in row else row["absent"],
-        ]
-        for row in results["rows"]
+    columns = [
+        Column("codec", "codec"),
+        Column("backend", "backend"),
+        Column("imported before", lambda row: ", ".join(row["imported_before"]) or "nothing"),
+        Column("first batch, s", lambda row: row.get("absent") or _seconds(row["first_batch_seconds"])),
     ]
-    return [head, "", *table(["codec", "backend", "imported before", "first batch, s"], rows)]
+    return render(columns, results["rows"], intro)
 
 
 def _seconds(found: dict[str, float]) -> str:
-    return f"{found['median']:.3f} [{found['min']:.3f} to {found['max']:.3f}]"
+    return median_and_range(found, ".3f")
 
 
 def memory_table(results: Results) -> list[str]:
     """Return the peak memory of a pass by size of pack."""
-    rows = [
-        [
-            row["codec"],
-            f"{row['pack_mb']:,.1f}",
-            f"{row['images']:,}",
-            f"{row['imported_mib']:,.0f}",
-            f"{row['peak_mib']:,.0f}",
-        ]
-        for row in results["rows"]
+    columns = [
+        Column("codec", "codec"),
+        Column("pack, MB", "pack_mb", "{:,.1f}"),
+        Column("images", "images", "{:,}"),
+        Column("after the imports, MiB", "imported_mib", "{:,.0f}"),
+        Column("peak, MiB", "peak_mib", "{:,.0f}"),
     ]
-    head = f"`cache_bytes` of {results['cache_mb']:g} MB, backend {results['backend']}, shuffled."
-    columns = ["codec", "pack, MB", "images", "after the imports, MiB", "peak, MiB"]
-    return [head, "", *table(columns, rows)]
+    intro = f"`cache_bytes` of {results['cache_mb']:g} MB, backend {results['backend']}, shuffled."
+    return render(columns, results["rows"], intro)
 
 
 def transform_table(results: Results) -> list[str]:
     """Return table 4 of the paper on this machine."""
-    rows = [
-        [
-            row["data_set"],
-            f"{row['images']:,}",
-            f"{row['measured_images']:,}"
-            + (", extrapolated" if row["measured_images"] < row["images"] else ""),
-            row["way"],
-            f"{row['dct_seconds']['median']:,.2f}",
-            f"{row['idct_seconds']['median']:,.2f}",
-        ]
-        for row in results["rows"]
+    columns = [
+        Column("data set", "data_set"),
+        Column("images", "images", "{:,}"),
+        Column("measured on", _measured),
+        Column("by", "way"),
+        Column("DCT, s", "dct_seconds.median", "{:,.2f}"),
+        Column("inverse, s", "idct_seconds.median", "{:,.2f}"),
     ]
-    head = f"Whole images, {results['threads']} threads; CIFAR-100 has the size and number of CIFAR-10."
-    return [head, "", *table(["data set", "images", "measured on", "by", "DCT, s", "inverse, s"], rows)]
+    intro = f"Whole images, {results['threads']} threads; CIFAR-100 has the size and number of CIFAR-10."
+    return render(columns, results["rows"], intro)
+
+
+def _measured(row: Results) -> str:
+    extrapolated = ", extrapolated" if row["measured_images"] < row["images"] else ""
+    return f"{row['measured_images']:,}{extrapolated}"
