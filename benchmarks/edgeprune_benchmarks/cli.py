@@ -13,12 +13,13 @@ from .commands.device import export, latency, minutes, power_loss, training_memo
 from .commands.report import demo, readme
 from .commands.robustness import attack, landscape, robustness
 from .commands.selection import accuracy, build, coresets, learning, masks
+from .harness.deadline import OutOfTimeError
 
 __all__ = ["command"]
 
 
 class _Benchmarks(click.Group):
-    """Turns a package that is not installed into one line that says how to install it."""
+    """Says in one line which package is not installed, or that the time is over and how to go on."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -28,6 +29,9 @@ class _Benchmarks(click.Group):
             if package.startswith("edgeprune"):
                 raise  # a module of ours that is missing is a fault
             raise ConfigError(f"this benchmark needs {package}; pip install 'edgeprune[bench]'") from None
+        except OutOfTimeError as error:
+            click.echo(f"{error or 'the time is over'}; run the same command to go on")
+            return None
 
 
 @click.command("bench", cls=_Benchmarks, context_settings={"help_option_names": ["-h", "--help"]})

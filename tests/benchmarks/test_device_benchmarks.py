@@ -7,6 +7,7 @@ import torch
 from click.testing import CliRunner
 
 from edgeprune import open_source
+from edgeprune.work.image_store import ImageStore
 from edgeprune_benchmarks.cli import command as cli
 from edgeprune_benchmarks.device import exports, latency, minutes, power_loss, training_memory
 from edgeprune_benchmarks.harness.pixel_loader import PixelLoader, Stretched
@@ -48,10 +49,10 @@ def invoke(*arguments):
 
 @pytest.fixture
 def loader(data):
-    def make(seed=0):
+    def make(seed=0, **options):
         source = open_source(f"npz:{data / 'cifar10-lossless-6k.npz'}")
-        statistics = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.25, 0.3)}
-        return PixelLoader(source, 16, **statistics, seed=seed, device=torch.device("cpu"))
+        store = ImageStore(source, np.arange(len(source)), torch.device("cpu"))
+        return PixelLoader(store, 16, ((0.5, 0.4, 0.3), (0.2, 0.25, 0.3)), seed=seed, **options)
 
     return make
 
@@ -78,6 +79,25 @@ def test_pixels_are_shuffled_normalized_and_resumed(loader):
     third = loader()
     third.load_state_dict(json.loads(json.dumps(other.state_dict())))
     assert content(third) == expected[2:]
+
+
+def test_a_number_of_steps_goes_through_the_images_again_without_a_rest(loader):
+    whole = loader(steps=7)
+    assert len(whole) == 7
+    batches = list(whole)
+    seen = np.concatenate([images.sum(dim=(1, 2, 3)).numpy() for images, _ in batches])
+    assert len(seen) == 7 * 16
+    assert torch.bincount(torch.cat([labels for _, labels in batches])[:80]).tolist() == [20] * 4
+    later = loader(steps=7)
+    later.load_state_dict({"epoch": 0, "batch": 4})
+    assert content(later) == content(batches)[4:]
+
+
+def test_an_epoch_without_a_batch_is_refused(data):
+    source = open_source(f"npz:{data / 'cifar10-lossless-6k.npz'}")
+    store = ImageStore(source, np.arange(8), torch.device("cpu"))
+    with pytest.raises(ConfigError, match="fewer images than a batch takes"):
+        Stretched(PixelLoader(store, 16, None, seed=0), 3)
 
 
 @pytest.mark.parametrize("stop", [1, 4, 5, 6, 11])
@@ -174,9 +194,9 @@ def test_calls_take_turns_in_blocks_and_end_in_time(monkeypatch):
 
 @pytest.mark.slow
 def test_kills_are_counted_and_do_no_harm(data, tmp_path):
-    plan = power_loss.Plan("resnet8", kills=2, epochs=16, batch_size=16, longest=0.05)
+    settings = power_loss.Settings("resnet8", kills=2, epochs=16, batch_size=16, longest=0.05)
     assert invoke("power-loss", "--help").count("--kills") == 2
-    power_loss.run(plan, data, tmp_path)
+    power_loss.run(settings, data, tmp_path)
     results = json.loads((tmp_path / "power-loss.json").read_text())["results"]
     assert results["same"]
     assert results["steps"] == 80

@@ -6,9 +6,10 @@ import pytest
 import torch
 from victims import MEAN, STD, linear_victim, own_images, short_searches
 
+from edgeprune_benchmarks.harness.deadline import OutOfTimeError
 from edgeprune_benchmarks.robustness.attacks import ATTACKS, Effort, get_attack
 from edgeprune_benchmarks.robustness.budgets import CURVE, HEADLINE, Budget, perturbation_size
-from edgeprune_benchmarks.robustness.evaluation import Evaluator, OutOfTimeError
+from edgeprune_benchmarks.robustness.evaluation import Evaluator
 from edgeprune_benchmarks.robustness.gradient_attacks import (
     carlini_wagner,
     cross_entropy,

@@ -9,16 +9,16 @@ from click.testing import CliRunner
 from edgeprune import BuildConfig, build_pack, open_source
 from edgeprune.training.setup import train_pack
 from edgeprune_benchmarks.cli import command as cli
+from edgeprune_benchmarks.harness.deadline import Deadline, OutOfTimeError
 from edgeprune_benchmarks.report import plots
 from edgeprune_benchmarks.robustness import attacks, pictures, run, single, tables, training
 from edgeprune_benchmarks.robustness.attacks import Effort
 from edgeprune_benchmarks.robustness.budgets import CURVE, HEADLINE
-from edgeprune_benchmarks.robustness.evaluation import OutOfTimeError
 from edgeprune_benchmarks.robustness.protocol import PROTOCOLS, Protocol
 from edgeprune_benchmarks.robustness.published import PUBLISHED
 from edgeprune_benchmarks.robustness.recipes import RECIPES, SCALES, Row, get_recipe
 from edgeprune_benchmarks.robustness.single import InvalidReportError
-from edgeprune_benchmarks.robustness.training import Deadline, Workshop
+from edgeprune_benchmarks.robustness.training import Experiment
 from edgeprune_formats import ConfigError, open_pack
 from edgeprune_formats.files import file_sha256
 from edgeprune_runtime.errors import TrainingError
@@ -90,25 +90,27 @@ def test_settings_that_are_the_defaults_share_a_folder(tmp_path):
     images, labels = np.zeros((10, 3, 32, 32), np.uint8), np.arange(10)
     np.savez(tmp_path / "few.npz", x=images, y=labels)
     scale = SCALES["cpu"]
-    shop = Workshop(f"npz:{tmp_path / 'few.npz'}", None, scale, "cpu", tmp_path, Deadline(None), print)
+    experiment = Experiment(
+        f"npz:{tmp_path / 'few.npz'}", None, scale, "cpu", tmp_path, Deadline(None), print
+    )
     (jelf,) = [row for row in RECIPES["jelf"](scale) if row.pruned == 0.5]
     for name, default in (("tau", 2 / 3), ("lambda", 0.1), ("k", 100), ("mask-lr", 3e-4)):
         rows = list(RECIPES[name](scale))
-        (same,) = [row for row in rows if shop.without_defaults(row).key == jelf.key]
+        (same,) = [row for row in rows if experiment.without_defaults(row).key == jelf.key]
         field = {"lambda": "accuracy_weight"}.get(name, name.replace("-", "_"))
         assert getattr(same, field) == default
-        assert len({shop.without_defaults(row).key for row in rows}) == len(rows)
-    assert shop.without_defaults(replace(jelf, model=scale.model)).key == jelf.key
-    assert shop.without_defaults(replace(jelf, model="resnet18")).key != jelf.key
+        assert len({experiment.without_defaults(row).key for row in rows}) == len(rows)
+    assert experiment.without_defaults(replace(jelf, model=scale.model)).key == jelf.key
+    assert experiment.without_defaults(replace(jelf, model="resnet18")).key != jelf.key
 
 
 def test_a_pack_is_the_same_however_a_network_is_trained_from_it(tmp_path, monkeypatch):
-    shop = Workshop("digits", None, TINY, "cpu", tmp_path, Deadline(None), print)
+    experiment = Experiment("digits", None, TINY, "cpu", tmp_path, Deadline(None), print)
     rows = {row.label: row for row in RECIPES["adversarial"](TINY)}
     energy = replace(rows["N-FGSM and teacher, JELF"], score=None, sample_prune=0.0, mask="energy")
-    path = shop.pack(energy, 0)
-    assert shop.pack(replace(energy, adversarial=None, teacher=None), 0) == path
-    assert shop.pack(replace(energy, model="mobilenet_v2"), 0) == path
+    path = experiment.pack(energy, 0)
+    assert experiment.pack(replace(energy, adversarial=None, teacher=None), 0) == path
+    assert experiment.pack(replace(energy, model="mobilenet_v2"), 0) == path
     assert "fgsm" not in path.name
 
 
@@ -124,16 +126,16 @@ def test_mobile_networks_learn_from_the_teacher_at_the_papers_scale():
 
 def test_a_student_waits_for_its_teacher(tmp_path):
     brief = replace(TINY, iterations=2)
-    shop = Workshop("digits", None, brief, "cpu", tmp_path, Deadline(None), lambda event: None)
+    experiment = Experiment("digits", None, brief, "cpu", tmp_path, Deadline(None), lambda event: None)
     row = Row("student", adversarial="n-fgsm:8", teacher="resnet8")
-    run_dir, _ = shop.trained(row, 0)
+    run_dir, _ = experiment.trained(row, 0)
     taught = json.loads((run_dir / "config.json").read_text())
     teacher = tmp_path / "adversarial-pgd-8" / "seed-0" / "model.safetensors"
     assert taught["teacher"] == file_sha256(teacher)
     assert taught["config"]["adversarial"] == "n-fgsm:8"
     # The teacher is the row of all images trained with PGD.
     pgd = next(row for row in RECIPES["adversarial"](brief) if row.label == "PGD, all images")
-    assert shop.trained(pgd, 0)[0] == teacher.parent
+    assert experiment.trained(pgd, 0)[0] == teacher.parent
 
 
 def test_linf_alone_keeps_what_the_controls_ask_for():
@@ -217,19 +219,19 @@ def test_the_tables_of_the_paper_have_their_rows():
         ("baselines", lambda made: made["coreset"]["score"]),
     ],
 )
-def test_ablations_reach_the_packs(shop, group, value):
+def test_ablations_reach_the_packs(experiment, group, value):
     field = {"lambda": "accuracy_weight", "scores": "score", "baselines": "score"}.get(
         group, group.replace("-", "_")
     )
     row = [row for row in RECIPES[group](TINY) if row.mask][1]
-    pack = open_pack(shop.pack(row, 0))
+    pack = open_pack(experiment.pack(row, 0))
     assert value(pack.header.provenance) == pytest.approx(getattr(row, field))
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("shop")
-    return Workshop("digits", None, TINY, "cpu", folder, Deadline(None), lambda event: None)
+def experiment(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("experiment")
+    return Experiment("digits", None, TINY, "cpu", folder, Deadline(None), lambda event: None)
 
 
 def test_a_deadline_asks_training_to_stop_as_a_signal_does():
@@ -255,7 +257,7 @@ def test_a_deadline_asks_training_to_stop_as_a_signal_does():
 
 def test_a_deadline_leaves_time_for_what_took_longest(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(training.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("edgeprune_benchmarks.harness.deadline.time.monotonic", lambda: now[0])
     deadline = Deadline(1)
     for second in (5, 10):
         now[0] = second

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import click
 
-from edgeprune_formats import EdgePruneError
-
 from ..harness.images import lossless, unpack_cifar10, unpack_photographs
+from ..harness.process import run_python
 from ..harness.results import save
 
 __all__ = ["run"]
@@ -57,11 +53,7 @@ print(json.dumps({
 def _build(label: str, source: str, folder: Path, options: list[str]) -> dict[str, Any]:
     pack = folder / "pack.h5"
     arguments = ["build", source, "-o", str(pack), "--force", "--quiet", *options]
-    command = [sys.executable, "-c", CHILD, str(pack), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True)  # noqa: S603
-    if done.returncode:
-        raise EdgePruneError(f"{label}: {done.stderr.strip().splitlines()[-1]}")
-    found = json.loads(done.stdout)
+    found = run_python(label, "-c", CHILD, str(pack), *arguments)
     info = found["info"]
     config = info["provenance"]["config"]
     row = {

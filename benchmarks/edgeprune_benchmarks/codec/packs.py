@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune import BuildConfig, build_pack
+from edgeprune.sources import Source
 from edgeprune.sources.arrays import ArraySource
 from edgeprune_formats import Pack, open_pack
 from edgeprune_runtime import PackLoader
@@ -35,6 +36,11 @@ class ImageSet:
     name: str
     pixels: NDArray[np.uint8]
     labels: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, source: Source, name: str) -> ImageSet:
+        """Read all images of a source."""
+        return cls(name, source.read(np.arange(len(source))), source.labels)
 
     def take(self, rows: NDArray[np.int64]) -> ImageSet:
         """Return some of the images."""

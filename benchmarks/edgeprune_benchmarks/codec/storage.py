@@ -73,10 +73,9 @@ def run(data: Path, output: Path, *, sizes: Iterable[str], images: int | None) -
 
 def _images(data: Path, folder: Path, size: str) -> ImageSet:
     if size == "32x32":
-        source = open_source(f"npz:{lossless(data)}")
-        return ImageSet("CIFAR-10, exact pixels", source.read(np.arange(len(source))), source.labels)
-    source = open_source(f"imagefolder:{unpack_photographs(data, folder / 'photographs')}", size=224)
-    return ImageSet("photographs", source.read(np.arange(len(source))), source.labels)
+        return ImageSet.of(open_source(f"npz:{lossless(data)}"), "CIFAR-10, exact pixels")
+    spec = f"imagefolder:{unpack_photographs(data, folder / 'photographs')}"
+    return ImageSet.of(open_source(spec, size=224), "photographs")
 
 
 def subset(images: ImageSet, count: int) -> ImageSet:

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ..harness.options import DATA, MINUTES, OUTPUT, missing_packages, require_packages
+from ..harness.options import (
+    BATCH_SIZE,
+    DATA,
+    DEVICE,
+    MINUTES,
+    OUTPUT,
+    SEEDS,
+    learning_rate,
+    missing_packages,
+    model,
+    require_packages,
+    runs,
+)
 
 __all__ = ["accuracy_per_byte", "fleet", "install", "plots", "storage", "time"]
 
 SIZES = ("32x32", "224x224")
 PARTS = ("decode", "loaders", "epoch", "start", "memory", "transform")
-# What each part needs beside what EdgePrune itself does. Decoding, starting and memory leave out the ways
-# that need more.
+# What each part needs beside what EdgePrune itself does. Decoding, starting and memory leave out what
+# needs more.
 NEEDS: dict[str, tuple[str, ...]] = {
     "storage": ("imagecodecs", "zstandard"),
     "decode": (),
@@ -27,6 +39,15 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "transform": ("torch",),
     "accuracy-per-byte": ("torch", "imagecodecs"),
     "plots": ("matplotlib",),
+}
+# The options of ``time`` that its parts take.
+TAKES = {
+    "decode": ("rounds", "count"),
+    "loaders": ("rounds", "count", "batch"),
+    "epoch": ("rounds", "count", "device"),
+    "start": ("rounds",),
+    "memory": ("megabytes", "cache_mb", "backend"),
+    "transform": ("rounds", "count"),
 }
 
 
@@ -76,7 +97,7 @@ def storage(data: Path, output: Path, only: tuple[str, ...], count: int | None) 
     help="Sizes of packs whose peak memory is measured.",
 )
 @click.option("--cache-mb", type=float, default=64, show_default=True, help="cache_bytes there.")
-@click.option("--memory-backend", default="scipy", show_default=True, help="Backend there.")
+@click.option("--memory-backend", "backend", default="scipy", show_default=True, help="Backend there.")
 def time(data: Path, output: Path, only: tuple[str, ...], **options: Any) -> None:
     """Images/s of decoding and loading, epochs, start, memory, and whole transforms.
 
@@ -88,10 +109,12 @@ def time(data: Path, output: Path, only: tuple[str, ...], **options: Any) -> Non
       edgeprune bench time --data data --only decode
       edgeprune bench time --data data --only start --only memory
     """
-    needed = ("torch",) if options["memory_backend"] == "torch" and (not only or "memory" in only) else ()
+    needed = ("torch",) if options["backend"] == "torch" and (not only or "memory" in only) else ()
     _require(*only, packages=needed)
     for part in only or _parts_that_can_run():
-        _TIMED[part](data, output, options)
+        # Each part is a module, because some need packages that others do not.
+        benchmark = importlib.import_module(f"..speed.{part}", __package__)
+        benchmark.run(data, output, **{name: options[name] for name in TAKES[part]})
 
 
 def _parts_that_can_run() -> list[str]:
@@ -102,63 +125,10 @@ def _parts_that_can_run() -> list[str]:
     return [part for part, packages in missing.items() if not packages]
 
 
-def _decode(data: Path, output: Path, options: dict[str, Any]) -> None:
-    from ..speed.decode import run
-
-    run(data, output, rounds=options["rounds"], count=options["count"])
-
-
-def _loaders(data: Path, output: Path, options: dict[str, Any]) -> None:
-    from ..speed.loaders import run
-
-    run(data, output, rounds=options["rounds"], count=options["count"], batch=options["batch"])
-
-
-def _epoch(data: Path, output: Path, options: dict[str, Any]) -> None:
-    from ..speed.epoch import run
-
-    run(data, output, rounds=options["rounds"], count=options["count"], device=options["device"])
-
-
-def _start(data: Path, output: Path, options: dict[str, Any]) -> None:
-    from ..speed.start import run
-
-    # More than the other rounds, because each is short.
-    run(data, output, repeats=options["rounds"] + 2)
-
-
-def _memory(data: Path, output: Path, options: dict[str, Any]) -> None:
-    from ..speed.memory import run
-
-    run(
-        data,
-        output,
-        megabytes=options["megabytes"],
-        cache_mb=options["cache_mb"],
-        backend=options["memory_backend"],
-    )
-
-
-def _transform(data: Path, output: Path, options: dict[str, Any]) -> None:
-    from ..speed.transform import run
-
-    run(data, output, rounds=options["rounds"], count=options["count"])
-
-
-_TIMED: dict[str, Callable[[Path, Path, dict[str, Any]], None]] = {
-    "decode": _decode,
-    "loaders": _loaders,
-    "epoch": _epoch,
-    "start": _start,
-    "memory": _memory,
-    "transform": _transform,
-}
-
-
 @click.command("accuracy-per-byte")
 @DATA
 @OUTPUT
-@click.option("--runs", type=click.Path(path_type=Path), default="runs/accuracy-bytes", show_default=True)
+@runs("runs/accuracy-bytes")
 @MINUTES
 @click.option("--codec", "codecs", multiple=True, help="One codec; may be repeated.  [default: all]")
 @click.option(
@@ -173,12 +143,12 @@ _TIMED: dict[str, Callable[[Path, Path, dict[str, Any]], None]] = {
     show_default=True,
     help="In MB.",
 )
-@click.option("--model", default="resnet8", show_default=True)
+@model()
 @click.option("--iterations", type=int, default=2000, show_default=True, help="Of every network.")
-@click.option("--batch-size", type=int, default=64, show_default=True)
-@click.option("--lr", type=float, default=0.05, show_default=True)
-@click.option("--seeds", type=int, default=3, show_default=True)
-@click.option("--device", default="auto", show_default=True)
+@BATCH_SIZE
+@learning_rate()
+@SEEDS
+@DEVICE
 @click.option(
     "--precision",
     type=click.Choice(["auto", "float32", "bfloat16"]),
@@ -191,18 +161,13 @@ def accuracy_per_byte(
     data: Path,
     output: Path,
     runs: Path,
-    minutes: float | None,
+    name: str,
     codecs: tuple[str, ...],
     psnrs: tuple[float, ...],
     budgets: tuple[float, ...],
-    model: str,
-    iterations: int,
-    batch_size: int,
-    lr: float,
     seeds: int,
-    device: str,
-    precision: str,
-    name: str,
+    minutes: float | None,
+    **recipe: Any,
 ) -> None:
     """Test accuracy of one network from the images that fit a budget, by codec; resumable.
 
@@ -211,21 +176,14 @@ def accuracy_per_byte(
       edgeprune bench accuracy-per-byte --data data --psnr 28 --budget 1 --minutes 30
     """
     _require("accuracy-per-byte")
-    from ..codec.accuracy_bytes import Plan, run
+    from ..codec.accuracy_bytes import Settings, run
     from ..codec.budgets import CODECS
     from ..harness.images import decoded_cifar10
     from ..selection.fixed_budget import Recipe
 
-    plan = Plan(
-        source=f"npz:{decoded_cifar10(data, runs / 'cifar10-jpeg.npz')}",
-        recipe=Recipe(model, iterations, batch_size, lr, device, precision),
-        codecs=codecs or CODECS,
-        psnrs=psnrs,
-        budgets_mb=budgets,
-        seeds=seeds,
-        minutes=minutes,
-    )
-    run(plan, output, runs, name)
+    source = f"npz:{decoded_cifar10(data, runs / 'cifar10-jpeg.npz')}"
+    settings = Settings(source, Recipe(**recipe), codecs or CODECS, psnrs, budgets, seeds, minutes)
+    run(settings, output, runs, name)
 
 
 @click.command()

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ..harness.options import DATA, OUTPUT
+from ..harness.options import DATA, DEVICE, OUTPUT, learning_rate, model, runs
 
 __all__ = ["export", "latency", "minutes", "power_loss", "training_memory"]
 
@@ -15,9 +15,7 @@ MODELS = ("shufflenet_v2", "mobilenet_v2", "efficientnet_b0")
 MODEL = click.option(
     "--model", "models", multiple=True, help="One network; may be repeated.  [default: three]"
 )
-RUNS = click.option(
-    "--runs", type=click.Path(file_okay=False, path_type=Path), default="runs/minutes", show_default=True
-)
+RUNS = runs("runs/minutes")
 
 
 @click.command("training-memory")
@@ -26,7 +24,7 @@ RUNS = click.option(
 @click.option(
     "--megabytes", type=float, multiple=True, default=(5, 50, 500), show_default=True, help="Sizes of packs."
 )
-@click.option("--model", default="resnet8", show_default=True)
+@model()
 @click.option("--batch-size", "batch", type=click.IntRange(min=2), default=128, show_default=True)
 def training_memory(data: Path, output: Path, **options: Any) -> None:
     """Peak memory of training processes, from packs by size and --memory and from arrays in memory.
@@ -43,7 +41,7 @@ def training_memory(data: Path, output: Path, **options: Any) -> None:
 @click.command("power-loss")
 @DATA
 @OUTPUT
-@click.option("--model", default="resnet8", show_default=True)
+@model()
 @click.option("--kills", type=click.IntRange(min=1), default=20, show_default=True)
 @click.option("--epochs", type=click.IntRange(min=1), default=30, show_default=True)
 def power_loss(data: Path, output: Path, **options: Any) -> None:
@@ -53,9 +51,9 @@ def power_loss(data: Path, output: Path, **options: Any) -> None:
     Example:
       edgeprune bench power-loss --data data --kills 20
     """
-    from ..device.power_loss import Plan, run
+    from ..device.power_loss import Settings, run
 
-    run(Plan(**options), data, output)
+    run(Settings(**options), data, output)
 
 
 @click.command()
@@ -66,8 +64,8 @@ def power_loss(data: Path, output: Path, **options: Any) -> None:
 @click.option("--minutes", type=float, default=30.0, show_default=True, help="Of training, for each.")
 @click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--batch-size", type=click.IntRange(min=2), default=128, show_default=True)
-@click.option("--lr", type=float, default=0.05, show_default=True)
-@click.option("--device", default="auto", show_default=True)
+@learning_rate()
+@DEVICE
 def minutes(data: Path, output: Path, runs: Path, models: tuple[str, ...], **options: Any) -> None:
     """Test accuracy after some minutes of training, from a 50% pack and from original pixels; resumable.
 
@@ -75,9 +73,9 @@ def minutes(data: Path, output: Path, runs: Path, models: tuple[str, ...], **opt
     Example:
       edgeprune bench minutes --data data --minutes 5 --model shufflenet_v2
     """
-    from ..device.minutes import Plan, run
+    from ..device.minutes import Settings, run
 
-    run(Plan(models=models or MODELS, **options), data, output, runs)
+    run(Settings(models=models or MODELS, **options), data, output, runs)
 
 
 @click.command()
@@ -97,9 +95,9 @@ def latency(
     Example:
       edgeprune bench latency --data data --size 32x32
     """
-    from ..device.latency import SIZES, Plan, run
+    from ..device.latency import SIZES, Settings, run
 
-    run(Plan(models=models or MODELS, sizes=sizes or SIZES, **options), data, output)
+    run(Settings(models=models or MODELS, sizes=sizes or SIZES, **options), data, output)
 
 
 @click.command()

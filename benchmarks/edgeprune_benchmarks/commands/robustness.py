@@ -4,21 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..harness.options import MINUTES, OUTPUT, require_packages
+from ..harness.options import DEVICE, MINUTES, OUTPUT, require_packages, runs
+
+if TYPE_CHECKING:
+    from ..robustness.run import Request
 
 __all__ = ["attack", "landscape", "robustness"]
 
+_SCALE = click.option(
+    "--scale",
+    type=click.Choice(["auto", "paper", "cpu", "trial"]),
+    default="auto",
+    show_default=True,
+    help="How much is trained, how many images are attacked, and how long attacks search.",
+)
+_LINF = click.option("--linf", is_flag=True, help="Attack in Linf alone, with AutoAttack at 8/255 only.")
+_PRECISION = click.option(
+    "--precision", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True
+)
 _SHARED = (
     OUTPUT,
     MINUTES,
     click.option("--recipe", default="cifar10-all", show_default=True, help="DATA-ROWS, such as cifar10-lf."),
-    click.option(
-        "--scale", type=click.Choice(["auto", "paper", "cpu", "trial"]), default="auto", show_default=True
-    ),
+    _SCALE,
     click.option(
         "--data",
         type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -30,10 +42,8 @@ _SHARED = (
     click.option(
         "--seeds", type=click.IntRange(min=1), help="Networks for each row.  [default: the scale's]"
     ),
-    click.option("--device", default="auto", show_default=True),
-    click.option(
-        "--runs", type=click.Path(path_type=Path), default=Path("runs/robustness"), show_default=True
-    ),
+    DEVICE,
+    runs("runs/robustness"),
 )
 
 
@@ -46,8 +56,8 @@ def _shared(command: Callable[..., None]) -> Callable[..., None]:
 @click.command()
 @_shared
 @click.option("--images", type=click.IntRange(min=1), help="Test images attacked.  [default: the protocol's]")
-@click.option("--linf", is_flag=True, help="Attack in Linf alone, with AutoAttack at 8/255 only.")
-@click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
+@_LINF
+@_PRECISION
 def robustness(output: Path, images: int | None, linf: bool, precision: str, **options: Any) -> None:
     """Train the rows of a recipe, attack them, judge each report by its controls; resumable.
 
@@ -61,7 +71,7 @@ def robustness(output: Path, images: int | None, linf: bool, precision: str, **o
     require_packages("torch", "pyautoattack")
     from ..robustness.run import attack_all
 
-    attack_all(_asked(options), output, images=images, linf=linf, precision=precision)
+    attack_all(_request(**options), output, images=images, linf=linf, precision=precision)
 
 
 @click.command()
@@ -77,26 +87,20 @@ def landscape(output: Path, images: int, directions: int, pictures: Path, **opti
       edgeprune bench landscape --data data
     """
     require_packages("torch", "pyautoattack", "captum", "matplotlib")
-    from ..robustness.pictures import Plan, picture_all
+    from ..robustness.pictures import Settings, picture_all
 
-    picture_all(Plan(images, directions), _asked(options), output, pictures)
+    picture_all(Settings(images, directions), _request(**options), output, pictures)
 
 
 @click.command()
 @click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @MINUTES
 @click.option("--source", required=True, help="Its test images: imagefolder:PATH, cifar10:ROOT, npz:FILE.")
-@click.option(
-    "--scale",
-    type=click.Choice(["auto", "paper", "cpu", "trial"]),
-    default="auto",
-    show_default=True,
-    help="How many images, and how long attacks search.",
-)
+@_SCALE
 @click.option("--images", type=click.IntRange(min=1), help="Attacked.  [default: the scale's]")
-@click.option("--linf", is_flag=True, help="Attack in Linf alone, with AutoAttack at 8/255 only.")
-@click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
-@click.option("--device", default="auto", show_default=True)
+@_LINF
+@_PRECISION
+@DEVICE
 def attack(run: Path, source: str, scale: str, device: str, **options: Any) -> None:
     """Attack the network in RUN, a folder of ``edgeprune train``, and judge the report; resumable.
 
@@ -107,27 +111,25 @@ def attack(run: Path, source: str, scale: str, device: str, **options: Any) -> N
       edgeprune bench attack run --source imagefolder:photos
     """
     require_packages("torch", "pyautoattack")
-    from ..robustness.evaluation import OutOfTimeError
     from ..robustness.run import device_of
     from ..robustness.single import attack_run
 
-    place = device_of(device)
-    if scale == "auto":
-        scale = "paper" if place.type == "cuda" else "cpu"
-    try:
-        attack_run(run, source, device=place, scale=scale, **options)
-    except OutOfTimeError:
-        click.echo("the time is over; run the same command to go on")
+    attack_run(run, source, device=device_of(device), scale=_scale(scale, device), **options)
 
 
-def _asked(options: dict[str, Any]) -> Any:
-    from ..robustness.run import Asked, device_of
+def _scale(scale: str, device: str) -> str:
+    from ..robustness.run import device_of
 
-    data, source = options.pop("data"), options.pop("source")
-    if options["scale"] == "auto":
-        options["scale"] = "paper" if device_of(options["device"]).type == "cuda" else "cpu"
+    if scale != "auto":
+        return scale
+    return "paper" if device_of(device).type == "cuda" else "cpu"
+
+
+def _request(data: Path | None, source: str | None, scale: str, **options: Any) -> Request:
+    from ..robustness.run import Request
+
     spec = source or _own_images(options["recipe"], data, options["runs"])
-    return Asked(spec=spec, **options)
+    return Request(spec=spec, scale=_scale(scale, options["device"]), **options)
 
 
 def _own_images(recipe: str, data: Path | None, runs: Path) -> str:

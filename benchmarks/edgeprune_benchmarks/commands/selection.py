@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from ..harness.options import DATA, MINUTES, OUTPUT
+from ..harness.options import BATCH_SIZE, DATA, DEVICE, MINUTES, OUTPUT, SEEDS, learning_rate, model, runs
 
 __all__ = ["accuracy", "build", "coresets", "learning", "masks"]
 
@@ -17,7 +18,10 @@ IMAGES = click.option(
     show_default=True,
     help="5085 images in their exact pixels, or the JPEG copy of all 50,000.",
 )
-RUNS = click.option("--runs", type=click.Path(path_type=Path), help="Folder of runs.  [default: runs/NAME]")
+RUNS = runs(None, "Folder of runs.  [default: runs/NAME]")
+SCORE_EPOCHS = click.option(
+    "--score-epochs", type=int, default=40, show_default=True, help="Of the classifier."
+)
 
 
 @click.command()
@@ -35,13 +39,13 @@ def build(data: Path, output: Path) -> None:
 @OUTPUT
 @click.option("--epochs", type=int, default=5, show_default=True)
 @click.option("--seeds", type=int, default=1, show_default=True, help="Runs of each network.")
-@click.option("--device", default="auto", show_default=True)
-@click.option("--runs", type=click.Path(path_type=Path), default="runs/accuracy", show_default=True)
-def accuracy(data: Path, output: Path, epochs: int, seeds: int, device: str, runs: Path) -> None:
+@DEVICE
+@runs("runs/accuracy")
+def accuracy(data: Path, output: Path, **options: Any) -> None:
     """Test accuracy of networks trained from a 50% pack and from the original pixels; resumable."""
     from ..selection.accuracy import run
 
-    run(data, output, epochs=epochs, seeds=seeds, device=device, runs=runs)
+    run(data, output, **options)
 
 
 @click.command()
@@ -50,28 +54,25 @@ def accuracy(data: Path, output: Path, epochs: int, seeds: int, device: str, run
 @IMAGES
 @RUNS
 @MINUTES
-@click.option("--model", default="resnet8", show_default=True, help="Scored with, and trained.")
+@model("Scored with, and trained.")
 @click.option("--iterations", type=int, default=500, show_default=True, help="Of every network.")
-@click.option("--batch-size", type=int, default=64, show_default=True)
-@click.option("--lr", type=float, default=0.05, show_default=True)
-@click.option("--score-epochs", type=int, default=40, show_default=True)
+@BATCH_SIZE
+@learning_rate()
+@SCORE_EPOCHS
 @click.option("--every", type=int, default=1, show_default=True, help="Epochs between records of entropies.")
-@click.option("--seeds", type=int, default=3, show_default=True)
-@click.option("--device", default="auto", show_default=True)
+@SEEDS
+@DEVICE
 def coresets(
     data: Path,
     output: Path,
     images: str,
     runs: Path | None,
-    minutes: float | None,
-    model: str,
     iterations: int,
-    batch_size: int,
-    lr: float,
     score_epochs: int,
     every: int,
+    minutes: float | None,
     seeds: int,
-    device: str,
+    **training: Any,
 ) -> None:
     """Test accuracy of coresets by every score, and how scores agree; resumable.
 
@@ -80,16 +81,14 @@ def coresets(
     """
     from edgeprune.scoring.config import ScoreConfig
 
-    from ..selection.coresets import Plan, run
+    from ..selection.coresets import Settings, run
     from ..selection.fixed_budget import Recipe
 
     name = f"coresets-{images}"
     runs = runs or Path("runs") / name
-    scoring = ScoreConfig(
-        model=model, epochs=score_epochs, every=every, batch_size=batch_size, lr=lr, device=device
-    )
-    recipe = Recipe(model, iterations, batch_size, lr, device)
-    run(Plan(_source(data, images, runs), recipe, scoring, seeds, minutes), output, runs, name)
+    scoring = ScoreConfig(epochs=score_epochs, every=every, **training)
+    recipe = Recipe(iterations=iterations, **training)
+    run(Settings(_source(data, images, runs), recipe, scoring, seeds, minutes), output, runs, name)
 
 
 @click.command()
@@ -98,28 +97,23 @@ def coresets(
 @IMAGES
 @RUNS
 @MINUTES
-@click.option("--model", default="resnet8", show_default=True, help="The classifier, and what is trained.")
-@click.option("--score-epochs", type=int, default=40, show_default=True, help="Of the classifier.")
+@model("The classifier, and what is trained.")
+@SCORE_EPOCHS
 @click.option("--mask-epochs", type=int, default=20, show_default=True)
 @click.option("--epochs", type=int, default=6, show_default=True, help="Of the networks trained from packs.")
-@click.option("--batch-size", type=int, default=64, show_default=True)
-@click.option("--lr", type=float, default=0.05, show_default=True, help="Of the classifier.")
-@click.option("--seeds", type=int, default=3, show_default=True)
-@click.option("--device", default="auto", show_default=True)
+@BATCH_SIZE
+@learning_rate("Of the classifier.")
+@SEEDS
+@DEVICE
 def masks(
     data: Path,
     output: Path,
     images: str,
     runs: Path | None,
-    minutes: float | None,
-    model: str,
     score_epochs: int,
     mask_epochs: int,
-    epochs: int,
-    batch_size: int,
     lr: float,
-    seeds: int,
-    device: str,
+    **options: Any,
 ) -> None:
     """Learned masks against energy masks at each ratio: entropy, accuracy, PSNR; resumable.
 
@@ -129,29 +123,20 @@ def masks(
     from edgeprune.masks.config import MaskConfig
     from edgeprune.scoring.config import ScoreConfig
 
-    from ..selection.masks import Plan, run
+    from ..selection.masks import Settings, run
 
     name = f"masks-{images}"
     runs = runs or Path("runs") / name
-    scoring = ScoreConfig(model=model, epochs=score_epochs, batch_size=batch_size, lr=lr, device=device)
-    plan = Plan(
-        source=_source(data, images, runs),
-        scoring=scoring,
-        masks=MaskConfig(epochs=mask_epochs),
-        model=model,
-        epochs=epochs,
-        batch_size=batch_size,
-        seeds=seeds,
-        device=device,
-        minutes=minutes,
-    )
-    run(plan, output, runs, name)
+    shared = {key: options[key] for key in ("model", "batch_size", "device")}
+    scoring = ScoreConfig(epochs=score_epochs, lr=lr, **shared)
+    learned = MaskConfig(epochs=mask_epochs)
+    run(Settings(_source(data, images, runs), scoring, learned, **options), output, runs, name)
 
 
 @click.command()
 @DATA
 @OUTPUT
-@click.option("--device", default="auto", show_default=True)
+@DEVICE
 def learning(data: Path, output: Path, device: str) -> None:
     """Time and memory of scoring and of learning masks, an epoch at each image size."""
     from ..selection.learning import run

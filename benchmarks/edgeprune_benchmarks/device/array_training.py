@@ -7,48 +7,33 @@ of an npz file, again and again up to COUNT.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from edgeprune import open_source
 from edgeprune_runtime.training import TrainConfig, train
 
-__all__ = ["ArrayLoader"]
+from ..harness.pixel_loader import PixelLoader
 
 
-class ArrayLoader:
-    """A `TrainLoader` over a tensor of images, float32 as they are or uint8 on [0, 255], shuffled."""
+class _Array:
+    """Images in one tensor, float32 on [0, 1] or uint8."""
 
-    def __init__(self, images: torch.Tensor, labels: torch.Tensor, batch_size: int) -> None:
-        self._images, self._labels, self._batch_size = images, labels, batch_size
-        self._epoch = self._batch = 0
+    def __init__(self, images: torch.Tensor, labels: torch.Tensor) -> None:
+        self._images, self.labels = images, labels
+        self.shape: tuple[int, int, int] = tuple(images.shape[1:])  # type: ignore[assignment]
 
     def __len__(self) -> int:
-        return len(self._labels) // self._batch_size
+        return len(self.labels)
 
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        order = torch.from_numpy(np.random.default_rng(self._epoch).permutation(len(self._labels)))
-        while self._batch < len(self):
-            rows = order[self._batch * self._batch_size : (self._batch + 1) * self._batch_size]
-            self._batch += 1
-            images = self._images[rows]
-            yield (images if images.is_floating_point() else images.float() / 255), self._labels[rows]
-
-    def set_epoch(self, epoch: int) -> None:
-        """Go to the start of an epoch."""
-        self._epoch, self._batch = epoch, 0
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the position."""
-        return {"epoch": self._epoch, "batch": self._batch}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go to a position."""
-        self._epoch, self._batch = state["epoch"], state["batch"]
+    def batches(self, batches: Iterable[tuple[NDArray[np.int64], Any]]) -> Iterator[torch.Tensor]:
+        for rows, _ in batches:
+            yield self._images[torch.from_numpy(rows)]
 
 
 def main(file: str, count: str, kind: str, model: str, batch: str, run: str) -> None:
@@ -61,7 +46,7 @@ def main(file: str, count: str, kind: str, model: str, batch: str, run: str) -> 
         images[start : start + len(part)] = part / 255 if kind == "float32" else part
     labels = torch.from_numpy(np.resize(source.labels, len(images)))
     config = TrainConfig(model=model, epochs=1, batch_size=int(batch), device="cpu")
-    loader = ArrayLoader(images, labels, config.batch_size)
+    loader = PixelLoader(_Array(images, labels), config.batch_size, None, seed=0, augment="none")
     train(loader, config, Path(run), num_classes=len(source.class_names), image_shape=source.shape)
 
 

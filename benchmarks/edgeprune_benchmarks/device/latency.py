@@ -30,7 +30,7 @@ from ..harness.markdown import Column, render
 from ..harness.results import save
 from ..speed.images import timed_images
 
-__all__ = ["Plan", "latency_table", "measure", "run"]
+__all__ = ["Settings", "latency_table", "measure", "run"]
 
 MODELS = ("shufflenet_v2", "mobilenet_v2", "efficientnet_b0")
 SIZES = ("32x32", "224x224")
@@ -41,7 +41,7 @@ TORCH, FLOAT32, INT8, DECODER = "torch", "onnxruntime", "onnxruntime int8", "onn
 
 
 @dataclass(frozen=True)
-class Plan:
+class Settings:
     """What is measured.
 
     Attributes
@@ -50,11 +50,11 @@ class Plan:
     batches : tuple of int
         Images at a time.
     threads : int
-        Of each way.
+        Of each runtime.
     repeats : int
-        Calls, in blocks that alternate with those of the other ways.
+        Calls, in blocks that alternate with those of the other runtimes.
     seconds : float
-        An upper bound on all calls for a number of images; at least 20 are made of each way.
+        An upper bound on all calls for a number of images; at least 20 are made of each runtime.
     """
 
     models: tuple[str, ...] = MODELS
@@ -65,24 +65,26 @@ class Plan:
     seconds: float = 60.0
 
 
-def run(plan: Plan, data: Path, output: Path) -> None:
+def run(settings: Settings, data: Path, output: Path) -> None:
     """Measure untrained networks, whose arithmetic is that of trained ones, and save the result."""
-    torch.set_num_threads(plan.threads)
+    torch.set_num_threads(settings.threads)
     rows: list[dict[str, Any]] = []
-    for size in plan.sizes:
+    for size in settings.sizes:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            images = timed_images(data, folder, size, max(64, *plan.batches)).renumbered()
+            images = timed_images(data, folder, size, max(64, *settings.batches)).renumbered()
             pack = build(images, folder / "pack.h5", freq_prune=0.5)
-            for model in plan.models:
-                rows += _rows(plan, model, size, pack, folder / model)
-    click.echo(save(output, "latency", {**asdict(plan), "rows": rows}))
+            for model in settings.models:
+                rows += _rows(settings, model, size, pack, folder / model)
+    click.echo(save(output, "latency", {**asdict(settings), "rows": rows}))
 
 
-def _rows(plan: Plan, model: str, size: str, pack: Pack, folder: Path) -> Iterator[dict[str, Any]]:
-    ways, sizes = _ways(model, pack, folder, plan.threads)
-    for batch in plan.batches:
-        found = measure({name: way(batch) for name, way in ways.items()}, plan.repeats, plan.seconds)
+def _rows(settings: Settings, model: str, size: str, pack: Pack, folder: Path) -> Iterator[dict[str, Any]]:
+    runtimes, sizes = _runtimes(model, pack, folder, settings.threads)
+    for batch in settings.batches:
+        found = measure(
+            {name: call_of(batch) for name, call_of in runtimes.items()}, settings.repeats, settings.seconds
+        )
         for name, seconds in found.items():
             p50, p99 = np.percentile(seconds, [50, 99]).tolist()
             row = {"model": model, "size": size, "batch": batch, "way": name, "calls": len(seconds)}
@@ -91,7 +93,7 @@ def _rows(plan: Plan, model: str, size: str, pack: Pack, folder: Path) -> Iterat
 
 
 def measure(calls: dict[str, Callable[[], object]], repeats: int, seconds: float) -> dict[str, list[float]]:
-    """Return the seconds of each call, in blocks of one way after the other.
+    """Return the seconds of each call, in blocks of one runtime after the other.
 
     Not call by call in turn: onnxruntime's threads stay busy for a while after a call, waiting for the next,
     and would take the processors from whoever comes then. Each block begins with a pause for them, and with
@@ -114,10 +116,10 @@ def measure(calls: dict[str, Callable[[], object]], repeats: int, seconds: float
     return found
 
 
-def _ways(
+def _runtimes(
     model: str, pack: Pack, folder: Path, threads: int
 ) -> tuple[dict[str, Callable[[int], Callable[[], object]]], dict[str, int]]:
-    """Return what makes a call for a number of images of each way, and the bytes of each model."""
+    """Return what makes a call for a number of images of each runtime, and the bytes of each model."""
     header = pack.header
     _write_run(model, pack, folder)
     kinds = {

@@ -10,32 +10,34 @@ from statistics import mean, median
 from typing import Any
 
 import click
+import numpy as np
 import torch
 
 from edgeprune import BuildConfig, build_pack, open_source
 from edgeprune.training.evaluation import open_test
 from edgeprune.training.reports import TerminalReport
+from edgeprune.work.image_store import ImageStore
 from edgeprune_formats import Pack, open_pack
-from edgeprune_runtime import PackLoader
 from edgeprune_runtime.system.machine import keep_freed_memory
-from edgeprune_runtime.training import TrainConfig, TrainLoader, train
+from edgeprune_runtime.training import TrainConfig, TrainLoader
 from edgeprune_runtime.training.checkpoint import write_text
 from edgeprune_runtime.training.config import place
 from edgeprune_runtime.training.profiling import profile
 
+from ..harness.cells import pack_loader, train_steps
 from ..harness.images import decoded_cifar10
 from ..harness.markdown import Column, mean_and_range, render
-from ..harness.pixel_loader import PixelLoader, Stretched
+from ..harness.pixel_loader import PixelLoader
 from ..harness.results import save
 
-__all__ = ["Plan", "minutes_table", "run"]
+__all__ = ["Settings", "minutes_table", "run"]
 
 SOURCES = {"pixels": "original pixels", "pack": "pack, half of the components"}
 MEASURED_STEPS, ROUNDS = 8, 3
 
 
 @dataclass(frozen=True)
-class Plan:
+class Settings:
     """What is compared, and for how long.
 
     Attributes
@@ -71,30 +73,31 @@ class Plan:
         )
 
 
-def run(plan: Plan, data: Path, output: Path, runs: Path) -> None:
+def run(settings: Settings, data: Path, output: Path, runs: Path) -> None:
     """Train each network from both, and save what the minutes bought: ``minutes-NETWORK.json``."""
     source = f"npz:{decoded_cifar10(data, runs / 'cifar10-jpeg.npz')}"
-    path = runs / f"cifar10-{plan.freq_prune:g}.h5"
+    path = runs / f"cifar10-{settings.freq_prune:g}.h5"
     if not path.exists():
-        build_pack(source, path, BuildConfig(freq_prune=plan.freq_prune))
+        build_pack(source, path, BuildConfig(freq_prune=settings.freq_prune))
     keep_freed_memory()
     cells = {
-        model: [(plan.config(model, seed), way) for seed in range(plan.seeds) for way in SOURCES]
-        for model in plan.models
+        model: [
+            (settings.config(model, seed), images) for seed in range(settings.seeds) for images in SOURCES
+        ]
+        for model in settings.models
     }
     with open_pack(path) as pack:
         facts = {"train_images": len(pack), "source": "cifar10-jpeg.npz"}
-        for settings in cells.values():
-            _measure(plan, source, pack, runs, settings)
-        for model, settings in cells.items():
-            rows = [_cell(plan, source, pack, runs, config, way) for config, way in settings]
-            click.echo(
-                save(output, f"minutes-{model}", {**asdict(plan), "models": [model], **facts, "rows": rows})
-            )
+        for of_model in cells.values():
+            _measure(settings, source, pack, runs, of_model)
+        for model, of_model in cells.items():
+            rows = [_cell(settings, source, pack, runs, config, images) for config, images in of_model]
+            results = {**asdict(settings), "models": [model], **facts, "rows": rows}
+            click.echo(save(output, f"minutes-{model}", results))
 
 
-def _folder(plan: Plan, runs: Path, config: TrainConfig, way: str) -> Path:
-    return runs / f"{config.model}-{way}-{plan.minutes:g}-{config.seed}"
+def _folder(settings: Settings, runs: Path, config: TrainConfig, images: str) -> Path:
+    return runs / f"{config.model}-{images}-{settings.minutes:g}-{config.seed}"
 
 
 def _shape(pack: Pack) -> dict[str, Any]:
@@ -102,78 +105,65 @@ def _shape(pack: Pack) -> dict[str, Any]:
 
 
 def _measure(
-    plan: Plan, source: str, pack: Pack, runs: Path, settings: Sequence[tuple[TrainConfig, str]]
+    settings: Settings, source: str, pack: Pack, runs: Path, cells: Sequence[tuple[TrainConfig, str]]
 ) -> None:
     """Settle how many steps the minutes allow, so that only this short part wants a quiet machine.
 
     Settings take turns, and the median counts, for a machine that is not equally fast all the time.
     """
-    chosen = {cell: _folder(plan, runs, *cell).with_suffix(".json") for cell in settings}
+    chosen = {cell: _folder(settings, runs, *cell).with_suffix(".json") for cell in cells}
     missing = [cell for cell, path in chosen.items() if not path.exists()]
     seconds: dict[tuple[TrainConfig, str], list[float]] = {cell: [] for cell in missing}
-    for config, way in missing * ROUNDS:
+    for config, images in missing * ROUNDS:
         measured = profile(
-            _loader(source, pack, config, way), config, **_shape(pack), steps=MEASURED_STEPS, operators=0
+            _loader(source, pack, config, images), config, **_shape(pack), steps=MEASURED_STEPS, operators=0
         )
-        seconds[config, way].append(measured.step)
-    for config, way in missing:
-        step = median(seconds[config, way])
-        steps = max(1, int(60 * plan.minutes / step))
+        seconds[config, images].append(measured.step)
+    for config, images in missing:
+        step = median(seconds[config, images])
+        steps = max(1, int(60 * settings.minutes / step))
         found = {"steps": steps, "step_seconds": step, "threads": torch.get_num_threads()}
-        write_text(chosen[config, way], json.dumps(found) + "\n")
-        click.echo(f"{config.model}, {SOURCES[way]}: {1000 * step:.0f} ms a step, {steps:,} steps", err=True)
+        write_text(chosen[config, images], json.dumps(found) + "\n")
+        click.echo(
+            f"{config.model}, {SOURCES[images]}: {1000 * step:.0f} ms a step, {steps:,} steps", err=True
+        )
 
 
-def _cell(plan: Plan, source: str, pack: Pack, runs: Path, config: TrainConfig, way: str) -> dict[str, Any]:
-    header, folder = pack.header, _folder(plan, runs, config, way)
+def _cell(
+    settings: Settings, source: str, pack: Pack, runs: Path, config: TrainConfig, images: str
+) -> dict[str, Any]:
+    header, folder = pack.header, _folder(settings, runs, config, images)
     found = json.loads(folder.with_suffix(".json").read_text())
-    told = f"{config.model}, {SOURCES[way]}, {found['steps']:,} steps, seed {config.seed}"
-    result = train(
-        Stretched(_loader(source, pack, config, way), found["steps"]),
+    told = f"{config.model}, {SOURCES[images]}, {found['steps']:,} steps, seed {config.seed}"
+    metrics = train_steps(
+        _loader(source, pack, config, images),
+        found["steps"],
         config,
         folder,
         **_shape(pack),
         test=open_test(source, header),
-        resume=True,
-        provenance={"way": way, "mean": header.mean, "std": header.std, "class_names": header.class_names},
+        provenance={"way": images, "mean": header.mean, "std": header.std, "class_names": header.class_names},
         report=TerminalReport(1, told),
     )
-    metrics = result.metrics[-1]
-    images = found["steps"] * config.batch_size
+    count = found["steps"] * config.batch_size
     return {
         "model": config.model,
-        "way": way,
+        "way": images,
         "seed": config.seed,
         "precision": place(config).precision,
         **found,
-        "passes": images / len(pack),
-        "minutes": images / metrics["images_per_second"] / 60,
+        "passes": count / len(pack),
+        "minutes": count / metrics["images_per_second"] / 60,
         **{name: metrics[name] for name in ("train_accuracy", "test_accuracy", "peak_memory_bytes")},
     }
 
 
-def _loader(source: str, pack: Pack, config: TrainConfig, way: str) -> TrainLoader:
-    header, device = pack.header, place(config).device
-    if way == "pack":
-        return PackLoader(
-            pack,
-            config.batch_size,
-            shuffle=True,
-            seed=config.seed,
-            backend="torch",
-            device=device,
-            drop_last=True,
-            augment="crop+flip",
-            normalize=True,
-        )
-    return PixelLoader(
-        open_source(source),
-        config.batch_size,
-        mean=header.mean,
-        std=header.std,
-        seed=config.seed,
-        device=device,
-    )
+def _loader(source: str, pack: Pack, config: TrainConfig, images: str) -> TrainLoader:
+    if images == "pack":
+        return pack_loader(pack, config)
+    originals = open_source(source)
+    store = ImageStore(originals, np.arange(len(originals)), place(config).device)
+    return PixelLoader(store, config.batch_size, (pack.header.mean, pack.header.std), seed=config.seed)
 
 
 def minutes_table(results: dict[str, Any]) -> list[str]:

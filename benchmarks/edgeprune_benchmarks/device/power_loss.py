@@ -25,14 +25,14 @@ from ..harness.images import lossless
 from ..harness.markdown import Column, render
 from ..harness.results import save
 
-__all__ = ["Plan", "power_loss_table", "run"]
+__all__ = ["Settings", "power_loss_table", "run"]
 
 PATIENCE = 600.0
 MODEL_FILE = "model.safetensors"
 
 
 @dataclass(frozen=True)
-class Plan:
+class Settings:
     """What is trained and how often it is killed.
 
     Attributes
@@ -59,33 +59,33 @@ class Plan:
     longest: float = 1.0
 
 
-def run(plan: Plan, data: Path, output: Path) -> None:
+def run(settings: Settings, data: Path, output: Path) -> None:
     """Kill, resume and compare; save what was found after each kill."""
-    moments = random.Random(plan.seed)
+    moments = random.Random(settings.seed)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         config = BuildConfig(codec="quantized", quality=80.0, device="cpu")
         build_pack(f"npz:{lossless(data)}", folder / "pack.h5", config)
         killed, whole = folder / "killed", folder / "whole"
         rows = []
-        for number in range(plan.kills):
-            row = _kill(_command(plan, folder, killed), killed, moments.uniform(0, plan.longest))
+        for number in range(settings.kills):
+            row = _kill(_command(settings, folder, killed), killed, moments.uniform(0, settings.longest))
             rows.append({"kill": number + 1, **row})
             left = ", ".join(row["left"]) or "-"
             click.echo(f"kill {number + 1}: whole is step {row['step']}, half written: {left}")
         for run_dir in (killed, whole):
-            subprocess.run(_command(plan, folder, run_dir), check=True, stdout=subprocess.DEVNULL)  # noqa: S603
+            subprocess.run(_command(settings, folder, run_dir), check=True, stdout=subprocess.DEVNULL)  # noqa: S603
         sums = {run_dir.name: file_sha256(run_dir / MODEL_FILE) for run_dir in (killed, whole)}
         steps = read_state(whole)["step"]
     same = sums["killed"] == sums["whole"]
-    click.echo(f"after {plan.kills} kills the weights are {'the same' if same else 'others'}")
-    found = {**asdict(plan), "steps": steps, "same": same, "sha256": sums, "rows": rows}
+    click.echo(f"after {settings.kills} kills the weights are {'the same' if same else 'others'}")
+    found = {**asdict(settings), "steps": steps, "same": same, "sha256": sums, "rows": rows}
     click.echo(save(output, "power-loss", found))
 
 
-def _command(plan: Plan, folder: Path, run_dir: Path) -> list[str]:
-    words = ["train", str(folder / "pack.h5"), "--model", plan.model, "--epochs", str(plan.epochs)]
-    words += ["--batch-size", str(plan.batch_size), "--seed", str(plan.seed), "--ema", "0.99"]
+def _command(settings: Settings, folder: Path, run_dir: Path) -> list[str]:
+    words = ["train", str(folder / "pack.h5"), "--model", settings.model, "--epochs", str(settings.epochs)]
+    words += ["--batch-size", str(settings.batch_size), "--seed", str(settings.seed), "--ema", "0.99"]
     words += ["--checkpoint-steps", "1", "--device", "cpu", "-o", str(run_dir), "--resume"]
     return [sys.executable, "-m", "edgeprune", *words]
 

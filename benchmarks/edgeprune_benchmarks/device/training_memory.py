@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 
 from edgeprune import BuildConfig, open_source
 from edgeprune_formats import EdgePruneError, open_pack
@@ -35,8 +34,7 @@ IMPORTS = "import torch, torchvision, edgeprune.training.setup, time; time.sleep
 
 def run(data: Path, output: Path, *, megabytes: tuple[float, ...], model: str, batch: int) -> None:
     """Train an epoch from packs and from arrays of as many images, and save what memory that took."""
-    source = open_source(f"npz:{lossless(data)}")
-    images = ImageSet("cifar10", source.read(np.arange(len(source))), source.labels)
+    images = ImageSet.of(open_source(f"npz:{lossless(data)}"), "cifar10")
     imported = memory_of([sys.executable, "-c", IMPORTS])["peak_mib"]
     rows: list[dict[str, Any]] = []
     for target in megabytes:

@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
-__all__ = ["DATA", "MINUTES", "OUTPUT", "missing_packages", "require_packages"]
+__all__ = [
+    "BATCH_SIZE",
+    "DATA",
+    "DEVICE",
+    "MINUTES",
+    "OUTPUT",
+    "SEEDS",
+    "learning_rate",
+    "missing_packages",
+    "model",
+    "require_packages",
+    "runs",
+]
 
 DATA = click.option(
     "--data",
@@ -24,6 +38,9 @@ OUTPUT = click.option(
     show_default=True,
     help="Folder for the JSON results.",
 )
+BATCH_SIZE = click.option("--batch-size", type=int, default=64, show_default=True)
+SEEDS = click.option("--seeds", type=int, default=3, show_default=True)
+DEVICE = click.option("--device", default="auto", show_default=True)
 MINUTES = click.option("--minutes", type=float, help="Stop after so long; the same command goes on.")
 
 
@@ -36,3 +53,19 @@ def require_packages(*names: str) -> None:
 def missing_packages(names: tuple[str, ...]) -> list[str]:
     """Return which of some packages are not installed."""
     return [name for name in dict.fromkeys(names) if importlib.util.find_spec(name) is None]
+
+
+def model(text: str | None = None) -> Callable[[Any], Any]:
+    """Return the option of the network that is trained, with its help."""
+    return click.option("--model", default="resnet8", show_default=True, help=text)
+
+
+def learning_rate(text: str | None = None) -> Callable[[Any], Any]:
+    """Return the option of the peak learning rate, with its help."""
+    return click.option("--lr", type=float, default=0.05, show_default=True, help=text)
+
+
+def runs(default: str | None, text: str | None = None) -> Callable[[Any], Any]:
+    """Return the option of the folder that is gone on from."""
+    kind = click.Path(file_okay=False, path_type=Path)
+    return click.option("--runs", type=kind, default=default, show_default=default is not None, help=text)

@@ -2,97 +2,127 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgeprune.sources import Source
-from edgeprune.work.image_store import ImageStore
+from edgeprune_formats import ConfigError
 from edgeprune_runtime.decode.augmentation import Augmentation, draw
 from edgeprune_runtime.training import TrainLoader
 
-__all__ = ["PixelLoader", "Stretched", "channel_statistics"]
+__all__ = ["PixelLoader", "PixelStore", "Statistics", "Stretched", "normalized"]
 
 Batch = tuple[torch.Tensor, torch.Tensor]
+Statistics = tuple[Sequence[float], Sequence[float]]
+"""Mean and standard deviation of each channel, on [0, 1]."""
 
 
-def channel_statistics(
-    source: Source, rows: NDArray[np.int64]
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and standard deviation of each channel of some images of a source, for pixels on [0, 1]."""
-    sums = np.zeros((2, source.shape[0]))
-    for part in np.array_split(rows, -(-len(rows) // 1000)):
-        pixels = source.read(part) / 255
-        sums += [pixels.sum((0, 2, 3)), np.square(pixels).sum((0, 2, 3))]
-    mean, square = sums / (len(rows) * source.shape[1] * source.shape[2])
-    return tuple(mean.tolist()), tuple(np.sqrt(square - mean**2).tolist())
+class PixelStore(Protocol):
+    """Images by number, such as `edgeprune.work.image_store.ImageStore`."""
+
+    shape: tuple[int, int, int]
+    labels: torch.Tensor
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        ...
+
+    def batches(
+        self, batches: Iterable[tuple[NDArray[np.int64], Augmentation | None]]
+    ) -> Iterator[torch.Tensor]:
+        """Yield the images of each batch, [n, C, H, W], uint8, or float32 as they are."""
+        ...
 
 
-class PixelLoader:
-    """A `TrainLoader` over all images of a source as uint8: shuffled, cropped, mirrored, normalized.
+def normalized(
+    store: PixelStore,
+    rows: Sequence[NDArray[np.int64]],
+    crops: Iterable[Augmentation | None],
+    statistics: Statistics | None,
+) -> Iterator[Batch]:
+    """Yield some batches of a store: float32 images, normalized if statistics are given, and labels.
 
     Parameters
     ----------
-    source : Source
+    store : PixelStore
+    rows : sequence of int64 [n]
+        Numbers of the images of each batch.
+    crops : iterable of Augmentation or None
+        For each batch; taken as batches are.
+    statistics : (sequence of float, sequence of float) or None
+        None leaves images on [0, 1].
+    """
+    where = store.labels.device
+    scale = [torch.tensor(of, device=where).view(1, -1, 1, 1) for of in statistics or ()]
+    for images, chosen in zip(store.batches(zip(rows, crops, strict=False)), rows, strict=True):
+        pixels = images if images.is_floating_point() else images.float() / 255
+        if statistics is not None:
+            pixels = (pixels - scale[0]) / scale[1]
+        yield pixels, store.labels[torch.from_numpy(chosen).to(where, non_blocking=True)]
+
+
+class PixelLoader:
+    """A `TrainLoader` over all images of a store: shuffled, cropped, mirrored, normalized.
+
+    Parameters
+    ----------
+    store : PixelStore
         The images.
     batch_size : int
         Images in a batch; the rest of an epoch is left out.
-    mean, std : sequence of float
-        Of each channel, on [0, 1].
+    statistics : (sequence of float, sequence of float) or None
+        To normalize with; None leaves images on [0, 1].
     seed : int
         Of order and augmentation.
-    device : torch.device
-        Where batches are to be.
     augment : str
         As `PackLoader`.
-    rows : int64 [n], optional
-        Images of the source; all of them without.
+    steps : int, optional
+        Batches of an epoch, whatever the number of images: shuffled orders of all of them follow each other,
+        and none leaves a rest.
     """
 
     def __init__(
         self,
-        source: Source,
+        store: PixelStore,
         batch_size: int,
+        statistics: Statistics | None,
         *,
-        mean: Sequence[float],
-        std: Sequence[float],
         seed: int,
-        device: torch.device,
         augment: str = "crop+flip",
-        rows: NDArray[np.int64] | None = None,
+        steps: int | None = None,
     ) -> None:
-        self._store = ImageStore(source, np.arange(len(source)) if rows is None else rows, device)
+        self._store, self._statistics, self._steps = store, statistics, steps
         self._batch_size, self._seed, self._augment = batch_size, seed, augment
-        self._mean, self._std = (torch.tensor(of, device=device).view(1, -1, 1, 1) for of in (mean, std))
         self._epoch = self._batch = 0
 
     def __len__(self) -> int:
-        return len(self._store) // self._batch_size
+        return len(self._store) // self._batch_size if self._steps is None else self._steps
 
     def __iter__(self) -> Iterator[Batch]:
-        planned = list(self._planned())
-        for images, (rows, _) in zip(self._store.batches(planned), planned, strict=True):
+        rows = list(self._order()[self._batch :])
+        # One after the other: all of a long epoch would take gigabytes.
+        crops = map(self._crops, range(self._batch, len(self)))
+        for batch in normalized(self._store, rows, crops, self._statistics):
             self._batch += 1
-            labels = self._store.labels[torch.from_numpy(rows).to(self._store.labels.device)]
-            yield (images.float() / 255 - self._mean) / self._std, labels
+            yield batch
 
-    def _planned(self) -> Iterator[tuple[NDArray[np.int64], Augmentation | None]]:
-        order = np.random.default_rng([self._seed, self._epoch]).permutation(len(self._store))
+    def _order(self) -> NDArray[np.int64]:
+        """Return the images of each batch of the epoch, [len(self), batch_size]."""
+        count, taken = len(self._store), len(self) * self._batch_size
+        if self._steps is None:
+            order = np.random.default_rng([self._seed, self._epoch]).permutation(count)
+        else:
+            random = np.random.default_rng(self._seed)
+            order = np.concatenate([random.permutation(count) for _ in range(-(-taken // count))])
+        return order[:taken].reshape(-1, self._batch_size)
+
+    def _crops(self, batch: int) -> Augmentation | None:
         _, height, width = self._store.shape
-        for batch in range(self._batch, len(self)):
-            crops = draw(
-                self._augment,
-                seed=self._seed,
-                epoch=self._epoch,
-                batch=batch,
-                count=self._batch_size,
-                height=height,
-                width=width,
-            )
-            yield order[batch * self._batch_size : (batch + 1) * self._batch_size], crops
+        count, place = self._batch_size, {"epoch": self._epoch, "batch": batch}
+        return draw(self._augment, seed=self._seed, count=count, height=height, width=width, **place)
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the start of an epoch."""
@@ -111,9 +141,16 @@ class Stretched:
     """So many batches of a `TrainLoader`, over as many of its epochs as they take, as a single epoch.
 
     A learning rate that falls over the epochs of a run then ends with the time that a run is given.
+
+    Raises
+    ------
+    ConfigError
+        An epoch of the loader has no batch.
     """
 
     def __init__(self, loader: TrainLoader, steps: int) -> None:
+        if not len(loader):
+            raise ConfigError("there are fewer images than a batch takes; choose a smaller batch_size")
         self._loader, self._steps = loader, steps
         self._epoch = self._done = 0
         self._resumed = False

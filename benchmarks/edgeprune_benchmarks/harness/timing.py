@@ -1,28 +1,26 @@
-"""Timing in a process of its own: as many cores as threads, ways interleaved round after round."""
+"""Timing in a process of its own: as many cores as threads, loaders interleaved round after round."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
 import os
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from edgeprune_formats import EdgePruneError
-
+from .process import run_python
 from .results import spread
 
-__all__ = ["Way", "interleave", "last_line", "limits", "pinned", "ratios", "serve"]
+__all__ = ["Epoch", "images_of", "interleave", "limits", "pinned", "ratios", "serve"]
 
-# One epoch: batches of images, float32 [n, 3, H, W] and normalized, but for ways that say otherwise.
-Way = Callable[[], Iterator[Any]]
+# One epoch: batches of images, float32 [n, 3, H, W] and normalized, but for loaders that say otherwise.
+Epoch = Callable[[], Iterator[Any]]
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -35,25 +33,7 @@ def pinned(module: str, task: Mapping[str, Any], threads: int) -> Any:
         The process failed; its last line of errors.
     """
     counts = {name: str(threads) for name in _THREADS}
-    command = [sys.executable, "-m", module, json.dumps({**task, "threads": threads})]
-    done = subprocess.run(  # noqa: S603
-        command, env={**os.environ, **counts}, capture_output=True, text=True
-    )
-    return last_line(module, done)
-
-
-def last_line(name: str, done: subprocess.CompletedProcess[str]) -> Any:
-    """Return the JSON of the last line that a process printed.
-
-    Raises
-    ------
-    EdgePruneError
-        The process failed.
-    """
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-        raise EdgePruneError(f"{name}: the measuring process failed: {lines[-1]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    return run_python(module, "-m", module, json.dumps({**task, "threads": threads}), **counts)
 
 
 def serve(measure: Callable[[dict[str, Any]], Any]) -> None:
@@ -68,20 +48,26 @@ def serve(measure: Callable[[dict[str, Any]], Any]) -> None:
     print(json.dumps(measure(task)))
 
 
-def interleave(ways: Mapping[str, Way], rounds: int) -> dict[str, list[float]]:
-    """Return images/s of each way in each round, after one round that is not counted."""
-    rates: dict[str, list[float]] = {name: [] for name in ways}
+def interleave(epochs: Mapping[str, Epoch], rounds: int) -> dict[str, list[float]]:
+    """Return images/s of each loader in each round, after one round that is not counted."""
+    rates: dict[str, list[float]] = {name: [] for name in epochs}
     for number in range(rounds + 1):
-        for name, way in ways.items():
+        for name, epoch in epochs.items():
             started = time.perf_counter()
-            images = sum(len(batch) for batch in way())
+            images = sum(len(batch) for batch in epoch())
             if number:
                 rates[name].append(images / (time.perf_counter() - started))
     return rates
 
 
+def images_of(loader: Iterable[Any]) -> Iterator[Any]:
+    """Yield the images of each batch, without its labels."""
+    for images, *_ in loader:
+        yield images
+
+
 def ratios(rates: Mapping[str, list[float]], peer: str) -> dict[str, dict[str, float]]:
-    """Return each way's rate over that of `peer`, round by round: median and spread."""
+    """Return each loader's rate over that of `peer`, round by round: median and spread."""
     return {
         name: spread([one / other for one, other in zip(found, rates[peer], strict=True)])
         for name, found in rates.items()

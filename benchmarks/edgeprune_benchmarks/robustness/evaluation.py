@@ -23,14 +23,10 @@ from .budgets import Budget, perturbation_size
 from .verdicts import Verdicts, read_verdicts, write_verdicts
 from .victim import weights_hash
 
-__all__ = ["Evaluator", "OutOfTimeError", "classify"]
+__all__ = ["Evaluator", "classify"]
 
 Tell = Callable[[str], None]
 LIBRARIES = ("torch", "pyautoattack", "numpy")
-
-
-class OutOfTimeError(Exception):
-    """The minutes given are over; the same command goes on."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,16 +16,17 @@ from edgeprune.training.reports import TerminalReport
 from edgeprune.work.progress import EpochLines
 from edgeprune_runtime.training.config import TrainConfig, place
 
+from ..harness.deadline import Deadline, OutOfTimeError
 from ..harness.results import save
-from .evaluation import Evaluator, OutOfTimeError
+from .evaluation import Evaluator
 from .protocol import PROTOCOLS, Protocol
 from .pruned_inference import attack_pruned, pruned_victim
 from .recipes import SCALES, Row, Scale, get_recipe, row_name
 from .report import cross_check, make_report
-from .training import Deadline, Workshop
+from .training import Experiment
 from .victim import Victim, load_victim
 
-__all__ = ["Asked", "attack_all", "device_of", "exact_arithmetic"]
+__all__ = ["Request", "attack_all", "device_of", "exact_arithmetic"]
 
 
 def device_of(name: str) -> torch.device:
@@ -40,7 +41,7 @@ def device_of(name: str) -> torch.device:
 
 
 @dataclass(frozen=True)
-class Asked:
+class Request:
     """Which networks are asked for.
 
     Attributes
@@ -72,7 +73,7 @@ class Asked:
     runs: Path
     minutes: float | None
 
-    def shop(self) -> Workshop:
+    def experiment(self) -> Experiment:
         """Return what trains the networks.
 
         Raises
@@ -85,7 +86,7 @@ class Asked:
         scale = replace(scale, seeds=self.seeds or scale.seeds)
         folder = self.runs / f"{data}-{self.scale}"
         deadline = Deadline(self.minutes)
-        return Workshop(self.spec, self.size, scale, self.device, folder, deadline, _Report())
+        return Experiment(self.spec, self.size, scale, self.device, folder, deadline, _Report())
 
     def networks(self, scale: Scale) -> list[tuple[Row, int]]:
         """Return the rows of the recipe with their seeds, all rows with the first seed first."""
@@ -103,12 +104,12 @@ class Asked:
         }
 
 
-def attack_all(asked: Asked, output: Path, *, images: int | None, linf: bool, precision: str) -> None:
+def attack_all(request: Request, output: Path, *, images: int | None, linf: bool, precision: str) -> None:
     """Train and attack every row and seed that has not been, and write ``robustness-RECIPE-SCALE.json``.
 
     Parameters
     ----------
-    asked : Asked
+    request : Request
     output : Path
         Folder of the JSON.
     images : int or None
@@ -123,12 +124,12 @@ def attack_all(asked: Asked, output: Path, *, images: int | None, linf: bool, pr
     ConfigError, ArtifactError
         No such recipe, or settings that do not fit those of the folder of runs.
     """
-    shop = asked.shop()
-    protocol = PROTOCOLS[shop.scale.protocol]
+    experiment = request.experiment()
+    protocol = PROTOCOLS[experiment.scale.protocol]
     protocol = replace(protocol.in_linf() if linf else protocol, images=images or protocol.images)
-    cells = asked.networks(shop.scale)
-    click.echo(_header(asked, shop, protocol, cells))
-    bench = _Bench(shop, protocol, precision)
+    cells = request.networks(experiment.scale)
+    click.echo(_header(request, experiment, protocol, cells))
+    bench = _Bench(experiment, protocol, precision)
     rows: list[dict[str, Any]] = []
     try:
         for row, seed in cells:
@@ -138,27 +139,28 @@ def attack_all(asked: Asked, output: Path, *, images: int | None, linf: bool, pr
     if not rows:
         return
     results = {
-        "asked": {**asked.facts(), "precision": precision},
-        "scale": asdict(shop.scale),
+        "asked": {**request.facts(), "precision": precision},
+        "scale": asdict(experiment.scale),
         "protocol": asdict(protocol) | {"slow_budgets": [str(budget) for budget in protocol.slow_budgets]},
-        "source": Path(asked.spec).name.removesuffix(".npz"),
-        "train_images": len(shop.check.good),
-        "test_images": len(shop.test),
+        "source": Path(request.spec).name.removesuffix(".npz"),
+        "train_images": len(experiment.check.good),
+        "test_images": len(experiment.test),
         "planned": len(cells),
         "rows": rows,
     }
-    click.echo(save(output, f"robustness-{asked.recipe}-{asked.scale}", results))
+    click.echo(save(output, f"robustness-{request.recipe}-{request.scale}", results))
 
 
-def _header(asked: Asked, shop: Workshop, protocol: Protocol, cells: list[tuple[Row, int]]) -> str:
-    scale = shop.scale
+def _header(
+    request: Request, experiment: Experiment, protocol: Protocol, cells: list[tuple[Row, int]]
+) -> str:
+    scale, images, tested = experiment.scale, len(experiment.source), len(experiment.test)
     return (
-        f"{asked.recipe}, scale {asked.scale}: {len(cells)} networks ({scale.seeds} seeds), {scale.model}, "
-        f"{scale.iterations:,} steps of {scale.batch_size} on {len(shop.source):,} images "
-        f"({scale.iterations * scale.batch_size / len(shop.source):.0f} epochs of all of them), scores of "
-        f"{scale.score_epochs} epochs, masks of {scale.mask_epochs}; "
-        f"{min(protocol.images, len(shop.test)):,} of {len(shop.test):,} test images attacked, "
-        f"{protocol.slow_images:,} by the slow ones"
+        f"{request.recipe}, scale {request.scale}: {len(cells)} networks ({scale.seeds} seeds), "
+        f"{scale.model}, {scale.iterations:,} steps of {scale.batch_size} on {images:,} images "
+        f"({scale.iterations * scale.batch_size / images:.0f} epochs of all of them), scores of "
+        f"{scale.score_epochs} epochs, masks of {scale.mask_epochs}; {min(protocol.images, tested):,} of "
+        f"{tested:,} test images attacked, {protocol.slow_images:,} by the slow ones"
     )
 
 
@@ -176,24 +178,24 @@ class _Report:
 class _Bench:
     """Trains and attacks one network after the other."""
 
-    def __init__(self, shop: Workshop, protocol: Protocol, precision: str) -> None:
-        self._shop, self._protocol, self._precision = shop, protocol, precision
-        self._device = device_of(shop.device)
-        self._images, self._labels = shop.tested(protocol.images)
+    def __init__(self, experiment: Experiment, protocol: Protocol, precision: str) -> None:
+        self._experiment, self._protocol, self._precision = experiment, protocol, precision
+        self._device = device_of(experiment.device)
+        self._images, self._labels = experiment.tested(protocol.images)
 
     def measure(self, row: Row, seed: int) -> dict[str, Any]:
         """Return a network's metrics and report."""
-        run_dir, metrics = self._shop.trained(row, seed)
+        run_dir, metrics = self._experiment.trained(row, seed)
         victim = load_victim(run_dir, self._device)
-        name = f"{row_name(row.label, row.pruned)}, {row.model or self._shop.scale.model}, seed {seed}"
+        name = f"{row_name(row.label, row.pruned)}, {row.model or self._experiment.scale.model}, seed {seed}"
         with exact_arithmetic():
             attacked = self._attacked(self._evaluator(victim, run_dir, seed), victim, row, seed, name)
-            accuracy = self._shop.accuracy(victim, run_dir, self._device)
+            accuracy = self._experiment.accuracy(victim, run_dir, self._device)
         return {
             "row": asdict(row),
-            "key": self._shop.without_defaults(row).key,
+            "key": self._experiment.without_defaults(row).key,
             "pruned": row.pruned,
-            "model": row.model or self._shop.scale.model,
+            "model": row.model or self._experiment.scale.model,
             "seed": seed,
             "test_accuracy": accuracy,
             "train_accuracy": metrics["train_accuracy"],
@@ -212,7 +214,7 @@ class _Bench:
             seed=seed,
             effort=self._protocol.effort,
             precision=self._precision,
-            overdue=self._shop.deadline.check,
+            overdue=self._experiment.deadline.check,
             tell=lambda line: click.echo(f"  {line}", err=True),
         )
 
@@ -221,7 +223,7 @@ class _Bench:
         report = make_report(run, self._protocol, natural=row.adversarial is None, say=say)
         pruned = None
         if row.mask:
-            pruned = attack_pruned(run, pruned_victim(victim, self._shop.pack(row, seed)))
+            pruned = attack_pruned(run, pruned_victim(victim, self._experiment.pack(row, seed)))
         judged = [*report["controls"], *(pruned["controls"] if pruned else [])]
         failed = [control["name"] for control in judged if not control["passed"]]
         say(f"NOT VALID: {', '.join(failed)}" if failed else "valid")

@@ -16,11 +16,11 @@ from edgeprune.sources import Source, check_source
 from edgeprune_formats import ConfigError, EdgePruneError
 from edgeprune_runtime.training.run_folder import load_run, recorded
 
+from ..harness.deadline import Deadline
 from .evaluation import Evaluator
 from .protocol import PROTOCOLS, Protocol
 from .report import make_report
 from .run import exact_arithmetic
-from .training import Deadline
 from .victim import load_victim
 
 __all__ = ["InvalidReportError", "attack_run"]

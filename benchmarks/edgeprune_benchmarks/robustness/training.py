@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import signal
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -26,75 +23,23 @@ from edgeprune.scoring.config import ScoreConfig
 from edgeprune.scoring.run import run_scoring
 from edgeprune.scoring.scores_file import ScoreRecords
 from edgeprune.sources import Source, SourceCheck, check_source
+from edgeprune.work.image_store import ImageStore
 from edgeprune_formats import ConfigError, open_pack
-from edgeprune_runtime import PackLoader
-from edgeprune_runtime.training import Normalization, TrainConfig, TrainingInterrupted, TrainLoader, train
+from edgeprune_runtime.training import Normalization, TrainConfig, TrainLoader
 from edgeprune_runtime.training.checkpoint import write_text
 from edgeprune_runtime.training.config import place
 
-from ..harness.pixel_loader import PixelLoader, Stretched, channel_statistics
-from .evaluation import OutOfTimeError, classify
+from ..harness.cells import pack_loader, train_steps
+from ..harness.deadline import Deadline
+from ..harness.pixel_loader import PixelLoader
+from .evaluation import classify
 from .recipes import PGD, Row, Scale
 
-__all__ = ["Deadline", "Workshop"]
-
-
-class Deadline:
-    """Stops long work after some minutes, where it can go on.
-
-    Parameters
-    ----------
-    minutes : float or None
-        None never stops.
-    """
-
-    def __init__(self, minutes: float | None) -> None:
-        self._end = None if minutes is None else time.monotonic() + 60 * minutes
-        self._checked = time.monotonic()
-        self._longest = 0.0
-        self._asked = False
-
-    @property
-    def over(self) -> bool:
-        """Whether the minutes have passed."""
-        return self._end is not None and time.monotonic() >= self._end
-
-    def check(self) -> None:
-        """Raise `OutOfTimeError` if what comes, as long as the longest before, would end too late."""
-        now = time.monotonic()
-        self._longest = max(self._longest, now - self._checked)
-        self._checked = now
-        if self._end is not None and now + self._longest >= self._end:
-            raise OutOfTimeError
-
-    def watched(self, report: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
-        """Return a report for training that stops it, as SIGTERM does, when the minutes have passed."""
-
-        def tell(event: dict[str, Any]) -> None:
-            report(event)
-            # Once: a second signal ends the process, as it does for a user who cannot wait.
-            if self.over and not self._asked and event.get("event") == "step":
-                self._asked = True
-                signal.raise_signal(signal.SIGTERM)
-
-        return tell
-
-    @contextmanager
-    def stopping(self) -> Iterator[None]:
-        """Turn the interruption that `watched` asked for into `OutOfTimeError`."""
-        self.check()
-        try:
-            yield
-        except TrainingInterrupted as error:
-            if self._asked:
-                raise OutOfTimeError from error
-            raise
-        # What can stop in between says nothing about what cannot.
-        self._checked = time.monotonic()
+__all__ = ["Experiment"]
 
 
 @dataclass(frozen=True)
-class Workshop:
+class Experiment:
     """Scores, packs and networks of one data set at one scale.
 
     Attributes
@@ -162,10 +107,6 @@ class Workshop:
             device=self.device,
         )
 
-    @cached_property
-    def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        return channel_statistics(self.source, self.check.good)
-
     def without_defaults(self, row: Row) -> Row:
         """Return a row that leaves out settings of what would be taken anyway: one network has one folder."""
         _, height, width = self.source.shape
@@ -201,19 +142,19 @@ class Workshop:
         config = self._config(row, seed)
         loader, mean, std = self._loader(row, seed, config)
         with self.deadline.stopping():
-            result = train(
-                Stretched(loader, self.scale.iterations),
+            metrics = train_steps(
+                loader,
+                self.scale.iterations,
                 config,
                 run_dir,
                 num_classes=len(self.source.class_names),
                 image_shape=self.source.shape,
-                resume=True,
                 normalization=Normalization(mean, std),
                 teacher=teacher,
                 provenance={"row": row.key, "mean": mean, "std": std, "source": self.check.sha256},
                 report=self.deadline.watched(self.report),
             )
-        return run_dir, result.metrics[-1]
+        return run_dir, metrics
 
     def _config(self, row: Row, seed: int) -> TrainConfig:
         """Return the settings of the scoring run, but for one long epoch."""
@@ -223,28 +164,13 @@ class Workshop:
     def _loader(
         self, row: Row, seed: int, config: TrainConfig
     ) -> tuple[TrainLoader, tuple[float, ...], tuple[float, ...]]:
-        device = place(config).device
-        if row.mask is None:
-            mean, std = self._statistics
-            rows = self._chosen(row, seed)
-            loader = PixelLoader(
-                self.source, config.batch_size, mean=mean, std=std, seed=seed, device=device, rows=rows
-            )
-            return loader, mean, std
-        pack = open_pack(self.pack(row, seed))
-        header = pack.header
-        packed = PackLoader(
-            pack,
-            config.batch_size,
-            shuffle=True,
-            seed=seed,
-            backend="torch",
-            device=device,
-            drop_last=True,
-            augment="crop+flip",
-            normalize=True,
-        )
-        return packed, header.mean, header.std
+        if row.mask is not None:
+            pack = open_pack(self.pack(row, seed))
+            return pack_loader(pack, config), pack.header.mean, pack.header.std
+        _, height, width = self.source.shape
+        mean, std = self.check.statistics(self.check.good, height * width)
+        store = ImageStore(self.source, self._chosen(row, seed), place(config).device)
+        return PixelLoader(store, config.batch_size, (mean, std), seed=seed), mean, std
 
     def _chosen(self, row: Row, seed: int) -> NDArray[np.int64]:
         if row.score is None:

@@ -11,10 +11,10 @@ import click
 import numpy as np
 
 from edgeprune import BuildConfig, build_pack, open_source
-from edgeprune.training.setup import train_pack
 from edgeprune_formats import EdgePruneError, open_pack
 from edgeprune_runtime import PackLoader
 
+from ..harness.cells import train_epochs
 from ..harness.images import lossless
 from ..harness.results import save
 
@@ -61,19 +61,8 @@ def _train(
 ) -> dict[str, Any]:
     click.echo(f"{model}, frequency pruning {ratio:.0%}, seed {seed}")
     started = time.perf_counter()
-    metrics = train_pack(
-        open_pack(pack),
-        folder,
-        test=source,
-        resume=True,
-        augment="crop+flip",
-        model=model,
-        epochs=epochs,
-        batch_size=64,
-        lr=0.05,
-        seed=seed,
-        device=device,
-    )
+    settings: dict[str, Any] = {"model": model, "epochs": epochs, "seed": seed, "device": device}
+    metrics = train_epochs(pack, folder, source, batch_size=64, **settings)
     config = json.loads((folder / "config.json").read_text())
     return {
         "model": model,

@@ -1,13 +1,9 @@
-"""What a coreset costs in accuracy: every score, sampled by CCS, against random and all images.
-
-Each cell of the table is a file in the folder of runs, so that a run that was stopped goes on.
-"""
+"""What a coreset costs in accuracy: every score, sampled by CCS, against random and all images."""
 
 from __future__ import annotations
 
-import json
-import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +22,20 @@ from edgeprune.scoring.run import run_scoring
 from edgeprune.scoring.scores_file import ScoreRecords
 from edgeprune.sources import Source, SourceCheck, check_source
 from edgeprune.work.progress import EpochLines
-from edgeprune_runtime.training.checkpoint import write_text
 
+from ..harness.cells import measure_cells
+from ..harness.deadline import Deadline
 from ..harness.results import save
 from .fixed_budget import Recipe, train_on
 
-__all__ = ["Plan", "run"]
+__all__ = ["Settings", "run"]
 
 RATIOS = (0.5, 0.7, 0.8, 0.9)
 SCORED = ("entropy", "forgetting", "el2n", "aum", "joint_entropy")
 
 
 @dataclass(frozen=True)
-class Plan:
+class Settings:
     """The scale of a comparison.
 
     Attributes
@@ -62,40 +59,43 @@ class Plan:
     minutes: float | None
 
 
-def run(plan: Plan, output: Path, runs: Path, name: str) -> None:
-    """Fill the table and write ``NAME.json``; whatever `runs` holds is not done again."""
-    started = time.monotonic()
-    source, test = open_source(plan.source), open_source(plan.source, split="test")
+def run(settings: Settings, output: Path, runs: Path, name: str) -> None:
+    """Fill the table and write ``NAME.json``; whatever `runs` holds is not done again.
+
+    Raises
+    ------
+    OutOfTimeError
+        The time was over before the end.
+    """
+    deadline = Deadline(settings.minutes)
+    source, test = open_source(settings.source), open_source(settings.source, split="test")
     check = check_source(source)
     runs.mkdir(parents=True, exist_ok=True)
-    report = EpochLines()
-    records = run_scoring(source, check, runs / "scores.h5", plan.scoring, report=report)
-    cells = [
-        (method, ratio, seed) for seed in range(plan.seeds) for method, ratio in [("full", 0.0), *_methods()]
-    ]
-    rows: list[dict[str, Any]] = []
-    longest = 0.0
-    for method, ratio, seed in cells:
-        path = runs / f"{method}-{ratio}-{seed}.json"
-        if not path.exists():
-            began = time.monotonic()
-            if plan.minutes is not None and began - started + longest > 60 * plan.minutes:
-                click.echo(f"{len(rows)} of {len(cells)} cells are done; run the same command to go on")
-                return
-            chosen = _choose(method, ratio, seed, source, check, records)
-            accuracy = train_on(source, test, chosen, plan.recipe, seed)
-            cell = {"method": method, "sample_prune": ratio, "seed": seed, "images": len(chosen)}
-            settings = {"recipe": asdict(plan.recipe), "scoring": asdict(plan.scoring)}
-            write_text(path, json.dumps({**cell, "settings": settings, "test_accuracy": accuracy}))
-            click.echo(f"{method}, {ratio:.0%} pruned, seed {seed}: {accuracy:.2%}")
-            longest = max(longest, time.monotonic() - began)
-        rows.append(_read(path, plan))
+    with deadline.stopping():
+        report = deadline.watched(EpochLines())
+        records = run_scoring(source, check, runs / "scores.h5", settings.scoring, report=report)
+
+    def measure(method: str, ratio: float, seed: int) -> dict[str, Any]:
+        rows = _coreset(method, ratio, seed, source, check, records)
+        accuracy = train_on(source, check, test, rows, settings.recipe, seed)
+        click.echo(f"{method}, {ratio:.0%} pruned, seed {seed}: {accuracy:.2%}")
+        place = {"method": method, "sample_prune": ratio, "seed": seed}
+        return {**place, "images": len(rows), "test_accuracy": accuracy}
+
+    cells = {
+        f"{method}-{ratio}-{seed}": partial(measure, method, ratio, seed)
+        for seed in range(settings.seeds)
+        for method, ratio in [("full", 0.0), *_methods()]
+    }
+    facts = {"recipe": asdict(settings.recipe), "scoring": asdict(settings.scoring)}
+    rows = measure_cells(cells, runs, facts, deadline)
+    accuracy = records.provenance["history"][-1]["accuracy"]
     results = {
-        "source": Path(plan.source).name.removesuffix(".npz"),
+        "source": Path(settings.source).name.removesuffix(".npz"),
         "train_images": len(source),
         "test_images": len(test),
-        "recipe": asdict(plan.recipe),
-        "scoring": {**asdict(plan.scoring), "train_accuracy": records.provenance["history"][-1]["accuracy"]},
+        "recipe": facts["recipe"],
+        "scoring": {**facts["scoring"], "train_accuracy": accuracy},
         "rows": rows,
         "rank_correlation": _correlations(records),
     }
@@ -107,7 +107,7 @@ def _methods() -> list[tuple[str, float]]:
     return [*ccs, ("joint_entropy, better half", 0.5), ("joint_entropy, worse half", 0.5)]
 
 
-def _choose(
+def _coreset(
     method: str, ratio: float, seed: int, source: Source, check: SourceCheck, records: ScoreRecords
 ) -> NDArray[np.int64]:
     """Return the rows of a coreset."""
@@ -121,21 +121,14 @@ def _choose(
         count = round(len(scores) * ratio)
         return records.rows[top_k(scores, count, keep=SCORES[score].keep_end)]
     # Uniformly at random without regard to classes, as the published rows are.
-    config = BuildConfig(method="je", sample_prune=ratio, seed=seed, coreset=_coreset(score))
+    config = BuildConfig(method="je", sample_prune=ratio, seed=seed, coreset=_sampling(score))
     return choose_images(source, check, config, records).rows
 
 
-def _coreset(score: str) -> CoresetConfig:
+def _sampling(score: str) -> CoresetConfig:
     return (
         CoresetConfig(score="random", sampling="top-k") if score == "random" else CoresetConfig(score=score)
     )
-
-
-def _read(path: Path, plan: Plan) -> dict[str, Any]:
-    cell: dict[str, Any] = json.loads(path.read_text())
-    if cell.pop("settings") != {"recipe": asdict(plan.recipe), "scoring": asdict(plan.scoring)}:
-        raise click.ClickException(f"{path} is of other settings; remove it or name another folder")
-    return cell
 
 
 def _correlations(records: ScoreRecords) -> dict[str, dict[str, float]]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -21,12 +19,12 @@ from edgeprune.masks.learning import learn_masks
 from edgeprune.scoring.config import ScoreConfig
 from edgeprune.scoring.run import run_scoring
 from edgeprune.sources import check_source
-from edgeprune_formats import EdgePruneError
 from edgeprune_runtime.training.config import place
 from edgeprune_runtime.training.step import Learner
 
 from ..harness.images import decoded_cifar10, lossless, unpack_photographs
 from ..harness.peak import peak_mib
+from ..harness.process import run_python
 from ..harness.results import save, spread
 
 __all__ = ["measure", "run"]
@@ -69,11 +67,7 @@ def _child(setting: Setting, folder: Path, device: str) -> dict[str, Any]:
     where = folder / f"{len(list(folder.iterdir()))}"
     where.mkdir()
     given = json.dumps({**vars(setting), "device": device})
-    command = [sys.executable, "-c", code, given, str(where)]
-    done = subprocess.run(command, capture_output=True, text=True)  # noqa: S603
-    if done.returncode:
-        raise EdgePruneError(f"{setting.label}: {done.stderr.strip().splitlines()[-1]}")
-    row: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    row: dict[str, Any] = run_python(setting.label, "-c", code, given, str(where))
     click.echo(f"{setting.label}, {setting.model}: {row}")
     return row
 

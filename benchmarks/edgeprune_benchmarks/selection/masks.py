@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,20 +16,21 @@ from edgeprune.masks.fse_file import load_fse_net
 from edgeprune.scoring.config import ScoreConfig
 from edgeprune.scoring.run import run_scoring
 from edgeprune.sources import check_source
-from edgeprune.training.setup import train_pack
 from edgeprune.work.progress import EpochLines
 from edgeprune_formats import open_pack
 from edgeprune_runtime import PackLoader
 
+from ..harness.cells import train_epochs
+from ..harness.deadline import Deadline
 from ..harness.results import save
 
-__all__ = ["Plan", "run"]
+__all__ = ["Settings", "run"]
 
 RATIOS = (0.5, 0.7, 0.8, 0.9)
 
 
 @dataclass(frozen=True)
-class Plan:
+class Settings:
     """The scale of a comparison.
 
     Attributes
@@ -62,48 +62,55 @@ class Plan:
     minutes: float | None
 
 
-def run(plan: Plan, output: Path, runs: Path, name: str) -> None:
-    """Fill the table and write ``NAME.json``; whatever `runs` holds is not done again."""
-    started = time.monotonic()
+def run(settings: Settings, output: Path, runs: Path, name: str) -> None:
+    """Fill the table and write ``NAME.json``; whatever `runs` holds is not done again.
+
+    Raises
+    ------
+    OutOfTimeError
+        The time was over before the end.
+    """
+    deadline = Deadline(settings.minutes)
     runs.mkdir(parents=True, exist_ok=True)
-    source = open_source(plan.source)
-    scores = runs / "scores.h5"
-    records = run_scoring(source, check_source(source), scores, plan.scoring, report=EpochLines())
+    source, scores = open_source(settings.source), runs / "scores.h5"
+    with deadline.stopping():
+        report = deadline.watched(EpochLines())
+        records = run_scoring(source, check_source(source), scores, settings.scoring, report=report)
     classifier = classifier_of_records(records)
-    jobs = [("none", 0.0), *((mask, ratio) for ratio in RATIOS for mask in ("energy", "learned"))]
-    rows: list[dict[str, Any]] = []
-    for mask, ratio in jobs:
-        pack = _pack(plan, mask, ratio, scores, runs)
-        row = {"mask": mask, "freq_prune": ratio, **_seen(pack, classifier, plan.device)}
-        if mask == "learned":
-            row["history"] = load_fse_net(pack.with_suffix(".fse-net.safetensors"))[1]["history"]
-        row["test_accuracy"] = []
-        for seed in range(plan.seeds):
-            if plan.minutes is not None and time.monotonic() - started > 60 * plan.minutes:
-                click.echo(f"{len(rows)} of {len(jobs)} rows are done; run the same command to go on")
-                return
-            row["test_accuracy"].append(_trained(plan, pack, runs, seed))
-        click.echo(str({key: value for key, value in row.items() if key != "history"}))
-        rows.append(row)
+    pairs = [("none", 0.0), *((mask, ratio) for ratio in RATIOS for mask in ("energy", "learned"))]
+    rows = [_row(settings, mask, ratio, classifier, scores, deadline) for mask, ratio in pairs]
     results = {
-        "source": Path(plan.source).name.removesuffix(".npz"),
+        "source": Path(settings.source).name.removesuffix(".npz"),
         "train_images": len(source),
-        "test_images": len(open_source(plan.source, split="test")),
-        "plan": {**asdict(plan), "source": Path(plan.source).name},
+        "test_images": len(open_source(settings.source, split="test")),
+        "plan": {**asdict(settings), "source": Path(settings.source).name},
         "classifier": classifier.facts,
         "rows": rows,
     }
     click.echo(save(output, name, results))
 
 
-def _pack(plan: Plan, mask: str, ratio: float, scores: Path, runs: Path) -> Path:
-    epochs = f"-{plan.masks.epochs}" if mask == "learned" else ""
-    path = runs / f"{mask}-{ratio}{epochs}.h5"
+def _row(
+    settings: Settings, mask: str, ratio: float, classifier: Classifier, scores: Path, deadline: Deadline
+) -> dict[str, Any]:
+    pack = _pack(settings, mask, ratio, scores, deadline)
+    row = {"mask": mask, "freq_prune": ratio, **_seen(pack, classifier, settings.device)}
+    if mask == "learned":
+        row["history"] = load_fse_net(pack.with_suffix(".fse-net.safetensors"))[1]["history"]
+    row["test_accuracy"] = [_trained(settings, pack, seed, deadline) for seed in range(settings.seeds)]
+    click.echo(str({key: value for key, value in row.items() if key != "history"}))
+    return row
+
+
+def _pack(settings: Settings, mask: str, ratio: float, scores: Path, deadline: Deadline) -> Path:
+    epochs = f"-{settings.masks.epochs}" if mask == "learned" else ""
+    path = scores.with_name(f"{mask}-{ratio}{epochs}.h5")
     if not path.exists():
         method = "lf" if mask == "learned" else "energy"
-        config = BuildConfig(method=method, freq_prune=ratio, masks=plan.masks, device=plan.device)
+        config = BuildConfig(method=method, freq_prune=ratio, masks=settings.masks, device=settings.device)
         given = scores if mask == "learned" else None
-        build_pack(plan.source, path, config, scores=given, report=EpochLines())
+        with deadline.stopping():
+            build_pack(settings.source, path, config, scores=given, report=deadline.watched(EpochLines()))
     return path
 
 
@@ -129,19 +136,17 @@ def _seen(path: Path, classifier: Classifier, device: str) -> dict[str, Any]:
     }
 
 
-def _trained(plan: Plan, pack: Path, runs: Path, seed: int) -> float:
+def _trained(settings: Settings, pack: Path, seed: int, deadline: Deadline) -> float:
     click.echo(f"training from {pack.name}, seed {seed}")
-    metrics = train_pack(
-        open_pack(pack),
-        runs / f"{pack.stem}-{plan.model}-{plan.epochs}-{seed}",
-        test=plan.source,
-        resume=True,
-        augment="crop+flip",
-        model=plan.model,
-        epochs=plan.epochs,
-        batch_size=plan.batch_size,
-        lr=0.05,
-        seed=seed,
-        device=plan.device,
-    )
+    with deadline.stopping():
+        metrics = train_epochs(
+            pack,
+            pack.with_name(f"{pack.stem}-{settings.model}-{settings.epochs}-{seed}"),
+            settings.source,
+            model=settings.model,
+            epochs=settings.epochs,
+            batch_size=settings.batch_size,
+            seed=seed,
+            device=settings.device,
+        )
     return float(metrics["test_accuracy"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from edgeprune_formats.codecs import memory_bytes
 
 from ..codec.peers import LOSSY, encode_all
 from ..harness.results import save, spread
-from ..harness.timing import Way, interleave, limits, pinned, ratios, serve
+from ..harness.timing import Epoch, images_of, interleave, limits, pinned, ratios, serve
 from .images import SIZES, prepare, without_images
 from .jpeg_decoders import Peers
 
@@ -54,7 +53,7 @@ def run(data: Path, output: Path, *, rounds: int, count: int | None, sizes: tupl
 
 
 def measure(task: dict[str, Any]) -> list[dict[str, Any]]:
-    """Check every way of decoding at each batch size, then time them in turn; one row a batch size."""
+    """Check every decoder at each batch size, then time them in turn; one row a batch size."""
     images = np.load(task["pixels"])
     facts = {name: task[name] for name in ("size", "threads", "quality")}
     facts |= {"images": len(images), "limits": limits()}
@@ -62,8 +61,8 @@ def measure(task: dict[str, Any]) -> list[dict[str, Any]]:
     bench = _Bench(task, images)
     rows = []
     for batch in task["batches"]:
-        ways, absent = bench.ways(batch)
-        rates = interleave(ways, task["rounds"])
+        epochs, absent = bench.epochs(batch)
+        rates = interleave(epochs, task["rounds"])
         row = {**facts, "batch": batch, "absent": absent}
         row["images_per_second"] = {name: spread(found) for name, found in rates.items()}
         for peer in ("simplejpeg", "raw"):
@@ -74,7 +73,7 @@ def measure(task: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 class _Bench:
-    """All ways of decoding one set of images."""
+    """All decoders of one set of images."""
 
     def __init__(self, task: dict[str, Any], images: NDArray[np.uint8]) -> None:
         self._jpeg, self._images = task["jpeg"], images
@@ -88,20 +87,20 @@ class _Bench:
         order = np.random.default_rng(0).permutation(len(images))
         self.peers = Peers(images, order, self._mean, self._std, task["threads"])
 
-    def ways(self, batch: int) -> tuple[dict[str, Way], dict[str, str]]:
-        """Return the ways, each checked, and why others are left out."""
+    def epochs(self, batch: int) -> tuple[dict[str, Epoch], dict[str, str]]:
+        """Return an epoch of each decoder, checked, and why others are left out."""
         finer = f"simplejpeg at {self._jpeg['sparse-f32']['psnr_db']:.0f} dB", self._files["sparse-f32"]
         ours, missing = self._ours(batch)
-        ways = {**self.peers.ways(batch, self._files["quantized"], finer), **ours}
-        for name, way in ways.items():
+        epochs = {**self.peers.epochs(batch, self._files["quantized"], finer), **ours}
+        for name, epoch in epochs.items():
             if not name.endswith("pixels only"):
-                self.check(name, way)
-        return ways, {**self.peers.absent, **missing}
+                self.check(name, epoch)
+        return epochs, {**self.peers.absent, **missing}
 
-    def _ours(self, batch: int) -> tuple[dict[str, Way], dict[str, str]]:
+    def _ours(self, batch: int) -> tuple[dict[str, Epoch], dict[str, str]]:
         from edgeprune_runtime import PackLoader
 
-        ways: dict[str, Way] = {}
+        epochs: dict[str, Epoch] = {}
         absent: dict[str, str] = {}
         for (codec, pack), backend in itertools.product(self._packs.items(), BACKENDS):
             whole = memory_bytes(pack.header) * len(pack)
@@ -115,17 +114,17 @@ class _Bench:
                 except ConfigError as error:
                     absent[name] = str(error)
                     continue
-                ways[name] = partial(_images_of, loader)
-        return ways, absent
+                epochs[name] = partial(images_of, loader)
+        return epochs, absent
 
-    def check(self, name: str, way: Way) -> None:
+    def check(self, name: str, epoch: Epoch) -> None:
         """Raise unless an epoch holds every image once, with the right channel means and spreads.
 
         This tells swapped channels, wrong normalization and lost images; pixels of packs were compared
         when their PSNR was measured.
         """
         count, sums = 0, np.zeros((2, 3))
-        for batch in way():
+        for batch in epoch():
             images = np.asarray(batch, np.float32)
             count += len(images)
             sums += [images.sum(axis=(0, 2, 3), dtype=np.float64), np.square(images).sum(axis=(0, 2, 3))]
@@ -141,11 +140,6 @@ class _Bench:
         pixels = self._images.transpose(1, 0, 2, 3).reshape(3, -1)
         mean = pixels.mean(axis=1) / 255 - self._mean
         return np.stack([mean / self._std, pixels.std(axis=1) / 255 / self._std])
-
-
-def _images_of(loader: Any) -> Iterator[Any]:
-    for images, _ in loader:
-        yield images
 
 
 def _show(row: dict[str, Any]) -> None:

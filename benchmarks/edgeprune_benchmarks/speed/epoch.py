@@ -75,7 +75,7 @@ def measure(pack: Pack, files: Path, model: str, rounds: int, batch: int, device
     Returns
     -------
     dict
-        Seconds of each way, ratios to ready batches round by round, and how long the pack's and the files'
+        Seconds of each, ratios to ready batches round by round, and how long the pack's and the files'
         epochs take without training.
     """
     config = TrainConfig(model=model, batch_size=batch, device=device)
@@ -84,20 +84,20 @@ def measure(pack: Pack, files: Path, model: str, rounds: int, batch: int, device
     learner.train()
     loader = _loader(pack, batch, placement)
     ready = [(images.clone(), labels.clone()) for images, labels in loader]
-    ways: dict[str, Iterable[Any]] = {"pack": loader, "ready": ready, "files": _files(pack, files, batch)}
+    loaders: dict[str, Iterable[Any]] = {"pack": loader, "ready": ready, "files": _files(pack, files, batch)}
     alone = {"decoding": "pack", "decoding files": "files"}
-    seconds: dict[str, list[float]] = {name: [] for name in (*ways, *alone)}
+    seconds: dict[str, list[float]] = {name: [] for name in (*loaders, *alone)}
     for number in range(rounds + 1):
         # Which one begins changes, so that what a processor's temperature does falls on all.
-        order = list(ways)[number % 3 :] + list(ways)[: number % 3]
-        taken = {way: _epoch(learner, ways[way], placement) for way in order}
-        taken |= {name: _epoch(None, ways[way], placement) for name, way in alone.items()}
+        order = list(loaders)[number % 3 :] + list(loaders)[: number % 3]
+        taken = {name: _epoch(learner, loaders[name], placement) for name in order}
+        taken |= {name: _epoch(None, loaders[of], placement) for name, of in alone.items()}
         if number:
             for name, found in taken.items():
                 seconds[name].append(found)
     ratios = {
-        way: spread([one / other for one, other in zip(seconds[way], seconds["ready"], strict=True)])
-        for way in ("pack", "files")
+        name: spread([one / other for one, other in zip(seconds[name], seconds["ready"], strict=True)])
+        for name in ("pack", "files")
     }
     row: dict[str, Any] = {
         "model": model,

@@ -51,8 +51,7 @@ def timed_images(data: Path, folder: Path, size: str, count: int | None) -> Imag
     upside down and both.
     """
     if size == "32x32":
-        source = open_source(f"npz:{lossless(data)}")
-        images = ImageSet("cifar10", source.read(np.arange(len(source))), source.labels)
+        images = ImageSet.of(open_source(f"npz:{lossless(data)}"), "cifar10")
     else:
         spec = f"imagefolder:{unpack_photographs(data, folder / 'photographs')}"
         source = open_source(spec, size=224)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..harness.timing import Way
+from ..harness.timing import Epoch
 
 __all__ = ["Peers"]
 
@@ -20,7 +20,7 @@ Decode = Callable[[bytes], NDArray[np.uint8]]
 
 
 class Peers:
-    """Epochs of the same images, in one order, by ways that are not ours.
+    """Epochs of the same images, in one order, by decoders that are not ours.
 
     Batches are tensors where torch is installed and otherwise arrays of numpy, as those of our own loader.
 
@@ -54,7 +54,7 @@ class Peers:
         self._arithmetic: _Torch | _Numpy = arithmetic(images, scale, shift)
         self._decoders, self.absent = _load()
 
-    def ways(self, batch: int, files: list[bytes], finer: tuple[str, list[bytes]]) -> dict[str, Way]:
+    def epochs(self, batch: int, files: list[bytes], finer: tuple[str, list[bytes]]) -> dict[str, Epoch]:
         """Return all that can be measured here, by name.
 
         Parameters
@@ -65,13 +65,13 @@ class Peers:
         finer : (str, list of bytes)
             Files of another quality, for simplejpeg alone, and what to call it.
         """
-        ways: dict[str, Way] = {"raw": partial(self.raw, batch)}
+        epochs: dict[str, Epoch] = {"raw": partial(self.raw, batch)}
         for name, decode in self._decoders.items():
-            ways[name] = partial(self._normalized, files, decode, batch)
+            epochs[name] = partial(self._normalized, files, decode, batch)
             if name == "simplejpeg":
-                ways[f"{name}, pixels only"] = partial(self._pixels, files, decode, batch)
-                ways[finer[0]] = partial(self._normalized, finer[1], decode, batch)
-        return ways
+                epochs[f"{name}, pixels only"] = partial(self._pixels, files, decode, batch)
+                epochs[finer[0]] = partial(self._normalized, finer[1], decode, batch)
+        return epochs
 
     def raw(self, batch: int) -> Iterator[Any]:
         """Gather uint8 images and normalize them, float32 [n, 3, H, W]."""

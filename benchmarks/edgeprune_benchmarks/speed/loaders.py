@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from edgeprune_formats.codecs import memory_bytes
 
 from ..codec.peers import LOSSY, encode_all
 from ..harness.results import save, spread
-from ..harness.timing import Way, interleave, limits, pinned, serve
+from ..harness.timing import Epoch, images_of, interleave, limits, pinned, serve
 from .images import SIZES, prepare
 from .other_loaders import LOADERS, Job
 
@@ -40,20 +39,20 @@ def run(data: Path, output: Path, *, rounds: int, count: int | None, batch: int)
 def measure(task: dict[str, Any]) -> dict[str, Any]:
     """Check every loader, then time epochs of all in turn."""
     images = np.load(task["pixels"])
-    ways: dict[str, Way] = {OURS: _ours(task)}
+    epochs: dict[str, Epoch] = {OURS: _ours(task)}
     absent: dict[str, str] = {}
     files = _write_files(task, images)
     header = open_pack(task["packs"]["quantized"]).header
     for name, make in LOADERS.items():
-        folder = Path(task["folder"]) / f"{len(ways)}-{task['threads']}"
+        folder = Path(task["folder"]) / f"{len(epochs)}-{task['threads']}"
         workers = 0 if task["threads"] == 1 else task["threads"]
         try:
-            ways[name] = make(Job(files, folder, header.mean, header.std, task["batch"], workers))
+            epochs[name] = make(Job(files, folder, header.mean, header.std, task["batch"], workers))
         except ModuleNotFoundError as error:
             absent[name] = f"not installed ({error.name})"
-    for name, way in ways.items():
-        _check(name, way, images)
-    rates = interleave(ways, task["rounds"])
+    for name, epoch in epochs.items():
+        _check(name, epoch, images)
+    rates = interleave(epochs, task["rounds"])
     return {
         **{name: task[name] for name in ("size", "threads", "batch")},
         "images": len(images),
@@ -69,7 +68,7 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _ours(task: dict[str, Any]) -> Way:
+def _ours(task: dict[str, Any]) -> Epoch:
     from edgeprune_runtime import PackLoader
 
     pack = open_pack(task["packs"]["quantized"])
@@ -78,12 +77,7 @@ def _ours(task: dict[str, Any]) -> Way:
     loader = PackLoader(
         pack, task["batch"], shuffle=True, normalize=True, backend="auto", device="cpu", cache_bytes=window
     )
-
-    def epoch() -> Iterator[Any]:
-        for batch, _ in loader:
-            yield batch
-
-    return partial(epoch)
+    return partial(images_of, loader)
 
 
 def _write_files(task: dict[str, Any], images: Any) -> Path:
@@ -101,9 +95,9 @@ def _write_files(task: dict[str, Any], images: Any) -> Path:
     return target
 
 
-def _check(name: str, way: Way, images: Any) -> None:
+def _check(name: str, epoch: Epoch, images: Any) -> None:
     """Raise unless an epoch holds as many images, normalized: mean near 0 and spread near 1."""
-    batches = [np.asarray(batch, np.float32) for batch in way()]
+    batches = [np.asarray(batch, np.float32) for batch in epoch()]
     count = sum(len(batch) for batch in batches)
     values = np.concatenate([batch.ravel() for batch in batches])
     shape = batches[0].shape[1:]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +17,8 @@ from edgeprune_formats import open_pack
 
 from ..codec.packs import ImageSet
 from ..harness.images import lossless
+from ..harness.process import run_python
 from ..harness.results import save
-from ..harness.timing import last_line
 
 __all__ = ["Repeated", "build_of_size", "peak", "run"]
 
@@ -35,16 +33,13 @@ import json, sys
 import edgeprune_runtime
 from edgeprune_benchmarks.harness.peak import peak_mib
 path, cache, batch, backend = sys.argv[1:]
-def loader(file):
-    return edgeprune_runtime.PackLoader(
-        file, int(batch), shuffle=True, normalize=True, cache_bytes=int(cache), backend=backend, device="cpu"
-    )
 if backend == "torch":
     import torch
 imported = peak_mib()
-images = 0
-for pixels, labels in loader(path):
-    images += len(labels)
+loader = edgeprune_runtime.PackLoader(
+    path, int(batch), shuffle=True, normalize=True, cache_bytes=int(cache), backend=backend, device="cpu"
+)
+images = sum(len(labels) for _, labels in loader)
 print(json.dumps({"images": images, "peak_mib": peak_mib(), "imported_mib": imported}))
 """
 
@@ -91,8 +86,7 @@ def run(
     data: Path, output: Path, *, megabytes: tuple[float, ...], cache_mb: float, backend: str, batch: int = 256
 ) -> None:
     """Build packs of about these sizes of each codec, go through each in a process, and save the peaks."""
-    source = open_source(f"npz:{lossless(data)}")
-    images = ImageSet("cifar10", source.read(np.arange(len(source))), source.labels)
+    images = ImageSet.of(open_source(f"npz:{lossless(data)}"), "cifar10")
     rows: list[dict[str, Any]] = []
     for codec, config in CODECS.items():
         for target in megabytes:
@@ -112,9 +106,8 @@ def peak(path: Path, cache_bytes: int, batch: int, backend: str) -> dict[str, fl
 
     ``imported_mib`` is the peak before the pack was opened.
     """
-    command = [sys.executable, "-c", CHILD, str(path), str(cache_bytes), str(batch), backend]
-    done = subprocess.run(command, capture_output=True, text=True)  # noqa: S603
-    found: dict[str, float] = last_line("time-memory", done)
+    words = str(path), str(cache_bytes), str(batch), backend
+    found: dict[str, float] = run_python("time-memory", "-c", CHILD, *words)
     return found
 
 

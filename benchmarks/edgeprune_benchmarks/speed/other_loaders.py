@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..harness.timing import Way
+from ..harness.timing import Epoch, images_of
 
 __all__ = ["LOADERS", "Job"]
 
@@ -60,21 +60,16 @@ class Job:
         return {"num_workers": self.workers, "persistent_workers": self.workers > 0}
 
 
-def _first(loader: Any) -> Iterator[Any]:
-    for batch in loader:
-        yield batch[0]
-
-
-def image_folder(job: Job) -> Way:
+def image_folder(job: Job) -> Epoch:
     """Return torchvision's ImageFolder through torch's DataLoader."""
     from torch.utils.data import DataLoader
     from torchvision.datasets import ImageFolder
 
     images = ImageFolder(str(job.files), transform=job.transform())
-    return partial(_first, DataLoader(images, job.batch, shuffle=True, **job.workers_options()))
+    return partial(images_of, DataLoader(images, job.batch, shuffle=True, **job.workers_options()))
 
 
-def webdataset(job: Job) -> Way:
+def webdataset(job: Job) -> Epoch:
     """Return WebDataset: tar shards, a shuffle buffer, batches made in the workers."""
     import webdataset as wds
 
@@ -93,7 +88,7 @@ def webdataset(job: Job) -> Way:
         .map_tuple(job.transform(), int)
         .batched(job.batch)
     )
-    return partial(_first, wds.WebLoader(images, batch_size=None, **job.workers_options()))
+    return partial(images_of, wds.WebLoader(images, batch_size=None, **job.workers_options()))
 
 
 def _litdata_sample(pair: tuple[str, int]) -> dict[str, Any]:
@@ -103,7 +98,7 @@ def _litdata_sample(pair: tuple[str, int]) -> dict[str, Any]:
     return {"image": Image.open(pair[0]), "label": pair[1]}
 
 
-def litdata(job: Job) -> Way:
+def litdata(job: Job) -> Epoch:
     """Return LitData: chunks of samples, decoded by torchvision."""
     import litdata as ld
 
@@ -114,7 +109,7 @@ def litdata(job: Job) -> Way:
         str(job.folder), shuffle=True, transform=partial(_transformed, job.transform())
     )
     # Workers that outlive an epoch: starting them takes LitData seconds.
-    return partial(_first, ld.StreamingDataLoader(images, batch_size=job.batch, **job.workers_options()))
+    return partial(images_of, ld.StreamingDataLoader(images, batch_size=job.batch, **job.workers_options()))
 
 
 # At module level and by `partial`, because workers may be started by pickling.
@@ -122,7 +117,7 @@ def _transformed(transform: Any, sample: dict[str, Any]) -> Any:
     return transform(sample["image"]), sample["label"]
 
 
-def mosaic_streaming(job: Job) -> Way:
+def mosaic_streaming(job: Job) -> Epoch:
     """Return MosaicML Streaming: MDS shards, decoded by Pillow."""
     from PIL import Image
     from streaming import MDSWriter, StreamingDataset
@@ -135,7 +130,7 @@ def mosaic_streaming(job: Job) -> Way:
                 out.write({"image": image, "label": label})
     images = StreamingDataset(local=str(job.folder), shuffle=True, batch_size=job.batch)
     collate = partial(_collated, job.transform())
-    return partial(_first, DataLoader(images, job.batch, collate_fn=collate, **job.workers_options()))
+    return partial(images_of, DataLoader(images, job.batch, collate_fn=collate, **job.workers_options()))
 
 
 def _collated(transform: Any, samples: list[dict[str, Any]]) -> Any:
@@ -144,7 +139,7 @@ def _collated(transform: Any, samples: list[dict[str, Any]]) -> Any:
     return default_collate([_transformed(transform, sample) for sample in samples])
 
 
-def hugging_face(job: Job) -> Way:
+def hugging_face(job: Job) -> Epoch:
     """Return Hugging Face datasets: Arrow with the files inside, decoded by Pillow."""
     import datasets
     from torch.utils.data import DataLoader
@@ -168,7 +163,7 @@ def _named(loader: Any) -> Iterator[Any]:
         yield batch["image"]
 
 
-def ffcv(job: Job) -> Way:
+def ffcv(job: Job) -> Epoch:
     """Return FFCV, where it is installed: it has no wheels, and needs OpenCV and libjpeg-turbo to compile."""
     from ffcv.fields import IntField, RGBImageField
     from ffcv.fields.decoders import SimpleRGBImageDecoder
@@ -204,13 +199,13 @@ def ffcv(job: Job) -> Way:
         import torch
 
         mean, std = (torch.tensor(part).view(-1, 1, 1) for part in (job.mean, job.std))
-        for images in _first(loader):
+        for images in images_of(loader):
             yield (images.float() / 255 - mean) / std
 
     return epoch
 
 
-LOADERS: dict[str, Callable[[Job], Way]] = {
+LOADERS: dict[str, Callable[[Job], Epoch]] = {
     "ImageFolder + DataLoader": image_folder,
     "WebDataset": webdataset,
     "LitData": litdata,

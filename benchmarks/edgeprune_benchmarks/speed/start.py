@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 
 from edgeprune import open_source
 from edgeprune_formats import EdgePruneError
 
 from ..codec.packs import ImageSet, build
 from ..harness.images import lossless
+from ..harness.process import run_python
 from ..harness.results import save, spread
-from ..harness.timing import last_line
 from .images import CODECS
 
 __all__ = ["first_batch", "run"]
@@ -44,10 +41,11 @@ print(json.dumps(seconds))
 """
 
 
-def run(data: Path, output: Path, *, repeats: int, batch: int = 128) -> None:
+def run(data: Path, output: Path, *, rounds: int, batch: int = 128) -> None:
     """Measure with each codec and backend, in new processes, and save the result."""
-    source = open_source(f"npz:{lossless(data)}")
-    images = ImageSet("cifar10", source.read(np.arange(len(source))), source.labels)
+    images = ImageSet.of(open_source(f"npz:{lossless(data)}"), "cifar10")
+    # More than of other parts, because each is short.
+    repeats = rounds + 2
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         packs = {codec: Path(folder) / f"{codec}.h5" for codec in CODECS}
@@ -79,9 +77,7 @@ def first_batch(path: str, backend: str, batch: int, *imported: str) -> dict[str
     EdgePruneError
         The process failed, for example because the backend is not there.
     """
-    command = [sys.executable, "-c", CHILD, path, backend, str(batch), *imported]
-    done = subprocess.run(command, capture_output=True, text=True)  # noqa: S603
-    found: dict[str, Any] = last_line("time-start", done)
+    found: dict[str, Any] = run_python("time-start", "-c", CHILD, path, backend, str(batch), *imported)
     return found
 
 

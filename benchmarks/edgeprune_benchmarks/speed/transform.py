@@ -62,20 +62,20 @@ def measure(images: NDArray[np.uint8], rounds: int) -> list[dict[str, Any]]:
     The forward transform starts from pixels uint8, the inverse ends with float32 pixels on [0, 1]; both
     are of whole images.
     """
-    ways = _ways()
+    found = _implementations()
     parts = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
-    spectra = {name: [forward(part) for part in parts] for name, (forward, _, _) in ways.items()}
+    spectra = {name: [forward(part) for part in parts] for name, (forward, _, _) in found.items()}
     seconds: dict[tuple[str, str], list[float]] = {}
-    for name, (_, inverse, _) in ways.items():
+    for name, (_, inverse, _) in found.items():
         back = np.asarray(inverse(spectra[name][0]).cpu() if name != "scipy" else inverse(spectra[name][0]))
         if np.abs(back - parts[0] / 255).max() > 1e-4:
             raise EdgePruneError(f"{name}: the inverse does not give the pixels back")
     for _ in range(rounds):
-        for name, (forward, inverse, wait) in ways.items():
-            for kind, way, inputs in (("dct", forward, parts), ("idct", inverse, spectra[name])):
+        for name, (forward, inverse, wait) in found.items():
+            for kind, transform, inputs in (("dct", forward, parts), ("idct", inverse, spectra[name])):
                 started = time.perf_counter()
                 for part in inputs:
-                    way(part)
+                    transform(part)
                 wait()
                 seconds.setdefault((name, kind), []).append(time.perf_counter() - started)
     return [
@@ -84,25 +84,25 @@ def measure(images: NDArray[np.uint8], rounds: int) -> list[dict[str, Any]]:
             "dct_seconds": spread(seconds[name, "dct"]),
             "idct_seconds": spread(seconds[name, "idct"]),
         }
-        for name in ways
+        for name in found
     ]
 
 
-def _ways() -> dict[str, tuple[Transform, Transform, Callable[[], object]]]:
+def _implementations() -> dict[str, tuple[Transform, Transform, Callable[[], object]]]:
     """Return forward, inverse and what to wait for, by implementation."""
 
     def inverse(spectra: NDArray[np.float32]) -> NDArray[np.float32]:
         found: NDArray[np.float32] = idctn(spectra, axes=(2, 3), norm="ortho", workers=-1)
         return found
 
-    ways: dict[str, tuple[Transform, Transform, Callable[[], object]]] = {
+    found: dict[str, tuple[Transform, Transform, Callable[[], object]]] = {
         "scipy": (dct2_scipy, inverse, lambda: None),
         "torch, CPU": (_torch_forward("cpu"), idct2, lambda: None),
     }
     if torch.cuda.is_available():
         name = f"torch, {torch.cuda.get_device_name()}"
-        ways[name] = (_torch_forward("cuda"), idct2, torch.cuda.synchronize)
-    return ways
+        found[name] = (_torch_forward("cuda"), idct2, torch.cuda.synchronize)
+    return found
 
 
 def _torch_forward(device: str) -> Transform:

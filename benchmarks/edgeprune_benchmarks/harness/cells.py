@@ -1,0 +1,95 @@
+"""The cells of a comparison: a network each, trained once and kept, so that a stopped command goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from edgeprune.training.setup import train_pack
+from edgeprune_formats import ConfigError, Pack, open_pack
+from edgeprune_runtime import PackLoader
+from edgeprune_runtime.training import TrainConfig, TrainLoader, train
+from edgeprune_runtime.training.checkpoint import write_text
+from edgeprune_runtime.training.config import place
+
+from .deadline import Deadline, OutOfTimeError
+from .pixel_loader import Stretched
+
+__all__ = ["measure_cells", "pack_loader", "train_epochs", "train_steps"]
+
+Cell = dict[str, Any]
+
+
+def measure_cells(
+    cells: Mapping[str, Callable[[], Cell]], folder: Path, settings: Mapping[str, Any], deadline: Deadline
+) -> list[Cell]:
+    """Return what each cell gives; a cell whose file is there is not measured again.
+
+    Parameters
+    ----------
+    cells : mapping of str to callable
+        Names of files in `folder`, and what measures each.
+    folder : Path
+        Where ``NAME.json`` of each cell is kept.
+    settings : mapping of str to Any
+        What cells depend on beside their own place in the table, kept with each.
+    deadline : Deadline
+        Looked at before each cell.
+
+    Raises
+    ------
+    ConfigError
+        A file of other settings.
+    OutOfTimeError
+        The time was over before the end.
+    """
+    rows: list[Cell] = []
+    for name, measure in cells.items():
+        path = folder / f"{name}.json"
+        if not path.exists():
+            try:
+                deadline.check()
+            except OutOfTimeError:
+                raise OutOfTimeError(f"{len(rows)} of {len(cells)} cells are done") from None
+            write_text(path, json.dumps({**measure(), "settings": settings}))
+        row: Cell = json.loads(path.read_text())
+        if row.pop("settings") != settings:
+            raise ConfigError(f"{path} is of other settings; remove it or name another folder")
+        rows.append(row)
+    return rows
+
+
+def train_epochs(pack: Path, run_dir: Path, test: str, **config: Any) -> dict[str, Any]:
+    """Train on a pack, or go on with that, test on a source, and return the last epoch's metrics.
+
+    `config` holds fields of `edgeprune_runtime.training.TrainConfig`.
+    """
+    opened = open_pack(pack)
+    return train_pack(opened, run_dir, test=test, resume=True, augment="crop+flip", lr=0.05, **config)
+
+
+def train_steps(
+    loader: TrainLoader, steps: int, config: TrainConfig, run_dir: Path, **options: Any
+) -> dict[str, Any]:
+    """Train so many steps as one epoch, or go on with that, and return the metrics.
+
+    `options` are those of `edgeprune_runtime.training.train`.
+    """
+    return train(Stretched(loader, steps), config, run_dir, resume=True, **options).metrics[-1]
+
+
+def pack_loader(pack: Pack, config: TrainConfig) -> PackLoader:
+    """Return the batches of a pack as a network is trained on them."""
+    return PackLoader(
+        pack,
+        config.batch_size,
+        shuffle=True,
+        seed=config.seed,
+        backend="torch",
+        device=place(config).device,
+        drop_last=True,
+        augment="crop+flip",
+        normalize=True,
+    )

@@ -1,0 +1,67 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from edgeprune.sources import check_source
+from edgeprune.sources.arrays import ArraySource
+from edgeprune.work.image_store import ImageStore
+from edgeprune_benchmarks.harness.cells import measure_cells
+from edgeprune_benchmarks.harness.deadline import Deadline, OutOfTimeError
+from edgeprune_benchmarks.harness.pixel_loader import PixelLoader
+from edgeprune_benchmarks.selection.fixed_budget import Recipe, train_on
+from edgeprune_formats import ConfigError
+
+
+def test_cells_are_measured_once_and_kept_with_their_settings(tmp_path):
+    calls = []
+
+    def measure(value):
+        calls.append(value)
+        return {"value": value}
+
+    cells = {"a": lambda: measure(1), "b": lambda: measure(2)}
+    expected = [{"value": 1}, {"value": 2}]
+    assert measure_cells(cells, tmp_path, {"lr": 0.1}, Deadline(None)) == expected
+    assert measure_cells(cells, tmp_path, {"lr": 0.1}, Deadline(None)) == expected
+    assert calls == [1, 2]
+    assert json.loads((tmp_path / "a.json").read_text()) == {"value": 1, "settings": {"lr": 0.1}}
+    with pytest.raises(ConfigError, match="is of other settings"):
+        measure_cells(cells, tmp_path, {"lr": 0.2}, Deadline(None))
+
+
+def test_the_time_is_looked_at_before_each_cell_that_is_not_there(tmp_path):
+    cells = {"a": lambda: {"value": 1}, "b": lambda: {"value": 2}}
+    measure_cells({"a": cells["a"]}, tmp_path, {}, Deadline(None))
+    with pytest.raises(OutOfTimeError, match="1 of 2 cells are done"):
+        measure_cells(cells, tmp_path, {}, Deadline(0))
+    assert not (tmp_path / "b.json").exists()
+
+
+def with_uniform_channel(count, split):
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (count, 3, 32, 32)).astype(np.uint8)
+    pixels[:, 0] = 77
+    labels = np.arange(count) % 2
+    return ArraySource("made", split, None, ("a", "b"), labels, pixels, None, "made")
+
+
+def test_a_channel_that_is_the_same_everywhere_does_not_blow_up():
+    source = with_uniform_channel(16, "train")
+    statistics = check_source(source).statistics(np.arange(16), 32 * 32)
+    assert statistics[1][0] == pytest.approx(1 / 255)
+    store = ImageStore(source, np.arange(16), torch.device("cpu"))
+    for images, _ in PixelLoader(store, 8, statistics, seed=0):
+        assert images[:, 0].abs().max() < 1e-4
+        assert images[:, 1].std().item() == pytest.approx(1, abs=0.1)
+
+
+def test_a_network_of_a_fixed_budget_depends_on_its_seed_alone():
+    source, test = with_uniform_channel(16, "train"), with_uniform_channel(20, "test")
+    recipe = Recipe("resnet8", iterations=3, batch_size=8, lr=0.05, device="cpu", precision="float32")
+    state = torch.random.get_rng_state()
+    first, again = (train_on(source, check_source(source), test, np.arange(12), recipe, 0) for _ in range(2))
+    assert first == again
+    assert 0 <= first <= 1
+    assert torch.equal(torch.random.get_rng_state(), state)
