@@ -11,7 +11,7 @@ from edgeprune.training.setup import train_pack
 from edgeprune_benchmarks.cli import command as cli
 from edgeprune_benchmarks.harness.deadline import Deadline, OutOfTimeError
 from edgeprune_benchmarks.report import plots
-from edgeprune_benchmarks.robustness import attacks, pictures, run, single, tables, training
+from edgeprune_benchmarks.robustness import attacks, pictures, run, single, tables
 from edgeprune_benchmarks.robustness.attacks import Effort
 from edgeprune_benchmarks.robustness.budgets import CURVE, HEADLINE
 from edgeprune_benchmarks.robustness.protocol import PROTOCOLS, Protocol

@@ -23,7 +23,7 @@ __all__ = ["ImageSet", "build", "measure_pack", "pixels_of", "zstd_bytes"]
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Labelled images in memory.
+    """Labeled images in memory.
 
     Attributes
     ----------

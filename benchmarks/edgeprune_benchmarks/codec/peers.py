@@ -137,55 +137,34 @@ def _pillow_pixels(file: bytes) -> Image:
     return np.asarray(Images.open(io.BytesIO(file)))
 
 
-def _webp() -> Peer:
-    encode = _codec("webp_encode")
-    return Peer(
-        "WebP",
-        lambda image, level: encode(image, level=level, lossless=False, method=6),
-        _codec("webp_decode"),
-        webp_payload,
-        (0, 100),
-    )
+def _peer(
+    name: str,
+    codec: str,
+    options: Callable[[float], dict[str, Any]],
+    payload: Callable[[bytes], int],
+    levels: tuple[int, int] = (0, 0),
+    setting: Callable[[float], str] = Peer.setting,
+) -> Peer:
+    """Return a codec of imagecodecs; `options` gives those of its encoder at a level."""
+    encode, decode = _codec(f"{codec}_encode"), _codec(f"{codec}_decode")
+    return Peer(name, lambda image, level: encode(image, **options(level)), decode, payload, levels, setting)
 
 
 def _avif(pixels: str) -> Peer:
-    encode = _codec("avif_encode")
-    return Peer(
-        f"AVIF {':'.join(pixels)}",
-        lambda image, level: encode(image, level=level, speed=4, pixelformat=pixels, numthreads=1),
-        _codec("avif_decode"),
-        avif_payload,
-        (0, 99),
-    )
+    def options(level: float) -> dict[str, Any]:
+        return {"level": level, "speed": 4, "pixelformat": pixels, "numthreads": 1}
+
+    return _peer(f"AVIF {':'.join(pixels)}", "avif", options, avif_payload, (0, 99))
 
 
 def _jpegxl(effort: int) -> Peer:
-    encode = _codec("jpegxl_encode")
-    return Peer(
-        f"JPEG XL e{effort}",
-        lambda image, level: encode(
-            image, distance=jxl_distance(level), effort=effort, usecontainer=False, numthreads=1
-        ),
-        _codec("jpegxl_decode"),
-        len,  # a bare codestream already
-        (0, 249),
-        lambda level: f"d{jxl_distance(level):g}",
-    )
+    def options(level: float) -> dict[str, Any]:
+        distance = jxl_distance(level)
+        return {"distance": distance, "effort": effort, "usecontainer": False, "numthreads": 1}
 
-
-def _png() -> Peer:
-    encode = _codec("png_encode")
-    return Peer("PNG", lambda image, _: encode(image, level=9), _codec("png_decode"), png_payload)
-
-
-def _webp_lossless() -> Peer:
-    encode = _codec("webp_encode")
-    return Peer(
-        "WebP, lossless",
-        lambda image, _: encode(image, lossless=True, method=6),
-        _codec("webp_decode"),
-        webp_payload,
-    )
+    # The payload is all: a bare codestream already.
+    name, setting = f"JPEG XL e{effort}", lambda level: f"d{jxl_distance(level):g}"
+    return _peer(name, "jpegxl", options, len, (0, 249), setting)
 
 
 def _raw() -> Peer:
@@ -199,5 +178,12 @@ def _raw() -> Peer:
     return Peer("raw uint8", lambda image, _: image.tobytes(), decode, len)
 
 
-LOSSLESS = (_raw(), _png(), _webp_lossless())
-LOSSY = (_jpeg("420"), _jpeg("444"), _webp(), _avif("420"), _avif("444"), _jpegxl(7), _jpegxl(9))
+_WEBP = _peer(
+    "WebP", "webp", lambda level: {"level": level, "lossless": False, "method": 6}, webp_payload, (0, 100)
+)
+LOSSLESS = (
+    _raw(),
+    _peer("PNG", "png", lambda _: {"level": 9}, png_payload),
+    _peer("WebP, lossless", "webp", lambda _: {"lossless": True, "method": 6}, webp_payload),
+)
+LOSSY = (_jpeg("420"), _jpeg("444"), _WEBP, _avif("420"), _avif("444"), _jpegxl(7), _jpegxl(9))

@@ -125,7 +125,7 @@ def _component(library: Any, name: str, seed: int) -> Any:
 
 
 def flags_before(victim: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> list[str]:
-    """Return the library's warnings about a defence that it cannot evaluate, from a batch of images."""
+    """Return the library's warnings about a defense that it cannot evaluate, from a batch of images."""
     from pyautoattack import checks
 
     log = logging.getLogger(_LOG)
