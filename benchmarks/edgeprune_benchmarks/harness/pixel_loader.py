@@ -16,24 +16,21 @@ from edgeprune_runtime.training import TrainLoader
 __all__ = ["PixelLoader", "PixelStore", "Statistics", "Stretched", "normalized"]
 
 Batch = tuple[torch.Tensor, torch.Tensor]
+_Chosen = tuple[NDArray[np.int64], Augmentation | None]
 Statistics = tuple[Sequence[float], Sequence[float]]
 """Mean and standard deviation of each channel, on [0, 1]."""
 
 
 class PixelStore(Protocol):
-    """Images by number, such as `edgeprune.work.image_store.ImageStore`."""
+    """Images by number, such as `edgeprune.work.image_store.ImageStore`: uint8, or float32 on [0, 1]."""
 
     shape: tuple[int, int, int]
     labels: torch.Tensor
 
-    def __len__(self) -> int:
-        """Return the number of images."""
-        ...
+    def __len__(self) -> int: ...
 
-    def batches(
-        self, batches: Iterable[tuple[NDArray[np.int64], Augmentation | None]]
-    ) -> Iterator[torch.Tensor]:
-        """Yield the images of each batch, [n, C, H, W], uint8, or float32 as they are."""
+    def batches(self, batches: Iterable[_Chosen]) -> Iterator[torch.Tensor]:
+        """Yield the images of each batch, [n, C, H, W]."""
         ...
 
 
