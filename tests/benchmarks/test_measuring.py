@@ -122,7 +122,7 @@ def test_decoding_is_checked_and_timed(task):
 
 
 @pytest.mark.parametrize("fault", [lambda b: b[:, [2, 1, 0]], lambda b: b * 0.5, lambda b: b[1:]])
-def test_a_way_of_decoding_that_is_wrong_is_not_timed(task, fault):
+def test_a_decoder_that_is_wrong_is_not_timed(task, fault):
     pixels = np.load(task["pixels"])
     pixels[:, 0] //= 2
     bench = time_decode._Bench(task, pixels)

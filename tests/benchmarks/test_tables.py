@@ -131,7 +131,7 @@ def test_what_the_machine_allows():
     assert rates["limit: products of the whole-image inverse"] == pytest.approx(200e9 / (2 * 3072 * 64))
 
 
-def test_the_short_table_of_decoding_has_the_fastest_way_that_decodes_chunks():
+def test_the_short_table_of_decoding_has_the_fastest_decoder_of_chunks():
     lines = decode_short(decode_results())
     assert any("| quantized, torch, from chunks | 200 |" in line for line in lines)
     assert not any("scipy" in line or "in memory" in line for line in lines)
@@ -146,7 +146,7 @@ def test_loaders_that_are_not_installed_have_a_row():
 
 
 def test_epochs_start_memory_and_transforms():
-    seconds = {way: rate(2.0) for way in ("pack", "ready", "files", "decoding", "decoding files")}
+    seconds = {name: rate(2.0) for name in ("pack", "ready", "files", "decoding", "decoding files")}
     epoch = {"model": "resnet8", "size": "32x32", "device": "cpu", "precision": "float32", "seconds": seconds}
     epoch |= {"steps": 5, "batch": 2, "ratio_to_ready": rate(1.01), "files_ratio_to_ready": rate(1.5)}
     results = {"threads": 2, "workers": 2, "quality": 90, "rows": [epoch]}
@@ -235,7 +235,7 @@ def test_a_short_table_comes_from_the_same_result(pages, monkeypatch):
     record("time-decode", decode_results(), pages / "results")
     update(pages, pages / "results", write=True)
     text = (pages / INDEX).read_text()
-    assert "<!-- time-decode short -->\n| images | way |" in text
+    assert "<!-- time-decode short -->\n| images | decoder |" in text
 
 
 def test_every_result_that_may_be_missing_stands_on_a_page():

@@ -50,7 +50,7 @@ def fleet_table(found: dict[str, Any]) -> list[str]:
     )
     columns = [
         Column("trained", 0),
-        Column("together", lambda line: _percent(line[1]["accuracy"])),
+        Column("global model", lambda line: _percent(line[1]["accuracy"])),
         Column("each device alone", lambda line: ", ".join(map(_percent, line[1].get("alone", [])))),
         Column("s", lambda line: line[1]["seconds"], "{:.0f}"),
     ]

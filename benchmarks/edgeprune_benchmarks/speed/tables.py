@@ -35,7 +35,7 @@ def _decode_at(rows: list[Results]) -> list[str]:
     limits = {name: f"{rate:,.0f}" for name, rate in allowed(rows[0]).items()}
     lines = [(name, [_rate(row, name) for row in rows]) for name in names]
     lines += [(name, [text] * len(rows)) for name, text in (limits | absent).items()]
-    columns = [Column("way", 0)]
+    columns = [Column("decoder", 0)]
     columns += [_batch(number, row["batch"]) for number, row in enumerate(rows)]
     return render(columns, lines, _decode_intro(rows[0]))
 
@@ -96,7 +96,7 @@ def decode_short(results: Results) -> list[str]:
     rows = [row for row in results["rows"] if row["threads"] == 2 and row["batch"] == largest]
     columns = [
         Column("images", lambda line: line[0]["size"]),
-        Column("way", 1),
+        Column("decoder", 1),
         Column("images/s", lambda line: line[0]["images_per_second"][line[1]]["median"], "{:,.0f}"),
         Column(
             "spread", lambda line: "{min:,.0f} to {max:,.0f}".format(**line[0]["images_per_second"][line[1]])
