@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from edgeprune_formats import ConfigError
 
 from ..coresets.scores import SCORES
 
 __all__ = ["CoresetConfig"]
+
+SAMPLINGS = ("ccs", "top-k")
 
 
 @dataclass(frozen=True)
@@ -38,19 +40,44 @@ class CoresetConfig:
         A value out of range.
     """
 
-    score: str = "joint_entropy"
-    sampling: str = "ccs"
-    beta: float | None = None
-    strata: int = 50
-    class_balance: bool = False
-    tau: float = 2 / 3
-    gamma: float = 0.99
-    window: int = 3
+    score: str = field(
+        default="joint_entropy",
+        metadata={
+            "help": "What images are chosen by. "
+            + "; ".join(f"{name}: {score.describes}" for name, score in SCORES.items())
+            + ".",
+            "choices": tuple(SCORES),
+        },
+    )
+    sampling: str = field(
+        default="ccs",
+        metadata={
+            "help": "ccs: spread over the score's range, without the hardest; top-k: the end that matters.",
+            "choices": SAMPLINGS,
+        },
+    )
+    beta: float | None = field(
+        default=None,
+        metadata={"help": "Share of the images that ccs drops as too hard.", "default_text": "as published"},
+    )
+    strata: int = field(default=50, metadata={"help": "Bins that ccs spreads its choice over."})
+    class_balance: bool = field(default=False, metadata={"help": "Keep the proportions of the classes."})
+    tau: float = field(
+        default=2 / 3,
+        metadata={
+            "help": "Joint entropy: first share of the training, in which variance lowers the score.",
+            "default_text": "2/3",
+        },
+    )
+    gamma: float = field(
+        default=0.99, metadata={"help": "Joint entropy: weight of a record beside the one before it."}
+    )
+    window: int = field(default=3, metadata={"help": "Joint entropy: records that a variance is taken over."})
 
     def __post_init__(self) -> None:
         if self.score not in SCORES:
             raise ConfigError(f"score must be one of {', '.join(SCORES)}, not {self.score!r}")
-        if self.sampling not in ("ccs", "top-k"):
+        if self.sampling not in SAMPLINGS:
             raise ConfigError(f"sampling must be ccs or top-k, not {self.sampling!r}")
         if self.beta is not None and not 0 <= self.beta < 1:
             raise ConfigError(f"beta must be at least 0 and below 1, not {self.beta}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from edgeprune_formats import ConfigError
 
@@ -34,11 +34,27 @@ class MaskConfig:
         A value out of range.
     """
 
-    epochs: int = 300
-    batch_size: int = 128
-    lr: float = 3e-4
-    k: int | None = None
-    accuracy_weight: float | None = None
+    epochs: int = field(default=300, metadata={"help": "Passes over the images to learn the FSE-Net."})
+    batch_size: int = field(
+        default=128, metadata={"help": "Images in a step of learning, of all processes together."}
+    )
+    lr: float = field(default=3e-4, metadata={"help": "Peak learning rate of the FSE-Net."})
+    k: int | None = field(
+        default=None,
+        metadata={
+            "help": "Components of highest energy that each channel keeps in any case.",
+            "flag": "--k",
+            "default_text": "as published",
+        },
+    )
+    accuracy_weight: float | None = field(
+        default=None,
+        metadata={
+            "help": "Weight of accuracy beside entropy in the loss, lambda of equation 6.",
+            "flag": "--lambda",
+            "default_text": "as published",
+        },
+    )
     precision: str = "auto"
 
     def __post_init__(self) -> None:

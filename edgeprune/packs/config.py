@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edgeprune_formats import ConfigError
 from edgeprune_formats.chunks import COMPRESSIONS
-from edgeprune_formats.codecs import get_codec
+from edgeprune_formats.codecs import codec_names, get_codec
 from edgeprune_formats.rounding import ROUNDINGS
+from edgeprune_formats.tiles import COLOR_SPACES, TILES
 
 from ..coresets.config import CoresetConfig
 from ..masks.config import MaskConfig
 from ..scoring.config import ScoreConfig
 from .quality import DEFAULT_QUALITY, quantization_step
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["METHODS", "BuildConfig", "Method"]
 
@@ -105,20 +103,103 @@ class BuildConfig:
         A value out of range.
     """
 
-    freq_prune: float | None = None
-    sample_prune: float | None = None
-    codec: str = "sparse-f32"
-    compression: str = "none"
-    quality: float | None = None
-    color: str | None = None
-    tile: str | None = None
-    rounding: str | None = None
-    size: int | None = None
-    split: str = "train"
-    skip_bad: bool = False
-    seed: int = 0
-    method: str = "energy"
-    device: str = "auto"
+    freq_prune: float | None = field(
+        default=None,
+        metadata={
+            "help": "Share of each image's frequency components to drop, from 0 to below 1. With codec "
+            "quantized it buys next to nothing: rounding drops the small ones already.",
+            "default_text": "0.5; 0 for methods random and je, and for energy with quantized",
+        },
+    )
+    sample_prune: float | None = field(
+        default=None,
+        metadata={
+            "help": "Share of the images to leave out, from 0 to below 1.",
+            "default_text": "0; 0.5 for methods random, je and jelf",
+        },
+    )
+    codec: str = field(
+        default="sparse-f32",
+        metadata={
+            "help": "How coefficients are stored: quantized is smallest; sparse-f32 is the paper's layout.",
+            "choices": codec_names(),
+        },
+    )
+    compression: str = field(
+        default="none",
+        metadata={
+            "help": "Lossless compression of the codecs sparse-f32 and sparse-f16.",
+            "choices": COMPRESSIONS,
+        },
+    )
+    quality: float | None = field(
+        default=None,
+        metadata={
+            "help": "Size against error of codec quantized, from 1 (smallest) to 100.",
+            "default_text": f"{DEFAULT_QUALITY:g}",
+        },
+    )
+    color: str | None = field(
+        default=None,
+        metadata={
+            "help": "Color planes that codec quantized stores.",
+            "choices": COLOR_SPACES,
+            "default_text": "ycbcr",
+        },
+    )
+    tile: str | None = field(
+        default=None,
+        metadata={
+            "help": "Side in pixels of the tiles that codec quantized transforms; full: the whole image.",
+            "alias": "--block",
+            "choices": TILES,
+            "default_text": "full up to 64 pixels, else 16",
+        },
+    )
+    rounding: str | None = field(
+        default=None,
+        metadata={
+            "help": "How codec quantized rounds: rdo by rate and distortion; deadzone is faster to build.",
+            "choices": ROUNDINGS,
+            "default_text": "rdo",
+        },
+    )
+    size: int | None = field(
+        default=None,
+        metadata={
+            "help": "Resize the short side to this many pixels and crop the center.",
+            "metavar": "PIXELS",
+            "default_text": "as the images are",
+        },
+    )
+    split: str = field(
+        default="train",
+        metadata={"help": "Which half of the source to read.", "choices": ("train", "test")},
+    )
+    skip_bad: bool = field(
+        default=False,
+        metadata={"help": "Leave out images that cannot be read, and count them."},
+    )
+    seed: int = field(
+        default=0,
+        metadata={"help": "Fixes which images are chosen and their order in the pack."},
+    )
+    method: str = field(
+        default="energy",
+        metadata={
+            "help": "What is chosen, and how. "
+            + "; ".join(f"{name}: {method.describes}" for name, method in METHODS.items())
+            + ".",
+            "choices": tuple(METHODS),
+        },
+    )
+    device: str = field(
+        default="auto",
+        metadata={
+            "help": "Where scores are made and masks learned: auto (CUDA if there is one), cpu, cuda or "
+            "cuda:N.",
+        },
+    )
     coreset: CoresetConfig = field(default_factory=CoresetConfig)
     masks: MaskConfig = field(default_factory=MaskConfig)
     scoring: ScoreConfig = field(default_factory=ScoreConfig)

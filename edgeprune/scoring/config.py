@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from edgeprune_formats import ConfigError
+from edgeprune_runtime.decode.augmentation import AUGMENTS
+from edgeprune_runtime.networks.names import MODEL_NAMES
+from edgeprune_runtime.training.settings import PRECISIONS
 
 from ..presets import data_family, je_cadence
 
@@ -22,7 +25,7 @@ class ScoreConfig:
     Attributes
     ----------
     model : str or None
-        One of `edgeprune_runtime.networks.models.MODEL_NAMES`; None stands for resnet18 below 64 pixels and
+        One of `edgeprune_runtime.networks.names.MODEL_NAMES`; None stands for resnet18 below 64 pixels and
         resnet34 from there on.
     epochs : int
         Passes over the images.
@@ -51,17 +54,54 @@ class ScoreConfig:
         `every` is out of range; the other values are checked when the run starts.
     """
 
-    model: str | None = None
-    epochs: int = 200
-    every: int | None = None
-    batch_size: int = 256
-    lr: float = 0.1
-    weight_decay: float = 5e-4
-    augment: str = "crop+flip"
-    seed: int = 0
-    device: str = "auto"
-    precision: str = "auto"
-    compile: bool = False
+    model: str | None = field(
+        default=None,
+        metadata={
+            "help": "The network that scores the images.",
+            "choices": MODEL_NAMES,
+            "default_text": "resnet18; resnet34 from 64 pixels on",
+        },
+    )
+    epochs: int = field(default=200, metadata={"help": "Passes over the images of the scoring run."})
+    every: int | None = field(
+        default=None,
+        metadata={
+            "help": "Epochs from one record of entropies to the next.",
+            "default_text": "5; 2 from 64 pixels on",
+        },
+    )
+    batch_size: int = field(default=256, metadata={"help": "Images in a step, of all processes together."})
+    lr: float = field(default=0.1, metadata={"help": "Peak learning rate."})
+    weight_decay: float = field(
+        default=5e-4, metadata={"help": "L2 penalty on the weights of convolutions and linear layers."}
+    )
+    augment: str = field(
+        default="crop+flip",
+        metadata={
+            "help": "Random crop after reflect padding, random horizontal flip.",
+            "choices": AUGMENTS,
+        },
+    )
+    seed: int = field(
+        default=0, metadata={"help": "Fixes the first weights, the order of images and the augmentation."}
+    )
+    device: str = field(
+        default="auto",
+        metadata={
+            "help": "Where to compute: auto (CUDA if there is one), cpu, cuda or cuda:N.",
+        },
+    )
+    precision: str = field(
+        default="auto",
+        metadata={
+            "help": "Number format; bfloat16 is autocast, and auto uses it where it is faster.",
+            "choices": PRECISIONS,
+        },
+    )
+    compile: bool = field(
+        default=False,
+        metadata={"help": "Compile the training step with torch.compile."},
+    )
 
     def __post_init__(self) -> None:
         if self.every is not None and not 1 <= self.every <= self.epochs:

@@ -3,6 +3,7 @@ import torch
 
 from edgeprune.commands import score, train
 from edgeprune_formats import ConfigError
+from edgeprune_runtime.networks import models
 from edgeprune_runtime.networks.models import MODEL_NAMES, create_model, final_feature_map
 
 # Published by torchvision for 1000 classes.
@@ -33,9 +34,13 @@ def test_every_name_is_covered():
     assert {*TORCHVISION, *CIFAR} == set(MODEL_NAMES)
 
 
-def test_the_commands_offer_every_name():
-    assert train.MODELS == MODEL_NAMES
-    (option,) = [option for option in score.command.params if option.name == "model"]
+def test_the_names_that_are_known_without_torch_are_those_of_the_networks():
+    assert tuple(models._MODELS) == MODEL_NAMES
+
+
+@pytest.mark.parametrize("command", [score.command, train.command])
+def test_the_commands_offer_every_name(command):
+    (option,) = [option for option in command.params if option.name == "model"]
     assert tuple(option.type.choices) == MODEL_NAMES
 
 

@@ -17,6 +17,7 @@ from torch import nn
 from edgeprune_formats import ConfigError
 
 from .cifar_resnet import CifarResNet
+from .names import MODEL_NAMES
 
 __all__ = ["MODEL_NAMES", "SMALL_IMAGE", "create_model", "final_feature_map", "head_of"]
 
@@ -66,9 +67,6 @@ _MODELS: dict[str, tuple[Callable[..., object], Callable[[nn.Module], None]]] = 
     "resnet8": (partial(_cifar_resnet, 1), _as_it_is),
     "resnet20": (partial(_cifar_resnet, 3), _as_it_is),
 }
-
-MODEL_NAMES: tuple[str, ...] = tuple(_MODELS)
-"""Every name that `create_model` takes."""
 
 
 def create_model(name: str, num_classes: int, image_size: int) -> nn.Module:

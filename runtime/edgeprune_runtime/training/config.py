@@ -1,157 +1,20 @@
-"""What a training run is asked to do, and where on this machine it does it."""
+"""Where on this machine a training run computes, and in which number format."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 
-from edgeprune_formats import ConfigError
-
-from ..networks.models import MODEL_NAMES
 from ..system.devices import resolve_device
 from ..system.machine import cpu_features
+from .settings import Adversary, TrainConfig
 
 __all__ = ["MEMORY_FORMAT", "Adversary", "Placement", "TrainConfig", "place"]
-
-_PRECISIONS = ("auto", "float32", "bfloat16")
-_ADVERSARIES = ("n-fgsm", "pgd")
 
 # Tensor cores want it, and so does oneDNN: in trials on an AVX-512 CPU with batches of 128 images of 32x32 it
 # made every network but shufflenet_v2 faster, and that one hardly slower.
 MEMORY_FORMAT = torch.channels_last
-
-
-@dataclass(frozen=True)
-class Adversary:
-    """How training images are perturbed, see `edgeprune_runtime.training.objectives`.
-
-    Attributes
-    ----------
-    method : str
-        ``"n-fgsm"`` or ``"pgd"``.
-    eps : float
-        Linf budget in 1/255 of the range of a pixel.
-
-    Raises
-    ------
-    ConfigError
-        No such method, or no such budget.
-    """
-
-    method: str
-    eps: float = 8.0
-
-    def __post_init__(self) -> None:
-        if self.method not in _ADVERSARIES or not 0 < self.eps <= 255:
-            raise ConfigError(
-                f"no adversary {self.method}:{self.eps:g}; choose one of {', '.join(_ADVERSARIES)}, with a "
-                "budget in 1/255, above 0 and at most 255, such as n-fgsm:8"
-            )
-
-    @classmethod
-    def parse(cls, text: str) -> Adversary:
-        """Return the adversary that ``METHOD`` or ``METHOD:EPS`` names.
-
-        Raises
-        ------
-        ConfigError
-            There is none.
-        """
-        method, colon, eps = text.partition(":")
-        try:
-            return cls(method, float(eps)) if colon else cls(method)
-        except ValueError:
-            raise ConfigError(f"the budget of {text!r} is not a number, such as n-fgsm:8 has it") from None
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """The settings of a training run, checked when constructed.
-
-    Attributes
-    ----------
-    model : str
-        One of `edgeprune_runtime.networks.models.MODEL_NAMES`.
-    epochs : int
-        Passes over the training images.
-    batch_size : int
-        Images per step. The loader makes the batches; here it is recorded and held against a resumed run.
-    accumulate : int
-        Parts that a batch goes through the network in, one after the other, their gradients added up: the
-        memory of a part for the step of a batch. Batch normalization sees the parts.
-    freeze : bool
-        Train the last linear layer alone, and keep the statistics of batch normalization as they are.
-    lr : float
-        Peak learning rate, see `edgeprune_runtime.training.step.learning_rate`.
-    momentum : float
-        Momentum of SGD, in [0, 1).
-    nesterov : bool
-        Whether the momentum is Nesterov's.
-    weight_decay : float
-        L2 penalty on the weights of convolutions and linear layers; biases and norm layers have none.
-    ema : float, optional
-        Decay of an exponential moving average of the weights, in (0, 1). The average is what is tested and
-        kept at the end. None turns it off.
-    adversarial : str, optional
-        Train on perturbed images: ``"METHOD:EPS"`` of an `Adversary`, such as ``"n-fgsm:8"``. None trains
-        on the images as they are.
-    seed : int
-        Seeds the initial weights, dropout and stochastic depth.
-    device : str
-        ``"auto"`` (CUDA where there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
-    precision : str
-        ``"auto"`` (see `place`), ``"float32"``, or ``"bfloat16"`` for autocast.
-
-    Raises
-    ------
-    ConfigError
-        If a value is out of range.
-    """
-
-    model: str = "mobilenet_v2"
-    epochs: int = 30
-    batch_size: int = 128
-    accumulate: int = 1
-    freeze: bool = False
-    lr: float = 0.05
-    momentum: float = 0.9
-    nesterov: bool = True
-    weight_decay: float = 5e-4
-    ema: float | None = None
-    adversarial: str | None = None
-    seed: int = 0
-    device: str = "auto"
-    precision: str = "auto"
-
-    def __post_init__(self) -> None:
-        for problem, is_wrong in self._checks():
-            if is_wrong:
-                raise ConfigError(problem)
-        if self.adversarial is not None:
-            Adversary.parse(self.adversarial)
-
-    def _checks(self) -> list[tuple[str, bool]]:
-        model, device, models = self.model, self.device, ", ".join(MODEL_NAMES)
-        return [
-            (f"unknown model {model!r}; choose one of {models}", model not in MODEL_NAMES),
-            (f"epochs is {self.epochs}; it must be at least 1", self.epochs < 1),
-            (f"batch_size is {self.batch_size}; it must be at least 1", self.batch_size < 1),
-            (f"accumulate is {self.accumulate}; it must be at least 1", self.accumulate < 1),
-            (
-                f"accumulate is {self.accumulate}, which leaves parts of one image of {self.batch_size}",
-                self.accumulate > 1 and self.batch_size < 2 * self.accumulate,
-            ),
-            (f"lr is {self.lr}; it must be positive and finite", not 0 < self.lr < math.inf),
-            (f"momentum is {self.momentum}; it must be in [0, 1)", not 0 <= self.momentum < 1),
-            ("nesterov needs a momentum above 0", self.nesterov and self.momentum == 0),
-            (f"weight_decay is {self.weight_decay}; it must be >= 0", not 0 <= self.weight_decay < math.inf),
-            (f"ema is {self.ema}; it must be in (0, 1)", self.ema is not None and not 0 < self.ema < 1),
-            (f"seed is {self.seed}; it must be in [0, 2**63)", not 0 <= self.seed < 2**63),
-            (f"unknown device {device!r}; use auto, cpu, cuda or cuda:N", not _is_device_name(device)),
-            (f"precision must be one of {', '.join(_PRECISIONS)}", self.precision not in _PRECISIONS),
-        ]
 
 
 @dataclass(frozen=True)
@@ -201,7 +64,3 @@ def _bfloat16_pays(device: torch.device, model: str) -> bool:
     # In trials with AVX512_BF16 but no AMX, ResNets took 0.6 of the time of a step, but networks of depthwise
     # convolutions up to 1.5 times as much.
     return model.startswith("resnet") and "avx512_bf16" in cpu_features()
-
-
-def _is_device_name(name: str) -> bool:
-    return name in ("auto", "cpu", "cuda") or (name.startswith("cuda:") and name[5:].isdecimal())
