@@ -15,7 +15,7 @@ __all__ = ["command"]
 @click.option("--source", help="What the pack was built from, to show the originals as well.")
 @click.option("--images", type=int, default=8, show_default=True, help="How many images to show.")
 def command(pack: Path, output: Path, source: str | None, images: int) -> None:
-    """Draw images of PACK as they decode, beside the frequencies that each keeps.
+    """Draw images of PACK as they decode, beside what they lost.
 
     \b
     Example:

@@ -1,7 +1,9 @@
-"""A picture of what a pack keeps: originals, decoded images and masks side by side."""
+"""A picture of what a pack keeps and loses: originals, decoded images and their difference, with a legend."""
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from edgeprune_formats import ConfigError, Pack, PackHeader
-from edgeprune_formats.coefficients import Coefficients
+from edgeprune_formats.coefficients import Coefficients, QuantizedCoefficients
 from edgeprune_formats.files import atomic_file, check_writable
 from edgeprune_runtime import PackDataset
 from edgeprune_runtime.loading.cache import ChunkCache
@@ -22,15 +24,25 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_preview", "kept_components"]
 
-TILE, GAP, LEFT, TOP = 128, 6, 72, 20
+TILE, GAP, LEFT, TOP, LINE, LEAST_WIDTH = 128, 6, 72, 20, 14, 480
 MAX_IMAGES = 64
 CACHE_BYTES = 2**25
 PNG = b"\x89PNG"
 INK, PAPER = (30, 30, 30), (255, 255, 255)
+NO_DIFFERENCE, LOUDEST = 128, 64
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the picture: uint8 images [n, H, W, 3], what they are called, and a line of legend."""
+
+    title: str
+    images: NDArray[np.uint8]
+    legend: str
 
 
 def kept_components(coefficients: Coefficients, header: PackHeader) -> NDArray[np.uint8]:
-    """Draw which frequencies each image keeps: red, green and blue where that channel keeps them.
+    """Draw which frequencies each image keeps: red, green and blue where that plane keeps them.
 
     Where images are cut in tiles, each frequency of a tile fills its share of the picture.
 
@@ -48,10 +60,53 @@ def kept_components(coefficients: Coefficients, header: PackHeader) -> NDArray[n
     return np.ascontiguousarray(mask.transpose(0, 2, 3, 1))
 
 
+def detail(coefficients: QuantizedCoefficients, header: PackHeader) -> tuple[NDArray[np.uint8], int]:
+    """Draw how many coefficients each tile stores, in all planes together.
+
+    Returns
+    -------
+    images : uint8 [n, H, W, 3]
+        Gray; 255 for the most that any of these tiles stores.
+    most : int
+        That many.
+    """
+    counts = (coefficients.values != 0).sum(axis=(1, 3)).reshape(len(coefficients), *header.grid)
+    most = max(1, int(counts.max()))
+    gray = np.rint(counts * (255 / most)).astype(np.uint8)
+    rows, columns = (
+        np.arange(size) // side
+        for size, side in zip((header.height, header.width), header.tile_shape, strict=True)
+    )
+    return np.repeat(gray[:, rows[:, None], columns, None], 3, axis=3), most
+
+
+def lost(originals: NDArray[np.uint8], decoded: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], int]:
+    """Draw the original minus the decoded image, on gray, made stronger until it can be seen.
+
+    Parameters
+    ----------
+    originals, decoded : uint8 [n, H, W, 3]
+
+    Returns
+    -------
+    images : uint8 [n, H, W, 3]
+        128 where nothing was lost.
+    scale : int
+        What differences were multiplied by: the power of two, at most 64, that keeps 999 of 1,000 in range.
+    """
+    difference = originals.astype(np.int32) - decoded
+    peak = float(np.quantile(np.abs(difference), 0.999))
+    scale = 1
+    while 2 * scale * peak < NO_DIFFERENCE and scale < LOUDEST:
+        scale *= 2
+    return np.clip(NO_DIFFERENCE + scale * difference, 0, 255).astype(np.uint8), scale
+
+
 def draw_preview(pack: Pack, path: Path, *, count: int = 8, source: Source | None = None) -> None:
     """Write a PNG with a column for each of the first `count` images of a pack.
 
-    Rows from the top: the original (where `source` is given), the decoded image, and the mask.
+    Rows from the top: the original and, below the decoded image, what was lost (where `source` is given),
+    and the frequencies that are kept or, of a pack in tiles, how many each tile stores. A legend ends it.
 
     Parameters
     ----------
@@ -75,16 +130,40 @@ def draw_preview(pack: Pack, path: Path, *, count: int = 8, source: Source | Non
     _check_output(path)
     header = pack.header
     rows = np.arange(min(count, len(pack)))
-    lines: list[tuple[str, NDArray[np.uint8]]] = []
+    names = [header.class_names[label] for label in pack.labels[rows].tolist()]
+    originals = None
     if source is not None:
         _check_same(pack, source)
-        originals = source.read(pack.source_index[rows].astype(np.intp))
-        lines.append(("original", originals.transpose(0, 2, 3, 1)))
-    lines.append(("decoded", _decoded(pack, rows)))
+        originals = source.read(pack.source_index[rows].astype(np.intp)).transpose(0, 2, 3, 1)
+    _write(_sheet(_rows(pack, rows, originals), names), path)
+
+
+def _rows(pack: Pack, rows: NDArray[Any], originals: NDArray[np.uint8] | None) -> list[Row]:
+    decoded = _decoded(pack, rows)
+    quality = pack.header.provenance.get("result", {}).get("psnr_db")
+    against = f", {quality:.1f} dB PSNR in the whole pack" if isinstance(quality, int | float) else ""
+    lines = [Row("decoded", decoded, f"the image that a network is trained on{against}")]
+    if originals is not None:
+        picture, scale = lost(originals, decoded)
+        lines.insert(0, Row("original", originals, "the image of the source"))
+        legend = f"original minus decoded, {scale} times as strong; even gray is no difference"
+        lines.append(Row(f"lost x{scale}", picture, legend))
     coefficients, where = ChunkCache(pack, CACHE_BYTES).find(rows)
-    lines.append(("kept", kept_components(coefficients.take(where), header)))
-    names = [header.class_names[label] for label in pack.labels[rows].tolist()]
-    _write(_sheet(lines, names, header.height, header.width), path)
+    return [*lines, _kept_row(coefficients.take(where), pack.header)]
+
+
+def _kept_row(coefficients: Coefficients, header: PackHeader) -> Row:
+    if isinstance(coefficients, QuantizedCoefficients) and math.prod(header.grid) > 1:
+        picture, most = detail(coefficients, header)
+        height, width = header.tile_shape
+        legend = f"coefficients that each tile of {height}x{width} stores; brighter is more, white {most:,}"
+        return Row("detail", picture, legend)
+    planes = ("Y", "Cb", "Cr") if header.color_space == "ycbcr" else ("R", "G", "B")
+    legend = (
+        "frequencies that are stored, the lowest at the top left: "
+        "red in {}, green in {}, blue in {}, white in all, black in none".format(*planes)
+    )
+    return Row("kept", kept_components(coefficients, header), legend)
 
 
 def _check_output(path: Path) -> None:
@@ -116,26 +195,50 @@ def _decoded(pack: Pack, rows: NDArray[Any]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
 
 
-def _sheet(
-    lines: list[tuple[str, NDArray[np.uint8]]], names: list[str], height: int, width: int
-) -> Image.Image:
+def _sheet(lines: list[Row], names: list[str]) -> Image.Image:
+    height, width = lines[0].images.shape[1:3]
     scale = max(1, TILE // max(height, width))
     tile = (width * scale, height * scale)
-    step = (tile[0] + GAP, tile[1] + GAP)
-    sheet = Image.new("RGB", (LEFT + step[0] * len(names), TOP + step[1] * len(lines)), PAPER)
+    step = (tile[0] + GAP, max(tile[1], LINE) + GAP)
+    across = max(LEAST_WIDTH, LEFT + step[0] * len(names))
+    legend = _legend(lines, across)
+    bottom = TOP + step[1] * len(lines)
+    sheet = Image.new("RGB", (across, bottom + LINE * len(legend) + GAP), PAPER)
     draw = ImageDraw.Draw(sheet)
     for column, name in enumerate(names):
-        text = printable(name).encode("ascii", "replace").decode()
-        while len(text) > 1 and draw.textlength(text) > tile[0]:
-            text = text[:-1]
-        draw.text((LEFT + column * step[0], 4), text, fill=INK)
-    for line, (title, images) in enumerate(lines):
-        top = TOP + line * step[1]
-        draw.text((4, top + tile[1] // 2 - 6), title, fill=INK)
-        for column, image in enumerate(images):
+        draw.text((LEFT + column * step[0], 4), _fitted(name, tile[0], draw), fill=INK)
+    for number, line in enumerate(lines):
+        top = TOP + number * step[1]
+        draw.text((4, top + tile[1] // 2 - 6), line.title, fill=INK)
+        for column, image in enumerate(line.images):
             picture = Image.fromarray(np.ascontiguousarray(image)).resize(tile, Image.Resampling.NEAREST)
             sheet.paste(picture, (LEFT + column * step[0], top))
+    for number, text in enumerate(legend):
+        draw.text((4, bottom + number * LINE), text, fill=INK)
     return sheet
+
+
+def _fitted(name: str, width: int, draw: ImageDraw.ImageDraw) -> str:
+    """Return as much of a name as fits a width, in characters that the font has."""
+    text = printable(name).encode("ascii", "replace").decode()
+    while len(text) > 1 and draw.textlength(text) > width:
+        text = text[:-1]
+    return text
+
+
+def _legend(lines: list[Row], width: int) -> list[str]:
+    """Return the rows' legends, broken to lines of a width in pixels."""
+    draw = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    broken = []
+    for line in lines:
+        text = f"{line.title}:"
+        for word in line.legend.split():
+            if draw.textlength(f"{text} {word}") > width - 8:
+                broken.append(text)
+                text = "   "
+            text += f" {word}"
+        broken.append(text)
+    return broken
 
 
 def _write(sheet: Image.Image, path: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import click
@@ -13,37 +15,74 @@ from tqdm import tqdm
 __all__ = ["EpochLines", "progress_bars"]
 
 
+_LOG_SECONDS = 30.0
+"""A log gets a line of a stage this often, and one at its end."""
+
+
 @contextmanager
-def progress_bars(quiet: bool = False) -> Iterator[Callable[[str, int, int], None]]:
-    """Give a function ``tell(stage, done, total)`` that draws a bar for each stage, counting images.
+def progress_bars(
+    quiet: bool = False, *, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Callable[[str, int, int], None]]:
+    """Give a function ``tell(stage, done, total)`` that shows how far a stage is, counting images.
 
-    In a log that is no terminal a bar is a line every ten seconds.
+    On a terminal each stage is a bar. A log gets a line every 30 seconds and one at the end of each stage.
+
+    Parameters
+    ----------
+    quiet : bool
+        Print nothing.
+    clock : callable
+        Gives seconds.
     """
-    bars: dict[str, tqdm[Any]] = {}
-
-    def tell(stage: str, done: int, total: int) -> None:
-        if stage not in bars:
+    if quiet:
+        yield lambda stage, done, total: None
+    elif not sys.stderr.isatty():
+        yield _LogLines(clock)
+    else:
+        bars: dict[str, tqdm[Any]] = {}
+        try:
+            yield partial(_draw, bars)
+        finally:
             for bar in bars.values():
                 bar.close()
-            interval = 0.1 if sys.stderr.isatty() else 10
-            bars[stage] = tqdm(
-                total=total,
-                desc=stage,
-                unit=" images",
-                mininterval=interval,
-                disable=quiet,
-                dynamic_ncols=True,
-            )
-        bars[stage].update(done - bars[stage].n)
-        if done >= total:
-            # So that what is printed next starts on a line of its own.
-            bars[stage].close()
 
-    try:
-        yield tell
-    finally:
+
+def _draw(bars: dict[str, tqdm[Any]], stage: str, done: int, total: int) -> None:
+    if stage not in bars:
         for bar in bars.values():
             bar.close()
+        bars[stage] = tqdm(total=total, desc=stage, unit=" images", dynamic_ncols=True)
+    bars[stage].update(done - bars[stage].n)
+    if done >= total:
+        # So that what is printed next starts on a line of its own.
+        bars[stage].close()
+
+
+class _LogLines:
+    """Prints lines with count, rate and time left."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock, self._stage = clock, ""
+        self._started = self._told = self._last = clock()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        now = self._clock()
+        if stage != self._stage:
+            # It began when the one before it ended: the first word of it may also be the last.
+            self._stage, self._started, self._told = stage, self._last, self._last
+        self._last = now
+        if done < total and now - self._told < _LOG_SECONDS:
+            return
+        self._told = now
+        rate = done / max(now - self._started, 1e-3)
+        share = f"{done:,} of {total:,} images"
+        left = f", ETA {_minutes((total - done) / rate)}" if 0 < done < total else ""
+        click.echo(f"{stage}: {share}, {rate:,.0f} images/s{left}", err=True)
+
+
+def _minutes(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"
 
 
 class EpochLines:
@@ -63,10 +102,9 @@ class EpochLines:
         """Print what `edgeprune.work.resumable.LongRun` reports."""
         if self._quiet:
             return
-        minutes, seconds = divmod(round(event["eta_seconds"]), 60)
         line = (
             f"{event['stage']}, epoch {event['epoch']}/{event['epochs']}  "
-            f"{event['images_per_second']:,.0f} images/s  ETA {minutes}:{seconds:02d}"
+            f"{event['images_per_second']:,.0f} images/s  ETA {_minutes(event['eta_seconds'])}"
         )
         if self._live:
             click.echo("\r\x1b[K", err=True, nl=False)

@@ -54,7 +54,8 @@ def test_quiet_is_quiet(capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_each_stage_has_a_bar_that_ends_on_a_line_of_its_own(capsys):
+def test_on_a_terminal_each_stage_has_a_bar_that_ends_on_a_line_of_its_own(capsys, terminal):
+    terminal(True)
     with progress_bars() as tell:
         for done in (10, 20):
             tell("checking", done, 20)
@@ -64,3 +65,22 @@ def test_each_stage_has_a_bar_that_ends_on_a_line_of_its_own(capsys):
     assert "5/5" in err
     assert err.index("checking") < err.index("encoding")
     assert err.endswith("\n")
+
+
+def test_a_log_gets_a_line_now_and_then_and_no_bar(capsys, terminal):
+    terminal(False)
+    now = [0.0]
+    with progress_bars(clock=lambda: now[0]) as tell:
+        for done in range(0, 5001, 100):
+            now[0] = done / 50
+            tell("checking", done, 5000)
+        now[0] += 4
+        tell("encoding", 200, 200)
+    _, err = capsys.readouterr()
+    assert err.splitlines() == [
+        "checking: 1,500 of 5,000 images, 50 images/s, ETA 1:10",
+        "checking: 3,000 of 5,000 images, 50 images/s, ETA 0:40",
+        "checking: 4,500 of 5,000 images, 50 images/s, ETA 0:10",
+        "checking: 5,000 of 5,000 images, 50 images/s",
+        "encoding: 200 of 200 images, 50 images/s",
+    ]
