@@ -6,6 +6,7 @@ import importlib
 import os
 import signal
 import sys
+from functools import partial
 from importlib.metadata import entry_points
 from types import FrameType
 from typing import NoReturn
@@ -15,27 +16,20 @@ import click
 from edgeprune_formats import ConfigError, EdgePruneError, __version__
 from edgeprune_runtime.training.signals import TrainingInterrupted
 
+from .commands._parameters import with_flags
 from .text import printable
 from .work.processes import process_rank
 
 __all__ = ["cli", "main"]
 
-COMMANDS = (
-    "score",
-    "build",
-    "convert",
-    "split",
-    "merge",
-    "info",
-    "verify",
-    "preview",
-    "train",
-    "profile",
-    "plot",
-    "export",
-    "predict",
-    "demo",
-)
+# In the order of a pack's life.
+SECTIONS = {
+    "Try it": ("demo",),
+    "Make packs": ("build", "score", "convert", "split", "merge"),
+    "Look into packs": ("info", "verify", "preview"),
+    "Train on a device": ("train", "plot", "profile", "export", "predict"),
+}
+COMMANDS = tuple(name for names in SECTIONS.values() for name in names)
 # Packages above this one add commands of their own, which are looked up by name.
 ENTRY_POINTS = "edgeprune.commands"
 MISUSE, BAD_DATA, INTERRUPTED, TERMINATED = 2, 1, 130, 143
@@ -63,8 +57,18 @@ class _Commands(click.Group):
             return command
         return None
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        others = [name for name in self.list_commands(ctx) if name not in COMMANDS]
+        for heading, names in {**SECTIONS, "Measure": others}.items():
+            found = [(name, command) for name in names if (command := self.get_command(ctx, name))]
+            if found:
+                with formatter.section(heading):
+                    formatter.write_dl([(name, command.get_short_help_str(110)) for name, command in found])
 
-@click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+
+@click.command(
+    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(__version__, prog_name="edgeprune")
 def cli() -> None:
     """Prune a training set to the frequencies and images that matter, and train from it on a small device.
@@ -91,6 +95,12 @@ def _fail(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
+def _in_flags(error: Exception) -> str:
+    """Return what a library's error says, with the flags of the command that runs."""
+    names = (sys.argv[1], "build", "train", "score", "convert")
+    return with_flags(str(error), [partial(cli.get_command, click.Context(cli), name) for name in names])
+
+
 def _usage(error: click.UsageError) -> str:
     help_command = f"{error.ctx.command_path} --help" if error.ctx else "edgeprune --help"
     return f"{' '.join(error.format_message().split())} (see {help_command})"
@@ -110,7 +120,7 @@ def main() -> None:
     if len(sys.argv) == 1:
         sys.argv.append("--help")
     try:
-        cli(standalone_mode=False)
+        cli(prog_name="edgeprune", standalone_mode=False)
     except click.UsageError as error:
         _fail(_usage(error), MISUSE)
     except click.ClickException as error:
@@ -118,11 +128,11 @@ def main() -> None:
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
     except TrainingInterrupted as error:
-        _fail(str(error), INTERRUPTED)
+        _fail(_in_flags(error), INTERRUPTED)
     except ConfigError as error:
-        _fail(str(error), MISUSE)
+        _fail(_in_flags(error), MISUSE)
     except EdgePruneError as error:
-        _fail(str(error), BAD_DATA)
+        _fail(_in_flags(error), BAD_DATA)
     except BrokenPipeError:
         # The reader of our output has gone, e.g. head; closing stdout again would complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -9,34 +9,27 @@ import click
 
 from edgeprune.packs.config import BuildConfig
 from edgeprune.text import bytes_text
-from edgeprune_formats import ConfigError
-from edgeprune_formats.chunks import COMPRESSIONS
-from edgeprune_formats.codecs import codec_names
-from edgeprune_formats.rounding import ROUNDINGS
-from edgeprune_formats.tiles import COLOR_SPACES, TILES
 
-from . import FORMER_NAMES
+from ._options import FORCE, PACK, QUIET, Command, config_options, make_config, output_option
+from ._output import require_spare
 
 __all__ = ["command"]
 
 # Above it two images differ by what float32 rounds, if at all.
 EXACT_DB = 120.0
+DROP = "Share of the components to drop too, from 0 to below 1; with quantized it buys next to nothing."
 
 
-@click.command("convert", context_settings=FORMER_NAMES)
-@click.argument("pack", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The pack to write.")
-@click.option("--codec", type=click.Choice(codec_names()), default="quantized", show_default=True)
-@click.option("--freq-prune", type=float, help="Keep the components of highest energy, without this share.")
-@click.option("--compression", type=click.Choice(COMPRESSIONS), default="none", show_default=True)
-@click.option("--quality", type=float, help="Of codec quantized, 1 to 100.  [default: 75]")
-@click.option("--color", type=click.Choice(COLOR_SPACES), help="Of quantized.  [default: ycbcr]")
-@click.option("--tile", type=click.Choice(TILES), help="Tiles of quantized, in pixels.")
-@click.option("--rounding", type=click.Choice(ROUNDINGS), help="Of quantized.  [default: rdo]")
-@click.option("--force", is_flag=True, help="Replace the output if it exists.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@click.command("convert", cls=Command)
+@PACK
+@output_option("The pack to write.")
+@config_options(BuildConfig, "codec", "quality", codec={"default": "quantized"})
+@config_options(BuildConfig, "freq_prune", freq_prune={"help": DROP})
+@config_options(BuildConfig, "tile", "color", "rounding", "compression")
+@FORCE
+@QUIET
 def command(pack: Path, output: Path, force: bool, quiet: bool, **options: Any) -> None:
-    """Write PACK in another codec, without the images it was built from.
+    """Write PACK in another codec, without its original images.
 
     \b
     Example:
@@ -45,13 +38,12 @@ def command(pack: Path, output: Path, force: bool, quiet: bool, **options: Any) 
     from edgeprune.packs.convert import convert_pack
     from edgeprune.work.progress import progress_bars
 
-    if output.exists() and not force and not output.is_dir():
-        raise ConfigError(f"{output} exists; pass --force to replace it")
+    require_spare(output, force, {"pack that it is made from": pack})
     with progress_bars(quiet) as tell:
         header, psnr = convert_pack(
             pack,
             output,
-            BuildConfig(**options),
+            make_config(BuildConfig, options),
             progress=lambda done, total: tell("converting", done, total),
         )
     if not quiet:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from edgeprune.text import printable
-from edgeprune_formats import ConfigError
+
+from ._options import FORCE, PACK_FILE, Command, option, output_option
+from ._output import require_spare
 
 if TYPE_CHECKING:
     from edgeprune.inference.export import ExportConfig, ExportReport
@@ -17,19 +19,19 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.command("export")
+@click.command("export", cls=Command)
 @click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The .onnx to write.")
-@click.option("--int8", is_flag=True, help="Quantize to 8-bit integers; needs --pack.")
-@click.option("--with-decoder", "decoder", is_flag=True, help="Take a pack's coefficients, not images.")
-@click.option(
+@output_option("The .onnx file to write.")
+@option("--int8", is_flag=True, help="Quantize to 8-bit integers; needs --pack.")
+@option("--with-decoder", "decoder", is_flag=True, help="Make a network that takes a pack's coefficients.")
+@option(
     "--pack",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=PACK_FILE,
     help="Images to calibrate int8 with and to compare with torch on, such as the pack of the run.",
 )
-@click.option("--calibrate", type=int, default=256, show_default=True, help="Images to calibrate int8 with.")
-@click.option("--test", metavar="PACK_OR_SOURCE", help="Measure accuracy on this.")
-@click.option("--force", is_flag=True, help="Replace the output if it exists.")
+@option("--calibrate", type=int, default=256, show_default=True, help="Images to calibrate int8 with.")
+@option("--test", metavar="PACK_OR_SOURCE", help="Measure the accuracy on these images.")
+@FORCE
 def command(
     run: Path,
     output: Path,
@@ -40,10 +42,11 @@ def command(
     test: str | None,
     force: bool,
 ) -> None:
-    """Write the trained network of RUN, a folder of `edgeprune train`, as an ONNX file.
+    """Write the trained network of RUN as an ONNX file.
 
-    It takes images, float32 [n, 3, height, width] on [0, 1], and gives logits; normalization is part of
-    it. The file appears when it was checked, and compared with torch in onnxruntime.
+    RUN is a folder of `edgeprune train`. The file takes images, float32 [n, 3, height, width] on [0, 1],
+    and gives logits; normalization is part of it. The file appears when it was checked, and compared with
+    torch in onnxruntime.
 
     \b
     Example:
@@ -56,8 +59,7 @@ def command(
     require("exporting", "torch", "onnx", "onnxscript", "onnxruntime")
     from edgeprune.inference.export import ExportConfig, export_run
 
-    if output.exists() and not force and not output.is_dir():
-        raise ConfigError(f"{output} exists; pass --force to replace it")
+    require_spare(output, force)
     config = ExportConfig(int8=int8, decoder=decoder, calibrate=calibrate)
     report = export_run(run, output, config, pack=pack, test=test)
     for line in _lines(output, config, report, test):

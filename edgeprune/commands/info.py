@@ -10,6 +10,8 @@ import click
 
 from edgeprune.text import bytes_text, count_text, printable
 
+from ._options import PACK
+
 __all__ = ["command", "describe"]
 
 BAR_WIDTH = 24
@@ -17,10 +19,10 @@ MANY_CLASSES = 40
 
 
 @click.command("info")
-@click.argument("pack", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@PACK
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 def command(pack: Path, as_json: bool) -> None:
-    """Print what PACK holds, its bytes per image beside raw pixels, its classes and where it came from.
+    """Print what PACK holds, what it costs and where it came from.
 
     \b
     Example:

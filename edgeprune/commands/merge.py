@@ -7,26 +7,27 @@ from pathlib import Path
 import click
 
 from edgeprune.text import printable
-from edgeprune_formats import ConfigError
+
+from ._options import FORCE, PACKS, QUIET, Command, option, output_option
+from ._output import require_spare
 
 __all__ = ["command"]
 
 
-@click.command("merge")
-@click.argument(
-    "packs", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
-)
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The pack to write.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the order of the images.")
-@click.option("--allow-duplicates", is_flag=True, help="Take images that several of the packs hold.")
-@click.option("--force", is_flag=True, help="Replace the output if it exists.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@click.command("merge", cls=Command)
+@PACKS
+@output_option("The pack to write.")
+@option("--seed", type=int, default=0, show_default=True, help="Fixes the order of the images.")
+@option("--allow-duplicates", is_flag=True, help="Keep images that several of the packs hold.")
+@FORCE
+@QUIET
 def command(
     packs: tuple[Path, ...], output: Path, seed: int, allow_duplicates: bool, force: bool, quiet: bool
 ) -> None:
-    """Join PACKS to one, in random order, image by image as they are stored.
+    """Join several PACKs to one, in random order.
 
-    They must agree in shape, classes, codec, components and quantization.
+    Images are moved as they are stored. The packs must agree in shape, classes, codec, components and
+    quantization.
 
     \b
     Example:
@@ -35,8 +36,7 @@ def command(
     from edgeprune.packs.merge import merge_packs
     from edgeprune.work.progress import progress_bars
 
-    if output.exists() and not force and not output.is_dir():
-        raise ConfigError(f"{output} exists; pass --force to replace it")
+    require_spare(output, force)
     with progress_bars(quiet) as tell:
         report = merge_packs(
             packs,

@@ -23,7 +23,7 @@ __all__ = ["command"]
     help="A .png, .svg or .pdf file; by default curves.png in the run's folder.",
 )
 def command(runs: tuple[Path, ...], output: Path | None) -> None:
-    """Draw loss and accuracy of a run, or of several for comparison, over its epochs.
+    """Draw loss and accuracy of one RUN or several over the epochs.
 
     \b
     Example:

@@ -23,9 +23,10 @@ __all__ = ["command"]
 @click.option("--top", type=click.IntRange(min=1), default=3, show_default=True, help="Classes to print.")
 @click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each image.")
 def command(model: Path, images: tuple[Path, ...], top: int, as_json: bool) -> None:
-    """Classify IMAGES, files, folders of files or packs, by MODEL, an .onnx file or the folder of a run.
+    """Classify IMAGES by MODEL.
 
-    Files are scaled and cropped as `edgeprune build --size` does it.
+    IMAGES are files, folders of files or packs; MODEL is an .onnx file or the folder of a run. Files are
+    scaled and cropped as `edgeprune build --size` does it.
 
     \b
     Example:

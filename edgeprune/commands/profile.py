@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeprune.commands.train import MODELS, choose_threads, require_torch
+from edgeprune_runtime.training.settings import TrainConfig
+
+from ._options import PACKS, Command, config_options, make_config, option
+from .train import THREADS, choose_threads, require_torch
 
 if TYPE_CHECKING:
     from edgeprune_runtime.training.profiling import Profile
@@ -18,31 +21,27 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.command("profile")
-@click.argument(
-    "packs",
-    metavar="PACK...",
-    nargs=-1,
-    required=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+@click.command("profile", cls=Command)
+@PACKS
+@config_options(TrainConfig, "model", "batch_size", "accumulate", "freeze", "ema", heading="The step")
+@option("--steps", type=int, default=20, show_default=True, help="Steps to measure.")
+@config_options(TrainConfig, "device", "precision", heading="Machine")
+@THREADS
+@option(
+    "--operators",
+    type=int,
+    default=8,
+    show_default=True,
+    heading="Printing",
+    help="How many of torch's operators to list.",
 )
-@click.option("--model", type=click.Choice(MODELS), default="mobilenet_v2", show_default=True)
-@click.option("--batch-size", type=int, default=128, show_default=True)
-@click.option("--accumulate", type=int, default=1, show_default=True)
-@click.option("--freeze", is_flag=True, help="Train the last layer alone.")
-@click.option("--ema", type=float, help="Decay of a moving average of the weights.")
-@click.option("--device", default="auto", show_default=True)
-@click.option(
-    "--precision", type=click.Choice(["auto", "float32", "bfloat16"]), default="auto", show_default=True
-)
-@click.option("--threads", type=click.IntRange(1), help="Of the CPU; by default all that there are.")
-@click.option("--steps", type=int, default=20, show_default=True)
-@click.option("--operators", type=int, default=8, show_default=True, help="How many of torch's to list.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 def command(
     packs: tuple[Path, ...], threads: int | None, steps: int, operators: int, as_json: bool, **options: Any
 ) -> None:
-    """Train a few steps from PACK that nobody keeps, and print where their time goes.
+    """Print where the time of a training step goes.
+
+    A few steps are trained from PACK, and nothing is kept of them.
 
     \b
     Example:
@@ -56,11 +55,10 @@ def command(
     from edgeprune.training.setup import set_up
     from edgeprune_runtime import open_packs
     from edgeprune_runtime.system.machine import keep_freed_memory
-    from edgeprune_runtime.training import TrainConfig
     from edgeprune_runtime.training.profiling import profile
 
     choose_threads(threads)
-    setup = set_up(open_packs(packs), Path(), TrainConfig(**options))
+    setup = set_up(open_packs(packs), Path(), make_config(TrainConfig, dict(options)))
     if setup.is_roomy:
         keep_freed_memory()
     header = setup.loader.pack.header

@@ -8,71 +8,34 @@ from typing import Any
 
 import click
 
+from edgeprune.packs.config import BuildConfig
+from edgeprune.scoring.config import ScoreConfig
 from edgeprune_formats import ConfigError
 from edgeprune_formats.files import check_writable
 
-from .train import AUGMENTS, MODELS
+from ._options import FORCE, QUIET, Command, config_options, make_config, output_option
 
 __all__ = ["command", "require_torch"]
 
 
-@click.command("score")
+@click.command("score", cls=Command)
 @click.argument("source", default="digits")
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), required=True, help="The scores file to write."
-)
-@click.option("--model", type=click.Choice(MODELS), help="[default: resnet18; resnet34 from 64 pixels on]")
-@click.option("--epochs", type=int, default=200, show_default=True)
-@click.option(
-    "--every",
-    type=int,
-    help="Epochs from one record of entropies to the next.  [default: 5, or 2 from 64 pixels on]",
-)
-@click.option(
-    "--batch-size",
-    type=int,
-    default=256,
-    show_default=True,
-    help="Images per step, of all processes together.",
-)
-@click.option("--lr", type=float, default=0.1, show_default=True, help="Peak learning rate.")
-@click.option("--weight-decay", type=float, default=5e-4, show_default=True)
-@click.option("--augment", type=click.Choice(AUGMENTS), default="crop+flip", show_default=True)
-@click.option(
-    "--size",
-    type=int,
-    metavar="PIXELS",
-    help="Resize the short side to this many pixels and crop the center.",
-)
-@click.option("--skip-bad", is_flag=True, help="Leave out images that cannot be read.")
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option(
-    "--precision",
-    type=click.Choice(["auto", "float32", "bfloat16"]),
-    default="auto",
-    show_default=True,
-    help="bfloat16 is autocast; auto uses it where it pays.",
-)
-@click.option("--compile", is_flag=True, help="Compile the training step (torch.compile).")
-@click.option("--force", is_flag=True, help="Replace the file if it exists.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@output_option("The scores file to write.", heading="What to read and write")
+@config_options(BuildConfig, "size", "skip_bad")
+@FORCE
+@config_options(ScoreConfig, "model", "epochs", "every", "batch_size", "lr", heading="The scoring run")
+@config_options(ScoreConfig, "weight_decay", "augment", "seed")
+@config_options(ScoreConfig, "device", "precision", "compile", heading="Machine")
+@QUIET
 def command(
-    source: str,
-    output: Path,
-    size: int | None,
-    skip_bad: bool,
-    device: str,
-    force: bool,
-    quiet: bool,
-    **options: Any,
+    source: str, output: Path, size: int | None, skip_bad: bool, force: bool, quiet: bool, **options: Any
 ) -> None:
-    """Train a classifier on SOURCE and record what it sees of every image.
+    """Find out by one training run how hard each image of SOURCE is.
 
-    One run gives every score (joint entropy, forgetting, EL2N, AUM, entropy) and the classifier that masks
-    are learned against; edgeprune build takes both from the file with --scores. A run that was stopped goes
-    on when the same command is run again. With N GPUs:
-    torchrun --standalone --nproc-per-node N -m edgeprune score ...
+    One run gives every score (joint entropy, forgetting, EL2N, AUM, entropy) and the classifier that
+    masks are learned against; edgeprune build takes both from the file with --scores. A run that was
+    stopped goes on when the same command is run again. With N GPUs: torchrun --standalone
+    --nproc-per-node N -m edgeprune score ...
 
     \b
     Example:
@@ -81,7 +44,6 @@ def command(
     """
     require_torch()
     from edgeprune.packs.build import check_shared
-    from edgeprune.scoring.config import ScoreConfig
     from edgeprune.scoring.run import run_scoring
     from edgeprune.sources import open_source
     from edgeprune.work.joining import joined
@@ -89,9 +51,9 @@ def command(
     from edgeprune_runtime.training.config import place
 
     _require_target(source, output)
-    with joined(device) as workers:
+    with joined(options.pop("device")) as workers:
         quiet = quiet or workers.rank > 0
-        config = ScoreConfig(device=workers.device, **options)
+        config = make_config(ScoreConfig, options, device=workers.device)
         images = open_source(source, size=size)
         # Before every image is read, which can take long.
         place(config.training(config.model_for(images.shape)))

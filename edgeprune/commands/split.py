@@ -9,33 +9,31 @@ import click
 from edgeprune.text import printable
 from edgeprune_formats import ConfigError
 
+from ._options import FORCE, PACK, QUIET, Command, option, output_option
+from ._output import require_spare
+
 __all__ = ["command"]
 
 
-@click.command("split")
-@click.argument("pack", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("-n", "--parts", type=int, required=True, help="How many packs to make.")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="A folder, or a name with {part} in it.",
-)
-@click.option(
+@click.command("split", cls=Command)
+@PACK
+@option("-n", "--parts", type=int, required=True, help="How many packs to make.")
+@output_option("A folder, or a name with {part} in it.")
+@option(
     "--by",
     metavar="iid|class|dirichlet:ALPHA",
     default="iid",
     show_default=True,
     help="At random, whole classes, or labels skewed the more the smaller ALPHA is, e.g. 0.3.",
 )
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--force", is_flag=True, help="Replace parts that exist.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@option("--seed", type=int, default=0, show_default=True, help="Fixes which image goes where.")
+@FORCE
+@QUIET
 def command(pack: Path, parts: int, output: Path, by: str, seed: int, force: bool, quiet: bool) -> None:
-    """Share the images of PACK out to several packs, each image to one, with labels and provenance.
+    """Share the images of PACK out to several packs.
 
-    Images are moved as they are stored. The packs appear together when all are complete.
+    Each image goes to one pack, with its label and provenance. Images are moved as they are stored. The
+    packs appear together when all are complete.
 
     \b
     Example:
@@ -50,8 +48,7 @@ def command(pack: Path, parts: int, output: Path, by: str, seed: int, force: boo
     if parts < 2:
         raise ConfigError(f"-n {parts} splits nothing; give 2 or more")
     for path in part_paths(pack, output, parts):
-        if path.exists() and not force:
-            raise ConfigError(f"{path} exists; pass --force to replace it")
+        require_spare(path, force)
     with progress_bars(quiet) as tell:
         made = split_pack(
             pack,

@@ -10,124 +10,83 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeprune.commands._sizes import parse_size
+from edgeprune.scoring.config import ScoreConfig
 from edgeprune.text import bytes_text, count_text
 from edgeprune_formats import ConfigError
+from edgeprune_runtime.training.settings import TrainConfig
+
+from ._options import PACKS, Command, config_options, make_config, option, output_option
+from ._sizes import size_option
 
 if TYPE_CHECKING:
     from edgeprune.training.setup import Setup
     from edgeprune_runtime.training.loop import Report
 
-__all__ = ["MODELS", "choose_threads", "command", "require_torch"]
+__all__ = ["THREADS", "choose_threads", "command", "require_torch"]
 
-MODELS = (
-    "shufflenet_v2",
-    "mobilenet_v2",
-    "efficientnet_b0",
-    "resnet18",
-    "resnet34",
-    "resnet8",
-    "resnet20",
-)
-AUGMENTS = ("none", "crop", "flip", "crop+flip")
-_AUTO_BATCH = 128
+FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_AUTO_BATCH = TrainConfig().batch_size
 
 
-def _batch_size(ctx: click.Context, param: click.Parameter, value: str) -> int | None:
-    """Return a number, or None for ``auto``."""
-    if value == "auto":
-        return None
+def _batch_size(text: str) -> int | str:
     try:
-        return int(value)
+        return "auto" if text == "auto" else int(text)
     except ValueError:
-        raise click.BadParameter(f"{value!r} is neither a number nor auto", ctx, param) from None
+        raise click.BadParameter(f"{text!r} is neither a number nor auto") from None
 
 
-def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
-    try:
-        return None if value is None else parse_size(value)
-    except ConfigError as error:
-        raise click.BadParameter(str(error), ctx, param) from None
+BATCH_SIZE = {
+    "type": _batch_size,
+    "metavar": "INTEGER|auto",
+    "help": "Images in a step; auto takes them in as few parts as the free memory allows.",
+}
+THREADS = option(
+    "--threads",
+    type=click.IntRange(1),
+    help="Threads of the CPU to compute in.  [default: all that there are]",
+)
 
 
-@click.command("train")
-@click.argument(
-    "packs",
-    metavar="PACK...",
-    nargs=-1,
-    required=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-)
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder of the run.")
-@click.option("--model", type=click.Choice(MODELS), default="mobilenet_v2", show_default=True)
-@click.option("--test", metavar="PACK_OR_SOURCE", help="Test on this after each epoch.")
-@click.option("--epochs", type=int, default=30, show_default=True)
-@click.option(
-    "--batch-size",
-    metavar="INTEGER|auto",
-    callback=_batch_size,
-    default="128",
-    show_default=True,
-    help="Images in a step; auto is 128 in as few parts as the free memory allows.",
-)
-@click.option(
-    "--accumulate", type=int, default=1, show_default=True, help="Parts that a batch goes through in."
-)
-@click.option("--lr", type=float, default=0.05, show_default=True, help="Peak learning rate.")
-@click.option("--weight-decay", type=float, default=5e-4, show_default=True)
-@click.option("--ema", type=float, help="Decay of a moving average of the weights, e.g. 0.999.")
-@click.option(
-    "--augment",
-    type=click.Choice(AUGMENTS),
-    default="crop+flip",
-    show_default=True,
-    help="Random crop after reflect padding, random horizontal flip.",
-)
-@click.option(
+@click.command("train", cls=Command)
+@PACKS
+@output_option("Folder of the run.", heading="The run")
+@config_options(TrainConfig, "model")
+@option("--test", metavar="PACK_OR_SOURCE", help="Test on these images after each epoch.")
+@option("--resume", is_flag=True, help="Go on with the run in the folder.")
+@option(
     "--init",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=FILE,
     help="Begin with these weights: a safetensors file of a run, or of torchvision's names.",
 )
-@click.option("--freeze", is_flag=True, help="Train the last layer alone.")
-@click.option(
-    "--adversarial",
-    metavar="METHOD[:EPS]",
-    help="Train on perturbed images: n-fgsm or pgd, within EPS/255 in Linf; 8/255 by default.",
-)
-@click.option(
+@option(
     "--teacher",
+    type=FOLDER,
     metavar="RUN",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Learn the answers of this run's network in place of the labels.",
 )
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option(
-    "--precision",
-    type=click.Choice(["auto", "float32", "bfloat16"]),
-    default="auto",
-    show_default=True,
-    help="bfloat16 is autocast; auto uses it where it pays.",
-)
-@click.option("--threads", type=click.IntRange(1), help="Of the CPU; by default all that there are.")
-@click.option(
-    "--memory", metavar="SIZE", callback=_size, help="What loaders and caches may hold, e.g. 300MB."
-)
-@click.option(
+@config_options(TrainConfig, "epochs", "batch_size", "lr", heading="Training", batch_size=BATCH_SIZE)
+@config_options(ScoreConfig, "augment")
+@config_options(TrainConfig, "weight_decay", "ema", "freeze", "adversarial", "seed")
+@config_options(TrainConfig, "device", "precision", heading="Machine")
+@THREADS
+@size_option("--memory", "Most that loaders and caches may hold, e.g. 300MB.")
+@config_options(TrainConfig, "accumulate")
+@option(
     "--checkpoint-minutes",
+    heading="Checkpoints and curves",
     type=float,
     default=5.0,
     show_default=True,
-    help="Write a checkpoint after so long, besides the one after each epoch.",
+    help="Write a checkpoint after so many minutes, besides the one after each epoch.",
 )
-@click.option("--checkpoint-steps", type=int, help="Write one after so many steps as well.")
-@click.option("--tensorboard", is_flag=True, help="Write the curves for TensorBoard as well.")
-@click.option("--resume", is_flag=True, help="Go on with the run in the folder.")
+@option("--checkpoint-steps", type=int, help="Write a checkpoint after so many steps as well.")
+@option("--tensorboard", is_flag=True, help="Write the curves for TensorBoard as well.")
 def command(
     packs: tuple[Path, ...],
     output: Path,
     test: str | None,
-    batch_size: int | None,
+    batch_size: int | str,
     augment: str,
     init: Path | None,
     teacher: Path | None,
@@ -139,11 +98,12 @@ def command(
     resume: bool,
     **options: Any,
 ) -> None:
-    """Train a network from PACK, or from several of one image size and the same classes, mixed.
+    """Train a network from PACK, or from several, mixed.
 
-    The folder receives metrics.jsonl, checkpoints, and model.safetensors. A run that was killed goes on with
-    --resume, to the same result. An epoch leaves out a last batch that is not full, other images each time,
-    unless the whole pack is smaller than a batch.
+    Several packs must have images of one size and the same classes. The folder receives metrics.jsonl,
+    checkpoints, and model.safetensors. A run that was killed goes on with --resume, to the same result.
+    An epoch leaves out a last batch that is not full, other images each time, unless the whole pack is
+    smaller than a batch.
 
     \b
     Example:
@@ -155,12 +115,13 @@ def command(
     require_torch()
     from edgeprune.training.setup import set_up
     from edgeprune_runtime import open_packs
-    from edgeprune_runtime.training import Cadence, TrainConfig
+    from edgeprune_runtime.training import Cadence
 
-    if batch_size is None and options["accumulate"] != 1:
+    is_chosen = batch_size == "auto"
+    if is_chosen and options["accumulate"] != 1:
         raise ConfigError("--batch-size auto chooses --accumulate; give one of the two")
     cadence = Cadence(checkpoint_steps, checkpoint_minutes * 60)
-    config = TrainConfig(batch_size=_AUTO_BATCH if batch_size is None else batch_size, **options)
+    config = make_config(TrainConfig, options, batch_size=_AUTO_BATCH if is_chosen else batch_size)
     choose_threads(threads)
     setup = set_up(
         open_packs(packs),
@@ -169,7 +130,7 @@ def command(
         augment=augment,
         test=test,
         memory=memory,
-        choose_batch=batch_size is None,
+        choose_batch=is_chosen,
         resume=resume,
     )
     with ExitStack() as stack:

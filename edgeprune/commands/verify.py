@@ -9,13 +9,17 @@ import click
 
 from edgeprune.text import count_text, printable
 
+from ._options import PACK
+
 __all__ = ["command"]
 
 
 @click.command("verify")
-@click.argument("pack", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@PACK
 def command(pack: Path) -> None:
-    """Check structure, checksums and content of PACK and list every problem.
+    """Check structure, checksums and content of PACK.
+
+    Every problem is listed.
 
     \b
     Example:

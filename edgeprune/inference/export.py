@@ -124,7 +124,7 @@ def export_run(
     _check_output(output)
     if config.int8 and pack is None:
         raise ConfigError(
-            f"--int8 needs images to calibrate with; give --pack, such as the one {run} is from"
+            f"`int8` needs images to calibrate with; give `pack`, such as the one {run} is from"
         )
     network = open_network(run)
     images = None if pack is None else _open_images(pack, network)
@@ -207,7 +207,7 @@ def _as_trained(network: TrainedNetwork, test: str) -> PackHeader:
     """Return a header that stands for the training pack, but leaves images on [0, 1]."""
     if network.class_names is None:
         raise ConfigError(
-            f"--test {test}: {network.path} does not know the names of its classes; give --pack as well"
+            f"`test={test}`: {network.path} does not know the names of its classes; give `pack` as well"
         )
     channels, height, width = network.image_shape
     return PackHeader(

@@ -155,7 +155,7 @@ def _is_image(path: Path) -> bool:
 
 def _of_files(model: Predictor, files: Sequence[Path]) -> Iterator[Prediction]:
     if files and model.takes_coefficients:
-        raise ConfigError(f"{model.path} takes coefficients; give it packs, or export without --with-decoder")
+        raise ConfigError(f"{model.path} takes coefficients; give it packs, or export without a decoder")
     for start in range(0, len(files), _BATCH):
         batch = files[start : start + _BATCH]
         images = np.stack([_pixels(file, model.image_shape) for file in batch])
@@ -192,7 +192,7 @@ def _logits_of_pack(model: Predictor, pack: Pack) -> Iterator[NDArray[np.float32
         if get_codec(pack.header.codec).layout is not SparseCoefficients:
             raise ConfigError(
                 f"{pack.path}: {model.path} takes sparse coefficients, not those of codec "
-                f"{pack.header.codec}; edgeprune convert --codec sparse-f32 makes them of it"
+                f"{pack.header.codec}; edgeprune convert makes a pack of codec sparse-f32 of it"
             )
         for chunk in range(pack.header.chunks):
             coefficients = pack.read_chunk(chunk)

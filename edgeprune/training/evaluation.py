@@ -109,7 +109,7 @@ def open_test(spec: str, header: PackHeader, *, batch_size: int = 256) -> TestBa
 def _open_source(spec: str, header: PackHeader) -> Source:
     if ":" not in spec and ("/" in spec or "." in spec):
         raise ConfigError(
-            f"{spec}: no such file; --test takes a pack or a source, such as imagefolder:{spec}"
+            f"{spec}: no such file; `test` takes a pack or a source, such as imagefolder:{spec}"
         )
     size = header.height if header.height == header.width else None
     return open_source(spec, split="test", size=size)

@@ -90,7 +90,7 @@ class TensorBoardReport:
 
     def __init__(self, output: Path) -> None:
         if importlib.util.find_spec("tensorboard") is None:
-            raise ConfigError("--tensorboard needs TensorBoard; pip install 'edgeprune[watch]'")
+            raise ConfigError("`tensorboard` needs TensorBoard; pip install 'edgeprune[watch]'")
         self._folder = output / _FOLDER
         self._writer: Any = None
 

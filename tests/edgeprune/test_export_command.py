@@ -103,7 +103,7 @@ def test_with_decoder_the_pack_is_read_by_h5py_alone(edgeprune, trained, tmp_pat
 
 def test_the_pack_names_classes_that_a_run_does_not_know(trained, tmp_path):
     run = finished_run(tmp_path / "run", size=(12, 12), provenance={"mean": MEAN, "std": STD})
-    with pytest.raises(ConfigError, match="does not know the names of its classes; give --pack as well"):
+    with pytest.raises(ConfigError, match="does not know the names of its classes; give `pack` as well"):
         export_run(run, tmp_path / "m.onnx", ExportConfig(), test=str(trained / "pack.h5"))
     export_run(run, tmp_path / "m.onnx", ExportConfig(), pack=trained / "pack.h5")
     assert json.loads(facts(tmp_path / "m.onnx")["class_names"]) == ["0", "1", "2"]

@@ -67,7 +67,7 @@ def test_memory_does_not_change_what_is_trained_where_all_fits(train):
     ("options", "message"),
     [
         (["--memory", "1kB"], "0 MB of memory are too little: batches of 8 images and the chunks"),
-        (["--memory", "much"], "Invalid value for '--memory': a size is a number with kB"),
+        (["--memory", "much"], "Invalid value for '--memory': 'much' is no size"),
         (["--batch-size", "many"], "Invalid value for '--batch-size': 'many' is neither a number nor auto"),
         (["--batch-size", "0"], "batch_size is 0; it must be at least 1"),
         (["--batch-size", "auto", "--accumulate", "2"], "--batch-size auto chooses --accumulate"),

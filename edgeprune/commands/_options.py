@@ -1,0 +1,159 @@
+"""Options of commands: made of the fields of a configuration, and listed under headings."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import NoneType
+from typing import Any, TypeVar, get_args, get_type_hints
+
+import click
+
+__all__ = [
+    "EXISTING",
+    "FORCE",
+    "PACK",
+    "PACKS",
+    "PACK_FILE",
+    "QUIET",
+    "Command",
+    "Option",
+    "config_options",
+    "make_config",
+    "option",
+    "output_option",
+]
+
+Config = TypeVar("Config")
+Decorator = Callable[[Any], Any]
+EXISTING = click.Path(exists=True, path_type=Path)
+_FLAGS_WIDTH = 24
+PACK_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+class Option(click.Option):
+    """An option under a heading of the help.
+
+    Parameters
+    ----------
+    heading : str, optional
+        Begins a section of the help with this option; by default it is listed after the one before it.
+    config, field : type, str, optional
+        The dataclass and the name of the field that the option sets.
+    alias : str, optional
+        Another flag that the help does not show.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        heading: str | None = None,
+        config: type | None = None,
+        field: str = "",
+        alias: str = "",
+        **settings: Any,
+    ) -> None:
+        super().__init__(*args, **settings)
+        self.heading, self.config, self.field, self._alias = heading, config, field, alias
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """Return the flags and the help, without the alias."""
+        record = super().get_help_record(ctx)
+        return record and (record[0].replace(f", {self._alias}", "") if self._alias else record[0], record[1])
+
+
+class Command(click.Command):
+    """A command whose help lists options in sections, in the order in which they are declared."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write a section for each heading."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        heading = "Options"
+        for param in self.get_params(ctx):
+            heading = getattr(param, "heading", None) or heading
+            record = param.get_help_record(ctx) if isinstance(param, click.Option) else None
+            if record is not None:
+                sections.setdefault(heading, []).append(record)
+        for heading, records in sections.items():
+            with formatter.section(heading):
+                formatter.write_dl(records, col_max=_FLAGS_WIDTH)
+
+
+option = partial(click.option, cls=Option)
+
+
+def config_options(
+    config: type, *names: str, heading: str | None = None, prefix: str = "", **changes: dict[str, Any]
+) -> Decorator:
+    """Return a decorator that adds an option for each field of a dataclass.
+
+    Type and default are the field's. Its metadata has ``help``, and may have ``flag`` and ``alias``,
+    ``choices``, ``metavar`` and ``default_text``, which tells what a default of None stands for.
+
+    Parameters
+    ----------
+    config : type
+        A dataclass.
+    *names : str
+        Its fields, in the order of the help; by default all that have ``help``.
+    heading : str, optional
+        Begins a section of the help with the first of them.
+    prefix : str
+        Of parameters and flags, such as ``"mask_"``.
+    **changes : dict
+        Settings of `click.Option` that replace those of the field of that name.
+    """
+    fields = {field.name: field for field in dataclasses.fields(config) if "help" in field.metadata}
+    hints, chosen = get_type_hints(config), names or tuple(fields)
+
+    def decorate(command: Any) -> Any:
+        # Decorators are applied from below.
+        for name in reversed(chosen):
+            flags, settings = _settings(fields[name], hints[name], prefix)
+            settings |= {"config": config, "field": name, **changes.get(name, {})}
+            settings["heading"] = heading if name == chosen[0] else None
+            command = option(*flags, **settings)(command)
+        return command
+
+    return decorate
+
+
+def _settings(
+    field: dataclasses.Field[Any], hint: Any, prefix: str
+) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """Return the declarations and the settings of a field's option."""
+    facts, name = field.metadata, prefix + field.name
+    flags = (facts.get("flag", "--" + name.replace("_", "-")), *filter(None, [facts.get("alias")]), name)
+    help_text, of_none = facts["help"], facts.get("default_text")
+    settings = {
+        "help": f"{help_text}  [default: {of_none}]" if of_none else help_text,
+        "default": field.default,
+        "show_default": not of_none and field.default is not None,
+        "alias": facts.get("alias", ""),
+        "metavar": facts.get("metavar"),
+    }
+    if hint is bool:
+        return flags, settings | {"is_flag": True, "show_default": False}
+    kind = next((kind for kind in get_args(hint) if kind is not NoneType), hint)
+    return flags, settings | {"type": click.Choice(facts["choices"]) if "choices" in facts else kind}
+
+
+def make_config(config: type[Config], options: dict[str, Any], **more: Any) -> Config:
+    """Return the configuration that the options of the running command set; their values leave `options`."""
+    params = click.get_current_context().command.params
+    own = [param for param in params if isinstance(param, Option) and param.config is config]
+    return config(**{param.field: options.pop(param.name) for param in own if param.name in options} | more)
+
+
+def output_option(help_text: str, **settings: Any) -> Decorator:
+    """Return ``-o``, which names what the command writes."""
+    kind = click.Path(path_type=Path)
+    return option("-o", "--output", **{"type": kind, "required": True, "help": help_text, **settings})
+
+
+PACK = click.argument("pack", type=PACK_FILE)
+PACKS = click.argument("packs", metavar="PACK...", nargs=-1, required=True, type=PACK_FILE)
+FORCE = option("--force", is_flag=True, help="Replace the output if it exists.")
+QUIET = option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")

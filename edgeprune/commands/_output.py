@@ -1,0 +1,31 @@
+"""What a command may write over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from edgeprune_formats import ConfigError
+
+__all__ = ["require_spare"]
+
+
+def require_spare(output: Path, force: bool = False, inputs: Mapping[str, Path | None] | None = None) -> None:
+    """Raise `ConfigError` where writing `output` would replace what is not to be replaced.
+
+    Parameters
+    ----------
+    output : Path
+        The file to write. A folder in its place is for the writer to refuse.
+    force : bool
+        Whether a file that exists may be replaced.
+    inputs : mapping of str to Path or None
+        What the command reads, by what it is called; never replaced.
+    """
+    if not output.exists() or output.is_dir():
+        return
+    if not force:
+        raise ConfigError(f"{output} exists; pass --force to replace it")
+    for name, path in (inputs or {}).items():
+        if path is not None and path.exists() and output.samefile(path):
+            raise ConfigError(f"{output} is the {name}; name another file")

@@ -1,0 +1,57 @@
+"""From the parameters that an error of the library names to the flags of the command line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+
+import click
+
+from ._options import Option
+
+__all__ = ["with_flags"]
+
+# `name`, `Class.name` or `name=value`, and nothing else in backticks.
+_PARAMETER = re.compile(r"`([A-Za-z_][\w.]*)(?:=([^`]*))?`")
+_SAME = {"replace_existing": "force", "run_dir": "output"}
+
+
+def with_flags(message: str, commands: Iterable[Callable[[], click.Command | None]]) -> str:
+    """Return a message with flags in place of the parameters in backticks.
+
+    The first of the commands that has such a parameter says its flag; they are loaded when they are asked. A
+    parameter that none has keeps its name.
+
+    Examples
+    --------
+    ``"pass `skip_bad=True`"`` becomes ``"pass --skip-bad"``, and ``"`MaskConfig.epochs` is 0"`` becomes
+    ``"--mask-epochs is 0"``.
+    """
+    if not _PARAMETER.search(message):
+        return message
+    flags: dict[str, str] = {}
+    for load in commands:
+        if command := load():
+            flags = _flags(command) | flags
+
+    def flag(found: re.Match[str]) -> str:
+        name, value = found[1], found[2]
+        text = flags.get(_SAME.get(name, name), name.rpartition(".")[2])
+        return text if value in (None, "True") else f"{text} {value.strip(chr(34) + chr(39))}"
+
+    return _PARAMETER.sub(flag, message)
+
+
+def _flags(command: click.Command) -> dict[str, str]:
+    """Return what the command line calls a command's parameters, as ``name`` and as ``Class.name``."""
+    flags: dict[str, str] = {}
+    bare: dict[str, str] = {}
+    for param in command.params:
+        long = [flag for flag in param.opts if flag.startswith("--")]
+        text = (long or param.opts)[0] if isinstance(param, click.Option) else param.human_readable_name
+        flags[param.name or ""] = text
+        if isinstance(param, Option) and param.config is not None:
+            flags[f"{param.config.__name__}.{param.field}"] = text
+            # Of a name that two configurations share, nobody knows which is meant.
+            bare[param.field] = param.field if param.field in bare else text
+    return bare | flags

@@ -1,0 +1,217 @@
+"""Options are made of the fields of configurations, and the help lists them in sections."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+
+import click
+import pytest
+
+from edgeprune.cli import COMMANDS, cli
+from edgeprune.commands._options import Command, config_options, make_config, option
+from edgeprune.commands._output import require_spare
+from edgeprune.commands._parameters import with_flags
+from edgeprune.coresets.config import CoresetConfig
+from edgeprune.masks.config import MaskConfig
+from edgeprune.packs.config import BuildConfig
+from edgeprune.scoring.config import ScoreConfig
+from edgeprune_formats import ConfigError
+from edgeprune_runtime.training.settings import TrainConfig
+
+LOADED = {name: cli.get_command(click.Context(cli), name) for name in COMMANDS}
+OPTIONS = {
+    f"{name} {param.opts[0]}": param
+    for name, command in LOADED.items()
+    for param in command.params
+    if isinstance(param, click.Option)
+}
+OF_FIELDS = {name: param for name, param in OPTIONS.items() if getattr(param, "config", None) is not None}
+LONG = 12
+
+
+@pytest.mark.parametrize("name", OF_FIELDS)
+def test_the_default_of_an_option_is_that_of_its_field(name):
+    param = OF_FIELDS[name]
+    (field,) = (field for field in dataclasses.fields(param.config) if field.name == param.field)
+    if name != "convert --codec":
+        assert (type(param.default), param.default) == (type(field.default), field.default)
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        *(("build", config) for config in (BuildConfig, CoresetConfig, MaskConfig)),
+        *(("score", ScoreConfig), ("train", TrainConfig)),
+    ],
+)
+def test_every_field_with_help_is_an_option(name, config):
+    fields = {field.name for field in dataclasses.fields(config) if "help" in field.metadata}
+    params = [param for param in LOADED[name].params if getattr(param, "config", None) is config]
+    assert fields == {param.field for param in params}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_the_line_of_an_option_means_something_by_itself(name):
+    text = OPTIONS[name].help
+    assert len(text.split()) >= 3
+    assert not text.startswith("Of ")
+    assert text[0].isupper() or text.startswith("ccs:")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_many_options_are_listed_in_sections_that_do_not_come_twice(name):
+    headings = [param.heading for param in LOADED[name].params if getattr(param, "heading", None)]
+    assert len(headings) == len(set(headings))
+    assert len(headings) > 2 or len(LOADED[name].params) <= LONG
+
+
+def test_the_help_of_build_begins_with_the_everyday(edgeprune):
+    _, out, _ = edgeprune("build", "--help")
+    headings = [line[:-1] for line in out.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    assert headings == [
+        "What to read and write",
+        "What to keep",
+        "How to store it",
+        "Images by score (methods je, jelf)",
+        "The scoring run, where no --scores are given",
+        "Components by FSE-Net (methods lf, jelf)",
+        "Run",
+    ]
+    out = out.partition("What to read")[2]
+    assert "[SOURCE]" not in out
+    assert out.index("--output") < out.index("--size") < out.index("--method") < out.index("--help")
+
+
+def test_commands_are_listed_by_the_road_one_line_each(edgeprune, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "110")
+    _, out, _ = edgeprune("--help")
+    headings = ("Try it:", "Make packs:", "Look into packs:", "Train on a device:", "Measure:")
+    places = [out.index(f"\n{heading}\n") for heading in headings]
+    assert places == sorted(places)
+    assert "..." not in out[places[0] :]
+    assert len(out[places[0] :].split("\n\n")) == len(places)
+    assert {line.split()[0] for line in out[places[0] :].splitlines() if line.startswith("  ")} >= {*COMMANDS}
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    count: int = dataclasses.field(default=3, metadata={"help": "How many there are."})
+    ratio: float | None = dataclasses.field(
+        default=None, metadata={"help": "Share of them.", "default_text": "all", "flag": "--part"}
+    )
+    kind: str = dataclasses.field(default="a", metadata={"help": "Which kind.", "choices": ("a", "b")})
+    is_small: bool = dataclasses.field(default=False, metadata={"help": "Whether small."})
+    tile: str = dataclasses.field(default="8", metadata={"help": "A tile.", "alias": "--block"})
+    hidden: int = 7
+
+
+MADE = {}
+
+
+@click.command(cls=Command)
+@config_options(Example, "tile", "count", prefix="my_", heading="First")
+@config_options(Example, "ratio", "kind", "is_small", prefix="my_", heading="Second")
+@option("--quiet", is_flag=True, help="Print nothing at all.")
+def example(**options):
+    MADE["config"] = make_config(Example, options, hidden=8)
+    MADE["rest"] = options
+
+
+def made(*arguments):
+    example.main(list(arguments), standalone_mode=False)
+    return MADE["config"]
+
+
+def test_a_configuration_is_made_of_its_options():
+    assert made() == Example(hidden=8)
+    words = ["--my-count", "5", "--part", "0.5", "--my-kind", "b", "--my-is-small", "--block", "16"]
+    assert made(*words) == Example(5, 0.5, "b", True, "16", 8)
+    assert MADE["rest"] == {"quiet": False}
+    with pytest.raises(click.BadParameter):
+        made("--my-kind", "c")
+    with pytest.raises(click.BadParameter):
+        made("--my-count", "2.5")
+
+
+def test_sections_of_the_help():
+    lines = example.get_help(click.Context(example)).splitlines()
+    assert lines[lines.index("First:") + 1].split() == ["--my-tile", "TEXT", "A", "tile.", "[default:", "8]"]
+    second = lines[lines.index("Second:") :]
+    assert second[1].split() == ["--part", "FLOAT", "Share", "of", "them.", "[default:", "all]"]
+    assert second[4].split()[0] == "--quiet"
+    assert second[5].split()[0] == "--help"
+
+
+@pytest.mark.parametrize(
+    ("command", "message", "said"),
+    [
+        ("build", "x.png: cut short; pass `skip_bad=True`", "x.png: cut short; pass --skip-bad"),
+        ("build", "`MaskConfig.epochs` is 0", "--mask-epochs is 0"),
+        ("build", "`ScoreConfig.epochs` is 0", "--score-epochs is 0"),
+        ("score", "`epochs` is 0", "--epochs is 0"),
+        ("build", "`epochs` is 0", "epochs is 0"),
+        ("build", "`accuracy_weight` and `k`", "--lambda and --k"),
+        ("build", 'use `split="train"` or `tile`', "use --split train or --tile"),
+        ("merge", "build both with the same `size`", "build both with the same --size"),
+        ("train", "lower `batch_size` or `lr`", "lower --batch-size or --lr"),
+        ("train", "pass `replace_existing=True`", "pass --force"),
+        ("score", "`no_such_thing` and `momentum`", "no_such_thing and momentum"),
+        ("info", "size, epochs, a ` and `/tmp/x y` stay", "size, epochs, a ` and `/tmp/x y` stay"),
+    ],
+)
+def test_what_the_library_names_is_said_in_flags(command, message, said):
+    names = (command, "build", "train", "score", "convert")
+    assert with_flags(message, [lambda name=name: LOADED[name] for name in names]) == said
+
+
+def test_an_error_of_the_library_says_the_flag(edgeprune, monkeypatch, npz, tmp_path):
+    def refuse(*_, **__):
+        raise ConfigError("pass `skip_bad=True`")
+
+    monkeypatch.setattr("edgeprune.packs.build.build_pack", refuse)
+    code, _, err = edgeprune("build", npz, "-o", tmp_path / "p.h5")
+    assert (code, err) == (2, "edgeprune: error: pass --skip-bad\n")
+
+
+def test_what_exists_is_spared(tmp_path):
+    path, other = tmp_path / "a.h5", tmp_path / "b.h5"
+    require_spare(path)
+    require_spare(tmp_path)
+    path.touch()
+    with pytest.raises(ConfigError, match="exists; pass --force"):
+        require_spare(path)
+    other.hardlink_to(path)
+    require_spare(path, True, {"classifier": None, "pack": tmp_path / "none.h5"})
+    with pytest.raises(ConfigError, match=r"a\.h5 is the scores file; name another"):
+        require_spare(path, True, {"scores file": other})
+
+
+def completions(*words):
+    """What bash is offered for the last of the words."""
+    environment = {
+        **os.environ,
+        "_EDGEPRUNE_COMPLETE": "bash_complete",
+        "COMP_WORDS": " ".join(["edgeprune", *words]),
+        "COMP_CWORD": str(len(words)),
+    }
+    command = [sys.executable, "-m", "edgeprune"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.stderr == ""
+    return set(done.stdout.split())
+
+
+def test_bash_completes_commands_options_choices_and_files():
+    assert completions("s") == {"plain,score", "plain,split"}
+    assert completions("be") == {"plain,bench"}
+    assert completions("build", "--min") == {"plain,--min-quality"}
+    assert completions("convert", "p.h5", "--codec", "sparse") == {"plain,sparse-f16", "plain,sparse-f32"}
+    assert completions("info", "ph") == {"file,ph"}
+    assert completions("train", "p.h5", "--teacher", "r") == {"dir,r"}
+
+
+def test_the_script_of_completion_is_for_the_command():
+    environment = {**os.environ, "_EDGEPRUNE_COMPLETE": "zsh_source"}
+    command = [sys.executable, "-m", "edgeprune"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.stdout.startswith("#compdef edgeprune\n")
