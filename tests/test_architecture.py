@@ -161,6 +161,14 @@ def test_commands_that_need_no_torch_work_without_it(make_pack, tmp_path, comman
     assert str(picture if command == "preview" else path) in done.stdout
 
 
+def test_the_demo_says_what_to_install_where_packages_are_missing(tmp_path):
+    done = run(NO_TORCH + MAIN, "demo", "-o", tmp_path / "demo")
+    assert done.returncode == 2
+    missing = "torch, torchvision, safetensors, scikit-learn"
+    assert done.stderr == f"edgeprune: error: the demo needs {missing}; pip install 'edgeprune[build]'\n"
+    assert not (tmp_path / "demo").exists()
+
+
 def test_packs_are_split_and_merged_without_torch(make_pack, tmp_path):
     path, _ = make_pack(samples=9)
     done = run(NO_TORCH + MAIN, "split", path, "-n", 2, "-o", tmp_path / "fleet")

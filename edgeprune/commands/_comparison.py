@@ -1,0 +1,107 @@
+"""The same images as raw pixels, PNG and JPEG files, and packs: size, error and time to decode."""
+
+from __future__ import annotations
+
+import io
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from edgeprune_formats import open_pack
+from edgeprune_runtime import PackLoader
+
+__all__ = ["Stored", "as_files", "as_jpeg", "as_pack", "as_pixels"]
+
+Pixels = NDArray[np.uint8]
+_REPEATS = 3
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Images in one form.
+
+    Attributes
+    ----------
+    name : str
+    bytes_per_image : float
+    psnr : float
+        Of the decoded images, rounded to 8 bits, in dB over all pixels; infinite if they are the same.
+    images_per_second : float or None
+        Decoded in one process; None where there is nothing to decode.
+    """
+
+    name: str
+    bytes_per_image: float
+    psnr: float
+    images_per_second: float | None
+
+
+def as_pixels(images: Pixels) -> Stored:
+    """Return what raw pixels take; `images` are uint8 [n, H, W, 3]."""
+    return Stored("raw pixels, uint8", images[0].nbytes, math.inf, None)
+
+
+def as_files(name: str, images: Pixels, kind: str, **settings: Any) -> Stored:
+    """Write each image as a file in memory by Pillow, and read it again."""
+    files = [_written(image, kind, settings) for image in images]
+    seconds = _fastest(lambda: _read(files))
+    psnr = _psnr(images, _read(files))
+    return Stored(name, sum(map(len, files)) / len(files), psnr, len(files) / seconds)
+
+
+def as_jpeg(images: Pixels, psnr: float) -> Stored:
+    """Return JPEG files of the lowest quality that gives at least this PSNR, or of quality 100."""
+    low, high = 1, 100
+    while low < high:
+        quality = (low + high) // 2
+        files = [_written(image, "JPEG", {"quality": quality}) for image in images]
+        low, high = (low, quality) if _psnr(images, _read(files)) >= psnr else (quality + 1, high)
+    return as_files(f"JPEG, quality {low}", images, "JPEG", quality=low, optimize=True)
+
+
+def as_pack(name: str, path: Path, images: Pixels) -> Stored:
+    """Return what a pack takes that was built of these images, in this order."""
+    decoded = _decoded(path)
+    seconds = _fastest(lambda: _decoded(path))
+    size = path.stat().st_size / len(images)
+    return Stored(name, size, _psnr(images, decoded), len(images) / seconds)
+
+
+def _written(image: Pixels, kind: str, settings: dict[str, Any]) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, kind, **settings)
+    return file.getvalue()
+
+
+def _read(files: Sequence[bytes]) -> Pixels:
+    return np.stack([np.asarray(Image.open(io.BytesIO(file)).convert("RGB")) for file in files])
+
+
+def _decoded(path: Path) -> Pixels:
+    with open_pack(path) as pack:
+        batches = [np.asarray(images) for images, _ in PackLoader(pack, 128, device="cpu")]
+    images = np.concatenate(batches).transpose(0, 2, 3, 1)
+    pixels: Pixels = np.clip(np.rint(images * 255), 0, 255).astype(np.uint8)
+    return pixels
+
+
+def _psnr(images: Pixels, decoded: Pixels) -> float:
+    error = float(np.mean((images.astype(np.float64) - decoded) ** 2))
+    return 10 * math.log10(255**2 / error) if error else math.inf
+
+
+def _fastest(work: Callable[[], object]) -> float:
+    """Return the seconds of the fastest of some repetitions: what else the machine does only adds."""
+    times = []
+    for _ in range(_REPEATS):
+        started = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - started)
+    return min(times)
