@@ -20,7 +20,8 @@ from ._sizes import size_option
 
 if TYPE_CHECKING:
     from edgeprune.training.setup import Setup
-    from edgeprune_runtime.training.loop import Report
+    from edgeprune_runtime.decode.augmentation import Augment
+    from edgeprune_runtime.training.loop import OnEvent
 
 __all__ = ["THREADS", "choose_threads", "command", "require_torch"]
 
@@ -87,7 +88,7 @@ def command(
     output: Path,
     test: str | None,
     batch_size: int | str,
-    augment: str,
+    augment: Augment,
     init: Path | None,
     teacher: Path | None,
     threads: int | None,
@@ -185,7 +186,7 @@ def _setting(setup: Setup) -> str:
     return "; ".join(facts) + ("; freed memory is kept" if kept else "")
 
 
-def _reports(setup: Setup, output: Path, tensorboard: bool, stack: ExitStack) -> Report:
+def _reports(setup: Setup, output: Path, tensorboard: bool, stack: ExitStack) -> OnEvent:
     from edgeprune.training.reports import TensorBoardReport, TerminalReport
 
     terminal = TerminalReport(setup.config.epochs, _setting(setup))

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from edgeprune_formats import ConfigError, Pack, PackHeader, open_pack
 from edgeprune_formats.files import check_writable
 from edgeprune_runtime import PackLoader
+from edgeprune_runtime.networks.trained import TrainedNetwork, open_network
 from edgeprune_runtime.onnx.check import Agreement, check_export, check_structure, write_model
 from edgeprune_runtime.onnx.decoder import with_decoder
-from edgeprune_runtime.onnx.export import TrainedNetwork, export_network, open_network
+from edgeprune_runtime.onnx.export import export_network
 from edgeprune_runtime.onnx.quantize import quantize
 from edgeprune_runtime.onnx.session import IMAGES, LOGITS, require, start_session
 

@@ -21,7 +21,7 @@ from ..errors import SourceError
 from ..sources.images import IMAGE_SUFFIXES, read_image
 
 if TYPE_CHECKING:
-    from edgeprune_runtime.onnx.export import TrainedNetwork
+    from edgeprune_runtime.networks.trained import TrainedNetwork
 
 __all__ = ["Prediction", "Predictor", "open_predictor", "predict"]
 
@@ -104,7 +104,7 @@ def open_predictor(path: Path) -> Predictor:
     """
     if path.is_dir():
         require("a run's folder", "torch", "torchvision", "safetensors")
-        from edgeprune_runtime.onnx.export import open_network
+        from edgeprune_runtime.networks.trained import open_network
 
         return _RunNetwork(open_network(path))
     if path.suffix != ".onnx":

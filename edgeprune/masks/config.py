@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from edgeprune_formats import ConfigError
+from edgeprune_runtime.training.settings import Precision
 
 __all__ = ["MaskConfig"]
 
@@ -55,7 +56,7 @@ class MaskConfig:
             "default_text": "as published",
         },
     )
-    precision: str = "auto"
+    precision: Precision = "auto"
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 1:

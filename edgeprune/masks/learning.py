@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from edgeprune_formats import ConfigError
 from edgeprune_runtime.errors import ArtifactError
+from edgeprune_runtime.networks.trained import TrainedNetwork
 from edgeprune_runtime.training.config import Placement, TrainConfig, place
 from edgeprune_runtime.training.run_folder import versions
 
@@ -25,7 +26,7 @@ from ..sources import Source, SourceCheck, source_facts
 from ..work.image_store import ImageStore
 from ..work.processes import Workers
 from ..work.resumable import LongRun, Report, work_folder
-from .classifier import Classifier
+from .classifier import require_fit
 from .energy import Selector
 from .fse_file import load_fse_net, save_fse_net
 from .fse_net import FSENet, select
@@ -63,7 +64,7 @@ def preset_for(source: Source, config: BuildConfig) -> MaskPreset:
 def learn_masks(
     source: Source,
     check: SourceCheck,
-    classifier: Classifier,
+    classifier: TrainedNetwork,
     path: Path,
     config: BuildConfig,
     *,
@@ -78,7 +79,7 @@ def learn_masks(
     ----------
     source, check : Source, SourceCheck
         The images, not augmented.
-    classifier : Classifier
+    classifier : TrainedNetwork
         Stays as it is.
     path : Path
         Where the FSE-Net is saved; until then checkpoints are in `edgeprune.work.resumable.work_folder`.
@@ -105,7 +106,7 @@ def learn_masks(
         See `edgeprune.work.resumable.LongRun.finish`.
     """
     workers = workers or Workers(device=config.device)
-    classifier.require_fit(source)
+    require_fit(classifier, source)
     preset = preset_for(source, config)
     placement = _placement(config, workers)
     record = _record(source, check, classifier, config, preset)
@@ -201,7 +202,7 @@ def _placement(config: BuildConfig, workers: Workers) -> Placement:
 
 
 def _record(
-    source: Source, check: SourceCheck, classifier: Classifier, config: BuildConfig, preset: MaskPreset
+    source: Source, check: SourceCheck, classifier: TrainedNetwork, config: BuildConfig, preset: MaskPreset
 ) -> dict[str, Any]:
     """Return what the FSE-Net depends on, ready for JSON."""
     record = {
@@ -209,7 +210,7 @@ def _record(
         "freq_prune": config.components_dropped,
         **asdict(preset),
         "source": source_facts(source, check),
-        "classifier": classifier.facts,
+        "classifier": classifier.identity(),
         "versions": versions(),
     }
     plain: dict[str, Any] = json.loads(json.dumps(record))
@@ -254,7 +255,7 @@ class _MaskLearning:
     def __init__(
         self,
         store: ImageStore,
-        classifier: Classifier,
+        classifier: TrainedNetwork,
         config: BuildConfig,
         preset: MaskPreset,
         placement: Placement,

@@ -18,7 +18,9 @@ from ..work.processes import Workers
 from .config import METHODS, BuildConfig
 
 if TYPE_CHECKING:
-    from ..masks.classifier import Classifier
+    from edgeprune_runtime.networks.trained import TrainedNetwork
+    from edgeprune_runtime.training.settings import Precision
+
     from ..masks.fse_net import FSENet
     from ..work.resumable import Report
 
@@ -130,7 +132,7 @@ class Artifacts:
         self._given, self._workers, self._report = given, workers, report
         self.made: list[Path] = []
         self._records: ScoreRecords | None = None
-        self._classifier: Classifier | None = None
+        self._classifier: TrainedNetwork | None = None
         self._fse_net: tuple[FSENet, dict[str, Any]] | None = None
         if METHODS[config.method].learned_masks:
             self._look_at_masks()
@@ -146,7 +148,7 @@ class Artifacts:
         return given.scores is None and (method.scored_images or learns)
 
     def _look_at_masks(self) -> None:
-        from ..masks.classifier import classifier_of_run
+        from ..masks.classifier import classifier_of_run, require_fit
         from ..masks.learning import load_masks, preset_for
 
         _require_place(self._config.masks.precision, self._workers)
@@ -156,7 +158,7 @@ class Artifacts:
         preset_for(self._source, self._config)
         if self._given.classifier is not None:
             self._classifier = classifier_of_run(self._given.classifier)
-            self._classifier.require_fit(self._source)
+            require_fit(self._classifier, self._source)
 
     def records(self, check: SourceCheck) -> ScoreRecords:
         """Return the records of the scores file, or those of a scoring run.
@@ -221,7 +223,7 @@ class Artifacts:
         )
 
 
-def _require_place(precision: str, workers: Workers) -> None:
+def _require_place(precision: Precision, workers: Workers) -> None:
     """Raise `ConfigError` unless there is such a device."""
     from edgeprune_runtime.training.config import TrainConfig, place
 

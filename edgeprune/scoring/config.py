@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from edgeprune_formats import ConfigError
-from edgeprune_runtime.decode.augmentation import AUGMENTS
+from edgeprune_runtime.decode.augmentation import AUGMENTS, Augment
 from edgeprune_runtime.networks.names import MODEL_NAMES
-from edgeprune_runtime.training.settings import PRECISIONS
+from edgeprune_runtime.training.settings import PRECISIONS, Precision
 
 from ..presets import data_family, je_cadence
 
@@ -75,7 +75,7 @@ class ScoreConfig:
     weight_decay: float = field(
         default=5e-4, metadata={"help": "L2 penalty on the weights of convolutions and linear layers."}
     )
-    augment: str = field(
+    augment: Augment = field(
         default="crop+flip",
         metadata={
             "help": "Random crop after reflect padding, random horizontal flip.",
@@ -91,7 +91,7 @@ class ScoreConfig:
             "help": "Where to compute: auto (CUDA if there is one), cpu, cuda or cuda:N.",
         },
     )
-    precision: str = field(
+    precision: Precision = field(
         default="auto",
         metadata={
             "help": "Number format; bfloat16 is autocast, and auto uses it where it is faster.",

@@ -9,10 +9,11 @@ from typing import Any
 
 from edgeprune_formats import Pack
 from edgeprune_runtime import Mixture, PackLoader
+from edgeprune_runtime.decode.augmentation import Augment
 from edgeprune_runtime.loading.memory import LoaderMemory, default_limit, divide_memory
 from edgeprune_runtime.training import Cadence, Normalization, TrainConfig, train
 from edgeprune_runtime.training.config import Placement, place
-from edgeprune_runtime.training.loop import Report
+from edgeprune_runtime.training.loop import OnEvent
 from edgeprune_runtime.training.memory import (
     StepMemory,
     choose_parts,
@@ -20,7 +21,7 @@ from edgeprune_runtime.training.memory import (
     shares_host_memory,
     step_memory,
 )
-from edgeprune_runtime.training.run_folder import recorded
+from edgeprune_runtime.training.run_folder import read_description
 
 from .evaluation import TestBatches, TestImages
 
@@ -73,7 +74,7 @@ class Setup:
         teacher: Path | None = None,
         resume: bool = False,
         cadence: Cadence = Cadence(),  # noqa: B008 - frozen
-        report: Report | None = None,
+        report: OnEvent | None = None,
     ) -> dict[str, Any]:
         """Train and return the last epoch's metrics; see `edgeprune_runtime.training.train`."""
         header = self.loader.pack.header
@@ -91,7 +92,7 @@ class Setup:
             cadence=cadence,
             provenance=self.provenance,
             notes={"memory_bytes": self.memory.limit},
-            report=report,
+            on_event=report,
         )
         return result.metrics[-1]
 
@@ -101,7 +102,7 @@ def set_up(
     output: Path,
     config: TrainConfig,
     *,
-    augment: str = "crop+flip",
+    augment: Augment = "crop+flip",
     test: str | None = None,
     memory: int | None = None,
     choose_batch: bool = False,
@@ -136,7 +137,7 @@ def set_up(
         If the test set cannot be read.
     """
     header = pack.header
-    earlier = recorded(output) if resume else {}
+    earlier = read_description(output) if resume else {}
     limit = memory or _earlier_limit(earlier) or default_limit()
     placement, step = place(config), step_memory(config, len(header.class_names), header.shape)
     if choose_batch:
@@ -187,8 +188,8 @@ def train_pack(
     *,
     test: str | None,
     resume: bool,
-    augment: str,
-    report: Report | None = None,
+    augment: Augment,
+    report: OnEvent | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Train from open packs and return the last epoch's metrics; `options` are those of `TrainConfig`.

@@ -7,13 +7,13 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from edgeprune_runtime.decode.augmentation import Augmentation
+from edgeprune_runtime.system.machine import available_bytes
 
 from ..sources import Source
 
@@ -24,7 +24,6 @@ Batch = tuple[NDArray[np.int64], Augmentation | None]
 _SHARE_OF_MEMORY = 0.5
 _LOAD_BYTES = 32 * 2**20
 _AHEAD = 4
-_CGROUP = "/sys/fs/cgroup"
 
 
 class ImageStore:
@@ -146,15 +145,6 @@ def _free(device: torch.device) -> int:
 
 def _host_memory() -> int:
     """Return how many bytes of the host's memory, or of the container's, are free."""
-    meminfo = Path("/proc/meminfo")
-    if not meminfo.exists():
-        # What is in use is not told everywhere; half of all memory stands in for what is free.
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    lines = dict(line.split(":") for line in meminfo.read_text().splitlines())
-    free = int(lines["MemAvailable"].split()[0]) * 1024
-    try:
-        limit, used = (int(Path(_CGROUP, name).read_text()) for name in ("memory.max", "memory.current"))
-    except (OSError, ValueError):
-        # No container, or one without a limit.
-        return free
-    return max(0, min(free, limit - used))
+    free = available_bytes()
+    # What is in use is not told everywhere; half of all memory stands in for what is free.
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2 if free is None else free

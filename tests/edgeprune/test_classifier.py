@@ -7,7 +7,7 @@ import small_builds
 import torch
 from safetensors.torch import load_file, save_file
 
-from edgeprune.masks.classifier import classifier_of_records, classifier_of_run
+from edgeprune.masks.classifier import classifier_of_records, classifier_of_run, require_fit
 from edgeprune.scoring.scores_file import read_records
 from edgeprune_runtime.errors import ArtifactError
 from edgeprune_runtime.networks.models import create_model
@@ -50,13 +50,13 @@ def test_the_classifier_of_a_scoring_run_is_the_one_that_it_recorded(scored):
     entropies = -(p * np.log(p)).sum(1)
     np.testing.assert_allclose(entropies, records.array("final_entropies")[0], atol=1e-4)
     assert not classifier.model.training
-    assert classifier.facts["file"] == scored.scores.name
-    assert {name: classifier.facts[name] for name in ("model", "num_classes", "image_shape")} == {
+    assert classifier.identity()["file"] == scored.scores.name
+    assert {name: classifier.identity()[name] for name in ("model", "num_classes", "image_shape")} == {
         "model": "resnet8",
         "num_classes": 3,
         "image_shape": [3, 12, 12],
     }
-    classifier.require_fit(scored.source)
+    require_fit(classifier, scored.source)
 
 
 @pytest.mark.parametrize("name", ["", "model.safetensors"])
@@ -66,19 +66,19 @@ def test_the_classifier_of_a_training_run_is_named_by_folder_or_file(run_folder,
     assert (classifier.mean, classifier.std) == (MEAN, STD)
     loaded = classifier.model.state_dict()
     assert all(torch.equal(loaded[key], tensor) for key, tensor in model.state_dict().items())
-    assert classifier.facts["file"] == "model.safetensors"
+    assert classifier.identity()["file"] == "model.safetensors"
 
 
 def test_its_hash_is_that_of_its_tensors(run_folder):
     folder, _ = run_folder(mean=MEAN, std=STD)
-    first = classifier_of_run(folder).facts["sha256"]
+    first = classifier_of_run(folder).identity()["sha256"]
     run_folder(mean=MEAN, std=(0.1, 0.1, 0.1))
-    assert classifier_of_run(folder).facts["sha256"] == first
+    assert classifier_of_run(folder).identity()["sha256"] == first
     path = folder / "model.safetensors"
     tensors = load_file(path)
     tensors["fc.bias"][0] += 1
     save_file(tensors, path, {"edgeprune": metadata(mean=MEAN, std=STD)})
-    assert classifier_of_run(folder).facts["sha256"] != first
+    assert classifier_of_run(folder).identity()["sha256"] != first
 
 
 def metadata(**extra):
@@ -153,4 +153,4 @@ def test_the_classifier_of_a_scores_file_that_fits_nothing_is_one_line(scored, c
 def test_a_classifier_for_other_images_is_refused(scored, tmp_path, options, message):
     source = small_builds.Scored(small_builds.write_source(tmp_path, **options), scored.scores).source
     with pytest.raises(ArtifactError, match=message):
-        classifier_of_records(read_records(scored.scores)).require_fit(source)
+        require_fit(classifier_of_records(read_records(scored.scores)), source)

@@ -1,6 +1,5 @@
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -115,13 +114,11 @@ def test_where_images_go_is_for_the_budget_to_say():
 
 
 def test_without_a_budget_half_of_the_free_memory_is_the_limit(monkeypatch):
-    meminfo = "MemTotal: 99 kB\nMemAvailable:       46 kB\n"
-    monkeypatch.setattr(Path, "exists", lambda path: str(path) == "/proc/meminfo")
-    monkeypatch.setattr(Path, "read_text", lambda path: meminfo)
+    monkeypatch.setattr("edgeprune.work.image_store.available_bytes", lambda: 46 * 1024)
     # Half of 46 KiB is 20 images of 1152 B and a half.
     assert ImageStore(Images(), np.arange(20), CPU).place == "device"
     assert ImageStore(Images(), np.arange(21), CPU).place == "source"
-    monkeypatch.setattr(Path, "exists", lambda path: False)
+    monkeypatch.setattr("edgeprune.work.image_store.available_bytes", lambda: None)
     monkeypatch.setattr("os.sysconf", lambda name: 10 if name == "SC_PAGE_SIZE" else 4 * 1152)
     assert ImageStore(Images(), np.arange(10), CPU).place == "device"
     assert ImageStore(Images(), np.arange(11), CPU).place == "source"

@@ -162,9 +162,8 @@ def test_the_record_says_what_the_network_depends_on(scored, whole):
     assert (record["k"], record["k_total"], record["accuracy_weight"]) == (K, K_TOTAL, WEIGHT)
     assert record["freq_prune"] == 0.5
     assert record["source"]["sha256"] == scored.check.sha256
-    assert (
-        record["classifier"]["sha256"] == classifier_of_records(read_records(scored.scores)).facts["sha256"]
-    )
+    classifier = classifier_of_records(read_records(scored.scores))
+    assert record["classifier"]["sha256"] == classifier.identity()["sha256"]
     assert record["config"]["seed"] == LF.seed
     assert record["ran_on"] == {"device": "cpu", "precision": "float32"}
     assert set(record["versions"]) == {"edgeprune", "python", "torch", "numpy"}

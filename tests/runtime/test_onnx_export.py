@@ -10,8 +10,9 @@ from exported_models import MEAN, NAMES, STD, finished_run
 from edgeprune_formats import ConfigError, PackWriteError, __version__
 from edgeprune_runtime.errors import TrainingError
 from edgeprune_runtime.networks.models import MODEL_NAMES
+from edgeprune_runtime.networks.trained import open_network
 from edgeprune_runtime.onnx.check import check_export, check_structure, random_images, write_model
-from edgeprune_runtime.onnx.export import IR_VERSION, OPSET, export_network, open_network
+from edgeprune_runtime.onnx.export import IR_VERSION, OPSET, export_network
 from edgeprune_runtime.onnx.session import start_session
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -171,7 +172,7 @@ def test_a_run_may_lack_class_names(tmp_path):
 def test_unfinished_damaged_and_missing_runs(tmp_path):
     with pytest.raises(ConfigError, match="not a folder"):
         open_network(tmp_path / "nothing")
-    with pytest.raises(TrainingError, match="holds no trained model; finish the run with --resume"):
+    with pytest.raises(TrainingError, match="holds no trained model; finish the run with resume=True"):
         open_network(tmp_path)
     run = finished_run(tmp_path / "run")
     (run / "model.safetensors").write_bytes(b"nonsense")

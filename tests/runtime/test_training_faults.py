@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 )
 def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path, name):
     (tmp_path / name).write_text("{}")
-    with pytest.raises(ConfigError, match="already holds a run; use --resume"):
+    with pytest.raises(ConfigError, match="already holds a run; go on with resume=True"):
         run(tmp_path)
 
 
@@ -72,7 +72,7 @@ def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(tmp_path):
                 yield (images * math.nan if (self.epoch, batch) == (1, 2) else images), labels
 
     with pytest.raises(
-        TrainingError, match=r"the loss became nan at step 3 of 4 in epoch 2 of 3; .* lower --lr"
+        TrainingError, match=r"the loss became nan at step 3 of 4 in epoch 2 of 3; .* lr lower"
     ):
         run(tmp_path, loader=Spoilt())
     tensors = load_checkpoint(tmp_path).tensors
@@ -81,7 +81,7 @@ def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(tmp_path):
 
 
 def test_a_rate_far_too_high(tmp_path):
-    with pytest.raises(TrainingError, match=r"lower --lr than 1e\+20"):
+    with pytest.raises(TrainingError, match=r"lr lower than 1e\+20"):
         run(tmp_path, replace(TINY, lr=1e20))
 
 
@@ -93,7 +93,7 @@ def test_one_image_left_over(tmp_path):
         def __iter__(self):
             return ((images[:, :, :8, :8], labels) for images, labels in super().__iter__())
 
-    with pytest.raises(TrainingError, match=r"a batch of one image .* --batch-size"):
+    with pytest.raises(TrainingError, match=r"a batch of one image .* batch_size"):
         train(Small(9, 8), TINY, tmp_path, num_classes=CLASSES, image_shape=(3, 8, 8))
 
 
@@ -144,24 +144,24 @@ def test_a_checkpoint_of_another_model(tmp_path):
 
 
 def test_reports(tmp_path, monkeypatch):
-    monkeypatch.setattr("edgeprune_runtime.training.loop._REPORT_SECONDS", 0)
-    reports = []
-    result = run(tmp_path, replace(TINY, epochs=2), report=reports.append)
-    assert [r["step"] for r in reports if r["event"] == "step"] == list(range(1, 9))
-    assert [r for r in reports if r["event"] == "epoch"] == [{"event": "epoch", **m} for m in result.metrics]
-    assert reports[0] == {"event": "start", "step": 0}
-    first = reports[1]
+    monkeypatch.setattr("edgeprune_runtime.training.loop._EVENT_SECONDS", 0)
+    events = []
+    result = run(tmp_path, replace(TINY, epochs=2), on_event=events.append)
+    assert [r["step"] for r in events if r["event"] == "step"] == list(range(1, 9))
+    assert [r for r in events if r["event"] == "epoch"] == [{"event": "epoch", **m} for m in result.metrics]
+    assert events[0] == {"event": "start", "step": 0}
+    first = events[1]
     assert (first["epoch"], first["epochs"], first["steps"]) == (1, 2, 8)
     assert first["eta_seconds"] > 0
     assert first["images_per_second"] > 0
-    assert reports[4]["loss"] == result.metrics[0]["train_loss"]
+    assert events[4]["loss"] == result.metrics[0]["train_loss"]
 
 
 def test_reports_are_few(tmp_path, monkeypatch):
-    monkeypatch.setattr("edgeprune_runtime.training.loop._REPORT_SECONDS", 1e9)
-    reports = []
-    run(tmp_path, TINY, report=reports.append)
-    assert [r["event"] for r in reports] == ["start"] + ["epoch"] * TINY.epochs
+    monkeypatch.setattr("edgeprune_runtime.training.loop._EVENT_SECONDS", 1e9)
+    events = []
+    run(tmp_path, TINY, on_event=events.append)
+    assert [r["event"] for r in events] == ["start"] + ["epoch"] * TINY.epochs
 
 
 class FullDisk:
@@ -181,11 +181,11 @@ class FullDisk:
 
 def test_a_full_disk_pauses_the_run(tmp_path, monkeypatch, whole_run):
     FullDisk(monkeypatch, first=2, times=3)
-    reports = []
-    run(tmp_path, report=reports.append)
-    events = [event["event"] for event in reports if event["event"] != "step"]
-    assert events == ["start", "epoch", "paused", "continued", "epoch", "epoch"]
-    (paused,) = [event for event in reports if event["event"] == "paused"]
+    events = []
+    run(tmp_path, on_event=events.append)
+    names = [event["event"] for event in events if event["event"] != "step"]
+    assert names == ["start", "epoch", "paused", "continued", "epoch", "epoch"]
+    (paused,) = [event for event in events if event["event"] == "paused"]
     assert "checkpoint-0002.safetensors: cannot be written" in paused["reason"]
     assert "No space left" in paused["reason"]
     assert_same_run(tmp_path, whole_run.run_dir)
@@ -193,21 +193,21 @@ def test_a_full_disk_pauses_the_run(tmp_path, monkeypatch, whole_run):
 
 def test_a_full_disk_at_the_very_end(tmp_path, monkeypatch, whole_run):
     FullDisk(monkeypatch, first=4, times=2)
-    reports = []
-    run(tmp_path, report=reports.append)
-    assert [event["event"] for event in reports][-2:] == ["paused", "continued"]
+    events = []
+    run(tmp_path, on_event=events.append)
+    assert [event["event"] for event in events][-2:] == ["paused", "continued"]
     assert_same_run(tmp_path, whole_run.run_dir)
 
 
 def test_a_signal_ends_the_wait_for_a_full_disk(tmp_path, monkeypatch, whole_run):
     FullDisk(monkeypatch, first=2, times=10**9)
 
-    def report(event):
+    def on_event(event):
         if event["event"] == "paused":
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(DiskFullError, match="what was complete before is kept"):
-        run(tmp_path, report=report)
+        run(tmp_path, on_event=on_event)
     assert load_checkpoint(tmp_path).state["step"] == 4
     monkeypatch.undo()
     run(tmp_path, resume=True)
@@ -226,14 +226,14 @@ def test_what_fails_before_the_first_checkpoint_leaves_nothing(tmp_path, made):
     folder = tmp_path / "run"
     if made:
         folder.mkdir()
-    with pytest.raises(TrainingError, match="lower --lr"):
+    with pytest.raises(TrainingError, match="an lr lower"):
         run(folder, replace(TINY, lr=1e20))
     assert [path.name for path in tmp_path.rglob("*")] == (["run"] if made else [])
     run(folder, replace(TINY, epochs=1))
 
 
 def test_what_fails_later_leaves_the_checkpoint(tmp_path):
-    with pytest.raises(TrainingError, match="lower --lr"):
+    with pytest.raises(TrainingError, match="an lr lower"):
         run(tmp_path, replace(TINY, lr=1e20), cadence=Cadence(steps=1))
     assert (tmp_path / "config.json").exists()
     assert load_checkpoint(tmp_path).state["step"] >= 1

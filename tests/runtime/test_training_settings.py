@@ -1,14 +1,15 @@
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
+import numpy as np
 import pytest
 import torch
 from training_runs import CLASSES, TINY, run
 
 from edgeprune_formats import ConfigError
 from edgeprune_runtime.networks.models import MODEL_NAMES
-from edgeprune_runtime.training import TrainConfig
+from edgeprune_runtime.training import Cadence, TrainConfig
 from edgeprune_runtime.training.checkpoint import load_checkpoint
 from edgeprune_runtime.training.config import Placement, place
 from edgeprune_runtime.training.step import Learner, Tally, learning_rate, update_average
@@ -38,14 +39,49 @@ def test_bfloat16_autocast_trains(tmp_path):
         ({"ema": 1.0}, "ema is 1.0"),
         ({"ema": 0.0}, "ema is 0.0"),
         ({"seed": -1}, "seed is -1"),
+        ({"epochs": 2.5}, "epochs is 2.5; it must be an integer"),
+        ({"epochs": "3"}, "epochs is '3'; it must be an integer"),
+        ({"epochs": True}, "epochs is True; it must be an integer"),
+        ({"batch_size": 8.0}, "batch_size is 8.0; it must be an integer"),
+        ({"accumulate": 1.5}, "accumulate is 1.5"),
+        ({"seed": 0.5}, "seed is 0.5"),
+        ({"lr": "0.1"}, "lr is '0.1'; it must be a number"),
+        ({"lr": None}, "lr is None; it must be a number"),
+        ({"ema": "0.9"}, "ema is '0.9'; it must be a number or None"),
+        ({"freeze": 1}, "freeze is 1; it must be True or False"),
+        ({"nesterov": "no"}, "nesterov is 'no'; it must be True or False"),
+        ({"model": 18}, "model is 18; it must be a string"),
+        ({"device": 0}, "device is 0; it must be a string"),
+        ({"precision": None}, "precision is None; it must be one of auto"),
+        ({"adversarial": 8}, "adversarial is 8; it must be a string or None"),
         ({"device": "tpu"}, "unknown device 'tpu'"),
         ({"device": "cuda:x"}, "unknown device"),
-        ({"precision": "float16"}, "precision must be one of auto, float32, bfloat16"),
+        ({"precision": "float16"}, "precision is 'float16'; it must be one of auto, float32, bfloat16"),
     ],
 )
 def test_settings_out_of_range(change, message):
     with pytest.raises(ConfigError, match=message):
         TrainConfig(**change)
+
+
+def test_numbers_of_numpy_are_numbers():
+    config = TrainConfig(epochs=np.int64(3), lr=np.float32(0.5), weight_decay=0, ema=np.float64(0.5))
+    assert (config.epochs, config.lr, config.ema) == (3, 0.5, 0.5)
+    assert json.loads(json.dumps(asdict(config)))["epochs"] == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"steps": 2.5}, "steps is 2.5; it must be an integer or None"),
+        ({"steps": 0}, "steps between two checkpoints must be positive, not 0"),
+        ({"seconds": "5"}, "seconds is '5'; it must be a number or None"),
+        ({"seconds": -1}, "seconds between two checkpoints"),
+    ],
+)
+def test_cadences_that_are_none(change, message):
+    with pytest.raises(ConfigError, match=message):
+        Cadence(**change)
 
 
 def test_a_device_that_is_not_there():

@@ -80,10 +80,10 @@ def init(whole_run):
 
 
 def test_a_run_that_begins_with_weights(tmp_path, init, whole_run):
-    reports = []
+    events = []
     config = replace(TINY, seed=5, lr=1e-12, epochs=1, ema=None)
-    run(tmp_path, config, init=init, report=reports.append)
-    assert [event["fresh"] for event in reports if event["event"] == "init"] == [()]
+    run(tmp_path, config, init=init, on_event=events.append)
+    assert [event["fresh"] for event in events if event["event"] == "init"] == [()]
     began, ended = load_model(whole_run.run_dir), load_model(tmp_path)
     for (name, before), after in zip(began.named_parameters(), ended.parameters(), strict=True):
         torch.testing.assert_close(after, before, msg=name)

@@ -12,7 +12,8 @@ from edgeprune.packs.config import BuildConfig
 from edgeprune.training.setup import train_pack
 from edgeprune_formats import open_pack
 from edgeprune_runtime.networks.models import create_model
-from edgeprune_runtime.onnx.export import export_network, open_network
+from edgeprune_runtime.networks.trained import open_network
+from edgeprune_runtime.onnx.export import export_network
 from edgeprune_runtime.training.run_folder import save_model
 
 NAMES = ("cat", "dog", "bird")

@@ -19,7 +19,7 @@ from edgeprune.inference.export import ExportConfig, export_run
 from edgeprune_formats import Pack
 from edgeprune_formats.coefficients import Coefficients
 from edgeprune_runtime.networks.models import create_model
-from edgeprune_runtime.onnx.export import open_network
+from edgeprune_runtime.networks.trained import open_network
 from edgeprune_runtime.onnx.session import OnnxModel, open_onnx
 from edgeprune_runtime.training.checkpoint import write_text
 from edgeprune_runtime.training.config import MEMORY_FORMAT

@@ -143,7 +143,7 @@ def _cell(
         **_shape(pack),
         test=open_test(source, header),
         provenance={"way": images, "mean": header.mean, "std": header.std, "class_names": header.class_names},
-        report=TerminalReport(1, told),
+        on_event=TerminalReport(1, told),
     )
     count = found["steps"] * config.batch_size
     return {

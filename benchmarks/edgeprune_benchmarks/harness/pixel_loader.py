@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
@@ -10,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from edgeprune_formats import ConfigError
-from edgeprune_runtime.decode.augmentation import Augmentation, draw
+from edgeprune_runtime.decode.augmentation import Augment, Augmentation, draw
 from edgeprune_runtime.training import TrainLoader
 
 __all__ = ["PixelLoader", "PixelStore", "Statistics", "Stretched", "normalized"]
@@ -88,7 +89,7 @@ class PixelLoader:
         statistics: Statistics | None,
         *,
         seed: int,
-        augment: str = "crop+flip",
+        augment: Augment = "crop+flip",
         steps: int | None = None,
     ) -> None:
         self._store, self._statistics, self._steps = store, statistics, steps
@@ -149,7 +150,7 @@ class Stretched:
         if not len(loader):
             raise ConfigError("there are fewer images than a batch takes; choose a smaller batch_size")
         self._loader, self._steps = loader, steps
-        self._epoch = self._done = 0
+        self._done = 0
         self._resumed = False
 
     def __len__(self) -> int:
@@ -157,15 +158,13 @@ class Stretched:
 
     def __iter__(self) -> Iterator[Batch]:
         while self._done < self._steps:
-            if not self._resumed:
-                self._loader.set_epoch(self._epoch)
+            epoch, begun = divmod(self._done, len(self._loader))
+            if not (begun and self._resumed):
+                self._loader.set_epoch(epoch)
             self._resumed = False
-            for batch in self._loader:
+            for batch in itertools.islice(self._loader, self._steps - self._done):
                 self._done += 1
                 yield batch
-                if self._done == self._steps:
-                    return
-            self._epoch += 1
 
     def set_epoch(self, epoch: int) -> None:
         """There is one epoch, which begins when the loader is made."""
@@ -174,9 +173,9 @@ class Stretched:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position behind the last batch."""
-        return {"epoch": self._epoch, "done": self._done, "loader": self._loader.state_dict()}
+        return {"done": self._done, "loader": self._loader.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go to a position."""
-        self._epoch, self._done, self._resumed = state["epoch"], state["done"], True
+        self._done, self._resumed = state["done"], True
         self._loader.load_state_dict(state["loader"])

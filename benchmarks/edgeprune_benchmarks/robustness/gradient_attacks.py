@@ -12,6 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from edgeprune_runtime.training.objectives import ascend_in_ball
+
 __all__ = ["Loss", "carlini_wagner", "cross_entropy", "fgsm", "margin", "pgd", "sign_noise"]
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -117,8 +119,7 @@ def pgd(
         if stops:
             resists = logits.argmax(1) == labels[attacked]
             attacked, moving, gradient = attacked[resists], moving[resists], gradient[resists]
-        step = moving + budget / 4 * gradient.sign()
-        moving = torch.minimum(torch.maximum(step, low[attacked]), high[attacked])
+        moving = ascend_in_ball(moving, gradient, budget, low[attacked], high[attacked])
         found = found.index_copy(0, attacked, moving)
     return found
 

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from edgeprune import open_source
 from edgeprune.sources import Source, check_source
 from edgeprune_formats import ConfigError, EdgePruneError
-from edgeprune_runtime.training.run_folder import load_run, recorded
+from edgeprune_runtime.networks.trained import TrainedNetwork, load_trained
+from edgeprune_runtime.training.run_folder import read_description
 
 from ..harness.deadline import Deadline
 from .evaluation import Evaluator
@@ -78,17 +79,17 @@ def attack_run(
     TrainingError
         The run is not finished.
     """
-    _, facts = load_run(run_dir)
-    shape = facts["image_shape"]
-    size = shape[1] if shape[1] == shape[2] else None
+    network = load_trained(run_dir)
+    _, height, width = network.image_shape
+    size = height if height == width else None
     test = open_source(spec, split="test", size=size)
-    label_of = _labels(test, facts)
+    label_of = _labels(test, network)
     protocol = _protocol(scale, images, linf, len(test))
     victim = load_victim(run_dir, device)
     shown, labels = _shown(test, label_of, protocol.images)
-    adversary = recorded(run_dir).get("config", {}).get("adversarial")
+    adversary = read_description(run_dir).get("config", {}).get("adversarial")
     trained = "as they are" if adversary is None else f"perturbed by {adversary}"
-    click.echo(f"{run_dir}: {facts['model']}, trained on images {trained}; {len(labels):,} of {spec}")
+    click.echo(f"{run_dir}: {network.name}, trained on images {trained}; {len(labels):,} of {spec}")
     run = Evaluator(
         victim,
         shown,
@@ -117,11 +118,11 @@ def _protocol(scale: str, images: int | None, linf: bool, available: int) -> Pro
     return protocol.in_linf() if linf else protocol
 
 
-def _labels(test: Source, facts: dict[str, Any]) -> NDArray[np.int64]:
+def _labels(test: Source, network: TrainedNetwork) -> NDArray[np.int64]:
     """Return the network's label for each of the source's, by the names of the classes."""
-    if tuple(facts["image_shape"]) != test.shape:
-        raise ConfigError(f"{test.spec} has images {test.shape}, the network takes {facts['image_shape']}")
-    names = facts.get("class_names")
+    if network.image_shape != test.shape:
+        raise ConfigError(f"{test.spec} has images {test.shape}, the network takes {network.image_shape}")
+    names = network.class_names
     if names is None:
         raise ConfigError("the run does not say which classes its network knows; train it from a pack")
     unknown = [name for name in test.class_names if name not in names]

@@ -152,7 +152,7 @@ class Experiment:
                 normalization=Normalization(mean, std),
                 teacher=teacher,
                 provenance={"row": row.key, "mean": mean, "std": std, "source": self.check.sha256},
-                report=self.deadline.watched(self.report),
+                on_event=self.deadline.watched(self.report),
             )
         return run_dir, metrics
 

@@ -44,7 +44,7 @@ class Recipe:
     batch_size: int
     lr: float
     device: str
-    precision: str = "auto"
+    precision: Precision = "auto"
 
     def config(self, seed: int) -> TrainConfig:
         """Return the settings of one network: a single epoch, however often it sees an image."""

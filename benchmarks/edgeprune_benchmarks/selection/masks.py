@@ -10,7 +10,7 @@ import click
 import torch
 
 from edgeprune import BuildConfig, build_pack, open_source
-from edgeprune.masks.classifier import Classifier, classifier_of_records
+from edgeprune.masks.classifier import classifier_of_records
 from edgeprune.masks.config import MaskConfig
 from edgeprune.masks.fse_file import load_fse_net
 from edgeprune.scoring.config import ScoreConfig
@@ -19,6 +19,7 @@ from edgeprune.sources import check_source
 from edgeprune.work.progress import EpochLines
 from edgeprune_formats import open_pack
 from edgeprune_runtime import PackLoader
+from edgeprune_runtime.networks.trained import TrainedNetwork
 
 from ..harness.cells import train_epochs
 from ..harness.deadline import Deadline
@@ -84,14 +85,14 @@ def run(settings: Settings, output: Path, runs: Path, name: str) -> None:
         "train_images": len(source),
         "test_images": len(open_source(settings.source, split="test")),
         "plan": {**asdict(settings), "source": Path(settings.source).name},
-        "classifier": classifier.facts,
+        "classifier": classifier.identity(),
         "rows": rows,
     }
     click.echo(save(output, name, results))
 
 
 def _row(
-    settings: Settings, mask: str, ratio: float, classifier: Classifier, scores: Path, deadline: Deadline
+    settings: Settings, mask: str, ratio: float, classifier: TrainedNetwork, scores: Path, deadline: Deadline
 ) -> dict[str, Any]:
     pack = _pack(settings, mask, ratio, scores, deadline)
     row = {"mask": mask, "freq_prune": ratio, **_seen(pack, classifier, settings.device)}
@@ -115,7 +116,7 @@ def _pack(settings: Settings, mask: str, ratio: float, scores: Path, deadline: D
 
 
 @torch.no_grad()
-def _seen(path: Path, classifier: Classifier, device: str) -> dict[str, Any]:
+def _seen(path: Path, classifier: TrainedNetwork, device: str) -> dict[str, Any]:
     """Return what the classifier, trained on whole images, makes of the pack's images, and their PSNR."""
     loader = PackLoader(
         path, 256, backend="torch", device=device, normalize=(classifier.mean, classifier.std)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune_formats import ConfigError
 
-__all__ = ["AUGMENTS", "Augmentation", "augment_name", "draw"]
+__all__ = ["AUGMENTS", "Augment", "Augmentation", "augment_name", "draw"]
 
-AUGMENTS = ("none", "crop", "flip", "crop+flip")
+Augment = Literal["none", "crop", "flip", "crop+flip"]
+AUGMENTS: tuple[Augment, ...] = get_args(Augment)
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Augmentation:
         return Augmentation(self.rows[places], self.columns[places], mirrored)
 
 
-def augment_name(augment: bool | str) -> str:
+def augment_name(augment: bool | Augment) -> Augment:
     """Return which of `AUGMENTS` is meant; True stands for both, False for none.
 
     Raises
@@ -46,10 +48,11 @@ def augment_name(augment: bool | str) -> str:
     ConfigError
         None of them.
     """
-    name = augment if isinstance(augment, str) else ("crop+flip" if augment else "none")
-    if name not in AUGMENTS:
-        raise ConfigError(f"unknown augmentation {name!r}; known: {', '.join(AUGMENTS)}")
-    return name
+    if not isinstance(augment, str):
+        return "crop+flip" if augment else "none"
+    if augment not in AUGMENTS:
+        raise ConfigError(f"unknown augmentation {augment!r}; known: {', '.join(AUGMENTS)}")
+    return augment
 
 
 def _reflected(size: int, pad: int) -> NDArray[np.int64]:
@@ -58,7 +61,7 @@ def _reflected(size: int, pad: int) -> NDArray[np.int64]:
 
 
 def draw(
-    augment: str, *, seed: int, epoch: int, batch: int, count: int, height: int, width: int
+    augment: Augment, *, seed: int, epoch: int, batch: int, count: int, height: int, width: int
 ) -> Augmentation | None:
     """Draw crop and flip for one batch: pad an eighth of the side by reflection, crop, mirror half.
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import Any
+from typing import Any, Literal, get_args
 
 from edgeprune_formats import ConfigError
 
 from .plan import DecodePlan, Decoder
 
-__all__ = ["BACKENDS", "make_decoder"]
+__all__ = ["BACKENDS", "Backend", "make_decoder"]
 
-BACKENDS = ("auto", "torch", "scipy", "native")
+Backend = Literal["auto", "torch", "scipy", "native"]
+BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
 
-def make_decoder(backend: str, plan: DecodePlan, *, device: Any, dtype: Any) -> Decoder:
+def make_decoder(backend: Backend, plan: DecodePlan, *, device: Any, dtype: Any) -> Decoder:
     """Return the decoder of a backend; ``"auto"`` is the first that can of torch, native and scipy.
 
     On the CPU, torch decodes with the compiled kernel where that is built and meant for the pack.

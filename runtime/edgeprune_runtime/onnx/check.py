@@ -15,7 +15,7 @@ from edgeprune_formats.coefficients import pack_positions
 from edgeprune_formats.files import atomic_file
 
 from ..errors import TrainingError
-from .export import TrainedNetwork
+from ..networks.trained import TrainedNetwork
 from .session import IMAGES, INDICES, LOGITS, VALUES, start_session
 
 if TYPE_CHECKING:

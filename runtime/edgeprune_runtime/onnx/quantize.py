@@ -69,7 +69,7 @@ def quantize(model: onnx.ModelProto, batches: Iterable[NDArray[np.float32]]) -> 
         except Exception as error:
             reason = " ".join(str(error).split())
             raise TrainingError(
-                f"onnxruntime cannot quantize the model ({reason}); leave out --int8"
+                f"onnxruntime cannot quantize the model ({reason}); export it in float32"
             ) from error
         found = onnx.load(quantized)
     return _described(found, model)

@@ -17,10 +17,11 @@ import torch
 
 from edgeprune_formats import ConfigError
 
+from ..normalization import Normalization
 from .checkpoint import has_checkpoint, read_state
 from .config import Adversary, Placement, TrainConfig, place
-from .loop import Batches, Cadence, Report, TrainLoader, TrainRun
-from .objectives import Normalization, Objective, Perturbation, Teacher
+from .loop import Batches, Cadence, OnEvent, TrainLoader, TrainRun
+from .objectives import Objective, Perturbation, Teacher
 from .run_folder import describe_run, is_finished, load_model, locked, opened_run, save_model
 from .signals import TrainingInterrupted, deferred_signals
 from .step import Learner
@@ -73,7 +74,7 @@ def train(
     cadence: Cadence = Cadence(),  # noqa: B008 - frozen
     provenance: Mapping[str, Any] | None = None,
     notes: Mapping[str, Any] | None = None,
-    report: Report | None = None,
+    on_event: OnEvent | None = None,
 ) -> TrainResult:
     """Train a network with SGD, or go on with a run that was interrupted.
 
@@ -106,7 +107,7 @@ def train(
         Where the data came from, for ``config.json``. A run is resumed only with the same.
     notes : mapping of str to Any, optional
         What else ``config.json`` is to hold, and may be different when the run is resumed.
-    report : callable, optional
+    on_event : callable, optional
         Is given a dict: ``{"event": "start", "step"}`` before the first step; a few times a second
         ``{"event": "step", "epoch", "epochs", "step", "steps", "loss", "accuracy", "images_per_second",
         "eta_seconds", "memory_bytes", "device_memory_bytes"}`` with steps counted over the whole run, and
@@ -114,7 +115,7 @@ def train(
         metrics; ``{"event": "init", "fresh"}`` with the tensors that `init` did not have; ``{"event":
         "fallback", "step", "reason"}`` where the newer checkpoint is damaged and the older one counts;
         ``{"event": "paused", "reason"}`` and ``{"event": "continued"}`` around waiting for room on a full
-        disk. Without `report` a full disk is an error at once.
+        disk. Without `on_event` a full disk is an error at once.
 
     Returns
     -------
@@ -132,7 +133,7 @@ def train(
         After SIGINT or SIGTERM, once the current step is done and a checkpoint is written.
     """
     run_dir, placement = Path(run_dir), place(config)
-    record = describe_run(
+    description = describe_run(
         config,
         placement,
         num_classes=num_classes,
@@ -143,7 +144,7 @@ def train(
         provenance=provenance,
         notes=notes,
     )
-    with opened_run(run_dir, record, resume):
+    with opened_run(run_dir, description, resume):
         if is_finished(run_dir) and has_checkpoint(run_dir):
             return TrainResult(run_dir, tuple(read_state(run_dir)["history"]))
         cuda = [placement.device.index] if placement.device.type == "cuda" else []
@@ -151,19 +152,19 @@ def train(
             torch.manual_seed(config.seed)
             begun = has_checkpoint(run_dir)
             weights = None if init is None or begun else Path(init)
-            objective = _objective(config, placement, normalization, teacher, record)
+            objective = _objective(config, placement, normalization, teacher, description)
             learner = Learner(config, placement, num_classes, min(image_shape[1:]), weights, objective)
-            if weights is not None and report is not None:
-                report({"event": "init", "fresh": learner.fresh})
+            if weights is not None and on_event is not None:
+                on_event({"event": "init", "fresh": learner.fresh})
             run = TrainRun(
-                loader, test, learner, config, placement, run_dir, image_shape, cadence, report, interrupted
+                loader, test, learner, config, placement, run_dir, image_shape, cadence, on_event, interrupted
             )
             if begun:
                 run.restore()
-            if report is not None:
-                report({"event": "start", "step": run.step})
+            if on_event is not None:
+                on_event({"event": "start", "step": run.step})
             run.finish()
-            run.disk.write(lambda: save_model(run_dir, learner.tested, record))
+            run.disk.write(lambda: save_model(run_dir, learner.tested, description))
     return TrainResult(run_dir, tuple(run.history))
 
 
@@ -172,7 +173,7 @@ def _objective(
     placement: Placement,
     normalization: Normalization | None,
     teacher: str | Path | None,
-    record: Mapping[str, Any],
+    description: Mapping[str, Any],
 ) -> Objective:
     if config.adversarial is None and teacher is None:
         return Objective()
@@ -184,6 +185,6 @@ def _objective(
         perturbation = Perturbation(adversary, normalization, placement.device)
     if teacher is None:
         return Objective(perturbation)
-    names = record["provenance"].get("class_names")
-    shape = record["num_classes"], record["image_shape"], names
+    names = description["provenance"].get("class_names")
+    shape = description["num_classes"], description["image_shape"], names
     return Objective(perturbation, Teacher(Path(teacher), placement, normalization, *shape))

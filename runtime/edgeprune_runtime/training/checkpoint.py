@@ -88,12 +88,12 @@ def save_checkpoint(run_dir: Path, tensors: Mapping[str, torch.Tensor], state: M
     # After the last that was committed, not the highest in the folder: a file that was never committed is to
     # be replaced, or a disk that is full would hold one more of them after each attempt.
     before = _committed(run_dir)
-    record = _path(run_dir, before[-1] + 1 if before else 1)
-    digest = write_tensors(record.with_suffix(".safetensors"), tensors)
+    manifest = _path(run_dir, before[-1] + 1 if before else 1)
+    digest = write_tensors(manifest.with_suffix(".safetensors"), tensors)
     content = {"format": _FORMAT, "sha256": digest, "state": state}
     content["checksum"] = _checksum(content)
-    write_text(record, json.dumps(content, indent=1, allow_nan=False) + "\n")
-    _remove_others(run_dir, [path.stem for path in (*(_path(run_dir, n) for n in before), record)[-_KEPT:]])
+    write_text(manifest, json.dumps(content, indent=1, allow_nan=False) + "\n")
+    _remove_others(run_dir, [path.stem for path in (*(_path(run_dir, n) for n in before), manifest)[-_KEPT:]])
 
 
 def load_checkpoint(run_dir: Path) -> Checkpoint:
@@ -113,8 +113,8 @@ def load_checkpoint(run_dir: Path) -> Checkpoint:
     for number in reversed(_committed(run_dir)):
         path = _path(run_dir, number)
         try:
-            record = _read_record(path)
-            tensors = _read_tensors(path.with_suffix(".safetensors"), record["sha256"])
+            manifest = _read_manifest(path)
+            tensors = _read_tensors(path.with_suffix(".safetensors"), manifest["sha256"])
         except TrainingError as error:
             damage.append((path, error))
             continue
@@ -122,7 +122,7 @@ def load_checkpoint(run_dir: Path) -> Checkpoint:
             # So that the next checkpoint takes its number, and not the place of this one.
             with contextlib.suppress(OSError):
                 damaged.rename(damaged.with_name(damaged.name + _ASIDE))
-        return Checkpoint(tensors, record["state"], str(damage[0][1]) if damage else None)
+        return Checkpoint(tensors, manifest["state"], str(damage[0][1]) if damage else None)
     if damage:
         raise damage[0][1]
     raise _damaged(_path(run_dir, 1), os.strerror(errno.ENOENT))
@@ -202,7 +202,7 @@ def _replacing(path: Path) -> Iterator[Path]:
         reason = getattr(error, "strerror", None) or str(error)
         message = f"{path}: cannot be written ({reason}); what was complete before is kept: "
         raise (DiskFullError if _is_full(error) else TrainingError)(
-            message + "free space or fix the folder, then go on (edgeprune train: with --resume)"
+            message + "free space or fix the folder, then go on with resume=True"
         ) from error
 
 
@@ -250,27 +250,27 @@ def _read_tensors(path: Path, digest: str) -> dict[str, torch.Tensor]:
         raise _damaged(path, getattr(error, "strerror", None) or str(error)) from error
 
 
-def _read_record(path: Path) -> dict[str, Any]:
+def _read_manifest(path: Path) -> dict[str, Any]:
     try:
-        record = json.loads(path.read_bytes())
+        manifest = json.loads(path.read_bytes())
     except OSError as error:
         raise _damaged(path, error.strerror or str(error)) from error
     except ValueError as error:
         raise _damaged(path, "it is not JSON") from error
-    if not isinstance(record, dict) or record.get("format") != _FORMAT:
+    if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
         raise _damaged(path, f"it is not of checkpoint format {_FORMAT}")
-    if record.pop("checksum", None) != _checksum(record):
+    if manifest.pop("checksum", None) != _checksum(manifest):
         raise _damaged(path, "its content does not match its checksum")
-    return record
+    return manifest
 
 
 def _state(path: Path) -> dict[str, Any]:
-    state: dict[str, Any] = _read_record(path)["state"]
+    state: dict[str, Any] = _read_manifest(path)["state"]
     return state
 
 
-def _checksum(record: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(record, allow_nan=False).encode()).hexdigest()
+def _checksum(manifest: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, allow_nan=False).encode()).hexdigest()
 
 
 def _damaged(path: Path, reason: str) -> TrainingError:

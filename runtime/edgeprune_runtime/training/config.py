@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -30,7 +31,7 @@ class Placement:
     """
 
     device: torch.device
-    precision: str
+    precision: Literal["float32", "bfloat16"]
 
     def autocast(self) -> torch.autocast:
         """Return the context in which the network runs forward."""

@@ -22,14 +22,14 @@ class PatientDisk:
 
     Attributes
     ----------
-    tell : callable, optional
+    on_event : callable, optional
         Is given ``{"event": "paused", "reason"}`` when the wait begins, and ``{"event": "continued"}`` at its
         end. Without it there is nobody to make room, and nothing waits.
     interrupted : callable
         Tells whether the user wants to stop.
     """
 
-    tell: Callable[[dict[str, Any]], None] | None
+    on_event: Callable[[dict[str, Any]], None] | None
     interrupted: Callable[[], bool]
 
     def write(self, action: Callable[[], object]) -> None:
@@ -45,16 +45,16 @@ class PatientDisk:
             try:
                 action()
             except DiskFullError as error:
-                if self.tell is None:
+                if self.on_event is None:
                     raise
                 if not paused:
-                    self.tell({"event": "paused", "reason": str(error)})
+                    self.on_event({"event": "paused", "reason": str(error)})
                 paused = True
                 if not self._wait():
                     raise
                 continue
-            if paused and self.tell is not None:
-                self.tell({"event": "continued"})
+            if paused and self.on_event is not None:
+                self.on_event({"event": "continued"})
             return
 
     def _wait(self) -> bool:

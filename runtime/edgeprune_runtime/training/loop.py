@@ -1,4 +1,4 @@
-"""The loop of a training run, with its checkpoints and reports."""
+"""The loop of a training run, with its checkpoints and events."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 
 from edgeprune_formats import ConfigError
 
+from ..checks import check_types
 from ..errors import TrainingError
 from ..networks.models import final_feature_map
 from ..system.machine import peak_bytes, resident_bytes
@@ -22,12 +23,12 @@ from .run_folder import write_metrics
 from .signals import TrainingInterrupted
 from .step import Learner, Tally, learning_rate
 
-__all__ = ["Batches", "Cadence", "Report", "TrainLoader", "TrainRun"]
+__all__ = ["Batches", "Cadence", "OnEvent", "TrainLoader", "TrainRun"]
 
-_REPORT_SECONDS = 0.3
+_EVENT_SECONDS = 0.3
 
 Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]
-Report = Callable[[dict[str, Any]], None]
+OnEvent = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,10 @@ class Cadence:
     seconds: float | None = 300.0
 
     def __post_init__(self) -> None:
-        for name, number in (("steps", self.steps), ("time", self.seconds)):
+        check_types(self)
+        for name, number in (("steps", self.steps), ("seconds", self.seconds)):
             if number is not None and not number > 0:
-                raise ConfigError(f"the {name} between two checkpoints must be positive, not {number}")
+                raise ConfigError(f"{name} between two checkpoints must be positive, not {number}")
 
     def is_due(self, step: int, seconds: float) -> bool:
         """Tell whether to write one after `step` steps, so many seconds after the last one."""
@@ -81,7 +83,10 @@ class TrainLoader(Protocol):
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the position behind the last batch yielded, as JSON can hold it."""
+        """Return the position behind the last batch yielded, as JSON can hold it.
+
+        After an epoch's last batch it may be that of the next epoch's start.
+        """
         ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -111,7 +116,7 @@ class TrainRun:
     run_dir: Path
     image_shape: Sequence[int]
     cadence: Cadence
-    report: Report | None
+    on_event: OnEvent | None
     interrupted: Callable[[], bool]
     history: list[dict[str, Any]] = field(default_factory=list)
     step: int = 0
@@ -120,9 +125,9 @@ class TrainRun:
     def __post_init__(self) -> None:
         self._steps = self.config.epochs * len(self.loader)
         self._first_step, self._began = self.step, time.perf_counter()
-        self._next_report = self._began + _REPORT_SECONDS
+        self._next_event = self._began + _EVENT_SECONDS
         self._saved = self._began
-        self.disk = PatientDisk(self.report, self.interrupted)
+        self.disk = PatientDisk(self.on_event, self.interrupted)
         self._smallest_batch = 2 if final_feature_map(self.image_shape) == (1, 1) else 1
 
     def restore(self) -> None:
@@ -139,8 +144,8 @@ class TrainRun:
         state = checkpoint.state
         self.step, self.history, self.tally = state["step"], state["history"], Tally(**state["tally"])
         self._first_step = self.step
-        if checkpoint.damage is not None and self.report is not None:
-            self.report({"event": "fallback", "step": self.step, "reason": checkpoint.damage})
+        if checkpoint.damage is not None and self.on_event is not None:
+            self.on_event({"event": "fallback", "step": self.step, "reason": checkpoint.damage})
         self.disk.write(lambda: write_metrics(self.run_dir, self.history))
         self.loader.load_state_dict(state["loader"])
         self.learner.restore(checkpoint.tensors)
@@ -165,21 +170,23 @@ class TrainRun:
         if not self.tally.steps:
             self.loader.set_epoch(len(self.history))
         self.learner.train()
-        for images, labels in self.loader:
+        # A run that stopped after the epoch's last step: its loader stands at the start of the next epoch.
+        batches = self.loader if self.tally.steps < len(self.loader) else ()
+        for images, labels in batches:
             self._take_step(images, labels)
             self._look_up(started)
         self._drain(started)
         self._require_finite()
 
     def _look_up(self, started: float) -> None:
-        """After a step: report, write a checkpoint if it is time, stop if asked to."""
+        """After a step: tell of it, write a checkpoint if it is time, stop if asked to."""
         now = time.perf_counter()
-        stops, reports = self.interrupted(), now >= self._next_report
+        stops, tells = self.interrupted(), now >= self._next_event
         keeps = self.cadence.is_due(self.step, now - self._saved)
-        if stops or reports or keeps:
+        if stops or tells or keeps:
             self._drain(started)
-        if reports:
-            self._report_step()
+        if tells:
+            self._tell_of_step()
         if stops:
             self._stop()
         if keeps:
@@ -190,7 +197,7 @@ class TrainRun:
         if len(labels) < self._smallest_batch:
             raise TrainingError(
                 "a batch of one image cannot be normalized where the network has reduced it to one pixel; "
-                "choose a --batch-size that does not leave one image over"
+                "choose a batch_size that does not leave one image over"
             )
         images, labels = self.placement.put(images, labels)
         lr = learning_rate(self.step, self._steps, self.config.lr)
@@ -204,13 +211,13 @@ class TrainRun:
             raise self._diverged(f"the loss became {wrong} at step {self.tally.steps} of {len(self.loader)}")
         self.tally.seconds = time.perf_counter() - started
 
-    def _report_step(self) -> None:
+    def _tell_of_step(self) -> None:
         now = time.perf_counter()
-        self._next_report = now + _REPORT_SECONDS
-        if self.report is None:
+        self._next_event = now + _EVENT_SECONDS
+        if self.on_event is None:
             return
         seconds_per_step = (now - self._began) / (self.step - self._first_step)
-        self.report(
+        self.on_event(
             {
                 "event": "step",
                 "epoch": len(self.history) + 1,
@@ -238,7 +245,7 @@ class TrainRun:
         self._require_finite()
         self._checkpoint()
         where = f"after step {self.step} of {self._steps}"
-        raise TrainingInterrupted(f"{self.run_dir}: interrupted {where}; go on with --resume")
+        raise TrainingInterrupted(f"{self.run_dir}: interrupted {where}; go on with resume=True")
 
     def _score(self) -> tuple[float | None, float | None]:
         if self.test is None:
@@ -275,8 +282,8 @@ class TrainRun:
         self.tally = Tally()
         self._checkpoint()
         self.disk.write(lambda: write_metrics(self.run_dir, self.history))
-        if self.report is not None:
-            self.report({"event": "epoch", **metrics})
+        if self.on_event is not None:
+            self.on_event({"event": "epoch", **metrics})
 
     def _checkpoint(self) -> None:
         state = {
@@ -290,4 +297,4 @@ class TrainRun:
 
     def _diverged(self, what: str) -> TrainingError:
         epoch = f"epoch {len(self.history) + 1} of {self.config.epochs}"
-        return TrainingError(f"{what} in {epoch}; start again with a lower --lr than {self.config.lr}")
+        return TrainingError(f"{what} in {epoch}; start again with an lr lower than {self.config.lr}")

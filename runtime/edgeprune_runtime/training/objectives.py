@@ -7,7 +7,6 @@ elsewhere, on a larger network, replaces the labels by its own answers (robust d
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,41 +16,18 @@ from torch.nn import functional
 
 from edgeprune_formats import ConfigError
 
+from ..networks.trained import load_trained
+from ..normalization import Normalization
 from .config import MEMORY_FORMAT, Adversary, Placement
-from .run_folder import load_run
 
-__all__ = ["Normalization", "Objective", "Perturbation", "Teacher"]
+__all__ = ["Objective", "Perturbation", "Teacher", "ascend_in_ball"]
 
 Network = Callable[[torch.Tensor], torch.Tensor]
 Loss = Callable[[torch.Tensor], torch.Tensor]
 
 # N-FGSM: noise of twice the budget (de Jorge et al., 2022). PGD: ten steps of 2/255 at 8/255 (Madry et al.,
 # 2018). RSLAD: five sixths of the loss from perturbed images (Zi et al., 2021).
-_NOISE, _STEPS, _STEP, _PERTURBED_SHARE = 2.0, 10, 0.25, 5 / 6
-
-
-@dataclass(frozen=True)
-class Normalization:
-    """How pixels on [0, 1] became what the network takes: less the mean, over the standard deviation.
-
-    Attributes
-    ----------
-    mean, std : sequence of float
-        Of each channel.
-
-    Raises
-    ------
-    ConfigError
-        A standard deviation is not positive, or a number not finite.
-    """
-
-    mean: Sequence[float]
-    std: Sequence[float]
-
-    def __post_init__(self) -> None:
-        finite = all(map(math.isfinite, (*self.mean, *self.std)))
-        if not finite or len(self.mean) != len(self.std) or min(self.std) <= 0:
-            raise ConfigError(f"mean {tuple(self.mean)} and standard deviation {tuple(self.std)} do not do")
+_NOISE, _STEPS, _STEP, _PERTURBED_SHARE = 2.0, 10, 1 / 4, 5 / 6
 
 
 class Perturbation:
@@ -95,15 +71,35 @@ class Perturbation:
         if self._method == "n-fgsm":
             moved = self._in_range(images + _NOISE * noise)
             return self._in_range(moved + self._eps * _gradient(network, moved, loss).sign())
+        low, high = self._in_range(images - self._eps), self._in_range(images + self._eps)
         moved = self._in_range(images + noise)
         for _ in range(_STEPS):
-            moved = moved + _STEP * self._eps * _gradient(network, moved, loss).sign()
-            moved = torch.minimum(torch.maximum(moved, images - self._eps), images + self._eps)
-            moved = self._in_range(moved)
+            moved = ascend_in_ball(moved, _gradient(network, moved, loss), self._eps, low, high)
         return moved
 
     def _in_range(self, images: torch.Tensor) -> torch.Tensor:
         return torch.minimum(torch.maximum(images, self._low), self._high)
+
+
+def ascend_in_ball(
+    moved: torch.Tensor,
+    gradient: torch.Tensor,
+    eps: torch.Tensor,
+    low: torch.Tensor,
+    high: torch.Tensor,
+) -> torch.Tensor:
+    """Take one step of PGD in Linf (Madry et al., 2018): a quarter of the budget, which is 2/255 at 8/255.
+
+    Parameters
+    ----------
+    moved, gradient : float32 [n, C, H, W]
+        The images where they are, and the gradient of the loss there.
+    eps : float32, broadcasts to the images
+        The budget.
+    low, high : float32 [n, C, H, W]
+        The ends of the ball within the range of pixels.
+    """
+    return torch.minimum(torch.maximum(moved + _STEP * eps * gradient.sign(), low), high)
 
 
 def _gradient(network: Network, images: torch.Tensor, loss: Loss) -> torch.Tensor:
@@ -147,25 +143,26 @@ class Teacher:
         image_shape: Sequence[int],
         class_names: Sequence[str] | None = None,
     ) -> None:
-        network, facts = load_run(run_dir)
-        if (facts["num_classes"], facts["image_shape"]) != (num_classes, list(image_shape)):
+        network = load_trained(run_dir)
+        if (network.num_classes, network.image_shape) != (num_classes, tuple(image_shape)):
             raise ConfigError(
-                f"{run_dir}: a teacher of {facts['num_classes']} classes and images of "
-                f"{tuple(facts['image_shape'])} cannot teach {num_classes} classes and images of "
-                f"{tuple(image_shape)}"
+                f"{run_dir}: a teacher of {network.num_classes} classes and images of {network.image_shape} "
+                f"cannot teach {num_classes} classes and images of {tuple(image_shape)}"
             )
-        known = facts.get("class_names")
-        if known is not None and class_names is not None and list(known) != list(class_names):
+        known = network.class_names
+        if known is not None and class_names is not None and known != tuple(class_names):
             raise ConfigError(f"{run_dir}: the teacher's classes have other names, or another order")
-        if not {"mean", "std"} <= facts.keys():
+        if network.normalization is None:
             raise ConfigError(f"{run_dir}: the teacher does not say how its images are normalized")
         mean, std, own_mean, own_std = (
             torch.tensor(values, dtype=torch.float64).view(1, -1, 1, 1)
-            for values in (normalization.mean, normalization.std, facts["mean"], facts["std"])
+            for values in (normalization.mean, normalization.std, network.mean, network.std)
         )
         self._factor = (std / own_std).float().to(placement.device)
         self._offset = ((mean - own_mean) / own_std).float().to(placement.device)
-        self._network = network.requires_grad_(False).to(placement.device).to(memory_format=MEMORY_FORMAT)
+        self._network = (
+            network.model.requires_grad_(False).to(placement.device).to(memory_format=MEMORY_FORMAT)
+        )
         self._placement = placement
 
     @torch.no_grad()

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from edgeprune_formats import ConfigError, __version__
@@ -21,6 +20,7 @@ from edgeprune_formats.files import file_sha256
 
 from ..errors import TrainingError
 from ..networks.models import create_model
+from ..networks.trained import MODEL_FILE, load_trained
 from .checkpoint import has_checkpoint, write_tensors, write_text
 from .config import Placement, TrainConfig
 
@@ -28,12 +28,10 @@ __all__ = [
     "describe_run",
     "is_finished",
     "load_model",
-    "load_network",
-    "load_run",
     "locked",
     "open_run",
     "opened_run",
-    "recorded",
+    "read_description",
     "save_model",
     "versions",
     "write_metrics",
@@ -41,7 +39,6 @@ __all__ = [
 
 _CONFIG_FILE = "config.json"
 _METRICS_FILE = "metrics.jsonl"
-_MODEL_FILE = "model.safetensors"
 _LOCK_FILE = ".lock"
 # What may differ when a run goes on: consequences of the other entries, versions, and what a run is free in.
 _DESCRIPTIVE = ("versions", "parameters", "notes")
@@ -74,19 +71,19 @@ def describe_run(
         raise ConfigError("the training set yields no batch; lower the batch size or keep the last batch")
     with torch.device("meta"):
         model = create_model(config.model, num_classes, min(image_shape[1:]))
-    record = {
+    description = {
         "config": {**asdict(config), "device": str(placement.device), "precision": placement.precision},
         "num_classes": num_classes,
         "image_shape": list(image_shape),
         "steps_per_epoch": steps_per_epoch,
         "init": None if init is None else _sha256(init),
-        "teacher": None if teacher is None else _sha256(teacher / _MODEL_FILE),
+        "teacher": None if teacher is None else _sha256(teacher / MODEL_FILE),
         "provenance": dict(provenance or {}),
         "parameters": sum(p.numel() for p in model.parameters()),
         "versions": versions(),
         "notes": {**(notes or {}), "threads": torch.get_num_threads()},
     }
-    plain: dict[str, Any] = json.loads(json.dumps(record))
+    plain: dict[str, Any] = json.loads(json.dumps(description))
     return plain
 
 
@@ -100,7 +97,7 @@ def versions() -> dict[str, str]:
     }
 
 
-def open_run(run_dir: Path, record: Mapping[str, Any], resume: bool) -> None:
+def open_run(run_dir: Path, description: Mapping[str, Any], resume: bool) -> None:
     """Make the folder of a new run, or check that the run in it is the one to go on with.
 
     Raises
@@ -113,14 +110,14 @@ def open_run(run_dir: Path, record: Mapping[str, Any], resume: bool) -> None:
     path = run_dir / _CONFIG_FILE
     if not _holds_run(run_dir):
         _make_folder(run_dir)
-        write_text(path, json.dumps(record, indent=1) + "\n")
+        write_text(path, json.dumps(description, indent=1) + "\n")
     elif not resume:
-        raise ConfigError(f"{run_dir} already holds a run; use --resume to go on, or another folder")
+        raise ConfigError(f"{run_dir} already holds a run; go on with resume=True, or use another folder")
     else:
-        _require_same(run_dir, _read_config(path), record)
+        _require_same(run_dir, _read_config(path), description)
 
 
-def recorded(run_dir: Path) -> dict[str, Any]:
+def read_description(run_dir: Path) -> dict[str, Any]:
     """Return what ``config.json`` holds of the run in a folder; empty where there is none.
 
     Raises
@@ -133,14 +130,14 @@ def recorded(run_dir: Path) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def opened_run(run_dir: Path, record: Mapping[str, Any], resume: bool) -> Iterator[None]:
+def opened_run(run_dir: Path, description: Mapping[str, Any], resume: bool) -> Iterator[None]:
     """Do as `open_run`, and remove a new folder's files again on an error before its first checkpoint.
 
     So the same command can be given again once what was wrong is right.
     """
     made, new = not run_dir.exists(), not _holds_run(run_dir)
     try:
-        open_run(run_dir, record, resume)
+        open_run(run_dir, description, resume)
         yield
     except Exception:
         if new and not has_checkpoint(run_dir):
@@ -185,7 +182,7 @@ def write_metrics(run_dir: Path, history: Sequence[Mapping[str, Any]]) -> None:
     write_text(run_dir / _METRICS_FILE, "".join(json.dumps(epoch) + "\n" for epoch in history))
 
 
-def save_model(run_dir: Path, model: nn.Module, record: Mapping[str, Any]) -> None:
+def save_model(run_dir: Path, model: nn.Module, description: Mapping[str, Any]) -> None:
     """Write the trained network to ``model.safetensors``, with what `load_model` needs to rebuild it.
 
     Raises
@@ -193,17 +190,17 @@ def save_model(run_dir: Path, model: nn.Module, record: Mapping[str, Any]) -> No
     TrainingError
         If it cannot be written.
     """
-    network = {"model": record["config"]["model"]}
-    network |= {name: record[name] for name in ("num_classes", "image_shape")}
-    known = [name for name in ("mean", "std", "class_names") if name in record["provenance"]]
-    network |= {name: record["provenance"][name] for name in known}
+    network = {"model": description["config"]["model"]}
+    network |= {name: description[name] for name in ("num_classes", "image_shape")}
+    known = [name for name in ("mean", "std", "class_names") if name in description["provenance"]]
+    network |= {name: description["provenance"][name] for name in known}
     # One entry: safetensors writes several in an order of its own, and equal runs are to give equal files.
-    write_tensors(run_dir / _MODEL_FILE, model.state_dict(), {"edgeprune": json.dumps(network)})
+    write_tensors(run_dir / MODEL_FILE, model.state_dict(), {"edgeprune": json.dumps(network)})
 
 
 def is_finished(run_dir: Path) -> bool:
     """Tell whether the folder holds a trained network."""
-    return (run_dir / _MODEL_FILE).exists()
+    return (run_dir / MODEL_FILE).exists()
 
 
 def load_model(run_dir: str | Path) -> nn.Module:
@@ -225,42 +222,7 @@ def load_model(run_dir: str | Path) -> nn.Module:
     TrainingError
         If the run is not finished, or its ``model.safetensors`` is damaged.
     """
-    return load_run(Path(run_dir))[0]
-
-
-def load_run(run_dir: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """Return the network of a finished run and what is known of it, as `load_network` does."""
-    return load_network(run_dir / _MODEL_FILE)
-
-
-def load_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """Return a trained network as `load_model` does, from the file itself, and what the file says of it.
-
-    Returns
-    -------
-    torch.nn.Module
-        On the CPU and in evaluation mode.
-    dict
-        ``model`` (its name), ``num_classes``, ``image_shape`` and, if the run knew them, ``mean`` and
-        ``std`` of the images it takes and ``class_names``.
-
-    Raises
-    ------
-    TrainingError
-        If there is no such file, or it is damaged.
-    """
-    if not path.exists():
-        raise TrainingError(f"{path.parent} holds no trained model; finish the run with --resume")
-    try:
-        with safe_open(path, "pt") as file:
-            network: dict[str, Any] = json.loads(file.metadata()["edgeprune"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        with torch.device("meta"):
-            model = create_model(network["model"], network["num_classes"], min(network["image_shape"][1:]))
-        model.load_state_dict(tensors, assign=True)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError, ConfigError) as error:
-        raise TrainingError(f"{path}: not a model of a run, or damaged ({error}); train it again") from error
-    return model.eval(), network
+    return load_trained(Path(run_dir)).model
 
 
 def _sha256(path: Path) -> str:
@@ -271,7 +233,7 @@ def _sha256(path: Path) -> str:
 
 
 def _holds_run(run_dir: Path) -> bool:
-    names = (_CONFIG_FILE, _METRICS_FILE, _MODEL_FILE)
+    names = (_CONFIG_FILE, _METRICS_FILE, MODEL_FILE)
     return any((run_dir / name).exists() for name in names) or any(run_dir.glob("checkpoint-*"))
 
 
@@ -284,12 +246,12 @@ def _make_folder(run_dir: Path) -> None:
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        record = json.loads(path.read_bytes())
+        description = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise TrainingError(f"{path} cannot be read ({error}); start again in another folder") from error
-    if not isinstance(record, dict):
+    if not isinstance(description, dict):
         raise TrainingError(f"{path} is not the record of a run; start again in another folder")
-    return record
+    return description
 
 
 def _require_same(run_dir: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
@@ -302,9 +264,9 @@ def _require_same(run_dir: Path, old: Mapping[str, Any], new: Mapping[str, Any])
             )
 
 
-def _settings(record: Mapping[str, Any]) -> dict[str, Any]:
+def _settings(description: Mapping[str, Any]) -> dict[str, Any]:
     settings: dict[str, Any] = {}
-    for name, entry in record.items():
+    for name, entry in description.items():
         if name == "config":
             settings |= entry
         elif name == "provenance":

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Literal, cast, get_args
 
 from edgeprune_formats import ConfigError
 
+from ..checks import check_types
 from ..networks.names import MODEL_NAMES
 
-__all__ = ["PRECISIONS", "Adversary", "TrainConfig"]
+__all__ = ["PRECISIONS", "Adversary", "Precision", "TrainConfig"]
 
-PRECISIONS = ("auto", "float32", "bfloat16")
-_ADVERSARIES = ("n-fgsm", "pgd")
+Precision = Literal["auto", "float32", "bfloat16"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+AdversaryMethod = Literal["n-fgsm", "pgd"]
+_ADVERSARIES: tuple[AdversaryMethod, ...] = get_args(AdversaryMethod)
 
 
 @dataclass(frozen=True)
@@ -32,13 +36,18 @@ class Adversary:
         No such method, or no such budget.
     """
 
-    method: str
+    method: AdversaryMethod
     eps: float = 8.0
 
     def __post_init__(self) -> None:
-        if self.method not in _ADVERSARIES or not 0 < self.eps <= 255:
+        try:
+            check_types(self)
+            sound = 0 < self.eps <= 255
+        except ConfigError:
+            sound = False
+        if not sound:
             raise ConfigError(
-                f"no adversary {self.method}:{self.eps:g}; choose one of {', '.join(_ADVERSARIES)}, with a "
+                f"no adversary {self.method}:{self.eps}; choose one of {', '.join(_ADVERSARIES)}, with a "
                 "budget in 1/255, above 0 and at most 255, such as n-fgsm:8"
             )
 
@@ -53,7 +62,7 @@ class Adversary:
         """
         method, colon, eps = text.partition(":")
         try:
-            return cls(method, float(eps)) if colon else cls(method)
+            return cls(cast(AdversaryMethod, method), float(eps) if colon else cls.eps)
         except ValueError:
             raise ConfigError(f"the budget of {text!r} is not a number, such as n-fgsm:8 has it") from None
 
@@ -99,7 +108,7 @@ class TrainConfig:
     Raises
     ------
     ConfigError
-        If a value is out of range.
+        If a value is of another type than its field, or out of range.
     """
 
     model: str = field(
@@ -141,7 +150,7 @@ class TrainConfig:
             "help": "Where to compute: auto (CUDA if there is one), cpu, cuda or cuda:N.",
         },
     )
-    precision: str = field(
+    precision: Precision = field(
         default="auto",
         metadata={
             "help": "Number format; bfloat16 is autocast, and auto uses it where it is faster.",
@@ -150,6 +159,7 @@ class TrainConfig:
     )
 
     def __post_init__(self) -> None:
+        check_types(self)
         for problem, is_wrong in self._checks():
             if is_wrong:
                 raise ConfigError(problem)
@@ -174,7 +184,6 @@ class TrainConfig:
             (f"ema is {self.ema}; it must be in (0, 1)", self.ema is not None and not 0 < self.ema < 1),
             (f"seed is {self.seed}; it must be in [0, 2**63)", not 0 <= self.seed < 2**63),
             (f"unknown device {device!r}; use auto, cpu, cuda or cuda:N", not _is_device_name(device)),
-            (f"precision must be one of {', '.join(PRECISIONS)}", self.precision not in PRECISIONS),
         ]
 
 

@@ -1,0 +1,216 @@
+"""A trained network: its weights, the images it takes, and the classes it tells apart."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from edgeprune_formats import ConfigError
+
+from ..errors import TrainingError
+from ..normalization import Normalization
+from .models import create_model
+
+__all__ = ["MODEL_FILE", "TrainedNetwork", "load_trained", "open_network", "rebuild_network"]
+
+MODEL_FILE = "model.safetensors"
+"""The file of a run's folder that holds its trained network."""
+
+_DAMAGE = (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError, ConfigError)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedNetwork:
+    """A network that was trained, and the images it takes.
+
+    Attributes
+    ----------
+    path : Path
+        The folder of the run, or the file, that it comes from.
+    model : torch.nn.Module
+        On the CPU, in evaluation mode: normalized float32 [n, C, H, W] to logits [n, classes].
+    name : str
+        One of `edgeprune_runtime.networks.models.MODEL_NAMES`.
+    image_shape : (int, int, int)
+        Channels, height and width in pixels.
+    num_classes : int
+    class_names : tuple of str, optional
+        One for each class, where they are known.
+    normalization : Normalization, optional
+        Of the images it takes, where that is known.
+    """
+
+    path: Path
+    model: nn.Module
+    name: str
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    class_names: tuple[str, ...] | None = None
+    normalization: Normalization | None = None
+
+    @property
+    def known_normalization(self) -> Normalization:
+        """How pixels on [0, 1] become what the network takes.
+
+        Raises
+        ------
+        TrainingError
+            It is not known.
+        """
+        if self.normalization is None:
+            what = "does not say how its images are normalized (mean and std)"
+            raise TrainingError(f"{self.path}: {what}; train it from a pack")
+        return self.normalization
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """The mean of each channel of the images it takes, for pixels on [0, 1]."""
+        return tuple(self.known_normalization.mean)
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """The standard deviation of each channel of the images it takes, for pixels on [0, 1]."""
+        return tuple(self.known_normalization.std)
+
+    def on_images(self) -> NormalizedNetwork:
+        """Return the network with normalization before it: images [n, C, H, W] on [0, 1] to logits."""
+        return NormalizedNetwork(self.model, self.known_normalization).eval()
+
+    def identity(self) -> dict[str, Any]:
+        """Return which network it is, for provenance, ready for JSON.
+
+        Returns
+        -------
+        dict
+            ``file`` (its name), ``sha256`` (of the names and bytes of all tensors), ``model``,
+            ``num_classes`` and ``image_shape``.
+        """
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.contiguous().numpy().tobytes())
+        return {
+            "file": self.path.name,
+            "sha256": digest.hexdigest(),
+            "model": self.name,
+            "num_classes": self.num_classes,
+            "image_shape": list(self.image_shape),
+        }
+
+
+class NormalizedNetwork(nn.Module):
+    """A network behind the normalization of its images.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Normalized float32 [n, C, H, W] to logits [n, classes].
+    normalization : Normalization
+    """
+
+    pixel_mean: torch.Tensor
+    pixel_std: torch.Tensor
+
+    def __init__(self, network: nn.Module, normalization: Normalization) -> None:
+        super().__init__()
+        self.network = network
+        # Torch 2.6 calls a node "mean" as well, were that the name of a buffer.
+        self.register_buffer("pixel_mean", torch.tensor(normalization.mean).view(1, -1, 1, 1))
+        self.register_buffer("pixel_std", torch.tensor(normalization.std).view(1, -1, 1, 1))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Map float32 images ``[n, C, H, W]`` on [0, 1] to logits ``[n, classes]``."""
+        logits: torch.Tensor = self.network((images - self.pixel_mean) / self.pixel_std)
+        return logits
+
+
+def open_network(run: Path) -> TrainedNetwork:
+    """Return the trained network of a run's folder, which says how its images are normalized.
+
+    Raises
+    ------
+    ConfigError
+        There is no such folder.
+    TrainingError
+        The run is not finished, its network is damaged, or does not say how its images are normalized.
+    """
+    if not run.is_dir():
+        raise ConfigError(f"{run}: not a folder; name that of a run of edgeprune train")
+    network = load_trained(run)
+    _ = network.known_normalization
+    return network
+
+
+def load_trained(path: Path) -> TrainedNetwork:
+    """Return the trained network of a run's folder, or of a ``model.safetensors``.
+
+    Raises
+    ------
+    TrainingError
+        The run is not finished, or the file is missing or damaged.
+    """
+    file = path / MODEL_FILE if path.is_dir() else path
+    if not file.exists():
+        raise TrainingError(f"{file.parent} holds no trained model; finish the run with resume=True")
+    try:
+        with safe_open(file, "pt") as content:
+            facts: dict[str, Any] = json.loads(content.metadata()["edgeprune"])
+            tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 - not a dict
+        return rebuild_network(path, tensors, facts)
+    except _DAMAGE as error:
+        # Torch lists what does not fit on lines of their own.
+        reason = " ".join(str(error).split())
+        raise TrainingError(f"{file}: not a model of a run, or damaged ({reason}); train it again") from error
+
+
+def rebuild_network(
+    path: Path, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]
+) -> TrainedNetwork:
+    """Return a network made of its tensors and what is known of it.
+
+    Parameters
+    ----------
+    path : Path
+        Where it comes from.
+    tensors : mapping of str to torch.Tensor
+        Its state dict.
+    facts : mapping of str to Any
+        ``model`` (its name), ``num_classes``, ``image_shape`` and, where they are known, ``mean``, ``std``
+        and ``class_names``.
+
+    Raises
+    ------
+    ConfigError, KeyError, RuntimeError, TypeError, ValueError
+        They do not fit each other.
+    """
+    channels, height, width = map(int, facts["image_shape"])
+    classes = facts["num_classes"]
+    with torch.device("meta"):
+        model = create_model(facts["model"], classes, min(height, width))
+    model.load_state_dict(dict(tensors), assign=True)
+    names = facts.get("class_names")
+    return TrainedNetwork(
+        path,
+        model.eval(),
+        facts["model"],
+        (channels, height, width),
+        classes,
+        tuple(map(str, names)) if names and len(names) == classes else None,
+        _normalization(facts, channels),
+    )
+
+
+def _normalization(facts: Mapping[str, Any], channels: int) -> Normalization | None:
+    try:
+        found = Normalization(facts["mean"], facts["std"])
+    except (KeyError, ConfigError):
+        return None
+    return found if len(found.mean) == channels else None
