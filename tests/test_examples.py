@@ -20,6 +20,12 @@ def test_the_training_loop_runs_and_goes_on_where_it_stopped(make_pack, tmp_path
     (tmp_path / "position.json").write_text(json.dumps({**state, "epoch": 2, "batch": 1}))
     again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert again.stdout.startswith("epoch 3: loss "), again.stderr
+    # As it was saved after the last of an epoch's three batches, by this version and by earlier ones.
+    for position in ({"epoch": 2, "batch": 0}, {"epoch": 1, "batch": 3}):
+        (tmp_path / "position.json").write_text(json.dumps({**state, **position}))
+        again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+        assert again.stdout.startswith("epoch 3: loss "), again.stderr
+    assert (again.stdout.count("\n"), again.returncode) == (1, 0)
 
 
 @pytest.mark.slow

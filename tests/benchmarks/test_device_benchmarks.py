@@ -12,6 +12,7 @@ from edgeprune_benchmarks.cli import command as cli
 from edgeprune_benchmarks.device import exports, latency, minutes, power_loss, training_memory
 from edgeprune_benchmarks.harness.pixel_loader import PixelLoader, Stretched
 from edgeprune_formats import ConfigError, EdgePruneError
+from edgeprune_runtime import PackLoader
 
 
 @pytest.fixture
@@ -110,6 +111,27 @@ def test_one_long_epoch_of_many_resumes(loader, stop):
     later = Stretched(loader(), 12)
     later.load_state_dict(json.loads(json.dumps(begun.state_dict())))
     assert content(later) == whole[stop:]
+
+
+@pytest.mark.parametrize("stop", [5, 6])
+def test_one_long_epoch_over_a_pack_resumes(make_pack, stop):
+    path, _ = make_pack(samples=40, components=20)
+
+    def stretched():
+        return Stretched(PackLoader(path, 8, True, device="cpu", augment=True), 12)
+
+    whole = content(stretched())
+    assert len({str(batch) for batch in whole}) == 12
+    begun, later = stretched(), stretched()
+    assert content(islice(iter(begun), stop)) == whole[:stop]
+    later.load_state_dict(json.loads(json.dumps(begun.state_dict())))
+    assert content(later) == whole[stop:]
+
+
+def test_a_loader_without_a_batch_is_stretched_to_nothing(make_pack):
+    path, _ = make_pack(samples=7)
+    with pytest.raises(ConfigError, match="fewer images than a batch takes"):
+        Stretched(PackLoader(path, 8, drop_last=True), 12)
 
 
 @pytest.mark.slow

@@ -49,19 +49,19 @@ def expected(pack, rows):
 
 
 @pytest.mark.parametrize("chunks", [0.01, 1, 2, 3.5, 8, 100])
-@pytest.mark.parametrize("ahead", [False, True])
-def test_rows_are_found_whatever_fits(pack, chunks, ahead):
+@pytest.mark.parametrize("prefetch", [False, True])
+def test_rows_are_found_whatever_fits(pack, chunks, prefetch):
     size = pack.header.chunk_samples * memory_bytes(pack.header)
-    cache = ChunkCache(pack, max(1, int(chunks * size)), ahead=ahead)
+    cache = ChunkCache(pack, max(1, int(chunks * size)), prefetch=prefetch)
     for rows in (ROWS, ROWS[:3], np.arange(53), np.array([52]), ROWS):
         np.testing.assert_array_equal(values_of(cache, rows), expected(pack, rows))
     # Where no more than one fits, those that are prepared come on top.
-    on_top = cores() if ahead and cache.slots == 1 else 0
+    on_top = cores() if prefetch and cache.slots == 1 else 0
     assert cache._buffer.nbytes <= (max(1, chunks) + on_top) * size
 
 
 def test_all_chunks_are_read_once_where_all_fit(pack, read):
-    cache = ChunkCache(pack, 8 * pack.header.chunk_samples * memory_bytes(pack.header), ahead=True)
+    cache = ChunkCache(pack, 8 * pack.header.chunk_samples * memory_bytes(pack.header), prefetch=True)
     assert (cache.slots, cache.window) == (8, 8)
     for _ in range(3):
         cache.find(ROWS)
@@ -72,7 +72,7 @@ def test_stored_bytes_are_kept_where_they_take_half_at_most(tmp_path, read):
     pack = open_pack(quantized_pack(tmp_path / "q.h5"))
     chunk_bytes = pack.header.chunk_samples * memory_bytes(pack.header)
     assert pack.payload_bytes < chunk_bytes
-    cache = ChunkCache(pack, pack.payload_bytes + 4 * chunk_bytes, ahead=True)
+    cache = ChunkCache(pack, pack.payload_bytes + 4 * chunk_bytes, prefetch=True)
     assert (cache.slots, cache.window) == (4, 2)
     wanted = expected(pack, ROWS)
     del read[:]
@@ -102,7 +102,7 @@ def test_what_is_held_is_used_before_others_take_its_place(pack, read):
 
 def test_prepared_chunks_are_not_read_again_and_stay_within_bounds(pack, read):
     chunk_bytes = pack.header.chunk_samples * memory_bytes(pack.header)
-    cache = ChunkCache(pack, 6 * chunk_bytes, ahead=True)
+    cache = ChunkCache(pack, 6 * chunk_bytes, prefetch=True)
     rows = np.array([37, 16])
     wanted = expected(pack, rows)
     del read[:]
@@ -116,7 +116,7 @@ def test_prepared_chunks_are_not_read_again_and_stay_within_bounds(pack, read):
 
 def test_a_chunk_that_is_given_up_while_it_is_read_overwrites_no_other(pack, monkeypatch):
     chunk_bytes = pack.header.chunk_samples * memory_bytes(pack.header)
-    cache = ChunkCache(pack, 5 * chunk_bytes, ahead=True)
+    cache = ChunkCache(pack, 5 * chunk_bytes, prefetch=True)
     assert cache.slots - cache.window >= 2
     begun, go_on, original = threading.Event(), threading.Event(), ChunkCache._read
 
@@ -159,7 +159,7 @@ def test_an_error_of_a_prepared_chunk_comes_when_it_is_used(make_pack):
 
 
 def test_a_copy_starts_empty_with_the_same_bounds(pack):
-    cache = ChunkCache(pack, 6 * pack.header.chunk_samples * memory_bytes(pack.header), ahead=True)
+    cache = ChunkCache(pack, 6 * pack.header.chunk_samples * memory_bytes(pack.header), prefetch=True)
     cache.reserve(5)
     cache.find(ROWS)
     pickled = pickle.dumps(cache)
@@ -183,7 +183,7 @@ def test_a_forked_process_finds_what_its_parent_held(pack):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_forked_process_waits_for_nothing_that_its_parent_was_reading(pack, monkeypatch):
-    cache = ChunkCache(pack, 5 * pack.header.chunk_samples * memory_bytes(pack.header), ahead=True)
+    cache = ChunkCache(pack, 5 * pack.header.chunk_samples * memory_bytes(pack.header), prefetch=True)
     wanted = expected(pack, ROWS)
     begun, go_on, original = threading.Event(), threading.Event(), ChunkCache._read
 
@@ -207,7 +207,7 @@ def test_a_forked_process_waits_for_nothing_that_its_parent_was_reading(pack, mo
 
 
 def test_a_place_is_given_back_where_there_is_no_memory(pack, monkeypatch):
-    cache = ChunkCache(pack, 5 * pack.header.chunk_samples * memory_bytes(pack.header), ahead=True)
+    cache = ChunkCache(pack, 5 * pack.header.chunk_samples * memory_bytes(pack.header), prefetch=True)
     with monkeypatch.context() as patch:
         patch.setattr(Pack, "empty_coefficients", lambda self, samples: (_ for _ in ()).throw(MemoryError))
         for _ in range(3):

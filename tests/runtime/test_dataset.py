@@ -1,4 +1,6 @@
+import os
 import pickle
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -6,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from random_coefficients import quantized_pack
 
-from edgeprune_runtime import PackDataset, PackLoader
+from edgeprune_runtime import PackDataset, PackLoader, open_packs
 
 WORKERS = """
 import sys
@@ -49,6 +52,69 @@ def test_items_equal_the_loaders_batches(make_pack, backend):
     several = dataset.__getitems__([29, 0, 0, -3])
     for (image, _), index in zip(several, [29, 0, 0, 27], strict=True):
         np.testing.assert_array_equal(np.asarray(image), images[index])
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.int32, np.uint8, np.array])
+def test_indices_of_numpy_are_indices(make_pack, kind):
+    path, _ = make_pack(samples=30, components=20, chunk_samples=7)
+    dataset = PackDataset(path)
+    for index in (0, 7, 29):
+        image, label = dataset[kind(index)]
+        assert torch.equal(image, dataset[index][0])
+        assert label == dataset[index][1]
+        assert type(label) is int
+    for index in (-1, -30):
+        if kind is not np.uint8:
+            assert torch.equal(dataset[kind(index)][0], dataset[30 + index][0])
+    with pytest.raises(IndexError, match="index 30 of a pack of 30"):
+        dataset[kind(30)]
+
+
+@pytest.mark.parametrize("index", [1.5, "1", None, np.float32(1)])
+def test_what_is_no_integer_is_no_index(make_pack, index):
+    path, _ = make_pack(samples=30)
+    with pytest.raises(TypeError):
+        PackDataset(path)[index]
+
+
+def test_an_index_beyond_64_bits_is_outside(make_pack):
+    path, _ = make_pack(samples=30)
+    with pytest.raises(IndexError, match="of a pack of 30"):
+        PackDataset(path)[2**70]
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_several_packs_are_one_dataset(make_pack, tmp_path, normalize):
+    paths = [
+        make_pack("a.h5", samples=30, components=20, chunk_samples=7)[0],
+        quantized_pack(tmp_path / "b.h5", samples=11, chunk_samples=4),
+    ]
+    expected = np.concatenate(
+        [np.asarray(x) for x, _ in PackLoader(paths, 8, normalize=normalize, device="cpu")]
+    )
+    for packs in (paths, open_packs(paths)):
+        dataset = PackDataset(packs, normalize=normalize)
+        assert len(dataset) == 41
+        several = dataset.__getitems__([40, 3, -12, 30, -41])
+        for (image, label), index in zip(several, [40, 3, 29, 30, 0], strict=True):
+            np.testing.assert_array_equal(np.asarray(image), expected[index])
+            assert label == dataset.pack.labels[index]
+        copy = pickle.loads(pickle.dumps(dataset))
+        assert torch.equal(copy[35][0], dataset[35][0])
+    assert torch.equal(PackDataset(paths[:1])[-1][0], PackDataset(paths[0])[29][0])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_fork_while_a_thread_reads_leaves_the_child_able_to(make_pack):
+    path, _ = make_pack(samples=30)
+    dataset = PackDataset(path, backend="native")
+    expected = dataset[3][0]
+    with dataset._reader._lock:
+        child = os.fork()
+        if child == 0:
+            signal.alarm(30)
+            os._exit(0 if np.array_equal(dataset[3][0], expected) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_backend_decides_what_an_image_is(make_pack):

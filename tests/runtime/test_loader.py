@@ -7,6 +7,7 @@ import pytest
 from edgeprune_formats import ConfigError, PackChecksumError, open_pack
 from edgeprune_runtime import PackLoader
 from edgeprune_runtime.decode.augmentation import draw
+from edgeprune_runtime.decode.plan import MAX_BATCH_BYTES, check_batch
 from edgeprune_runtime.loading.order import epoch_order
 from edgeprune_runtime.system.threads import cores
 
@@ -75,7 +76,7 @@ def test_a_small_cache_changes_no_image(loader, cache_chunks, shuffle):
         assert keys(images_of(bounded)) == keys(images_of(loader(shuffle=False)))
     # Where no more than one fits, those that are prepared come on top.
     on_top = cores() if cache_chunks == 1 else 0
-    assert bounded._cache._buffer.nbytes <= (cache_chunks + on_top) * chunk_bytes
+    assert bounded._reader.cache._buffer.nbytes <= (cache_chunks + on_top) * chunk_bytes
 
 
 def test_a_window_bounds_how_far_samples_travel():
@@ -89,7 +90,7 @@ def test_a_window_bounds_how_far_samples_travel():
 
 @pytest.mark.parametrize("augment", [False, True])
 @pytest.mark.parametrize("cache_bytes", [3000, 10**6])
-@pytest.mark.parametrize("stop", [0, 1, 4, 7])
+@pytest.mark.parametrize("stop", [0, 1, 4, 6])
 def test_a_state_taken_in_mid_epoch_resumes_with_the_remaining_batches(loader, augment, cache_bytes, stop):
     original = loader(augment=augment, cache_bytes=cache_bytes)
     original.set_epoch(3)
@@ -109,12 +110,103 @@ def test_a_state_taken_in_mid_epoch_resumes_with_the_remaining_batches(loader, a
     assert len(images_of(resumed)) == 53
 
 
+@pytest.mark.parametrize("prefetch", [0, 2])
+@pytest.mark.parametrize("backend", ["torch", "scipy", "native"])
+@pytest.mark.parametrize("several", [False, True])
+def test_a_state_taken_after_the_last_batch_begins_the_next_epoch(make_pack, backend, prefetch, several):
+    path, _ = make_pack(samples=53, components=20, chunk_samples=7)
+
+    def make():
+        packs = [path, path] if several else path
+        return PackLoader(packs, 8, True, 1, backend=backend, device="cpu", prefetch=prefetch, augment=True)
+
+    original = make()
+    batches = iter(original)
+    for _ in range(len(original)):
+        next(batches)
+    # The iterator does not know yet that it has ended.
+    state = json.loads(json.dumps(original.state_dict()))
+    assert (state["epoch"], state["batch"]) == (1, 0)
+    assert next(batches, None) is None
+    assert original.state_dict() == state
+    following = images_of(original)
+    resumed = make()
+    resumed.load_state_dict(state)
+    assert same(images_of(resumed), following)
+    resumed.load_state_dict(state)
+    resumed.set_epoch(state["epoch"])
+    assert same(images_of(resumed), following)
+    # As states of earlier versions have it.
+    resumed.load_state_dict({**state, "epoch": 0, "batch": len(original)})
+    assert resumed.state_dict() == state
+    assert same(images_of(resumed), following)
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_a_state_taken_before_the_first_batch_begins_there(loader, prefetch):
+    original = loader(prefetch=prefetch)
+    state = original.state_dict()
+    assert (state["epoch"], state["batch"]) == (0, 0)
+    resumed = loader(prefetch=prefetch)
+    resumed.load_state_dict(state)
+    assert same(images_of(resumed), images_of(original))
+    original.set_epoch(4)
+    resumed.load_state_dict(original.state_dict())
+    assert same(images_of(resumed), images_of(original))
+
+
+def test_a_loader_without_a_batch_has_a_state(loader):
+    empty = loader(batch_size=100, drop_last=True)
+    assert list(empty) == []
+    empty.load_state_dict(empty.state_dict())
+    assert list(empty) == []
+
+
+STATISTICS = ([0.5, 0.4, 0.3], [0.2, 0.3, 0.4])
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"normalize": ([0.1, 0.4, 0.3], STATISTICS[1])}, "normalize"),
+        ({"normalize": (STATISTICS[0], [0.1, 0.3, 0.4])}, "normalize"),
+        ({"normalize": False}, "normalize"),
+        ({"dtype": "float64"}, "dtype"),
+        ({"resolution": 16}, "resolution"),
+        ({"augment": "flip"}, "augment"),
+        ({"shuffle": False}, "shuffle"),
+        ({"drop_last": True}, "drop_last"),
+    ],
+)
+def test_a_state_of_other_batches_is_refused_by_what_differs(loader, options, name):
+    state = json.loads(json.dumps(loader(normalize=STATISTICS).state_dict()))
+    loader(normalize=STATISTICS).load_state_dict(state)
+    with pytest.raises(ConfigError, match=f"cannot resume: {name} was .* and is now ") as caught:
+        loader(**{"normalize": STATISTICS, **options}).load_state_dict(state)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_state_of_the_same_images_kept_otherwise_is_refused(make_pack):
+    packs = [make_pack(f"{n}.h5", samples=30, components=n)[0] for n in (20, 30)]
+    state = PackLoader(packs[0], 8, backend="scipy").state_dict()
+    with pytest.raises(ConfigError, match=r"codec was sparse-f32 of 20 and is now sparse-f32 of 30"):
+        PackLoader(packs[1], 8, backend="scipy").load_state_dict(state)
+
+
+def test_a_state_of_an_earlier_version_is_held_against_what_it_says(loader):
+    state = loader(normalize=STATISTICS).state_dict()
+    earlier = {name: value for name, value in state.items() if name not in ("dtype", "normalize", "codec")}
+    loader(normalize=STATISTICS).load_state_dict(earlier)
+    with pytest.raises(ConfigError, match="scale was"):
+        loader().load_state_dict(earlier)
+
+
 def test_a_state_of_another_loader_is_refused(loader):
     state = loader().state_dict()
     for other in (loader(seed=2), loader(batch_size=9), loader(augment=True), loader(resolution=16)):
         with pytest.raises(ConfigError, match="cannot resume"):
             other.load_state_dict(state)
-    for spoilt in ({**state, "window": 0}, {**state, "batch": None}, {}):
+    for spoilt in ({**state, "window": 0}, {**state, "batch": None}, {**state, "batch": 8}, {}):
         with pytest.raises(ConfigError, match="cannot resume"):
             loader().load_state_dict(spoilt)
     with pytest.raises(ConfigError, match="cache_bytes="):
@@ -170,3 +262,9 @@ def test_crop_and_flip_can_be_had_alone():
     assert {tuple(row) for row in flip.columns} == {tuple(across), tuple(across[::-1])}
     assert (np.diff(crop.columns, axis=1)[:, 4:12] == 1).all()
     assert draw("none", **options) is None
+
+
+def test_the_bound_on_a_batch_is_the_one_that_is_documented():
+    said = f"more than {MAX_BATCH_BYTES // 2**30} GiB"
+    assert said in " ".join(PackLoader.__doc__.split())
+    assert said in " ".join(check_batch.__doc__.split())

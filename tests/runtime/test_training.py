@@ -25,6 +25,7 @@ from training_runs import (
 )
 
 from edgeprune_formats import ConfigError
+from edgeprune_runtime import PackLoader
 from edgeprune_runtime.errors import TrainingError
 from edgeprune_runtime.networks.models import MODEL_NAMES
 from edgeprune_runtime.training import Cadence, TrainConfig, TrainingInterrupted, load_model
@@ -158,6 +159,28 @@ def test_interruptions_at_the_ends_of_an_epoch(tmp_path, whole_run, at):
         run(tmp_path, on_batch=send(signal.SIGTERM, at))
     run(tmp_path, resume=True)
     assert_same_run(tmp_path, whole_run.run_dir)
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_a_run_from_a_pack_stopped_after_an_epochs_last_step(tmp_path, make_pack, prefetch):
+    """The loader's state is that of the next epoch, and no epoch is trained twice or left out."""
+    path, _ = make_pack(samples=26, components=100, size=(16, 16))
+    config = replace(TINY, model="resnet8", ema=None, epochs=2)
+
+    def loader():
+        return PackLoader(path, 8, True, device="cpu", augment=True, normalize=True, prefetch=prefetch)
+
+    class Stopping(list):
+        def __iter__(self):
+            raise KeyboardInterrupt
+
+    run(tmp_path / "whole", config, loader=loader())
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "parts", config, loader=loader(), test=Stopping(TEST), cadence=Cadence(steps=1))
+    state = load_checkpoint(tmp_path / "parts").state
+    assert (state["step"], state["tally"]["steps"], state["loader"]["epoch"]) == (4, 4, 1)
+    run(tmp_path / "parts", config, loader=loader(), resume=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
 def test_an_interruption_during_the_test(tmp_path, whole_run):

@@ -122,6 +122,8 @@ class NativeDecoder:
         The kernel is not there, or is not meant for spectra so large; another device or dtype than it has.
     """
 
+    in_background = True
+
     def __init__(self, plan: DecodePlan, *, device: Any, dtype: Any) -> None:
         if str(device) not in ("auto", "cpu"):
             raise ConfigError(f"backend 'native' decodes on the cpu, not on {device}")

@@ -15,6 +15,7 @@ from edgeprune_formats import ConfigError, PackHeader
 from edgeprune_formats.codecs import get_codec
 from edgeprune_formats.coefficients import Coefficients, SparseCoefficients, column_bits
 
+from ..normalization import Normalization
 from .augmentation import Augmentation
 
 __all__ = [
@@ -39,6 +40,14 @@ class Decoder(Protocol):
     """Turns coefficients into batches of images; one instance serves one thread."""
 
     plan: DecodePlan
+
+    @property
+    def in_background(self) -> bool:
+        """Whether a thread of ours may decode while the process forks in another.
+
+        Not where numpy multiplies matrices: with the OpenBLAS of numpy 1, a fork during a product hangs the
+        parent, the child, or both. Whoever forks need not know that a loader has started a thread.
+        """
 
     def images(
         self, coefficients: Coefficients, rows: NDArray[np.int64], augmentation: Augmentation | None = None
@@ -186,10 +195,10 @@ def _statistics(header: PackHeader, normalize: Normalize) -> tuple[NDArray[np.fl
     if normalize is not True and not (isinstance(normalize, Sequence) and len(normalize) == 2):
         raise ConfigError(f"normalize is True, False or (mean, std), not {normalize!r}")
     mean, std = (header.mean, header.std) if normalize is True else normalize
-    pair = np.array(mean, np.float64), np.array(std, np.float64)
-    if any(values.shape != (header.channels,) for values in pair) or not (pair[1] > 0).all():
-        raise ConfigError(f"normalize needs {header.channels} means and as many positive standard deviations")
-    return pair
+    given = Normalization(mean, std)
+    if len(given.mean) != header.channels:
+        raise ConfigError(f"normalize has {len(given.mean)} means and the pack {header.channels} channels")
+    return np.array(given.mean, np.float64), np.array(given.std, np.float64)
 
 
 def full_size(plan: DecodePlan) -> tuple[int, int]:

@@ -29,6 +29,8 @@ LARGEST_PRODUCT = 64
 class ScipyDecoder:
     """Batched inverse DCT in numpy arrays; see `edgeprune_runtime.decode.plan.Decoder`."""
 
+    in_background = False
+
     def __init__(self, plan: DecodePlan, *, device: Any, dtype: Any) -> None:
         if str(device) not in ("auto", "cpu"):
             raise ConfigError(f"backend 'scipy' decodes on the cpu, not on {device}")

@@ -36,6 +36,8 @@ DTYPES = {
 class TorchDecoder:
     """Batched inverse DCT in torch tensors; see `edgeprune_runtime.decode.plan.Decoder`."""
 
+    in_background = True
+
     def __init__(self, plan: DecodePlan, *, device: Any, dtype: Any) -> None:
         self.plan = plan
         self._device = resolve_device(device)

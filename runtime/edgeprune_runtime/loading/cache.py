@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from concurrent.futures import Future, wait
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +14,10 @@ from edgeprune_formats import ConfigError, Pack
 from edgeprune_formats.codecs import memory_bytes, stored_bytes
 from edgeprune_formats.coefficients import Coefficients
 
-from ..system.threads import cores, pool, working
+from ..system.threads import cores, pool
 from .order import epoch_order
 
-__all__ = ["DEFAULT_CACHE_BYTES", "ChunkCache"]
+__all__ = ["DEFAULT_CACHE_BYTES", "ChunkCache", "is_window"]
 
 DEFAULT_CACHE_BYTES = 2**30
 
@@ -36,7 +36,7 @@ class ChunkCache:
         Bound on the memory held; at least one chunk is held whatever the bound. Where the window takes all
         that fits, chunks that `prepare` names come on top, one a core at most. So does what decoding needs
         for a moment: as much as a chunk, in each thread.
-    ahead : bool
+    prefetch : bool
         Leave half of the decoded chunks that fit for those that `prepare` names.
 
     Attributes
@@ -47,7 +47,7 @@ class ChunkCache:
         How many of them are held for use; the others are for those that are prepared.
     """
 
-    def __init__(self, pack: Pack, cache_bytes: int = DEFAULT_CACHE_BYTES, *, ahead: bool = False) -> None:
+    def __init__(self, pack: Pack, cache_bytes: int = DEFAULT_CACHE_BYTES, *, prefetch: bool = False) -> None:
         if cache_bytes < 1:
             raise ConfigError(f"cache_bytes must be positive, not {cache_bytes}")
         header = pack.header
@@ -62,14 +62,14 @@ class ChunkCache:
                 self._payload_bytes = in_memory
         room = (cache_bytes - self._payload_bytes) // self.chunk_bytes
         self.slots = max(1, min(header.chunks, room))
-        self._ahead = ahead
-        self.reserve(max(1, self.slots // 2) if ahead and self.slots < header.chunks else self.slots)
+        self._prefetch = prefetch
+        self.reserve(max(1, self.slots // 2) if prefetch and self.slots < header.chunks else self.slots)
 
     def reserve(self, window: int) -> None:
         """Hold `window` decoded chunks for use, up to `slots`, and leave the others for `prepare`."""
         self.window = window
         self._spare = self.slots - window
-        if self._ahead and self._spare == 0:
+        if self._prefetch and self._spare == 0:
             self._spare = min(cores(), self.pack.header.chunks - window)
         self._process = os.getpid()
         self._places = window + self._spare
@@ -86,19 +86,26 @@ class ChunkCache:
         """Return a bound in bytes that holds so many decoded chunks for use."""
         return window * self.chunk_bytes + self._payload_bytes
 
-    def is_window(self, window: Any) -> bool:
-        """Tell whether this can be the window of such a pack."""
-        return isinstance(window, int) and window >= 1
+    def resume(self, window: object) -> None:
+        """Hold as many decoded chunks for use as when a state was taken: the order depends on it.
 
-    def fits(self, window: int) -> bool:
-        """Tell whether so many decoded chunks fit the bound."""
-        return window <= self.slots
+        Raises
+        ------
+        ConfigError
+            It is no window, or one that does not fit the bound.
+        """
+        if not is_window(window):
+            raise ConfigError(f"cannot resume: window is {window}")
+        if window > self.slots:
+            raise ConfigError(f"cannot resume: the order needs cache_bytes={self.bytes_for(window)} or more")
+        if window != self.window:
+            self.reserve(window)
 
-    def order(self, window: int, *, seed: int, epoch: int, shuffle: bool) -> NDArray[np.int64]:
+    def order(self, *, seed: int, epoch: int, shuffle: bool) -> NDArray[np.int64]:
         """Return the images of one epoch in visiting order, int64 [N]; see `epoch_order`."""
         header = self.pack.header
         return epoch_order(
-            header.samples, header.chunk_samples, window, seed=seed, epoch=epoch, shuffle=shuffle
+            header.samples, header.chunk_samples, self.window, seed=seed, epoch=epoch, shuffle=shuffle
         )
 
     def chunk_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -109,12 +116,12 @@ class ChunkCache:
         return {
             "pack": self.pack,
             "cache_bytes": self.cache_bytes,
-            "ahead": self._ahead,
+            "prefetch": self._prefetch,
             "window": self.window,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["pack"], state["cache_bytes"], ahead=state["ahead"])  # type: ignore[misc]
+        self.__init__(state["pack"], state["cache_bytes"], prefetch=state["prefetch"])  # type: ignore[misc]
         self.reserve(state["window"])
 
     def prepare(self, chunks: NDArray[np.int64]) -> None:
@@ -171,14 +178,13 @@ class ChunkCache:
 
     def _read(self, chunk: int, place: Coefficients) -> None:
         """Decode a chunk where it will be held; called in any thread."""
-        with working(part=True):
-            if not self._payload_bytes:
-                self.pack.read_chunk(chunk, place)
-                return
-            payload = self._payloads.get(chunk)
-            if payload is None:
-                payload = self._payloads[chunk] = self.pack.read_payload(chunk)
-            self.pack.decode_payload(chunk, payload, place)
+        if not self._payload_bytes:
+            self.pack.read_chunk(chunk, place)
+            return
+        payload = self._payloads.get(chunk)
+        if payload is None:
+            payload = self._payloads[chunk] = self.pack.read_payload(chunk)
+        self.pack.decode_payload(chunk, payload, place)
 
     def find(self, rows: NDArray[np.int64]) -> tuple[Coefficients, NDArray[np.int64]]:
         """Return coefficients and where in them the images at `rows` are, in that order.
@@ -266,3 +272,8 @@ class ChunkCache:
             self._evict(next(iter(self._used)))
         self._used[chunk] = slot
         self._slot_of[chunk] = slot
+
+
+def is_window(window: object) -> TypeGuard[int]:
+    """Tell whether this can be the window of a pack."""
+    return isinstance(window, int) and not isinstance(window, bool) and window >= 1

@@ -1,19 +1,17 @@
-"""`PackDataset`: a pack as a map-style dataset, for torch's DataLoader and anything alike."""
+"""`PackDataset`: a pack, or several, as a map-style dataset, for torch's DataLoader and anything alike."""
 
 from __future__ import annotations
 
-import threading
+import operator
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgeprune_formats import Pack, open_pack
-
-from ..decode.backends import make_decoder
-from ..decode.plan import Normalize, Resolution, check_batch, make_plan
-from .cache import DEFAULT_CACHE_BYTES, ChunkCache
+from ..decode.backends import Backend
+from ..decode.plan import Normalize, Resolution, check_batch
+from .cache import DEFAULT_CACHE_BYTES
+from .reader import Packs, make_reader, open_given
 
 __all__ = ["PackDataset"]
 
@@ -27,8 +25,8 @@ class PackDataset:
 
     Parameters
     ----------
-    path : path or Pack
-        The pack.
+    path : path or Pack, a sequence of them, or Mixture
+        The pack; or several, whose images are numbered one pack after another.
     backend, dtype, normalize, resolution
         As in `PackLoader`; images stay on the CPU.
     transform : callable, optional
@@ -44,28 +42,27 @@ class PackDataset:
 
     def __init__(
         self,
-        path: str | Path | Pack,
+        path: Packs,
         *,
-        backend: str = "auto",
+        backend: Backend = "auto",
         dtype: Any = "float32",
         normalize: Normalize = False,
         resolution: Resolution = None,
         transform: Callable[[Any], Any] | None = None,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
     ) -> None:
-        self.pack = path if isinstance(path, Pack) else open_pack(path)
+        self.pack = open_given(path)
         self.transform = transform
-        plan = make_plan(self.pack.header, normalize=normalize, resolution=resolution)
-        self._decoder = make_decoder(backend, plan, device="cpu", dtype=dtype)
-        self._cache = ChunkCache(self.pack, cache_bytes)
-        self._lock = threading.Lock()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in vars(self).items() if key != "_lock"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._lock = threading.Lock()
+        self._reader = make_reader(
+            self.pack,
+            backend=backend,
+            device="cpu",
+            dtype=dtype,
+            normalize=normalize,
+            resolution=resolution,
+            cache_bytes=cache_bytes,
+            prefetch=False,
+        )
 
     def __len__(self) -> int:
         return len(self.pack)
@@ -77,6 +74,8 @@ class PackDataset:
         ------
         IndexError
             There is no such image.
+        TypeError
+            `index` is not an integer, of Python's or numpy's.
         PackFormatError
             Its chunk is damaged.
         """
@@ -94,16 +93,17 @@ class PackDataset:
         PackFormatError
             A chunk is damaged.
         """
-        rows = np.asarray(indices, np.int64)
-        outside = (rows < -len(self)) | (rows >= len(self))
-        if outside.any():
-            raise IndexError(f"index {rows[outside][0]} of a pack of {len(self)} images")
-        rows = np.where(rows < 0, rows + len(self), rows)
+        rows = np.array([self._row(index) for index in indices], np.int64)
         if not len(rows):
             return []
-        check_batch(self._decoder.plan, len(rows))
-        with self._lock:
-            images = self._decoder.images(*self._cache.find(rows))
+        check_batch(self._reader.decoder.plan, len(rows))
+        images = self._reader.images(rows)
         if self.transform is not None:
             images = [self.transform(image) for image in images]
         return list(zip(images, self.pack.labels[rows].tolist(), strict=True))
+
+    def _row(self, index: int) -> int:
+        number, count = operator.index(index), len(self)
+        if not -count <= number < count:
+            raise IndexError(f"index {number} of a pack of {count} images")
+        return number % count

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import operator
-import os
-import threading
 import zlib
-from collections.abc import Generator, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import numpy as np
 
-from edgeprune_formats import ConfigError, Pack
+from edgeprune_formats import ConfigError, Pack, PackHeader
 
-from ..decode.augmentation import augment_name, draw
-from ..decode.backends import make_decoder
-from ..decode.plan import Decoder, Normalize, Resolution, check_batch, make_plan
-from .cache import DEFAULT_CACHE_BYTES, ChunkCache
-from .mixed import MixedCache, MixedDecoder
-from .mixture import Mixture, open_packs
+from ..decode.augmentation import Augment, Augmentation, augment_name, draw
+from ..decode.backends import Backend
+from ..decode.plan import Normalize, Resolution, check_batch
+from .cache import DEFAULT_CACHE_BYTES
+from .mixture import Mixture
 from .order import first_needs
-from .prefetch import Ahead
+from .prefetch import Prefetcher
+from .reader import Packs, make_reader, open_given
 
 __all__ = ["PackLoader"]
+
+# What states hold since they were first written; one of an earlier version is held against the rest alone.
+_ADDED = ("dtype", "normalize", "codec")
 
 
 class PackLoader:
@@ -72,7 +72,8 @@ class PackLoader:
         decoding a chunk needs for a moment comes on top, and the batches themselves.
     prefetch : int
         Batches that a thread decodes before they are asked for, while others decode the chunks that come
-        next; 0 decodes each batch when it is asked for. The batches are the same.
+        next; 0 decodes each batch when it is asked for. The batches are the same. Backend ``"scipy"``
+        prefetches chunks alone: the process may fork while it is in use, see `Decoder.in_background`.
 
     Attributes
     ----------
@@ -82,23 +83,23 @@ class PackLoader:
     Raises
     ------
     ConfigError
-        An argument out of range, or a batch that would take more than 2 GiB.
+        An argument out of range, or a batch that takes more than 4 GiB to decode, see `check_batch`.
     OSError, PackFormatError
         As `edgeprune_formats.open_pack`; damaged chunks are reported when they are read.
     """
 
     def __init__(
         self,
-        path: str | Path | Pack | Mixture | Sequence[str | Path | Pack],
+        path: Packs,
         batch_size: int = 128,
         shuffle: bool = False,
         seed: int = 0,
         *,
-        backend: str = "auto",
+        backend: Backend = "auto",
         device: Any = "auto",
         dtype: Any = "float32",
         drop_last: bool = False,
-        augment: bool | str = False,
+        augment: bool | Augment = False,
         normalize: Normalize = False,
         resolution: Resolution = None,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
@@ -111,45 +112,23 @@ class PackLoader:
             raise ConfigError(f"seed must not be negative: {seed}")
         if prefetch < 0:
             raise ConfigError(f"prefetch must not be negative: {prefetch}")
-        self.pack = _opened(path)
-        self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
-        self.drop_last, self.augment, self.prefetch = drop_last, augment_name(augment), prefetch
-        header = self.pack.header
-        if normalize is True:
-            normalize = header.mean, header.std
-        packs = self.pack.packs if isinstance(self.pack, Mixture) else (self.pack,)
-        decoders: list[Decoder] = []
-        for pack in packs:
-            plan = make_plan(pack.header, normalize=normalize, resolution=resolution)
-            check_batch(plan, min(batch_size, len(self.pack)))
-            decoders.append(make_decoder(backend, plan, device=device, dtype=dtype))
-        self._decoder: Any = decoders[0]
-        self._cache: Any
-        if isinstance(self.pack, Mixture):
-            self._decoder = MixedDecoder(decoders)
-            self._cache = MixedCache(self.pack, cache_bytes, ahead=True)
-        else:
-            self._cache = ChunkCache(self.pack, cache_bytes, ahead=True)
-        self._window = self._cache.window
-        self._own_process()
+        self.pack = open_given(path)
+        self.batch_size, self.shuffle, self.seed = batch_size, bool(shuffle), seed
+        self.drop_last, self.augment, self.prefetch = bool(drop_last), augment_name(augment), prefetch
+        self._reader = make_reader(
+            self.pack,
+            backend=backend,
+            device=device,
+            dtype=dtype,
+            normalize=normalize,
+            resolution=resolution,
+            cache_bytes=cache_bytes,
+            prefetch=True,
+        )
+        check_batch(self._reader.decoder.plan, min(batch_size, len(self.pack)))
+        self._values = {"dtype": _dtype_name(dtype), "normalize": _statistics(self.pack.header, normalize)}
         self._epoch = self._batch = 0
         self._continue, self._loaded = True, False
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in vars(self).items() if key != "_lock"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._own_process()
-
-    def _own_process(self) -> None:
-        # Iterators share cache and decoder.
-        self._process, self._lock = os.getpid(), threading.Lock()
-
-    def _check_process(self) -> None:
-        if self._process != os.getpid():
-            # A fork copies the lock held, but not the thread that holds it.
-            self._own_process()
 
     def __len__(self) -> int:
         full, rest = divmod(len(self.pack), self.batch_size)
@@ -182,10 +161,10 @@ class PackLoader:
         source = self._source(epoch, first)
         try:
             for batch in range(first, len(self)):
-                if isinstance(source, Ahead) and source.orphaned:
+                if isinstance(source, Prefetcher) and source.orphaned:
                     source = self._source(epoch, batch)
                 images, labels = next(source)
-                self._decoder.receive(images, labels)
+                self._reader.decoder.receive(images, labels)
                 self._epoch, self._batch = epoch, batch + 1
                 yield images, labels
         finally:
@@ -193,53 +172,63 @@ class PackLoader:
 
     def _source(
         self, epoch: int, first: int
-    ) -> Ahead[tuple[Any, Any]] | Generator[tuple[Any, Any], None, None]:
-        self._check_process()
+    ) -> Prefetcher[tuple[Any, Any]] | Generator[tuple[Any, Any], None, None]:
         batches = self._decoded(epoch, first)
-        return Ahead(batches, self.prefetch) if self.prefetch else batches
+        if self.prefetch and self._reader.decoder.in_background:
+            return Prefetcher(batches, self.prefetch)
+        return batches
 
     def _decoded(self, epoch: int, first: int) -> Generator[tuple[Any, Any], None, None]:
-        plan = self._decoder.plan
-        order = self._cache.order(self._window, seed=self.seed, epoch=epoch, shuffle=self.shuffle)
-        chunks, needed_at = first_needs(self._cache.chunk_of(order))
+        reader = self._reader
+        order = reader.cache.order(seed=self.seed, epoch=epoch, shuffle=self.shuffle)
+        chunks, needed_at = first_needs(reader.cache.chunk_of(order))
         for batch in range(first, len(self)):
             start, stop = batch * self.batch_size, (batch + 1) * self.batch_size
             rows = order[start:stop]
-            crops = draw(
-                self.augment,
-                seed=self.seed,
-                epoch=epoch,
-                batch=batch,
-                count=len(rows),
-                height=plan.height,
-                width=plan.width,
-            )
-            with self._lock:
-                coefficients, where = self._cache.find(rows)
-                if self.prefetch:
-                    self._cache.prepare(chunks[np.searchsorted(needed_at, stop) :])
-                images = self._decoder.images(coefficients, where, crops)
-            yield images, self._decoder.labels(self.pack.labels[rows])
+            augmentation = self._augmentation(epoch, batch, len(rows))
+            upcoming = chunks[np.searchsorted(needed_at, stop) :] if self.prefetch else None
+            images = reader.images(rows, augmentation, upcoming)
+            yield images, reader.decoder.labels(self.pack.labels[rows])
+
+    def _augmentation(self, epoch: int, batch: int, count: int) -> Augmentation | None:
+        plan = self._reader.decoder.plan
+        return draw(
+            self.augment,
+            seed=self.seed,
+            epoch=epoch,
+            batch=batch,
+            count=count,
+            height=plan.height,
+            width=plan.width,
+        )
 
     def _identity(self) -> dict[str, Any]:
-        plan = self._decoder.plan
-        content = zlib.crc32(self.pack.source_index.tobytes(), zlib.crc32(self.pack.labels.tobytes()))
+        """Return whatever decides what the batches are, but for the packs' coefficients themselves."""
+        plan = self._reader.decoder.plan
         return {
             "samples": len(self.pack),
-            "chunk_samples": _chunk_samples(self.pack),
-            "content": content,
+            "chunk_samples": _for_each(self.pack, lambda header: header.chunk_samples),
+            "content": zlib.crc32(self.pack.source_index.tobytes(), zlib.crc32(self.pack.labels.tobytes())),
             "batch_size": self.batch_size,
             "shuffle": self.shuffle,
             "seed": self.seed,
             "drop_last": self.drop_last,
             "augment": self.augment,
             "resolution": [plan.height, plan.width],
+            **self._values,
+            "codec": _for_each(self.pack, lambda header: f"{header.codec} of {header.components}"),
             "scale": plan.scale.tolist(),
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Return, ready for JSON, the position after the last batch that was handed out."""
-        return {**self._identity(), "window": self._window, "epoch": self._epoch, "batch": self._batch}
+        """Return, ready for JSON, the position after the last batch that was handed out.
+
+        After an epoch's last batch that is the start of the next epoch, as with PyTorch's StatefulDataLoader.
+        ``"epoch"`` counts from 0.
+        """
+        ended = 0 < len(self) <= self._batch
+        epoch, batch = (self._epoch + 1, 0) if ended else (self._epoch, self._batch)
+        return {**self._identity(), "window": self._reader.cache.window, "epoch": epoch, "batch": batch}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Make the next iteration go on after the batch at which `state_dict` was called.
@@ -251,30 +240,35 @@ class PackLoader:
             window does not fit `cache_bytes`, or is no state at all.
         """
         for name, ours in self._identity().items():
-            if state.get(name) != ours:
+            if state.get(name) != ours and not (name in _ADDED and name not in state):
                 raise ConfigError(f"cannot resume: {name} was {state.get(name)} and is now {ours}")
-        whole = {name: isinstance(state.get(name), int) and state[name] >= 0 for name in ("epoch", "batch")}
-        for name, sound in {**whole, "window": self._cache.is_window(state.get("window"))}.items():
-            if not sound:
+        for name in ("epoch", "batch"):
+            if not (isinstance(state.get(name), int) and state[name] >= 0):
                 raise ConfigError(f"cannot resume: {name} is {state.get(name)}")
-        if self.shuffle and not self._cache.fits(state["window"]):
-            need = self._cache.bytes_for(state["window"])
-            raise ConfigError(f"cannot resume: the order needs cache_bytes={need} or more")
-        self._check_process()
-        if self.shuffle and state["window"] != self._window:
-            with self._lock:
-                self._cache.reserve(state["window"])
-        self._window, self._epoch, self._batch = state["window"], state["epoch"], state["batch"]
+        if state["batch"] > len(self):
+            raise ConfigError(f"cannot resume: batch is {state['batch']} of {len(self)}")
+        if self.shuffle:
+            self._reader.resume(state.get("window"))
+        self._epoch, self._batch = state["epoch"], state["batch"]
+        if 0 < len(self) <= self._batch:
+            self._epoch, self._batch = self._epoch + 1, 0
         self._continue = self._loaded = True
 
 
-def _opened(path: str | Path | Pack | Mixture | Sequence[str | Path | Pack]) -> Pack | Mixture:
-    if isinstance(path, Pack | Mixture):
-        return path
-    return open_packs([path] if isinstance(path, str | os.PathLike) else path)
+def _statistics(header: PackHeader, normalize: Normalize) -> list[list[float]] | None:
+    """Return mean and standard deviation as JSON holds them; None without normalization."""
+    if normalize is False:
+        return None
+    pair = (header.mean, header.std) if normalize is True else normalize
+    return [list(map(float, values)) for values in pair]
 
 
-def _chunk_samples(pack: Pack | Mixture) -> int | list[int]:
-    if isinstance(pack, Mixture):
-        return [one.header.chunk_samples for one in pack.packs]
-    return pack.header.chunk_samples
+def _dtype_name(dtype: Any) -> str:
+    return np.dtype(dtype).name if isinstance(dtype, type) else str(dtype).removeprefix("torch.")
+
+
+def _for_each(packs: Pack | Mixture, fact: Callable[[PackHeader], Any]) -> Any:
+    """Return a fact of a pack, or a list of those of several."""
+    if isinstance(packs, Mixture):
+        return [fact(pack.header) for pack in packs.packs]
+    return fact(packs.header)

@@ -33,7 +33,7 @@ class LoaderMemory:
     test_bytes : int
         For the test set's images.
     prefetch : int
-        Batches to decode ahead.
+        Batches to decode before they are asked for.
     """
 
     limit: int
@@ -60,7 +60,7 @@ def divide_memory(
 ) -> LoaderMemory:
     """Divide `limit` bytes: first batches and what decoding needs for a moment, then the images themselves.
 
-    Batches decoded ahead are given up before the images' part becomes smaller than the batches'. Of the
+    Prefetched batches are given up before the images' part becomes smaller than the batches'. Of the
     images' part the test set gets what it needs, up to a quarter.
 
     Parameters
@@ -94,8 +94,8 @@ def divide_memory(
     if limit < need or limit <= moment:
         raise ConfigError(
             f"{limit / 1e6:,.0f} MB of memory are too little: batches of {batch_size} images and the chunks "
-            f"that they come from take {max(need, moment + 1) / 1e6:,.0f} MB; give a larger --memory, or a "
-            "lower --batch-size"
+            f"that they come from take {max(need, moment + 1) / 1e6:,.0f} MB; raise memory, or lower "
+            "batch_size"
         )
     images = limit - moment
     test = max(min(test_images_bytes, images // 4), test_least_bytes)

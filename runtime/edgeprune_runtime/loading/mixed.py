@@ -10,20 +10,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeprune_formats import ConfigError
 from edgeprune_formats.codecs import memory_bytes
 from edgeprune_formats.coefficients import Coefficients
 
 from ..decode.augmentation import Augmentation
 from ..decode.plan import DecodePlan, Decoder
-from .cache import ChunkCache
+from .cache import ChunkCache, is_window
 from .mixture import Mixture
 from .order import mixed_order
 
-__all__ = ["MixedCache", "MixedDecoder"]
+__all__ = ["MixedCache", "MixedDecoder", "Share"]
 
 
 @dataclass(frozen=True, eq=False)
-class _Share:
+class Share:
     """The images of a batch that are in one pack.
 
     Attributes
@@ -51,7 +52,7 @@ class MixedCache:
     Parameters
     ----------
     mixture : Mixture
-    cache_bytes, ahead
+    cache_bytes, prefetch
         As in `ChunkCache`.
 
     Attributes
@@ -60,13 +61,13 @@ class MixedCache:
         For each pack, as in `ChunkCache`.
     """
 
-    def __init__(self, mixture: Mixture, cache_bytes: int, *, ahead: bool = False) -> None:
+    def __init__(self, mixture: Mixture, cache_bytes: int, *, prefetch: bool = False) -> None:
         headers = [pack.header for pack in mixture.packs]
         weights = [header.chunks * header.chunk_samples * memory_bytes(header) for header in headers]
         self._shares = [weight / sum(weights) for weight in weights]
         self.members = [
             ChunkCache(
-                pack, max(1, int(cache_bytes * share)) if cache_bytes > 0 else cache_bytes, ahead=ahead
+                pack, max(1, int(cache_bytes * share)) if cache_bytes > 0 else cache_bytes, prefetch=prefetch
             )
             for pack, share in zip(mixture.packs, self._shares, strict=True)
         ]
@@ -79,29 +80,28 @@ class MixedCache:
         """How many decoded chunks each pack holds for use."""
         return [member.window for member in self.members]
 
-    def reserve(self, window: Sequence[int]) -> None:
-        """Hold so many decoded chunks of each pack for use."""
-        for member, size in zip(self.members, window, strict=True):
-            member.reserve(size)
+    def resume(self, window: object) -> None:
+        """Hold as many decoded chunks of each pack for use as when a state was taken.
 
-    def is_window(self, window: Any) -> bool:
-        """Tell whether this can be the window of such packs."""
-        sound = isinstance(window, list) and len(window) == len(self.members)
-        return sound and all(isinstance(size, int) and size >= 1 for size in window)
+        Raises
+        ------
+        ConfigError
+            It is no window of so many packs, or one that does not fit the bound.
+        """
+        sizes = window if isinstance(window, list) else []
+        if len(sizes) != len(self.members) or not all(map(is_window, sizes)):
+            raise ConfigError(f"cannot resume: window is {window}")
+        members = list(zip(self.members, sizes, self._shares, strict=True))
+        if any(size > member.slots for member, size, _ in members):
+            need = max(math.ceil(member.bytes_for(size) / share) + 1 for member, size, share in members)
+            raise ConfigError(f"cannot resume: the order needs cache_bytes={need} or more")
+        for member, size, _ in members:
+            member.resume(size)
 
-    def fits(self, window: Sequence[int]) -> bool:
-        """Tell whether so many decoded chunks of each pack fit the bound."""
-        return all(size <= member.slots for member, size in zip(self.members, window, strict=True))
-
-    def bytes_for(self, window: Sequence[int]) -> int:
-        """Return a bound in bytes that holds so many decoded chunks of each pack for use."""
-        members = zip(self.members, window, self._shares, strict=True)
-        return max(math.ceil(member.bytes_for(size) / share) + 1 for member, size, share in members)
-
-    def order(self, window: Sequence[int], *, seed: int, epoch: int, shuffle: bool) -> NDArray[np.int64]:
-        """Return the images of one epoch in visiting order, int64 [N]."""
+    def order(self, *, seed: int, epoch: int, shuffle: bool) -> NDArray[np.int64]:
+        """Return the images of one epoch in visiting order, int64 [N]; see `mixed_order`."""
         sizes = [(member.pack.header.samples, member.pack.header.chunk_samples) for member in self.members]
-        return mixed_order(sizes, window, seed=seed, epoch=epoch, shuffle=shuffle)
+        return mixed_order(sizes, self.window, seed=seed, epoch=epoch, shuffle=shuffle)
 
     def chunk_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the chunks that images are in."""
@@ -115,7 +115,7 @@ class MixedCache:
         for number, member in enumerate(self.members):
             member.prepare(chunks[member_of == number] - self._first_chunks[number])
 
-    def find(self, rows: NDArray[np.int64]) -> tuple[list[_Share], NDArray[np.int64]]:
+    def find(self, rows: NDArray[np.int64]) -> tuple[list[Share], NDArray[np.int64]]:
         """Return the images at `rows` pack by pack, and `rows`.
 
         Raises
@@ -127,7 +127,7 @@ class MixedCache:
         for number in np.unique(member_of).tolist():
             places = np.nonzero(member_of == number)[0]
             coefficients, where = self.members[number].find(rows[places] - self._starts[number])
-            shares.append(_Share(number, places, coefficients, where))
+            shares.append(Share(number, places, coefficients, where))
         return shares, rows
 
     def _member_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -151,8 +151,13 @@ class MixedDecoder:
         """How the first pack is decoded."""
         return self._decoders[0].plan
 
+    @property
+    def in_background(self) -> bool:
+        """Whether another thread may decode, as `Decoder.in_background`."""
+        return all(decoder.in_background for decoder in self._decoders)
+
     def images(
-        self, shares: list[_Share], rows: NDArray[np.int64], augmentation: Augmentation | None = None
+        self, shares: list[Share], rows: NDArray[np.int64], augmentation: Augmentation | None = None
     ) -> Any:
         """Return the images of a batch, [n, C, h, w], in its order."""
         if len(shares) == 1:

@@ -1,4 +1,4 @@
-"""Taking items from an iterator before they are asked for, in a thread."""
+"""Making the items of an iterator before they are asked for, in a thread."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
-from ..system.threads import working
-
-__all__ = ["Ahead"]
+__all__ = ["Prefetcher"]
 
 T = TypeVar("T")
 # A thread that is stopped ends after the item that it is at; nobody waits longer for it than so many seconds.
 PATIENCE = 5.0
 
 
-class Ahead(Generic[T]):
+class Prefetcher(Generic[T]):
     """The items of an iterator, up to `depth` of them made before they are asked for.
 
     What the iterator raises is raised here, after the items that came before it. The thread ends with the
-    iterator, on `close`, when this object is collected, and at the end of the interpreter.
+    iterator, on `close`, when this object is collected, and at the end of the interpreter. A forked process
+    has no such thread, so that a copy there is of no use; `orphaned` tells.
 
     Parameters
     ----------
@@ -36,7 +35,7 @@ class Ahead(Generic[T]):
         self._process = os.getpid()
         self._shared = _Shared[T](depth)
         thread = threading.Thread(
-            target=_fill, args=(items, self._shared), name="edgeprune-ahead", daemon=True
+            target=_fill, args=(items, self._shared), name="edgeprune-prefetch", daemon=True
         )
         # The thread knows nothing of this object, so that it can be collected.
         self._close = weakref.finalize(self, _stop, self._shared, thread, self._process)
@@ -47,7 +46,7 @@ class Ahead(Generic[T]):
         """Whether this is a copy in a forked process, where the thread does not exist."""
         return self._process != os.getpid()
 
-    def __iter__(self) -> Ahead[T]:
+    def __iter__(self) -> Prefetcher[T]:
         return self
 
     def __next__(self) -> T:
@@ -106,8 +105,7 @@ def _fill(items: Iterator[T], shared: _Shared[T]) -> None:
     end: BaseException = StopIteration()
     try:
         while shared.wait_for_room():
-            with working():
-                item = next(items)
+            item = next(items)
             shared.put(item)
             del item
     except BaseException as error:

@@ -1,14 +1,22 @@
-"""The few threads that decode: kept for the life of a process, and made anew after a fork."""
+"""The few threads that decode: kept for the life of a process, and made anew after a fork.
+
+Nothing here is registered to run at forks. A forked child knows by its process number what is its parent's,
+and makes its own threads and locks when it first needs them. That is safe because no thread of ours holds a
+lock that the child needs: they read through h5py, which guards itself, decompress, and run the compiled
+kernel. They do not multiply matrices by numpy (see `edgeprune_runtime.decode.plan.Decoder`).
+
+What is not safe: to decode by torch in a child that was forked while a thread of ours decoded by torch
+without the compiled kernel, or on a CUDA device. Torch does not support it; start processes by "spawn" there.
+"""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from types import TracebackType
 
-__all__ = ["cores", "pool", "working"]
+__all__ = ["ProcessLock", "cores", "pool"]
 
 _pools: dict[tuple[int, str, int], ThreadPoolExecutor] = {}
 
@@ -26,55 +34,20 @@ def pool(name: str, threads: int) -> ThreadPoolExecutor:
     return _pools.setdefault((os.getpid(), name, threads), ThreadPoolExecutor(threads, f"edgeprune-{name}"))
 
 
-class _Gate:
-    """Who is at work in the background, and whether anyone may begin."""
+class ProcessLock:
+    """A lock among the threads of one process; a forked or unpickled copy of it is open."""
 
     def __init__(self) -> None:
-        self.changed = threading.Condition()
-        self.busy = 0
-        self.shut = False
+        self._locks: dict[int, threading.Lock] = {}
 
+    def __enter__(self) -> None:
+        # A fork copies a lock held, but not the thread that holds it.
+        self._locks.setdefault(os.getpid(), threading.Lock()).acquire()
 
-_gate = _Gate()
-# Nothing that is done at a time takes so many seconds, unless it waits for whoever wants to fork.
-PATIENCE = 60.0
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._locks[os.getpid()].release()
 
-
-@contextmanager
-def working(*, part: bool = False) -> Iterator[None]:
-    """Mark what a thread does in the background, so that no fork falls into it.
-
-    A process that is copied while one of its threads multiplies or reads is left with locks that nobody
-    opens again, those of OpenBLAS in both processes. `part` is for work that other work waits for.
-    """
-    gate = _gate
-    with gate.changed:
-        gate.changed.wait_for(lambda: part or not gate.shut)
-        gate.busy += 1
-    try:
-        yield
-    finally:
-        with gate.changed:
-            gate.busy -= 1
-            gate.changed.notify_all()
-
-
-def _before_fork() -> None:
-    with _gate.changed:
-        _gate.shut = True
-        _gate.changed.wait_for(lambda: _gate.busy == 0, PATIENCE)
-
-
-def _in_parent() -> None:
-    with _gate.changed:
-        _gate.shut = False
-        _gate.changed.notify_all()
-
-
-def _in_child() -> None:
-    global _gate
-    _gate = _Gate()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_in_parent, after_in_child=_in_child)
+    def __reduce__(self) -> tuple[type[ProcessLock], tuple[()]]:
+        return ProcessLock, ()

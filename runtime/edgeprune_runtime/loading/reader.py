@@ -1,0 +1,170 @@
+"""From numbers of images to batches: the cache and the decoder that `PackLoader` and `PackDataset` share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeprune_formats import Pack
+from edgeprune_formats.coefficients import Coefficients
+
+from ..decode.augmentation import Augmentation
+from ..decode.backends import Backend, make_decoder
+from ..decode.plan import DecodePlan, Normalize, Resolution, make_plan
+from ..system.threads import ProcessLock
+from .cache import ChunkCache
+from .mixed import MixedCache, MixedDecoder, Share
+from .mixture import Mixture, open_packs
+
+__all__ = ["Packs", "Reader", "SampleCache", "SampleDecoder", "make_reader", "open_given"]
+
+Packs = str | Path | Pack | Mixture | Sequence[str | Path | Pack]
+"""What a loader or a dataset can be made of."""
+
+Found = TypeVar("Found")
+Takes = TypeVar("Takes", contravariant=True)
+Gives = TypeVar("Gives", covariant=True)
+
+
+class SampleCache(Protocol[Gives]):
+    """The images of a pack or of several, as they are stored: `ChunkCache` or `MixedCache`."""
+
+    @property
+    def window(self) -> int | list[int]:
+        """How many decoded chunks, of each pack, are held for use."""
+
+    def resume(self, window: object) -> None:
+        """Hold as many as when a state was taken; raises `ConfigError` where it is none, or too large."""
+
+    def order(self, *, seed: int, epoch: int, shuffle: bool) -> NDArray[np.int64]:
+        """Return the images of one epoch in visiting order, int64 [N]."""
+
+    def chunk_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the chunks that images are in."""
+
+    def prepare(self, chunks: NDArray[np.int64]) -> None:
+        """Start to decode the chunks that are needed next."""
+
+    def find(self, rows: NDArray[np.int64]) -> tuple[Gives, NDArray[np.int64]]:
+        """Return what holds the images at `rows`, and where in it they are."""
+
+
+class SampleDecoder(Protocol[Takes]):
+    """Makes images of what a `SampleCache` finds: a `Decoder`, or `MixedDecoder`."""
+
+    @property
+    def plan(self) -> DecodePlan:
+        """Size and normalization of the images."""
+
+    @property
+    def in_background(self) -> bool:
+        """Whether another thread may decode, though this one may fork meanwhile."""
+
+    def images(
+        self, found: Takes, where: NDArray[np.int64], augmentation: Augmentation | None = None, /
+    ) -> Any:
+        """Return images [n, C, h, w] as an array or tensor."""
+
+    def labels(self, labels: NDArray[np.int64], /) -> Any:
+        """Return labels int64 [n] beside the images."""
+
+    def receive(self, images: Any, labels: Any, /) -> None:
+        """Make a batch that another thread decoded ready for use in this one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reader(Generic[Found]):
+    """Reads images by number; threads take turns.
+
+    Attributes
+    ----------
+    cache : SampleCache
+    decoder : SampleDecoder
+    """
+
+    cache: SampleCache[Found]
+    decoder: SampleDecoder[Found]
+    _lock: ProcessLock = field(default_factory=ProcessLock, repr=False)
+
+    def images(
+        self,
+        rows: NDArray[np.int64],
+        augmentation: Augmentation | None = None,
+        upcoming: NDArray[np.int64] | None = None,
+    ) -> Any:
+        """Return the images at `rows`, [n, C, h, w], and meanwhile prepare the chunks that come next.
+
+        Parameters
+        ----------
+        rows : int64 [n]
+        augmentation : Augmentation, optional
+        upcoming : int64 [m], optional
+            The chunks that are needed next, the soonest first.
+
+        Raises
+        ------
+        PackFormatError
+            A chunk is damaged.
+        """
+        with self._lock:
+            found, where = self.cache.find(rows)
+            if upcoming is not None:
+                self.cache.prepare(upcoming)
+            return self.decoder.images(found, where, augmentation)
+
+    def resume(self, window: object) -> None:
+        """Take over the window of a state; see `SampleCache.resume`."""
+        with self._lock:
+            self.cache.resume(window)
+
+
+def open_given(packs: Packs) -> Pack | Mixture:
+    """Open what a loader or a dataset is made of, where it is not open.
+
+    Raises
+    ------
+    OSError, ConfigError, PackFormatError
+        As `open_packs`.
+    """
+    if isinstance(packs, Pack | Mixture):
+        return packs
+    return open_packs([packs] if isinstance(packs, str | Path) else packs)
+
+
+def make_reader(
+    packs: Pack | Mixture,
+    *,
+    backend: Backend,
+    device: Any,
+    dtype: Any,
+    normalize: Normalize,
+    resolution: Resolution,
+    cache_bytes: int,
+    prefetch: bool,
+) -> Reader[Coefficients] | Reader[list[Share]]:
+    """Return what reads the images of a pack or of several; the arguments are those of `PackLoader`.
+
+    Raises
+    ------
+    ConfigError
+        An argument out of range.
+    """
+    if normalize is True:
+        normalize = packs.header.mean, packs.header.std
+    decoders = [
+        make_decoder(
+            backend,
+            make_plan(pack.header, normalize=normalize, resolution=resolution),
+            device=device,
+            dtype=dtype,
+        )
+        for pack in (packs.packs if isinstance(packs, Mixture) else (packs,))
+    ]
+    if isinstance(packs, Mixture):
+        return Reader(MixedCache(packs, cache_bytes, prefetch=prefetch), MixedDecoder(decoders))
+    return Reader(ChunkCache(packs, cache_bytes, prefetch=prefetch), decoders[0])
