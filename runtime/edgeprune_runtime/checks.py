@@ -39,7 +39,7 @@ def check_types(config: Any) -> None:
         fitting = [_as(kind, value) for kind in allowed if _fits(kind, value)]
         if not fitting:
             known = " or ".join(filter(None, map(_description, allowed)))
-            raise ConfigError(f"{field.name} is {value!r}; it must be {known}")
+            raise ConfigError(f"`{type(config).__name__}.{field.name}` is {value!r}; it must be {known}")
         object.__setattr__(config, field.name, fitting[0])
 
 

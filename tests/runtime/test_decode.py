@@ -95,7 +95,7 @@ def test_scipy_gives_the_dtype_asked_for(make_pack, dtype):
         ({"resolution": (16,)}, "one number or"),
         ({"normalize": None}, "normalize is True"),
         ({"device": "meta"}, "does not exist"),
-        ({"normalize": ((0.5,), (0.5,))}, "3 means"),
+        ({"normalize": ((0.5,), (0.5,))}, "1 means and the pack 3 channels"),
         ({"normalize": ((0.5,) * 3, (0.0,) * 3)}, "positive"),
         ({"augment": "mixup"}, "unknown augmentation"),
         ({"batch_size": 0}, "at least 1"),
@@ -118,10 +118,10 @@ def test_one_number_for_images_that_are_not_square_is_refused(make_pack):
 def test_a_batch_beyond_memory_is_refused_with_the_size_that_fits(make_pack, monkeypatch):
     path, _ = make_pack(samples=30)
     monkeypatch.setattr("edgeprune_runtime.decode.plan.MAX_BATCH_BYTES", 12 * 3 * 32 * 32 * 4 * 4)
-    with pytest.raises(ConfigError, match=r"a batch of 20 images 32x32 .* lower the batch size to 12 "):
+    with pytest.raises(ConfigError, match=r"a batch of 20 images 32x32 .* lower `batch_size` to 12 "):
         PackLoader(path, 20)
     assert len(PackLoader(path, 12)) == 3
-    with pytest.raises(ConfigError, match="lower the batch size to 12"):
+    with pytest.raises(ConfigError, match="lower `batch_size` to 12"):
         PackDataset(path).__getitems__(range(13))
 
 

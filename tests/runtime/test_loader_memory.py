@@ -52,7 +52,9 @@ def test_batches_ahead_are_given_up_first(pack):
 
 def test_a_bound_that_is_too_small_says_how_much_is_needed(pack):
     batch, _ = sizes(pack, 8)
-    with pytest.raises(ConfigError, match=r"batches of 8 images .* MB; raise memory, or lower batch_size"):
+    with pytest.raises(
+        ConfigError, match=r"batches of 8 images .* MB; raise `memory`, or lower `batch_size`"
+    ):
         divide_memory(batch, pack, 8, test_images_bytes=0)
 
 

@@ -172,7 +172,7 @@ def test_a_run_may_lack_class_names(tmp_path):
 def test_unfinished_damaged_and_missing_runs(tmp_path):
     with pytest.raises(ConfigError, match="not a folder"):
         open_network(tmp_path / "nothing")
-    with pytest.raises(TrainingError, match="holds no trained model; finish the run with resume=True"):
+    with pytest.raises(TrainingError, match="holds no trained model; finish the run with `resume=True`"):
         open_network(tmp_path)
     run = finished_run(tmp_path / "run")
     (run / "model.safetensors").write_bytes(b"nonsense")

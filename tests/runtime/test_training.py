@@ -144,7 +144,7 @@ def test_a_resumed_run_is_the_uninterrupted_run(tmp_path, model, ema, number):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     run(whole, config)
     handler = signal.getsignal(number)
-    with pytest.raises(TrainingInterrupted, match="after step 6 of 8; go on with resume=True"):
+    with pytest.raises(TrainingInterrupted, match="after step 6 of 8; go on with `resume=True`"):
         run(parts, config, on_batch=send(number, at=(1, 1)))
     assert signal.getsignal(number) is handler
     assert len(metrics(parts)) == 1
@@ -227,7 +227,7 @@ def test_a_crash_before_the_first_checkpoint(tmp_path, whole_run):
 def test_a_crash_before_the_model_is_written(tmp_path, whole_run):
     run(tmp_path)
     (tmp_path / "model.safetensors").unlink()
-    with pytest.raises(TrainingError, match="no trained model; finish the run with resume=True"):
+    with pytest.raises(TrainingError, match="no trained model; finish the run with `resume=True`"):
         load_model(tmp_path)
     run(tmp_path, resume=True, on_batch=crash_at((0, 0)))
     assert_same_run(tmp_path, whole_run.run_dir)

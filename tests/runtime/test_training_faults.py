@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 )
 def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path, name):
     (tmp_path / name).write_text("{}")
-    with pytest.raises(ConfigError, match="already holds a run; go on with resume=True"):
+    with pytest.raises(ConfigError, match="already holds a run; go on with `resume=True`"):
         run(tmp_path)
 
 

@@ -228,5 +228,5 @@ def check_batch(plan: DecodePlan, images: int) -> None:
         size = f"{header.height}x{header.width}"
         raise ConfigError(
             f"a batch of {images} images {size} takes {images * each / 1e9:.1f} GB to decode; "
-            f"lower the batch size to {MAX_BATCH_BYTES // each} or less"
+            f"lower `batch_size` to {MAX_BATCH_BYTES // each} or less"
         )

@@ -107,11 +107,11 @@ class PackLoader:
     ) -> None:
         batch_size, seed, prefetch = map(operator.index, (batch_size, seed, prefetch))
         if batch_size < 1:
-            raise ConfigError(f"batch_size must be at least 1, not {batch_size}")
+            raise ConfigError(f"`batch_size` must be at least 1, not {batch_size}")
         if seed < 0:
-            raise ConfigError(f"seed must not be negative: {seed}")
+            raise ConfigError(f"`seed` must not be negative: {seed}")
         if prefetch < 0:
-            raise ConfigError(f"prefetch must not be negative: {prefetch}")
+            raise ConfigError(f"`prefetch` must not be negative: {prefetch}")
         self.pack = open_given(path)
         self.batch_size, self.shuffle, self.seed = batch_size, bool(shuffle), seed
         self.drop_last, self.augment, self.prefetch = bool(drop_last), augment_name(augment), prefetch

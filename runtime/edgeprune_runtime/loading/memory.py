@@ -94,8 +94,8 @@ def divide_memory(
     if limit < need or limit <= moment:
         raise ConfigError(
             f"{limit / 1e6:,.0f} MB of memory are too little: batches of {batch_size} images and the chunks "
-            f"that they come from take {max(need, moment + 1) / 1e6:,.0f} MB; raise memory, or lower "
-            "batch_size"
+            f"that they come from take {max(need, moment + 1) / 1e6:,.0f} MB; raise `memory`, or lower "
+            "`batch_size`"
         )
     images = limit - moment
     test = max(min(test_images_bytes, images // 4), test_least_bytes)

@@ -159,7 +159,7 @@ def load_trained(path: Path) -> TrainedNetwork:
     """
     file = path / MODEL_FILE if path.is_dir() else path
     if not file.exists():
-        raise TrainingError(f"{file.parent} holds no trained model; finish the run with resume=True")
+        raise TrainingError(f"{file.parent} holds no trained model; finish the run with `resume=True`")
     try:
         with safe_open(file, "pt") as content:
             facts: dict[str, Any] = json.loads(content.metadata()["edgeprune"])

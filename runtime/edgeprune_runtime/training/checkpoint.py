@@ -202,7 +202,7 @@ def _replacing(path: Path) -> Iterator[Path]:
         reason = getattr(error, "strerror", None) or str(error)
         message = f"{path}: cannot be written ({reason}); what was complete before is kept: "
         raise (DiskFullError if _is_full(error) else TrainingError)(
-            message + "free space or fix the folder, then go on with resume=True"
+            message + "free space or fix the folder, then go on with `resume=True`"
         ) from error
 
 

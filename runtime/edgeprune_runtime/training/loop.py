@@ -197,7 +197,7 @@ class TrainRun:
         if len(labels) < self._smallest_batch:
             raise TrainingError(
                 "a batch of one image cannot be normalized where the network has reduced it to one pixel; "
-                "choose a batch_size that does not leave one image over"
+                "choose a `batch_size` that does not leave one image over"
             )
         images, labels = self.placement.put(images, labels)
         lr = learning_rate(self.step, self._steps, self.config.lr)
@@ -245,7 +245,7 @@ class TrainRun:
         self._require_finite()
         self._checkpoint()
         where = f"after step {self.step} of {self._steps}"
-        raise TrainingInterrupted(f"{self.run_dir}: interrupted {where}; go on with resume=True")
+        raise TrainingInterrupted(f"{self.run_dir}: interrupted {where}; go on with `resume=True`")
 
     def _score(self) -> tuple[float | None, float | None]:
         if self.test is None:

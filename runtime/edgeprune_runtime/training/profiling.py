@@ -114,7 +114,7 @@ def profile(
     if steps < 1 or operators < 0:
         raise ConfigError(f"cannot measure {steps} steps and list {operators} operators")
     if not len(loader):
-        raise ConfigError("the training set yields no batch; lower the batch size")
+        raise ConfigError("the training set yields no batch; lower `batch_size`")
     placement = place(config)
     bench = _Bench(Learner(config, placement, num_classes, min(image_shape[1:])), placement)
     images, phases = bench.measure(_endless(loader), steps)

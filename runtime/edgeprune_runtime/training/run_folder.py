@@ -68,7 +68,7 @@ def describe_run(
     if len(image_shape) != 3 or image_shape[0] != 3:
         raise ConfigError(f"images of shape {tuple(image_shape)}: the networks take 3 channels, (3, h, w)")
     if steps_per_epoch < 1:
-        raise ConfigError("the training set yields no batch; lower the batch size or keep the last batch")
+        raise ConfigError("the training set yields no batch; lower `batch_size` or keep the last batch")
     with torch.device("meta"):
         model = create_model(config.model, num_classes, min(image_shape[1:]))
     description = {
@@ -112,7 +112,7 @@ def open_run(run_dir: Path, description: Mapping[str, Any], resume: bool) -> Non
         _make_folder(run_dir)
         write_text(path, json.dumps(description, indent=1) + "\n")
     elif not resume:
-        raise ConfigError(f"{run_dir} already holds a run; go on with resume=True, or use another folder")
+        raise ConfigError(f"{run_dir} already holds a run; go on with `resume=True`, or use another folder")
     else:
         _require_same(run_dir, _read_config(path), description)
 
