@@ -30,7 +30,7 @@ class _Benchmarks(click.Group):
                 raise  # a module of ours that is missing is a fault
             raise ConfigError(f"this benchmark needs {package}; pip install 'edgeprune[bench]'") from None
         except OutOfTimeError as error:
-            click.echo(f"{error or 'the time is over'}; run the same command to go on")
+            click.echo(f"{str(error) or 'the time is over'}; run the same command to go on")
             return None
 
 
