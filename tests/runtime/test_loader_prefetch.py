@@ -39,6 +39,13 @@ def threads():
     return [thread for thread in threading.enumerate() if thread.name == "edgeprune-prefetch"]
 
 
+def wait_until_full(prefetcher, depth):
+    """Wait until so many items are made, or the iterator has ended."""
+    shared = prefetcher._shared
+    with shared._changed:
+        assert shared._changed.wait_for(lambda: len(shared._items) == depth or shared._end is not None, 60)
+
+
 def loader(path, **options):
     return PackLoader(path, 8, True, 1, **{"backend": "native", "augment": True, **options})
 
@@ -74,7 +81,9 @@ def test_the_state_counts_batches_that_were_handed_out(path, stop):
     batches = iter(original)
     for _ in range(stop):
         next(batches)
-    time.sleep(0.05)
+    source = batches.gi_frame.f_locals.get("source")
+    if isinstance(source, Prefetcher):
+        wait_until_full(source, 5)
     state = json.loads(json.dumps(original.state_dict()))
     assert state["batch"] == stop
     assert state == {**state, "window": 1}
@@ -294,10 +303,10 @@ def test_no_more_than_depth_items_are_made():
             yield number
 
     prefetcher = Prefetcher(items(), 3)
-    time.sleep(0.2)
+    wait_until_full(prefetcher, 3)
     assert made == [0, 1, 2]
     assert next(prefetcher) == 0
-    time.sleep(0.2)
+    wait_until_full(prefetcher, 3)
     assert made == [0, 1, 2, 3]
     prefetcher.close()
     assert next(prefetcher, None) is None
@@ -310,7 +319,7 @@ def test_an_error_comes_once_and_after_the_items_before_it():
         raise ZeroDivisionError("here")
 
     prefetcher = Prefetcher(items(), 5)
-    time.sleep(0.1)
+    wait_until_full(prefetcher, 5)
     assert next(prefetcher) == 1
     with pytest.raises(ZeroDivisionError, match="here"):
         next(prefetcher)
