@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from edgeprune_formats import EdgePruneError, PackFormatError, __version__
 
 if TYPE_CHECKING:
-    from .packs.build import BuildReport, build_pack
+    from .packs.build import build_pack
     from .packs.config import BuildConfig
+    from .packs.report import BuildReport
     from .sources import Source, open_source
 
 __all__ = [
@@ -29,7 +30,7 @@ __all__ = [
 
 _HOMES = {
     "BuildConfig": "packs.config",
-    "BuildReport": "packs.build",
+    "BuildReport": "packs.report",
     "Source": "sources",
     "build_pack": "packs.build",
     "open_source": "sources",

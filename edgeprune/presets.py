@@ -212,3 +212,19 @@ def component_count(freq_prune: float, height: int, width: int) -> int:
     if count == 0:
         raise ConfigError(f"a frequency pruning ratio of {freq_prune} keeps nothing of {height}x{width}")
     return count
+
+
+def coreset_size(sample_prune: float, samples: int) -> int:
+    """Return how many of `samples` images are kept, ``round((1 - sample_prune) * samples)``.
+
+    Raises
+    ------
+    ConfigError
+        The ratio is not at least 0 and below 1, or keeps no image.
+    """
+    if not 0 <= sample_prune < 1:
+        raise ConfigError(f"the sample pruning ratio must be at least 0 and below 1, not {sample_prune}")
+    count = round((1 - sample_prune) * samples)
+    if count == 0:
+        raise ConfigError(f"a sample pruning ratio of {sample_prune} keeps none of {samples} images")
+    return count

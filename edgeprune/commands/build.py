@@ -24,7 +24,7 @@ from ._sizes import size_option
 from .score import require_torch
 
 if TYPE_CHECKING:
-    from edgeprune.packs.build import BuildReport
+    from edgeprune.packs.report import BuildReport
 
 __all__ = ["command"]
 
@@ -84,7 +84,7 @@ def command(
 
     given: dict[str, Any] = {"scores": scores, "classifier": classifier, "fse_net": fse_net}
     _require_use(options, given)
-    _require_budget(budget, min_quality, options)
+    _require_budget(budget, min_quality)
     inputs = {"scores file": scores, "classifier": classifier, "FSE-Net": fse_net}
     require_spare(output, force, {"source": Path(source.partition(":")[2]), **inputs})
     method = METHODS[options["method"]]
@@ -103,12 +103,10 @@ def command(
             click.echo(choice)
 
 
-def _require_budget(budget: int | None, min_quality: float | None, options: dict[str, Any]) -> None:
-    """Raise where `min_quality` has no use, or is none; a budget implies the codec that can be fitted."""
+def _require_budget(budget: int | None, min_quality: float | None) -> None:
+    """Raise where `min_quality` has no use, or is none."""
     from edgeprune.packs.quality import quantization_step
 
-    if budget is not None and not _is_given("codec"):
-        options["codec"] = "quantized"
     if min_quality is not None:
         if budget is None:
             raise click.UsageError("--min-quality needs --budget", click.get_current_context())

@@ -43,9 +43,9 @@ def command(
       edgeprune build imagefolder:photos --size 224 --method jelf --scores photos.scores.h5 -o photos.h5
     """
     require_torch()
-    from edgeprune.packs.build import check_shared
     from edgeprune.scoring.run import run_scoring
     from edgeprune.sources import open_source
+    from edgeprune.work.checking import check_shared
     from edgeprune.work.joining import joined
     from edgeprune.work.progress import EpochLines, progress_bars
     from edgeprune_runtime.training.config import place

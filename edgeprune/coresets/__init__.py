@@ -1,1 +1,1 @@
-"""Records of a scoring run -> scores -> the rows of the images that are kept."""
+"""A scores file -> the score of each image -> the rows of the images that are kept."""

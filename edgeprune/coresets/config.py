@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from edgeprune_formats import ConfigError
+from edgeprune_runtime.checks import check_types
 
 from ..coresets.scores import SCORES
 
@@ -37,7 +38,7 @@ class CoresetConfig:
     Raises
     ------
     ConfigError
-        A value out of range.
+        A value of another type than its field, or out of range.
     """
 
     score: str = field(
@@ -75,6 +76,7 @@ class CoresetConfig:
     window: int = field(default=3, metadata={"help": "Joint entropy: records that a variance is taken over."})
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.score not in SCORES:
             raise ConfigError(f"score must be one of {', '.join(SCORES)}, not {self.score!r}")
         if self.sampling not in SAMPLINGS:

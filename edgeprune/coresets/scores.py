@@ -29,7 +29,7 @@ BLOCK = 1 << 16
 
 @dataclass(frozen=True)
 class Score:
-    """What a score is made from and which way it points.
+    """What a score is made from, and which end of it matters.
 
     Attributes
     ----------

@@ -13,20 +13,20 @@ from edgeprune_formats import ConfigError
 from edgeprune_formats.files import file_sha256
 from edgeprune_runtime.errors import ArtifactError
 
-from ..packs.config import METHODS, BuildConfig
-from ..presets import ccs_beta, data_family
-from ..scoring.scores_file import ScoreRecords
+from ..presets import ccs_beta, coreset_size, data_family
+from ..scoring.obtain import require_scores_of
+from ..scoring.scores_file import ScoresFile
 from ..sources import Source, SourceCheck
 from . import scores as formulas
 from .config import CoresetConfig
-from .sampling import ccs, coreset_size, random_coreset, top_k
+from .sampling import ccs, random_coreset, top_k
 from .scores import SCORES, hardness
 
-__all__ = ["Choice", "choose_images", "compute_scores", "require_enough", "require_records_of"]
+__all__ = ["Coreset", "compute_scores", "require_enough", "select_images"]
 
 
 @dataclass(frozen=True, eq=False)
-class Choice:
+class Coreset:
     """The images to store.
 
     Attributes
@@ -34,9 +34,9 @@ class Choice:
     rows : int64 [n]
         Rows of the source, in the order in which to store them.
     scores : float32 [n] or None
-        The score of each, where a score chose them.
+        The score of each, where a score selected them.
     facts : dict
-        What the choice depended on, for provenance.
+        What the selection depended on, for provenance.
     """
 
     rows: NDArray[np.int64]
@@ -44,50 +44,60 @@ class Choice:
     facts: dict[str, Any]
 
 
-def choose_images(
-    source: Source, check: SourceCheck, config: BuildConfig, records: ScoreRecords | None
-) -> Choice:
-    """Choose images as the method says.
+def select_images(
+    source: Source,
+    check: SourceCheck,
+    *,
+    sample_prune: float,
+    seed: int = 0,
+    scores: ScoresFile | None = None,
+    config: CoresetConfig | None = None,
+) -> Coreset:
+    """Select images by score, or without scores at random, stratified by class.
 
     Parameters
     ----------
     source, check : Source, SourceCheck
         Where they come from, and which can be read.
-    config : BuildConfig
-        The method and its parameters.
-    records : ScoreRecords or None
-        Of a scoring run over the same source; needed where the method scores images.
+    sample_prune : float
+        The share of the images to leave out.
+    seed : int
+        Fixes what is drawn, and the order.
+    scores : ScoresFile, optional
+        Of the same source.
+    config : CoresetConfig, optional
+        How to select by them.
 
     Raises
     ------
     ConfigError
         A ratio that keeps nothing, or a beta that leaves too few images.
     ArtifactError
-        The records are damaged, not finite, or of another source.
+        The scores file is damaged, not finite, or of another source.
     """
     good = check.good
-    if not METHODS[config.method].scored_images:
-        count = coreset_size(config.images_dropped, len(good))
-        picked = random_coreset(source.labels[good], count, seed=config.seed)
+    if scores is None:
+        picked = random_coreset(source.labels[good], coreset_size(sample_prune, len(good)), seed=seed)
         chance = {"score": "random", "sampling": "random, stratified by class"}
-        return Choice(good[picked].astype(np.int64), None, chance)
-    assert records is not None
-    require_records_of(records, source, check)
-    scores = compute_scores(records, config.coreset, seed=config.seed)
-    picked, facts = _sample(scores, records, source, check, config)
-    facts |= {"scores_sha256": file_sha256(records.path), "scores_run": records.provenance["config"]}
-    stored = np.clip(scores[picked], -np.finfo("f4").max, np.finfo("f4").max).astype("f4")
-    return Choice(good[picked].astype(np.int64), stored, facts)
+        return Coreset(good[picked].astype(np.int64), None, chance)
+    require_scores_of(scores, source, check)
+    config = config or CoresetConfig()
+    values = compute_scores(scores, config, seed=seed)
+    draw = _Draw(source, check, config, sample_prune, seed)
+    picked, facts = draw.sample(values, scores)
+    facts |= {"scores_sha256": file_sha256(scores.path), "scores_run": scores.provenance["config"]}
+    stored = np.clip(values[picked], -np.finfo("f4").max, np.finfo("f4").max).astype("f4")
+    return Coreset(good[picked].astype(np.int64), stored, facts)
 
 
-def require_enough(source: Source, check: SourceCheck, config: BuildConfig) -> None:
+def require_enough(source: Source, check: SourceCheck, *, sample_prune: float, config: CoresetConfig) -> None:
     """Raise `ConfigError` if beta leaves too few images, which shows before there are scores."""
-    if config.coreset.sampling == "ccs":
+    if config.sampling == "ccs":
         equal = np.zeros(len(check.good))
-        _stratified(equal, equal, source, check, config)
+        _Draw(source, check, config, sample_prune, seed=0).stratified(equal, equal)
 
 
-def compute_scores(records: ScoreRecords, coreset: CoresetConfig, *, seed: int = 0) -> NDArray[np.float64]:
+def compute_scores(scores: ScoresFile, config: CoresetConfig, *, seed: int = 0) -> NDArray[np.float64]:
     """Return the score of every image of a scoring run, float64 [N].
 
     Raises
@@ -95,81 +105,64 @@ def compute_scores(records: ScoreRecords, coreset: CoresetConfig, *, seed: int =
     ArtifactError
         The records that it needs are damaged, not finite, or none.
     """
-    needs = SCORES[coreset.score].records
+    needs = SCORES[config.score].records
     if not needs:
-        return formulas.random(len(records.rows), seed=seed)
-    array = records.array(needs)
+        return formulas.random(len(scores.rows), seed=seed)
+    array = scores.array(needs)
     try:
-        if coreset.score == "joint_entropy":
-            return formulas.joint_entropy(array, tau=coreset.tau, gamma=coreset.gamma, window=coreset.window)
-        compute: Callable[[NDArray[Any]], NDArray[np.float64]] = getattr(formulas, coreset.score)
+        if config.score == "joint_entropy":
+            return formulas.joint_entropy(array, tau=config.tau, gamma=config.gamma, window=config.window)
+        compute: Callable[[NDArray[Any]], NDArray[np.float64]] = getattr(formulas, config.score)
         return compute(array)
     except ConfigError as error:
         # The parameters were checked with the configuration, so it is the file.
-        raise ArtifactError(f"{records.path}: {error}; repeat: edgeprune score") from error
+        raise ArtifactError(f"{scores.path}: {error}; repeat: edgeprune score") from error
 
 
-def require_records_of(records: ScoreRecords, source: Source, check: SourceCheck) -> None:
-    """Raise `ArtifactError` unless the records are of exactly these images and labels."""
-    scored = records.provenance["source"]
-    if scored["sha256"] != check.sha256:
-        raise ArtifactError(
-            f"{records.path}: scores of other images or labels ({scored.get('spec')}, SHA-256 "
-            f"{str(scored['sha256'])[:12]}) than {source.spec} holds (SHA-256 {check.sha256[:12]}); "
-            "give the --size and --split (train) that they were made with, or "
-            f"make them with: edgeprune score {source.spec}"
+@dataclass(frozen=True, eq=False)
+class _Draw:
+    """The settings by which the images of a source are drawn."""
+
+    source: Source
+    check: SourceCheck
+    config: CoresetConfig
+    sample_prune: float
+    seed: int
+
+    def sample(
+        self, values: NDArray[np.float64], scores: ScoresFile
+    ) -> tuple[NDArray[np.int64], dict[str, Any]]:
+        """Return the selected samples in storage order, and what the selection depended on."""
+        end = SCORES[self.config.score].keep_end
+        facts = {**asdict(self.config), "keep_end": end, "drawn_from": len(values)}
+        if self.config.sampling == "top-k":
+            count = coreset_size(self.sample_prune, len(values))
+            picked = top_k(values, count, keep=end, labels=self._classes)
+            # Packs store images in random order, so that a window of them is a fair sample.
+            return np.random.default_rng(self.seed).permutation(picked), facts
+        hard = hardness(compute_scores(scores, CoresetConfig(score="aum")), "aum")
+        return self.stratified(values, hard), {**facts, "beta": self._beta, "hardness": "aum"}
+
+    def stratified(self, values: NDArray[np.float64], hard: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Return the samples that CCS draws."""
+        return ccs(
+            values,
+            coreset_size(self.sample_prune, len(values)),
+            hardness=hard,
+            beta=self._beta,
+            strata=self.config.strata,
+            seed=self.seed,
+            labels=self._classes,
         )
-    if not np.array_equal(records.rows, check.good):
-        raise ArtifactError(
-            f"{records.path}: scores of these images, but not where {source.spec} has them now: images that "
-            f"cannot be read have come or gone; make them with: edgeprune score {source.spec}"
-        )
 
+    @property
+    def _beta(self) -> float:
+        if self.config.beta is not None:
+            return self.config.beta
+        family = data_family(len(self.source.class_names), *self.source.shape[1:])
+        return ccs_beta(self.sample_prune, family)
 
-def _beta(source: Source, config: BuildConfig) -> float:
-    if config.coreset.beta is not None:
-        return config.coreset.beta
-    return ccs_beta(config.images_dropped, data_family(len(source.class_names), *source.shape[1:]))
-
-
-def _sample(
-    scores: NDArray[np.float64],
-    records: ScoreRecords,
-    source: Source,
-    check: SourceCheck,
-    config: BuildConfig,
-) -> tuple[NDArray[np.int64], dict[str, Any]]:
-    """Return the chosen samples in storage order, and what the choice depended on."""
-    coreset, end = config.coreset, SCORES[config.coreset.score].keep_end
-    facts = {**asdict(coreset), "keep_end": end, "drawn_from": len(scores)}
-    if coreset.sampling == "top-k":
-        count = coreset_size(config.images_dropped, len(scores))
-        picked = top_k(scores, count, keep=end, labels=_classes(source, check, config))
-        # Packs store images in random order, so that a window of them is a fair sample.
-        return np.random.default_rng(config.seed).permutation(picked), facts
-    hard = hardness(compute_scores(records, CoresetConfig(score="aum")), "aum")
-    picked = _stratified(scores, hard, source, check, config)
-    return picked, {**facts, "beta": _beta(source, config), "hardness": "aum"}
-
-
-def _stratified(
-    scores: NDArray[np.float64],
-    hard: NDArray[np.float64],
-    source: Source,
-    check: SourceCheck,
-    config: BuildConfig,
-) -> NDArray[np.int64]:
-    return ccs(
-        scores,
-        coreset_size(config.images_dropped, len(scores)),
-        hardness=hard,
-        beta=_beta(source, config),
-        strata=config.coreset.strata,
-        seed=config.seed,
-        labels=_classes(source, check, config),
-    )
-
-
-def _classes(source: Source, check: SourceCheck, config: BuildConfig) -> NDArray[np.int64] | None:
-    """Return the labels of the images that can be read, if classes are to keep their proportions."""
-    return source.labels[check.good] if config.coreset.class_balance else None
+    @property
+    def _classes(self) -> NDArray[np.int64] | None:
+        """The labels of the images that can be read, if classes are to keep their proportions."""
+        return self.source.labels[self.check.good] if self.config.class_balance else None

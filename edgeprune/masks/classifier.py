@@ -10,10 +10,10 @@ from edgeprune_formats import ConfigError
 from edgeprune_runtime.errors import ArtifactError, TrainingError
 from edgeprune_runtime.networks.trained import MODEL_FILE, TrainedNetwork, load_trained, rebuild_network
 
-from ..scoring.scores_file import ScoreRecords, read_classifier
+from ..scoring.scores_file import ScoresFile, read_classifier
 from ..sources import Source
 
-__all__ = ["classifier_of_records", "classifier_of_run", "require_fit"]
+__all__ = ["classifier_from_run", "classifier_from_scores", "require_fit"]
 
 
 def require_fit(classifier: TrainedNetwork, source: Source) -> None:
@@ -27,11 +27,11 @@ def require_fit(classifier: TrainedNetwork, source: Source) -> None:
     if classifier.image_shape != source.shape:
         raise ArtifactError(
             f"{what} images {classifier.image_shape}, and those of {source.spec} are {source.shape}; "
-            "use the --size that it was trained with, or train another"
+            "give the `size` that it was trained with, or train another"
         )
 
 
-def classifier_of_records(records: ScoreRecords) -> TrainedNetwork:
+def classifier_from_scores(records: ScoresFile) -> TrainedNetwork:
     """Return the classifier that a scoring run has trained.
 
     Raises
@@ -50,7 +50,7 @@ def classifier_of_records(records: ScoreRecords) -> TrainedNetwork:
     return _normalized(network)
 
 
-def classifier_of_run(path: str | Path) -> TrainedNetwork:
+def classifier_from_run(path: str | Path) -> TrainedNetwork:
     """Return the classifier of ``edgeprune train``: a run's folder, or its ``model.safetensors``.
 
     Raises

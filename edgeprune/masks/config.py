@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from edgeprune_formats import ConfigError
+from edgeprune_runtime.checks import check_types
 from edgeprune_runtime.training.settings import Precision
 
 __all__ = ["MaskConfig"]
@@ -18,7 +19,7 @@ class MaskConfig:
     Attributes
     ----------
     epochs, batch_size : int
-        Passes over the images; images per step, of all processes together.
+        Passes over the images; images per step, summed over all processes.
     lr : float
         Peak learning rate of Adam, which falls to 0 along half a cosine.
     k : int or None
@@ -37,7 +38,7 @@ class MaskConfig:
 
     epochs: int = field(default=300, metadata={"help": "Passes over the images to learn the FSE-Net."})
     batch_size: int = field(
-        default=128, metadata={"help": "Images in a step of learning, of all processes together."}
+        default=128, metadata={"help": "Images in a step of learning, summed over all processes."}
     )
     lr: float = field(default=3e-4, metadata={"help": "Peak learning rate of the FSE-Net."})
     k: int | None = field(
@@ -59,6 +60,7 @@ class MaskConfig:
     precision: Precision = "auto"
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.epochs < 1 or self.batch_size < 1:
             raise ConfigError(
                 f"epochs and batch_size of the masks must be at least 1, not {self.epochs}, {self.batch_size}"
@@ -68,6 +70,8 @@ class MaskConfig:
         if self.k is not None and self.k < 0:
             raise ConfigError(f"k must not be negative: {self.k}")
         if self.accuracy_weight is not None and not 0 <= self.accuracy_weight < math.inf:
-            raise ConfigError(f"lambda must be at least 0 and finite, not {self.accuracy_weight}")
+            raise ConfigError(
+                f"`MaskConfig.accuracy_weight` must be at least 0 and finite, not {self.accuracy_weight}"
+            )
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise ConfigError(f"precision must be auto, float32 or bfloat16, not {self.precision!r}")

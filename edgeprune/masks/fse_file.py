@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,19 @@ from edgeprune_runtime.training.checkpoint import write_tensors
 
 from .fse_net import FSENet
 
-__all__ = ["load_fse_net", "save_fse_net"]
+__all__ = ["FSENetFile", "load_fse_net", "save_fse_net"]
 
 _ENTRY = "edgeprune"
 _SETTINGS = ("height", "width", "max_inputs", "reduction")
+
+
+@dataclass(frozen=True, eq=False)
+class FSENetFile:
+    """A trained FSE-Net, with the file that it is in and the record of how it was trained."""
+
+    path: Path
+    net: FSENet
+    record: dict[str, Any]
 
 
 def save_fse_net(path: str | Path, net: FSENet, record: Mapping[str, Any]) -> None:

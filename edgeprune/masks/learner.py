@@ -15,7 +15,8 @@ from torch.nn import functional
 from edgeprune_formats import ConfigError
 from edgeprune_runtime.errors import TrainingError
 
-from .fse_net import FSENet, check_counts, importance, unchecked_selection
+from .components import check_counts, unchecked_selection
+from .fse_net import FSENet, importance
 from .torch_dct import dct2, idct2
 
 __all__ = ["COUNTS", "MaskLearner", "fse_loss", "read_figures"]
@@ -84,7 +85,7 @@ class MaskLearner:
     classifier : torch.nn.Module
         Maps normalized images [n, C, H, W] to logits [n, K]. Put into evaluation mode and frozen, for good.
     k, k_total : int
-        See `edgeprune.masks.fse_net.select_components`.
+        See `edgeprune.masks.components.select_components`.
     accuracy_weight : float
         The paper's lambda, see `fse_loss`.
     lr : float

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,15 @@ from edgeprune_runtime.networks.trained import TrainedNetwork
 from edgeprune_runtime.training.config import Placement, TrainConfig, place
 from edgeprune_runtime.training.run_folder import versions
 
-from ..packs.config import BuildConfig
 from ..presets import MaskPreset, data_family, mask_preset
 from ..sources import Source, SourceCheck, source_facts
+from ..work.callbacks import EpochProgress
 from ..work.image_store import ImageStore
 from ..work.processes import Workers
-from ..work.resumable import LongRun, Report, work_folder
+from ..work.resumable import ResumableRun, remove_work_folder
+from ..work.temporary import work_folder
 from .classifier import require_fit
-from .energy import Selector
+from .config import MaskConfig
 from .fse_file import load_fse_net, save_fse_net
 from .fse_net import FSENet, select
 from .learner import COUNTS, MaskLearner, read_figures
@@ -36,11 +37,11 @@ __all__ = ["learn_masks", "learned_selector", "load_masks", "preset_for"]
 
 # Values of spectra that a selection on the device works on at a time.
 _SELECT_VALUES = 4 * 2**20
-# Pixels of images whose way through the classifier is in memory at a time, for the gradient.
+# Pixels of images whose activations in the classifier are in memory at a time, for the gradient.
 _STEP_VALUES = 8 * 2**20
 
 
-def preset_for(source: Source, config: BuildConfig) -> MaskPreset:
+def preset_for(source: Source, freq_prune: float, config: MaskConfig) -> MaskPreset:
     """Return k_total, k and lambda: the configured ones, or the paper's.
 
     Raises
@@ -50,14 +51,14 @@ def preset_for(source: Source, config: BuildConfig) -> MaskPreset:
     """
     _, height, width = source.shape
     family = data_family(len(source.class_names), height, width)
-    preset = mask_preset(config.components_dropped, height, width, family)
-    k = preset.k if config.masks.k is None else config.masks.k
+    preset = mask_preset(freq_prune, height, width, family)
+    k = preset.k if config.k is None else config.k
     if k > preset.k_total:
         raise ConfigError(
             f"k is {k}, more than the {preset.k_total} components that a frequency pruning ratio of "
-            f"{config.components_dropped} keeps in each channel of {height}x{width}"
+            f"{freq_prune} keeps in each channel of {height}x{width}"
         )
-    weight = config.masks.accuracy_weight
+    weight = config.accuracy_weight
     return MaskPreset(preset.k_total, k, preset.accuracy_weight if weight is None else weight)
 
 
@@ -66,10 +67,12 @@ def learn_masks(
     check: SourceCheck,
     classifier: TrainedNetwork,
     path: Path,
-    config: BuildConfig,
+    config: MaskConfig,
     *,
+    freq_prune: float,
+    seed: int = 0,
     workers: Workers | None = None,
-    report: Report | None = None,
+    report: EpochProgress | None = None,
 ) -> tuple[FSENet, dict[str, Any]]:
     """Learn an FSE-Net on all readable images of a source and save it; go on where an earlier call stopped.
 
@@ -82,11 +85,14 @@ def learn_masks(
     classifier : TrainedNetwork
         Stays as it is.
     path : Path
-        Where the FSE-Net is saved; until then checkpoints are in `edgeprune.work.resumable.work_folder`.
-    config : BuildConfig
-        Ratio, seed, device and ``masks``.
+        Where the FSE-Net is saved; until then checkpoints are in `edgeprune.work.temporary.work_folder`.
+    config : MaskConfig
+    freq_prune : float
+        Share of the components that is dropped.
+    seed : int
+        Fixes the first weights and the order of the images.
     workers, report
-        See `edgeprune.work.resumable.LongRun`.
+        See `edgeprune.work.resumable.ResumableRun`.
 
     Returns
     -------
@@ -103,23 +109,27 @@ def learn_masks(
         k is out of range, or batches are too small to share; the classifier is not for these images; the
         file was learned with other settings, or is damaged.
     TrainingError, TrainingInterrupted, SourceError
-        See `edgeprune.work.resumable.LongRun.finish`.
+        See `edgeprune.work.resumable.ResumableRun.finish`.
     """
-    workers = workers or Workers(device=config.device)
+    workers = workers or Workers()
     require_fit(classifier, source)
-    preset = preset_for(source, config)
-    placement = _placement(config, workers)
-    record = _record(source, check, classifier, config, preset)
+    preset = preset_for(source, freq_prune, config)
+    placement = place(TrainConfig(device=workers.device, precision=config.precision))
+    settings = {**asdict(config), "seed": seed}
+    record = _record(source, check, classifier, settings, freq_prune, preset)
     if path.exists():
-        return _reuse(path, record)
+        found = _reuse(path, record)
+        if workers.rank == 0:
+            remove_work_folder(work_folder(path))
+        return found
     rows = check.good.astype(np.int64)
     _require_shares(source, len(rows), config, workers)
     store = ImageStore(source, rows, placement.device)
     cuda = [placement.device.index] if placement.device.type == "cuda" else []
     with torch.random.fork_rng(cuda):
-        torch.manual_seed(config.seed)
-        task = _MaskLearning(store, classifier, config, preset, placement, workers)
-        history = LongRun(task, work_folder(path), record, workers, report).finish()
+        torch.manual_seed(seed)
+        task = _MaskLearning(store, classifier, config, seed, preset, placement, workers)
+        history = ResumableRun(task, work_folder(path), record, workers, report).finish()
     if workers.rank == 0:
         # Without the time it took, equal runs give equal files.
         figures = [{name: value for name, value in epoch.items() if name != "seconds"} for epoch in history]
@@ -154,7 +164,7 @@ def load_masks(path: Path, source: Source, freq_prune: float | None) -> tuple[FS
         height, width = source.shape[1:]
         raise ArtifactError(
             f"{path}: an FSE-Net for images of {net.height}x{net.width}, and those of {source.spec} are "
-            f"{height}x{width}; resize with --size, or learn another"
+            f"{height}x{width}; resize (`size`), or learn another"
         )
     k, k_total, learned_for = (record.get(name) for name in ("k", "k_total", "freq_prune"))
     if not (isinstance(k, int) and isinstance(k_total, int) and isinstance(learned_for, float | int)):
@@ -167,19 +177,21 @@ def load_masks(path: Path, source: Source, freq_prune: float | None) -> tuple[FS
     if freq_prune is not None and freq_prune != learned_for:
         raise ConfigError(
             f"{path} was learned for a frequency pruning ratio of {learned_for}, not {freq_prune}; "
-            "leave --freq-prune out, or learn another"
+            "leave `freq_prune` out, or learn another"
         )
     return net, record
 
 
-def learned_selector(net: FSENet, k: int, k_total: int, device: str) -> Selector:
+def learned_selector(
+    net: FSENet, k: int, k_total: int, device: str
+) -> Callable[[NDArray[np.float32]], NDArray[np.bool_]]:
     """Return the selector that keeps what an FSE-Net chooses (eq. 8).
 
     Parameters
     ----------
     net : FSENet
     k, k_total : int
-        See `edgeprune.masks.fse_net.select_components`.
+        See `edgeprune.masks.components.select_components`.
     device : str
         Where the network runs: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
     """
@@ -197,17 +209,18 @@ def learned_selector(net: FSENet, k: int, k_total: int, device: str) -> Selector
     return selected
 
 
-def _placement(config: BuildConfig, workers: Workers) -> Placement:
-    return place(TrainConfig(device=workers.device, precision=config.masks.precision))
-
-
 def _record(
-    source: Source, check: SourceCheck, classifier: TrainedNetwork, config: BuildConfig, preset: MaskPreset
+    source: Source,
+    check: SourceCheck,
+    classifier: TrainedNetwork,
+    settings: dict[str, Any],
+    freq_prune: float,
+    preset: MaskPreset,
 ) -> dict[str, Any]:
     """Return what the FSE-Net depends on, ready for JSON."""
     record = {
-        "config": {**asdict(config.masks), "seed": config.seed},
-        "freq_prune": config.components_dropped,
+        "config": settings,
+        "freq_prune": freq_prune,
         **asdict(preset),
         "source": source_facts(source, check),
         "classifier": classifier.identity(),
@@ -238,8 +251,8 @@ def _settings(record: Mapping[str, Any]) -> dict[str, Any]:
     return {**record.get("config", {}), **settings, **hashes}
 
 
-def _require_shares(source: Source, images: int, config: BuildConfig, workers: Workers) -> None:
-    batches = -(-images // config.masks.batch_size)
+def _require_shares(source: Source, images: int, config: MaskConfig, workers: Workers) -> None:
+    batches = -(-images // config.batch_size)
     if images // batches < workers.count:
         raise ConfigError(
             f"{source.spec}: batches of {images // batches} images are too small for {workers.count} "
@@ -256,14 +269,15 @@ class _MaskLearning:
         self,
         store: ImageStore,
         classifier: TrainedNetwork,
-        config: BuildConfig,
+        config: MaskConfig,
+        seed: int,
         preset: MaskPreset,
         placement: Placement,
         workers: Workers,
     ) -> None:
-        self.epochs, self.images = config.masks.epochs, len(store)
-        self.steps = -(-len(store) // config.masks.batch_size)
-        self._store, self._seed, self._workers, self._placement = store, config.seed, workers, placement
+        self.epochs, self.images = config.epochs, len(store)
+        self.steps = -(-len(store) // config.batch_size)
+        self._store, self._seed, self._workers, self._placement = store, seed, workers, placement
         device = placement.device
         self.net = FSENet(*store.shape[1:]).to(device)
         mean, std = (
@@ -276,13 +290,13 @@ class _MaskLearning:
             k=preset.k,
             k_total=preset.k_total,
             accuracy_weight=preset.accuracy_weight,
-            lr=config.masks.lr,
+            lr=config.lr,
             mean=mean,
             std=std,
             precision_context=placement.autocast,
         )
         self._learner.forward_net = workers.wrap(self.net)
-        self._lr = config.masks.lr
+        self._lr = config.lr
         self._pieces = self._pieces_of(math.prod(store.shape))
         self._sums: dict[str, torch.Tensor] = {}
 

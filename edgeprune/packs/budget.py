@@ -12,8 +12,9 @@ from edgeprune_formats import ConfigError
 from edgeprune_formats.codecs import get_codec
 from edgeprune_formats.files import check_writable, replacing
 
-from .build import BuildReport
+from ..work.temporary import sweep_leftovers, trial_folder
 from .config import BuildConfig
+from .report import BuildReport
 
 __all__ = ["Fit", "build_within"]
 
@@ -59,6 +60,7 @@ def build_within(
     """Build a quantized pack whose file has at most `budget` bytes, and at most 3% less.
 
     Quality is what is searched for. With `min_quality` it does not fall below: images are left out instead.
+    Tiles that are not given are tried once, at the quality of the first trial.
 
     Parameters
     ----------
@@ -79,16 +81,16 @@ def build_within(
         Another codec, or no setting that fits.
     """
     if not get_codec(config.codec).quantizes:
-        raise ConfigError(f"a budget needs --codec quantized, whose quality it chooses, not {config.codec}")
+        raise ConfigError(f"a `budget` needs codec quantized, whose quality it chooses, not {config.codec}")
     if config.quality is not None:
-        raise ConfigError("a budget chooses the quality; leave out --quality or --budget")
+        raise ConfigError("a budget chooses the quality; leave out `quality` or `budget`")
     check_writable(path)
-    trial = path.with_name(f".{path.name}.budget")
-    # Scores and masks are made once, and named after the pack.
-    build = partial(build, beside=path)
-    search = _Search(build, trial, config, budget)
-    with replacing(path, trial):
-        fit = search.by_quality(1.0 if min_quality is None else min_quality, min_quality is not None)
+    sweep_leftovers(path)
+    with trial_folder(path) as folder:
+        # Scores and masks are made once, and named after the pack.
+        search = _Search(partial(build, beside=path), folder / path.name, config, budget)
+        with replacing(path, folder / path.name):
+            fit = search.by_quality(1.0 if min_quality is None else min_quality, min_quality is not None)
     return replace(fit, report=replace(fit.report, path=path))
 
 
@@ -104,10 +106,12 @@ class _Search:
     def _size(self, config: BuildConfig) -> int:
         if self._builds == MAX_BUILDS:
             raise ConfigError(
-                f"no setting within {SLACK:.0%} of {self._budget:,} B was found; choose --quality"
+                f"no setting within {SLACK:.0%} of {self._budget:,} B was found; choose a `quality`"
             )
         self._builds += 1
         self._report = self._build(self._trial, config)
+        # Another tile in the middle of the search would make the size jump.
+        self._config = replace(self._config, tile=self._report.header.tile)
         self._last = config
         return self._trial.stat().st_size
 
@@ -137,7 +141,7 @@ class _Search:
 
     def _between(self, low: tuple[float, float], high: tuple[float, float]) -> float:
         if low[1] == 0:
-            # The lowest is tried itself only where the way to it has become short.
+            # The lowest is tried itself only once the search has come near it.
             return low[0] if high[0] - low[0] < 4 else (low[0] + high[0]) / 2
         if math.isinf(high[1]):
             return 100.0 if 100 - low[0] < 1 else (low[0] + 100) / 2
@@ -148,7 +152,7 @@ class _Search:
         if not may_drop:
             raise ConfigError(
                 f"at quality {quality:g} the pack still has {size:,} B, more than {self._budget:,} B; raise "
-                "--budget, or pass --min-quality to leave out images"
+                "`budget`, or give `min_quality` to leave out images"
             )
         kept = 1 - self._config.images_dropped
         everything = self._report.header.samples / kept
@@ -158,8 +162,8 @@ class _Search:
                 raise ConfigError(f"no share of the images fills {self._budget:,} B at quality {quality:g}")
             if round(kept * everything) == 0:
                 raise ConfigError(
-                    f"not one image of quality {quality:g} fits {self._budget:,} B; raise --budget, or lower "
-                    "--min-quality"
+                    f"not one image of quality {quality:g} fits {self._budget:,} B; raise `budget`, or lower "
+                    "`min_quality`"
                 )
             size = self._size(replace(self._config, quality=quality, sample_prune=1 - kept))
         why = f"quality {quality:g} is the least allowed, and {kept:.1%} of the images fit"

@@ -6,21 +6,21 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune_formats import FORMAT_VERSION, ConfigError, Pack, PackHeader, PackWriter, open_pack
-from edgeprune_formats.chunks import plan_chunks
 from edgeprune_formats.codecs import get_codec
 from edgeprune_formats.coefficients import Coefficients, SparseCoefficients
 from edgeprune_formats.files import check_writable
 
-from ..masks.energy import energy_mask
+from ..masks.components import energy_mask
 from ..presets import component_count
 from .config import BuildConfig
 from .dct import dct2_of_pixels, idct2_of_tiles
+from .layout import laid_out, sample_size
+from .quality import DEFAULT_ROUNDING
 
 __all__ = ["convert_pack"]
 
@@ -66,7 +66,8 @@ def convert_pack(
     if path.exists() and path.samefile(source):
         raise ConfigError(f"{path} is the pack that is converted; name another file")
     with open_pack(source) as pack:
-        header = _header(pack, config)
+        plain = _header(pack, config)
+        header = laid_out(plain, config.given_tile, lambda: _sample(pack, plain), rounding=config.rounding)
         writer = PackWriter(
             path,
             header,
@@ -74,7 +75,7 @@ def convert_pack(
             pack.source_index,
             compression=config.compression,
             scores=pack.scores,
-            rounding=config.rounding or "rdo",
+            rounding=config.rounding or DEFAULT_ROUNDING,
         )
         lost = 0.0
         with writer:
@@ -99,7 +100,7 @@ def _header(pack: Pack, config: BuildConfig) -> PackHeader:
     components = old.components
     if config.freq_prune is not None:
         components = component_count(config.freq_prune, old.height, old.width)
-    provenance = {name: value for name, value in old.provenance.items() if name != "result"}
+    provenance = {name: value for name, value in old.provenance.items() if name not in ("result", "tile")}
     provenance["converted"] = {
         "from": old.codec,
         "step": old.step,
@@ -107,17 +108,27 @@ def _header(pack: Pack, config: BuildConfig) -> PackHeader:
         "result": old.provenance.get("result", {}),
         "freq_prune": config.freq_prune,
     }
-    plain = {"tile": "full", "color_space": "rgb", "step": 0.0}
-    stored: dict[str, Any] = {**plain, **config.stored_as(old.height, old.width)}
-    header = replace(
+    return replace(
         old,
         codec=config.codec,
         components=components,
         format_version=FORMAT_VERSION,
         provenance=provenance,
-        **stored,
+        tile="full",
+        **config.quantization,
     )
-    return plan_chunks(header)
+
+
+def _sample(pack: Pack, header: PackHeader) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Return spectra and components to keep of the first images, which packs store in random order."""
+    count = sample_size(header.height, header.width)
+    parts = []
+    for spectra, mask in _spectra(pack, header):
+        parts.append((spectra[:count], mask[:count]))
+        if sum(len(mask) for _, mask in parts) >= count:
+            break
+    spectra, mask = (np.concatenate(arrays)[:count] for arrays in zip(*parts, strict=True))
+    return spectra, mask
 
 
 def _spectra(pack: Pack, header: PackHeader) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_]]]:

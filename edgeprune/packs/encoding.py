@@ -10,26 +10,28 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprune_formats import PackWriteError
+from edgeprune_formats import PackHeader, PackWriteError
+from edgeprune_formats.coefficients import SparseCoefficients
+from edgeprune_formats.files import check_free_space
 from edgeprune_runtime.errors import ArtifactError, TrainingError
 
-from ..masks.energy import Selector
+from ..masks.selector import ComponentSelector, Select
 from ..sources import Source
+from ..work.callbacks import StageProgress
 from ..work.processes import Workers
 from .dct import dct2
 
-__all__ = ["Encoded", "Encoder", "MaskStatistics", "remove_parts"]
+__all__ = ["Encoded", "Encoder", "encoded_parts", "remove_parts"]
 
 # Pixels worked on at a time: in double precision, with its masks, a batch then takes some 100 MiB.
 BATCH_VALUES = 4 * 2**20
-# Cells of the frequency plane, a side, in which statistics of masks are given.
-_CELLS = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,49 +52,8 @@ class Encoded:
     lost: float
 
 
-@dataclass
-class MaskStatistics:
-    """How often each frequency is kept, and at what error.
-
-    Attributes
-    ----------
-    counts : int64 [H, W]
-        In how many channels of images each frequency was kept.
-    planes : int
-        Channels of images in all.
-    lost : float
-        Energy dropped in all.
-    """
-
-    counts: NDArray[np.int64]
-    planes: int = 0
-    lost: float = 0.0
-
-    def add(self, part: Encoded) -> None:
-        """Count some images."""
-        self.counts += part.mask.sum(axis=(0, 1))
-        self.planes += part.mask.shape[0] * part.mask.shape[1]
-        self.lost += part.lost
-
-    @property
-    def psnr(self) -> float:
-        """Of the images against the originals in dB, 10 log10(1 / MSE) for pixels on [0, 1]."""
-        values = self.planes * self.counts.size
-        return float(10 * np.log10(values / self.lost)) if self.lost > 0 else math.inf
-
-    def kept_rate(self) -> list[list[float]]:
-        """Return the share of channels that keep a frequency, averaged in at most 32x32 cells."""
-        rates = self.counts / max(self.planes, 1)
-        for axis, size in enumerate(rates.shape):
-            edges = np.unique(np.arange(min(_CELLS, size)) * size // min(_CELLS, size))
-            widths = np.diff([*edges, size]).reshape((-1, 1) if axis == 0 else (1, -1))
-            rates = np.add.reduceat(rates, edges, axis=axis) / widths
-        rounded: list[list[float]] = np.round(rates, 6).tolist()
-        return rounded
-
-
 class Encoder:
-    """Encodes the chosen images of a source, in order.
+    """Encodes the selected images of a source, in order.
 
     Parameters
     ----------
@@ -103,10 +64,15 @@ class Encoder:
         Gives the mask of some spectra.
     """
 
-    def __init__(self, source: Source, rows: NDArray[np.int64], select: Selector) -> None:
+    def __init__(self, source: Source, rows: NDArray[np.int64], select: Select) -> None:
         self._source, self._rows, self._select = source, rows, select
         size = max(1, BATCH_VALUES // math.prod(source.shape))
         self._parts = [rows[start : start + size] for start in range(0, len(rows), size)]
+
+    def sample(self, count: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Return the spectra and masks of the first `count` images; packs store images in random order."""
+        part = self._encode(self._rows[:count])
+        return part.spectra, part.mask
 
     def direct(self) -> Iterator[Encoded]:
         """Yield the images, encoded one part at a time."""
@@ -114,7 +80,11 @@ class Encoder:
             yield self._encode(rows)
 
     def shared(
-        self, folder: Path, facts: dict[str, Any], workers: Workers, tell: Callable[[int, int], None]
+        self,
+        folder: Path,
+        facts: dict[str, Any],
+        workers: Workers,
+        tell: Callable[[int, int], None] | None = None,
     ) -> Iterator[Encoded]:
         """Yield the images likewise, in the first process, after all processes have encoded their parts.
 
@@ -127,7 +97,7 @@ class Encoder:
         facts : dict
             What the masks depend on, ready for JSON.
         workers : Workers
-        tell : callable
+        tell : callable, optional
             Called as ``tell(done, total)`` with the images that this process has encoded, and is to encode.
 
         Raises
@@ -151,7 +121,8 @@ class Encoder:
             if not path.exists():
                 _write_part(path, self._encode(self._parts[number]))
             done += len(self._parts[number])
-            tell(done, total)
+            if tell is not None:
+                tell(done, total)
         workers.wait()
         if workers.rank == 0:
             for number, rows in enumerate(self._parts):
@@ -162,6 +133,33 @@ class Encoder:
         mask = self._select(spectra)
         dropped = spectra[~mask].astype(np.float64)
         return Encoded(spectra, mask, float(dropped @ dropped))
+
+
+def encoded_parts(
+    encoder: Encoder,
+    selector: ComponentSelector,
+    header: PackHeader,
+    folder: Path,
+    workers: Workers,
+    progress: StageProgress | None = None,
+) -> Iterator[Encoded]:
+    """Return the encoded images of a pack, through files where masks take long or processes share the work.
+
+    Raises
+    ------
+    PackWriteError
+        The disk has no room for the files.
+    """
+    if selector.file is None and workers.count == 1:
+        remove_parts(folder)
+        return encoder.direct()
+    if workers.rank == 0:
+        # The files hold as much as the pack, which is beside them.
+        check_free_space(folder, 2 * header.samples * SparseCoefficients.image_bytes(header))
+    # Not all of the provenance: versions, for one, differ from call to call and change no mask.
+    facts = {**selector.facts, "components": selector.components, "source": header.provenance["source"]}
+    tell = None if progress is None else partial(progress, "selecting")
+    return encoder.shared(folder, facts, workers, tell)
 
 
 def remove_parts(folder: Path, *, but: Path | None = None) -> None:

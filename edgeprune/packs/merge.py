@@ -26,20 +26,20 @@ from edgeprune_formats.coefficients import Coefficients
 from edgeprune_formats.files import check_writable
 from edgeprune_runtime.loading.mixture import Mixture
 
-from .build import utc_now
+from .header import utc_now
 from .lineage import joined_provenance, joined_rows
 
 __all__ = ["MergeReport", "merge_packs"]
 
 # Decoded chunks among which images are shuffled.
 HELD_BYTES = 2**25
-# What packs must agree in beside shape and classes, and what brings them together.
+# What packs must agree in beside shape and classes, and the setting by which a conversion makes them agree.
 _ALIKE = (
-    ("codec", "codec", "--codec {}"),
-    ("tile", "tiles", "--tile {}"),
-    ("color_space", "color space", "--color {}"),
-    ("step", "quantization step", "the same --quality for both"),
-    ("components", "components a channel", "--freq-prune"),
+    ("codec", "codec", "`codec={}`"),
+    ("tile", "tiles", "`tile={}`"),
+    ("color_space", "color space", "`color={}`"),
+    ("step", "quantization step", "the same `quality` for both"),
+    ("components", "components a channel", "`freq_prune`"),
 )
 
 
@@ -100,7 +100,7 @@ def merge_packs(
     Raises
     ------
     ConfigError
-        The packs do not fit together, or hold the same images.
+        The packs do not agree, or hold the same images.
     PackFormatError
         A pack is damaged.
     PackWriteError
@@ -110,7 +110,7 @@ def merge_packs(
     if len(sources) < 2:
         raise ConfigError("there is nothing to merge; name two packs or more")
     if seed < 0:
-        raise ConfigError(f"--seed must not be negative: {seed}")
+        raise ConfigError(f"`seed` must not be negative: {seed}")
     check_writable(path)
     for source in sources:
         if path.exists() and path.samefile(source):
@@ -123,7 +123,7 @@ def merge_packs(
         rows = joined_rows(packs)
         if rows.duplicates and not allow_duplicates:
             raise ConfigError(
-                f"{rows.first_duplicate}; leave one of the packs out, or pass --allow-duplicates"
+                f"{rows.first_duplicate}; leave one of the packs out, or pass `allow_duplicates=True`"
             )
         facts: dict[str, Any] = {"seed": seed, "duplicates": rows.duplicates}
         provenance, whole = joined_provenance(packs, rows, facts)
@@ -141,9 +141,9 @@ def _require_alike(first: Pack, other: Pack) -> None:
         if ours != theirs:
             option = remedy.format(ours)
             if name == "components" and not sparse:
-                option = "--codec and --quality"
+                option = "`codec` and `quality`"
             raise ConfigError(
-                f"{other.path}: {called} {theirs}, and {first.path} has {ours}; bring them together with "
+                f"{other.path}: {called} {theirs}, and {first.path} has {ours}; make them alike with "
                 f"edgeprune convert ({option}), or train from both: edgeprune train PACK PACK"
             )
 
@@ -208,7 +208,7 @@ _Window = tuple[list[tuple[int, int]], NDArray[np.int64]]
 
 
 def _windows(packs: Sequence[Pack], random: np.random.Generator) -> Iterator[_Window]:
-    """Yield which chunks (of which pack, number) to read together, and the images of them, shuffled."""
+    """Yield which chunks (of which pack, number) to read at a time, and the images of them, shuffled."""
     starts = _starts(packs)
     chunks = [(number, chunk) for number, pack in enumerate(packs) for chunk in range(pack.header.chunks)]
     largest = max(pack.header.chunk_samples * memory_bytes(pack.header) for pack in packs)

@@ -16,7 +16,7 @@ __all__ = ["IID", "Partition", "parse_by", "partition"]
 
 @dataclass(frozen=True)
 class Partition:
-    """A way to share images out.
+    """How images are shared out.
 
     Attributes
     ----------
@@ -52,7 +52,7 @@ def parse_by(text: str) -> Partition:
     except ValueError:
         alpha = math.nan
     if kind != "dirichlet" or not 0 < alpha < math.inf:
-        raise ConfigError(f"--by {text!r} is none of iid, class, dirichlet:ALPHA with ALPHA above 0")
+        raise ConfigError(f"`by` {text!r} is none of iid, class, dirichlet:ALPHA with ALPHA above 0")
     return Partition(kind, alpha)
 
 
@@ -82,11 +82,11 @@ def partition(labels: NDArray[np.int64], parts: int, by: Partition, seed: int) -
         Fewer images, or with ``class`` fewer classes, than parts.
     """
     if parts < 2:
-        raise ConfigError(f"-n {parts} splits nothing; give 2 or more")
+        raise ConfigError(f"`parts` is {parts}, which splits nothing; give 2 or more")
     if seed < 0:
-        raise ConfigError(f"--seed must not be negative: {seed}")
+        raise ConfigError(f"`seed` must not be negative: {seed}")
     if parts > len(labels):
-        raise ConfigError(f"{len(labels)} images do not fill {parts} parts; lower -n")
+        raise ConfigError(f"{len(labels)} images do not fill {parts} parts; lower `parts`")
     random = np.random.default_rng(seed)
     if by.kind == "class":
         return _whole_classes(labels, parts, random)
@@ -101,7 +101,8 @@ def _whole_classes(labels: NDArray[np.int64], parts: int, random: np.random.Gene
     classes, images = np.unique(labels, return_counts=True)
     if parts > len(classes):
         raise ConfigError(
-            f"images of {len(classes)} classes do not fill {parts} parts; lower -n, or use --by dirichlet:0.1"
+            f"images of {len(classes)} classes do not fill {parts} parts; lower `parts`, or "
+            "use `by=dirichlet:0.1`"
         )
     shuffled = random.permutation(len(classes))
     part_of = np.zeros(int(classes.max()) + 1, np.int64)

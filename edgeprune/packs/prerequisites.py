@@ -1,19 +1,18 @@
-"""What a method needs beside the images: scores, a classifier, an FSE-Net; from files, or made."""
+"""What shows before an image is read: whether the settings fit, and what is in the files given."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeprune_formats import ConfigError
-from edgeprune_formats.files import file_sha256
+from edgeprune_formats.coefficients import position_dtype
+from edgeprune_formats.limits import MAX_CHUNK_BYTES, MAX_IMAGE_VALUES
 
-from ..coresets.selection import require_enough, require_records_of
-from ..masks.energy import Selector, by_energy
-from ..presets import component_count
-from ..scoring.scores_file import ScoreRecords, read_records
-from ..sources import Source, SourceCheck
+from ..presets import component_count, coreset_size
+from ..scoring.scores_file import ScoresFile, read_scores_file
+from ..sources import Source
 from ..work.processes import Workers
 from .config import METHODS, BuildConfig
 
@@ -21,206 +20,119 @@ if TYPE_CHECKING:
     from edgeprune_runtime.networks.trained import TrainedNetwork
     from edgeprune_runtime.training.settings import Precision
 
-    from ..masks.fse_net import FSENet
-    from ..work.resumable import Report
+    from ..masks.fse_file import FSENetFile
 
-__all__ = ["Artifacts", "GivenFiles", "Masks"]
-
-
-@dataclass(frozen=True)
-class GivenFiles:
-    """Files that need not be made; see `edgeprune.packs.build.build_pack`."""
-
-    scores: Path | None = None
-    classifier: Path | None = None
-    fse_net: Path | None = None
-
-    def require_use(self, config: BuildConfig) -> None:
-        """Raise `ConfigError` for a file, or settings beside it, that the build would not look at."""
-        method = METHODS[config.method]
-        for option, value in (("--classifier", self.classifier), ("--fse-net", self.fse_net)):
-            if value is not None and not method.learned_masks:
-                raise ConfigError(
-                    f"method {config.method} learns no masks; leave {option} out, or use lf or jelf"
-                )
-        if self.classifier is not None and self.fse_net is not None:
-            raise ConfigError("--fse-net needs no --classifier; leave one of them out")
-        if self.fse_net is not None and (config.masks.k, config.masks.accuracy_weight) != (None, None):
-            raise ConfigError("an FSE-Net has the k and lambda that it was learned with; leave them out")
-        if method.scored_images and config.coreset.score == "random" and self.scores is None:
-            raise ConfigError(
-                "score random needs no scoring run; use method random, or name a file with --scores"
-            )
-        if self.scores is None or method.scored_images:
-            return
-        if not method.learned_masks:
-            raise ConfigError(
-                f"method {config.method} uses no scores; leave --scores out, or use je, lf or jelf"
-            )
-        for option, value in (("--classifier", self.classifier), ("--fse-net", self.fse_net)):
-            if value is not None:
-                raise ConfigError(
-                    f"method {config.method} with {option} uses no scores; leave --scores out, or use jelf"
-                )
+__all__ = ["Prerequisites", "open_prerequisites", "require_use"]
 
 
 @dataclass(frozen=True, eq=False)
-class Masks:
-    """How components are chosen.
+class Prerequisites:
+    """What a build need not make; see `edgeprune.build_pack`.
 
     Attributes
     ----------
-    select : callable
-        Gives the mask of some spectra.
-    freq_prune : float
-        The share of components that is dropped.
-    components : int
-        How many are kept in each channel.
-    facts : dict
-        For provenance.
-    learned : bool
-        By an FSE-Net, which takes long to ask.
+    scores : ScoresFile or None
+    classifier : TrainedNetwork or None
+    fse_net : FSENetFile or None
+        What was given, opened.
+    needs_scores : bool
+        Whether images are selected by score, or masks learned against the scoring run's classifier.
     """
 
-    select: Selector
-    freq_prune: float
-    components: int
-    facts: dict[str, Any]
-    learned: bool
+    scores: ScoresFile | None
+    classifier: TrainedNetwork | None
+    fse_net: FSENetFile | None
+    needs_scores: bool
 
 
-class Artifacts:
-    """Gets what a method needs: reads the files that are given, makes the others beside the pack.
-
-    What is wrong with files or settings is found, as far as it can be, before an image is read.
-
-    Parameters
-    ----------
-    source : Source
-    path : Path
-        The pack.
-    config : BuildConfig
-    given : GivenFiles
-    workers : Workers
-    report : callable or None
-        See `edgeprune.work.resumable.LongRun`.
-
-    Attributes
-    ----------
-    made : list of Path
-        Files that were made, now or by an earlier call.
+def open_prerequisites(
+    source: Source,
+    config: BuildConfig,
+    workers: Workers,
+    scores: str | Path | None,
+    classifier: str | Path | None,
+    fse_net: str | Path | None,
+) -> Prerequisites:
+    """Open the files that are given, and find what is wrong with files or settings before an image is read.
 
     Raises
     ------
     ConfigError
-        A file that has no use, k or a setting of the scoring run out of range, no such device.
+        Images that the format cannot hold, a ratio that keeps nothing, a file that has no use, k or a setting
+        of the scoring run out of range, no such device.
     ArtifactError
         A file is damaged, or the FSE-Net or the classifier not for such images.
     """
+    require_use(config, scores, classifier, fse_net)
+    method = METHODS[config.method]
+    learns = method.learned_masks and fse_net is None
+    needs_scores = method.scored_images or (learns and classifier is None)
+    network, net = _open_networks(source, config, workers, classifier, fse_net)
+    if needs_scores and scores is None:
+        training = config.scoring.training(config.scoring.model_for(source.shape))
+        _require_place(training.precision, workers)
+    opened = None if scores is None else read_scores_file(scores)
+    _require_room_in_pack(source, config)
+    return Prerequisites(opened, network, net, needs_scores)
 
-    def __init__(
-        self,
-        source: Source,
-        path: Path,
-        config: BuildConfig,
-        given: GivenFiles,
-        workers: Workers,
-        report: Report | None,
-    ) -> None:
-        given.require_use(config)
-        self._source, self._path, self._config = source, path, config
-        self._given, self._workers, self._report = given, workers, report
-        self.made: list[Path] = []
-        self._records: ScoreRecords | None = None
-        self._classifier: TrainedNetwork | None = None
-        self._fse_net: tuple[FSENet, dict[str, Any]] | None = None
-        if METHODS[config.method].learned_masks:
-            self._look_at_masks()
-        if given.scores is not None:
-            read_records(given.scores)
-        elif self._must_score():
-            training = config.scoring.training(config.scoring.model_for(source.shape))
-            _require_place(training.precision, workers)
 
-    def _must_score(self) -> bool:
-        method, given = METHODS[self._config.method], self._given
-        learns = method.learned_masks and given.fse_net is None and given.classifier is None
-        return given.scores is None and (method.scored_images or learns)
+def _open_networks(
+    source: Source,
+    config: BuildConfig,
+    workers: Workers,
+    classifier: str | Path | None,
+    fse_net: str | Path | None,
+) -> tuple[TrainedNetwork | None, FSENetFile | None]:
+    if not METHODS[config.method].learned_masks:
+        return None, None
+    from ..masks.classifier import classifier_from_run, require_fit
+    from ..masks.fse_file import FSENetFile
+    from ..masks.learning import load_masks, preset_for
 
-    def _look_at_masks(self) -> None:
-        from ..masks.classifier import classifier_of_run, require_fit
-        from ..masks.learning import load_masks, preset_for
+    _require_place(config.masks.precision, workers)
+    if fse_net is not None:
+        path = Path(fse_net)
+        return None, FSENetFile(path, *load_masks(path, source, config.freq_prune))
+    preset_for(source, config.components_dropped, config.masks)
+    if classifier is None:
+        return None, None
+    network = classifier_from_run(classifier)
+    require_fit(network, source)
+    return network, None
 
-        _require_place(self._config.masks.precision, self._workers)
-        if self._given.fse_net is not None:
-            self._fse_net = load_masks(self._given.fse_net, self._source, self._config.freq_prune)
-            return
-        preset_for(self._source, self._config)
-        if self._given.classifier is not None:
-            self._classifier = classifier_of_run(self._given.classifier)
-            require_fit(self._classifier, self._source)
 
-    def records(self, check: SourceCheck) -> ScoreRecords:
-        """Return the records of the scores file, or those of a scoring run.
-
-        Raises
-        ------
-        ConfigError, ArtifactError
-            beta leaves too few images; the scores file is damaged or of another source.
-        SourceError, PackWriteError, TrainingError, TrainingInterrupted
-            See `edgeprune.scoring.run.run_scoring`.
-        """
-        if self._records is None:
-            if METHODS[self._config.method].scored_images:
-                require_enough(self._source, check, self._config)
-            self._records = self._read_records(check) if self._given.scores else self._make_records(check)
-        return self._records
-
-    def _read_records(self, check: SourceCheck) -> ScoreRecords:
-        assert self._given.scores is not None
-        records = read_records(self._given.scores)
-        require_records_of(records, self._source, check)
-        return records
-
-    def _make_records(self, check: SourceCheck) -> ScoreRecords:
-        from ..scoring.run import run_scoring
-
-        path = self._path.with_suffix(".scores.h5")
-        self.made.append(path)
-        config = replace(self._config.scoring, device=self._workers.device)
-        return run_scoring(self._source, check, path, config, workers=self._workers, report=self._report)
-
-    def masks(self, check: SourceCheck) -> Masks:
-        """Return how components are chosen, by an FSE-Net that is learned first if none is given.
-
-        Raises
-        ------
-        ArtifactError, TrainingError, TrainingInterrupted, SourceError
-            See `edgeprune.masks.learning.learn_masks`.
-        """
-        if not METHODS[self._config.method].learned_masks:
-            dropped = self._config.components_dropped
-            components = component_count(dropped, *self._source.shape[1:])
-            return Masks(by_energy(components), dropped, components, {"mask": "energy"}, learned=False)
-        from ..masks.learning import learned_selector
-
-        path = self._given.fse_net or self._path.with_suffix(".fse-net.safetensors")
-        net, record = self._fse_net or self._learn(path, check)
-        select = learned_selector(net, record["k"], record["k_total"], self._workers.device)
-        described = {name: value for name, value in record.items() if name != "history"}
-        last = record["history"][-1] if record.get("history") else None
-        facts = {"mask": "fse-net", "fse_net": {**described, "sha256": file_sha256(path), "last_epoch": last}}
-        return Masks(select, record["freq_prune"], record["k_total"], facts, learned=True)
-
-    def _learn(self, path: Path, check: SourceCheck) -> tuple[FSENet, dict[str, Any]]:
-        from ..masks.classifier import classifier_of_records
-        from ..masks.learning import learn_masks
-
-        classifier = self._classifier or classifier_of_records(self.records(check))
-        self.made.append(path)
-        return learn_masks(
-            self._source, check, classifier, path, self._config, workers=self._workers, report=self._report
+def require_use(
+    config: BuildConfig,
+    scores: str | Path | None,
+    classifier: str | Path | None,
+    fse_net: str | Path | None,
+) -> None:
+    """Raise `ConfigError` for a file, or settings beside it, that the build would not look at."""
+    method = METHODS[config.method]
+    for name, value in (("classifier", classifier), ("fse_net", fse_net)):
+        if value is not None and not method.learned_masks:
+            raise ConfigError(
+                f"method {config.method} learns no masks; leave `{name}` out, or use lf or jelf"
+            )
+    if classifier is not None and fse_net is not None:
+        raise ConfigError("`fse_net` needs no `classifier`; leave one of them out")
+    if fse_net is not None and (config.masks.k, config.masks.accuracy_weight) != (None, None):
+        raise ConfigError(
+            "an FSE-Net has the `k` and `accuracy_weight` that it was learned with; leave them out"
         )
+    if method.scored_images and config.coreset.score == "random" and scores is None:
+        raise ConfigError(
+            "score random needs no scoring run; use method random, or name a file with `scores`"
+        )
+    if scores is None or method.scored_images:
+        return
+    if not method.learned_masks:
+        raise ConfigError(f"method {config.method} uses no scores; leave `scores` out, or use je, lf or jelf")
+    for name, value in (("classifier", classifier), ("fse_net", fse_net)):
+        if value is not None:
+            raise ConfigError(
+                f"method {config.method} with `{name}` uses no scores; leave `scores` out, or use jelf"
+            )
 
 
 def _require_place(precision: Precision, workers: Workers) -> None:
@@ -228,3 +140,16 @@ def _require_place(precision: Precision, workers: Workers) -> None:
     from edgeprune_runtime.training.config import TrainConfig, place
 
     place(TrainConfig(device=workers.device, precision=precision))
+
+
+def _require_room_in_pack(source: Source, config: BuildConfig) -> None:
+    """Refuse before any image is read what the format cannot hold."""
+    channels, height, width = source.shape
+    components = component_count(config.components_dropped, height, width)
+    size = channels * components * (4 + position_dtype(height, width).itemsize)
+    if channels * height * width > MAX_IMAGE_VALUES or size > MAX_CHUNK_BYTES:
+        raise ConfigError(
+            f"images of {height}x{width} with {components:,} components a channel are larger than a pack "
+            "can hold; lower `size` or raise `freq_prune`"
+        )
+    coreset_size(config.images_dropped, len(source))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from edgeprune_formats import ConfigError
 
-__all__ = ["DEFAULT_QUALITY", "quantization_step"]
+__all__ = ["DEFAULT_QUALITY", "DEFAULT_ROUNDING", "quantization_step"]
 
 DEFAULT_QUALITY = 75.0
+DEFAULT_ROUNDING = "rdo"
 
 
 def quantization_step(quality: float) -> float:

@@ -27,7 +27,7 @@ from edgeprune_formats.codecs import memory_bytes
 from edgeprune_formats.files import check_free_space, check_writable, file_sha256
 from edgeprune_formats.transactions import pack_transaction
 
-from .build import utc_now
+from .header import utc_now
 from .partition import IID, Partition, partition
 
 __all__ = ["PLACEHOLDER", "Part", "part_paths", "split_pack"]
@@ -94,7 +94,7 @@ def split_pack(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Part]:
-    """Share the images of a pack out to several packs, which appear together, in bounded memory.
+    """Share the images of a pack out to several packs, which appear at once, in bounded memory.
 
     Images keep coefficients, label, row in the source and score bit for bit, and their order; parts keep
     codec, class names, mean, standard deviation and provenance, to which ``split`` is added: part, parts, by,

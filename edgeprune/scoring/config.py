@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from edgeprune_formats import ConfigError
+from edgeprune_runtime.checks import check_types
 from edgeprune_runtime.decode.augmentation import AUGMENTS, Augment
 from edgeprune_runtime.networks.names import MODEL_NAMES
 from edgeprune_runtime.training.settings import PRECISIONS, Precision
@@ -32,7 +33,7 @@ class ScoreConfig:
     every : int or None
         Epochs from one record of entropies to the next; None stands for 5, or 2 from 64 pixels on.
     batch_size : int
-        Images per step, of all processes together.
+        Images per step, summed over all processes.
     lr : float
         Peak learning rate of SGD with Nesterov momentum 0.9; warm-up, then a cosine.
     weight_decay : float
@@ -70,7 +71,7 @@ class ScoreConfig:
             "default_text": "5; 2 from 64 pixels on",
         },
     )
-    batch_size: int = field(default=256, metadata={"help": "Images in a step, of all processes together."})
+    batch_size: int = field(default=256, metadata={"help": "Images in a step, summed over all processes."})
     lr: float = field(default=0.1, metadata={"help": "Peak learning rate."})
     weight_decay: float = field(
         default=5e-4, metadata={"help": "L2 penalty on the weights of convolutions and linear layers."}
@@ -104,6 +105,7 @@ class ScoreConfig:
     )
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.every is not None and not 1 <= self.every <= self.epochs:
             raise ConfigError(
                 f"every is {self.every}; it must be at least 1 and at most the epochs, {self.epochs}"

@@ -22,17 +22,19 @@ from edgeprune_runtime.training.config import Placement, place
 from edgeprune_runtime.training.run_folder import versions
 
 from ..sources import Source, SourceCheck, source_facts
+from ..work.callbacks import EpochProgress
 from ..work.image_store import ImageStore
 from ..work.processes import Workers
-from ..work.resumable import LongRun, Report, work_folder
+from ..work.resumable import ResumableRun, remove_work_folder
+from ..work.temporary import work_folder
 from .config import ScoreConfig
-from .scores_file import ScoreRecords, read_records, write_records
+from .scores_file import ScoresFile, read_scores_file, write_scores_file
 from .task import ScoringTask
 
 __all__ = ["run_scoring"]
 
 # What to do about a finished file of other settings, and about one of other images.
-_WAY_OUT = ("use it as it is (edgeprune build --scores), or write elsewhere", "write elsewhere")
+_REMEDY = ("give it to a build as its `scores`, or write elsewhere", "write elsewhere")
 
 
 def run_scoring(
@@ -42,12 +44,12 @@ def run_scoring(
     config: ScoreConfig | None = None,
     *,
     workers: Workers | None = None,
-    report: Report | None = None,
+    report: EpochProgress | None = None,
     replace_existing: bool = False,
-) -> ScoreRecords:
+) -> ScoresFile:
     """Train a classifier on all images and write what it saw of them; go on where an earlier call stopped.
 
-    Until the file is complete, checkpoint and records are kept in `edgeprune.work.resumable.work_folder`. A
+    Until the file is complete, checkpoint and records are kept in `edgeprune.work.temporary.work_folder`. A
     file that was made with the same settings from the same images is used as it is.
 
     Parameters
@@ -63,7 +65,7 @@ def run_scoring(
     workers : Workers, optional
         The processes of the run, from `edgeprune.work.joining.joined`.
     report : callable, optional
-        See `edgeprune.work.resumable.LongRun`.
+        See `edgeprune.work.resumable.ResumableRun`.
     replace_existing : bool
         Whether to replace a file that is there, once the new one is complete.
 
@@ -87,7 +89,10 @@ def run_scoring(
     _require_batches(source, len(rows), config.batch_size, workers)
     record = _record(source, check, config, placement)
     if path.exists() and not replace_existing:
-        return _reuse(path, record, rows)
+        found = _reuse(path, record, rows)
+        if workers.rank == 0:
+            remove_work_folder(work_folder(path))
+        return found
     store = ImageStore(source, rows, placement.device)
     cuda = [placement.device.index] if placement.device.type == "cuda" else []
     with _on(placement.device), torch.random.fork_rng(cuda):
@@ -97,14 +102,14 @@ def run_scoring(
             store, check, config, training, placement, workers, folder, len(source.class_names)
         )
         settings = {"config": _decisive(record), "versions": record["versions"]}
-        history = LongRun(task, folder, settings, workers, report).finish()
+        history = ResumableRun(task, folder, settings, workers, report).finish()
     if workers.rank == 0:
         peak = torch.cuda.max_memory_allocated(placement.device) if cuda else None
         provenance = {**record, "history": history, "images_held": store.place, "peak_device_bytes": peak}
         _publish(path, task, rows, source.labels[rows], provenance)
         shutil.rmtree(folder, ignore_errors=True)
     workers.wait()
-    return read_records(path)
+    return read_scores_file(path)
 
 
 def _on(device: torch.device) -> AbstractContextManager[Any]:
@@ -130,7 +135,7 @@ def _require_batches(source: Source, images: int, batch_size: int, workers: Work
     if smallest < max(2, workers.count):
         raise ConfigError(
             f"batches of {batch_size} images make some of {smallest}, and {workers.count} process(es) need "
-            f"{max(2, workers.count)}; raise it (edgeprune score --batch-size)"
+            f"{max(2, workers.count)}; raise `batch_size`"
         )
 
 
@@ -163,9 +168,9 @@ def _decisive(record: Mapping[str, Any]) -> dict[str, Any]:
     return {"source": record["source"]["sha256"], **record["config"]}
 
 
-def _reuse(path: Path, record: Mapping[str, Any], rows: NDArray[np.int64]) -> ScoreRecords:
+def _reuse(path: Path, record: Mapping[str, Any], rows: NDArray[np.int64]) -> ScoresFile:
     try:
-        found = read_records(path)
+        found = read_scores_file(path)
     except ArtifactError as error:
         raise ConfigError(
             f"{path} exists and is not a sound scores file; remove it, or write elsewhere"
@@ -176,7 +181,7 @@ def _reuse(path: Path, record: Mapping[str, Any], rows: NDArray[np.int64]) -> Sc
         if name not in ("device", "precision") and old.get(name) != value:
             raise ConfigError(
                 f"{path} exists and was made with {name} {old.get(name)}, not {value}; "
-                f"{_WAY_OUT[name == 'source']}"
+                f"{_REMEDY[name == 'source']}"
             )
     if not np.array_equal(found.rows, rows):
         raise ConfigError(
@@ -195,7 +200,7 @@ def _publish(
     config = task.config
     assert config.every is not None
     tensors = {name: t.detach().cpu().contiguous().numpy() for name, t in task.network().items()}
-    write_records(
+    write_scores_file(
         path,
         rows=rows,
         labels=labels,

@@ -35,17 +35,17 @@ from edgeprune_formats.hdf5 import (
 from edgeprune_runtime.errors import ArtifactError
 
 __all__ = [
-    "EPOCH_RECORDS",
-    "EpochRecord",
-    "ScoreRecords",
+    "RECORD_TYPES",
+    "EpochRecords",
+    "ScoresFile",
     "read_classifier",
-    "read_records",
-    "write_records",
+    "read_scores_file",
+    "write_scores_file",
 ]
 
 _FORMAT = b"edgeprune-scores"
 _VERSION = 1
-EPOCH_RECORDS = {"correct": "u1", "probabilities": "<f4", "margins": "<f4", "errors": "<f4"}
+RECORD_TYPES = {"correct": "u1", "probabilities": "<f4", "margins": "<f4", "errors": "<f4"}
 """What is recorded of every sample in every epoch, and its type."""
 _GROUPS = {"entropies": "entropies", "final_entropies": "samples"}
 _PROVENANCE = ("source", "config", "classifier")
@@ -53,13 +53,13 @@ _REMEDY = "make one with: edgeprune score"
 
 
 @dataclass(frozen=True, eq=False)
-class EpochRecord:
-    """What one epoch saw of every sample.
+class EpochRecords:
+    """The records of one epoch: what it saw of every sample.
 
     Attributes
     ----------
     arrays : dict of str to array [N]
-        The arrays of `EPOCH_RECORDS`: ``correct`` (whether the largest logit was the label's),
+        The arrays of `RECORD_TYPES`: ``correct`` (whether the largest logit was the label's),
         ``probabilities`` (softmax of the label, p_y), ``margins`` (p_y minus the largest other) and
         ``errors`` (L2 norm of softmax minus one-hot), all of the training pass.
     entropies : float32 [N] or None
@@ -72,8 +72,8 @@ class EpochRecord:
 
 
 @dataclass(frozen=True, eq=False)
-class ScoreRecords:
-    """The records of a scoring run.
+class ScoresFile:
+    """An open scores file: which images it is of, and the records of the epochs that scored them.
 
     Attributes
     ----------
@@ -99,7 +99,7 @@ class ScoreRecords:
         Parameters
         ----------
         name : str
-            One of `EPOCH_RECORDS` ([E, N]), ``"entropies"`` ([T, N]) or ``"final_entropies"`` ([1, N]).
+            One of `RECORD_TYPES` ([E, N]), ``"entropies"`` ([T, N]) or ``"final_entropies"`` ([1, N]).
 
         Raises
         ------
@@ -108,7 +108,7 @@ class ScoreRecords:
         """
         group = _GROUPS.get(name, "epochs")
         with _opened(self.path) as file:
-            array = _read(self.path, file, f"{group}/{name}", EPOCH_RECORDS.get(name, "<f4"))
+            array = _read(self.path, file, f"{group}/{name}", RECORD_TYPES.get(name, "<f4"))
             array = array[None] if name == "final_entropies" else array
             if array.ndim != 2 or array.shape[1] != len(self.rows):
                 raise _damaged(self.path, f"/{group}/{name} has the shape {array.shape}")
@@ -119,12 +119,12 @@ class ScoreRecords:
         return array.astype(bool) if name == "correct" else array
 
 
-def write_records(
+def write_scores_file(
     path: Path,
     *,
     rows: NDArray[np.int64],
     labels: NDArray[np.int64],
-    epochs: Iterable[EpochRecord],
+    epochs: Iterable[EpochRecords],
     count: int,
     every: int,
     classifier: Mapping[str, NDArray[Any]],
@@ -137,8 +137,8 @@ def write_records(
     path : Path
         The file; an existing one is replaced.
     rows, labels : int64 [N]
-        See `ScoreRecords`.
-    epochs : iterable of EpochRecord
+        See `ScoresFile`.
+    epochs : iterable of EpochRecords
         `count` of them; every `every`-th, and the last, has entropies.
     count, every : int
         Epochs, and epochs from one record of entropies to the next.
@@ -160,12 +160,12 @@ def write_records(
         _write(file, "entropies/epochs", recorded)
         series = {
             f"epochs/{name}": _Series(file, f"epochs/{name}", (count, len(rows)), kind)
-            for name, kind in EPOCH_RECORDS.items()
+            for name, kind in RECORD_TYPES.items()
         }
         entropies = _Series(file, "entropies/entropies", (len(recorded), len(rows)), "<f4")
         final: NDArray[np.float32] | None = None
         for number, epoch in enumerate(epochs, start=1):
-            for name in EPOCH_RECORDS:
+            for name in RECORD_TYPES:
                 series[f"epochs/{name}"].append(epoch.arrays[name])
             if number % every == 0:
                 assert epoch.entropies is not None
@@ -181,7 +181,7 @@ def write_records(
         _write(file, "provenance", np.frombuffer(text, "u1"))
 
 
-def read_records(path: str | Path) -> ScoreRecords:
+def read_scores_file(path: str | Path) -> ScoresFile:
     """Open a scores file.
 
     Raises
@@ -198,7 +198,7 @@ def read_records(path: str | Path) -> ScoreRecords:
         raise _damaged(path, "rows and labels are not those of a scoring run")
     if rows[0] < 0 or (np.diff(rows) <= 0).any() or (labels < 0).any():
         raise _damaged(path, "rows and labels are not those of a scoring run")
-    return ScoreRecords(path, rows, labels, _provenance(path, text))
+    return ScoresFile(path, rows, labels, _provenance(path, text))
 
 
 def read_classifier(path: Path) -> dict[str, NDArray[Any]]:

@@ -28,7 +28,7 @@ from ..sources import SourceCheck
 from ..work.image_store import ImageStore
 from ..work.processes import Workers
 from .config import ScoreConfig
-from .scores_file import EPOCH_RECORDS, EpochRecord
+from .scores_file import RECORD_TYPES, EpochRecords
 
 __all__ = ["ScoringTask"]
 
@@ -80,7 +80,7 @@ class ScoringTask:
         height, width = store.shape[1:]
         mean, std = check.statistics(check.good, height * width)
         self._mean, self._std = _channels(mean, placement.device), _channels(std, placement.device)
-        self._records = torch.zeros((len(EPOCH_RECORDS) + 1, len(store)), device=placement.device)
+        self._records = torch.zeros((len(RECORD_TYPES) + 1, len(store)), device=placement.device)
         self._clock = _Clock(placement.device)
 
     def run(self, epoch: int, first: int) -> Iterator[int]:
@@ -113,7 +113,7 @@ class ScoringTask:
         loss = float(sums[-1].mean())
         self._require_finite("loss", loss, epoch)
         assert self.config.every is not None
-        recorded = dict(zip(EPOCH_RECORDS, sums, strict=False))
+        recorded = dict(zip(RECORD_TYPES, sums, strict=False))
         tensors = {name: values.cpu() for name, values in recorded.items()}
         tensors["correct"] = tensors["correct"].to(torch.uint8)
         entropy = None
@@ -129,7 +129,7 @@ class ScoringTask:
         accuracy = float(tensors["correct"].double().mean())
         return {"loss": loss, "accuracy": accuracy, "entropy": entropy, "record_seconds": self._clock.read()}
 
-    def recorded(self, epoch: int) -> EpochRecord:
+    def recorded(self, epoch: int) -> EpochRecords:
         """Return what an epoch recorded.
 
         Raises
@@ -144,7 +144,7 @@ class ScoringTask:
                 arrays = {name: file.get_tensor(name) for name in checksums}
             if any(zlib.crc32(array.tobytes()) != checksums[name] for name, array in arrays.items()):
                 raise ValueError("a checksum does not match")
-            return EpochRecord({name: arrays[name] for name in EPOCH_RECORDS}, arrays.get("entropies"))
+            return EpochRecords({name: arrays[name] for name in RECORD_TYPES}, arrays.get("entropies"))
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise ArtifactError(
                 f"{path}: the records of an epoch are missing or damaged; remove {self._folder} "
@@ -170,7 +170,7 @@ class ScoringTask:
         if not np.isfinite(value):
             raise TrainingError(
                 f"the {name} became {value} in epoch {epoch + 1} of {self.epochs}; "
-                f"start again with a lower learning rate than {self.config.lr} (edgeprune score --lr)"
+                f"start again with a lower learning rate than {self.config.lr} (`lr`)"
             )
 
     def _diversify(self, epoch: int, first: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,6 +56,10 @@ class ArraySource:
     def name(self, row: int) -> str:
         """Return e.g. ``"x_train[17]"``."""
         return f"{self.array_name}[{row}]"
+
+    def stored_bytes(self, rows: Rows) -> int:
+        """Return the bytes of some images in the array, before scaling."""
+        return len(rows) * math.prod(self.pixels.shape[1:])
 
     def read(self, rows: Rows) -> NDArray[np.uint8]:
         """Copy some images out of the array, [n, 3, H, W]; see `Source.read`."""

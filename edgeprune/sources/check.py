@@ -171,7 +171,7 @@ def _labeled_bytes(labels: NDArray[np.int64], pixels: NDArray[np.uint8]) -> byte
 def _refuse(source: Source, good: NDArray[np.intp], bad: list[str], *, skip_bad: bool) -> None:
     if bad and not skip_bad:
         others = f" (and {len(bad) - 1} more like it)" if len(bad) > 1 else ""
-        raise SourceError(f"{bad[0]}{others}; pass --skip-bad to leave such images out")
+        raise SourceError(f"{bad[0]}{others}; pass `skip_bad=True` to leave such images out")
     if not len(good):
         first = f"; the first: {bad[0]}" if bad else ""
         raise SourceError(f"{source.spec}: no image can be read{first}")

@@ -76,6 +76,10 @@ class FolderSource:
                 task.result()
         return images
 
+    def stored_bytes(self, rows: Rows) -> int:
+        """Return the bytes that some files take in all."""
+        return sum(Path(f"{self.root}{os.sep}{self.files[row]}").stat().st_size for row in rows)
+
     def _fill(self, images: NDArray[np.uint8], rows: Rows) -> None:
         for image, row in zip(images, rows, strict=True):
             path = f"{self.root}{os.sep}{self.files[row]}"
@@ -89,7 +93,7 @@ class FolderSource:
         usual = f"{self.shape[2]}x{self.shape[1]}"
         return (
             f"{self.name(row)}: has {width}x{height} pixels, but {self.model} has {usual}; "
-            "pass --size to scale all images to one size"
+            "pass `size` to scale all images to one size"
         )
 
 

@@ -93,18 +93,18 @@ def _place(device: str, local_rank: int) -> str:
     if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
         return "cpu"
     if device not in ("auto", "cuda"):
-        raise ConfigError(f"several processes cannot share {device}; use --device cuda or cpu")
+        raise ConfigError(f"several processes cannot share {device}; use `device` cuda or cpu")
     if local_rank >= torch.cuda.device_count():
         raise ConfigError(
             f"process {local_rank} has no CUDA device, there are {torch.cuda.device_count()}; "
-            "lower --nproc-per-node or use --device cpu"
+            "start fewer processes (torchrun --nproc-per-node) or use `device=cpu`"
         )
     torch.cuda.set_device(local_rank)
     return f"cuda:{local_rank}"
 
 
 class _Sum(torch.autograd.Function):
-    """The sum of a tensor over all processes, and of its gradient on the way back."""
+    """The sum of a tensor over all processes, and of its gradient in the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, tensor: torch.Tensor) -> torch.Tensor:
@@ -156,6 +156,6 @@ def _sum(tensor: torch.Tensor) -> torch.Tensor:
 def _synchronized_on_cpu(model: nn.Module) -> nn.Module:
     for module in model.modules():
         if type(module) is nn.BatchNorm2d:
-            # Same parameters, buffers and names: only the way forward is another.
+            # Same parameters, buffers and names: only the forward pass is another.
             module.__class__ = _BatchNorm2dOnCpu
     return model

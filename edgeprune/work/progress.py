@@ -99,7 +99,7 @@ class EpochLines:
         self._live = sys.stderr.isatty()
 
     def __call__(self, event: dict[str, Any]) -> None:
-        """Print what `edgeprune.work.resumable.LongRun` reports."""
+        """Print what `edgeprune.work.resumable.ResumableRun` reports."""
         if self._quiet:
             return
         line = (

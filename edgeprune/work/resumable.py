@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,11 +19,11 @@ from edgeprune_runtime.training.checkpoint import has_checkpoint, load_checkpoin
 from edgeprune_runtime.training.run_folder import locked, open_run
 from edgeprune_runtime.training.signals import deferred_signals
 
+from .callbacks import EpochProgress
 from .processes import Workers
 
-__all__ = ["LongRun", "Report", "Task", "work_folder"]
+__all__ = ["ResumableRun", "Task", "remove_work_folder"]
 
-Report = Callable[[dict[str, Any]], None]
 # What a power cut costs at most.
 _CHECKPOINT_SECONDS = 60.0
 _REPORT_SECONDS = 0.3
@@ -31,11 +32,11 @@ _STEPS_BETWEEN_QUESTIONS = 8
 
 
 class Task(Protocol):
-    """What a `LongRun` works on. Batches, and all that is random, depend on seed, epoch and step alone."""
+    """What a `ResumableRun` works on; all that is random depends on seed, epoch and step alone."""
 
     @property
     def name(self) -> str:
-        """What a report calls it."""
+        """What `ResumableRun.report` calls it."""
         ...
 
     @property
@@ -71,8 +72,8 @@ class Task(Protocol):
 
 
 @dataclass
-class LongRun:
-    """A task on its way, with a checkpoint in a folder.
+class ResumableRun:
+    """A task under way, with a checkpoint in a folder.
 
     Attributes
     ----------
@@ -96,7 +97,7 @@ class LongRun:
     folder: Path
     record: Mapping[str, Any]
     workers: Workers
-    report: Report | None = None
+    report: EpochProgress | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
 
     def finish(self) -> list[dict[str, Any]]:
@@ -194,9 +195,13 @@ class LongRun:
         )
 
 
-def work_folder(path: Path) -> Path:
-    """Return the folder that holds what a run for `path` needs to go on."""
-    return path.with_name(f"{path.name}.work")
+def remove_work_folder(folder: Path) -> None:
+    """Remove what a run that was killed after its last step has left, unless another process works in it."""
+    if not (folder / "config.json").exists():
+        return
+    # Locked: another process goes on. No permission to lock: it cannot be removed either.
+    with suppress(ConfigError, OSError), locked(folder):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

@@ -202,7 +202,7 @@ def test_gradient_through_pruning_is_the_gradient():
 
 
 def test_pruning_of_a_victim_is_that_of_a_pack():
-    from edgeprune.masks.energy import energy_mask
+    from edgeprune.masks.components import energy_mask
     from edgeprune.masks.torch_dct import dct2, idct2
 
     images = torch.rand(2, 3, 8, 8)

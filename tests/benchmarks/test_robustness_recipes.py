@@ -372,7 +372,7 @@ def test_protocols_attack_quick_ones_first_and_cover_the_curve():
 @pytest.fixture
 def own_run(tmp_path):
     """A network of twelve steps on digits, trained from a pack on perturbed images."""
-    build_pack("digits", tmp_path / "digits.h5", BuildConfig(freq_prune=0.5))
+    build_pack("digits", tmp_path / "digits.h5", BuildConfig(codec="sparse-f32", freq_prune=0.5))
     options = {"model": "resnet8", "epochs": 1, "batch_size": 128, "device": "cpu", "adversarial": "n-fgsm:8"}
     with open_pack(tmp_path / "digits.h5") as pack:
         train_pack(pack, tmp_path / "run", test=None, resume=False, augment="none", **options)

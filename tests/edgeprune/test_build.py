@@ -1,4 +1,5 @@
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,6 +10,9 @@ from edgeprune.errors import SourceError
 from edgeprune_formats import ConfigError, PackWriteError, open_pack, verify_pack
 from edgeprune_formats.codecs import memory_bytes
 from edgeprune_runtime import PackLoader
+
+# The paper's layout, whose components these tests look at.
+SPARSE = partial(BuildConfig, codec="sparse-f32")
 
 
 def decoded(path):
@@ -33,7 +37,7 @@ def npz(tmp_path):
 
 
 def test_nothing_dropped_gives_the_pixels_back(npz, tmp_path):
-    report = build_pack(npz, tmp_path / "p.h5", BuildConfig(freq_prune=0))
+    report = build_pack(npz, tmp_path / "p.h5", SPARSE(freq_prune=0))
     pixels = originals(open_source(npz), tmp_path / "p.h5")
     np.testing.assert_array_equal(np.rint(decoded(tmp_path / "p.h5") * 255), pixels)
     assert report.header.components == 24 * 24
@@ -42,7 +46,7 @@ def test_nothing_dropped_gives_the_pixels_back(npz, tmp_path):
 @pytest.mark.parametrize("compression", ["none", "gzip"])
 @pytest.mark.parametrize("freq_prune", [0.5, 0.9])
 def test_the_reported_psnr_is_that_of_the_decoded_images(npz, tmp_path, freq_prune, compression):
-    config = BuildConfig(freq_prune=freq_prune, compression=compression)
+    config = SPARSE(freq_prune=freq_prune, compression=compression)
     report = build_pack(npz, tmp_path / "p.h5", config)
     pixels = originals(open_source(npz), tmp_path / "p.h5")
     assert report.psnr == pytest.approx(measured_psnr(decoded(tmp_path / "p.h5"), pixels), abs=0.01)
@@ -50,7 +54,7 @@ def test_the_reported_psnr_is_that_of_the_decoded_images(npz, tmp_path, freq_pru
 
 
 def test_labels_statistics_and_provenance_belong_to_the_coreset(npz, tmp_path):
-    config = BuildConfig(sample_prune=0.5, seed=5)
+    config = SPARSE(sample_prune=0.5, seed=5)
     build_pack(npz, tmp_path / "p.h5", config)
     source, pack = open_source(npz), open_pack(tmp_path / "p.h5")
     assert len(pack) == 30
@@ -72,7 +76,7 @@ def test_labels_statistics_and_provenance_belong_to_the_coreset(npz, tmp_path):
 
 def test_a_build_can_be_repeated_to_the_byte(npz, tmp_path, monkeypatch):
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1000000000")
-    config = BuildConfig(sample_prune=0.3, seed=1)
+    config = SPARSE(sample_prune=0.3, seed=1)
     for name in ("a.h5", "b.h5"):
         build_pack(npz, tmp_path / name, config)
     assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
@@ -81,13 +85,13 @@ def test_a_build_can_be_repeated_to_the_byte(npz, tmp_path, monkeypatch):
 
 def test_a_uniform_channel_has_a_deviation_to_divide_by(tmp_path):
     np.savez(tmp_path / "flat.npz", x=np.full((4, 8, 8, 3), 7, np.uint8), y=[0, 0, 1, 1])
-    build_pack(f"npz:{tmp_path / 'flat.npz'}", tmp_path / "p.h5")
+    build_pack(f"npz:{tmp_path / 'flat.npz'}", tmp_path / "p.h5", SPARSE())
     images, _ = next(iter(PackLoader(tmp_path / "p.h5", 4, backend="scipy", normalize=True)))
     np.testing.assert_allclose(images, 0, atol=1e-4)
 
 
 def test_the_share_of_images_that_keep_a_frequency_is_recorded(npz, tmp_path):
-    report = build_pack(npz, tmp_path / "p.h5", BuildConfig(freq_prune=0.9))
+    report = build_pack(npz, tmp_path / "p.h5", SPARSE(freq_prune=0.9))
     rates = np.array(report.header.provenance["result"]["kept_rate"])
     assert rates.shape == (24, 24)
     assert rates[0, 0] == 1
@@ -96,7 +100,7 @@ def test_the_share_of_images_that_keep_a_frequency_is_recorded(npz, tmp_path):
 
 def test_progress_counts_each_stage_to_its_end(npz, tmp_path):
     calls = []
-    build_pack(npz, tmp_path / "p.h5", BuildConfig(sample_prune=0.5), progress=lambda *c: calls.append(c))
+    build_pack(npz, tmp_path / "p.h5", SPARSE(sample_prune=0.5), progress=lambda *c: calls.append(c))
     assert calls[-1] == ("encoding", 30, 30)
     assert ("checking", 60, 60) in calls
 
@@ -111,7 +115,7 @@ def folder_of_images(root, sizes):
 
 def test_photographs_of_any_size_are_resized_and_cropped(tmp_path):
     folder_of_images(tmp_path / "photos", [(300, 240), (230, 500), (224, 224)])
-    build_pack(f"imagefolder:{tmp_path / 'photos'}", tmp_path / "p.h5", BuildConfig(freq_prune=0.9, size=224))
+    build_pack(f"imagefolder:{tmp_path / 'photos'}", tmp_path / "p.h5", SPARSE(freq_prune=0.9, size=224))
     header = open_pack(tmp_path / "p.h5").header
     assert header.shape == (3, 224, 224)
     assert header.components == 5018
@@ -123,10 +127,10 @@ def test_an_unreadable_image_stops_the_build_before_anything_is_written(tmp_path
     (tmp_path / "photos" / "dog" / "1.png").write_bytes(b"not a picture")
     source, out = f"imagefolder:{tmp_path / 'photos'}", tmp_path / "out"
     out.mkdir()
-    with pytest.raises(SourceError, match=r"dog/1.png.*--skip-bad"):
-        build_pack(source, out / "p.h5")
+    with pytest.raises(SourceError, match=r"dog/1.png.*skip_bad"):
+        build_pack(source, out / "p.h5", SPARSE())
     assert list(out.iterdir()) == []
-    report = build_pack(source, out / "p.h5", BuildConfig(skip_bad=True))
+    report = build_pack(source, out / "p.h5", SPARSE(skip_bad=True))
     assert len(report.skipped) == 1
     assert report.header.samples == 5
     assert 4 not in open_pack(out / "p.h5").source_index
@@ -134,7 +138,7 @@ def test_an_unreadable_image_stops_the_build_before_anything_is_written(tmp_path
 
 
 def test_a_build_that_fails_midway_leaves_the_old_pack(npz, tmp_path):
-    build_pack(npz, tmp_path / "p.h5")
+    build_pack(npz, tmp_path / "p.h5", SPARSE())
     before = (tmp_path / "p.h5").read_bytes()
 
     def stop(stage, done, total):
@@ -142,14 +146,14 @@ def test_a_build_that_fails_midway_leaves_the_old_pack(npz, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build_pack(npz, tmp_path / "p.h5", BuildConfig(freq_prune=0.9), progress=stop)
+        build_pack(npz, tmp_path / "p.h5", SPARSE(freq_prune=0.9), progress=stop)
     assert (tmp_path / "p.h5").read_bytes() == before
     assert {p.name for p in tmp_path.iterdir()} == {"p.h5", "images.npz"}
 
 
 def test_classes_that_the_coreset_lost_are_reported(tmp_path):
     np.savez(tmp_path / "four.npz", x=np.zeros((4, 8, 8, 3), np.uint8), y=[0, 1, 2, 3])
-    report = build_pack(f"npz:{tmp_path / 'four.npz'}", tmp_path / "p.h5", BuildConfig(sample_prune=0.5))
+    report = build_pack(f"npz:{tmp_path / 'four.npz'}", tmp_path / "p.h5", SPARSE(sample_prune=0.5))
     kept = {str(label) for label in open_pack(tmp_path / "p.h5").labels}
     assert len(report.empty_classes) == 2
     assert kept | set(report.empty_classes) == {"0", "1", "2", "3"}
@@ -157,17 +161,17 @@ def test_classes_that_the_coreset_lost_are_reported(tmp_path):
 
 def test_work_that_another_build_left_is_removed_and_nothing_else(npz, tmp_path):
     (tmp_path / "p.h5.work" / "parts-of-a-build").mkdir(parents=True)
-    build_pack(npz, tmp_path / "p.h5")
+    build_pack(npz, tmp_path / "p.h5", SPARSE())
     assert not (tmp_path / "p.h5.work").exists()
     (tmp_path / "p.h5.work").mkdir()
     (tmp_path / "p.h5.work" / "notes.txt").write_text("mine")
-    build_pack(npz, tmp_path / "p.h5")
+    build_pack(npz, tmp_path / "p.h5", SPARSE())
     assert (tmp_path / "p.h5.work" / "notes.txt").read_text() == "mine"
 
 
 def test_a_missing_folder_is_named(npz, tmp_path):
     with pytest.raises(PackWriteError, match="no folder"):
-        build_pack(npz, tmp_path / "nowhere" / "p.h5")
+        build_pack(npz, tmp_path / "nowhere" / "p.h5", SPARSE())
 
 
 @pytest.mark.parametrize(
@@ -196,7 +200,7 @@ def test_a_wrong_configuration_is_named(options):
 )
 def test_quality_of_real_images(real_data, tmp_path, freq_prune, whole, first):
     source = open_source(f"npz:{real_data / 'cifar10-lossless-6k.npz'}")
-    report = build_pack(source, tmp_path / "p.h5", BuildConfig(freq_prune=freq_prune))
+    report = build_pack(source, tmp_path / "p.h5", SPARSE(freq_prune=freq_prune))
     pack = open_pack(tmp_path / "p.h5")
     if freq_prune == 0.5:
         assert memory_bytes(pack.header) == 9216

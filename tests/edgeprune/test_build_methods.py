@@ -18,14 +18,14 @@ from edgeprune.commands.build import command
 from edgeprune.coresets.config import CoresetConfig
 from edgeprune.coresets.selection import compute_scores
 from edgeprune.masks import learning as mask_learning
-from edgeprune.masks.energy import energy_mask
+from edgeprune.masks.components import energy_mask
 from edgeprune.masks.fse_file import load_fse_net
 from edgeprune.masks.fse_net import select
 from edgeprune.packs import encoding
 from edgeprune.packs.config import METHODS
 from edgeprune.packs.dct import dct2
-from edgeprune.packs.prerequisites import GivenFiles
-from edgeprune.scoring.scores_file import read_records
+from edgeprune.packs.prerequisites import require_use
+from edgeprune.scoring.scores_file import read_scores_file
 from edgeprune_formats import ConfigError, open_pack, verify_pack
 from edgeprune_formats.files import file_sha256
 from edgeprune_runtime.errors import ArtifactError
@@ -132,7 +132,7 @@ def test_the_scores_in_the_pack_are_those_of_the_records(scored, tmp_path, cores
     config = replace(JELF, method="je", coreset=coreset)
     build_pack(scored.spec, tmp_path / "p.h5", config, scores=scored.scores)
     pack = open_pack(tmp_path / "p.h5")
-    expected = compute_scores(read_records(scored.scores), coreset, seed=JELF.seed)
+    expected = compute_scores(read_scores_file(scored.scores), coreset, seed=JELF.seed)
     np.testing.assert_array_equal(pack.scores, expected[pack.source_index].astype("f4"))
 
 
@@ -210,7 +210,9 @@ def test_masks_learned_on_some_images_are_applied_to_others(whole, tmp_path):
     net_file = whole.path.with_suffix(".fse-net.safetensors")
     spec = small_builds.write_source(tmp_path, seed=7, images=10, classes=4)
     path = tmp_path / "p.h5"
-    report = build_pack(spec, path, BuildConfig(method="lf", device="cpu"), fse_net=net_file)
+    report = build_pack(
+        spec, path, BuildConfig(method="lf", codec="sparse-f32", device="cpu"), fse_net=net_file
+    )
     assert report.artifacts == ()
     assert {p.name for p in tmp_path.iterdir()} == {"images.npz", "p.h5"}
     net, record = load_fse_net(net_file)
@@ -257,11 +259,11 @@ def test_masks_can_be_learned_against_a_run_of_training(scored, tmp_path):
     [
         ("energy", {"scores": "f"}, "method energy uses no scores"),
         ("random", {"scores": "f"}, "method random uses no scores"),
-        ("energy", {"fse_net": "f"}, "energy learns no masks; leave --fse-net out"),
-        ("je", {"classifier": "f"}, "je learns no masks; leave --classifier out"),
-        ("lf", {"fse_net": "f", "classifier": "f"}, "needs no --classifier"),
-        ("lf", {"fse_net": "f", "scores": "f"}, "lf with --fse-net uses no scores"),
-        ("lf", {"classifier": "f", "scores": "f"}, "lf with --classifier uses no scores"),
+        ("energy", {"fse_net": "f"}, "energy learns no masks; leave `fse_net` out"),
+        ("je", {"classifier": "f"}, "je learns no masks; leave `classifier` out"),
+        ("lf", {"fse_net": "f", "classifier": "f"}, "needs no `classifier`"),
+        ("lf", {"fse_net": "f", "scores": "f"}, "lf with `fse_net` uses no scores"),
+        ("lf", {"classifier": "f", "scores": "f"}, "lf with `classifier` uses no scores"),
     ],
 )
 def test_a_file_that_nothing_looks_at_is_refused(scored, tmp_path, method, given, message):
@@ -272,13 +274,14 @@ def test_a_file_that_nothing_looks_at_is_refused(scored, tmp_path, method, given
 
 def test_files_that_have_a_use_are_accepted():
     file = Path("f")
+    nothing = dict.fromkeys(("scores", "classifier", "fse_net"))
     for method, given in [
         ("je", {"scores": file}),
         ("lf", {"scores": file}),
         ("jelf", {"scores": file, "classifier": file}),
         ("jelf", {"scores": file, "fse_net": file}),
     ]:
-        GivenFiles(**given).require_use(BuildConfig(method=method))
+        require_use(BuildConfig(method=method), **{**nothing, **given})
 
 
 def damaged(folder):
@@ -293,7 +296,7 @@ def damaged(folder):
         (lambda f: {"fse_net": f / "none"}, {}, ArtifactError, "no such file"),
         (lambda f: {"classifier": f / "none"}, {}, ArtifactError, "none: not there; name a run"),
         (lambda f: {"classifier": run_folder(f, classes=5)}, {}, ArtifactError, "of 5 classes, and .* has 3"),
-        (lambda f: {"classifier": run_folder(f, side=16)}, {}, ArtifactError, "use the --size"),
+        (lambda f: {"classifier": run_folder(f, side=16)}, {}, ArtifactError, "give the `size`"),
         (lambda f: {"classifier": run_folder(f, other=1)}, {}, ArtifactError, "not say how its images are"),
         (lambda f: {"scores": f / "none"}, {}, ArtifactError, "none: no such file"),
         (lambda f: {}, {"masks": replace(MASKS, k=73)}, ConfigError, "k is 73, more than the 72"),
@@ -303,7 +306,7 @@ def damaged(folder):
             lambda f: {"fse_net": f / "net"},
             {"masks": replace(MASKS, k=3)},
             ConfigError,
-            "has the k and lambda that it was learned with",
+            "has the `k` and `accuracy_weight` that it was learned with",
         ),
     ],
 )
@@ -368,6 +371,8 @@ def test_artifacts_of_other_settings_stop_the_build(scored, tmp_path):
 # --- several processes ---
 
 OPTIONS = [
+    "--codec",
+    "sparse-f32",
     "--device",
     "cpu",
     "--seed",
@@ -486,7 +491,11 @@ def test_large_images_are_pruned_some_at_a_time(tmp_path, monkeypatch):
 
     monkeypatch.setattr(mask_learning, "select", noting)
     config = BuildConfig(
-        method="lf", freq_prune=0.9, device="cpu", masks=replace(MASKS, epochs=1, batch_size=8)
+        method="lf",
+        codec="sparse-f32",
+        freq_prune=0.9,
+        device="cpu",
+        masks=replace(MASKS, epochs=1, batch_size=8),
     )
     path = tmp_path / "p.h5"
     report = build_pack(

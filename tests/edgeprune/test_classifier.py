@@ -7,8 +7,8 @@ import small_builds
 import torch
 from safetensors.torch import load_file, save_file
 
-from edgeprune.masks.classifier import classifier_of_records, classifier_of_run, require_fit
-from edgeprune.scoring.scores_file import read_records
+from edgeprune.masks.classifier import classifier_from_run, classifier_from_scores, require_fit
+from edgeprune.scoring.scores_file import read_scores_file
 from edgeprune_runtime.errors import ArtifactError
 from edgeprune_runtime.networks.models import create_model
 from edgeprune_runtime.training.run_folder import save_model
@@ -44,8 +44,8 @@ def classified(classifier, pixels):
 
 
 def test_the_classifier_of_a_scoring_run_is_the_one_that_it_recorded(scored):
-    records = read_records(scored.scores)
-    classifier = classifier_of_records(records)
+    records = read_scores_file(scored.scores)
+    classifier = classifier_from_scores(records)
     p = classified(classifier, scored.source.read(records.rows))
     entropies = -(p * np.log(p)).sum(1)
     np.testing.assert_allclose(entropies, records.array("final_entropies")[0], atol=1e-4)
@@ -62,7 +62,7 @@ def test_the_classifier_of_a_scoring_run_is_the_one_that_it_recorded(scored):
 @pytest.mark.parametrize("name", ["", "model.safetensors"])
 def test_the_classifier_of_a_training_run_is_named_by_folder_or_file(run_folder, name):
     folder, model = run_folder(mean=MEAN, std=STD)
-    classifier = classifier_of_run(folder / name)
+    classifier = classifier_from_run(folder / name)
     assert (classifier.mean, classifier.std) == (MEAN, STD)
     loaded = classifier.model.state_dict()
     assert all(torch.equal(loaded[key], tensor) for key, tensor in model.state_dict().items())
@@ -71,14 +71,14 @@ def test_the_classifier_of_a_training_run_is_named_by_folder_or_file(run_folder,
 
 def test_its_hash_is_that_of_its_tensors(run_folder):
     folder, _ = run_folder(mean=MEAN, std=STD)
-    first = classifier_of_run(folder).identity()["sha256"]
+    first = classifier_from_run(folder).identity()["sha256"]
     run_folder(mean=MEAN, std=(0.1, 0.1, 0.1))
-    assert classifier_of_run(folder).identity()["sha256"] == first
+    assert classifier_from_run(folder).identity()["sha256"] == first
     path = folder / "model.safetensors"
     tensors = load_file(path)
     tensors["fc.bias"][0] += 1
     save_file(tensors, path, {"edgeprune": metadata(mean=MEAN, std=STD)})
-    assert classifier_of_run(folder).identity()["sha256"] != first
+    assert classifier_from_run(folder).identity()["sha256"] != first
 
 
 def metadata(**extra):
@@ -88,7 +88,7 @@ def metadata(**extra):
 def test_a_model_of_before_there_was_normalization_in_the_file_is_refused(run_folder):
     folder, _ = run_folder()
     with pytest.raises(ArtifactError, match=r"model\.safetensors: does not say how .*; train it again"):
-        classifier_of_run(folder)
+        classifier_from_run(folder)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_a_model_of_before_there_was_normalization_in_the_file_is_refused(run_fo
 def test_a_normalization_that_is_none_is_refused(run_folder, mean, std):
     folder, _ = run_folder(mean=mean, std=std)
     with pytest.raises(ArtifactError, match=r"normalize.*train it again"):
-        classifier_of_run(folder)
+        classifier_from_run(folder)
 
 
 def cut(path):
@@ -126,7 +126,7 @@ def test_a_model_file_that_is_damaged_is_one_line(run_folder, spoil):
     folder, _ = run_folder(mean=MEAN, std=STD)
     spoil(folder / "model.safetensors")
     with pytest.raises(ArtifactError) as error:
-        classifier_of_run(folder)
+        classifier_from_run(folder)
     assert str(folder) in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -135,11 +135,11 @@ def test_a_model_file_that_is_damaged_is_one_line(run_folder, spoil):
     "change", [{"model": "resnet20"}, {"model": "vgg"}, {"num_classes": 4}, {"image_shape": []}]
 )
 def test_the_classifier_of_a_scores_file_that_fits_nothing_is_one_line(scored, change):
-    records = read_records(scored.scores)
+    records = read_scores_file(scored.scores)
     network = {**records.provenance["classifier"], **change}
     records = replace(records, provenance={**records.provenance, "classifier": network})
     with pytest.raises(ArtifactError, match=r"cannot be rebuilt .*repeat: edgeprune score") as error:
-        classifier_of_records(records)
+        classifier_from_scores(records)
     assert "\n" not in str(error.value)
 
 
@@ -147,10 +147,10 @@ def test_the_classifier_of_a_scores_file_that_fits_nothing_is_one_line(scored, c
     ("options", "message"),
     [
         ({"classes": 4}, r"a classifier of 3 classes, and npz:.* has 4; name one"),
-        ({"side": 16}, r"images \(3, 12, 12\), and those of npz:.* are \(3, 16, 16\); use the --size"),
+        ({"side": 16}, r"images \(3, 12, 12\), and those of npz:.* are \(3, 16, 16\); give the `size`"),
     ],
 )
 def test_a_classifier_for_other_images_is_refused(scored, tmp_path, options, message):
     source = small_builds.Scored(small_builds.write_source(tmp_path, **options), scored.scores).source
     with pytest.raises(ArtifactError, match=message):
-        require_fit(classifier_of_records(read_records(scored.scores)), source)
+        require_fit(classifier_from_scores(read_scores_file(scored.scores)), source)

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -32,6 +33,10 @@ def test_version_and_help(edgeprune):
     assert all(f"\n  {name}  " in out for name in COMMANDS)
 
 
+# The paper's layout, in place of the default.
+SPARSE = ("--codec", "sparse-f32")
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_has_help_with_an_example(edgeprune, command):
     code, out, _ = edgeprune(command, "--help")
@@ -41,7 +46,7 @@ def test_each_command_has_help_with_an_example(edgeprune, command):
 
 def test_build_info_verify_preview(edgeprune, npz, tmp_path):
     pack, picture = tmp_path / "p.h5", tmp_path / "grid.png"
-    code, out, _ = edgeprune("build", npz, "--freq-prune", 0.5, "--sample-prune", 0.25, "-o", pack)
+    code, out, _ = edgeprune("build", *SPARSE, npz, "--freq-prune", 0.5, "--sample-prune", 0.25, "-o", pack)
     assert code == 0
     assert "30 images of 16x16, 128 of 256 components a channel (2,304 B an image)" in out
     code, out, _ = edgeprune("info", pack)
@@ -70,7 +75,21 @@ def test_a_pack_by_jelf_says_what_was_made_and_what_it_depends_on(edgeprune, tmp
     quick = ["--device", "cpu", "--seed", 1]
     options = ["--model", "resnet8", "--epochs", 2, "--batch-size", 12, *quick, "-o", scores]
     assert edgeprune("score", spec, *options)[0] == 0
-    build = ["build", spec, "--method", "jelf", "--scores", scores, "--mask-epochs", 2, *quick, "-o", pack]
+    build = [
+        "build",
+        spec,
+        "--codec",
+        "sparse-f32",
+        "--method",
+        "jelf",
+        "--scores",
+        scores,
+        "--mask-epochs",
+        2,
+        *quick,
+        "-o",
+        pack,
+    ]
     code, out, err = edgeprune(*build)
     assert code == 0, err
     kept, built = out.splitlines()
@@ -94,7 +113,19 @@ def test_scores_and_masks_are_made_where_none_are_given(edgeprune, tmp_path):
     spec, pack = small_builds.write_source(tmp_path), tmp_path / "p.h5"
     options = ["--score-model", "resnet8", "--score-epochs", 2, "--score-augment", "none"]
     code, out, err = edgeprune(
-        "build", spec, "--method", "jelf", "--mask-epochs", 1, *options, "--device", "cpu", "-o", pack
+        "build",
+        "--codec",
+        "sparse-f32",
+        spec,
+        "--method",
+        "jelf",
+        "--mask-epochs",
+        1,
+        *options,
+        "--device",
+        "cpu",
+        "-o",
+        pack,
     )
     assert code == 0, err
     assert [line.partition(":")[0] for line in out.splitlines()] == [
@@ -106,7 +137,7 @@ def test_scores_and_masks_are_made_where_none_are_given(edgeprune, tmp_path):
 
 def test_the_preview_shows_originals_decoded_images_and_masks(edgeprune, npz, tmp_path):
     pack, picture = tmp_path / "p.h5", tmp_path / "grid.png"
-    edgeprune("build", npz, "--freq-prune", 0, "-o", pack)
+    edgeprune("build", *SPARSE, npz, "--freq-prune", 0, "-o", pack)
     edgeprune("preview", pack, "-o", picture, "--source", npz, "--images", 3)
     sheet = pixels(picture)
     tiles = sheet[20:, 72:]
@@ -118,12 +149,12 @@ def test_the_preview_shows_originals_decoded_images_and_masks(edgeprune, npz, tm
 
 def test_a_pack_is_not_replaced_without_force(edgeprune, npz, tmp_path):
     pack = tmp_path / "p.h5"
-    edgeprune("build", npz, "-o", pack)
-    code, _, err = edgeprune("build", npz, "-o", pack, "-q")
+    edgeprune("build", *SPARSE, npz, "-o", pack)
+    code, _, err = edgeprune("build", *SPARSE, npz, "-o", pack, "-q")
     assert code == 2
     assert one_line(err)
     assert "--force" in err
-    assert edgeprune("build", npz, "-o", pack, "-q", "--force") == (0, "", "")
+    assert edgeprune("build", *SPARSE, npz, "-o", pack, "-q", "--force") == (0, "", "")
 
 
 def spoil(path, tmp_path):
@@ -187,7 +218,7 @@ def test_bad_input_is_one_line_and_an_exit_code(
     edgeprune, npz, tmp_path, monkeypatch, arguments, code, words
 ):
     monkeypatch.chdir(tmp_path)
-    assert edgeprune("build", npz, "-o", "sound.h5", "-q")[0] == 0
+    assert edgeprune("build", *SPARSE, npz, "-o", "sound.h5", "-q")[0] == 0
     spoil(tmp_path / "sound.h5", tmp_path)
     (tmp_path / "empty").mkdir()
     before = {p.name for p in tmp_path.iterdir()}
@@ -199,7 +230,7 @@ def test_bad_input_is_one_line_and_an_exit_code(
 
 
 def test_a_test_set_with_other_classes_is_refused(edgeprune, npz, tmp_path):
-    edgeprune("build", npz, "-o", tmp_path / "p.h5", "-q")
+    edgeprune("build", *SPARSE, npz, "-o", tmp_path / "p.h5", "-q")
     images = np.zeros((3, 16, 16, 3), np.uint8)
     np.savez(tmp_path / "other.npz", x=images, y=[0, 1, 2])
     arguments = [
@@ -217,8 +248,8 @@ def test_a_test_set_with_other_classes_is_refused(edgeprune, npz, tmp_path):
 
 def test_training_writes_a_run_and_tests_on_pack_or_source_alike(edgeprune, npz, tmp_path):
     train, test = tmp_path / "p.h5", tmp_path / "t.h5"
-    edgeprune("build", npz, "--freq-prune", 0, "-o", train, "-q")
-    edgeprune("build", npz, "--freq-prune", 0, "--split", "test", "-o", test, "-q")
+    edgeprune("build", *SPARSE, npz, "--freq-prune", 0, "-o", train, "-q")
+    edgeprune("build", *SPARSE, npz, "--freq-prune", 0, "--split", "test", "-o", test, "-q")
     losses = []
     for name, tested in (("a", test), ("b", npz)):
         options = ["--model", "shufflenet_v2", "--epochs", 2, "--batch-size", 8, "--device", "cpu"]
@@ -236,7 +267,7 @@ def test_training_writes_a_run_and_tests_on_pack_or_source_alike(edgeprune, npz,
 @pytest.mark.slow
 def test_an_interrupted_training_says_how_to_go_on_and_does(npz, tmp_path, edgeprune):
     pack, run = tmp_path / "p.h5", tmp_path / "run"
-    edgeprune("build", npz, "-o", pack, "-q")
+    edgeprune("build", *SPARSE, npz, "-o", pack, "-q")
     options = ["--model", "shufflenet_v2", "--epochs", "400", "--batch-size", "8", "--device", "cpu"]
     command = [sys.executable, "-m", "edgeprune", "train", str(pack), "-o", str(run), *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -256,7 +287,7 @@ def test_an_interrupted_training_says_how_to_go_on_and_does(npz, tmp_path, edgep
 @pytest.mark.slow
 def test_a_training_killed_by_kill_9_resumes_to_the_same_weights(npz, tmp_path, edgeprune):
     pack = tmp_path / "p.h5"
-    edgeprune("build", npz, "-o", pack, "-q")
+    edgeprune("build", *SPARSE, npz, "-o", pack, "-q")
     options = ["--model", "shufflenet_v2", "--epochs", "9", "--batch-size", "8"]
     options += ["--device", "cpu", "--ema", "0.9"]
     command = [sys.executable, "-m", "edgeprune", "train", str(pack), *options, "-o"]
@@ -306,7 +337,7 @@ def test_an_interrupted_build_leaves_nothing(tmp_path, number, code):
 
 
 def test_a_reader_that_goes_away_is_no_error(tmp_path, npz, edgeprune):
-    edgeprune("build", npz, "-o", tmp_path / "p.h5", "-q")
+    edgeprune("build", *SPARSE, npz, "-o", tmp_path / "p.h5", "-q")
     read, write = os.pipe()
     os.close(read)
     command = [sys.executable, "-m", "edgeprune", "info", str(tmp_path / "p.h5")]
@@ -355,7 +386,14 @@ def test_the_demo_spares_a_folder_that_it_did_not_make(edgeprune, tmp_path):
 def test_no_test_half_is_made_of_the_only_one(edgeprune, tmp_path):
     np.savez(tmp_path / "all.npz", x=np.zeros((4, 16, 16, 3), np.uint8), y=[0, 1, 0, 1])
     code, _, err = edgeprune(
-        "build", f"npz:{tmp_path / 'all.npz'}", "--split", "test", "-o", tmp_path / "t.h5"
+        "build",
+        "--codec",
+        "sparse-f32",
+        f"npz:{tmp_path / 'all.npz'}",
+        "--split",
+        "test",
+        "-o",
+        tmp_path / "t.h5",
     )
     assert code == 2
     assert "has no test half" in err
@@ -364,16 +402,16 @@ def test_no_test_half_is_made_of_the_only_one(edgeprune, tmp_path):
 
 def test_a_budget_too_small_for_one_image_says_so(edgeprune, npz, tmp_path):
     options = ["--codec", "quantized", "--min-quality", 60, "--budget", "1kB"]
-    code, _, err = edgeprune("build", npz, *options, "-o", tmp_path / "t.h5", "-q")
+    code, _, err = edgeprune("build", *SPARSE, npz, *options, "-o", tmp_path / "t.h5", "-q")
     assert code == 2
     assert "1,000 B" in err
-    assert "--min-quality" in err
+    assert re.search("min.quality", err)
     assert not list(tmp_path.glob("*t.h5*"))
 
 
 def test_damage_to_what_hdf5_keeps_for_itself_names_a_remedy(edgeprune, npz, tmp_path):
     path = tmp_path / "p.h5"
-    edgeprune("build", npz, "-o", path, "-q")
+    edgeprune("build", *SPARSE, npz, "-o", path, "-q")
     whole = path.read_bytes()
     told = set()
     for at in range(48, 3000, 16):
@@ -386,7 +424,7 @@ def test_damage_to_what_hdf5_keeps_for_itself_names_a_remedy(edgeprune, npz, tmp
 
 def test_train_mixes_packs_and_resumes_with_the_same_only(edgeprune, npz, tmp_path):
     for name, options in (("a", ["--freq-prune", 0.5]), ("b", ["--codec", "quantized"])):
-        assert edgeprune("build", npz, "-q", *options, "-o", tmp_path / f"{name}.h5")[0] == 0
+        assert edgeprune("build", *SPARSE, npz, "-q", *options, "-o", tmp_path / f"{name}.h5")[0] == 0
     one, two, run = tmp_path / "a.h5", tmp_path / "b.h5", tmp_path / "run"
     options = ["--model", "resnet8", "--epochs", 1, "--batch-size", 16, "--device", "cpu", "-o", run]
     code, out, err = edgeprune("train", one, two, *options, "--test", npz)
@@ -401,7 +439,7 @@ def test_train_mixes_packs_and_resumes_with_the_same_only(edgeprune, npz, tmp_pa
 
 
 def test_train_names_packs_that_do_not_mix(edgeprune, npz, make_pack, tmp_path):
-    assert edgeprune("build", npz, "-q", "-o", tmp_path / "a.h5")[0] == 0
+    assert edgeprune("build", *SPARSE, npz, "-q", "-o", tmp_path / "a.h5")[0] == 0
     other, _ = make_pack("b.h5", samples=9)
     code, _, err = edgeprune("train", tmp_path / "a.h5", other, "-o", tmp_path / "run")
     assert code == 2

@@ -17,7 +17,7 @@ SMALL, LARGE = (3, 32, 32), (3, 224, 224)
     [("energy", 0.5, 0.0), ("random", 0.0, 0.5), ("lf", 0.5, 0.0), ("je", 0.0, 0.5), ("jelf", 0.5, 0.5)],
 )
 def test_each_method_drops_its_default_shares(method, components, images):
-    config = BuildConfig(method=method)
+    config = BuildConfig(method=method, codec="sparse-f32")
     assert (config.components_dropped, config.images_dropped) == (components, images)
     given = BuildConfig(method=method, freq_prune=0.3, sample_prune=0.2)
     assert (given.components_dropped, given.images_dropped) == (0.3, 0.2)
@@ -62,9 +62,39 @@ def test_a_value_out_of_range_is_named(kind, options):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("kind", "field", "value"),
+    [
+        (MaskConfig, "epochs", 2.5),
+        (MaskConfig, "batch_size", 16.0),
+        (MaskConfig, "k", 3.5),
+        (ScoreConfig, "epochs", 2.5),
+        (ScoreConfig, "every", 1.5),
+        (ScoreConfig, "seed", 0.5),
+        (ScoreConfig, "compile", 1),
+        (CoresetConfig, "strata", 9.5),
+        (CoresetConfig, "window", 2.5),
+        (CoresetConfig, "class_balance", "yes"),
+        (CoresetConfig, "tau", "high"),
+        (BuildConfig, "seed", 1.5),
+        (BuildConfig, "size", 32.5),
+        (BuildConfig, "skip_bad", 1),
+        (BuildConfig, "quality", "best"),
+        (BuildConfig, "tile", 8),
+    ],
+)
+def test_a_value_of_another_type_is_named(kind, field, value):
+    with pytest.raises(ConfigError, match=rf"^{field} is {value!r}; it must be "):
+        kind(**{field: value})
+
+
+def test_a_whole_number_may_stand_for_a_float():
+    assert BuildConfig(freq_prune=0, quality=80).quality == 80
+
+
 @pytest.mark.parametrize("weight", [-0.1, math.inf, math.nan])
-def test_an_accuracy_weight_out_of_range_is_called_lambda(weight):
-    with pytest.raises(ConfigError, match="lambda must be at least 0"):
+def test_an_accuracy_weight_out_of_range_is_named(weight):
+    with pytest.raises(ConfigError, match="accuracy_weight` must be at least 0"):
         MaskConfig(accuracy_weight=weight)
 
 

@@ -12,7 +12,9 @@ from edgeprune_runtime import PackLoader
 @pytest.fixture(scope="module")
 def packs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("packs")
-    build_pack("digits", folder / "sparse.h5", BuildConfig(freq_prune=0.5, sample_prune=0.9))
+    build_pack(
+        "digits", folder / "sparse.h5", BuildConfig(codec="sparse-f32", freq_prune=0.5, sample_prune=0.9)
+    )
     quantized = BuildConfig(codec="quantized", quality=95, tile="8", sample_prune=0.9)
     build_pack("digits", folder / "quantized.h5", quantized)
     return folder
@@ -49,7 +51,9 @@ def test_images_labels_and_origin_stay(packs, tmp_path, name, config):
 
 
 def test_exact_copies_are_exact(packs, tmp_path):
-    _, psnr = convert_pack(packs / "sparse.h5", tmp_path / "p.h5", BuildConfig(compression="gzip"))
+    _, psnr = convert_pack(
+        packs / "sparse.h5", tmp_path / "p.h5", BuildConfig(codec="sparse-f32", compression="gzip")
+    )
     assert math.isinf(psnr)
     np.testing.assert_array_equal(images_of(tmp_path / "p.h5"), images_of(packs / "sparse.h5"))
 

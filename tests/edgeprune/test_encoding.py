@@ -6,9 +6,10 @@ import pytest
 from scipy.fft import idctn
 
 from edgeprune import open_source
-from edgeprune.masks.energy import by_energy, energy_mask
+from edgeprune.masks.components import energy_mask
 from edgeprune.packs import encoding
-from edgeprune.packs.encoding import Encoder, MaskStatistics, remove_parts
+from edgeprune.packs.encoding import Encoder, remove_parts
+from edgeprune.packs.storing import MaskStatistics
 from edgeprune.work.processes import Workers
 from edgeprune_formats import EdgePruneError, PackHeader, PackWriteError, PackWriter, verify_pack
 from edgeprune_runtime.errors import ArtifactError
@@ -43,6 +44,10 @@ class Counting:
     def __call__(self, spectra):
         self.images.append(len(spectra))
         return energy_mask(spectra, KEPT)
+
+
+def by_energy(count):
+    return lambda spectra: energy_mask(spectra, count)
 
 
 def silent(done, total):

@@ -8,8 +8,8 @@ from safetensors.torch import load_file, save_file
 from scipy.fft import dctn, idctn
 from torch import nn
 
-from edgeprune.masks.energy import energy_mask
-from edgeprune.masks.fse_net import FSENet, select, select_components
+from edgeprune.masks.components import energy_mask, select_components
+from edgeprune.masks.fse_net import FSENet, select
 from edgeprune.masks.learner import MaskLearner, fse_loss, read_figures
 from edgeprune.masks.torch_dct import dct2, idct2
 from edgeprune_formats import ConfigError

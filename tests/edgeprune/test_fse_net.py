@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from photographs import photographs
 
-from edgeprune.masks import fse_net
-from edgeprune.masks.energy import energy_mask
-from edgeprune.masks.fse_net import FSENet, importance, select, select_components
+from edgeprune.masks import components
+from edgeprune.masks.components import energy_mask, select_components
+from edgeprune.masks.fse_net import FSENet, importance, select
 from edgeprune.masks.torch_dct import dct2
 from edgeprune.packs import dct as transform
 from edgeprune_formats import ConfigError
@@ -50,7 +50,7 @@ def test_the_selection_equals_sorting_whatever_the_kind_of_array(arguments):
     assert on_the_cpu.dtype == torch.bool
     np.testing.assert_array_equal(on_the_cpu.numpy(), expected)
     # What a tensor on another device goes through.
-    np.testing.assert_array_equal(fse_net._select_by_chunks(*tensors, k, k_total).numpy(), expected)
+    np.testing.assert_array_equal(components._select_by_chunks(*tensors, k, k_total).numpy(), expected)
 
 
 def test_a_selection_worked_by_hand():
@@ -76,7 +76,7 @@ def test_a_selection_in_chunks_is_the_same(monkeypatch):
     random = np.random.default_rng(0)
     energy, scores = random.integers(0, 5, (2, 7, 3, 40)).astype(np.float32)
     whole = select_components(energy, scores, 5, 20)
-    monkeypatch.setattr(fse_net, "CHUNK_VALUES", 100)
+    monkeypatch.setattr(components, "CHUNK_VALUES", 100)
     np.testing.assert_array_equal(select_components(energy, scores, 5, 20), whole)
 
 

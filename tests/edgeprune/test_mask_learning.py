@@ -12,13 +12,13 @@ from small_builds import LF, MASKS
 
 import edgeprune.work.resumable
 from edgeprune.masks import learning as mask_learning
-from edgeprune.masks.classifier import classifier_of_records
-from edgeprune.masks.energy import energy_mask
+from edgeprune.masks.classifier import classifier_from_scores
+from edgeprune.masks.components import energy_mask
 from edgeprune.masks.fse_file import load_fse_net, save_fse_net
 from edgeprune.masks.fse_net import select
 from edgeprune.masks.learning import learn_masks, learned_selector, load_masks, preset_for
 from edgeprune.packs.dct import dct2
-from edgeprune.scoring.scores_file import read_records
+from edgeprune.scoring.scores_file import read_scores_file
 from edgeprune.sources import check_source, open_source
 from edgeprune.work.processes import Workers
 from edgeprune_formats import ConfigError
@@ -45,15 +45,24 @@ def masks(**changes):
     return replace(LF, masks=replace(MASKS, **changes))
 
 
-def learn(scored, path, config=LF, **options):
-    """Learn masks; give the network and its record."""
-    classifier = classifier_of_records(read_records(scored.scores))
-    return learn_masks(scored.source, scored.check, classifier, path, config, **options)
+def learn(scored, path, config=LF, *, check=None, classifier=None, **options):
+    """Learn the masks of a build; give the network and its record."""
+    return learn_masks(
+        scored.source,
+        check or scored.check,
+        classifier or classifier_from_scores(read_scores_file(scored.scores)),
+        path,
+        config.masks,
+        freq_prune=config.components_dropped,
+        seed=config.seed,
+        workers=options.pop("workers", Workers(device=config.device)),
+        **options,
+    )
 
 
 def figures_of(net, scored, k, k_total, accuracy_weight):
     """What an epoch logs, computed image by image in double precision but for network and classifier."""
-    classifier = classifier_of_records(read_records(scored.scores))
+    classifier = classifier_from_scores(read_scores_file(scored.scores))
     source = scored.source
     pixels, labels = source.read(np.arange(len(source))), source.labels
     spectra = dctn(pixels / 255.0, axes=(2, 3), norm="ortho")
@@ -129,9 +138,7 @@ def test_few_images_in_a_large_batch_are_cut_into_no_more_pieces_than_there_are(
 ):
     monkeypatch.setattr(mask_learning, "_STEP_VALUES", 5 * 3 * 144)
     check = replace(scored.check, good=scored.check.good[:3])
-    classifier = classifier_of_records(read_records(scored.scores))
-    path = tmp_path / "net.safetensors"
-    _, record = learn_masks(scored.source, check, classifier, path, masks(batch_size=1000))
+    _, record = learn(scored, tmp_path / "net.safetensors", masks(batch_size=1000), check=check)
     assert np.isfinite(record["history"][-1]["loss"])
 
 
@@ -162,8 +169,10 @@ def test_the_record_says_what_the_network_depends_on(scored, whole):
     assert (record["k"], record["k_total"], record["accuracy_weight"]) == (K, K_TOTAL, WEIGHT)
     assert record["freq_prune"] == 0.5
     assert record["source"]["sha256"] == scored.check.sha256
-    classifier = classifier_of_records(read_records(scored.scores))
-    assert record["classifier"]["sha256"] == classifier.identity()["sha256"]
+    assert (
+        record["classifier"]["sha256"]
+        == classifier_from_scores(read_scores_file(scored.scores)).identity()["sha256"]
+    )
     assert record["config"]["seed"] == LF.seed
     assert record["ran_on"] == {"device": "cpu", "precision": "float32"}
     assert set(record["versions"]) == {"edgeprune", "python", "torch", "numpy"}
@@ -261,10 +270,11 @@ def test_a_finished_file_of_other_images_or_another_classifier_is_refused(scored
     other = small_builds.Scored(small_builds.write_source(tmp_path, seed=5), scored.scores)
     with pytest.raises(ConfigError, match=r"learned with source \(SHA-256\)"):
         learn(other, whole[0])
-    classifier = classifier_of_records(read_records(scored.scores))
-    classifier.facts["sha256"] = "0" * 64
+    classifier = classifier_from_scores(read_scores_file(scored.scores))
+    with torch.no_grad():
+        classifier.model.fc.bias += 1
     with pytest.raises(ConfigError, match=r"learned with classifier \(SHA-256\)"):
-        learn_masks(scored.source, scored.check, classifier, whole[0], LF)
+        learn(scored, whole[0], classifier=classifier)
 
 
 def test_a_finished_file_that_is_damaged_is_refused(scored, tmp_path):
@@ -284,22 +294,22 @@ def test_a_folder_of_a_run_with_other_settings_is_refused(scored, tmp_path):
 
 
 def test_settings_come_from_the_paper_or_the_configuration(scored):
-    preset = preset_for(scored.source, LF)
+    preset = preset_for(scored.source, 0.5, MASKS)
     assert (preset.k, preset.k_total, preset.accuracy_weight) == (K, K_TOTAL, WEIGHT)
-    preset = preset_for(scored.source, masks(k=0, accuracy_weight=0.0))
+    preset = preset_for(scored.source, 0.5, replace(MASKS, k=0, accuracy_weight=0.0))
     assert (preset.k, preset.k_total, preset.accuracy_weight) == (0, K_TOTAL, 0.0)
-    assert preset_for(scored.source, masks(k=K_TOTAL)).k == K_TOTAL
+    assert preset_for(scored.source, 0.5, replace(MASKS, k=K_TOTAL)).k == K_TOTAL
     with pytest.raises(ConfigError, match=r"k is 73, more than the 72 components .* ratio of 0\.5 keeps"):
-        preset_for(scored.source, masks(k=73))
+        preset_for(scored.source, 0.5, replace(MASKS, k=73))
 
 
 def test_a_loss_that_is_no_number_stops_the_learning(scored, tmp_path):
-    classifier = classifier_of_records(read_records(scored.scores))
+    classifier = classifier_from_scores(read_scores_file(scored.scores))
     with torch.no_grad():
         classifier.model.fc.bias[1] = torch.nan
     path = tmp_path / "net.safetensors"
     with pytest.raises(TrainingError, match=r"loss of the FSE-Net became nan; lower its learning rate"):
-        learn_masks(scored.source, scored.check, classifier, path, LF)
+        learn(scored, path, classifier=classifier)
     assert not path.exists()
 
 
@@ -352,7 +362,7 @@ def test_a_network_is_loaded_for_the_ratio_that_it_was_learned_for(scored, whole
         net, record = load_masks(whole[0], scored.source, ratio)
         assert (record["k"], record["k_total"]) == (K, K_TOTAL)
         assert torch.equal(net.excite.weight, whole[1][0].excite.weight)
-    with pytest.raises(ConfigError, match=r"ratio of 0\.5, not 0\.6; leave --freq-prune out"):
+    with pytest.raises(ConfigError, match=r"ratio of 0\.5, not 0\.6; leave `freq_prune` out"):
         load_masks(whole[0], scored.source, 0.6)
 
 
@@ -386,7 +396,6 @@ def test_a_record_that_makes_no_sense_is_refused(scored, whole, tmp_path, change
 
 def test_images_that_were_skipped_are_not_learned_from(scored, tmp_path):
     check = check_source(scored.source)
-    classifier = classifier_of_records(read_records(scored.scores))
     some = replace(check, good=check.good[5:])
     seen = []
 
@@ -397,5 +406,5 @@ def test_images_that_were_skipped_are_not_learned_from(scored, tmp_path):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mask_learning, "ImageStore", Noting)
-        learn_masks(scored.source, some, classifier, tmp_path / "net.safetensors", LF)
+        learn(scored, tmp_path / "net.safetensors", check=some)
     np.testing.assert_array_equal(seen[0], check.good[5:])

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.fft import dct
 
-from edgeprune.masks.energy import energy_mask
+from edgeprune.masks.components import energy_mask
 from edgeprune.packs.dct import dct2
 from edgeprune.presets import component_count
 from edgeprune_formats import ConfigError

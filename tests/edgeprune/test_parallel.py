@@ -16,7 +16,7 @@ from edgeprune.coresets.config import CoresetConfig
 from edgeprune.coresets.sampling import ccs
 from edgeprune.coresets.scores import hardness
 from edgeprune.coresets.selection import compute_scores
-from edgeprune.scoring.scores_file import read_records
+from edgeprune.scoring.scores_file import read_scores_file
 from edgeprune.work.distributed import DistributedWorkers, joined_processes
 from edgeprune.work.joining import joined
 from edgeprune.work.processes import Workers, process_rank
@@ -65,12 +65,12 @@ def test_one_process_is_all_there_is(monkeypatch):
 @pytest.mark.parametrize(
     ("asked", "local_rank", "devices", "words"),
     [
-        ("cuda:1", 0, 2, "several processes cannot share cuda:1; use --device cuda or cpu"),
+        ("cuda:1", 0, 2, "several processes cannot share cuda:1; use `device` cuda or cpu"),
         (
             "cuda",
             2,
             2,
-            "process 2 has no CUDA device, there are 2; lower --nproc-per-node or use --device cpu",
+            "process 2 has no CUDA device, there are 2; start fewer processes .* or use `device=cpu`",
         ),
         ("auto", 4, 1, "process 4 has no CUDA device, there are 1"),
         ("cuda", 0, 0, "process 0 has no CUDA device, there are 0"),
@@ -229,7 +229,7 @@ def test_two_processes_give_the_scores_of_one(together, alone, name):
 def test_two_processes_choose_the_coreset_of_one(together, alone, name):
     chosen = []
     for folder in (together[1], alone):
-        records = read_records(folder / "tiny.h5")
+        records = read_scores_file(folder / "tiny.h5")
         scores = compute_scores(records, CoresetConfig(score=name))
         hard = hardness(compute_scores(records, CoresetConfig(score="aum")), "aum")
         chosen.append(ccs(scores, len(scores) // 2, hardness=hard, beta=0.1, strata=5, seed=3))

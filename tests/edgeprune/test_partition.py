@@ -83,7 +83,7 @@ def test_a_smaller_alpha_skews_more():
 @pytest.mark.parametrize("text", ["", "IID", "iid:1", "class:2", "dirichlet", "dirichlet:", "dirichlet:0"])
 @pytest.mark.parametrize("more", ["", "x"])
 def test_names_of_no_partition_are_refused(text, more):
-    with pytest.raises(ConfigError, match="--by"):
+    with pytest.raises(ConfigError, match="`by`"):
         parse_by(text + more)
 
 
@@ -98,7 +98,9 @@ def test_what_was_parsed_is_what_is_recorded():
         assert str(parse_by(text)) == text
 
 
-@pytest.mark.parametrize(("parts", "seed", "word"), [(1, 0, "-n 1"), (0, 0, "-n 0"), (2, -1, "--seed")])
+@pytest.mark.parametrize(
+    ("parts", "seed", "word"), [(1, 0, "`parts` is 1"), (0, 0, "`parts` is 0"), (2, -1, "`seed`")]
+)
 def test_misuse(parts, seed, word):
     with pytest.raises(ConfigError, match=word):
         partition(LABELS, parts, Partition("iid"), seed)

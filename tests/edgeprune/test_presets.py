@@ -3,8 +3,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeprune.coresets.sampling import ccs, coreset_size
-from edgeprune.presets import FAMILIES, MaskPreset, ccs_beta, data_family, je_cadence, mask_preset
+from edgeprune.coresets.sampling import ccs
+from edgeprune.presets import (
+    FAMILIES,
+    MaskPreset,
+    ccs_beta,
+    coreset_size,
+    data_family,
+    je_cadence,
+    mask_preset,
+)
 from edgeprune_formats import ConfigError
 
 RATIOS = st.floats(0, 1, exclude_max=True)

@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from edgeprune.coresets.sampling import ccs, coreset_size, random_coreset, stratum_budgets, top_k
+from edgeprune.coresets.sampling import ccs, random_coreset, stratum_budgets, top_k
+from edgeprune.presets import coreset_size
 from edgeprune_formats import ConfigError
 
 LABELS = st.lists(st.integers(0, 6), min_size=1, max_size=200)

@@ -24,7 +24,7 @@ from edgeprune.cli import main
 from edgeprune.commands import score as score_command
 from edgeprune.scoring import run as scoring
 from edgeprune.scoring.config import ScoreConfig
-from edgeprune.scoring.scores_file import read_records
+from edgeprune.scoring.scores_file import read_scores_file
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_a_scores_file_with_a_line_for_each_epoch_and_one_at_the_end(edgeprune, 
     code, out, err = edgeprune("score", spec, "-o", path, *options(TINY))
     assert code == 0
     assert_same_scores(path, whole.path)
-    assert read_records(path).provenance["config"] == whole.provenance["config"]
+    assert read_scores_file(path).provenance["config"] == whole.provenance["config"]
     assert re.fullmatch(
         rf"{re.escape(str(path))}: 40 images, resnet8, 3 epochs, training accuracy \d+\.\d\d%, "
         r"\d+\.\d% of the time in the records, images on the device\n",
@@ -132,7 +132,7 @@ def test_the_options_have_the_defaults_of_the_settings():
         (["npz:images.npz", "-o", "s.h5", "--epochs", "0"], 2, "epochs is 0"),
         (["npz:images.npz", "-o", "s.h5", "--epochs", "3", "--every", "4"], 2, "every is 4; it must be at"),
         (["npz:images.npz", "-o", "s.h5", "--every", "0"], 2, "every is 0"),
-        (["npz:images.npz", "-o", "s.h5", "--batch-size", "1"], 2, "raise it (edgeprune score --batch-size)"),
+        (["npz:images.npz", "-o", "s.h5", "--batch-size", "1"], 2, "raise --batch-size"),
         (["npz:images.npz", "-o", "s.h5", "--lr", "0"], 2, "lr is 0.0"),
         (["npz:images.npz", "-o", "s.h5", "--lr", "nan"], 2, "lr is nan"),
         (["npz:images.npz", "-o", "s.h5", "--seed", "-1"], 2, "seed is -1"),
@@ -189,10 +189,10 @@ def test_a_file_that_is_there_is_used_refused_or_replaced(edgeprune, spec, tmp_p
     assert path.read_bytes() == whole.path.read_bytes()
     code, _, err = edgeprune("score", spec, "-o", path, *options(TINY), "--weight-decay", 0, "-q")
     assert code == 2
-    assert "made with weight_decay 0.0005, not 0.0; use it as it is (edgeprune build --scores), or" in err
+    assert "made with weight_decay 0.0005, not 0.0; give it to a build as its --scores, or" in err
     replaced = edgeprune("score", spec, "-o", path, *options(TINY), "--weight-decay", 0, "-q", "--force")
     assert replaced == (0, "", "")
-    assert read_records(path).provenance["config"]["weight_decay"] == 0
+    assert read_scores_file(path).provenance["config"]["weight_decay"] == 0
     assert len(arrays(path)["samples/rows"]) == IMAGES
 
 
@@ -248,7 +248,7 @@ def test_images_that_cannot_be_read_are_left_out_when_asked_for(edgeprune, tmp_p
     assert code == 1
     assert "pass --skip-bad to leave such images out" in err
     assert edgeprune("score", *arguments, "--size", 16, "--skip-bad") == (0, "", "")
-    assert read_records(tmp_path / "s.h5").rows.tolist() == [0, 1, 2, 3, 4, 5, 6, 8, 9]
+    assert read_scores_file(tmp_path / "s.h5").rows.tolist() == [0, 1, 2, 3, 4, 5, 6, 8, 9]
 
 
 NO_TORCH = """

@@ -103,7 +103,9 @@ def spoil(folder: Path, *names: str) -> None:
 
 def test_bad_images_fail_the_check(two_classes: Source, tmp_path: Path) -> None:
     spoil(tmp_path, "cat/3.png", "dog/7.png", "dog/8.png")
-    with pytest.raises(SourceError, match=r"^cat.3\.png: is not .* \(and 2 more like it\); pass --skip-bad"):
+    with pytest.raises(
+        SourceError, match=r"^cat.3\.png: is not .* \(and 2 more like it\); pass `skip_bad=True`"
+    ):
         check_source(two_classes)
 
 

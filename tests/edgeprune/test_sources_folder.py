@@ -119,7 +119,7 @@ def test_image_of_another_size_names_both(tmp_path: Path) -> None:
     write_images(tmp_path, random_images(["a/1.png"], 4, 6) | random_images(["a/2.png"], 5, 7))
     source = open_source(f"imagefolder:{tmp_path}")
     assert source.shape == (3, 4, 6)
-    with pytest.raises(SourceError, match=r"a.2\.png: has 7x5 pixels, but a.1\.png has 6x4; pass --size"):
+    with pytest.raises(SourceError, match=r"a.2\.png: has 7x5 pixels, but a.1\.png has 6x4; pass `size`"):
         source.read([0, 1])
 
 

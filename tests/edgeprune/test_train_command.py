@@ -20,7 +20,7 @@ NETWORK = ["--model", "resnet8", "--batch-size", 8, "--device", "cpu", "--precis
 
 @pytest.fixture
 def pack(edgeprune, npz, tmp_path):
-    edgeprune("build", npz, "--freq-prune", 0, "-o", tmp_path / "p.h5", "-q")
+    edgeprune("build", "--codec", "sparse-f32", npz, "--freq-prune", 0, "-o", tmp_path / "p.h5", "-q")
     return tmp_path / "p.h5"
 
 
@@ -261,7 +261,7 @@ main()
 def test_a_batch_size_for_a_bound_on_addresses(npz, edgeprune, tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (128, 32, 32, 3)).astype(np.uint8)
     np.savez(tmp_path / "i.npz", x=images, y=np.arange(128) % 2)
-    edgeprune("build", f"npz:{tmp_path / 'i.npz'}", "-o", tmp_path / "p.h5", "-q")
+    edgeprune("build", "--codec", "sparse-f32", f"npz:{tmp_path / 'i.npz'}", "-o", tmp_path / "p.h5", "-q")
     command = [sys.executable, "-c", LIMITED, "600", "train", tmp_path / "p.h5", "--model", "mobilenet_v2"]
     command += ["--epochs", "3", "--device", "cpu", "--memory", "40MB", "--precision", "float32"]
     done = {}

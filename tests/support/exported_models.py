@@ -56,7 +56,7 @@ def trained(tmp_path_factory):
     if "trained" not in _CACHE:
         folder = tmp_path_factory.mktemp("trained")
         spec = small_builds.write_source(folder, images=96)
-        build_pack(spec, folder / "pack.h5", BuildConfig(freq_prune=0.25, device="cpu"))
+        build_pack(spec, folder / "pack.h5", BuildConfig(codec="sparse-f32", freq_prune=0.25, device="cpu"))
         options = {"model": "resnet8", "epochs": 12, "batch_size": 16, "lr": 0.05, "device": "cpu"}
         train_pack(
             open_pack(folder / "pack.h5"), folder / "run", test=None, resume=False, augment="none", **options

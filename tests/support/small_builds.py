@@ -26,7 +26,7 @@ SCORING = ScoreConfig(
     precision="float32",
 )
 MASKS = MaskConfig(epochs=2, batch_size=16, lr=0.01)
-LF = BuildConfig(method="lf", device="cpu", seed=3, masks=MASKS, scoring=SCORING)
+LF = BuildConfig(method="lf", codec="sparse-f32", device="cpu", seed=3, masks=MASKS, scoring=SCORING)
 JELF = replace(LF, method="jelf")
 _CACHE = {}
 

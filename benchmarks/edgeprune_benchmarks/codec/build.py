@@ -52,7 +52,7 @@ print(json.dumps({
 
 def _build(label: str, source: str, folder: Path, options: list[str]) -> dict[str, Any]:
     pack = folder / "pack.h5"
-    arguments = ["build", source, "-o", str(pack), "--force", "--quiet", *options]
+    arguments = ["build", source, "-o", str(pack), "--force", "--quiet", "--codec", "sparse-f32", *options]
     found = run_python(label, "-c", CHILD, str(pack), *arguments)
     info = found["info"]
     config = info["provenance"]["config"]

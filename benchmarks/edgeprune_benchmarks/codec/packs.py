@@ -57,7 +57,14 @@ class ImageSet:
 
 
 def build(images: ImageSet, path: Path, **config: Any) -> Pack:
-    """Build a pack of all images with these fields of `edgeprune.BuildConfig`, and open it."""
+    """Build a pack of all images with these fields of `edgeprune.BuildConfig`, and open it.
+
+    Unless `config` says otherwise in the paper's layout, and of codec quantized with one tile for each size
+    of images: packs of a curve then differ in nothing but what is varied.
+    """
+    config = {"codec": "sparse-f32", **config}
+    if config["codec"] == "quantized":
+        config.setdefault("tile", "full" if max(images.pixels.shape[2:]) <= 64 else "16")
     build_pack(images.source(), path, BuildConfig(device="cpu", **config))
     return open_pack(path)
 

@@ -166,7 +166,7 @@ def _try(environment: _Environment, folder: Path, *, kernels: bool) -> list[str]
     archive = folder / "cifar10-lossless-6k.npz"
     np.savez(archive, x_train=pixels, y_train=labels, x_test=pixels, y_test=labels)
     commands = {
-        "build": ("build", f"npz:{archive.name}", "-o", "pack.h5", "--quiet"),
+        "build": ("build", f"npz:{archive.name}", "-o", "pack.h5", "--codec", "sparse-f32", "--quiet"),
         "info": ("info", "pack.h5"),
         "verify": ("verify", "pack.h5"),
         "preview": ("preview", "pack.h5", "-o", "grid.png"),

@@ -78,7 +78,7 @@ def run(settings: Settings, data: Path, output: Path, runs: Path) -> None:
     source = f"npz:{decoded_cifar10(data, runs / 'cifar10-jpeg.npz')}"
     path = runs / f"cifar10-{settings.freq_prune:g}.h5"
     if not path.exists():
-        build_pack(source, path, BuildConfig(freq_prune=settings.freq_prune))
+        build_pack(source, path, BuildConfig(codec="sparse-f32", freq_prune=settings.freq_prune))
     keep_freed_memory()
     cells = {
         model: [

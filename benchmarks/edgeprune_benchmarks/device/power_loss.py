@@ -64,7 +64,7 @@ def run(settings: Settings, data: Path, output: Path) -> None:
     moments = random.Random(settings.seed)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        config = BuildConfig(codec="quantized", quality=80.0, device="cpu")
+        config = BuildConfig(codec="quantized", quality=80.0, tile="full", device="cpu")
         build_pack(f"npz:{lossless(data)}", folder / "pack.h5", config)
         killed, whole = folder / "killed", folder / "whole"
         rows = []

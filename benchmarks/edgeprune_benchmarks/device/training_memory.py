@@ -24,7 +24,7 @@ from ..speed.memory import build_of_size
 __all__ = ["memory_of", "run", "training_memory_table"]
 
 # Large, and built quickly, as in time_memory.
-PACK = BuildConfig(codec="quantized", quality=95.0, rounding="deadzone", device="cpu")
+PACK = BuildConfig(codec="quantized", quality=95.0, tile="full", rounding="deadzone", device="cpu")
 BOUNDS = ("64MB", "300MB", None)
 KINDS = ("uint8", "float32")
 EVERY = 0.1

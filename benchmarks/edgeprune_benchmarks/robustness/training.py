@@ -16,12 +16,12 @@ from torch import nn
 
 from edgeprune import BuildConfig, build_pack, open_source
 from edgeprune.coresets.config import CoresetConfig
-from edgeprune.coresets.selection import choose_images
+from edgeprune.coresets.selection import select_images
 from edgeprune.masks.config import MaskConfig
 from edgeprune.presets import component_count, data_family, mask_preset
 from edgeprune.scoring.config import ScoreConfig
 from edgeprune.scoring.run import run_scoring
-from edgeprune.scoring.scores_file import ScoreRecords
+from edgeprune.scoring.scores_file import ScoresFile
 from edgeprune.sources import Source, SourceCheck, check_source
 from edgeprune.work.image_store import ImageStore
 from edgeprune_formats import ConfigError, open_pack
@@ -82,7 +82,7 @@ class Experiment:
         return open_source(self.spec, split="test", size=self.size)
 
     @cached_property
-    def records(self) -> ScoreRecords:
+    def records(self) -> ScoresFile:
         """The one scoring run, from which all scores come and the classifier of the FSE-Nets."""
         with self.deadline.stopping():
             return run_scoring(
@@ -175,8 +175,15 @@ class Experiment:
     def _chosen(self, row: Row, seed: int) -> NDArray[np.int64]:
         if row.score is None:
             return self.check.good.astype(np.int64)
-        method = BuildConfig(method="je", sample_prune=row.sample_prune, seed=seed, coreset=_coreset(row))
-        return choose_images(self.source, self.check, method, self.records).rows
+        coreset = select_images(
+            self.source,
+            self.check,
+            sample_prune=row.sample_prune,
+            seed=seed,
+            scores=self.records,
+            config=_coreset(row),
+        )
+        return coreset.rows
 
     def pack(self, row: Row, seed: int) -> Path:
         """Return the pack of a row, built if need be; coresets differ by seed, masks of all images do not.
@@ -204,6 +211,7 @@ class Experiment:
             ) from None
         config = BuildConfig(
             method=name,
+            codec="sparse-f32",
             freq_prune=row.freq_prune,
             sample_prune=row.sample_prune,
             seed=seed,

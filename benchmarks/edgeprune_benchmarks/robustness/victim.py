@@ -10,8 +10,9 @@ from typing import cast
 import torch
 from torch import nn
 
-from edgeprune.masks.classifier import classifier_of_run
-from edgeprune.masks.fse_net import importance, select_components
+from edgeprune.masks.classifier import classifier_from_run
+from edgeprune.masks.components import select_components
+from edgeprune.masks.fse_net import importance
 from edgeprune.masks.torch_dct import dct2, idct2
 
 __all__ = ["PrunedVictim", "Victim", "load_victim", "weights_hash"]
@@ -89,7 +90,7 @@ def load_victim(run_dir: str | Path, device: torch.device) -> Victim:
     ArtifactError
         There is none, it is damaged, or it does not say how its images are normalized.
     """
-    found = classifier_of_run(run_dir)
+    found = classifier_from_run(run_dir)
     return Victim(found.model, found.mean, found.std).to(device)
 
 

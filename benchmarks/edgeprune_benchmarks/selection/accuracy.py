@@ -43,7 +43,7 @@ def _pack(source: str, ratio: float, runs: Path) -> Path:
     runs.mkdir(parents=True, exist_ok=True)
     path = runs / f"train-{ratio}.h5"
     if not path.exists():
-        build_pack(source, path, BuildConfig(freq_prune=ratio))
+        build_pack(source, path, BuildConfig(codec="sparse-f32", freq_prune=ratio))
     return path
 
 

@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from edgeprune import BuildConfig, open_source
+from edgeprune import open_source
 from edgeprune.coresets.config import CoresetConfig
 from edgeprune.coresets.sampling import top_k
 from edgeprune.coresets.scores import SCORES, hardness
-from edgeprune.coresets.selection import choose_images, compute_scores
+from edgeprune.coresets.selection import compute_scores, select_images
 from edgeprune.scoring.config import ScoreConfig
 from edgeprune.scoring.run import run_scoring
-from edgeprune.scoring.scores_file import ScoreRecords
+from edgeprune.scoring.scores_file import ScoresFile
 from edgeprune.sources import Source, SourceCheck, check_source
 from edgeprune.work.progress import EpochLines
 
@@ -108,7 +108,7 @@ def _methods() -> list[tuple[str, float]]:
 
 
 def _coreset(
-    method: str, ratio: float, seed: int, source: Source, check: SourceCheck, records: ScoreRecords
+    method: str, ratio: float, seed: int, source: Source, check: SourceCheck, records: ScoresFile
 ) -> NDArray[np.int64]:
     """Return the rows of a coreset."""
     if method == "full":
@@ -121,8 +121,10 @@ def _coreset(
         count = round(len(scores) * ratio)
         return records.rows[top_k(scores, count, keep=SCORES[score].keep_end)]
     # Uniformly at random without regard to classes, as the published rows are.
-    config = BuildConfig(method="je", sample_prune=ratio, seed=seed, coreset=_sampling(score))
-    return choose_images(source, check, config, records).rows
+    coreset = select_images(
+        source, check, sample_prune=ratio, seed=seed, scores=records, config=_sampling(score)
+    )
+    return coreset.rows
 
 
 def _sampling(score: str) -> CoresetConfig:
@@ -131,7 +133,7 @@ def _sampling(score: str) -> CoresetConfig:
     )
 
 
-def _correlations(records: ScoreRecords) -> dict[str, dict[str, float]]:
+def _correlations(records: ScoresFile) -> dict[str, dict[str, float]]:
     """Return Spearman's rank correlation between scores, each pointing to its harder or better end."""
     values = {name: hardness(compute_scores(records, CoresetConfig(score=name)), name) for name in SCORED}
     return {

@@ -12,13 +12,15 @@ from typing import Any
 import click
 import torch
 
-from edgeprune import BuildConfig, open_source
-from edgeprune.masks.classifier import classifier_of_records
+from edgeprune import open_source
+from edgeprune.masks.classifier import classifier_from_scores
 from edgeprune.masks.config import MaskConfig
 from edgeprune.masks.learning import learn_masks
+from edgeprune.packs.config import METHODS
 from edgeprune.scoring.config import ScoreConfig
 from edgeprune.scoring.run import run_scoring
 from edgeprune.sources import check_source
+from edgeprune.work.processes import Workers
 from edgeprune_runtime.training.config import place
 from edgeprune_runtime.training.step import Learner
 
@@ -92,14 +94,18 @@ def measure(given: str, folder: str) -> None:
     records = run_scoring(source, check, Path(folder) / "scores.h5", scoring)
     bare.append(_bare_step(scoring, setting, source.shape, len(source.class_names)))
     scored = _peaks(place(scoring.training(setting.model)).device)
-    config = BuildConfig(
-        method="lf",
-        device=device,
-        masks=MaskConfig(epochs=1, batch_size=setting.batch_size),
-    )
     path = Path(folder) / "masks.fse-net.safetensors"
     epochs: list[dict[str, Any]] = []
-    learn_masks(source, check, classifier_of_records(records), path, config, report=epochs.append)
+    learn_masks(
+        source,
+        check,
+        classifier_from_scores(records),
+        path,
+        MaskConfig(epochs=1, batch_size=setting.batch_size),
+        freq_prune=METHODS["lf"].freq_prune,
+        workers=Workers(device=device),
+        report=epochs.append,
+    )
     mask_seconds = epochs[-1]["seconds"]
     both = _peaks(place(scoring.training(setting.model)).device)
     history = records.provenance["history"]

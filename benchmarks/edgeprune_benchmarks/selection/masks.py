@@ -10,7 +10,7 @@ import click
 import torch
 
 from edgeprune import BuildConfig, build_pack, open_source
-from edgeprune.masks.classifier import classifier_of_records
+from edgeprune.masks.classifier import classifier_from_scores
 from edgeprune.masks.config import MaskConfig
 from edgeprune.masks.fse_file import load_fse_net
 from edgeprune.scoring.config import ScoreConfig
@@ -77,7 +77,7 @@ def run(settings: Settings, output: Path, runs: Path, name: str) -> None:
     with deadline.stopping():
         report = deadline.watched(EpochLines())
         records = run_scoring(source, check_source(source), scores, settings.scoring, report=report)
-    classifier = classifier_of_records(records)
+    classifier = classifier_from_scores(records)
     pairs = [("none", 0.0), *((mask, ratio) for ratio in RATIOS for mask in ("energy", "learned"))]
     rows = [_row(settings, mask, ratio, classifier, scores, deadline) for mask, ratio in pairs]
     results = {
@@ -108,7 +108,13 @@ def _pack(settings: Settings, mask: str, ratio: float, scores: Path, deadline: D
     path = scores.with_name(f"{mask}-{ratio}{epochs}.h5")
     if not path.exists():
         method = "lf" if mask == "learned" else "energy"
-        config = BuildConfig(method=method, freq_prune=ratio, masks=settings.masks, device=settings.device)
+        config = BuildConfig(
+            method=method,
+            codec="sparse-f32",
+            freq_prune=ratio,
+            masks=settings.masks,
+            device=settings.device,
+        )
         given = scores if mask == "learned" else None
         with deadline.stopping():
             build_pack(settings.source, path, config, scores=given, report=deadline.watched(EpochLines()))

@@ -25,7 +25,7 @@ __all__ = ["Repeated", "build_of_size", "peak", "run"]
 CODECS: dict[str, dict[str, Any]] = {
     "sparse-f32": {"freq_prune": 0.5},
     # Large, and built quickly: neither matters to the memory that reading takes.
-    "quantized": {"quality": 95.0, "rounding": "deadzone"},
+    "quantized": {"quality": 95.0, "tile": "full", "rounding": "deadzone"},
 }
 
 CHILD = """

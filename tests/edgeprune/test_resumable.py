@@ -7,7 +7,7 @@ import torch
 from scoring_runs import Crash
 
 from edgeprune.work.processes import Workers
-from edgeprune.work.resumable import LongRun
+from edgeprune.work.resumable import ResumableRun
 from edgeprune_formats import ConfigError
 from edgeprune_runtime.errors import TrainingError
 from edgeprune_runtime.training import TrainingInterrupted
@@ -45,7 +45,7 @@ class Counting:
 
 
 def run(folder, task=None, record=RECORD, workers=None, report=None):
-    return LongRun(task or Counting(), folder, record, workers or Workers(), report).finish()
+    return ResumableRun(task or Counting(), folder, record, workers or Workers(), report).finish()
 
 
 def untimed(history):

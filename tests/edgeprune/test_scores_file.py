@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from edgeprune.scoring.scores_file import (
-    EPOCH_RECORDS,
-    EpochRecord,
+    RECORD_TYPES,
+    EpochRecords,
     read_classifier,
-    read_records,
-    write_records,
+    read_scores_file,
+    write_scores_file,
 )
 from edgeprune_formats import PackWriteError
 from edgeprune_formats.files import file_sha256
@@ -32,7 +32,7 @@ NAMES = (
     "samples/rows",
     "samples/labels",
     "samples/final_entropies",
-    *(f"epochs/{name}" for name in EPOCH_RECORDS),
+    *(f"epochs/{name}" for name in RECORD_TYPES),
     "entropies/epochs",
     "entropies/entropies",
     "classifier/conv1.weight",
@@ -45,10 +45,10 @@ def content(epochs=EPOCHS, every=EVERY, samples=SAMPLES):
     random = np.random.default_rng(0)
     records = []
     for epoch in range(1, epochs + 1):
-        values = {name: random.random(samples).astype("f4") for name in EPOCH_RECORDS}
+        values = {name: random.random(samples).astype("f4") for name in RECORD_TYPES}
         values["correct"] = random.integers(0, 2, samples).astype("u1")
         entropies = random.random(samples).astype("f4") if epoch % every == 0 or epoch == epochs else None
-        records.append(EpochRecord(values, entropies))
+        records.append(EpochRecords(values, entropies))
     classifier = {
         "conv1.weight": random.random((4, 3, 3, 3)).astype("f4"),
         "bn1.num_batches_tracked": np.array(12),
@@ -67,11 +67,11 @@ def write(path, made, **changes):
         "classifier": made.classifier,
         "provenance": PROVENANCE,
     }
-    write_records(path, **(options | changes))
+    write_scores_file(path, **(options | changes))
 
 
 def read_all(path):
-    records = read_records(path)
+    records = read_scores_file(path)
     return {name: records.array(name) for name in MATRICES}, read_classifier(path)
 
 
@@ -103,11 +103,11 @@ def assert_refused(path, *words):
 def test_what_is_written_is_read(tmp_path, epochs, every):
     made = content(epochs, every)
     write(tmp_path / "s.h5", made)
-    records = read_records(tmp_path / "s.h5")
+    records = read_scores_file(tmp_path / "s.h5")
     np.testing.assert_array_equal(records.rows, made.rows)
     np.testing.assert_array_equal(records.labels, made.labels)
     assert records.provenance == PROVENANCE
-    for name in EPOCH_RECORDS:
+    for name in RECORD_TYPES:
         array = records.array(name)
         np.testing.assert_array_equal(array, [epoch.arrays[name] for epoch in made.epochs])
         assert array.dtype == (bool if name == "correct" else np.float32)
@@ -236,7 +236,7 @@ def test_a_tensor_that_is_text(sample, value):
     assert_refused(sample, "/classifier/conv1.weight")
 
 
-@pytest.mark.parametrize("name", [f"epochs/{name}" for name in EPOCH_RECORDS] + ["entropies/entropies"])
+@pytest.mark.parametrize("name", [f"epochs/{name}" for name in RECORD_TYPES] + ["entropies/entropies"])
 @pytest.mark.parametrize("change", ["wide", "flat", "scalar", "deep"])
 def test_an_array_of_another_shape(sample, name, change):
     with h5py.File(sample) as file:
@@ -446,7 +446,7 @@ def test_a_flipped_bit_anywhere_gives_the_records_or_the_error(sample):
 
 
 def test_a_file_that_is_damaged_after_it_was_opened(sample):
-    records = read_records(sample)
+    records = read_scores_file(sample)
     sample.write_bytes(sample.read_bytes()[:-100])
     with pytest.raises(ArtifactError, match="cut short"):
         records.array("margins")
@@ -458,14 +458,14 @@ def test_a_file_that_is_damaged_after_it_was_opened(sample):
 FILL_THE_DISK = """
 import os, sys
 import numpy as np
-from edgeprune.scoring.scores_file import EPOCH_RECORDS, EpochRecord, write_records
+from edgeprune.scoring.scores_file import RECORD_TYPES, EpochRecords, write_scores_file
 from edgeprune_formats import PackWriteError
 from pathlib import Path
 
 path, samples = Path(sys.argv[1]), 20_000
-epoch = EpochRecord({name: np.zeros(samples) for name in EPOCH_RECORDS}, np.zeros(samples))
+epoch = EpochRecords({name: np.zeros(samples) for name in RECORD_TYPES}, np.zeros(samples))
 try:
-    write_records(path, rows=np.arange(samples), labels=np.arange(samples), epochs=iter([epoch] * 4),
+    write_scores_file(path, rows=np.arange(samples), labels=np.arange(samples), epochs=iter([epoch] * 4),
                   count=4, every=1, classifier={"w": np.zeros(9, "f4")}, provenance={})
 except PackWriteError as error:
     print(error)

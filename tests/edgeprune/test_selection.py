@@ -1,5 +1,5 @@
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import h5py
 import numpy as np
@@ -8,17 +8,28 @@ import pytest
 from edgeprune.coresets.config import CoresetConfig
 from edgeprune.coresets.sampling import ccs, random_coreset
 from edgeprune.coresets.scores import SCORES, joint_entropy
-from edgeprune.coresets.selection import choose_images, compute_scores, require_enough
+from edgeprune.coresets.selection import compute_scores, require_enough, select_images
 from edgeprune.errors import SourceError
-from edgeprune.packs.config import BuildConfig
-from edgeprune.scoring.scores_file import EpochRecord, read_records, write_records
+from edgeprune.scoring.scores_file import EpochRecords, read_scores_file, write_scores_file
 from edgeprune.sources import Source, SourceCheck, check_source, open_source, source_facts
 from edgeprune_formats import ConfigError
 from edgeprune_formats.files import file_sha256
 from edgeprune_runtime.errors import ArtifactError
 
 EPOCHS, EVERY = 14, 2
-JE = BuildConfig(method="je", sample_prune=0.5, seed=4)
+
+
+@dataclass(frozen=True)
+class How:
+    """The arguments of a selection by score, or at random."""
+
+    sample_prune: float = 0.5
+    seed: int = 4
+    scored: bool = True
+    coreset: CoresetConfig = field(default_factory=CoresetConfig)
+
+
+JE = How()
 
 
 def image_arrays(images=60, side=8, classes=3):
@@ -48,10 +59,10 @@ def write(path, source, check, series):
     """Write a scores file of some records over the images of a source."""
     kinds = ("correct", "probabilities", "margins", "errors")
     epochs = [
-        EpochRecord({name: series[name][epoch] for name in kinds}, series["entropies"][epoch])
+        EpochRecords({name: series[name][epoch] for name in kinds}, series["entropies"][epoch])
         for epoch in range(EPOCHS)
     ]
-    write_records(
+    write_scores_file(
         path,
         rows=check.good.astype(np.int64),
         labels=source.labels[check.good],
@@ -65,7 +76,7 @@ def write(path, source, check, series):
             "classifier": {"model": "resnet8"},
         },
     )
-    return read_records(path)
+    return read_scores_file(path)
 
 
 @dataclass(frozen=True)
@@ -77,7 +88,18 @@ class Scored:
 
     def choose(self, config=JE, **coreset):
         config = replace(config, coreset=replace(config.coreset, **coreset))
-        return choose_images(self.source, self.check, config, self.records)
+        return select_with(self.source, self.check, config, self.records)
+
+
+def select_with(source, check, how, records):
+    return select_images(
+        source,
+        check,
+        sample_prune=how.sample_prune,
+        seed=how.seed,
+        scores=records if how.scored else None,
+        config=how.coreset,
+    )
 
 
 def score(folder, source, **options):
@@ -180,11 +202,11 @@ def test_classes_keep_their_proportions_when_asked(tmp_path, sampling):
     assert set(scored.choose(sampling=sampling).rows) != set(balanced.rows)
 
 
-@pytest.mark.parametrize("method", ["je", "jelf", "random", "energy"])
+@pytest.mark.parametrize("scored_images", [True, False])
 @pytest.mark.parametrize("sampling", ["ccs", "top-k"])
 @pytest.mark.parametrize("ratio", [0.0, 0.31, 0.5, 0.95])
-def test_exactly_as_many_distinct_images_are_chosen_as_the_ratio_says(scored, method, sampling, ratio):
-    config = replace(JE, method=method, sample_prune=ratio)
+def test_exactly_as_many_distinct_images_are_chosen_as_the_ratio_says(scored, scored_images, sampling, ratio):
+    config = replace(JE, scored=scored_images, sample_prune=ratio)
     rows = scored.choose(config, sampling=sampling).rows
     assert len(set(rows.tolist())) == len(rows) == round((1 - ratio) * 60)
     assert rows.dtype == np.int64
@@ -209,7 +231,7 @@ class Torn:
         return self._source.read(rows)
 
 
-@pytest.mark.parametrize("config", [JE, BuildConfig(method="random", seed=4)])
+@pytest.mark.parametrize("config", [JE, How(scored=False)])
 @pytest.mark.parametrize("sampling", ["ccs", "top-k"])
 def test_rows_count_all_images_where_some_were_skipped(tmp_path, config, sampling):
     bad = {0, 13, 14, 59}
@@ -257,7 +279,7 @@ def test_the_facts_are_complete(scored):
 
 
 def test_without_scores_images_are_drawn_by_class(scored):
-    choice = choose_images(scored.source, scored.check, BuildConfig(method="random", seed=9), None)
+    choice = select_images(scored.source, scored.check, sample_prune=0.5, seed=9)
     np.testing.assert_array_equal(choice.rows, random_coreset(scored.source.labels, 30, seed=9))
     assert choice.scores is None
     assert choice.facts["score"] == "random"
@@ -295,7 +317,7 @@ def test_scores_of_another_source_are_refused(scored, tmp_path, change):
     with pytest.raises(
         ArtifactError, match=r"scores of other images or labels .* edgeprune score npz"
     ) as error:
-        choose_images(source, check_source(source), JE, scored.records)
+        select_with(source, check_source(source), JE, scored.records)
     assert one_line(error)
     assert str(scored.records.path) in str(error.value)
 
@@ -303,7 +325,7 @@ def test_scores_of_another_source_are_refused(scored, tmp_path, change):
 def test_scores_from_before_an_unreadable_image_came_or_went_are_refused(scored):
     moved = replace(scored.check, good=scored.check.good + 1)
     with pytest.raises(ArtifactError, match=r"have come or gone; make them with: edgeprune score") as error:
-        choose_images(scored.source, moved, JE, scored.records)
+        select_with(scored.source, moved, JE, scored.records)
     assert one_line(error)
 
 
@@ -315,7 +337,9 @@ def test_damaged_scores_are_named(scored, place):
     content = bytearray(path.read_bytes())
     content[offset + 7] ^= 0x10
     path.write_bytes(content)
-    with pytest.raises(ArtifactError, match=f"/{place} does not match its checksum.*repeat: edgeprune score"):
+    with pytest.raises(
+        ArtifactError, match=f"/{place}: does not match its checksum.*repeat: edgeprune score"
+    ):
         scored.choose()
 
 
@@ -327,7 +351,7 @@ def test_records_that_are_not_finite_are_named(tmp_path, name, value):
     series[name][EVERY - 1, 5] = value
     records = write(tmp_path / "s.h5", source, check, series)
     with pytest.raises(ArtifactError, match=r"s\.h5: .*not finite.*edgeprune score") as error:
-        choose_images(source, check, JE, records)
+        select_with(source, check, JE, records)
     assert one_line(error)
 
 
@@ -348,15 +372,17 @@ def test_what_a_formula_refuses_is_the_files_fault(scored, array):
         compute_scores(records, CoresetConfig(score="aum"))
 
 
+def enough(scored, how):
+    require_enough(scored.source, scored.check, sample_prune=how.sample_prune, config=how.coreset)
+
+
 @pytest.mark.parametrize("balance", [False, True])
 def test_a_beta_that_leaves_too_few_shows_before_there_are_scores(scored, balance):
     config = replace(JE, coreset=CoresetConfig(beta=0.6, class_balance=balance))
     with pytest.raises(ConfigError, match=r"beta 0\.6 leaves") as before:
-        require_enough(scored.source, scored.check, config)
+        enough(scored, config)
     with pytest.raises(ConfigError) as after:
         scored.choose(config)
     assert str(before.value) == str(after.value)
-    require_enough(scored.source, scored.check, replace(JE, coreset=CoresetConfig(beta=0.5)))
-    require_enough(
-        scored.source, scored.check, replace(config, coreset=CoresetConfig("aum", "top-k", beta=0.6))
-    )
+    enough(scored, replace(JE, coreset=CoresetConfig(beta=0.5)))
+    enough(scored, replace(config, coreset=CoresetConfig("aum", "top-k", beta=0.6)))

@@ -1,0 +1,85 @@
+"""The header of a pack: what is known of it before its images are encoded."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from dataclasses import asdict
+from datetime import datetime, timezone
+from importlib.metadata import version
+from typing import Any
+
+from edgeprune_formats import PackHeader, __version__
+
+from ..coresets.selection import Coreset
+from ..masks.selector import ComponentSelector
+from ..sources import Source, SourceCheck, source_facts
+from .config import BuildConfig
+
+__all__ = ["pack_header", "utc_now"]
+
+MAX_SKIPPED_NAMED = 100
+
+
+def pack_header(
+    source: Source,
+    check: SourceCheck,
+    coreset: Coreset,
+    selector: ComponentSelector,
+    config: BuildConfig,
+) -> PackHeader:
+    """Return the header of a pack, complete but for tiles and chunks: see `edgeprune.packs.layout`."""
+    made_by = {"config": _settings(source, config, selector), "versions": _versions()}
+    created = utc_now()
+    channels, height, width = source.shape
+    mean, std = check.statistics(coreset.rows, height * width)
+    return PackHeader(
+        samples=len(coreset.rows),
+        channels=channels,
+        height=height,
+        width=width,
+        components=selector.components,
+        codec=config.codec,
+        chunk_samples=1,
+        class_names=source.class_names,
+        mean=mean,
+        std=std,
+        generator=f"edgeprune {__version__}",
+        created=created,
+        provenance={
+            "source": {
+                **source_facts(source, check),
+                "skipped_images": list(check.bad[:MAX_SKIPPED_NAMED]),
+                "license": source.license,
+            },
+            "coreset": coreset.facts,
+            **selector.facts,
+            **made_by,
+        },
+        **config.quantization,
+    )
+
+
+def _versions() -> dict[str, str]:
+    packages = {name: version(name) for name in ("numpy", "scipy", "h5py", "pillow")}
+    return {"python": platform.python_version(), "edgeprune": __version__, **packages}
+
+
+def _settings(source: Source, config: BuildConfig, selector: ComponentSelector) -> dict[str, Any]:
+    """Return the settings that the pack depends on, with what None stood for in its place."""
+    settings = asdict(config)
+    settings |= {"freq_prune": selector.freq_prune, "sample_prune": config.images_dropped}
+    settings |= {"tile": config.given_tile, "split": source.split}
+    for name in ("quality", "color", "tile", "rounding"):
+        if settings[name] is None:
+            del settings[name]
+    # How scores and masks were made is told by the files they are in, whoever made them.
+    return {name: value for name, value in settings.items() if name not in ("coreset", "masks", "scoring")}
+
+
+def utc_now() -> str:
+    """Return the time in UTC; SOURCE_DATE_EPOCH takes its place where builds must be reproducible."""
+    given = os.environ.get("SOURCE_DATE_EPOCH", "")
+    seconds = int(given) if given.isdecimal() else time.time()
+    return datetime.fromtimestamp(int(seconds), timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")

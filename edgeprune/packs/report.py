@@ -1,0 +1,111 @@
+"""What a build did, and what a user should know of the pack that came of it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeprune_formats import PackHeader, open_pack
+
+from ..sources import Source, SourceCheck
+
+__all__ = ["BuildReport", "build_report"]
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """What `edgeprune.build_pack` did.
+
+    Attributes
+    ----------
+    path : Path
+        The pack.
+    header : PackHeader
+        Its header.
+    skipped : tuple of str
+        A message for each image that could not be read.
+    empty_classes : tuple of str
+        Classes of which the coreset holds no image.
+    psnr : float
+        Of the stored images against the originals, in dB over all pixels; infinite if nothing was dropped.
+    seconds : float
+        Duration of the build.
+    artifacts : tuple of Path
+        Files that were made on the way and can be used again: scores, an FSE-Net.
+    images, classes : int
+        Images in the pack, and classes of which it holds images.
+    bytes_per_image : float
+        Of the pack's file.
+    source_bytes_per_image : float
+        The same images in the source: the mean size of their files for ``imagefolder``, otherwise their
+        pixels as uint8.
+    single_classes : tuple of str
+        Classes of which the pack holds one image.
+    """
+
+    path: Path
+    header: PackHeader
+    skipped: tuple[str, ...]
+    empty_classes: tuple[str, ...]
+    psnr: float
+    seconds: float
+    artifacts: tuple[Path, ...]
+    images: int
+    classes: int
+    bytes_per_image: float
+    source_bytes_per_image: float
+    single_classes: tuple[str, ...]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Lines for a user: of a pack larger than its source, of one class, with classes of one image."""
+        messages = []
+        if self.bytes_per_image > self.source_bytes_per_image:
+            remedy = "lower the quality" if self.header.step else "use codec quantized"
+            messages.append(
+                f"the pack takes {self.bytes_per_image:,.0f} B an image, more than its source with "
+                f"{self.source_bytes_per_image:,.0f} B; {remedy}"
+            )
+        if self.classes == 1:
+            messages.append("all images are of one class, from which a network learns nothing")
+        if self.single_classes:
+            named = ", ".join(self.single_classes[:3]) + (", ..." if len(self.single_classes) > 3 else "")
+            messages.append(
+                f"{len(self.single_classes):,} of {self.classes:,} classes have one image ({named})"
+            )
+        return tuple(messages)
+
+
+def build_report(
+    path: Path, source: Source, check: SourceCheck, artifacts: tuple[Path, ...], seconds: float
+) -> BuildReport:
+    """Describe the pack that was built of a source."""
+    with open_pack(path) as pack:
+        header, labels, rows = pack.header, pack.labels, pack.source_index
+    psnr = header.provenance["result"]["psnr_db"]
+    counts = np.bincount(labels, minlength=len(source.class_names))
+    empty, single = _names(source, counts == 0), _names(source, counts == 1)
+    # A source need not know; then its pixels count.
+    stored_bytes = getattr(source, "stored_bytes", lambda rows: len(rows) * math.prod(source.shape))
+    return BuildReport(
+        path=path,
+        header=header,
+        skipped=check.bad,
+        empty_classes=empty,
+        psnr=math.inf if psnr is None else psnr,
+        seconds=seconds,
+        artifacts=artifacts,
+        images=len(labels),
+        classes=int(np.count_nonzero(counts)),
+        bytes_per_image=path.stat().st_size / len(labels),
+        source_bytes_per_image=stored_bytes(rows) / len(rows),
+        single_classes=single,
+    )
+
+
+def _names(source: Source, chosen: NDArray[np.bool_]) -> tuple[str, ...]:
+    return tuple(source.class_names[label] for label in np.nonzero(chosen)[0])

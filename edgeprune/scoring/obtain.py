@@ -1,0 +1,61 @@
+"""The step that gives the scores of a source: of a file, which needs no torch, or of a scoring run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from edgeprune_runtime.errors import ArtifactError
+
+from ..sources import Source, SourceCheck
+from ..work.callbacks import EpochProgress
+from ..work.processes import Workers
+from .config import ScoreConfig
+from .scores_file import ScoresFile
+
+__all__ = ["obtain_scores", "require_scores_of"]
+
+
+def obtain_scores(
+    source: Source,
+    check: SourceCheck,
+    path: Path,
+    config: ScoreConfig,
+    *,
+    given: ScoresFile | None,
+    workers: Workers,
+    report: EpochProgress | None = None,
+) -> ScoresFile:
+    """Return the scores file that is given, or make one under `path`.
+
+    Raises
+    ------
+    ArtifactError
+        The given one is of other images.
+    ConfigError, SourceError, PackWriteError, TrainingError, TrainingInterrupted
+        See `edgeprune.scoring.run.run_scoring`.
+    """
+    if given is not None:
+        require_scores_of(given, source, check)
+        return given
+    from .run import run_scoring
+
+    return run_scoring(source, check, path, config, workers=workers, report=report)
+
+
+def require_scores_of(scores: ScoresFile, source: Source, check: SourceCheck) -> None:
+    """Raise `ArtifactError` unless the scores are of exactly these images and labels."""
+    scored = scores.provenance["source"]
+    if scored["sha256"] != check.sha256:
+        raise ArtifactError(
+            f"{scores.path}: scores of other images or labels ({scored.get('spec')}, SHA-256 "
+            f"{str(scored['sha256'])[:12]}) than {source.spec} holds (SHA-256 {check.sha256[:12]}); "
+            "give the `size` and `split` (train) that they were made with, or "
+            f"make them with: edgeprune score {source.spec}"
+        )
+    if not np.array_equal(scores.rows, check.good):
+        raise ArtifactError(
+            f"{scores.path}: scores of these images, but not where {source.spec} has them now: images that "
+            f"cannot be read have come or gone; make them with: edgeprune score {source.spec}"
+        )
