@@ -15,7 +15,9 @@ import torch
 
 from edgeprune.scoring.config import ScoreConfig
 from edgeprune.scoring.run import run_scoring
+from edgeprune.scoring.scores_file import read_classifier
 from edgeprune.sources import check_source, open_source
+from edgeprune_runtime.networks.models import create_model
 
 IMAGES, CLASSES, STEPS = 40, 3, 3
 # In float32, in which one process and two, and this and the tests' own sums, agree closely.
@@ -104,6 +106,30 @@ class Crash(BaseException):
 
 def crash():
     raise Crash
+
+
+def normalized(pixels, mean, std):
+    images = torch.from_numpy(pixels.copy()).to(memory_format=torch.channels_last)
+    mean, std = (torch.tensor(values, dtype=torch.float32).view(1, 3, 1, 1) for values in (mean, std))
+    return (images.float() / 255 - mean) / std
+
+
+def softmax(logits):
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def entropies_of_the_classifier(records, spec):
+    network = records.provenance["classifier"]
+    model = create_model(network["model"], network["num_classes"], min(network["image_shape"][1:]))
+    tensors = {name: torch.from_numpy(array) for name, array in read_classifier(records.path).items()}
+    model.load_state_dict(tensors)
+    source = open_source(spec)
+    pixels = source.read(records.rows)
+    with torch.no_grad():
+        logits = model.eval()(normalized(pixels, network["mean"], network["std"]))
+    probabilities = softmax(logits.double().numpy())
+    return -(probabilities * np.log(probabilities)).sum(axis=1)
 
 
 if __name__ == "__main__":
