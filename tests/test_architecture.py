@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgeprune import open_source
-from edgeprune.scoring.scores_file import EPOCH_RECORDS, EpochRecord, write_records
+from edgeprune.scoring.scores_file import RECORD_TYPES, EpochRecords, write_scores_file
 from edgeprune.sources import check_source, source_facts
 from edgeprune_formats import open_pack
 
@@ -82,6 +82,64 @@ def test_no_module_imports_from_above_its_package(package, path):
     if package in EVER:
         outside = found - set(sys.stdlib_module_names) - set(ORDER)
         assert outside <= EVER[package]
+
+
+# What each folder, or module beside them, of edgeprune may import of the others: imports run one way.
+ARROWS = {
+    "errors": set(),
+    "presets": set(),
+    "text": set(),
+    "sources": {"errors"},
+    "work": {"sources"},
+    "scoring": {"presets", "sources", "work"},
+    "coresets": {"presets", "scoring", "sources"},
+    "masks": {"presets", "scoring", "sources", "work"},
+    "packs": {"coresets", "masks", "presets", "scoring", "sources", "text", "work"},
+    "training": {"errors", "sources", "text"},
+    "inference": {"errors", "sources", "training"},
+}
+
+
+def siblings(path, tree):
+    """The folders and modules of edgeprune that a module of it imports, also inside functions."""
+    package = ("edgeprune", *path.relative_to(FOLDERS["edgeprune"]).parts[:-1])
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name.split(".") for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) + 1 - node.level] if node.level else ()
+            module = [*base, *(node.module.split(".") if node.module else [])]
+            names = [[*module, alias.name] for alias in node.names]
+        else:
+            continue
+        yield from (name[1] for name in names if name[0] == "edgeprune" and len(name) > 1)
+
+
+@pytest.mark.parametrize("folder", ARROWS)
+def test_imports_inside_the_builder_run_one_way(folder):
+    root = FOLDERS["edgeprune"]
+    paths = sorted((root / folder).rglob("*.py")) or [root / f"{folder}.py"]
+    found = {name for path in paths for name in siblings(path, ast.parse(path.read_text()))}
+    assert found - {folder} <= ARROWS[folder]
+
+
+def test_the_builders_imports_have_no_circle():
+    for number, folder in enumerate(ARROWS):
+        assert ARROWS[folder] <= set(list(ARROWS)[:number])
+
+
+@pytest.mark.parametrize(
+    ("statement", "name"),
+    [
+        ("from ..packs.config import METHODS", "packs"),
+        ("from .. import packs", "packs"),
+        ("from edgeprune.packs import build", "packs"),
+        ("def f():\n    from ..packs.config import METHODS", "packs"),
+        ("from .scores import SCORES", "coresets"),
+    ],
+)
+def test_imports_of_siblings_are_seen(statement, name):
+    assert list(siblings(FOLDERS["edgeprune"] / "coresets" / "x.py", ast.parse(statement))) == [name]
 
 
 @pytest.mark.parametrize(
@@ -192,12 +250,12 @@ def test_images_are_chosen_by_given_scores_without_torch(tmp_path):
     np.savez(array, x=np.zeros((8, 8, 8, 3), np.uint8), y=[0, 1] * 4)
     source = open_source(f"npz:{array}")
     check = check_source(source)
-    series = {name: np.linspace(0, 1, 8, dtype="f4") for name in EPOCH_RECORDS}
-    write_records(
+    series = {name: np.linspace(0, 1, 8, dtype="f4") for name in RECORD_TYPES}
+    write_scores_file(
         scores,
         rows=check.good.astype(np.int64),
         labels=source.labels,
-        epochs=[EpochRecord(series, series["errors"])] * 3,
+        epochs=[EpochRecords(series, series["errors"])] * 3,
         count=3,
         every=1,
         classifier={},

@@ -84,7 +84,7 @@ def test_a_value_out_of_range_is_named(kind, options):
     ],
 )
 def test_a_value_of_another_type_is_named(kind, field, value):
-    with pytest.raises(ConfigError, match=rf"^{field} is {value!r}; it must be "):
+    with pytest.raises(ConfigError, match=rf"^`{kind.__name__}.{field}` is {value!r}; it must be "):
         kind(**{field: value})
 
 

@@ -180,8 +180,8 @@ def test_an_image_that_goes_in_the_middle_of_a_run(tmp_path, photos, monkeypatch
         (40, 1, {"lr": -1.0}, "lr is -1.0; it must be positive"),
         (40, 1, {"seed": -1}, "seed is -1"),
         (40, 1, {"model": "vgg"}, "unknown model 'vgg'"),
-        (40, 1, {"augment": "blur"}, "augment is 'blur'; it must be one of"),
-        (40, 1, {"precision": "int8"}, "precision is 'int8'; it must be one of"),
+        (40, 1, {"augment": "blur"}, "`ScoreConfig.augment` is 'blur'; it must be one of"),
+        (40, 1, {"precision": "int8"}, "`\\w+.precision` is 'int8'; it must be one of"),
     ],
 )
 def test_settings_that_cannot_be(tmp_path, images, workers, change, words):

@@ -1,0 +1,142 @@
+"""Temporary files of runs that were killed: gone at the next start, unless their owner lives."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from scoring_runs import TINY, score, write_source
+
+from edgeprune import BuildConfig, build_pack
+from edgeprune.packs.budget import build_within
+from edgeprune.work.resumable import remove_work_folder
+from edgeprune.work.temporary import sweep_leftovers, trial_folder, work_folder
+from edgeprune_formats import open_pack
+from edgeprune_runtime.training.run_folder import locked
+
+# Builds, and waits with a line when the first images are encoded.
+KILLED = """
+import sys, time
+from functools import partial
+from pathlib import Path
+from edgeprune import BuildConfig, build_pack
+from edgeprune.packs.budget import build_within
+
+def stop(stage, done, total):
+    if stage == "encoding":
+        print("encoding", flush=True)
+        time.sleep(600)
+
+source, path, budget = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+config = BuildConfig(tile="8", device="cpu")
+build = partial(build_pack, source, progress=stop)
+if budget:
+    build_within(build, path, config, budget)
+else:
+    build(path, config)
+"""
+
+
+@pytest.fixture
+def source(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("source")
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 16, 16, 3)).astype(np.uint8)
+    np.savez(folder / "images.npz", x=pixels, y=np.arange(60) % 2)
+    return f"npz:{folder / 'images.npz'}"
+
+
+def started(source, path, budget):
+    """Start a build that waits in the middle; give its process."""
+    command = [sys.executable, "-c", KILLED, source, str(path), str(budget)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "encoding\n"
+    return process
+
+
+def killed(source, path, budget):
+    with started(source, path, budget) as process:
+        os.kill(process.pid, signal.SIGKILL)
+
+
+def names(folder):
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+@pytest.mark.parametrize("next_budget", [0, 20_000])
+@pytest.mark.parametrize("budget", [0, 20_000])
+def test_what_a_killed_build_left_is_gone_after_the_next(source, tmp_path, budget, next_budget):
+    path = tmp_path / "p.h5"
+    killed(source, path, budget)
+    assert names(tmp_path) != []
+    assert not path.exists()
+    config = BuildConfig(tile="8", device="cpu")
+    if next_budget:
+        build_within(lambda *where, **how: build_pack(source, *where, **how), path, config, next_budget)
+    else:
+        build_pack(source, path, config)
+    assert names(tmp_path) == ["p.h5"]
+    assert len(open_pack(path)) == 60
+
+
+def test_what_a_live_build_needs_stays(source, tmp_path):
+    path = tmp_path / "p.h5"
+    with started(source, path, 20_000) as process:
+        before = set(names(tmp_path))
+        build_pack(source, path, BuildConfig(tile="8", device="cpu"))
+        assert set(names(tmp_path)) == {*before, "p.h5"}
+        process.kill()
+
+
+def test_only_trials_of_the_same_pack_are_swept(tmp_path):
+    with trial_folder(tmp_path / "p.h5") as folder:
+        own = folder.name
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True)
+    stale = own.replace(f"-{os.getpid()}-", f"-{int(dead.stdout)}-")
+    kept = [stale.replace("p.h5", "q.h5"), "p.h5.trials", ".p.h5.other.trials", own]
+    for name in (stale, *kept):
+        (tmp_path / name).mkdir()
+    sweep_leftovers(tmp_path / "p.h5")
+    assert names(tmp_path) == sorted(kept)
+
+
+def test_a_trial_folder_goes_when_the_block_fails(tmp_path):
+    def fail():
+        with trial_folder(tmp_path / "p.h5") as folder:
+            (folder / "x").write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert names(tmp_path) == []
+
+
+def test_the_work_folder_of_a_finished_scores_file_is_removed_when_it_is_used_again(
+    tmp_path, tmp_path_factory
+):
+    spec, path = write_source(tmp_path_factory.mktemp("source")), tmp_path / "s.h5"
+    score(path, spec, TINY)
+    work_folder(path).mkdir()
+    (work_folder(path) / "config.json").write_text("{}")
+    score(path, spec, TINY)
+    assert names(tmp_path) == ["s.h5"]
+
+
+def test_a_work_folder_that_another_process_works_in_stays(tmp_path):
+    folder = work_folder(tmp_path / "s.h5")
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    with locked(folder):
+        remove_work_folder(folder)
+    assert folder.exists()
+    remove_work_folder(folder)
+    assert not folder.exists()
+
+
+def test_a_folder_that_is_no_work_folder_stays(tmp_path):
+    folder = work_folder(tmp_path / "s.h5")
+    folder.mkdir()
+    (folder / "notes.txt").write_text("mine")
+    remove_work_folder(folder)
+    assert names(folder) == ["notes.txt"]
