@@ -15,8 +15,6 @@ from edgeprune.packs.config import METHODS, BuildConfig
 from edgeprune.scoring.config import ScoreConfig
 from edgeprune.text import bytes_text
 from edgeprune_formats import ConfigError
-from edgeprune_formats.codecs import get_codec
-from edgeprune_formats.coefficients import SparseCoefficients
 
 from ._options import EXISTING, FORCE, QUIET, Command, config_options, make_config, option, output_option
 from ._output import require_spare
@@ -181,12 +179,15 @@ def _print(report: BuildReport) -> None:
     for path in report.artifacts:
         click.echo(f"{path}: kept, can be used again")
     images = f"{header.samples:,} images of {header.height}x{header.width}"
-    of = header.height * header.width
     if report.skipped:
         images += f" ({len(report.skipped):,} unreadable ones skipped)"
-    size = report.path.stat().st_size
-    each = SparseCoefficients.image_bytes(header) if get_codec(header.codec).exact else size / header.samples
+    classes = f"{report.classes:,} class{'' if report.classes == 1 else 'es'}"
+    kept, of = header.components, header.height * header.width
+    components = "" if kept == of else f"{kept:,} of {of:,} components a channel, "
     click.echo(
-        f"{report.path}: {images}, {header.components} of {of} components a channel "
-        f"({each:,.0f} B an image), {report.psnr:.1f} dB, {bytes_text(size)}, in {report.seconds:.1f} s"
+        f"{report.path}: {images} in {classes}, {components}{report.bytes_per_image:,.0f} B an image "
+        f"(its source {report.source_bytes_per_image:,.0f}), {report.psnr:.1f} dB, "
+        f"{bytes_text(report.path.stat().st_size)}, in {report.seconds:.1f} s"
     )
+    for warning in report.warnings:
+        click.echo(f"warning: {warning}", err=True)

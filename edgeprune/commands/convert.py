@@ -23,8 +23,7 @@ DROP = "Share of the components to drop too, from 0 to below 1; with quantized i
 @click.command("convert", cls=Command)
 @PACK
 @output_option("The pack to write.")
-@config_options(BuildConfig, "codec", "quality", codec={"default": "quantized"})
-@config_options(BuildConfig, "freq_prune", freq_prune={"help": DROP})
+@config_options(BuildConfig, "codec", "quality", "freq_prune", freq_prune={"help": DROP})
 @config_options(BuildConfig, "tile", "color", "rounding", "compression")
 @FORCE
 @QUIET

@@ -60,8 +60,8 @@ class BuildConfig:
     ----------
     freq_prune : float or None
         Share of the frequency components dropped from each channel, at least 0 and below 1; None stands for
-        the method's default. With codec ``quantized`` it buys next to nothing: at quality 75 an image of
-        64x64 takes 580 B with and without, because rounding drops the small components anyway.
+        the method's default. With codec ``quantized`` it buys next to nothing, because
+        rounding drops the small components anyway.
     sample_prune : float or None
         Share of the images left out, likewise.
     codec : str
@@ -207,22 +207,24 @@ class BuildConfig:
     def __post_init__(self) -> None:
         check_types(self)
         if self.method not in METHODS:
-            raise ConfigError(f"method must be one of {', '.join(METHODS)}, not {self.method!r}")
+            raise ConfigError(f"`method` must be one of {', '.join(METHODS)}, not {self.method!r}")
         for name in ("freq_prune", "sample_prune"):
             ratio = getattr(self, name)
             if ratio is not None and not 0 <= ratio < 1:
-                raise ConfigError(f"{name} must be at least 0 and below 1, not {ratio}: 1 would keep nothing")
+                raise ConfigError(
+                    f"`{name}` must be at least 0 and below 1, not {ratio}: 1 would keep nothing"
+                )
         self._check_codec()
         if self.compression not in COMPRESSIONS:
             raise ConfigError(
-                f"compression must be one of {', '.join(COMPRESSIONS)}, not {self.compression!r}"
+                f"`compression` must be one of {', '.join(COMPRESSIONS)}, not {self.compression!r}"
             )
         if self.size is not None and not 1 <= self.size <= 4096:
-            raise ConfigError(f"size must be between 1 and 4096 pixels, not {self.size}")
+            raise ConfigError(f"`size` must be between 1 and 4096 pixels, not {self.size}")
         if self.split not in ("train", "test"):
-            raise ConfigError(f"split must be train or test, not {self.split!r}")
+            raise ConfigError(f"`split` must be train or test, not {self.split!r}")
         if not 0 <= self.seed < 2**63:
-            raise ConfigError(f"seed must be at least 0 and below 2**63, not {self.seed}")
+            raise ConfigError(f"`seed` must be at least 0 and below 2**63, not {self.seed}")
 
     def _check_codec(self) -> None:
         codec = get_codec(self.codec)
@@ -231,13 +233,13 @@ class BuildConfig:
         for name in ("quality", *choices):
             value = getattr(self, name)
             if value is not None and not quantizes:
-                raise ConfigError(f"{name} has no effect with codec {self.codec}; choose codec quantized")
+                raise ConfigError(f"`{name}` has no effect with codec {self.codec}; choose codec quantized")
             if value is not None and value not in choices.get(name, (value,)):
-                raise ConfigError(f"{name} must be one of {', '.join(choices[name])}, not {value!r}")
+                raise ConfigError(f"`{name}` must be one of {', '.join(choices[name])}, not {value!r}")
         if quantizes:
             quantization_step(self.stored_quality)
             if self.compression != "none":
-                raise ConfigError(f"codec {self.codec} is compressed by itself; leave compression out")
+                raise ConfigError(f"codec {self.codec} is compressed by itself; leave `compression` out")
 
     @property
     def stored_quality(self) -> float:

@@ -122,7 +122,7 @@ def test_a_budget_larger_than_the_best_quality(source, tmp_path):
         (["--codec", "quantized", "--quality", "80", "--budget", "5MB"], "leave out `quality`"),
         (["--codec", "quantized", "--quality", "101"], "between 1 and 100"),
         (["--codec", "quantized", "--quality", "nan"], "between 1 and 100"),
-        (["--codec", "quantized", "--compression", "gzip"], "leave compression out"),
+        (["--codec", "quantized", "--compression", "gzip"], "leave `compression` out"),
         (["--codec", "sparse-f32", "--quality", "80"], "no effect with codec sparse-f32"),
         (["--codec", "quantized", "--budget", "5MB", "--min-quality", "0"], "between 1 and 100"),
     ],

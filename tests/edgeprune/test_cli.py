@@ -48,7 +48,8 @@ def test_build_info_verify_preview(edgeprune, npz, tmp_path):
     pack, picture = tmp_path / "p.h5", tmp_path / "grid.png"
     code, out, _ = edgeprune("build", *SPARSE, npz, "--freq-prune", 0.5, "--sample-prune", 0.25, "-o", pack)
     assert code == 0
-    assert "30 images of 16x16, 128 of 256 components a channel (2,304 B an image)" in out
+    assert "30 images of 16x16 in 2 classes, 128 of 256 components a channel, " in out
+    assert f"{pack.stat().st_size / 30:,.0f} B an image (its source 768), " in out
     code, out, _ = edgeprune("info", pack)
     assert code == 0
     assert "raw uint8 768 (" in out
@@ -94,7 +95,7 @@ def test_a_pack_by_jelf_says_what_was_made_and_what_it_depends_on(edgeprune, tmp
     assert code == 0, err
     kept, built = out.splitlines()
     assert kept == f"{tmp_path / 'p.fse-net.safetensors'}: kept, can be used again"
-    assert built.startswith(f"{pack}: 24 images of 12x12, 72 of 144 components a channel (1,296 B an image)")
+    assert built.startswith(f"{pack}: 24 images of 12x12 in 3 classes, 72 of 144 components a channel, ")
     epochs = [line for line in err.splitlines() if line.startswith("learning masks, epoch")]
     assert len(epochs) == 2
     assert all(word in epochs[-1] for word in ("2/2", "images/s", "loss", "entropy", "accuracy", "overlap"))
@@ -182,9 +183,9 @@ JE, LF = ["--method", "je", "--scores"], ["--method", "lf"]
         (["build", "folder:x", "-o", "p.h5"], 2, "unknown source 'folder:x'"),
         (["build", "imagefolder:empty", "-o", "p.h5"], 1, "empty"),
         (["build", "imagefolder:nowhere", "-o", "p.h5"], 1, "nowhere"),
-        (["build", "digits", "--freq-prune", "1.0", "-o", "p.h5"], 2, "freq_prune must be"),
+        (["build", "digits", "--freq-prune", "1.0", "-o", "p.h5"], 2, "--freq-prune must be"),
         (["build", "digits", "--freq-prune", "half", "-o", "p.h5"], 2, "not a valid float"),
-        (["build", "digits", "--sample-prune", "-1", "-o", "p.h5"], 2, "sample_prune must be"),
+        (["build", "digits", "--sample-prune", "-1", "-o", "p.h5"], 2, "--sample-prune must be"),
         (["build", "digits", "-o", "nowhere/p.h5"], 1, "there is no folder nowhere"),
         (["build", "digits", "-o", "empty"], 1, "is a folder"),
         (["preview", "sound.h5", "-o", "grid.png", "--source", "digits"], 2, "the pack holds"),
