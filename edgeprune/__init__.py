@@ -12,16 +12,22 @@ from typing import TYPE_CHECKING, Any
 from edgeprune_formats import EdgePruneError, PackFormatError, __version__
 
 if TYPE_CHECKING:
+    from .coresets.config import CoresetConfig
+    from .masks.config import MaskConfig
     from .packs.build import build_pack
     from .packs.config import BuildConfig
     from .packs.report import BuildReport
+    from .scoring.config import ScoreConfig
     from .sources import Source, open_source
 
 __all__ = [
     "BuildConfig",
     "BuildReport",
+    "CoresetConfig",
     "EdgePruneError",
+    "MaskConfig",
     "PackFormatError",
+    "ScoreConfig",
     "Source",
     "__version__",
     "build_pack",
@@ -31,6 +37,9 @@ __all__ = [
 _HOMES = {
     "BuildConfig": "packs.config",
     "BuildReport": "packs.report",
+    "CoresetConfig": "coresets.config",
+    "MaskConfig": "masks.config",
+    "ScoreConfig": "scoring.config",
     "Source": "sources",
     "build_pack": "packs.build",
     "open_source": "sources",
