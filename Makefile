@@ -1,12 +1,13 @@
 # make demo   the whole road on embedded images, in a few minutes
 # make test   lint, format check, types, the site and the whole test suite
+# make test-fast   the tests that are not slow
 # make docs   the site, into site/; a dead link fails
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := pyproject.toml setup.py $(wildcard */edgeprune_*/*.[ch])
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test test-fast lint docs clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.ready-build
@@ -15,6 +16,9 @@ demo: $(VENV)/.ready-build
 # One worker for each core, up to four, and one thread for each of them.
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
+test-fast: $(VENV)/.ready-all
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile -m "not slow"
 
 lint: docs
 	$(BIN)/ruff check .
