@@ -5,7 +5,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALLED := pyproject.toml setup.py $(wildcard */edgeprune_*/*.[ch])
+INSTALLED := pyproject.toml setup.py $(wildcard */edgeprune_*/*/*.[ch])
 
 .PHONY: demo test test-fast lint docs clean
 .DELETE_ON_ERROR:

@@ -25,7 +25,7 @@ def _kernels(folder, headers=()):
 setup(
     cmdclass={"build_ext": BuildLibrary},
     ext_modules=[
-        _kernels("formats/edgeprune_formats"),
+        _kernels("formats/edgeprune_formats/coding"),
         _kernels("runtime/edgeprune_runtime/decode", ["_kernels_decode.h"]),
     ],
 )

@@ -16,7 +16,7 @@ import click
 from edgeprune_formats import ConfigError, EdgePruneError, __version__
 from edgeprune_runtime.training.signals import TrainingInterrupted
 
-from .commands._parameters import with_flags
+from .options.parameters import with_flags
 from .text import printable
 from .work.processes import process_rank
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgeprune_formats import PackHeader, PackWriter
-from edgeprune_formats.chunks import plan_chunk_samples
+from edgeprune_formats.packs.chunks import plan_chunk_samples
 
 ROOT = Path(__file__).parents[1]
 MAY_MOUNT = hasattr(os, "geteuid") and os.geteuid() == 0 and sys.platform == "linux"

@@ -95,8 +95,10 @@ ARROWS = {
     "coresets": {"presets", "scoring", "sources"},
     "masks": {"presets", "scoring", "sources", "work"},
     "packs": {"coresets", "masks", "presets", "scoring", "sources", "text", "work"},
+    "repack": {"masks", "packs", "presets", "work"},
     "training": {"errors", "sources", "text"},
     "inference": {"errors", "sources", "training"},
+    "options": {"text", "work"},
 }
 
 

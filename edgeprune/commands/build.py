@@ -16,9 +16,18 @@ from edgeprune.scoring.config import ScoreConfig
 from edgeprune.text import bytes_text
 from edgeprune_formats import ConfigError
 
-from ._options import EXISTING, FORCE, QUIET, Command, config_options, make_config, option, output_option
-from ._output import require_spare
-from ._sizes import size_option
+from ..options.fields import (
+    EXISTING,
+    FORCE,
+    QUIET,
+    Command,
+    config_options,
+    make_config,
+    option,
+    output_option,
+)
+from ..options.output import require_spare
+from ..options.sizes import size_option
 from .score import require_torch
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import click
 from edgeprune.packs.config import BuildConfig
 from edgeprune.text import bytes_text
 
-from ._options import FORCE, PACK, QUIET, Command, config_options, make_config, output_option
-from ._output import require_spare
+from ..options.fields import FORCE, PACK, QUIET, Command, config_options, make_config, output_option
+from ..options.output import require_spare
 
 __all__ = ["command"]
 
@@ -34,7 +34,7 @@ def command(pack: Path, output: Path, force: bool, quiet: bool, **options: Any) 
     Example:
       edgeprune convert photos.h5 --codec quantized --quality 80 -o small.h5
     """
-    from edgeprune.packs.convert import convert_pack
+    from edgeprune.repack.convert import convert_pack
     from edgeprune.work.progress import progress_bars
 
     require_spare(output, force, {"pack that it is made from": pack})

@@ -16,7 +16,7 @@ import click
 
 from edgeprune_formats import ConfigError
 
-from ._options import Command, output_option
+from ..options.fields import Command, output_option
 
 if TYPE_CHECKING:
     from ._comparison import Stored

@@ -10,8 +10,8 @@ import click
 
 from edgeprune.text import printable
 
-from ._options import FORCE, PACK_FILE, Command, option, output_option
-from ._output import require_spare
+from ..options.fields import FORCE, PACK_FILE, Command, option, output_option
+from ..options.output import require_spare
 
 if TYPE_CHECKING:
     from edgeprune.inference.export import ExportConfig, ExportReport

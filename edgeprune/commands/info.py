@@ -10,7 +10,7 @@ import click
 
 from edgeprune.text import bytes_text, count_text, printable
 
-from ._options import PACK
+from ..options.fields import PACK
 
 __all__ = ["command", "describe"]
 

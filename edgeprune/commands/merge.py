@@ -8,8 +8,8 @@ import click
 
 from edgeprune.text import printable
 
-from ._options import FORCE, PACKS, QUIET, Command, option, output_option
-from ._output import require_spare
+from ..options.fields import FORCE, PACKS, QUIET, Command, option, output_option
+from ..options.output import require_spare
 
 __all__ = ["command"]
 
@@ -33,7 +33,7 @@ def command(
     Example:
       edgeprune merge fleet/*.h5 -o photos.h5
     """
-    from edgeprune.packs.merge import merge_packs
+    from edgeprune.repack.merge import merge_packs
     from edgeprune.work.progress import progress_bars
 
     require_spare(output, force)

@@ -12,7 +12,7 @@ import click
 
 from edgeprune_runtime.training.settings import TrainConfig
 
-from ._options import PACKS, Command, config_options, make_config, option
+from ..options.fields import PACKS, Command, config_options, make_config, option
 from .train import THREADS, choose_threads, require_torch
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from edgeprune.scoring.config import ScoreConfig
 from edgeprune_formats import ConfigError
 from edgeprune_formats.files import check_writable
 
-from ._options import FORCE, QUIET, Command, config_options, make_config, output_option
+from ..options.fields import FORCE, QUIET, Command, config_options, make_config, output_option
 
 __all__ = ["command", "require_torch"]
 

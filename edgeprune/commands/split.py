@@ -9,8 +9,8 @@ import click
 from edgeprune.text import printable
 from edgeprune_formats import ConfigError
 
-from ._options import FORCE, PACK, QUIET, Command, option, output_option
-from ._output import require_spare
+from ..options.fields import FORCE, PACK, QUIET, Command, option, output_option
+from ..options.output import require_spare
 
 __all__ = ["command"]
 
@@ -40,8 +40,8 @@ def command(pack: Path, parts: int, output: Path, by: str, seed: int, force: boo
       edgeprune split photos.h5 -n 8 -o fleet
       edgeprune split photos.h5 -n 8 --by dirichlet:0.3 -o 'device-{part}.h5'
     """
-    from edgeprune.packs.partition import parse_by
-    from edgeprune.packs.split import part_paths, split_pack
+    from edgeprune.repack.partition import parse_by
+    from edgeprune.repack.split import part_paths, split_pack
     from edgeprune.work.progress import progress_bars
 
     kind = parse_by(by)

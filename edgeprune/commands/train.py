@@ -15,8 +15,8 @@ from edgeprune.text import bytes_text, count_text
 from edgeprune_formats import ConfigError
 from edgeprune_runtime.training.settings import TrainConfig
 
-from ._options import PACKS, Command, config_options, make_config, option, output_option
-from ._sizes import size_option
+from ..options.fields import PACKS, Command, config_options, make_config, option, output_option
+from ..options.sizes import size_option
 
 if TYPE_CHECKING:
     from edgeprune.training.setup import Setup

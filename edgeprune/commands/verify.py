@@ -9,7 +9,7 @@ import click
 
 from edgeprune.text import count_text, printable
 
-from ._options import PACK
+from ..options.fields import PACK
 
 __all__ = ["command"]
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgeprune_formats import ConfigError
-from edgeprune_formats.chunks import COMPRESSIONS
 from edgeprune_formats.codecs import codec_names, get_codec
-from edgeprune_formats.rounding import ROUNDINGS
+from edgeprune_formats.coding.rounding import ROUNDINGS
+from edgeprune_formats.packs.chunks import COMPRESSIONS
 from edgeprune_formats.tiles import COLOR_SPACES, TILES
 from edgeprune_runtime.checks import check_types
 

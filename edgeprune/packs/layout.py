@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune_formats import ConfigError, PackHeader
-from edgeprune_formats.chunks import plan_chunks
 from edgeprune_formats.codecs import get_codec
+from edgeprune_formats.packs.chunks import plan_chunks
 
 from ..work.processes import Workers
 from .quality import DEFAULT_ROUNDING

@@ -20,8 +20,8 @@ from learning import BATCH, LR, MODEL, accuracy, new_network, train
 from server import make_server
 
 from edgeprune import BuildConfig, build_pack
-from edgeprune.packs.partition import parse_by
-from edgeprune.packs.split import split_pack
+from edgeprune.repack.partition import parse_by
+from edgeprune.repack.split import split_pack
 from edgeprune.training.evaluation import open_test
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

@@ -12,9 +12,7 @@ the rest is in submodules:
 - `errors`, `header`, `limits`, `rounding`, `native`.
 """
 
-from ._reader import Pack, open_pack, verify_pack
 from ._version import __version__
-from ._writer import PackWriter
 from .errors import (
     ConfigError,
     EdgePruneError,
@@ -28,6 +26,8 @@ from .errors import (
     Problem,
 )
 from .header import FORMAT_VERSION, PackHeader
+from .packs.reader import Pack, open_pack, verify_pack
+from .packs.writer import PackWriter
 
 __all__ = [
     "FORMAT_VERSION",

@@ -7,10 +7,8 @@ import torch
 from victims import MEAN, STD, linear_victim, own_images, short_searches
 
 from edgeprune_benchmarks.harness.deadline import OutOfTimeError
-from edgeprune_benchmarks.robustness.attacks import ATTACKS, Effort, get_attack
-from edgeprune_benchmarks.robustness.budgets import CURVE, HEADLINE, Budget, perturbation_size
-from edgeprune_benchmarks.robustness.evaluation import Evaluator
-from edgeprune_benchmarks.robustness.gradient_attacks import (
+from edgeprune_benchmarks.robustness.attacks.budgets import CURVE, HEADLINE, Budget, perturbation_size
+from edgeprune_benchmarks.robustness.attacks.gradient import (
     carlini_wagner,
     cross_entropy,
     fgsm,
@@ -18,10 +16,12 @@ from edgeprune_benchmarks.robustness.gradient_attacks import (
     pgd,
     sign_noise,
 )
-from edgeprune_benchmarks.robustness.pruned_inference import attack_pruned
-from edgeprune_benchmarks.robustness.sparse_attacks import sparse_pgd, sparse_rs
+from edgeprune_benchmarks.robustness.attacks.pruned_inference import attack_pruned
+from edgeprune_benchmarks.robustness.attacks.sparse import sparse_pgd, sparse_rs
+from edgeprune_benchmarks.robustness.attacks.table import ATTACKS, Effort, get_attack
+from edgeprune_benchmarks.robustness.attacks.victim import PrunedVictim, Victim, weights_hash
+from edgeprune_benchmarks.robustness.evaluation import Evaluator
 from edgeprune_benchmarks.robustness.verdicts import read_verdicts
-from edgeprune_benchmarks.robustness.victim import PrunedVictim, Victim, weights_hash
 from edgeprune_formats import ConfigError
 from edgeprune_runtime.errors import ArtifactError
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from victims import Around, linear_victim, own_images, short_searches
 
-from edgeprune_benchmarks.robustness.attacks import ATTACKS, Effort
-from edgeprune_benchmarks.robustness.budgets import CURVE, HEADLINE
+from edgeprune_benchmarks.robustness.attacks.budgets import CURVE, HEADLINE
+from edgeprune_benchmarks.robustness.attacks.gradient import fgsm, pgd, sign_noise
+from edgeprune_benchmarks.robustness.attacks.table import ATTACKS, Effort
 from edgeprune_benchmarks.robustness.controls import CONTROLS, Evidence, judge
 from edgeprune_benchmarks.robustness.evaluation import Evaluator
-from edgeprune_benchmarks.robustness.gradient_attacks import fgsm, pgd, sign_noise
 from edgeprune_benchmarks.robustness.protocol import Protocol
 from edgeprune_benchmarks.robustness.report import cross_check, interval, make_report
 from edgeprune_benchmarks.robustness.verdicts import read_verdicts, write_verdicts

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from victims import linear_victim, own_images
 
-from edgeprune_benchmarks.robustness.gradient_attacks import cross_entropy
-from edgeprune_benchmarks.robustness.landscape import (
+from edgeprune_benchmarks.robustness.attacks.gradient import cross_entropy
+from edgeprune_benchmarks.robustness.pictures.landscape import (
     distortion,
     filter_normalized,
     largest_curvature,

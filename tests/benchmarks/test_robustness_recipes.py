@@ -11,9 +11,11 @@ from edgeprune.training.setup import train_pack
 from edgeprune_benchmarks.cli import command as cli
 from edgeprune_benchmarks.harness.deadline import Deadline, OutOfTimeError
 from edgeprune_benchmarks.report import plots
-from edgeprune_benchmarks.robustness import attacks, pictures, run, single, tables
-from edgeprune_benchmarks.robustness.attacks import Effort
-from edgeprune_benchmarks.robustness.budgets import CURVE, HEADLINE
+from edgeprune_benchmarks.robustness import run, single, tables
+from edgeprune_benchmarks.robustness.attacks import table as attacks
+from edgeprune_benchmarks.robustness.attacks.budgets import CURVE, HEADLINE
+from edgeprune_benchmarks.robustness.attacks.table import Effort
+from edgeprune_benchmarks.robustness.pictures import measure as pictures
 from edgeprune_benchmarks.robustness.protocol import PROTOCOLS, Protocol
 from edgeprune_benchmarks.robustness.published import PUBLISHED
 from edgeprune_benchmarks.robustness.recipes import RECIPES, SCALES, Row, get_recipe

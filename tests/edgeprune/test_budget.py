@@ -5,7 +5,7 @@ import pytest
 from click.testing import CliRunner
 
 from edgeprune.cli import cli
-from edgeprune.commands._sizes import parse_size
+from edgeprune.options.sizes import parse_size
 from edgeprune_formats import ConfigError, EdgePruneError, open_pack
 
 

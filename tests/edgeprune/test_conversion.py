@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edgeprune import BuildConfig, build_pack
-from edgeprune.packs.convert import convert_pack
+from edgeprune.repack.convert import convert_pack
 from edgeprune_formats import ConfigError, open_pack, verify_pack
 from edgeprune_runtime import PackLoader
 

@@ -7,9 +7,9 @@ import pytest
 from random_coefficients import header_of, random_coefficients
 
 from edgeprune.cli import main
-from edgeprune.packs.merge import merge_packs
-from edgeprune.packs.partition import parse_by
-from edgeprune.packs.split import split_pack
+from edgeprune.repack.merge import merge_packs
+from edgeprune.repack.partition import parse_by
+from edgeprune.repack.split import split_pack
 from edgeprune_formats import ConfigError, PackWriter, open_pack, verify_pack
 
 
@@ -64,7 +64,7 @@ def images_of(path):
 @pytest.mark.parametrize("held", [1, 4000, 2**40])
 @pytest.mark.parametrize("codec", ["sparse-f32", "quantized"])
 def test_all_images_are_there_in_another_order(make, tmp_path, monkeypatch, codec, held):
-    monkeypatch.setattr("edgeprune.packs.merge.HELD_BYTES", held)
+    monkeypatch.setattr("edgeprune.repack.merge.HELD_BYTES", held)
     paths = [
         make(f"{n}.h5", codec=codec, rows=np.arange(20) + 20 * n, seed=n, provenance=source("a"))
         for n in range(3)

@@ -9,11 +9,11 @@ import click
 import pytest
 
 from edgeprune.cli import COMMANDS, cli
-from edgeprune.commands._options import Command, config_options, make_config, option
-from edgeprune.commands._output import require_spare
-from edgeprune.commands._parameters import with_flags
 from edgeprune.coresets.config import CoresetConfig
 from edgeprune.masks.config import MaskConfig
+from edgeprune.options.fields import Command, config_options, make_config, option
+from edgeprune.options.output import require_spare
+from edgeprune.options.parameters import with_flags
 from edgeprune.packs.config import BuildConfig
 from edgeprune.scoring.config import ScoreConfig
 from edgeprune_formats import ConfigError

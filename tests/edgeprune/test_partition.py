@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeprune.packs.partition import Partition, parse_by, partition
+from edgeprune.repack.partition import Partition, parse_by, partition
 from edgeprune_formats import ConfigError
 
 LABELS = np.random.default_rng(0).integers(0, 10, 2000)

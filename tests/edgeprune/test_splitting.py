@@ -11,9 +11,9 @@ import small_builds
 
 from edgeprune import BuildConfig, build_pack
 from edgeprune.cli import main
-from edgeprune.packs.merge import merge_packs
-from edgeprune.packs.partition import parse_by
-from edgeprune.packs.split import part_paths, split_pack
+from edgeprune.repack.merge import merge_packs
+from edgeprune.repack.partition import parse_by
+from edgeprune.repack.split import part_paths, split_pack
 from edgeprune_formats import ConfigError, PackWriteError, open_pack, verify_pack
 from edgeprune_formats.files import file_sha256
 from edgeprune_runtime import PackLoader
@@ -31,7 +31,7 @@ CONFIGS = {
 def small_chunks():
     """Store about 8 sparse or 70 quantized images in a chunk."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("edgeprune_formats.chunks.TARGET_CHUNK_BYTES", 30_000)
+        patch.setattr("edgeprune_formats.packs.chunks.TARGET_CHUNK_BYTES", 30_000)
         yield
 
 
@@ -159,7 +159,7 @@ def test_a_part_can_be_split_and_put_together_again(packs, tmp_path):
 
 @pytest.mark.parametrize("held", [1, 60_000, 2**40])
 def test_bounded_memory_changes_nothing(packs, tmp_path, monkeypatch, held):
-    monkeypatch.setattr("edgeprune.packs.split.HELD_BYTES", held)
+    monkeypatch.setattr("edgeprune.repack.split.HELD_BYTES", held)
     done = []
     parts = split_pack(
         packs / "f32.h5", tmp_path / "fleet", 5, progress=lambda images, total: done.append((images, total))
@@ -221,7 +221,7 @@ def test_a_full_disk_leaves_no_part(packs, small_disk):
 
 SPLIT_AND_WAIT = """
 import signal, sys, time
-from edgeprune.packs.split import split_pack
+from edgeprune.repack.split import split_pack
 # A shell that starts the tests in the background has its children ignore SIGINT.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 def wait(done, total):

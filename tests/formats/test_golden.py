@@ -7,7 +7,8 @@ import h5py
 import numpy as np
 import pytest
 
-from edgeprune_formats import FORMAT_VERSION, native, open_pack, verify_pack
+from edgeprune_formats import FORMAT_VERSION, open_pack, verify_pack
+from edgeprune_formats.coding import native
 
 GOLDEN = Path(__file__).parent / "golden"
 VERSIONS = ["1.0", "1.1", "1.2"]

@@ -9,7 +9,7 @@ from random_coefficients import header_of, quantized_pack, random_coefficients
 from edgeprune_formats import ConfigError, PackWriteError, PackWriter, open_pack, verify_pack
 from edgeprune_formats.codecs import get_codec
 from edgeprune_formats.coefficients import QuantizedCoefficients
-from edgeprune_formats.transactions import pack_transaction
+from edgeprune_formats.packs.transactions import pack_transaction
 
 KINDS = [
     ("sparse-f32", (12, 20), {}),

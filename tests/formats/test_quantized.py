@@ -14,13 +14,19 @@ from edgeprune_formats import (
     PackLayoutError,
     PackWriter,
     codecs,
-    native,
     open_pack,
     verify_pack,
 )
-from edgeprune_formats._payload import decode_payload, encode_payload, parse_payload, predict_dc, restore_dc
-from edgeprune_formats._rans import Decoder, StreamError, encode, lookup_table, normalized
 from edgeprune_formats.codecs import ContentError, get_codec
+from edgeprune_formats.coding import native
+from edgeprune_formats.coding.payload import (
+    decode_payload,
+    encode_payload,
+    parse_payload,
+    predict_dc,
+    restore_dc,
+)
+from edgeprune_formats.coding.rans import Decoder, StreamError, encode, lookup_table, normalized
 from edgeprune_formats.coefficients import QuantizedCoefficients, pack_positions
 from edgeprune_formats.tiles import dct_basis, from_tiles, scan_order, to_tiles
 

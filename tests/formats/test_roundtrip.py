@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeprune_formats import PackWriter, open_pack, verify_pack
-from edgeprune_formats.chunks import plan_chunk_samples
 from edgeprune_formats.coefficients import (
     SparseCoefficients,
     column_bits,
@@ -16,6 +15,7 @@ from edgeprune_formats.coefficients import (
     position_dtype,
     unpack_positions,
 )
+from edgeprune_formats.packs.chunks import plan_chunk_samples
 
 SIZES = {
     "32x32": {"height": 32, "width": 32, "components": 512},

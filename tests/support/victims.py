@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from edgeprune_benchmarks.robustness import auto_attack
-from edgeprune_benchmarks.robustness.victim import Victim
+from edgeprune_benchmarks.robustness.attacks import auto_attack
+from edgeprune_benchmarks.robustness.attacks.victim import Victim
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.2, 0.3)
 

@@ -87,7 +87,7 @@ def landscape(output: Path, images: int, directions: int, pictures: Path, **opti
       edgeprune bench landscape --data data
     """
     require_packages("torch", "pyautoattack", "captum", "matplotlib")
-    from ..robustness.pictures import Settings, picture_all
+    from ..robustness.pictures.measure import Settings, picture_all
 
     picture_all(Settings(images, directions), _request(**options), output, pictures)
 

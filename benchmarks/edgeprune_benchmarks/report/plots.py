@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from ..robustness.drawing import PICTURES as ROBUSTNESS
+from ..robustness.pictures.drawing import PICTURES as ROBUSTNESS
 
 __all__ = ["draw"]
 

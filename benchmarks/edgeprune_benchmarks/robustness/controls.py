@@ -11,13 +11,13 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from .attacks import get_attack
-from .auto_attack import flags_before
-from .budgets import CURVE, HEADLINE, Budget
+from .attacks.auto_attack import flags_before
+from .attacks.budgets import CURVE, HEADLINE, Budget
+from .attacks.gradient import cross_entropy, input_gradient, margin
+from .attacks.table import get_attack
+from .attacks.victim import weights_hash
 from .evaluation import Evaluator, classify
-from .gradient_attacks import cross_entropy, input_gradient, margin
 from .verdicts import Verdicts, read_verdicts
-from .victim import weights_hash
 
 __all__ = ["CONTROLS", "Control", "Evidence", "half_budget", "judge"]
 

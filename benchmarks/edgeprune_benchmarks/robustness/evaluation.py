@@ -17,11 +17,11 @@ from torch import nn
 
 from edgeprune_formats import ConfigError
 
-from .attacks import Attack, Effort, Setting, Stage, get_attack, label
-from .auto_attack import Perturb, library_flags
-from .budgets import Budget, perturbation_size
+from .attacks.auto_attack import Perturb, library_flags
+from .attacks.budgets import Budget, perturbation_size
+from .attacks.table import Attack, Effort, Setting, Stage, get_attack, label
+from .attacks.victim import weights_hash
 from .verdicts import Verdicts, read_verdicts, write_verdicts
-from .victim import weights_hash
 
 __all__ = ["Evaluator", "classify"]
 
@@ -94,7 +94,7 @@ class Evaluator:
         Parameters
         ----------
         name : str
-            A key of `edgeprune_benchmarks.robustness.attacks.ATTACKS`.
+            A key of `edgeprune_benchmarks.robustness.attacks.table.ATTACKS`.
         budget : Budget
             In the attack's norm.
 

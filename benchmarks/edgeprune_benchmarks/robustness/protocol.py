@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from .attacks import Effort
-from .budgets import CURVE, HEADLINE, NORMS, Budget
+from .attacks.budgets import CURVE, HEADLINE, NORMS, Budget
+from .attacks.table import Effort
 
 __all__ = ["PROTOCOLS", "Protocol"]
 
@@ -32,7 +32,7 @@ class Protocol:
     batch_size : int
         Images attacked at a time.
     norms : tuple of str
-        Of the attacks on all images, out of `edgeprune_benchmarks.robustness.budgets.NORMS`.
+        Of the attacks on all images, out of `edgeprune_benchmarks.robustness.attacks.budgets.NORMS`.
     """
 
     images: int

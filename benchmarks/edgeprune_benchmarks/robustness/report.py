@@ -12,9 +12,9 @@ from scipy.stats import binomtest
 
 from edgeprune_runtime.training.checkpoint import write_text
 
-from .attacks import get_attack, label
-from .auto_attack import direct_call
-from .budgets import Budget
+from .attacks.auto_attack import direct_call
+from .attacks.budgets import Budget
+from .attacks.table import get_attack, label
 from .controls import Evidence, Key, half_budget, judge
 from .evaluation import Evaluator
 from .protocol import L2, Protocol

@@ -18,13 +18,13 @@ from edgeprune_runtime.training.config import TrainConfig, place
 
 from ..harness.deadline import Deadline, OutOfTimeError
 from ..harness.results import save
+from .attacks.pruned_inference import attack_pruned, pruned_victim
+from .attacks.victim import Victim, load_victim
 from .evaluation import Evaluator
 from .protocol import PROTOCOLS, Protocol
-from .pruned_inference import attack_pruned, pruned_victim
 from .recipes import SCALES, Row, Scale, get_recipe, row_name
 from .report import cross_check, make_report
 from .training import Experiment
-from .victim import Victim, load_victim
 
 __all__ = ["Request", "attack_all", "device_of", "exact_arithmetic"]
 

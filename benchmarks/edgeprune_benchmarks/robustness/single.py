@@ -18,11 +18,11 @@ from edgeprune_runtime.networks.trained import TrainedNetwork, load_trained
 from edgeprune_runtime.training.run_folder import read_description
 
 from ..harness.deadline import Deadline
+from .attacks.victim import load_victim
 from .evaluation import Evaluator
 from .protocol import PROTOCOLS, Protocol
 from .report import make_report
 from .run import exact_arithmetic
-from .victim import load_victim
 
 __all__ = ["InvalidReportError", "attack_run"]
 

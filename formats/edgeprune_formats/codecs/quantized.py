@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._payload import Payload, decode_payload, encode_payload, parse_payload, predict_dc, restore_dc
-from .._rans import StreamError
+from ..coding.native import decode_native
+from ..coding.payload import Payload, decode_payload, encode_payload, parse_payload, predict_dc, restore_dc
+from ..coding.rans import StreamError
+from ..coding.rounding import ROUNDINGS, rounded
 from ..coefficients import Coefficients, QuantizedCoefficients
 from ..errors import ConfigError, Problem, attribute_problem
 from ..header import PackHeader
-from ..native import decode_native
-from ..rounding import ROUNDINGS, rounded
 from ..tiles import COLOR_SPACES, TILES, color_matrix, scan_order, to_tiles
 from . import Arrays, Codec, ContentError, Field, register
 

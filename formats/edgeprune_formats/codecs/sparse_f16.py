@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..coding.native import positions_native
 from ..coefficients import Coefficients, SparseCoefficients, pack_positions, unpack_positions
 from ..header import PackHeader
-from ..native import positions_native
 from . import Arrays, Codec, ContentError, Field, register
 
 __all__ = ["SparseF16"]

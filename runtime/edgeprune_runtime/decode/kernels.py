@@ -6,7 +6,7 @@ import ctypes
 import functools
 from pathlib import Path
 
-from edgeprune_formats.native import load_library
+from edgeprune_formats.coding.native import load_library
 
 __all__ = ["MAX_CHANNELS", "MAX_SIDE", "Plan", "library"]
 

@@ -10,7 +10,7 @@ import click
 
 from edgeprune_formats import ConfigError
 
-from ._options import option
+from .fields import option
 
 __all__ = ["parse_size", "size_option"]
 

@@ -22,12 +22,12 @@ from edgeprune_formats import (
     __version__,
     open_pack,
 )
-from edgeprune_formats.chunks import plan_chunks
 from edgeprune_formats.codecs import memory_bytes
 from edgeprune_formats.files import check_free_space, check_writable, file_sha256
-from edgeprune_formats.transactions import pack_transaction
+from edgeprune_formats.packs.chunks import plan_chunks
+from edgeprune_formats.packs.transactions import pack_transaction
 
-from .header import utc_now
+from ..packs.header import utc_now
 from .partition import IID, Partition, partition
 
 __all__ = ["PLACEHOLDER", "Part", "part_paths", "split_pack"]
@@ -109,7 +109,7 @@ def split_pack(
     parts : int
         How many, at least 2.
     by : Partition
-        See `edgeprune.packs.partition.partition`.
+        See `edgeprune.repack.partition.partition`.
     seed : int
     progress : callable, optional
         Called as ``progress(images written, images in all)``.

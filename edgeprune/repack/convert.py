@@ -16,11 +16,11 @@ from edgeprune_formats.coefficients import Coefficients, SparseCoefficients
 from edgeprune_formats.files import check_writable
 
 from ..masks.components import energy_mask
+from ..packs.config import BuildConfig
+from ..packs.dct import dct2_of_pixels, idct2_of_tiles
+from ..packs.layout import laid_out, sample_size
+from ..packs.quality import DEFAULT_ROUNDING
 from ..presets import component_count
-from .config import BuildConfig
-from .dct import dct2_of_pixels, idct2_of_tiles
-from .layout import laid_out, sample_size
-from .quality import DEFAULT_ROUNDING
 
 __all__ = ["convert_pack"]
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .tiles import Scan
+from ..tiles import Scan
 
 __all__ = [
     "CLASSES",

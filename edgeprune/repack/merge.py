@@ -20,13 +20,13 @@ from edgeprune_formats import (
     __version__,
     open_pack,
 )
-from edgeprune_formats.chunks import plan_chunks
 from edgeprune_formats.codecs import get_codec, memory_bytes
 from edgeprune_formats.coefficients import Coefficients
 from edgeprune_formats.files import check_writable
+from edgeprune_formats.packs.chunks import plan_chunks
 from edgeprune_runtime.loading.mixture import Mixture
 
-from .header import utc_now
+from ..packs.header import utc_now
 from .lineage import joined_provenance, joined_rows
 
 __all__ = ["MergeReport", "merge_packs"]

@@ -9,11 +9,11 @@ from typing import Any
 from edgeprune.masks.fse_file import load_fse_net
 from edgeprune_formats import open_pack
 
+from ..controls import Evidence, Key, judge
+from ..evaluation import Evaluator
+from ..report import interval
+from ..verdicts import Verdicts
 from .budgets import CURVE, Budget
-from .controls import Evidence, Key, judge
-from .evaluation import Evaluator
-from .report import interval
-from .verdicts import Verdicts
 from .victim import PrunedVictim, Victim
 
 __all__ = ["attack_pruned", "pruned_victim"]

@@ -12,10 +12,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ._header_checks import header_problems
-from .codecs import Field, codec_names, get_codec
-from .errors import DefectError, Problem, attribute_problem
-from .hdf5 import (
+from ..codecs import Field, codec_names, get_codec
+from ..errors import DefectError, Problem, attribute_problem
+from ..hdf5 import (
     TEXT,
     Dtypes,
     open_contiguous,
@@ -26,8 +25,9 @@ from .hdf5 import (
     read_text,
     unreadable,
 )
-from .header import FORMAT_VERSION, INTEGERS, TEXTS, PackHeader, attribute_name
-from .limits import MAX_CHUNK_BYTES, MAX_CLASSES, MAX_PROVENANCE_BYTES
+from ..header import FORMAT_VERSION, INTEGERS, TEXTS, PackHeader, attribute_name
+from ..limits import MAX_CHUNK_BYTES, MAX_CLASSES, MAX_PROVENANCE_BYTES
+from .header_checks import header_problems
 
 __all__ = ["Contents", "inspect", "inspect_scores", "signature_problem"]
 

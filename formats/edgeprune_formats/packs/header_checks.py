@@ -6,11 +6,11 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 
-from .codecs import Codec, codec_names, get_codec
-from .errors import Problem, attribute_problem
-from .header import TRANSFORM, PackHeader
-from .limits import MAX_CHUNK_BYTES, MAX_CLASSES, MAX_IMAGE_VALUES, MAX_SAMPLES, MAX_SIDE
-from .tiles import TILES
+from ..codecs import Codec, codec_names, get_codec
+from ..errors import Problem, attribute_problem
+from ..header import TRANSFORM, PackHeader
+from ..limits import MAX_CHUNK_BYTES, MAX_CLASSES, MAX_IMAGE_VALUES, MAX_SAMPLES, MAX_SIDE
+from ..tiles import TILES
 
 __all__ = ["header_problems"]
 

@@ -12,8 +12,8 @@ from edgeprune_formats import ConfigError
 
 from .auto_attack import Perturb, auto_attack_stages, l1_apgd
 from .budgets import Budget
-from .gradient_attacks import carlini_wagner, cross_entropy, fgsm, margin, pgd, sign_noise
-from .sparse_attacks import sparse_pgd, sparse_rs
+from .gradient import carlini_wagner, cross_entropy, fgsm, margin, pgd, sign_noise
+from .sparse import sparse_pgd, sparse_rs
 from .victim import PrunedVictim
 
 __all__ = ["ATTACKS", "Attack", "Effort", "Perturb", "Setting", "Stage", "get_attack", "label"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 
-from ._writer import PackWriter
-from .files import shielded
+from ..files import shielded
+from .writer import PackWriter
 
 __all__ = ["pack_transaction"]
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from .gradient_attacks import cross_entropy, input_gradient
+from ..attacks.gradient import cross_entropy, input_gradient
 
 __all__ = [
     "Distortion",

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._payload import MAX_LANES, Payload
-from ._rans import StreamError
-from .tiles import Scan
+from ..tiles import Scan
+from .payload import MAX_LANES, Payload
+from .rans import StreamError
 
 __all__ = ["decode_native", "load_library", "positions_native"]
 
@@ -106,7 +106,7 @@ def decode_native(
     MemoryError
         No room for the working memory.
     StreamError
-        Where `edgeprune_formats._payload.decode_payload` raises it; of several reasons perhaps another.
+        Where `edgeprune_formats.coding.payload.decode_payload` raises it; of several reasons perhaps another.
     """
     library = _library()
     if library is None:

@@ -10,13 +10,13 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ._handles import Handles, OpenFile
-from ._inspect import Contents, inspect, inspect_scores, signature_problem
+from ..codecs import ContentError, get_codec
+from ..coefficients import Coefficients
+from ..errors import DefectError, PackChecksumError, PackFormatError, PackLayoutError, Problem, error_for
+from ..hdf5 import open_hdf5, unreadable
 from .chunks import StoredField
-from .codecs import ContentError, get_codec
-from .coefficients import Coefficients
-from .errors import DefectError, PackChecksumError, PackFormatError, PackLayoutError, Problem, error_for
-from .hdf5 import open_hdf5, unreadable
+from .handles import Handles, OpenFile
+from .inspection import Contents, inspect, inspect_scores, signature_problem
 
 __all__ = ["Pack", "open_pack", "verify_pack"]
 

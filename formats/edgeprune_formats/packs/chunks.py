@@ -17,10 +17,10 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from .codecs import Field, get_codec, memory_bytes
-from .errors import DefectError
-from .hdf5 import COPY_AGAIN, checksum
-from .header import PackHeader
+from ..codecs import Field, get_codec, memory_bytes
+from ..errors import DefectError
+from ..hdf5 import COPY_AGAIN, checksum
+from ..header import PackHeader
 
 __all__ = [
     "COMPRESSIONS",

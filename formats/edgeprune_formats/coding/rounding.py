@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._contexts import CLASSES, SATURATION, bands_of, context_classes, context_sums, fit_bases
-from .tiles import BANDS, Scan
+from ..tiles import BANDS, Scan
+from .contexts import CLASSES, SATURATION, bands_of, context_classes, context_sums, fit_bases
 
 __all__ = ["ROUNDINGS", "rounded"]
 

@@ -9,10 +9,10 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ._checks import provenance_text
-from .codecs import get_codec
-from .hdf5 import checksum
-from .header import INTEGERS, TEXTS, PackHeader, attribute_name
+from ..codecs import get_codec
+from ..hdf5 import checksum
+from ..header import INTEGERS, TEXTS, PackHeader, attribute_name
+from .checks import provenance_text
 
 __all__ = ["write_metadata"]
 

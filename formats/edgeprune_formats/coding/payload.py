@@ -14,17 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._contexts import (
-    CLASSES,
-    SATURATION,
-    bands_of,
-    context_classes,
-    context_sums,
-    fit_bases,
-    shifts_of,
-)
-from ._rans import SYMBOLS, Decoder, StreamError, encode, lookup_table, normalized
-from .tiles import BANDS, Scan
+from ..tiles import BANDS, Scan
+from .contexts import CLASSES, SATURATION, bands_of, context_classes, context_sums, fit_bases, shifts_of
+from .rans import SYMBOLS, Decoder, StreamError, encode, lookup_table, normalized
 
 __all__ = [
     "MAX_LANES",

@@ -12,14 +12,14 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ._checks import check_header, check_rows, check_scores
-from ._metadata import write_metadata
+from ..codecs import get_codec, stored_bytes
+from ..coefficients import Coefficients
+from ..errors import ConfigError
+from ..files import Sink, check_free_space, check_writable, partial_path, shielded, sweep, sync, write_error
+from ..header import PackHeader
+from .checks import check_header, check_rows, check_scores
 from .chunks import COMPRESSIONS, Stream, create_field, write_chunk
-from .codecs import get_codec, stored_bytes
-from .coefficients import Coefficients
-from .errors import ConfigError
-from .files import Sink, check_free_space, check_writable, partial_path, shielded, sweep, sync, write_error
-from .header import PackHeader
+from .metadata import write_metadata
 
 __all__ = ["PackWriter"]
 
@@ -29,7 +29,7 @@ class PackWriter:
 
     Use it as a context manager: leaving the block normally completes the pack, leaving it by an
     exception removes what was written. Several packs appear together if each is sealed before any `with`
-    block is left (`edgeprune_formats.transactions`).
+    block is left (`edgeprune_formats.packs.transactions`).
 
     Parameters
     ----------

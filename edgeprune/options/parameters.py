@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 import click
 
-from ._options import Option
+from .fields import Option
 
 __all__ = ["with_flags"]
 

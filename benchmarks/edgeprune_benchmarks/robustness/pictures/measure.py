@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 from edgeprune_formats import open_pack
 from edgeprune_runtime import PackLoader
 
-from ..harness.deadline import OutOfTimeError
-from ..harness.results import save
-from .evaluation import classify
+from ...harness.deadline import OutOfTimeError
+from ...harness.results import save
+from ..attacks.victim import Victim, load_victim, weights_hash
+from ..evaluation import classify
+from ..protocol import L2
+from ..recipes import Row, row_name
+from ..run import Request, device_of
+from ..training import Experiment
 from .landscape import distortion, filter_normalized, loss_along, loss_over, smooth_gradients
-from .protocol import L2
-from .recipes import Row, row_name
-from .run import Request, device_of
-from .training import Experiment
-from .victim import Victim, load_victim, weights_hash
 
 __all__ = ["SHOWN", "Settings", "picture_all"]
 

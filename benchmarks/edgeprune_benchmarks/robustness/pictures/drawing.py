@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from .budgets import CURVE, HEADLINE
-from .recipes import row_name
-from .tables import groups_of, pooled
+from ..attacks.budgets import CURVE, HEADLINE
+from ..recipes import row_name
+from ..tables import groups_of, pooled
 
 __all__ = ["PICTURES", "draw_curves", "draw_landscape", "draw_surfaces"]
 

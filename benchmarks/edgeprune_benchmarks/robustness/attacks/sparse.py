@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from .gradient_attacks import cross_entropy, input_gradient, margin
+from .gradient import cross_entropy, input_gradient, margin
 
 __all__ = ["sparse_pgd", "sparse_rs"]
 
@@ -34,7 +34,7 @@ def sparse_pgd(
     Parameters
     ----------
     victim, images, labels
-        As in `edgeprune_benchmarks.robustness.gradient_attacks.fgsm`.
+        As in `edgeprune_benchmarks.robustness.attacks.gradient.fgsm`.
     pixels : int
         Budget.
     steps : int
@@ -109,7 +109,7 @@ def sparse_rs(
     Parameters
     ----------
     victim, images, labels
-        As in `edgeprune_benchmarks.robustness.gradient_attacks.fgsm`.
+        As in `edgeprune_benchmarks.robustness.attacks.gradient.fgsm`.
     pixels : int
         Budget.
     queries : int

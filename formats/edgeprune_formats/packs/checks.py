@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._header_checks import header_problems
-from .errors import ConfigError
-from .header import FORMAT_VERSION, TEXTS, PackHeader
-from .limits import MAX_PROVENANCE_BYTES, MAX_TEXT_BYTES
+from ..errors import ConfigError
+from ..header import FORMAT_VERSION, TEXTS, PackHeader
+from ..limits import MAX_PROVENANCE_BYTES, MAX_TEXT_BYTES
+from .header_checks import header_problems
 
 __all__ = ["check_header", "check_rows", "check_scores", "provenance_text"]
 

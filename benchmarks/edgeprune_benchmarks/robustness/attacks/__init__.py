@@ -1,0 +1,1 @@
+"""Network and images -> perturbed images, within a budget in pixels."""

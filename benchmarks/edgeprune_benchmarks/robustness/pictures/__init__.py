@@ -1,0 +1,1 @@
+"""Loss around weights and images, what gradients see, and what was kept, drawn."""

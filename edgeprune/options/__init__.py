@@ -1,0 +1,1 @@
+"""What commands share: options made of settings, outputs, sizes, flags in messages."""

@@ -1,0 +1,1 @@
+"""Integers -> bytes: rounding, contexts, rANS, and the kernels in C that decode."""
