@@ -93,14 +93,14 @@ def test_scipy_gives_the_dtype_asked_for(make_pack, dtype):
         ({"resolution": 33}, "within 1x1 and the pack's 32x32"),
         ({"resolution": 0}, "within 1x1"),
         ({"resolution": (16,)}, "one number or"),
-        ({"normalize": None}, "normalize is True"),
+        ({"normalize": None}, "`normalize` is True"),
         ({"device": "meta"}, "does not exist"),
         ({"normalize": ((0.5,), (0.5,))}, "1 means and the pack 3 channels"),
         ({"normalize": ((0.5,) * 3, (0.0,) * 3)}, "positive"),
         ({"augment": "mixup"}, "unknown augmentation"),
         ({"batch_size": 0}, "at least 1"),
         ({"seed": -1}, "negative"),
-        ({"cache_bytes": 0}, "cache_bytes"),
+        ({"cache_bytes": 0}, "`cache_bytes` must be positive"),
     ],
 )
 def test_misuse_is_named(make_pack, options, message):
@@ -123,6 +123,32 @@ def test_a_batch_beyond_memory_is_refused_with_the_size_that_fits(make_pack, mon
     assert len(PackLoader(path, 12)) == 3
     with pytest.raises(ConfigError, match="lower `batch_size` to 12"):
         PackDataset(path).__getitems__(range(13))
+
+
+def test_a_batch_beyond_memory_is_refused_before_a_decoder_is_made(make_pack, monkeypatch):
+    """The bases of a pack that declares huge images can be larger than memory."""
+
+    def make_decoder(*args, **options):
+        raise AssertionError
+
+    path, _ = make_pack(samples=30)
+    monkeypatch.setattr("edgeprune_runtime.loading.reader.make_decoder", make_decoder)
+    monkeypatch.setattr("edgeprune_runtime.decode.plan.MAX_BATCH_BYTES", 12 * 3 * 32 * 32 * 4 * 4)
+    with pytest.raises(ConfigError, match="lower `batch_size` to 12"):
+        PackLoader(path, 20)
+
+
+def test_paths_of_any_kind_open(make_pack):
+    class Elsewhere:
+        def __init__(self, path):
+            self.path = path
+
+        def __fspath__(self):
+            return str(self.path)
+
+    path, _ = make_pack(samples=3)
+    assert len(PackLoader(Elsewhere(path)).pack) == 3
+    assert len(PackDataset([Elsewhere(path), path])) == 6
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -264,7 +265,7 @@ def _inspect_file(path: Path, file_bytes: int) -> Contents:
         return inspect(file, file_bytes)
 
 
-def open_pack(path: str | Path) -> Pack:
+def open_pack(path: str | os.PathLike[str]) -> Pack:
     """Open a pack, checking header, labels and structure; samples and scores are checked as they are read.
 
     Parameters
@@ -292,7 +293,7 @@ def open_pack(path: str | Path) -> Pack:
     return Pack(path, identity, contents)
 
 
-def verify_pack(path: str | Path) -> list[Problem]:
+def verify_pack(path: str | os.PathLike[str]) -> list[Problem]:
     """Check every byte of a pack that matters and list every problem; an empty list means it is sound.
 
     Raises

@@ -55,6 +55,7 @@ class PackDataset:
         self.transform = transform
         self._reader = make_reader(
             self.pack,
+            batch_size=1,
             backend=backend,
             device="cpu",
             dtype=dtype,

@@ -13,7 +13,7 @@ from edgeprune_formats import ConfigError, Pack, PackHeader
 
 from ..decode.augmentation import Augment, Augmentation, augment_name, draw
 from ..decode.backends import Backend
-from ..decode.plan import Normalize, Resolution, check_batch
+from ..decode.plan import Normalize, Resolution
 from .cache import DEFAULT_CACHE_BYTES
 from .mixture import Mixture
 from .order import first_needs
@@ -117,6 +117,7 @@ class PackLoader:
         self.drop_last, self.augment, self.prefetch = bool(drop_last), augment_name(augment), prefetch
         self._reader = make_reader(
             self.pack,
+            batch_size=batch_size,
             backend=backend,
             device=device,
             dtype=dtype,
@@ -125,7 +126,6 @@ class PackLoader:
             cache_bytes=cache_bytes,
             prefetch=True,
         )
-        check_batch(self._reader.decoder.plan, min(batch_size, len(self.pack)))
         self._values = {"dtype": _dtype_name(dtype), "normalize": _statistics(self.pack.header, normalize)}
         self._epoch = self._batch = 0
         self._continue, self._loaded = True, False
@@ -146,7 +146,7 @@ class PackLoader:
             `epoch` is negative.
         """
         if epoch < 0:
-            raise ConfigError(f"epoch must not be negative: {epoch}")
+            raise ConfigError(f"`epoch` must not be negative: {epoch}")
         if not (self._loaded and epoch == self._epoch):
             self._epoch, self._batch = epoch, 0
         self._continue = True

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from types import TracebackType
 
 import numpy as np
@@ -81,7 +81,7 @@ class Mixture:
             pack.close()
 
 
-def open_packs(paths: Sequence[str | Path | Pack]) -> Pack | Mixture:
+def open_packs(paths: Sequence[str | os.PathLike[str] | Pack]) -> Pack | Mixture:
     """Open one pack as it is, or several as a `Mixture`.
 
     Raises

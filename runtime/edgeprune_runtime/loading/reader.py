@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -15,7 +15,7 @@ from edgeprune_formats.coefficients import Coefficients
 
 from ..decode.augmentation import Augmentation
 from ..decode.backends import Backend, make_decoder
-from ..decode.plan import DecodePlan, Normalize, Resolution, make_plan
+from ..decode.plan import DecodePlan, Normalize, Resolution, check_batch, make_plan
 from ..system.threads import ProcessLock
 from .cache import ChunkCache
 from .mixed import MixedCache, MixedDecoder, Share
@@ -23,7 +23,7 @@ from .mixture import Mixture, open_packs
 
 __all__ = ["Packs", "Reader", "SampleCache", "SampleDecoder", "make_reader", "open_given"]
 
-Packs = str | Path | Pack | Mixture | Sequence[str | Path | Pack]
+Packs = str | os.PathLike[str] | Pack | Mixture | Sequence[str | os.PathLike[str] | Pack]
 """What a loader or a dataset can be made of."""
 
 Found = TypeVar("Found")
@@ -133,12 +133,13 @@ def open_given(packs: Packs) -> Pack | Mixture:
     """
     if isinstance(packs, Pack | Mixture):
         return packs
-    return open_packs([packs] if isinstance(packs, str | Path) else packs)
+    return open_packs([packs] if isinstance(packs, str | os.PathLike) else packs)
 
 
 def make_reader(
     packs: Pack | Mixture,
     *,
+    batch_size: int,
     backend: Backend,
     device: Any,
     dtype: Any,
@@ -152,19 +153,16 @@ def make_reader(
     Raises
     ------
     ConfigError
-        An argument out of range.
+        An argument out of range, or a batch that takes too much memory to decode, see `check_batch`.
     """
     if normalize is True:
         normalize = packs.header.mean, packs.header.std
-    decoders = [
-        make_decoder(
-            backend,
-            make_plan(pack.header, normalize=normalize, resolution=resolution),
-            device=device,
-            dtype=dtype,
-        )
-        for pack in (packs.packs if isinstance(packs, Mixture) else (packs,))
-    ]
+    members = packs.packs if isinstance(packs, Mixture) else (packs,)
+    plans = [make_plan(pack.header, normalize=normalize, resolution=resolution) for pack in members]
+    for plan in plans:
+        # Before a decoder is made: its bases alone can be larger than memory.
+        check_batch(plan, min(batch_size, len(packs)))
+    decoders = [make_decoder(backend, plan, device=device, dtype=dtype) for plan in plans]
     if isinstance(packs, Mixture):
         return Reader(MixedCache(packs, cache_bytes, prefetch=prefetch), MixedDecoder(decoders))
     return Reader(ChunkCache(packs, cache_bytes, prefetch=prefetch), decoders[0])
