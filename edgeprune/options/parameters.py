@@ -13,7 +13,12 @@ __all__ = ["with_flags"]
 
 # `name`, `Class.name` or `name=value`, and nothing else in backticks.
 _PARAMETER = re.compile(r"`([A-Za-z_][\w.]*)(?:=([^`]*))?`")
-_SAME = {"replace_existing": "force", "run_dir": "output"}
+_SAME = {
+    "replace_existing": "force",
+    "run_dir": "output",
+    "Cadence.steps": "checkpoint_steps",
+    "Cadence.seconds": "checkpoint_minutes",
+}
 
 
 def with_flags(message: str, commands: Iterable[Callable[[], click.Command | None]]) -> str:

@@ -31,6 +31,8 @@ __all__ = [
     "PackVersionError",
     "PackWriteError",
     "Problem",
+    "attribute_problem",
+    "error_for",
 ]
 
 

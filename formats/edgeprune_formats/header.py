@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["FORMAT_VERSION", "TRANSFORM", "PackHeader"]
+__all__ = ["FORMAT_VERSION", "INTEGERS", "TEXTS", "TRANSFORM", "PackHeader", "attribute_name"]
 
 FORMAT_VERSION = "1.2"
 TRANSFORM = "dct-ii-orthonormal"

@@ -95,7 +95,7 @@ def test_half_resolution_is_the_truncated_spectrum(tmp_path, backend, size, tile
 
 def test_sizes_that_cut_pixels_are_refused(tmp_path):
     path = make_pack(tmp_path / "p.h5", (48, 48), "16", "ycbcr")
-    with pytest.raises(ConfigError, match="resolution 25"):
+    with pytest.raises(ConfigError, match="`resolution` 25"):
         PackLoader(path, resolution=25)
 
 

@@ -115,7 +115,7 @@ def test_the_bytes_that_an_error_names_are_enough(path):
     small = loader(path, cache_bytes=3 * chunk_bytes)
     with pytest.raises(ConfigError, match="cache_bytes=") as caught:
         small.load_state_dict(state)
-    enough = int(str(caught.value).split("cache_bytes=")[1].split()[0])
+    enough = int(str(caught.value).split("cache_bytes=")[1].split("`")[0])
     larger = loader(path, cache_bytes=enough)
     larger.load_state_dict(state)
     assert len(list(larger)) == 7

@@ -130,7 +130,7 @@ def test_a_state_of_other_packs_is_refused(loader, paths):
             loader().load_state_dict({**state, "window": window})
     with pytest.raises(ConfigError, match="cache_bytes=") as caught:
         loader(cache_bytes=60_000).load_state_dict(state)
-    enough = int(str(caught.value).partition("cache_bytes=")[2].split()[0])
+    enough = int(str(caught.value).partition("cache_bytes=")[2].split("`")[0])
     loader(cache_bytes=enough).load_state_dict(state)
 
 

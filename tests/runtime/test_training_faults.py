@@ -72,7 +72,7 @@ def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(tmp_path):
                 yield (images * math.nan if (self.epoch, batch) == (1, 2) else images), labels
 
     with pytest.raises(
-        TrainingError, match=r"the loss became nan at step 3 of 4 in epoch 2 of 3; .* lr lower"
+        TrainingError, match=r"the loss became nan at step 3 of 4 in epoch 2 of 3; .* `lr` lower"
     ):
         run(tmp_path, loader=Spoilt())
     tensors = load_checkpoint(tmp_path).tensors
@@ -81,7 +81,7 @@ def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(tmp_path):
 
 
 def test_a_rate_far_too_high(tmp_path):
-    with pytest.raises(TrainingError, match=r"lr lower than 1e\+20"):
+    with pytest.raises(TrainingError, match=r"`lr` lower than 1e\+20"):
         run(tmp_path, replace(TINY, lr=1e20))
 
 
@@ -93,7 +93,7 @@ def test_one_image_left_over(tmp_path):
         def __iter__(self):
             return ((images[:, :, :8, :8], labels) for images, labels in super().__iter__())
 
-    with pytest.raises(TrainingError, match=r"a batch of one image .* batch_size"):
+    with pytest.raises(TrainingError, match=r"a batch of one image .* `batch_size` that"):
         train(Small(9, 8), TINY, tmp_path, num_classes=CLASSES, image_shape=(3, 8, 8))
 
 
@@ -226,14 +226,14 @@ def test_what_fails_before_the_first_checkpoint_leaves_nothing(tmp_path, made):
     folder = tmp_path / "run"
     if made:
         folder.mkdir()
-    with pytest.raises(TrainingError, match="an lr lower"):
+    with pytest.raises(TrainingError, match="an `lr` lower"):
         run(folder, replace(TINY, lr=1e20))
     assert [path.name for path in tmp_path.rglob("*")] == (["run"] if made else [])
     run(folder, replace(TINY, epochs=1))
 
 
 def test_what_fails_later_leaves_the_checkpoint(tmp_path):
-    with pytest.raises(TrainingError, match="an lr lower"):
+    with pytest.raises(TrainingError, match="an `lr` lower"):
         run(tmp_path, replace(TINY, lr=1e20), cadence=Cadence(steps=1))
     assert (tmp_path / "config.json").exists()
     assert load_checkpoint(tmp_path).state["step"] >= 1

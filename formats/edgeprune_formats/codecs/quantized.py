@@ -14,7 +14,7 @@ from ..coding.rounding import ROUNDINGS, rounded
 from ..coefficients import Coefficients, QuantizedCoefficients
 from ..errors import ConfigError, Problem, attribute_problem
 from ..header import PackHeader
-from ..tiles import COLOR_SPACES, TILES, color_matrix, scan_order, to_tiles
+from ..tiles import COLOR_SPACES, TILES, Scan, color_matrix, scan_order, to_tiles
 from . import Arrays, Codec, ContentError, Field, register
 
 __all__ = ["Quantized"]
@@ -127,7 +127,7 @@ def _by_place(values: NDArray[np.int32]) -> NDArray[np.int32]:
     return np.ascontiguousarray(values.reshape(-1, values.shape[-1]).T)
 
 
-def _decode_numpy(payload: Payload, scan: Any, values: NDArray[np.int16]) -> NDArray[np.uint8]:
+def _decode_numpy(payload: Payload, scan: Scan, values: NDArray[np.int16]) -> NDArray[np.uint8]:
     count, _, tiles, places = values.shape
     planes, bands = decode_payload(payload, scan, count * tiles)
     values[...] = 0

@@ -11,6 +11,8 @@ from ..coefficients import Coefficients, SparseCoefficients, pack_positions, pos
 from ..header import PackHeader
 from . import Arrays, Codec, Field, register
 
+__all__ = ["SparseF32"]
+
 
 class SparseF32(Codec):
     """6 bytes a coefficient where row and column fit 16 bits, 8 bytes above; exact."""

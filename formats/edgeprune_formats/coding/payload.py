@@ -92,7 +92,9 @@ def restore_dc(values: NDArray[np.int16], grid: tuple[int, int]) -> None:
     values[..., 0] = np.cumsum(change, axis=-1, dtype=np.int16).reshape(values.shape[:3])
 
 
-def _split(values: NDArray[np.integer[Any]], classes: NDArray[np.integer[Any]]) -> tuple[Any, Any, Any]:
+def _split(
+    values: NDArray[np.integer[Any]], classes: NDArray[np.integer[Any]]
+) -> tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.int32]]:
     """Return symbols, plain values and numbers of plain bits."""
     shift = shifts_of(classes).astype(np.int32)
     high = values.astype(np.int32) >> shift
@@ -246,7 +248,7 @@ def decode_payload(
 ) -> tuple[list[NDArray[np.int16]], list[NDArray[np.uint8]]]:
     """Return for each plane the values int16 [F, N] in coding order, and the bands uint8 [N].
 
-    `predict_dc` is still applied. This is the reference in numpy; `_native` has the same in C.
+    `predict_dc` is still applied. This is the reference; `edgeprune_formats.native` has the same in C.
 
     Parameters
     ----------

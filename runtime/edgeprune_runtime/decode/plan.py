@@ -163,16 +163,16 @@ def _size(header: PackHeader, resolution: Resolution) -> tuple[int, int]:
     if not isinstance(resolution, Sequence):
         if header.height != header.width:
             raise ConfigError(
-                f"resolution must be (height, width): images are {header.height}x{header.width}"
+                f"`resolution` must be (height, width): images are {header.height}x{header.width}"
             )
         height = width = operator.index(resolution)
     elif len(resolution) == 2:
         height, width = (operator.index(side) for side in resolution)
     else:
-        raise ConfigError(f"resolution is one number or (height, width), not {resolution}")
+        raise ConfigError(f"`resolution` is one number or (height, width), not {resolution}")
     if not (1 <= height <= header.height and 1 <= width <= header.width):
         raise ConfigError(
-            f"resolution {height}x{width} must be within 1x1 and the pack's {header.height}x{header.width}"
+            f"`resolution` {height}x{width} must be within 1x1 and the pack's {header.height}x{header.width}"
         )
     return height, width
 
@@ -185,7 +185,7 @@ def _tile_side(stored: int, tile: int, decoded: int) -> int:
     sides = {math.ceil(stored * side / tile): side for side in range(1, tile + 1)}
     if decoded not in sides:
         known = ", ".join(map(str, sides))
-        raise ConfigError(f"resolution {decoded} cuts pixels of the {tile}-pixel tiles; choose of {known}")
+        raise ConfigError(f"`resolution` {decoded} cuts pixels of the {tile}-pixel tiles; choose of {known}")
     return sides[decoded]
 
 
@@ -193,11 +193,11 @@ def _statistics(header: PackHeader, normalize: Normalize) -> tuple[NDArray[np.fl
     if normalize is False:
         return np.zeros(header.channels), np.ones(header.channels)
     if normalize is not True and not (isinstance(normalize, Sequence) and len(normalize) == 2):
-        raise ConfigError(f"normalize is True, False or (mean, std), not {normalize!r}")
+        raise ConfigError(f"`normalize` is True, False or (mean, std), not {normalize!r}")
     mean, std = (header.mean, header.std) if normalize is True else normalize
     given = Normalization(mean, std)
     if len(given.mean) != header.channels:
-        raise ConfigError(f"normalize has {len(given.mean)} means and the pack {header.channels} channels")
+        raise ConfigError(f"`normalize` has {len(given.mean)} means and the pack {header.channels} channels")
     return np.array(given.mean, np.float64), np.array(given.std, np.float64)
 
 

@@ -49,7 +49,7 @@ class ChunkCache:
 
     def __init__(self, pack: Pack, cache_bytes: int = DEFAULT_CACHE_BYTES, *, prefetch: bool = False) -> None:
         if cache_bytes < 1:
-            raise ConfigError(f"cache_bytes must be positive, not {cache_bytes}")
+            raise ConfigError(f"`cache_bytes` must be positive, not {cache_bytes}")
         header = pack.header
         self.pack = pack
         self.cache_bytes = cache_bytes
@@ -97,7 +97,9 @@ class ChunkCache:
         if not is_window(window):
             raise ConfigError(f"cannot resume: window is {window}")
         if window > self.slots:
-            raise ConfigError(f"cannot resume: the order needs cache_bytes={self.bytes_for(window)} or more")
+            raise ConfigError(
+                f"cannot resume: the order needs `cache_bytes={self.bytes_for(window)}` or more"
+            )
         if window != self.window:
             self.reserve(window)
 

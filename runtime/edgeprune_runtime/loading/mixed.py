@@ -94,7 +94,7 @@ class MixedCache:
         members = list(zip(self.members, sizes, self._shares, strict=True))
         if any(size > member.slots for member, size, _ in members):
             need = max(math.ceil(member.bytes_for(size) / share) + 1 for member, size, share in members)
-            raise ConfigError(f"cannot resume: the order needs cache_bytes={need} or more")
+            raise ConfigError(f"cannot resume: the order needs `cache_bytes={need}` or more")
         for member, size, _ in members:
             member.resume(size)
 

@@ -53,9 +53,11 @@ class Cadence:
 
     def __post_init__(self) -> None:
         check_types(self)
-        for name, number in (("steps", self.steps), ("seconds", self.seconds)):
+        for name, what, number in (("steps", "steps", self.steps), ("seconds", "time", self.seconds)):
             if number is not None and not number > 0:
-                raise ConfigError(f"{name} between two checkpoints must be positive, not {number}")
+                raise ConfigError(
+                    f"the {what} between two checkpoints must be positive; raise `Cadence.{name}`"
+                )
 
     def is_due(self, step: int, seconds: float) -> bool:
         """Tell whether to write one after `step` steps, so many seconds after the last one."""
@@ -297,4 +299,4 @@ class TrainRun:
 
     def _diverged(self, what: str) -> TrainingError:
         epoch = f"epoch {len(self.history) + 1} of {self.config.epochs}"
-        return TrainingError(f"{what} in {epoch}; start again with an lr lower than {self.config.lr}")
+        return TrainingError(f"{what} in {epoch}; start again with an `lr` lower than {self.config.lr}")

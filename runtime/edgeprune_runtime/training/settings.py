@@ -46,8 +46,9 @@ class Adversary:
         except ConfigError:
             sound = False
         if not sound:
+            eps = f"{self.eps:g}" if isinstance(self.eps, int | float) else self.eps
             raise ConfigError(
-                f"no adversary {self.method}:{self.eps}; choose one of {', '.join(_ADVERSARIES)}, with a "
+                f"no adversary {self.method}:{eps}; choose one of {', '.join(_ADVERSARIES)}, with a "
                 "budget in 1/255, above 0 and at most 255, such as n-fgsm:8"
             )
 
@@ -160,30 +161,29 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_types(self)
-        for problem, is_wrong in self._checks():
+        if self.model not in MODEL_NAMES:
+            raise ConfigError(f"unknown model {self.model!r}; choose one of {', '.join(MODEL_NAMES)}")
+        if not _is_device_name(self.device):
+            raise ConfigError(f"unknown device {self.device!r}; use auto, cpu, cuda or cuda:N")
+        for name, rule, is_wrong in self._checks():
             if is_wrong:
-                raise ConfigError(problem)
+                raise ConfigError(f"`TrainConfig.{name}` is {getattr(self, name)!r}; {rule}")
         if self.adversarial is not None:
             Adversary.parse(self.adversarial)
 
-    def _checks(self) -> list[tuple[str, bool]]:
-        model, device, models = self.model, self.device, ", ".join(MODEL_NAMES)
+    def _checks(self) -> list[tuple[str, str, bool]]:
+        parts, size, ema = self.accumulate, self.batch_size, self.ema
         return [
-            (f"unknown model {model!r}; choose one of {models}", model not in MODEL_NAMES),
-            (f"epochs is {self.epochs}; it must be at least 1", self.epochs < 1),
-            (f"batch_size is {self.batch_size}; it must be at least 1", self.batch_size < 1),
-            (f"accumulate is {self.accumulate}; it must be at least 1", self.accumulate < 1),
-            (
-                f"accumulate is {self.accumulate}, which leaves parts of one image of {self.batch_size}",
-                self.accumulate > 1 and self.batch_size < 2 * self.accumulate,
-            ),
-            (f"lr is {self.lr}; it must be positive and finite", not 0 < self.lr < math.inf),
-            (f"momentum is {self.momentum}; it must be in [0, 1)", not 0 <= self.momentum < 1),
-            ("nesterov needs a momentum above 0", self.nesterov and self.momentum == 0),
-            (f"weight_decay is {self.weight_decay}; it must be >= 0", not 0 <= self.weight_decay < math.inf),
-            (f"ema is {self.ema}; it must be in (0, 1)", self.ema is not None and not 0 < self.ema < 1),
-            (f"seed is {self.seed}; it must be in [0, 2**63)", not 0 <= self.seed < 2**63),
-            (f"unknown device {device!r}; use auto, cpu, cuda or cuda:N", not _is_device_name(device)),
+            ("epochs", "it must be at least 1", self.epochs < 1),
+            ("batch_size", "it must be at least 1", size < 1),
+            ("accumulate", "it must be at least 1", parts < 1),
+            ("accumulate", f"it leaves parts of one image of {size}", parts > 1 and size < 2 * parts),
+            ("lr", "it must be positive and finite", not 0 < self.lr < math.inf),
+            ("momentum", "it must be in [0, 1)", not 0 <= self.momentum < 1),
+            ("nesterov", "it needs a `momentum` above 0", self.nesterov and self.momentum == 0),
+            ("weight_decay", "it must be >= 0 and finite", not 0 <= self.weight_decay < math.inf),
+            ("ema", "it must be in (0, 1)", ema is not None and not 0 < ema < 1),
+            ("seed", "it must be in [0, 2**63)", not 0 <= self.seed < 2**63),
         ]
 
 
