@@ -11,7 +11,7 @@ from edgeprune_formats import ConfigError
 
 __all__ = ["open_digits"]
 
-_LICENCE = "CC BY 4.0 (UCI Optical Recognition of Handwritten Digits, doi:10.24432/C50P49)"
+_LICENSE = "CC BY 4.0 (UCI Optical Recognition of Handwritten Digits, doi:10.24432/C50P49)"
 _SIDE = 32
 _SPLIT_SEED = 1797
 
@@ -47,7 +47,7 @@ def open_digits(spec: str, split: str, size: int | None) -> ArraySource:
     rows = np.flatnonzero(_is_test(labels) == (split == "test"))
     pixels = _enlarged(digits.images[rows])
     names = tuple(str(digit) for digit in range(10))
-    return ArraySource(spec, split, _LICENCE, names, labels[rows], pixels, size, f"digits {split}")
+    return ArraySource(spec, split, _LICENSE, names, labels[rows], pixels, size, f"digits {split}")
 
 
 def _is_test(labels: NDArray[np.int64]) -> NDArray[np.bool_]:
