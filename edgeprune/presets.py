@@ -36,7 +36,7 @@ class Family:
         Sample pruning ratio to CCS's beta (Zheng et al. 2022).
     masks : mapping of float to (int, float)
         Frequency pruning ratio, ascending, to (k, lambda) (paper, App. B). The counts k_total beside
-        them are in `edgeprune.masks.energy`.
+        them are what `component_count` gives.
     """
 
     side: int
