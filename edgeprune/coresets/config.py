@@ -78,15 +78,15 @@ class CoresetConfig:
     def __post_init__(self) -> None:
         check_types(self)
         if self.score not in SCORES:
-            raise ConfigError(f"score must be one of {', '.join(SCORES)}, not {self.score!r}")
+            raise ConfigError(f"`score` must be one of {', '.join(SCORES)}, not {self.score!r}")
         if self.sampling not in SAMPLINGS:
-            raise ConfigError(f"sampling must be ccs or top-k, not {self.sampling!r}")
+            raise ConfigError(f"`sampling` must be ccs or top-k, not {self.sampling!r}")
         if self.beta is not None and not 0 <= self.beta < 1:
-            raise ConfigError(f"beta must be at least 0 and below 1, not {self.beta}")
+            raise ConfigError(f"`beta` must be at least 0 and below 1, not {self.beta}")
         if self.strata < 1:
-            raise ConfigError(f"strata must be at least 1, not {self.strata}")
+            raise ConfigError(f"`strata` must be at least 1, not {self.strata}")
         if not 0 <= self.tau <= 1 or not 0 < self.gamma <= 1 or self.window < 1:
             raise ConfigError(
-                f"tau must be in [0, 1], gamma in (0, 1] and window at least 1, "
+                f"`tau` must be in [0, 1], `gamma` in (0, 1] and `window` at least 1, "
                 f"not {self.tau}, {self.gamma} and {self.window}"
             )

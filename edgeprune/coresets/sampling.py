@@ -78,7 +78,7 @@ def _by_class(labels: NDArray[np.int64] | None, samples: int, count: int) -> lis
     if labels is None:
         return [_Share("the data", np.arange(samples), count)]
     if np.shape(labels) != (samples,):
-        raise ConfigError(f"labels of shape {np.shape(labels)} do not go with {samples} scores")
+        raise ConfigError(f"`labels` of shape {np.shape(labels)} do not go with {samples} scores")
     names, classes, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     members = np.split(np.argsort(classes, kind="stable"), np.cumsum(sizes)[:-1])
     titles = [f"class {name}" for name in names]
@@ -117,7 +117,7 @@ def top_k(
     """
     values = check_finite("scores", np.asarray(scores, np.float64), 1)
     if keep not in ("high", "low"):
-        raise ConfigError(f"keep must be high or low, not {keep!r}")
+        raise ConfigError(f"`keep` must be high or low, not {keep!r}")
     ranks = -values if keep == "high" else values
     parts = [
         share.members[np.argsort(ranks[share.members], kind="stable")[: share.quota]]
@@ -245,7 +245,7 @@ def ccs(
     values = check_finite("scores", np.asarray(scores, np.float64), 1)
     hard = check_finite("hardness", np.asarray(hardness, np.float64), 1)
     if len(hard) != len(values):
-        raise ConfigError(f"hardness of {len(hard)} samples does not go with {len(values)} scores")
+        raise ConfigError(f"`hardness` of {len(hard)} samples does not go with {len(values)} scores")
     _check_ccs(beta, strata, seed)
     # Keys that are the smallest of a large bin are smaller than those of a small one: to sort by them
     # would put the crowded bins first, so the order has keys of its own.
@@ -262,11 +262,11 @@ def ccs(
 
 def _check_ccs(beta: float, strata: int, seed: int) -> None:
     if not 0 <= beta < 1:
-        raise ConfigError(f"beta must be at least 0 and below 1, not {beta}")
+        raise ConfigError(f"`beta` must be at least 0 and below 1, not {beta}")
     if strata < 1:
-        raise ConfigError(f"strata must be at least 1, not {strata}")
+        raise ConfigError(f"`strata` must be at least 1, not {strata}")
     if seed < 0:
-        raise ConfigError(f"seed must not be negative: {seed}")
+        raise ConfigError(f"`seed` must not be negative: {seed}")
 
 
 def _easier(hardness: NDArray[np.float64], share: _Share, beta: float) -> NDArray[np.int64]:
@@ -275,8 +275,8 @@ def _easier(hardness: NDArray[np.float64], share: _Share, beta: float) -> NDArra
     left = samples - round(beta * samples)
     if left < share.quota:
         raise ConfigError(
-            f"beta {beta} leaves {left} of the {samples} samples of {share.name}, fewer than the "
-            f"{share.quota} to draw from it; lower beta or count"
+            f"`beta` {beta} leaves {left} of the {samples} samples of {share.name}, fewer than the "
+            f"{share.quota} to draw from it; lower `beta`, or draw fewer"
         )
     order = np.argsort(hardness[share.members], kind="stable")
     return share.members[np.sort(order[:left])]

@@ -86,7 +86,7 @@ def hardness(scores: NDArray[np.floating[Any]], name: str) -> NDArray[np.float64
         There is no such score.
     """
     if name not in SCORES:
-        raise ConfigError(f"score must be one of {', '.join(SCORES)}, not {name!r}")
+        raise ConfigError(f"`name` must be one of {', '.join(SCORES)}, not {name!r}")
     values = np.asarray(scores, np.float64)
     return values if SCORES[name].keep_end == "high" else -values
 
@@ -98,10 +98,10 @@ def check_finite(name: str, values: NDArray[Any], dimensions: int) -> NDArray[An
     """
     array = np.asarray(values)
     if array.ndim != dimensions:
-        raise ConfigError(f"{name} must have {dimensions} dimension(s), not the shape {array.shape}")
+        raise ConfigError(f"`{name}` must have {dimensions} dimension(s), not the shape {array.shape}")
     bad = np.nonzero(~np.isfinite(array).all(axis=tuple(range(dimensions - 1))))[0]
     if len(bad):
-        raise ConfigError(f"{name}: {len(bad)} sample(s) with values that are not finite, first {bad[0]}")
+        raise ConfigError(f"`{name}`: {len(bad)} sample(s) with values that are not finite, first {bad[0]}")
     return array
 
 
@@ -109,7 +109,7 @@ def _records(name: str, values: NDArray[Any]) -> NDArray[Any]:
     """Return `values` as an array; raise `ConfigError` unless it is finite, 2-D and has a row."""
     array = check_finite(name, values, 2)
     if not len(array):
-        raise ConfigError(f"{name} has no rows: nothing was recorded")
+        raise ConfigError(f"`{name}` has no rows: nothing was recorded")
     return array
 
 
@@ -146,11 +146,11 @@ def joint_entropy(
     """
     records = _records("entropies", entropies)
     if not 0 <= tau <= 1:
-        raise ConfigError(f"tau must be between 0 and 1, not {tau}")
+        raise ConfigError(f"`tau` must be between 0 and 1, not {tau}")
     if not 0 < gamma <= 1:
-        raise ConfigError(f"gamma must be above 0 and at most 1, not {gamma}")
+        raise ConfigError(f"`gamma` must be above 0 and at most 1, not {gamma}")
     if window < 1:
-        raise ConfigError(f"window must be at least 1, not {window}")
+        raise ConfigError(f"`window` must be at least 1, not {window}")
     scores = np.empty(records.shape[1])
     for start in range(0, records.shape[1], BLOCK):
         part = slice(start, start + BLOCK)
@@ -193,7 +193,7 @@ def forgetting(correct: NDArray[Any]) -> NDArray[np.float64]:
     """
     records = _records("correct", correct)
     if not np.isin(records, (0, 1)).all():
-        raise ConfigError("correct must be true or false, 1 or 0")
+        raise ConfigError("`correct` must be true or false, 1 or 0")
     records = records.astype(bool)
     counts = np.count_nonzero(records[:-1] & ~records[1:], axis=0)
     learned = records.any(axis=0)
@@ -222,7 +222,7 @@ def el2n(errors: NDArray[np.floating[Any]], *, epochs: int = 10) -> NDArray[np.f
         `errors` is not 2-D, has no rows or is not finite, or `epochs` is out of range.
     """
     if epochs < 1:
-        raise ConfigError(f"epochs must be at least 1, not {epochs}")
+        raise ConfigError(f"`epochs` must be at least 1, not {epochs}")
     means: NDArray[np.float64] = _records("errors", errors)[:epochs].mean(axis=0, dtype=np.float64)
     return means
 
@@ -290,9 +290,9 @@ def random(samples: int, *, seed: int) -> NDArray[np.float64]:
         A parameter is out of range.
     """
     if samples < 1:
-        raise ConfigError(f"samples must be at least 1, not {samples}")
+        raise ConfigError(f"`samples` must be at least 1, not {samples}")
     if seed < 0:
-        raise ConfigError(f"seed must not be negative: {seed}")
+        raise ConfigError(f"`seed` must not be negative: {seed}")
     # A stream of its own: `edgeprune.coresets.sampling.ccs` draws from the plain seed, and strata of a score
     # that equals its drawing keys would always give their lowest samples.
     return np.random.default_rng([seed, 1]).random(samples)

@@ -57,7 +57,7 @@ class ExportConfig:
 
     def __post_init__(self) -> None:
         if self.calibrate < 1:
-            raise ConfigError(f"calibrate is {self.calibrate}; it must be at least 1")
+            raise ConfigError(f"`calibrate` is {self.calibrate}; it must be at least 1")
 
     @property
     def precision(self) -> str:

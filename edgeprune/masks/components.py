@@ -87,24 +87,24 @@ def select_components(energy: Any, importance: Any, k: int, k_total: int) -> Any
         A count is out of range, the shapes differ, or there is a NaN.
     """
     if isinstance(energy, np.ndarray) != isinstance(importance, np.ndarray):
-        raise ConfigError("energy and importance must both be numpy arrays or both torch tensors")
+        raise ConfigError("`energy` and `importance` must both be numpy arrays or both torch tensors")
     if energy.shape != importance.shape or not energy.shape:
         shapes = f"{tuple(energy.shape)} and {tuple(importance.shape)}"
-        raise ConfigError(f"energy and importance must have one shape [..., F], not {shapes}")
+        raise ConfigError(f"`energy` and `importance` must have one shape [..., F], not {shapes}")
     check_counts(k, k_total, energy.shape[-1])
     for name, values in (("energy", _in_place(energy)), ("importance", _in_place(importance))):
         # A value is unequal to itself only if it is NaN.
         if bool((values != values).any()):
-            raise ConfigError(f"{name} holds NaN, which has no place in an order")
+            raise ConfigError(f"`{name}` holds NaN, which has no place in an order")
     return unchecked_selection(energy, importance, k, k_total)
 
 
 def check_counts(k: int, k_total: int, components: int) -> None:
     """Raise `ConfigError` unless ``0 <= k <= k_total <= components`` and `k_total` is at least 1."""
     if not 1 <= k_total <= components:
-        raise ConfigError(f"k_total is {k_total}; it must be within 1 and the {components} components")
+        raise ConfigError(f"`k_total` is {k_total}; it must be within 1 and the {components} components")
     if not 0 <= k <= k_total:
-        raise ConfigError(f"k is {k}; it must be within 0 and k_total, which is {k_total}")
+        raise ConfigError(f"`k` is {k}; it must be within 0 and `k_total`, which is {k_total}")
 
 
 def unchecked_selection(energy: Any, importance: Any, k: int, k_total: int) -> Any:

@@ -61,14 +61,13 @@ class MaskConfig:
 
     def __post_init__(self) -> None:
         check_types(self)
-        if self.epochs < 1 or self.batch_size < 1:
-            raise ConfigError(
-                f"epochs and batch_size of the masks must be at least 1, not {self.epochs}, {self.batch_size}"
-            )
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"`MaskConfig.{name}` must be at least 1, not {getattr(self, name)}")
         if not 0 < self.lr <= 1:
-            raise ConfigError(f"the masks' lr must be positive and at most 1, not {self.lr}")
+            raise ConfigError(f"`MaskConfig.lr` must be positive and at most 1, not {self.lr}")
         if self.k is not None and self.k < 0:
-            raise ConfigError(f"k must not be negative: {self.k}")
+            raise ConfigError(f"`MaskConfig.k` must not be negative: {self.k}")
         if self.accuracy_weight is not None and not 0 <= self.accuracy_weight < math.inf:
             raise ConfigError(
                 f"`MaskConfig.accuracy_weight` must be at least 0 and finite, not {self.accuracy_weight}"

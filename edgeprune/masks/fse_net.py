@@ -62,7 +62,7 @@ class FSENet(nn.Module):
         settings = {"height": height, "width": width, "max_inputs": max_inputs, "reduction": reduction}
         for name, value in settings.items():
             if value < 1:
-                raise ConfigError(f"{name} is {value}; it must be at least 1")
+                raise ConfigError(f"`{name}` is {value}; it must be at least 1")
         self.height, self.width = height, width
         self.max_inputs, self.reduction = max_inputs, reduction
         self.grid = _grid(height, width, max_inputs)

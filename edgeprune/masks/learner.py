@@ -124,9 +124,9 @@ class MaskLearner:
     ) -> None:
         check_counts(k, k_total, net.height * net.width)
         if not 0 < lr < math.inf:
-            raise ConfigError(f"lr is {lr}; it must be positive and finite")
+            raise ConfigError(f"`lr` is {lr}; it must be positive and finite")
         if not 0 <= accuracy_weight < math.inf:
-            raise ConfigError(f"accuracy_weight is {accuracy_weight}; it must be at least 0 and finite")
+            raise ConfigError(f"`accuracy_weight` is {accuracy_weight}; it must be at least 0 and finite")
         self.net = net
         self.forward_net: Weigh = net
         self.optimizer = torch.optim.Adam(net.parameters(), lr=lr)
@@ -197,7 +197,7 @@ class MaskLearner:
 
     def _spectra(self, images: torch.Tensor) -> torch.Tensor:
         if images.dtype != torch.uint8:
-            raise ConfigError(f"images must be uint8, not {images.dtype}")
+            raise ConfigError(f"`images` must be uint8, not {images.dtype}")
         return dct2(images.to(torch.float32) / 255)
 
     def _figures(

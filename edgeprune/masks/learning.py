@@ -55,8 +55,8 @@ def preset_for(source: Source, freq_prune: float, config: MaskConfig) -> MaskPre
     k = preset.k if config.k is None else config.k
     if k > preset.k_total:
         raise ConfigError(
-            f"k is {k}, more than the {preset.k_total} components that a frequency pruning ratio of "
-            f"{freq_prune} keeps in each channel of {height}x{width}"
+            f"`MaskConfig.k` is {k}, more than the {preset.k_total} components that a frequency pruning "
+            f"ratio of {freq_prune} keeps in each channel of {height}x{width}"
         )
     weight = config.accuracy_weight
     return MaskPreset(preset.k_total, k, preset.accuracy_weight if weight is None else weight)

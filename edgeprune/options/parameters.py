@@ -57,6 +57,7 @@ def _flags(command: click.Command) -> dict[str, str]:
         flags[param.name or ""] = text
         if isinstance(param, Option) and param.config is not None:
             flags[f"{param.config.__name__}.{param.field}"] = text
-            # Of a name that two configurations share, nobody knows which is meant.
-            bare[param.field] = param.field if param.field in bare else text
+            # A prefix stands for the class: without it nobody knows which configuration is meant.
+            is_prefixed = text == "--" + (param.name or "").replace("_", "-")
+            bare[param.field] = param.field if is_prefixed else text
     return bare | flags

@@ -108,7 +108,7 @@ class ScoreConfig:
         check_types(self)
         if self.every is not None and not 1 <= self.every <= self.epochs:
             raise ConfigError(
-                f"every is {self.every}; it must be at least 1 and at most the epochs, {self.epochs}"
+                f"`every` is {self.every}; it must be at least 1 and at most the epochs, {self.epochs}"
             )
 
     def model_for(self, shape: tuple[int, int, int]) -> str:
@@ -132,13 +132,17 @@ class ScoreConfig:
         """
         from edgeprune_runtime.training import TrainConfig
 
-        return TrainConfig(
-            model=model,
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            lr=self.lr,
-            weight_decay=self.weight_decay,
-            seed=self.seed,
-            device=self.device,
-            precision=self.precision,
-        )
+        try:
+            return TrainConfig(
+                model=model,
+                epochs=self.epochs,
+                batch_size=self.batch_size,
+                lr=self.lr,
+                weight_decay=self.weight_decay,
+                seed=self.seed,
+                device=self.device,
+                precision=self.precision,
+            )
+        except ConfigError as error:
+            # All that can be out of range has the same name here.
+            raise ConfigError(str(error).replace("`TrainConfig.", "`ScoreConfig.")) from None

@@ -135,7 +135,7 @@ def _require_batches(source: Source, images: int, batch_size: int, workers: Work
     if smallest < max(2, workers.count):
         raise ConfigError(
             f"batches of {batch_size} images make some of {smallest}, and {workers.count} process(es) need "
-            f"{max(2, workers.count)}; raise `batch_size`"
+            f"{max(2, workers.count)}; raise `ScoreConfig.batch_size` of edgeprune score"
         )
 
 

@@ -170,7 +170,8 @@ class ScoringTask:
         if not np.isfinite(value):
             raise TrainingError(
                 f"the {name} became {value} in epoch {epoch + 1} of {self.epochs}; "
-                f"start again with a lower learning rate than {self.config.lr} (`lr`)"
+                f"start again with a lower learning rate than {self.config.lr} "
+                "(`ScoreConfig.lr` of edgeprune score)"
             )
 
     def _diversify(self, epoch: int, first: int) -> None:

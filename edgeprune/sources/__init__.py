@@ -56,7 +56,7 @@ def open_source(spec: str, *, split: str = "train", size: int | None = None) -> 
         hint = f"; did you mean imagefolder:{spec}?" if Path(spec).is_dir() else ""
         raise ConfigError(f"unknown source {spec!r}; known are {_FORMS}{hint}")
     if split not in ("train", "test"):
-        raise ConfigError(f"split is 'train' or 'test', not {split!r}")
+        raise ConfigError(f"`split` is 'train' or 'test', not {split!r}")
     if size is not None and not 1 <= size <= _MAX_SIDE:
-        raise ConfigError(f"size is 1 to {_MAX_SIDE} pixels, not {size}")
+        raise ConfigError(f"`size` is 1 to {_MAX_SIDE} pixels, not {size}")
     return _OPENERS[kind](spec, split, size)

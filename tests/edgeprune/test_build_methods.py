@@ -299,7 +299,12 @@ def damaged(folder):
         (lambda f: {"classifier": run_folder(f, side=16)}, {}, ArtifactError, "give the `size`"),
         (lambda f: {"classifier": run_folder(f, other=1)}, {}, ArtifactError, "not say how its images are"),
         (lambda f: {"scores": f / "none"}, {}, ArtifactError, "none: no such file"),
-        (lambda f: {}, {"masks": replace(MASKS, k=73)}, ConfigError, "k is 73, more than the 72"),
+        (
+            lambda f: {},
+            {"masks": replace(MASKS, k=73)},
+            ConfigError,
+            "`MaskConfig.k` is 73, more than the 72",
+        ),
         (lambda f: {}, {"scoring": replace(SCORING, lr=0.0)}, ConfigError, "lr"),
         (lambda f: {}, {"device": "cuda:99"}, ConfigError, "cuda:99"),
         (
@@ -343,7 +348,7 @@ def test_another_ratio_than_the_networks_is_refused(whole, scored, tmp_path):
 def test_a_beta_that_leaves_too_few_images_is_refused_before_they_are_scored(scored, tmp_path):
     stops = Stops("", 0)
     config = replace(JELF, coreset=CoresetConfig(beta=0.6))
-    with pytest.raises(ConfigError, match=r"beta 0\.6 leaves 19 of the 48"):
+    with pytest.raises(ConfigError, match=r"`beta` 0\.6 leaves 19 of the 48"):
         build_pack(scored.spec, tmp_path / "p.h5", config, report=stops.report)
     assert stops.seen == []
     assert list(tmp_path.iterdir()) == []

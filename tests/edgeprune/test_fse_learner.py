@@ -311,12 +311,12 @@ def test_the_network_may_be_wrapped_for_several_processes(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"k": 21}, "k is 21"),
-        ({"k_total": 65}, "k_total is 65"),
-        ({"lr": 0.0}, "lr is 0.0"),
-        ({"lr": float("nan")}, "lr is nan"),
-        ({"accuracy_weight": -0.1}, "accuracy_weight is -0.1"),
-        ({"accuracy_weight": float("inf")}, "accuracy_weight is inf"),
+        ({"k": 21}, "`k` is 21"),
+        ({"k_total": 65}, "`k_total` is 65"),
+        ({"lr": 0.0}, "`lr` is 0.0"),
+        ({"lr": float("nan")}, "`lr` is nan"),
+        ({"accuracy_weight": -0.1}, "`accuracy_weight` is -0.1"),
+        ({"accuracy_weight": float("inf")}, "`accuracy_weight` is inf"),
     ],
 )
 def test_settings_out_of_range_are_refused(options, message):
@@ -325,7 +325,7 @@ def test_settings_out_of_range_are_refused(options, message):
 
 
 def test_images_other_than_bytes_of_the_right_size_are_refused():
-    with pytest.raises(ConfigError, match=r"images must be uint8, not torch\.float32"):
+    with pytest.raises(ConfigError, match=r"`images` must be uint8, not torch\.float32"):
         linear_learner().step(torch.zeros(1, 3, 8, 8), torch.zeros(1, dtype=torch.int64))
     with pytest.raises(ConfigError, match="takes spectra"):
         linear_learner().step(*batch(size=(8, 9)))

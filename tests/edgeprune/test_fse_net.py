@@ -90,11 +90,11 @@ def test_all_of_one_energy_is_the_energy_mask():
 @pytest.mark.parametrize(
     ("k", "k_total", "message"),
     [
-        (-1, 3, "k is -1; .* k_total, which is 3"),
-        (4, 3, "k is 4; .* k_total, which is 3"),
-        (0, 0, "k_total is 0; .* 6 components"),
-        (0, 7, "k_total is 7; .* 6 components"),
-        (0, -1, "k_total is -1; .* 6 components"),
+        (-1, 3, "k` is -1; .* `k_total`, which is 3"),
+        (4, 3, "k` is 4; .* `k_total`, which is 3"),
+        (0, 0, "k_total` is 0; .* 6 components"),
+        (0, 7, "k_total` is 7; .* 6 components"),
+        (0, -1, "k_total` is -1; .* 6 components"),
     ],
 )
 def test_counts_out_of_range_are_refused(k, k_total, message):
@@ -111,9 +111,9 @@ def test_arrays_that_cannot_be_ordered_together_are_refused(kind):
         select_components(right, right[:, :5], 1, 2)
     with pytest.raises(ConfigError, match="one shape"):
         select_components(right[0, 0], right[0, 0], 1, 1)
-    with pytest.raises(ConfigError, match="energy holds NaN"):
+    with pytest.raises(ConfigError, match="`energy` holds NaN"):
         select_components(wrong, right, 1, 2)
-    with pytest.raises(ConfigError, match="importance holds NaN"):
+    with pytest.raises(ConfigError, match="`importance` holds NaN"):
         select_components(right, wrong, 1, 2)
 
 
@@ -218,7 +218,7 @@ def test_the_seed_of_torch_decides_the_network():
 @pytest.mark.parametrize("name", ["height", "width", "max_inputs", "reduction"])
 def test_sizes_below_one_are_refused(name):
     sizes = {"height": 8, "width": 8, name: 0}
-    with pytest.raises(ConfigError, match=f"{name} is 0"):
+    with pytest.raises(ConfigError, match=f"`{name}` is 0"):
         FSENet(**sizes)
 
 

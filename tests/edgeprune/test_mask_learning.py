@@ -299,7 +299,9 @@ def test_settings_come_from_the_paper_or_the_configuration(scored):
     preset = preset_for(scored.source, 0.5, replace(MASKS, k=0, accuracy_weight=0.0))
     assert (preset.k, preset.k_total, preset.accuracy_weight) == (0, K_TOTAL, 0.0)
     assert preset_for(scored.source, 0.5, replace(MASKS, k=K_TOTAL)).k == K_TOTAL
-    with pytest.raises(ConfigError, match=r"k is 73, more than the 72 components .* ratio of 0\.5 keeps"):
+    with pytest.raises(
+        ConfigError, match=r"`MaskConfig.k` is 73, more than the 72 components .* ratio of 0\.5 keeps"
+    ):
         preset_for(scored.source, 0.5, replace(MASKS, k=73))
 
 

@@ -314,11 +314,11 @@ def test_one_class_with_labels_is_the_same_as_without():
 def test_too_few_left_names_beta_the_class_and_the_remedy():
     scores = np.arange(10.0)
     with pytest.raises(
-        ConfigError, match=r"beta 0\.5 leaves 5 of the 10 .* 6 to draw .* lower beta or count"
+        ConfigError, match=r"`beta` 0\.5 leaves 5 of the 10 .* 6 to draw .* lower `beta`, or draw fewer"
     ):
         ccs(scores, 6, hardness=scores, beta=0.5, seed=0)
     labels = np.array([0] * 9 + [3])
-    with pytest.raises(ConfigError, match=r"beta 0\.6 leaves 0 of the 1 samples of class 3, .* 1 to draw"):
+    with pytest.raises(ConfigError, match=r"`beta` 0\.6 leaves 0 of the 1 samples of class 3, .* 1 to draw"):
         ccs(scores, 3, hardness=scores, beta=0.6, seed=0, labels=labels)
 
 
@@ -329,8 +329,8 @@ HOLED = np.array([0.0] * 9 + [np.nan, 1.0, np.inf])
 @pytest.mark.parametrize(
     ("wrong", "problem"),
     [
-        ({"scores": HOLED}, "scores: 2 sample.*first 9"),
-        ({"hardness": HOLED}, "hardness: 2 sample.*first 9"),
+        ({"scores": HOLED}, "`scores`: 2 sample.*first 9"),
+        ({"hardness": HOLED}, "`hardness`: 2 sample.*first 9"),
         ({"scores": np.zeros((3, 4))}, "scores.*dimension"),
         ({"hardness": np.zeros(11)}, "11.*12"),
         ({"labels": np.zeros(11, np.int64)}, "11.*12"),
@@ -368,7 +368,7 @@ def test_top_k_by_class_keeps_the_best_of_each_best_first():
 @pytest.mark.parametrize(
     ("wrong", "problem"),
     [
-        ({"scores": HOLED}, "scores: 2 sample.*first 9"),
+        ({"scores": HOLED}, "`scores`: 2 sample.*first 9"),
         ({"scores": np.zeros((3, 4))}, "dimension"),
         ({"labels": np.zeros(11, np.int64)}, "11.*12"),
         ({"count": 0}, "0 of 12"),

@@ -166,19 +166,19 @@ def test_an_image_that_goes_in_the_middle_of_a_run(tmp_path, photos, monkeypatch
 @pytest.mark.parametrize(
     ("images", "workers", "change", "words"),
     [
-        (3, 1, {"batch_size": 2}, "batches of 2 images make some of 1, .* 2; raise `batch_size`"),
+        (3, 1, {"batch_size": 2}, "batches of 2 images make some of 1, .* 2; raise `ScoreConfig.batch_size`"),
         (40, 1, {"batch_size": 1}, "batches of 1 images make some of 1"),
         (
             40,
             3,
             {"batch_size": 2},
-            r"batches of 2 images make some of 2, and 3 process\(es\) need 3; raise `batch_size`",
+            r"batches of 2 images make some of 2, and 3 process\(es\) need 3; raise `ScoreConfig.batch_size`",
         ),
         (5, 3, {}, "5 images are too few to train on"),
-        (40, 1, {"epochs": 0, "every": None}, "epochs is 0; it must be at least 1"),
-        (40, 1, {"batch_size": 0}, "batch_size is 0; it must be at least 1"),
-        (40, 1, {"lr": -1.0}, "lr is -1.0; it must be positive"),
-        (40, 1, {"seed": -1}, "seed is -1"),
+        (40, 1, {"epochs": 0, "every": None}, "`ScoreConfig.epochs` is 0; it must be at least 1"),
+        (40, 1, {"batch_size": 0}, "`ScoreConfig.batch_size` is 0; it must be at least 1"),
+        (40, 1, {"lr": -1.0}, "`ScoreConfig.lr` is -1.0; it must be positive"),
+        (40, 1, {"seed": -1}, "`ScoreConfig.seed` is -1"),
         (40, 1, {"model": "vgg"}, "unknown model 'vgg'"),
         (40, 1, {"augment": "blur"}, "`ScoreConfig.augment` is 'blur'; it must be one of"),
         (40, 1, {"precision": "int8"}, "`\\w+.precision` is 'int8'; it must be one of"),
@@ -195,7 +195,7 @@ def test_settings_that_cannot_be(tmp_path, images, workers, change, words):
 
 @pytest.mark.parametrize("every", [0, -1, 4])
 def test_a_cadence_that_cannot_be(every):
-    with pytest.raises(ConfigError, match=f"every is {every}; it must be at least 1 and at most the epochs"):
+    with pytest.raises(ConfigError, match=f"every` is {every}; it must be at least 1 and at most the epochs"):
         ScoreConfig(epochs=3, every=every)
 
 

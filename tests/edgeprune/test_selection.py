@@ -379,7 +379,7 @@ def enough(scored, how):
 @pytest.mark.parametrize("balance", [False, True])
 def test_a_beta_that_leaves_too_few_shows_before_there_are_scores(scored, balance):
     config = replace(JE, coreset=CoresetConfig(beta=0.6, class_balance=balance))
-    with pytest.raises(ConfigError, match=r"beta 0\.6 leaves") as before:
+    with pytest.raises(ConfigError, match=r"`beta` 0\.6 leaves") as before:
         enough(scored, config)
     with pytest.raises(ConfigError) as after:
         scored.choose(config)

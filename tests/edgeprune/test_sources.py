@@ -37,13 +37,13 @@ def test_unknown_source_names_the_known_ones() -> None:
 
 @pytest.mark.parametrize("split", ["val", "", "Train"])
 def test_unknown_split_is_refused(split: str) -> None:
-    with pytest.raises(ConfigError, match="split is 'train' or 'test'"):
+    with pytest.raises(ConfigError, match="`split` is 'train' or 'test'"):
         open_source("digits", split=split)
 
 
 @pytest.mark.parametrize("size", [0, -1, 65537])
 def test_size_out_of_range_is_refused(size: int) -> None:
-    with pytest.raises(ConfigError, match="size is 1 to 65536"):
+    with pytest.raises(ConfigError, match="`size` is 1 to 65536"):
         open_source("digits", size=size)
 
 
