@@ -74,6 +74,7 @@ def imports(tree):
 MODULES = [(package, path) for package, folder in FOLDERS.items() for path in sorted(folder.rglob("*.py"))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("package", "path"), MODULES, ids=[str(p.relative_to(ROOT)) for _, p in MODULES])
 def test_no_module_imports_from_above_its_package(package, path):
     above = set(ORDER[ORDER.index(package) + 1 :])
@@ -202,16 +203,19 @@ def run(code, *arguments):
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.slow
 def test_importing_formats_and_runtime_loads_no_torch():
     assert run(LOADED).stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_the_scipy_backend_works_where_torch_is_not_installed(make_pack):
     path, _ = make_pack(samples=9)
     done = run(NO_TORCH + DECODE, path)
     assert done.stdout.strip() == "numpy (4, 3, 32, 32) (3, 32, 32)\nnumpy (18, 3, 32, 32)", done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["info", "verify", "preview"])
 def test_commands_that_need_no_torch_work_without_it(make_pack, tmp_path, command):
     path, _ = make_pack(samples=9)
@@ -221,6 +225,7 @@ def test_commands_that_need_no_torch_work_without_it(make_pack, tmp_path, comman
     assert str(picture if command == "preview" else path) in done.stdout
 
 
+@pytest.mark.slow
 def test_the_demo_says_what_to_install_where_packages_are_missing(tmp_path):
     done = run(NO_TORCH + MAIN, "demo", "-o", tmp_path / "demo")
     assert done.returncode == 2
@@ -229,6 +234,7 @@ def test_the_demo_says_what_to_install_where_packages_are_missing(tmp_path):
     assert not (tmp_path / "demo").exists()
 
 
+@pytest.mark.slow
 def test_packs_are_split_and_merged_without_torch(make_pack, tmp_path):
     path, _ = make_pack(samples=9)
     done = run(NO_TORCH + MAIN, "split", path, "-n", 2, "-o", tmp_path / "fleet")
@@ -238,6 +244,7 @@ def test_packs_are_split_and_merged_without_torch(make_pack, tmp_path):
     assert len(open_pack(tmp_path / "merged.h5")) == 9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["energy", "random"])
 def test_a_pack_can_be_built_without_torch(tmp_path, method):
     array = tmp_path / "images.npz"
@@ -247,6 +254,7 @@ def test_a_pack_can_be_built_without_torch(tmp_path, method):
     assert open_pack(tmp_path / "pack.h5").header.provenance["config"]["method"] == method
 
 
+@pytest.mark.slow
 def test_images_are_chosen_by_given_scores_without_torch(tmp_path):
     array, scores = tmp_path / "images.npz", tmp_path / "s.h5"
     np.savez(array, x=np.zeros((8, 8, 8, 3), np.uint8), y=[0, 1] * 4)
@@ -273,6 +281,7 @@ def test_images_are_chosen_by_given_scores_without_torch(tmp_path):
     assert len(open_pack(tmp_path / "pack.h5").scores) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["lf", "je", "jelf"])
 def test_what_is_learned_needs_torch_and_says_so(tmp_path, method):
     done = run(NO_TORCH + MAIN, "build", "digits", "--method", method, "-o", tmp_path / "pack.h5")
@@ -281,6 +290,7 @@ def test_what_is_learned_needs_torch_and_says_so(tmp_path, method):
     assert done.stderr == expected
 
 
+@pytest.mark.slow
 def test_training_without_torch_says_what_to_install(make_pack, tmp_path):
     path, _ = make_pack(samples=9)
     done = run(NO_TORCH + MAIN, "train", path, "-o", tmp_path / "run")

@@ -70,6 +70,7 @@ def test_bytes_are_linear_in_psnr_between_two_levels_and_no_level_is_encoded_twi
     assert at_psnr(curve, 60) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("peer", LOSSY, ids=lambda peer: peer.name)
 def test_a_real_codec_is_matched_between_two_of_its_own_levels(codecs, peer):
     curve = Curve(peer, images())

@@ -77,6 +77,7 @@ def test_normalization_is_inside_the_victim(victim):
     assert not any(part.training for part in victim.modules())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("eps", [2.3])
 @pytest.mark.parametrize("attack", ["FGSM", "PGD-100 margin", "AutoAttack Linf"])
 def test_verdicts_under_linf_are_those_of_the_exact_distance(evaluator, victim, images, attack, eps):
@@ -87,6 +88,7 @@ def test_verdicts_under_linf_are_those_of_the_exact_distance(evaluator, victim, 
     assert (found & ~exact).sum() <= {"FGSM": 24, "PGD-100 margin": 2, "AutoAttack Linf": 0}[attack]
 
 
+@pytest.mark.slow
 def test_carlini_wagner_comes_near_the_exact_distance(victim, images):
     moved = carlini_wagner(victim, *images, steps=200, lr=0.005)
     assert not resist(victim, moved, images[1]).any()
@@ -211,6 +213,7 @@ def test_pruning_of_a_victim_is_that_of_a_pack():
     assert torch.allclose(PrunedVictim(linear_victim(), 5, 5).prune(images), idct2(kept), atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("norm", "eps"), [("Linf", 2.4 / 255), ("L2", 0.11), ("L1", 0.5)])
 def test_auto_attack_is_the_library_s(evaluator, victim, images, norm, eps):
     """The same verdicts as a direct call, with its own batches and order of components."""
@@ -227,6 +230,7 @@ def test_auto_attack_is_the_library_s(evaluator, victim, images, norm, eps):
     assert torch.equal(verdicts.adversarial[broken], moved[verdicts.kept][broken])
 
 
+@pytest.mark.slow
 def test_auto_attack_leaves_torch_s_random_numbers_alone(quick, evaluator):
     torch.manual_seed(1)
     expected = torch.rand(3)
@@ -235,6 +239,7 @@ def test_auto_attack_leaves_torch_s_random_numbers_alone(quick, evaluator):
     assert torch.equal(torch.rand(3), expected)
 
 
+@pytest.mark.slow
 def test_an_attack_that_was_stopped_goes_on_where_it_was(quick, evaluator, tmp_path):
     whole = replace(evaluator, folder=tmp_path / "whole").run("AutoAttack Linf", TWO)
     calls = []
@@ -284,6 +289,7 @@ def test_verdicts_of_other_weights_or_settings_are_refused(evaluator):
         evaluator.run("FGSM", TWO)
 
 
+@pytest.mark.slow
 def test_bfloat16_first_breaks_no_fewer(evaluator, tmp_path):
     plain = evaluator.run("PGD-20", TWO)
     both = replace(evaluator, precision="bfloat16", folder=tmp_path / "both").run("PGD-20", TWO)
@@ -297,6 +303,7 @@ def test_bfloat16_first_breaks_no_fewer(evaluator, tmp_path):
     assert exact.facts["precision"] == "float32"
 
 
+@pytest.mark.slow
 def test_every_attack_runs_and_keeps_its_budget(quick, evaluator):
     sizes = {"Linf": HEADLINE.size, "L2": 0.1, "L1": 1.0, "L0": 2.0}
     for name, attack in ATTACKS.items():
@@ -323,6 +330,7 @@ def test_misuse_is_told(evaluator):
         evaluator.run("PGD-100 unaware", HEADLINE)
 
 
+@pytest.mark.slow
 def test_an_attack_through_pruning_finds_what_an_unaware_one_misses(evaluator, victim, tmp_path):
     """Two classes told apart by the highest frequency alone where nothing is pruned: gone where it is."""
     pruned = PrunedVictim(victim, 3, 3)

@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from edgeprune_benchmarks.robustness.training import Experiment
 from edgeprune_formats import ConfigError, open_pack
 from edgeprune_formats.files import file_sha256
 from edgeprune_runtime.errors import TrainingError
+from edgeprune_runtime.networks.trained import TrainedNetwork
 from edgeprune_runtime.training import loop as training_run
 from edgeprune_runtime.training.checkpoint import read_state
 
@@ -126,6 +128,7 @@ def test_mobile_networks_learn_from_the_teacher_at_the_papers_scale():
     assert len(rows) == len(list(RECIPES["adversarial"](SCALES["cpu"]))) + 3
 
 
+@pytest.mark.slow
 def test_a_student_waits_for_its_teacher(tmp_path):
     brief = replace(TINY, iterations=2)
     experiment = Experiment("digits", None, brief, "cpu", tmp_path, Deadline(None), lambda event: None)
@@ -209,6 +212,7 @@ def test_the_tables_of_the_paper_have_their_rows():
     assert {row.model for row in transfer} == {"shufflenet_v2", "mobilenet_v2", "efficientnet_b0"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("group", "value"),
     [
@@ -275,7 +279,7 @@ def test_a_deadline_leaves_time_for_what_took_longest(monkeypatch):
 
 def test_minutes_that_end_in_the_middle_of_training_leave_a_checkpoint(tiny, monkeypatch, tmp_path):
     """With steps so slow that each is reported, as those of large networks are."""
-    monkeypatch.setattr(training_run, "_REPORT_SECONDS", 0.0)
+    monkeypatch.setattr(training_run, "_EVENT_SECONDS", 0.0)
     told = []
     monkeypatch.setattr(Deadline, "over", property(lambda deadline: len(told) >= 4))
     monkeypatch.setattr(run._Report, "__call__", lambda report, event: told.append(event["event"]))
@@ -337,6 +341,7 @@ def test_a_recipe_is_trained_attacked_and_told(tiny, monkeypatch, tmp_path):
     assert {"smoothgrad.png", "kept-rejected.png"} <= {p.name for p in (tmp_path / "pictures").iterdir()}
 
 
+@pytest.mark.slow
 def test_minutes_stop_a_recipe_and_the_same_command_goes_on(tiny, tmp_path):
     words = ["--recipe", "digits-natural", "--scale", "trial", "--runs", tmp_path / "runs", "-o", tmp_path]
     said = invoke("robustness", *words, "--minutes", 0)
@@ -346,6 +351,7 @@ def test_minutes_stop_a_recipe_and_the_same_command_goes_on(tiny, tmp_path):
     assert (tmp_path / "robustness-digits-natural-trial.json").exists()
 
 
+@pytest.mark.slow
 def test_settings_that_do_not_fit_the_folder_are_refused(tiny, monkeypatch, tmp_path):
     words = ["--recipe", "digits-natural", "--scale", "trial", "--runs", tmp_path / "runs", "-o", tmp_path]
     invoke("robustness", *words)
@@ -381,6 +387,7 @@ def own_run(tmp_path):
     return tmp_path / "run"
 
 
+@pytest.mark.slow
 def test_a_run_of_ones_own_is_attacked_and_judged(tiny, own_run, tmp_path, monkeypatch):
     words = ["attack", own_run, "--source", "digits", "--scale", "trial", "--device", "cpu"]
     said = CliRunner().invoke(cli, [str(word) for word in words], standalone_mode=False)
@@ -406,18 +413,22 @@ def out_of_time(*arguments, **options):
     raise OutOfTimeError
 
 
+def network(shape, classes=None):
+    names = None if classes is None else tuple(classes)
+    return TrainedNetwork(Path("run"), torch.nn.Identity(), "resnet8", shape, 10, names)
+
+
 def test_images_that_are_not_the_networks(tmp_path):
     pixels, labels = np.zeros((4, 3, 16, 16), np.uint8), np.array([0, 1, 2, 3])
     np.savez(tmp_path / "small.npz", x=pixels, y=labels)
     with pytest.raises(ConfigError, match=r"has images \(3, 16, 16\), the network takes"):
-        single._labels(open_source(f"npz:{tmp_path / 'small.npz'}"), {"image_shape": [3, 32, 32]})
+        single._labels(open_source(f"npz:{tmp_path / 'small.npz'}"), network((3, 32, 32)))
     digits = open_source("digits", split="test")
-    facts = {"image_shape": list(digits.shape)}
     with pytest.raises(ConfigError, match="does not say which classes"):
-        single._labels(digits, facts)
+        single._labels(digits, network(digits.shape))
     with pytest.raises(ConfigError, match="has classes that the network lacks: 0, 1"):
-        single._labels(digits, {**facts, "class_names": list("23456789")})
-    turned = single._labels(digits, {**facts, "class_names": list("9876543210")})
+        single._labels(digits, network(digits.shape, "23456789"))
+    turned = single._labels(digits, network(digits.shape, "9876543210"))
     assert turned.tolist() == [9, 8, 7, 6, 5, 4, 3, 2, 1, 0]
     with pytest.raises(TrainingError, match="holds no trained model"):
         single.attack_run(tmp_path, "digits", device=torch.device("cpu"))

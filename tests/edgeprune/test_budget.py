@@ -49,6 +49,7 @@ def test_what_is_no_size_is_refused(text):
         parse_size(text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("budget", [150_000, 400_000])
 def test_the_file_fills_the_budget(source, tmp_path, budget):
     path = tmp_path / "p.h5"
@@ -61,6 +62,7 @@ def test_the_file_fills_the_budget(source, tmp_path, budget):
     assert [entry.name for entry in tmp_path.iterdir()] == ["p.h5"]
 
 
+@pytest.mark.slow
 def test_images_are_left_out_before_quality_falls(source, tmp_path):
     path = tmp_path / "p.h5"
     options = ["--budget", "100kB", "--min-quality", "80"]
@@ -72,6 +74,7 @@ def test_images_are_left_out_before_quality_falls(source, tmp_path):
         assert len(pack) < 600
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [[], ["--min-quality", "80"]])
 def test_scores_and_masks_are_made_once_for_all_trials(source, tmp_path, more):
     path = tmp_path / "p.h5"
@@ -91,6 +94,7 @@ def test_scores_and_masks_are_made_once_for_all_trials(source, tmp_path, more):
     assert (facts["config"]["quality"] == 80) == bool(more)
 
 
+@pytest.mark.slow
 def test_a_pack_may_have_any_name(source, tmp_path):
     path, other = tmp_path / "p.budget", tmp_path / "q.budget"
     other.write_text("rent, food, travel")
@@ -103,12 +107,14 @@ def test_a_pack_may_have_any_name(source, tmp_path):
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["p.budget", "q.budget", "q.h5"]
 
 
+@pytest.mark.slow
 def test_a_budget_that_nothing_meets(source, tmp_path):
     with pytest.raises(ConfigError, match=r"at quality 1 the pack still has .* raise `budget`"):
         run("build", source, "--codec", "quantized", "--budget", "2kB", "-o", tmp_path / "p.h5")
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_budget_larger_than_the_best_quality(source, tmp_path):
     path = tmp_path / "p.h5"
     text = run("build", source, "--codec", "quantized", "--budget", "90MB", "-o", path)

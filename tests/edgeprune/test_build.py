@@ -193,6 +193,7 @@ def test_a_wrong_configuration_is_named(options):
         BuildConfig(**options)
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 @pytest.mark.parametrize(
     ("freq_prune", "whole", "first"),

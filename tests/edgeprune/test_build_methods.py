@@ -53,6 +53,7 @@ def spectra_of(source, path):
     return dct2(source.read(open_pack(path).source_index))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "images", "components"),
     [("energy", 48, 72), ("random", 24, 144), ("lf", 48, 72), ("je", 24, 144), ("jelf", 24, 72)],
@@ -74,6 +75,7 @@ def test_each_method_keeps_its_shares(scored, tmp_path, method, images, componen
     assert pack.header.provenance["coreset"]["score"] == ("joint_entropy" if "je" in method else "random")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ratio", [0.3, 0.5, 0.9])
 def test_learned_masks_hold_the_strongest_components_and_those_that_the_network_selects(
     scored, tmp_path, ratio
@@ -156,6 +158,7 @@ class Stops:
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_a_build_that_is_stopped_in_each_stage_goes_on_to_the_same_pack(scored, whole, tmp_path, monkeypatch):
     # A report after each step, a checkpoint at each stop alone; encoding in parts of 5 images.
     monkeypatch.setattr(edgeprune.work.resumable, "_REPORT_SECONDS", -1)
@@ -198,6 +201,7 @@ def test_what_was_made_is_kept_and_used_again(scored, whole, tmp_path, monkeypat
     assert report.header.provenance["fse_net"] == whole.header.provenance["fse_net"]
 
 
+@pytest.mark.slow
 def test_a_build_from_files_can_be_repeated_to_the_byte(scored, tmp_path, monkeypatch):
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1000000000")
     for name in ("a", "b"):
@@ -206,6 +210,7 @@ def test_a_build_from_files_can_be_repeated_to_the_byte(scored, tmp_path, monkey
         assert (tmp_path / f"a{kind}").read_bytes() == (tmp_path / f"b{kind}").read_bytes()
 
 
+@pytest.mark.slow
 def test_masks_learned_on_some_images_are_applied_to_others(whole, tmp_path):
     net_file = whole.path.with_suffix(".fse-net.safetensors")
     spec = small_builds.write_source(tmp_path, seed=7, images=10, classes=4)

@@ -69,6 +69,7 @@ def test_build_info_verify_preview(edgeprune, npz, tmp_path):
     assert with_originals[0] > without[0]
 
 
+@pytest.mark.slow
 def test_a_pack_by_jelf_says_what_was_made_and_what_it_depends_on(edgeprune, tmp_path):
     spec = small_builds.write_source(tmp_path)
     pack, scores = tmp_path / "p.h5", tmp_path / "s.h5"
@@ -168,6 +169,7 @@ def spoil(path, tmp_path):
 JE, LF = ["--method", "je", "--scores"], ["--method", "lf"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
@@ -229,6 +231,7 @@ def test_bad_input_is_one_line_and_an_exit_code(
     assert {p.name for p in tmp_path.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_a_test_set_with_other_classes_is_refused(edgeprune, npz, tmp_path):
     edgeprune("build", *SPARSE, npz, "-o", tmp_path / "p.h5", "-q")
     images = np.zeros((3, 16, 16, 3), np.uint8)
@@ -246,6 +249,7 @@ def test_a_test_set_with_other_classes_is_refused(edgeprune, npz, tmp_path):
     assert "classes that the training pack lacks: 2" in err
 
 
+@pytest.mark.slow
 def test_training_writes_a_run_and_tests_on_pack_or_source_alike(edgeprune, npz, tmp_path):
     train, test = tmp_path / "p.h5", tmp_path / "t.h5"
     edgeprune("build", *SPARSE, npz, "--freq-prune", 0, "-o", train, "-q")
@@ -319,6 +323,7 @@ main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_build_leaves_nothing(tmp_path, number, code):
     images = np.random.default_rng(0).integers(0, 256, (20_000, 32, 32, 3)).astype(np.uint8)
@@ -400,6 +405,7 @@ def test_no_test_half_is_made_of_the_only_one(edgeprune, tmp_path):
     assert not (tmp_path / "t.h5").exists()
 
 
+@pytest.mark.slow
 def test_a_budget_too_small_for_one_image_says_so(edgeprune, npz, tmp_path):
     options = ["--codec", "quantized", "--min-quality", 60, "--budget", "1kB"]
     code, _, err = edgeprune("build", *SPARSE, npz, *options, "-o", tmp_path / "t.h5", "-q")
@@ -409,6 +415,7 @@ def test_a_budget_too_small_for_one_image_says_so(edgeprune, npz, tmp_path):
     assert not list(tmp_path.glob("*t.h5*"))
 
 
+@pytest.mark.slow
 def test_damage_to_what_hdf5_keeps_for_itself_names_a_remedy(edgeprune, npz, tmp_path):
     path = tmp_path / "p.h5"
     edgeprune("build", *SPARSE, npz, "-o", path, "-q")
@@ -422,6 +429,7 @@ def test_damage_to_what_hdf5_keeps_for_itself_names_a_remedy(edgeprune, npz, tmp
     assert all("copy" in line for line in told)
 
 
+@pytest.mark.slow
 def test_train_mixes_packs_and_resumes_with_the_same_only(edgeprune, npz, tmp_path):
     for name, options in (("a", ["--freq-prune", 0.5]), ("b", ["--codec", "quantized"])):
         assert edgeprune("build", *SPARSE, npz, "-q", *options, "-o", tmp_path / f"{name}.h5")[0] == 0

@@ -54,6 +54,7 @@ def test_formats_that_run_a_program_are_not_tried(tmp_path: Path) -> None:
         read_image(path, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["jpg", "png", "bmp", "gif", "webp", "tif", "ppm"])
 def test_every_cut_of_a_file_reads_or_is_a_source_error(tmp_path: Path, suffix: str) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
@@ -73,6 +74,7 @@ def test_half_a_file_is_refused(tmp_path: Path, suffix: str) -> None:
         read_image(path, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["jpg", "png", "bmp", "gif", "webp", "tif", "ppm"])
 def test_flipped_bytes_read_or_are_a_source_error(tmp_path: Path, suffix: str) -> None:
     rng = np.random.default_rng(0)

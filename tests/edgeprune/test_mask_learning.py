@@ -106,6 +106,7 @@ def networks(monkeypatch):
     return taken
 
 
+@pytest.mark.slow
 def test_the_figures_of_each_epoch_are_those_of_the_network_before_it(scored, tmp_path, networks):
     # With one step an epoch, an epoch's figures are those of the network that the epochs before it gave.
     config = replace(masks(epochs=3, batch_size=100, lr=0.05), freq_prune=0.9)
@@ -122,6 +123,7 @@ def test_the_figures_of_each_epoch_are_those_of_the_network_before_it(scored, tm
         assert set(epoch) == {*expected, "epoch"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("values", [5 * 3 * 144, 100])
 def test_a_batch_in_pieces_gives_the_same_network_even_where_an_image_is_too_large(
     scored, whole, tmp_path, monkeypatch, values
@@ -155,6 +157,7 @@ def test_the_learning_rate_falls_as_half_a_cosine(scored, tmp_path, monkeypatch)
     assert rates == pytest.approx([0.01 * (1 + np.cos(np.pi * step / 6)) / 2 for step in range(6)])
 
 
+@pytest.mark.slow
 def test_learning_lowers_the_loss(scored, tmp_path):
     _, record = learn(scored, tmp_path / "net.safetensors", masks(epochs=12, lr=0.01))
     losses = [epoch["loss"] for epoch in record["history"]]
@@ -195,6 +198,7 @@ def crash():
     raise Crash
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stop", "error"),
     [(lambda: os.kill(os.getpid(), signal.SIGINT), TrainingInterrupted), (crash, Crash)],
@@ -246,6 +250,7 @@ def test_a_finished_file_is_used_again(scored, whole, tmp_path):
     learn(renamed, path, report=refuse_reports)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "named"),
     [

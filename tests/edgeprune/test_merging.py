@@ -61,6 +61,7 @@ def images_of(path):
         return list(zip(stored, pack.labels.tolist(), pack.source_index.tolist(), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("held", [1, 4000, 2**40])
 @pytest.mark.parametrize("codec", ["sparse-f32", "quantized"])
 def test_all_images_are_there_in_another_order(make, tmp_path, monkeypatch, codec, held):
@@ -111,6 +112,7 @@ def test_equal_statistics_stay_bit_for_bit(make, tmp_path):
     assert (header.mean, header.std) == (mean, std)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("one", "other", "words"),
     [
@@ -272,7 +274,7 @@ def test_misuse_of_the_command(edgeprune, make, tmp_path):
         ([one, two, "-o", one], "pass --force"),
         ([one, two, "-o", one, "--force"], "is one of the packs"),
         ([one, two, "-o", tmp_path / "m.h5", "--seed", -1], "--seed"),
-        (["-o", tmp_path / "m.h5"], "PACKS"),
+        (["-o", tmp_path / "m.h5"], "PACK..."),
     ):
         code, out, err = edgeprune("merge", *arguments)
         assert (code, out, len(err.splitlines())) == (2, "", 1)

@@ -207,6 +207,7 @@ def completions(*words):
     return set(done.stdout.split())
 
 
+@pytest.mark.slow
 def test_bash_completes_commands_options_choices_and_files():
     assert completions("s") == {"plain,score", "plain,split"}
     assert completions("be") == {"plain,bench"}
@@ -216,6 +217,7 @@ def test_bash_completes_commands_options_choices_and_files():
     assert completions("train", "p.h5", "--teacher", "r") == {"dir,r"}
 
 
+@pytest.mark.slow
 def test_the_script_of_completion_is_for_the_command():
     environment = {**os.environ, "_EDGEPRUNE_COMPLETE": "zsh_source"}
     command = [sys.executable, "-m", "edgeprune"]

@@ -78,6 +78,7 @@ def test_history_and_folder(tmp_path, whole):
     assert load_checkpoint(tmp_path / "run").state == {"step": 0, "history": history}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("step", range(4))
 @pytest.mark.parametrize("epoch", range(3))
@@ -103,6 +104,7 @@ def test_a_signal_at_the_end_of_an_epoch_keeps_the_epoch(tmp_path, whole):
     assert untimed(run(tmp_path)) == whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every_step", [False, True])
 @pytest.mark.parametrize("where", [(0, 0), (0, 3), (1, 0), (1, 2), (2, 3)])
 def test_a_crash_costs_what_came_after_the_last_checkpoint(tmp_path, whole, monkeypatch, where, every_step):

@@ -98,6 +98,7 @@ def test_budgets_sum_to_the_count_and_never_exceed_a_stratum(sizes, data):
     assert budgets.tolist() == budgets_by_loops(sizes, count)
 
 
+@pytest.mark.slow
 @given(SIZES, st.data())
 def test_empty_strata_do_not_matter_to_the_budgets(sizes, data):
     sizes = np.array(sizes)
@@ -137,6 +138,7 @@ def ccs_by_loops(scores, count, hardness, beta, strata, seed):
     return {i for part in drawn for i in part}
 
 
+@pytest.mark.slow
 @given(
     hnp.arrays(np.float64, (40, 2), elements=st.floats(-100, 100, width=16)),
     st.integers(1, 20),
@@ -150,6 +152,7 @@ def test_ccs_equals_the_same_in_plain_loops(columns, count, beta, strata, seed):
     assert set(chosen.tolist()) == ccs_by_loops(scores, count, hardness, beta, strata, seed)
 
 
+@pytest.mark.slow
 @given(ANY_SCORES, st.integers(1, 70), st.floats(0, 0.9), st.integers(0, 9), st.data())
 def test_ccs_draws_exactly_count_whatever_the_scores(scores, strata, beta, seed, data):
     left = len(scores) - round(beta * len(scores))
@@ -167,6 +170,7 @@ def test_ccs_draws_exactly_count_whatever_the_scores(scores, strata, beta, seed,
     np.testing.assert_array_equal(chosen, ccs(scores, count, **options))
 
 
+@pytest.mark.slow
 @given(ANY_SCORES, st.integers(-900, 900))
 def test_strata_do_not_depend_on_the_unit_of_the_scores(scores, exponent):
     # Only where nothing over- or underflows is the change of unit exact.
@@ -280,6 +284,7 @@ def assert_in_proportion(chosen, labels, count):
         assert (np.abs(kept - exact) < 1).all()
 
 
+@pytest.mark.slow
 @given(LABELS, st.integers(0, 9), st.data())
 def test_ccs_and_top_k_keep_the_proportions_of_classes(labels, seed, data):
     labels = np.array(labels)
@@ -349,6 +354,7 @@ def test_ccs_refuses_what_it_cannot_draw(wrong, problem):
         ccs(**{**GOOD, **wrong})
 
 
+@pytest.mark.slow
 @given(ANY_SCORES, st.sampled_from(["high", "low"]), st.data())
 def test_top_k_equals_sorting_by_score_then_position(scores, keep, data):
     count = data.draw(st.integers(1, len(scores)))

@@ -36,6 +36,7 @@ def joint_entropy_by_loops(entropies, tau, gamma, window):
     return result
 
 
+@pytest.mark.slow
 @given(RECORDS, st.floats(0, 1), st.floats(0.01, 1), st.integers(1, 12))
 def test_joint_entropy_equals_its_equations_in_plain_loops(entropies, tau, gamma, window):
     result = joint_entropy(entropies, tau=tau, gamma=gamma, window=window)

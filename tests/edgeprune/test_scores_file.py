@@ -221,6 +221,7 @@ def put(path, name, array, **options):
         dataset.attrs["crc32"] = np.uint32(zlib.crc32(np.asarray(stored).tobytes()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("classifier")])
 @pytest.mark.parametrize("kind", ["<f8", "<i2", "S3"])
 def test_an_array_of_another_type(sample, name, kind):
@@ -425,6 +426,7 @@ def test_a_file_cut_short_anywhere(sample):
         assert_refused(sample)
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_anywhere_gives_the_records_or_the_error(sample):
     whole, network = read_all(sample)
     data = sample.read_bytes()
@@ -480,6 +482,7 @@ def fill(path):
     return done.stdout.splitlines()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["8k", "500k", "1m"])
 def test_a_full_disk_leaves_the_older_file_and_nothing_else(small_disk, size):
     path = small_disk(size) / "s.h5"
@@ -490,5 +493,6 @@ def test_a_full_disk_leaves_the_older_file_and_nothing_else(small_disk, size):
     assert path.read_bytes() == b"older"
 
 
+@pytest.mark.slow
 def test_a_disk_just_large_enough(small_disk):
     assert fill(small_disk("3m") / "s.h5") == ["['s.h5']"]

@@ -53,6 +53,7 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("report_each_step")
 @pytest.mark.parametrize(
     ("step", "number"),
@@ -80,6 +81,7 @@ def test_a_resumed_run_is_the_uninterrupted_run(tmp_path, spec, whole, step, num
     assert_same_scores(path, whole.path)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("report_each_step")
 def test_a_run_may_be_interrupted_again_and_again(tmp_path, spec, whole):
     path = tmp_path / "s.h5"
@@ -99,6 +101,7 @@ def test_a_signal_in_the_last_step_leaves_nothing_but_the_file_to_do(tmp_path, s
     assert_same_scores(tmp_path / "s.h5", whole.path)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("report_each_step")
 @pytest.mark.parametrize("kept", [False, True])
 @pytest.mark.parametrize("step", [1, 3, 5, 9])
@@ -197,6 +200,7 @@ def test_a_run_under_way_is_not_resumed_with_other_images(interrupted, tmp_path)
         score(interrupted, write_source(tmp_path, seed=1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["records/epoch-0001.safetensors", "checkpoint-0001.json", "checkpoint-0001.safetensors"]
 )

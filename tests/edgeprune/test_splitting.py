@@ -80,6 +80,7 @@ def by_row(path):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["iid", "class", "dirichlet:0.3"])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_image_is_in_one_part_and_decodes_to_the_same_bits(packs, tmp_path, name, by):
@@ -169,6 +170,7 @@ def test_bounded_memory_changes_nothing(packs, tmp_path, monkeypatch, held):
     assert done == sorted(done)
 
 
+@pytest.mark.slow
 def test_scores_go_with_their_images(tmp_path, tmp_path_factory):
     made = small_builds.scored(tmp_path_factory)
     path = tmp_path / "p.h5"
@@ -231,6 +233,7 @@ split_pack(sys.argv[1], sys.argv[2], 3, progress=wait)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_split_that_is_stopped_leaves_no_part(packs, tmp_path, number):
     command = [sys.executable, "-c", SPLIT_AND_WAIT, str(packs / "f32.h5"), str(tmp_path / "fleet")]

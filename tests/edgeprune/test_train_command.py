@@ -116,6 +116,7 @@ def test_a_batch_size_that_fits_the_memory_is_kept_when_resumed(train, monkeypat
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_perturbed_images_and_a_teacher(train, tmp_path):
     code, out, err, teacher = train("a", "--epochs", 1, "--adversarial", "pgd:4")
     assert (code, err) == (0, "")
@@ -280,6 +281,7 @@ def test_a_batch_size_for_a_bound_on_addresses(npz, edgeprune, tmp_path):
     assert "batches of 128 in " in done["auto"].stdout
 
 
+@pytest.mark.slow
 def test_a_profile_adds_up(edgeprune, pack):
     options = ["--model", "resnet8", "--batch-size", 8, "--device", "cpu", "--steps", 3, "--ema", 0.9]
     code, out, err = edgeprune("profile", pack, *options, "--json")
@@ -307,6 +309,7 @@ def run(train, npz):
     return train("run", "--epochs", 2, "--test", npz)[3]
 
 
+@pytest.mark.slow
 def test_curves_of_runs(edgeprune, run, tmp_path):
     assert edgeprune("plot", run) == (0, f"{run / 'curves.png'}\n", "")
     with Image.open(run / "curves.png") as picture:

@@ -57,6 +57,7 @@ def test_format_missing(tools, sample):
     tools.assert_refused(sample.path, NotAPackError, "/: ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", WRONG_FOR_INTEGER)
 @pytest.mark.parametrize("name", INTEGERS)
 def test_wrong_integer(tools, sample, name, kind):
@@ -64,6 +65,7 @@ def test_wrong_integer(tools, sample, name, kind):
     tools.assert_refused(sample.path, PackLayoutError, f"/ attribute {name}: ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", WRONG_FOR_TEXT)
 @pytest.mark.parametrize("name", TEXTS)
 def test_wrong_text(tools, sample, name, kind):

@@ -54,6 +54,7 @@ def test_index_repeated(tools, sample, place):
     tools.assert_refused(sample.path, PackLayoutError, "/samples/indices chunk 1: ", "ascending")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("height", "width", "bits", "position"),
     [
@@ -178,6 +179,7 @@ def test_provenance_with_a_number_beyond_reason(tools, sample, number):
     assert [p.location for p in problems] in ([], ["/provenance"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sample", "gzip_sample"])
 @pytest.mark.parametrize("name", ["values", "indices"])
 @pytest.mark.parametrize("where", ["first", "middle", "last"])

@@ -44,6 +44,7 @@ def replace(file, name, *, shape=None, dtype=None, **options):
     return dataset
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in ALL if name != "scores"])
 def test_missing(tools, sample, name):
     with h5py.File(sample.path, "r+") as file:
@@ -72,6 +73,7 @@ def test_samples_is_no_group(tools, sample, kind):
     tools.assert_refused(sample.path, PackLayoutError, "/samples: ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "dtype"), [(name, dtype) for name in ALL for dtype in OTHER_TYPES[name]])
 def test_wrong_type(tools, sample, name, dtype):
     with h5py.File(sample.path, "r+") as file:
@@ -79,6 +81,7 @@ def test_wrong_type(tools, sample, name, dtype):
     tools.assert_refused(sample.path, PackLayoutError, place(name), "type")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("type_name", ["enum", "compound", "object reference", "opaque"])
 def test_type_of_another_class(tools, sample, name, type_name):
@@ -97,6 +100,7 @@ def test_type_of_another_class(tools, sample, name, type_name):
     tools.assert_refused(sample.path, PackLayoutError, place(name), "type")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("of", ["text", "numbers"])
 def test_variable_length(tools, sample, name, of):
@@ -121,6 +125,7 @@ SHAPES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "shape"), [(name, shape) for name in SHAPES for shape in SHAPES[name]])
 def test_wrong_shape(tools, sample, name, shape):
     with h5py.File(sample.path, "r+") as file:
@@ -161,6 +166,7 @@ def test_named_type_in_place_of_a_dataset(tools, sample, name):
     tools.assert_refused(sample.path, PackLayoutError, place(name), "not a dataset")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("kind", ["soft", "dangling", "external"])
 def test_link(tools, sample, pristine, name, kind):
@@ -207,6 +213,7 @@ FILTERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*SAMPLES, *CHECKSUMS, "labels", "scores"])
 @pytest.mark.parametrize("kind", FILTERS)
 def test_filter_that_a_pack_has_not(tools, sample, name, kind):
@@ -216,6 +223,7 @@ def test_filter_that_a_pack_has_not(tools, sample, name, kind):
     tools.assert_refused(sample.path, PackLayoutError, place(name), "filters")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["labels", "source_index", "class_names", "scores", *CHECKSUMS])
 @pytest.mark.parametrize("options", [{}, {"compression": "gzip", "shuffle": True}])
 def test_small_array_in_chunks(tools, sample, name, options):
@@ -224,6 +232,7 @@ def test_small_array_in_chunks(tools, sample, name, options):
     tools.assert_refused(sample.path, PackLayoutError, place(name), "chunked")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLES)
 @pytest.mark.parametrize("chunks", [None, (1, 3, 40), (7, 3, 40), (3, 1, 40), (3, 3, 20)])
 def test_samples_in_other_chunks(tools, sample, name, chunks):
@@ -232,6 +241,7 @@ def test_samples_in_other_chunks(tools, sample, name, chunks):
     tools.assert_refused(sample.path, PackLayoutError, place(name), "chunks")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize("crc", [None, 0, 1.5, "0", np.zeros(2, np.uint32), h5py.Empty("u4")])
 def test_checksum_attribute_missing_or_wrong(tools, sample, name, crc):

@@ -185,6 +185,7 @@ def test_chunk_after_the_end_of_the_deflate_stream_is_ignored_or_refused(tools, 
         np.testing.assert_array_equal(tools.read_dense(gzip_sample.path), gzip_sample.dense)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(
     ("attack", "kind", "location"),

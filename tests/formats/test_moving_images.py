@@ -54,6 +54,7 @@ def store(path, header, coefficients, pieces=None, **options):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pieces", [[9], [1, 0, 5, 3]])
 @pytest.mark.parametrize("compression", ["none", "gzip"])
 @pytest.mark.parametrize(ARGUMENTS, KINDS)

@@ -85,6 +85,7 @@ SIZES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("color", ["rgb", "ycbcr"])
 @pytest.mark.parametrize(("height", "width", "tile"), SIZES)
 def test_round_trip_is_within_the_step(tools, tmp_path, height, width, tile, color):
@@ -98,6 +99,7 @@ def test_round_trip_is_within_the_step(tools, tmp_path, height, width, tile, col
     assert verify_pack(tmp_path / "p.h5") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rounding", ["rdo", "deadzone"])
 def test_smaller_steps_cost_bytes_and_gain_quality(tools, tmp_path, rounding):
     spectra, _ = spectra_of(64, 32, 32)
@@ -110,6 +112,7 @@ def test_smaller_steps_cost_bytes_and_gain_quality(tools, tmp_path, rounding):
     assert sizes == sorted(sizes)
 
 
+@pytest.mark.slow
 def test_rdo_costs_less_at_equal_error(tools, tmp_path):
     spectra, _ = spectra_of(400, 32, 32)
 
@@ -162,6 +165,7 @@ def native_decoder(request, monkeypatch):
         pytest.skip("no compiled decoder here")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("native_decoder")
 @pytest.mark.parametrize(("height", "width", "tile"), SIZES)
 def test_native_and_numpy_decode_alike(tools, monkeypatch, height, width, tile):
@@ -273,6 +277,7 @@ def test_ranges_come_back_and_approach_the_entropy():
         Decoder(lookup_table(frequencies), states, words[:-1]).run(rows)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("native_decoder")
 def test_damaged_payloads_end_alike_in_both_decoders(tools, monkeypatch):
     count = 120
@@ -387,6 +392,7 @@ def test_sparse_f16_halves_values_and_keeps_positions(tools, tmp_path):
         assert other.payload_bytes < one.payload_bytes / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("native", [True, False])
 @pytest.mark.parametrize("size", [(12, 20), (300, 200)])
 def test_sparse_f16_refuses_bitmaps_of_another_count(tools, monkeypatch, native, size):

@@ -196,6 +196,7 @@ def test_forked_process_opens_the_file_for_itself(tools, sample, tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_use_in_worker_processes(sample, tmp_path, method):
     if method == "fork" and not hasattr(os, "fork"):

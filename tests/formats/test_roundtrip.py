@@ -70,6 +70,7 @@ def test_scores_come_back_exactly_or_are_none(tools, tmp_path, scored):
     assert verify_pack(made.path) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compression", ["none", "gzip"])
 @pytest.mark.parametrize("size", SIZES)
 def test_comes_back_exactly(tools, tmp_path, size, compression):
@@ -145,6 +146,7 @@ def test_gzip_is_smaller_on_compressible_spectra(tools, tmp_path):
     assert sizes[1] < sizes[0]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(h5py.version.hdf5_version_tuple < (2, 0, 0), reason="older HDF5 stores times")
 @pytest.mark.parametrize("compression", ["none", "gzip"])
 def test_same_input_gives_the_same_bytes(tools, tmp_path, compression):

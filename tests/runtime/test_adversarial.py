@@ -140,6 +140,7 @@ def test_training_needs_to_know_what_a_pixel_is(tmp_path, whole_run):
         assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "adversarial", "learns"),
     [("mobilenet_v2", "n-fgsm", False), ("resnet8", "pgd:4", False), ("resnet8", "n-fgsm:4", True)],
@@ -184,6 +185,7 @@ class FewPatterns(MemoryLoader):
 FLAT = Normalization((0.5,) * 3, (0.1,) * 3)
 
 
+@pytest.mark.slow
 def test_training_on_perturbed_images_makes_a_network_withstand_them(tmp_path):
     loader = FewPatterns()
     images, labels = loader.images, loader.labels
@@ -206,6 +208,7 @@ def teacher_of(run_dir, scaling):
     return Teacher(run_dir, place(TINY), scaling, CLASSES, SHAPE)
 
 
+@pytest.mark.slow
 def test_a_teacher_sees_images_as_it_learned_to(taught, pixels):
     run_dir, own = taught
     answers = teacher_of(run_dir, SCALING)(normalized(pixels))
@@ -216,6 +219,7 @@ def test_a_teacher_sees_images_as_it_learned_to(taught, pixels):
     assert load_trained(run_dir).std == own.std
 
 
+@pytest.mark.slow
 def test_the_loss_of_robust_distillation(taught, pixels):
     run_dir, _ = taught
     objective = Objective(Perturbation(Adversary("pgd", 8), SCALING, CPU), teacher_of(run_dir, SCALING))
@@ -243,6 +247,7 @@ def test_a_teacher_alone_replaces_the_labels(taught, pixels):
     assert abs(loss.item()) < 1e-5
 
 
+@pytest.mark.slow
 def test_terms_and_parts_of_a_batch_add_up_to_its_gradient(taught, pixels):
     run_dir, own = taught
     # With statistics that stay and without chance in the perturbation, parts do not change the step.
@@ -260,6 +265,7 @@ def test_terms_and_parts_of_a_batch_add_up_to_its_gradient(taught, pixels):
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.slow
 def test_teachers_that_cannot_teach(tmp_path, whole_run, taught):
     run_dir, own = taught
     with pytest.raises(ConfigError, match=r"a teacher of 4 classes .* cannot teach 5 classes"):

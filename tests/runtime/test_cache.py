@@ -48,6 +48,7 @@ def expected(pack, rows):
     return np.stack([pack.read_chunk(row // size).values[row % size] for row in rows.tolist()])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunks", [0.01, 1, 2, 3.5, 8, 100])
 @pytest.mark.parametrize("prefetch", [False, True])
 def test_rows_are_found_whatever_fits(pack, chunks, prefetch):
@@ -68,6 +69,7 @@ def test_all_chunks_are_read_once_where_all_fit(pack, read):
     assert sorted(read) == list(range(8))
 
 
+@pytest.mark.slow
 def test_stored_bytes_are_kept_where_they_take_half_at_most(tmp_path, read):
     pack = open_pack(quantized_pack(tmp_path / "q.h5"))
     chunk_bytes = pack.header.chunk_samples * memory_bytes(pack.header)
@@ -180,6 +182,7 @@ def test_a_forked_process_finds_what_its_parent_held(pack):
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_forked_process_waits_for_nothing_that_its_parent_was_reading(pack, monkeypatch):

@@ -83,6 +83,7 @@ def test_an_index_beyond_64_bits_is_outside(make_pack):
         PackDataset(path)[2**70]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("normalize", [False, True])
 def test_several_packs_are_one_dataset(make_pack, tmp_path, normalize):
     paths = [

@@ -15,6 +15,7 @@ def everything(loader):
     return np.concatenate([np.asarray(i) for i in images]), np.concatenate([np.asarray(y) for y in labels])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["torch", "scipy"])
 @pytest.mark.parametrize(("size", "components"), SIZES)
 def test_images_are_the_inverse_transform_of_the_stored_coefficients(make_pack, backend, size, components):

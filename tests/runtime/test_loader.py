@@ -88,6 +88,7 @@ def test_a_window_bounds_how_far_samples_travel():
     assert not np.array_equal(order, again)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("augment", [False, True])
 @pytest.mark.parametrize("cache_bytes", [3000, 10**6])
 @pytest.mark.parametrize("stop", [0, 1, 4, 6])
@@ -110,6 +111,7 @@ def test_a_state_taken_in_mid_epoch_resumes_with_the_remaining_batches(loader, a
     assert len(images_of(resumed)) == 53
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefetch", [0, 2])
 @pytest.mark.parametrize("backend", ["torch", "scipy", "native"])
 @pytest.mark.parametrize("several", [False, True])
@@ -234,6 +236,7 @@ def naive_crop(image, top, left, mirror, pad):
     return crop[:, :, ::-1] if mirror else crop
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["torch", "scipy"])
 def test_augmentation_crops_from_the_reflected_image_and_mirrors(make_pack, backend):
     path, _ = make_pack(samples=40)

@@ -58,6 +58,7 @@ def same(one, other):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunks", [0.5, 1, 2, 3, 4.5, 7, 100])
 @pytest.mark.parametrize("backend", ["torch", "scipy"])
 @pytest.mark.parametrize("shuffle", [False, True])
@@ -73,6 +74,7 @@ def test_batches_are_the_same_bit_for_bit(path, chunks, backend, shuffle):
         assert same(list(prefetcher), epochs[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [0, 1, 4, 6])
 def test_the_state_counts_batches_that_were_handed_out(path, stop):
     header = open_pack(path).header
@@ -121,6 +123,7 @@ def test_the_bytes_that_an_error_names_are_enough(path):
     assert len(list(larger)) == 7
 
 
+@pytest.mark.slow
 def test_leaving_an_epoch_ends_its_thread(path):
     ours = loader(path)
     for _ in range(3):
@@ -192,6 +195,7 @@ def test_prefetch_is_a_number_of_batches(path, prefetch):
         loader(path, prefetch=prefetch)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 @pytest.mark.parametrize("backend", ["native", "scipy"])
@@ -249,6 +253,7 @@ prefetcher.close()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.parametrize("backend", ["native", "scipy"])
 def test_a_fork_waits_for_no_thread_and_its_child_can_load(path, backend):
@@ -261,6 +266,7 @@ def test_a_fork_waits_for_no_thread_and_its_child_can_load(path, backend):
     assert child == "0"
 
 
+@pytest.mark.slow
 def test_nothing_is_registered_to_run_at_forks():
     code = "import os; os.register_at_fork = None; import edgeprune_runtime.loading.loader"
     # The modules that do so are loaded before.
@@ -287,6 +293,7 @@ print("done")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["torch", "scipy"])
 def test_an_interpreter_ends_in_mid_epoch(path, backend):
     command = [sys.executable, "-W", "error", "-c", LEFT_OPEN, str(path), backend]

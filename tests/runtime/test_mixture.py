@@ -67,6 +67,7 @@ def test_without_shuffling_the_packs_come_one_after_another(paths, backend):
     np.testing.assert_array_equal(labels, np.concatenate([one.pack.labels for one in alone]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cache_bytes", [1, 60_000, 2**30])
 @pytest.mark.parametrize("prefetch", [0, 2])
 def test_each_epoch_shows_every_image_of_every_pack_once(loader, cache_bytes, prefetch):
@@ -101,6 +102,7 @@ def test_windows_hold_a_fair_share_of_each_pack():
     assert not np.array_equal(order, again)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("augment", [False, "flip", True])
 @pytest.mark.parametrize("cache_bytes", [60_000, 10**7])
 @pytest.mark.parametrize("stop", [0, 4, 12, 13])

@@ -44,12 +44,14 @@ def test_the_commands_offer_every_name(command):
     assert tuple(option.type.choices) == MODEL_NAMES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_small_images_are_reduced_by_8(name):
     assert feature_map(name, 32) == (4, 4) == final_feature_map((3, 32, 32))
     assert feature_map(name, 20) == (3, 3) == final_feature_map((3, 20, 20))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_large_images_are_reduced_by_32(name):
     assert feature_map(name, 64) == (2, 2) == final_feature_map((3, 64, 64))
@@ -66,6 +68,7 @@ def test_cifar_networks_reduce_by_4_whatever_the_size(name, size, reduced):
     assert feature_map(name, size) == (reduced, reduced)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODEL_NAMES)
 def test_networks_take_large_images_that_are_no_squares(name):
     model = create_model(name, 7, 160).eval()
@@ -128,6 +131,7 @@ def test_cifar_networks_keep_the_scale_of_their_input(name):
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODEL_NAMES)
 def test_the_stem_keeps_names_and_shapes(name):
     large, small = (create_model(name, 10, size).state_dict() for size in (64, 63))
@@ -136,6 +140,7 @@ def test_the_stem_keeps_names_and_shapes(name):
     assert changed == ({"conv1.weight"} if name in ("resnet18", "resnet34") else set())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODEL_NAMES)
 def test_the_seed_decides_the_weights(name):
     states = []

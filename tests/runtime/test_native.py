@@ -56,6 +56,7 @@ def resolutions(header):
             yield tuple(sides)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("codec", "size", "tile", "color"), KINDS, ids=NAMES)
 @pytest.mark.parametrize("augment", ["none", "flip", "crop+flip"])
 def test_all_decoders_agree_to_1e_5(codec, size, tile, color, augment):
@@ -71,6 +72,7 @@ def test_all_decoders_agree_to_1e_5(codec, size, tile, color, augment):
             np.testing.assert_allclose(found, images["scipy"], atol=1e-5, rtol=0, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("codec", "size", "tile", "color"), WHOLE + TILES)
 @pytest.mark.parametrize("normalize", [False, True])
 def test_quantized_images_are_the_inverse_transform_of_their_tiles(codec, size, tile, color, normalize):
@@ -208,6 +210,7 @@ np.save(sys.argv[2], np.concatenate([np.asarray(images) for images, _ in PackLoa
 """
 
 
+@pytest.mark.slow
 def test_everything_but_the_native_backend_works_without_the_kernel(make_pack, tmp_path):
     path, _ = make_pack(samples=9)
     command = [sys.executable, "-c", WITHOUT, str(path), str(tmp_path / "images.npy")]

@@ -95,6 +95,7 @@ def test_the_average_is_what_is_kept(whole_run):
     assert not torch.equal(kept["classifier.1.weight"], tensors["model.classifier.1.weight"])
 
 
+@pytest.mark.slow
 def test_nothing_of_the_process_is_left_changed(tmp_path):
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     torch.manual_seed(5)
@@ -104,6 +105,7 @@ def test_nothing_of_the_process_is_left_changed(tmp_path):
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
+@pytest.mark.slow
 def test_the_seed_decides_everything(tmp_path, whole_run):
     torch.manual_seed(12345)
     assert_same_run(run(tmp_path / "same").run_dir, whole_run.run_dir)
@@ -111,6 +113,7 @@ def test_the_seed_decides_everything(tmp_path, whole_run):
     assert other.metrics[-1]["train_loss"] != whole_run.metrics[-1]["train_loss"]
 
 
+@pytest.mark.slow
 def test_training_works_in_a_thread(tmp_path, whole_run):
     thread = threading.Thread(target=run, args=(tmp_path / "run",))
     thread.start()
@@ -118,6 +121,7 @@ def test_training_works_in_a_thread(tmp_path, whole_run):
     assert_same_run(tmp_path / "run", whole_run.run_dir)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODEL_NAMES)
 def test_every_network_learns_at_the_default_rate(tmp_path, model):
     epochs = {"resnet18": 3, "resnet34": 2, "efficientnet_b0": 16}.get(model, 6)
@@ -129,6 +133,7 @@ def test_every_network_learns_at_the_default_rate(tmp_path, model):
     assert result.metrics[-1]["train_accuracy"] > 1.5 / CLASSES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "ema", "number"),
     [
@@ -153,6 +158,7 @@ def test_a_resumed_run_is_the_uninterrupted_run(tmp_path, model, ema, number):
     assert_same_run(parts, whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [(0, 0), (0, 3), (1, 0), (2, 3)])
 def test_interruptions_at_the_ends_of_an_epoch(tmp_path, whole_run, at):
     with pytest.raises(TrainingInterrupted):
@@ -183,6 +189,7 @@ def test_a_run_from_a_pack_stopped_after_an_epochs_last_step(tmp_path, make_pack
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
+@pytest.mark.slow
 def test_an_interruption_during_the_test(tmp_path, whole_run):
     class Interrupting:
         def __iter__(self):
@@ -208,6 +215,7 @@ def crash_at(at):
     return on_batch
 
 
+@pytest.mark.slow
 def test_a_crash_after_an_epoch(tmp_path, whole_run):
     with pytest.raises(Crash):
         run(tmp_path, on_batch=crash_at((1, 2)))
@@ -217,6 +225,7 @@ def test_a_crash_after_an_epoch(tmp_path, whole_run):
     assert_same_run(tmp_path, whole_run.run_dir)
 
 
+@pytest.mark.slow
 def test_a_crash_before_the_first_checkpoint(tmp_path, whole_run):
     with pytest.raises(Crash):
         run(tmp_path, on_batch=crash_at((0, 2)))
@@ -224,6 +233,7 @@ def test_a_crash_before_the_first_checkpoint(tmp_path, whole_run):
     assert_same_run(tmp_path, whole_run.run_dir)
 
 
+@pytest.mark.slow
 def test_a_crash_before_the_model_is_written(tmp_path, whole_run):
     run(tmp_path)
     (tmp_path / "model.safetensors").unlink()
@@ -250,6 +260,7 @@ def test_without_a_test_set(tmp_path):
     assert line["test_accuracy"] is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("crash", [(0, 2), (0, 3), (1, 0), (2, 2)])
 def test_a_crash_between_checkpoints_within_an_epoch(tmp_path, whole_run, crash):
     with pytest.raises(Crash):
@@ -260,6 +271,7 @@ def test_a_crash_between_checkpoints_within_an_epoch(tmp_path, whole_run, crash)
     assert_same_run(tmp_path, whole_run.run_dir)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_due_by_time_or_by_steps(tmp_path, whole_run):
     assert [step for step in range(1, 9) if Cadence(steps=3).is_due(step, 0.0)] == [3, 6]
     assert not Cadence(seconds=2).is_due(3, 1.9)
@@ -277,6 +289,7 @@ def test_a_cadence_out_of_range(problem):
         Cadence(**problem)
 
 
+@pytest.mark.slow
 def test_the_older_checkpoint_stands_in_and_this_is_told(tmp_path, whole_run):
     with pytest.raises(Crash):
         run(tmp_path, on_batch=crash_at((2, 1)))

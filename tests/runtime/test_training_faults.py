@@ -56,6 +56,7 @@ def test_settings_that_only_spell_the_same_differently(whole_run):
     assert run(whole_run.run_dir, config, resume=True, provenance={"pack": "digits.h5"}) == whole_run
 
 
+@pytest.mark.slow
 def test_two_processes_do_not_train_in_one_folder(tmp_path):
     def again(epoch, batch):
         if epoch == 1:
@@ -157,6 +158,7 @@ def test_reports(tmp_path, monkeypatch):
     assert events[4]["loss"] == result.metrics[0]["train_loss"]
 
 
+@pytest.mark.slow
 def test_reports_are_few(tmp_path, monkeypatch):
     monkeypatch.setattr("edgeprune_runtime.training.loop._EVENT_SECONDS", 1e9)
     events = []
@@ -179,6 +181,7 @@ class FullDisk:
         save_file(*arguments)
 
 
+@pytest.mark.slow
 def test_a_full_disk_pauses_the_run(tmp_path, monkeypatch, whole_run):
     FullDisk(monkeypatch, first=2, times=3)
     events = []
@@ -191,6 +194,7 @@ def test_a_full_disk_pauses_the_run(tmp_path, monkeypatch, whole_run):
     assert_same_run(tmp_path, whole_run.run_dir)
 
 
+@pytest.mark.slow
 def test_a_full_disk_at_the_very_end(tmp_path, monkeypatch, whole_run):
     FullDisk(monkeypatch, first=4, times=2)
     events = []
@@ -199,6 +203,7 @@ def test_a_full_disk_at_the_very_end(tmp_path, monkeypatch, whole_run):
     assert_same_run(tmp_path, whole_run.run_dir)
 
 
+@pytest.mark.slow
 def test_a_signal_ends_the_wait_for_a_full_disk(tmp_path, monkeypatch, whole_run):
     FullDisk(monkeypatch, first=2, times=10**9)
 
@@ -221,6 +226,7 @@ def test_a_full_disk_without_anybody_to_tell(tmp_path, monkeypatch):
     assert load_checkpoint(tmp_path).state["step"] == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("made", [False, True])
 def test_what_fails_before_the_first_checkpoint_leaves_nothing(tmp_path, made):
     folder = tmp_path / "run"

@@ -17,6 +17,7 @@ from edgeprune_runtime.training.step import Learner, Tally, learning_rate, updat
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
+@pytest.mark.slow
 def test_bfloat16_autocast_trains(tmp_path):
     config = replace(TINY, epochs=1, precision="bfloat16")
     (line,) = run(tmp_path, config).metrics
@@ -137,6 +138,7 @@ def test_the_tally_does_not_depend_on_when_it_is_drained():
     assert (one.steps, one.images, one.correct) == (20, 140, 60)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODEL_NAMES)
 def test_weight_decay_spares_biases_and_norms(model):
     learner = Learner(replace(TINY, model=model), place(TINY), CLASSES, 16)

@@ -44,6 +44,7 @@ def test_weights_of_imagenet_shape_but_for_head_and_stem(tmp_path, name):
         assert torch.equal(value, before[key] if key in fresh else original[key]), key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODEL_NAMES)
 def test_weights_of_the_same_classes_are_taken_whole(tmp_path, name):
     save_file(create_model(name, CLASSES, 16).state_dict(), tmp_path / "own.safetensors")
@@ -89,6 +90,7 @@ def test_a_run_that_begins_with_weights(tmp_path, init, whole_run):
         torch.testing.assert_close(after, before, msg=name)
 
 
+@pytest.mark.slow
 def test_a_run_that_begins_with_weights_resumes(tmp_path, init):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     run(whole, init=init)
@@ -100,6 +102,7 @@ def test_a_run_that_begins_with_weights_resumes(tmp_path, init):
     assert_same_run(parts, whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ema", [None, 0.9])
 @pytest.mark.parametrize("model", ["mobilenet_v2", "resnet8"])
 def test_only_the_head_is_trained(tmp_path, model, ema):
@@ -116,6 +119,7 @@ def test_only_the_head_is_trained(tmp_path, model, ema):
     }
 
 
+@pytest.mark.slow
 def test_a_frozen_run_resumes(tmp_path, init):
     config = replace(TINY, freeze=True)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
@@ -156,6 +160,7 @@ def test_parts_of_a_batch_add_up_to_its_gradient(accumulate, count):
         torch.testing.assert_close(other[name], value, msg=name)
 
 
+@pytest.mark.slow
 def test_a_run_in_parts_resumes(tmp_path):
     config = replace(TINY, accumulate=2)
     whole, parts = tmp_path / "whole", tmp_path / "parts"

@@ -116,7 +116,7 @@ def _require_alike(first: Pack, other: Pack) -> None:
         sizes = (f"{header.height}x{header.width}" for header in (theirs, ours))
         raise ConfigError(
             f"{other.path}: images of {{}}, and those of {first.path} are {{}}; "
-            "build both with the same size".format(*sizes)
+            "build both with the same `size`".format(*sizes)
         )
     if theirs.class_names != ours.class_names:
         raise ConfigError(

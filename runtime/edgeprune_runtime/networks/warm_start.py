@@ -76,7 +76,7 @@ def _shape(tensors: Mapping[str, torch.Tensor], name: str) -> torch.Size | None:
 
 
 def _require_fitting(path: Path, name: str, own: torch.Tensor, given: Mapping[str, torch.Tensor]) -> None:
-    remedy = "it is of another network; choose the model that it is of"
+    remedy = "it is of another network; choose the `model` that it is of"
     # Weights that torch before 0.4.1 saved do not count batches.
     if name not in given and not name.endswith("num_batches_tracked"):
         raise ConfigError(f"{path}: has no {name}, so {remedy}")
