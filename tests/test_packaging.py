@@ -51,7 +51,19 @@ def test_the_wheel_works_away_from_the_checkout(built, tmp_path):
         str(wheel),
     ]
     subprocess.run(install, check=True, capture_output=True)
-    command = [sys.executable, "-c", CHECK, str(site), "build", "digits", "-o", "p.h5", "-q"]
+    command = [
+        sys.executable,
+        "-c",
+        CHECK,
+        str(site),
+        "build",
+        "digits",
+        "--codec",
+        "sparse-f32",
+        "-o",
+        "p.h5",
+        "-q",
+    ]
     environment = {"PYTHONPATH": str(site), "PATH": "/usr/bin:/bin"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

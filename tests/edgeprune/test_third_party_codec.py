@@ -160,7 +160,7 @@ def test_what_it_does_not_declare_is_refused():
     codecs.register(ZippedTiles())
     try:
         for options in ({"tile": "16"}, {"color": "ycbcr"}):
-            with pytest.raises(ConfigError, match=f"{next(iter(options))} must be one of"):
+            with pytest.raises(ConfigError, match=f"`{next(iter(options))}` must be one of"):
                 BuildConfig(codec=ZippedTiles.name, **options)
     finally:
         codecs._CODECS.pop(ZippedTiles.name)
