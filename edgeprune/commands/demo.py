@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
-EPOCHS = "6"
+EPOCHS = "5"
 MARK = ".edgeprune-demo"
 # Modules, and the packages that they are in.
 NEEDS = {
