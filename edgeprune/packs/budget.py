@@ -10,9 +10,8 @@ from pathlib import Path
 
 from edgeprune_formats import ConfigError
 from edgeprune_formats.codecs import get_codec
-from edgeprune_formats.files import check_writable, replacing
+from edgeprune_formats.files import check_writable, partial_folder, replacing, write_error
 
-from ..work.temporary import sweep_leftovers, trial_folder
 from .config import BuildConfig
 from .report import BuildReport
 
@@ -85,12 +84,13 @@ def build_within(
     if config.quality is not None:
         raise ConfigError("a budget chooses the quality; leave out `quality` or `budget`")
     check_writable(path)
-    sweep_leftovers(path)
-    with trial_folder(path) as folder:
-        # Scores and masks are made once, and named after the pack.
-        search = _Search(partial(build, beside=path), folder / path.name, config, budget)
-        with replacing(path, folder / path.name):
+    try:
+        with partial_folder(path) as folder, replacing(path, folder / path.name):
+            # Scores and masks are made once, and named after the pack.
+            search = _Search(partial(build, beside=path), folder / path.name, config, budget)
             fit = search.by_quality(1.0 if min_quality is None else min_quality, min_quality is not None)
+    except OSError as error:
+        raise write_error(path, error) from error
     return replace(fit, report=replace(fit.report, path=path))
 
 

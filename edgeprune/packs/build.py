@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgeprune_formats import ConfigError
-from edgeprune_formats.files import check_writable
+from edgeprune_formats.files import check_writable, sweep
 
 from ..coresets.selection import require_enough, select_images
 from ..masks.selector import component_selector
@@ -16,7 +16,7 @@ from ..sources import Source, open_source
 from ..work.callbacks import EpochProgress, StageProgress
 from ..work.checking import check_shared
 from ..work.processes import Workers
-from ..work.temporary import sweep_leftovers, work_folder
+from ..work.temporary import work_folder
 from .config import METHODS, BuildConfig
 from .encoding import Encoder, encoded_parts, remove_parts
 from .header import pack_header
@@ -99,7 +99,7 @@ def build_pack(
     check_writable(path)
     source = _open(source, config) if isinstance(source, str) else source
     folder = work_folder(path)
-    sweep_leftovers(path)
+    sweep(path)
     given = open_prerequisites(source, config, workers, scores, classifier, fse_net)
     check = check_shared(source, skip_bad=config.skip_bad, workers=workers, progress=progress)
     if method.scored_images:

@@ -117,9 +117,9 @@ class ResumableRun:
             with deferred_signals() as interrupted:
                 self._finish(interrupted)
             return self.history
-        with _naming(self.folder):
-            open_run(self.folder, self.record, resume=True)
         with locked(self.folder), deferred_signals() as interrupted:
+            with _naming(self.folder):
+                open_run(self.folder, self.record, resume=True)
             self.workers.wait()
             self._finish(interrupted)
         return self.history

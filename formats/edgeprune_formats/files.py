@@ -1,18 +1,24 @@
-"""Files that appear whole or not at all: a partial file beside the final name, and what can go wrong."""
+"""Files that appear whole or not at all: written in a private folder beside the final name, then renamed.
+
+The private folder is new, has a random name, and holds a lock file that its writer keeps locked. So no link
+that somebody has put there is followed, and whoever writes the same file next can tell, whatever the host or
+the container, whether the writer still lives: a folder that nobody has locked is removed.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import glob
+import fcntl
 import hashlib
 import io
-import itertools
 import os
+import re
+import secrets
 import shutil
 import signal
-import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -29,7 +35,9 @@ __all__ = [
     "check_free_space",
     "check_writable",
     "file_sha256",
-    "partial_path",
+    "open_lock",
+    "partial_folder",
+    "publish",
     "replacing",
     "shielded",
     "sweep",
@@ -40,8 +48,12 @@ __all__ = [
 # Room for labels, checksums, provenance and HDF5's own records.
 OVERHEAD_BYTES = 2**20
 NO_PERMISSION = "no permission to write there; choose another folder"
-# Tells the partial files of several writers of one process apart.
-_COUNT = itertools.count()
+LOCK_FILE = ".lock"
+_MAX_NAME_BYTES = 255
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, 524}
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL, 524}
+# Where nothing can be locked, what nobody has changed for so long is taken for dead.
+_DEAD_SECONDS = 86_400.0
 
 
 def check_writable(path: Path) -> None:
@@ -67,23 +79,97 @@ def check_free_space(path: Path, size: int) -> None:
         )
 
 
-def partial_path(path: Path) -> Path:
-    """Return the name under which a pack is written until it is complete; no other writer has it."""
-    owner = f"{socket.gethostname()}-{os.getpid()}-{next(_COUNT)}"
-    return path.with_name(f".{path.name}.{owner}.partial")
+def open_lock(path: Path) -> tuple[int, bool | None]:
+    """Open a lock file, which is made if it is missing, and try to lock it; a link is not followed.
+
+    Returns
+    -------
+    descriptor : int
+        Whoever closes it, or ends, frees the lock.
+    locked : bool or None
+        False where somebody else holds the lock, None where the file system has no locks.
+
+    Raises
+    ------
+    OSError
+        The file cannot be opened, or is a symbolic link.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return descriptor, False
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            return descriptor, None
+        os.close(descriptor)
+        raise
+    return descriptor, True
+
+
+def _prefix(path: Path) -> str:
+    """Return what the names of the private folders of a file begin with."""
+    name = path.name
+    if len(os.fsencode(name)) > _MAX_NAME_BYTES - len("..0123456789abcdef.partial"):
+        name = hashlib.sha256(os.fsencode(name)).hexdigest()
+    return f".{name}."
+
+
+@contextlib.contextmanager
+def partial_folder(path: Path) -> Iterator[Path]:
+    """Give a new private folder beside `path`, on the same disk, which goes away with all that it holds.
+
+    What a process that was killed has left of the same file is removed before.
+
+    Raises
+    ------
+    OSError
+        It cannot be made.
+    """
+    sweep(path)
+    folder, lock = _new_folder(path)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def _new_folder(path: Path) -> tuple[Path, int]:
+    while True:
+        folder = path.with_name(f"{_prefix(path)}{secrets.token_hex(8)}.partial")
+        folder.mkdir(0o700)
+        try:
+            lock, locked = open_lock(folder / LOCK_FILE)
+        except FileNotFoundError:
+            continue
+        if locked is not False and (folder / LOCK_FILE).exists():
+            return folder, lock
+        # Another process took it for one that is left behind, in the moment before it was locked.
+        os.close(lock)
 
 
 def sweep(path: Path) -> None:
-    """Remove what writers of the same pack left on this host when they were killed."""
-    host = socket.gethostname()
-    for stale in path.parent.glob(f".{glob.escape(path.name)}.{host}-*.partial"):
+    """Remove the private folders of a file whose writers, on whatever host, have ended."""
+    pattern = re.compile(re.escape(_prefix(path)) + r"[0-9a-f]{16}\.partial")
+    with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
+        names = [one.name for one in entries if pattern.fullmatch(one.name)]
+        for name in names:
+            _remove_dead(path.with_name(name))
+
+
+def _remove_dead(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        changed = folder.lstat().st_mtime
+        if folder.is_symlink() or not folder.is_dir():
+            return
+        lock, locked = open_lock(folder / LOCK_FILE)
         try:
-            os.kill(int(stale.name.removesuffix(".partial").rsplit("-", 2)[-2]), 0)
-        except (ProcessLookupError, ValueError, OverflowError):
-            with contextlib.suppress(OSError):
-                stale.unlink()
-        except PermissionError:
-            continue
+            if locked or (locked is None and time.time() - changed > _DEAD_SECONDS):
+                shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(lock)
 
 
 def sync(path: Path) -> None:
@@ -98,6 +184,8 @@ def sync(path: Path) -> None:
 def write_error(path: Path, error: OSError) -> PackWriteError:
     """Return the error that tells a user why `path` cannot be written."""
     text = str(error)
+    if error.errno == errno.EEXIST:
+        return PackWriteError(f"{path}: another process has made it in the meantime; choose another name")
     if error.errno == errno.ENOSPC or "No space left" in text or "errno = 28" in text:
         return PackWriteError(f"{path}: the disk is full; free some space or write elsewhere")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) or "Permission denied" in text:
@@ -175,26 +263,60 @@ class Sink(io.FileIO):
             return size or 0
 
 
+def publish(partial: Path, path: Path, *, is_new: bool) -> None:
+    """Give a complete file its name; it is on the disk before, and its name before this returns.
+
+    Parameters
+    ----------
+    partial, path : Path
+        On the same disk.
+    is_new : bool
+        Whether there was no `path` when the work began; one that has come since is then not replaced.
+
+    Raises
+    ------
+    FileExistsError
+        Another process has made `path` in the meantime.
+    OSError
+        The file cannot be put on the disk or renamed.
+    """
+    sync(partial)
+    if is_new:
+        _link(partial, path)
+    else:
+        os.replace(partial, path)  # noqa: PTH105 - tests make this call fail
+    sync(path.parent)
+
+
+def _link(partial: Path, path: Path) -> None:
+    """Rename, unless there is a file of that name: the one call that is sure of it makes a second name."""
+    try:
+        os.link(partial, path)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        # A disk without hard links, such as FAT: as near as it gets.
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+        os.replace(partial, path)  # noqa: PTH105
+    else:
+        partial.unlink()
+
+
 @contextlib.contextmanager
 def replacing(path: Path, partial: Path) -> Iterator[None]:
     """Let the `with` block write the file `partial`, which then takes the name `path`, whole or not at all.
 
-    The file is on the disk before it is renamed, and the name before this returns. If anything fails,
-    `partial` is removed.
+    An older file is replaced, but not one that another process makes during the block.
 
     Raises
     ------
     OSError
-        The file cannot be put on the disk or renamed.
+        As `publish`.
     """
-    try:
-        yield
-        sync(partial)
-        os.replace(partial, path)  # noqa: PTH105 - tests make this call fail
-        sync(path.parent)
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
+    is_new = not os.path.lexists(path)
+    yield
+    publish(partial, path, is_new=is_new)
 
 
 @contextlib.contextmanager
@@ -204,14 +326,13 @@ def atomic_file(path: Path) -> Iterator[Path]:
     Raises
     ------
     PackWriteError
-        The file cannot be written: no such folder, no permission, disk full.
+        The file cannot be written: no such folder, no permission, disk full, or another process has made it
+        during the block.
     """
-    sweep(path)
     check_writable(path)
-    partial = partial_path(path)
     try:
-        with replacing(path, partial):
-            yield partial
+        with partial_folder(path) as folder, replacing(path, folder / path.name):
+            yield folder / path.name
     except OSError as error:
         raise write_error(path, error) from error
 

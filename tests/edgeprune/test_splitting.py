@@ -1,5 +1,6 @@
 import itertools
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from edgeprune.repack.partition import parse_by
 from edgeprune.repack.split import part_paths, split_pack
 from edgeprune_formats import ConfigError, PackWriteError, open_pack, verify_pack
 from edgeprune_formats.files import file_sha256
-from edgeprune_runtime import PackLoader
+from edgeprune_runtime import PackLoader, open_packs
 
 CONFIGS = {
     "f32": BuildConfig(codec="sparse-f32", freq_prune=0.5),
@@ -156,6 +157,25 @@ def test_a_part_can_be_split_and_put_together_again(packs, tmp_path):
     old, new = (open_pack(path).header.provenance for path in (first, tmp_path / "m.h5"))
     assert new["split"] == old["split"]
     assert by_row(tmp_path / "m.h5") == by_row(first)
+
+
+@pytest.mark.parametrize("second", [{"seed": 1}, {"by": parse_by("class")}, {"parent": "f32.h5"}])
+def test_parts_of_two_splits_side_by_side_are_refused(packs, tmp_path, second):
+    """As a split leaves them that is killed while it replaces the parts of an older one."""
+    source = tmp_path / "p.h5"
+    shutil.copy(packs / "f16.h5", source)
+    old = split_pack(source, tmp_path / "fleet", 3)
+    os.link(old[2].path, tmp_path / "old-part.h5")
+    shutil.copy(packs / second.pop("parent", "f16.h5"), source)
+    split_pack(source, tmp_path / "fleet", 3, **second)
+    paths = [part.path for part in old]
+    assert len(open_packs(paths)) == 300
+    (tmp_path / "old-part.h5").replace(paths[2])
+    for use in (open_packs, lambda some: merge_packs(some, tmp_path / "m.h5", allow_duplicates=True)):
+        with pytest.raises(
+            ConfigError, match=r"p-3-of-3.h5 and .*p-1-of-3.h5 are parts of two"
+        ):
+            use(paths)
 
 
 @pytest.mark.parametrize("held", [1, 60_000, 2**40])

@@ -1,6 +1,5 @@
 """Temporary files of runs that were killed: gone at the next start, unless their owner lives."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from scoring_runs import TINY, score, write_source
 from edgeprune import BuildConfig, build_pack
 from edgeprune.packs.budget import build_within
 from edgeprune.work.resumable import remove_work_folder
-from edgeprune.work.temporary import sweep_leftovers, trial_folder, work_folder
+from edgeprune.work.temporary import work_folder
 from edgeprune_formats import open_pack
 from edgeprune_runtime.training.run_folder import locked
 
@@ -57,7 +56,7 @@ def started(source, path, budget):
 
 def killed(source, path, budget):
     with started(source, path, budget) as process:
-        os.kill(process.pid, signal.SIGKILL)
+        process.send_signal(signal.SIGKILL)
 
 
 def names(folder):
@@ -87,29 +86,6 @@ def test_what_a_live_build_needs_stays(source, tmp_path):
         build_pack(source, path, BuildConfig(tile="8", device="cpu"))
         assert set(names(tmp_path)) == {*before, "p.h5"}
         process.kill()
-
-
-def test_only_trials_of_the_same_pack_are_swept(tmp_path):
-    with trial_folder(tmp_path / "p.h5") as folder:
-        own = folder.name
-    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True)
-    stale = own.replace(f"-{os.getpid()}-", f"-{int(dead.stdout)}-")
-    kept = [stale.replace("p.h5", "q.h5"), "p.h5.trials", ".p.h5.other.trials", own]
-    for name in (stale, *kept):
-        (tmp_path / name).mkdir()
-    sweep_leftovers(tmp_path / "p.h5")
-    assert names(tmp_path) == sorted(kept)
-
-
-def test_a_trial_folder_goes_when_the_block_fails(tmp_path):
-    def fail():
-        with trial_folder(tmp_path / "p.h5") as folder:
-            (folder / "x").write_text("half")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        fail()
-    assert names(tmp_path) == []
 
 
 def test_the_work_folder_of_a_finished_scores_file_is_removed_when_it_is_used_again(

@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -142,12 +144,102 @@ def test_it_works_in_a_thread(path):
 
 
 def test_two_writers_of_one_name_do_not_meet(path, folder, tools):
+    path.write_bytes(b"older")
     with atomic_hdf5(path) as first:
         with atomic_hdf5(path) as second:
             fill(second, 2)
         assert value_in(path) == 2
         fill(first, 1)
     assert value_in(path) == 1
+    assert tools.names(folder) == ["x.h5"]
+
+
+def write_two(path):
+    with atomic_hdf5(path) as first:
+        with atomic_hdf5(path) as second:
+            fill(second, 2)
+        fill(first, 1)
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_of_two_writers_of_a_new_name_the_second_to_finish_fails(path, folder, tools, monkeypatch, links):
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
+    with pytest.raises(PackWriteError, match=r"x.h5: another process has made it in the meantime"):
+        write_two(path)
+    assert value_in(path) == 2
+    assert tools.names(folder) == ["x.h5"]
+
+
+def no_links(source, target):
+    raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+
+def test_a_disk_without_hard_links(path, folder, tools, monkeypatch):
+    monkeypatch.setattr(os, "link", no_links)
+    with atomic_hdf5(path) as file:
+        fill(file)
+    assert value_in(path) == 7
+    assert tools.names(folder) == ["x.h5"]
+
+
+@pytest.mark.parametrize("name", ["x" * 252 + ".h5", "ü" * 122 + ".h5", "y" * 232])
+def test_names_as_long_as_the_disk_takes(folder, tools, name):
+    with atomic_hdf5(folder / name) as file:
+        fill(file)
+    assert tools.names(folder) == [name]
+
+
+def test_a_link_in_the_place_of_the_file_is_replaced_and_not_followed(path, folder, tools):
+    victim = folder / "victim"
+    victim.write_bytes(b"precious")
+    path.symlink_to(victim)
+    with atomic_hdf5(path) as file:
+        fill(file)
+    assert victim.read_bytes() == b"precious"
+    assert not path.is_symlink()
+    assert value_in(path) == 7
+
+
+@pytest.mark.parametrize("kind", ["folder", "file", "lock"])
+def test_links_that_look_like_leftovers_are_not_followed(path, folder, tmp_path, kind):
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "precious").write_bytes(b"precious")
+    trap = folder / ".x.h5.0123456789abcdef.partial"
+    if kind == "lock":
+        trap.mkdir()
+        (trap / ".lock").symlink_to(victim / "precious")
+    else:
+        trap.symlink_to(victim if kind == "folder" else victim / "precious")
+    with atomic_hdf5(path) as file:
+        fill(file)
+    assert (victim / "precious").read_bytes() == b"precious"
+    assert sorted(victim.iterdir()) == [victim / "precious"]
+
+
+def left_behind(path):
+    """Leave what a killed writer leaves; give its folder."""
+    code = "import os, sys; from pathlib import Path; from edgeprune_formats.files import atomic_hdf5\n"
+    code += "with atomic_hdf5(Path(sys.argv[1])): os.kill(os.getpid(), 9)"
+    assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == -signal.SIGKILL
+    (left,) = path.parent.glob(".*.partial")
+    return left
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, 524])
+def test_where_nothing_can_be_locked_only_old_leftovers_go(path, folder, tools, monkeypatch, number):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    left = left_behind(path)
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with atomic_hdf5(path) as file:
+        fill(file)
+    assert tools.names(folder) == [left.name, "x.h5"]
+    os.utime(left, (1, 1))
+    with atomic_hdf5(path) as file:
+        fill(file)
     assert tools.names(folder) == ["x.h5"]
 
 
@@ -164,12 +256,7 @@ def test_places_where_no_file_can_be(path, folder):
 
 
 def test_what_a_killed_writer_left_is_swept_away(path, folder, tools):
-    code = "import os, sys; from pathlib import Path; from edgeprune_formats.files import atomic_hdf5\n"
-    code += "with atomic_hdf5(Path(sys.argv[1])): os.kill(os.getpid(), 9)"
-    done = subprocess.run([sys.executable, "-c", code, str(path)], check=False)
-    assert done.returncode == -signal.SIGKILL
-    (left,) = tools.names(folder)
-    assert left.endswith(".partial")
+    left_behind(path)
     with atomic_hdf5(path) as file:
         fill(file)
     assert tools.names(folder) == ["x.h5"]

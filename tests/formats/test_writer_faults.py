@@ -5,7 +5,7 @@ import textwrap
 
 import pytest
 
-from edgeprune_formats import EdgePruneError, PackWriter, verify_pack
+from edgeprune_formats import PackWriteError, PackWriter, verify_pack
 
 PROLOGUE = """
 import os, sys, time
@@ -112,48 +112,44 @@ def test_sweep_spares_a_living_writer(tools, tmp_path, mid_write):
     assert verify_pack(path) == []
 
 
-def test_sweep_spares_other_packs_and_other_hosts(tools, tmp_path, mid_write):
+def test_sweep_spares_other_packs_and_what_is_no_leftover(tools, tmp_path, mid_write):
     dead = mid_write(tmp_path / "p.h5")
     dead.kill()
     dead.wait()
     (stale,) = partials(tmp_path)
     kept = [
         tmp_path / stale.name.replace("p.h5", "q.h5"),
-        tmp_path / f".p.h5.elsewhere-{dead.pid}.partial",
+        tmp_path / stale.name.replace("p.h5", "p.h5.q"),
         tmp_path / ".p.h5.partial",
+        tmp_path / ".p.h5.elsewhere-17-0.partial",
     ]
     for path in kept:
-        path.write_text("keep")
+        path.mkdir()
     tools.write(tmp_path / "p.h5")
     assert partials(tmp_path) == sorted(kept)
 
 
-@pytest.mark.parametrize("number", ["x", "99999999999999999999"])
-def test_sweep_takes_names_that_are_no_process(tools, tmp_path, mid_write, number):
-    dead = mid_write(tmp_path / "p.h5")
-    dead.kill()
-    dead.wait()
-    (stale,) = partials(tmp_path)
-    stale.rename(tmp_path / stale.name.replace(str(dead.pid), number))
-    tools.write(tmp_path / "p.h5")
-    assert verify_pack(tmp_path / "p.h5") == []
-
-
-def test_second_writer_in_the_same_process_spoils_neither(tools, tmp_path):
-    path = tmp_path / "p.h5"
-
-    def second():
-        with PackWriter(path, made.header, made.labels, made.source_index) as writer:
-            writer.append(*tools.spectra(made.header)[:2])
-
-    made = tools.write(tmp_path / "other.h5")
+def write_two(tools, path, made):
     with PackWriter(path, made.header, made.labels, made.source_index) as first:
-        try:
-            second()
-        except EdgePruneError:
-            assert not path.exists()
+        with PackWriter(path, made.header, made.labels, made.source_index) as second:
+            second.append(*tools.spectra(made.header)[:2])
+        assert verify_pack(path) == []
         first.append(*tools.spectra(made.header)[:2])
-    assert verify_pack(path) == []
+
+
+def test_two_writers_of_one_pack_spoil_neither(tools, tmp_path):
+    made = tools.write(tmp_path / "p.h5")
+    write_two(tools, made.path, made)
+    assert verify_pack(made.path) == []
+    assert tools.names(tmp_path) == ["p.h5"]
+
+
+def test_of_two_writers_of_a_new_pack_the_second_to_finish_fails(tools, tmp_path):
+    made = tools.write(tmp_path / "other.h5")
+    with pytest.raises(PackWriteError, match=r"p.h5: another process has made it in the meantime"):
+        write_two(tools, tmp_path / "p.h5", made)
+    assert verify_pack(tmp_path / "p.h5") == []
+    assert tools.names(tmp_path) == ["other.h5", "p.h5"]
 
 
 # From a disk that holds nothing to one that lacks only the end of the file, about 440 kB with gzip.

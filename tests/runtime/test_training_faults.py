@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import math
 import os
 import signal
@@ -14,6 +16,7 @@ from edgeprune_runtime.errors import TrainingError
 from edgeprune_runtime.training import Cadence, TrainingInterrupted, load_model, train
 from edgeprune_runtime.training.checkpoint import DiskFullError, load_checkpoint
 from edgeprune_runtime.training.config import place
+from edgeprune_runtime.training.run_folder import locked, opened_run
 from edgeprune_runtime.training.step import Learner
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -64,6 +67,46 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path):
                 run(tmp_path, resume=True)
 
     run(tmp_path, on_batch=again)
+
+
+@pytest.mark.parametrize("when", ["before the folder is there", "after a failure"])
+def test_of_two_processes_that_begin_in_one_new_folder_the_loser_leaves_all_to_the_winner(tmp_path, when):
+    folder = tmp_path / "run"
+    if when == "after a failure":
+        with pytest.raises(ConfigError), opened_run(folder, {"config": {}}, False):
+            raise ConfigError
+        assert not folder.exists()
+    with opened_run(folder, {"config": {"a": 1}}, False):
+        before = sorted(folder.iterdir())
+        for resume in (False, True):
+            with pytest.raises(ConfigError, match="another process trains in it"):
+                run(folder, resume=resume)
+        assert sorted(folder.iterdir()) == before
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, 524])
+def test_a_file_system_without_locks_is_no_second_process(tmp_path, monkeypatch, number):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with locked(tmp_path / "run"):
+        assert (tmp_path / "run").is_dir()
+
+
+@pytest.mark.parametrize("name", [".lock", "config.json.tmp", "checkpoint-0001.safetensors.tmp"])
+def test_links_in_a_run_folder_are_not_followed(tmp_path, name):
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / name).symlink_to(victim)
+    if name == ".lock":
+        with pytest.raises(ConfigError, match=r"\.lock is a symbolic link; remove it"):
+            run(folder)
+    else:
+        run(folder)
+    assert victim.read_bytes() == b"precious"
 
 
 def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +16,16 @@ from numpy.typing import NDArray
 from ..codecs import get_codec, stored_bytes
 from ..coefficients import Coefficients
 from ..errors import ConfigError
-from ..files import Sink, check_free_space, check_writable, partial_path, shielded, sweep, sync, write_error
+from ..files import (
+    Sink,
+    check_free_space,
+    check_writable,
+    partial_folder,
+    publish,
+    shielded,
+    sync,
+    write_error,
+)
 from ..header import PackHeader
 from .checks import check_header, check_rows, check_scores
 from .chunks import COMPRESSIONS, Stream, create_field, write_chunk
@@ -89,7 +99,7 @@ class PackWriter:
         self._labels = check_rows("labels", labels, header.samples, len(header.class_names)).astype("<i4")
         self._source_index = check_rows("source_index", source_index, header.samples, 2**63).astype("<i8")
         self._scores = None if scores is None else check_scores(scores, header.samples)
-        self._partial = partial_path(self.path)
+        self._folder, self._partial, self._is_new = contextlib.ExitStack(), self.path, True
         self._sink: Sink | None = None
         self._file: h5py.File | None = None
         self._spectra: tuple[NDArray[np.float32], NDArray[np.bool_]] | None = None
@@ -98,13 +108,14 @@ class PackWriter:
         self._sealed = self.published = False
 
     def __enter__(self) -> PackWriter:
-        sweep(self.path)
         check_writable(self.path)
         if self._compression == "none":
             check_free_space(self.path, self.header.samples * stored_bytes(self.header))
         try:
             # The 1.10 file format: its object headers and indexes carry checksums of their own.
             with shielded():
+                self._is_new = not os.path.lexists(self.path)
+                self._partial = self._folder.enter_context(partial_folder(self.path)) / self.path.name
                 self._sink = Sink(self._partial, "w+")
                 self._file = h5py.File(self._sink, "w", libver=("v110", "v110"))
                 self._create_samples(self._file)
@@ -123,9 +134,9 @@ class PackWriter:
             return
         self.seal()
         try:
-            self._partial.replace(self.path)
+            publish(self._partial, self.path, is_new=self._is_new)
             self.published = True
-            sync(self.path.parent)
+            self._folder.close()
         except BaseException as failure:
             self._abandon()
             if isinstance(failure, OSError):
@@ -304,8 +315,7 @@ class PackWriter:
         # What goes wrong now must not hide why the pack is abandoned.
         with contextlib.suppress(OSError, RuntimeError), shielded():
             self._close()
-        with contextlib.suppress(OSError):
-            self._partial.unlink(missing_ok=True)
+        self._folder.close()
 
     def _close(self) -> None:
         if self._file is not None:

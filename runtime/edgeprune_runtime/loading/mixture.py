@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +42,8 @@ class Mixture:
     Raises
     ------
     ConfigError
-        No pack, or packs that differ in shape or classes.
+        No pack, packs that differ in shape or classes, or parts of two splits in one folder, which is what
+        a split leaves that was killed while it replaced an older one.
     """
 
     def __init__(self, packs: Sequence[Pack]) -> None:
@@ -50,6 +52,7 @@ class Mixture:
         self.packs = tuple(packs)
         for pack in self.packs[1:]:
             _require_alike(self.packs[0], pack)
+            _require_one_split(self.packs[0], pack)
         headers = [pack.header for pack in self.packs]
         mean, std = pooled_statistics(headers)
         provenance = {
@@ -123,6 +126,27 @@ def _require_alike(first: Pack, other: Pack) -> None:
             f"{other.path}: {_difference(theirs.class_names, ours.class_names)} {first.path}; "
             "build both from sources with the same classes"
         )
+
+
+def _require_one_split(first: Pack, other: Pack) -> None:
+    ours, theirs = (pack.header.provenance.get("split") for pack in (first, other))
+    if not (isinstance(ours, dict) and isinstance(theirs, dict)) or first.path.parent != other.path.parent:
+        return
+    names, kinds = zip(*[(_parent_name(split), _plain(split)) for split in (ours, theirs)], strict=True)
+    if names[0] is not None and names[0] == names[1] and kinds[0] != kinds[1]:
+        raise ConfigError(
+            f"{other.path} and {first.path} are parts of two different splits of {names[0]}, one of which "
+            "was not finished; split it again"
+        )
+
+
+def _parent_name(split: dict[str, Any]) -> str | None:
+    parent = split.get("parent")
+    return parent.get("file") if isinstance(parent, dict) else None
+
+
+def _plain(split: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in split.items() if name != "part"}
 
 
 def _difference(theirs: tuple[str, ...], ours: tuple[str, ...]) -> str:

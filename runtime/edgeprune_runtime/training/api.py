@@ -22,7 +22,7 @@ from .checkpoint import has_checkpoint, read_state
 from .config import Adversary, Placement, TrainConfig, place
 from .loop import Batches, Cadence, OnEvent, TrainLoader, TrainRun
 from .objectives import Objective, Perturbation, Teacher
-from .run_folder import describe_run, is_finished, load_model, locked, opened_run, save_model
+from .run_folder import describe_run, is_finished, load_model, opened_run, save_model
 from .signals import TrainingInterrupted, deferred_signals
 from .step import Learner
 
@@ -148,7 +148,7 @@ def train(
         if is_finished(run_dir) and has_checkpoint(run_dir):
             return TrainResult(run_dir, tuple(read_state(run_dir)["history"]))
         cuda = [placement.device.index] if placement.device.type == "cuda" else []
-        with locked(run_dir), deferred_signals() as interrupted, torch.random.fork_rng(cuda):
+        with deferred_signals() as interrupted, torch.random.fork_rng(cuda):
             torch.manual_seed(config.seed)
             begun = has_checkpoint(run_dir)
             weights = None if init is None or begun else Path(init)

@@ -23,7 +23,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from edgeprune_formats.files import file_sha256, replacing
+from edgeprune_formats.files import file_sha256, partial_folder, replacing
 
 from ..errors import TrainingError
 
@@ -42,7 +42,6 @@ _FORMAT = 2
 _KEPT = 2
 _NAME = re.compile(r"checkpoint-(\d{4,})\.(json|safetensors)")
 _ASIDE = ".damaged"
-_TEMPORARY = ".tmp"
 
 
 class DiskFullError(TrainingError):
@@ -192,9 +191,9 @@ def write_tensors(
 
 @contextlib.contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
-    temporary = path.with_name(path.name + _TEMPORARY)
     try:
-        with replacing(path, temporary):
+        with partial_folder(path) as folder, replacing(path, folder / path.name):
+            temporary = folder / path.name
             yield temporary
             # safetensors makes its files for their owner alone; the user's umask is to decide.
             temporary.chmod(0o666 & ~_umask())
@@ -234,7 +233,7 @@ def _committed(run_dir: Path) -> list[int]:
 
 def _remove_others(run_dir: Path, keep: list[str]) -> None:
     for path in list(run_dir.iterdir()):
-        match = _NAME.fullmatch(path.name.removesuffix(_TEMPORARY).removesuffix(_ASIDE))
+        match = _NAME.fullmatch(path.name.removesuffix(_ASIDE))
         if match and path.name not in {f"{stem}.{kind}" for stem in keep for kind in ("json", "safetensors")}:
             # The new checkpoint counts whether or not the old files go.
             with contextlib.suppress(OSError):

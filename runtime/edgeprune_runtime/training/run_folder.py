@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import os
 import platform
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 from torch import nn
 
 from edgeprune_formats import ConfigError, __version__
-from edgeprune_formats.files import file_sha256
+from edgeprune_formats.files import LOCK_FILE, file_sha256, open_lock
 
 from ..errors import TrainingError
 from ..networks.models import create_model
@@ -39,7 +40,7 @@ __all__ = [
 
 _CONFIG_FILE = "config.json"
 _METRICS_FILE = "metrics.jsonl"
-_LOCK_FILE = ".lock"
+_LOCK_FILE = LOCK_FILE
 # What may differ when a run goes on: consequences of the other entries, versions, and what a run is free in.
 _DESCRIPTIVE = ("versions", "parameters", "notes")
 
@@ -98,7 +99,7 @@ def versions() -> dict[str, str]:
 
 
 def open_run(run_dir: Path, description: Mapping[str, Any], resume: bool) -> None:
-    """Make the folder of a new run, or check that the run in it is the one to go on with.
+    """Begin a new run in a folder that is `locked`, or check that the run in it is the one to go on with.
 
     Raises
     ------
@@ -109,7 +110,6 @@ def open_run(run_dir: Path, description: Mapping[str, Any], resume: bool) -> Non
     """
     path = run_dir / _CONFIG_FILE
     if not _holds_run(run_dir):
-        _make_folder(run_dir)
         write_text(path, json.dumps(description, indent=1) + "\n")
     elif not resume:
         raise ConfigError(f"{run_dir} already holds a run; go on with `resume=True`, or use another folder")
@@ -131,44 +131,59 @@ def read_description(run_dir: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def opened_run(run_dir: Path, description: Mapping[str, Any], resume: bool) -> Iterator[None]:
-    """Do as `open_run`, and remove a new folder's files again on an error before its first checkpoint.
+    """Make and lock the folder of a run, as `locked` and `open_run`, until the block ends.
 
-    So the same command can be given again once what was wrong is right.
+    On an error before the first checkpoint of a new run its files are removed again, so that the same command
+    can be given again once what was wrong is right.
     """
-    made, new = not run_dir.exists(), not _holds_run(run_dir)
-    try:
-        open_run(run_dir, description, resume)
-        yield
-    except Exception:
-        if new and not has_checkpoint(run_dir):
-            with contextlib.suppress(OSError):
-                for name in (_CONFIG_FILE, _LOCK_FILE):
-                    (run_dir / name).unlink(missing_ok=True)
-                if made:
-                    run_dir.rmdir()
-        raise
+    made = not run_dir.exists()
+    with locked(run_dir):
+        new = not _holds_run(run_dir)
+        try:
+            open_run(run_dir, description, resume)
+            yield
+        except Exception:
+            if new and not has_checkpoint(run_dir):
+                with contextlib.suppress(OSError):
+                    for name in (_CONFIG_FILE, _LOCK_FILE):
+                        (run_dir / name).unlink(missing_ok=True)
+                    if made:
+                        run_dir.rmdir()
+            raise
 
 
 @contextlib.contextmanager
 def locked(run_dir: Path) -> Iterator[None]:
-    """Keep other processes from training in the folder; a process that ends, however it does, frees it.
+    """Make a folder if it is missing, and keep other processes from working in it.
+
+    A process that ends, however it does, frees it. A file system without locks keeps nobody out.
 
     Raises
     ------
     ConfigError
-        If another process trains in it.
+        If it cannot be made, or another process works in it.
     """
-    if sys.platform == "win32":
-        yield
-        return
-    import fcntl
-
-    with (run_dir / _LOCK_FILE).open("w") as file:
+    while True:
+        lock, held = _open_lock(run_dir)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ConfigError(f"{run_dir}: another process trains in it; use another folder") from None
-        yield
+            if held is False:
+                raise ConfigError(f"{run_dir}: another process trains in it; use another folder")
+            # Whoever held it before may have failed, and removed what this process has just locked.
+            if (run_dir / _LOCK_FILE).exists():
+                yield
+                return
+        finally:
+            os.close(lock)
+
+
+def _open_lock(run_dir: Path) -> tuple[int, bool | None]:
+    _make_folder(run_dir)
+    try:
+        return open_lock(run_dir / _LOCK_FILE)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise ConfigError(f"{run_dir / _LOCK_FILE} is a symbolic link; remove it") from error
+        raise ConfigError(f"{run_dir} cannot be locked: {error.strerror}; use another folder") from error
 
 
 def write_metrics(run_dir: Path, history: Sequence[Mapping[str, Any]]) -> None:
