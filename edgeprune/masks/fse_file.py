@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from edgeprune_formats import ConfigError
+from edgeprune_formats.strict_json import parse_json
 from edgeprune_runtime.errors import ArtifactError
 from edgeprune_runtime.training.checkpoint import write_tensors
 
@@ -88,8 +89,10 @@ def load_fse_net(path: str | Path) -> tuple[FSENet, dict[str, Any]]:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    if path.exists() and not path.is_file():
+        raise ValueError("not a regular file")
     with safe_open(path, "pt") as file:
-        description = json.loads((file.metadata() or {}).get(_ENTRY, "{}"))
+        description = parse_json((file.metadata() or {}).get(_ENTRY, "{}").encode())
         # Copies: the file stays mapped otherwise, and one that is cut off later would end the process.
         tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - not a dict
     return description, tensors

@@ -226,7 +226,7 @@ def _read_part(path: Path, shape: tuple[int, ...]) -> Encoded:
         spectra = np.zeros(shape, np.float32)
         spectra[mask] = arrays["values"]
         return Encoded(spectra, mask, float(arrays["lost"]))
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ArtifactError(
             f"{path}: encoded images cannot be read ({reason}); remove {path.parent}, and run it again"

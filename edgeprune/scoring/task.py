@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from edgeprune_formats.strict_json import parse_json
 from edgeprune_runtime.decode.augmentation import draw
 from edgeprune_runtime.errors import ArtifactError, TrainingError
 from edgeprune_runtime.training import TrainConfig
@@ -140,10 +141,12 @@ class ScoringTask:
         path = _epoch_file(self._folder, epoch)
         try:
             with safe_open(path, "np") as file:
-                checksums = json.loads(file.metadata()["crc32"])
+                checksums = parse_json((file.metadata() or {})["crc32"].encode())
                 arrays = {name: file.get_tensor(name) for name in checksums}
             if any(zlib.crc32(array.tobytes()) != checksums[name] for name, array in arrays.items()):
                 raise ValueError("a checksum does not match")
+            if any(array.shape != (len(self._store),) for array in arrays.values()):
+                raise ValueError("of another number of images")
             return EpochRecords({name: arrays[name] for name in RECORD_TYPES}, arrays.get("entropies"))
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise ArtifactError(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from edgeprune_formats import ConfigError
-from edgeprune_formats.files import atomic_file
+from edgeprune_formats.files import atomic_file, read_regular
+from edgeprune_formats.strict_json import parse_json
+from edgeprune_runtime.checks import from_json
 from edgeprune_runtime.errors import TrainingError
 
 __all__ = ["draw", "read_metrics"]
@@ -27,7 +29,15 @@ _METADATA: dict[str, dict[str, Any]] = {
     ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
 }
 
+_MAX_BYTES = 2**26
 Metrics = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A line of the file, but for being the entry of an object."""
+
+    metrics: dict[str, int | float | None]
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
@@ -40,12 +50,13 @@ def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
     """
     path = run_dir / "metrics.jsonl"
     try:
-        epochs = [json.loads(line) for line in path.read_bytes().splitlines()]
+        lines = read_regular(path, _MAX_BYTES).splitlines()
+        epochs = [from_json(_Line, {"metrics": parse_json(line)}).metrics for line in lines]
         for epoch in epochs:
             for name in ("epoch", "train_loss", "train_accuracy"):
-                float(epoch[name])
-            for name in ("test_loss", "test_accuracy"):
-                float(epoch[name] or 0.0)
+                if epoch[name] is None:
+                    raise ValueError(f"{name} is null")
+            _ = epoch["test_loss"], epoch["test_accuracy"]
     except FileNotFoundError:
         remedy = "give the folder of a run, once its first epoch is complete"
         raise TrainingError(f"{path}: no such file; {remedy}") from None

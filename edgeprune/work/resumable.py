@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 
 from edgeprune_formats import ConfigError
+from edgeprune_runtime.checks import from_json
 from edgeprune_runtime.errors import TrainingError
 from edgeprune_runtime.training import TrainingInterrupted
 from edgeprune_runtime.training.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
@@ -69,6 +70,23 @@ class Task(Protocol):
     def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Take over what `tensors` returned."""
         ...
+
+
+@dataclass(frozen=True)
+class _State:
+    """What a checkpoint holds beside tensors; the attributes are those of `ResumableRun`."""
+
+    step: int
+    history: list[dict[str, Any]]
+
+    def check(self, task: Task) -> None:
+        """Raise ValueError unless the task can stand there."""
+        left = task.epochs - len(self.history)
+        if left < 0 or not 0 <= self.step < (task.steps if left else 1):
+            raise ValueError(f"step {self.step} after {len(self.history)} of {task.epochs} epochs")
+        for number, epoch in enumerate(self.history, 1):
+            if epoch.get("epoch") != number:
+                raise ValueError(f"history[{number - 1}] is not the metrics of epoch {number}")
 
 
 @dataclass
@@ -171,9 +189,18 @@ class ResumableRun:
     def _restore(self) -> int:
         with _naming(self.folder):
             checkpoint = load_checkpoint(self.folder)
-            self.task.restore(checkpoint.tensors)
-        self.history = list(checkpoint.state["history"])
-        return int(checkpoint.state["step"])
+            try:
+                state = from_json(_State, checkpoint.state)
+                state.check(self.task)
+                _require_shapes(checkpoint.tensors, self.task.tensors())
+                self.task.restore(checkpoint.tensors)
+            except (IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+                reason = " ".join(str(error).split())
+                raise TrainingError(
+                    f"{self.folder}: the checkpoint is not one of this run: {reason}"
+                ) from error
+        self.history = state.history
+        return state.step
 
     def _tell(self, event: str, epoch: int, step: int, metrics: Mapping[str, Any] | None = None) -> None:
         if self.report is None or self.workers.rank > 0:
@@ -211,6 +238,15 @@ def _naming(folder: Path) -> Iterator[None]:
         yield
     except (ConfigError, TrainingError) as error:
         raise type(error)(f"{error}, or remove {folder}") from error
+
+
+def _require_shapes(given: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> None:
+    for name in given.keys() & own.keys():
+        one, other = given[name], own[name]
+        if (one.shape, one.dtype) != (other.shape, other.dtype):
+            raise ValueError(
+                f"{name} is {one.dtype} {list(one.shape)}, not {other.dtype} {list(other.shape)}"
+            )
 
 
 def _require_finite(tensors: Mapping[str, torch.Tensor]) -> None:

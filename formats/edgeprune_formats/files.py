@@ -17,6 +17,7 @@ import re
 import secrets
 import shutil
 import signal
+import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -38,6 +39,7 @@ __all__ = [
     "open_lock",
     "partial_folder",
     "publish",
+    "read_regular",
     "replacing",
     "shielded",
     "sweep",
@@ -353,6 +355,29 @@ def atomic_hdf5(path: Path) -> Iterator[h5py.File]:
             yield file
         if sink.failure is not None:
             raise sink.failure
+
+
+def read_regular(path: Path, limit: int) -> bytes:
+    """Return the content of a regular file; a pipe or a device is never waited for.
+
+    Parameters
+    ----------
+    path : Path
+    limit : int
+        Bytes that it may have.
+
+    Raises
+    ------
+    OSError
+        It cannot be read, is not a regular file, or is larger.
+    """
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        if status.st_size > limit:
+            raise OSError(errno.EFBIG, f"larger than {limit} B", str(path))
+        return file.read(limit)
 
 
 def file_sha256(path: Path) -> str:

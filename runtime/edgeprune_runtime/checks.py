@@ -1,15 +1,18 @@
-"""Checking the types of a dataclass's fields, by their annotations."""
+"""Checking values by the annotations of dataclasses: settings, and what was read from JSON."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import numbers
 import types
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from edgeprune_formats import ConfigError
 
-__all__ = ["check_types"]
+__all__ = ["check_types", "from_json"]
+
+T = TypeVar("T")
 
 _KINDS = {bool: "True or False", int: "an integer", float: "a number", str: "a string"}
 
@@ -66,3 +69,74 @@ def _description(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return f"one of {', '.join(get_args(kind))}"
     return _KINDS.get(kind, "None")
+
+
+def from_json(kind: type[T], value: Any) -> T:
+    """Return a dataclass made of a JSON object that has its fields, and no others.
+
+    Fields may be bool, int, float, str, None, `Any`, a `Literal`, another dataclass, ``list[X]``,
+    ``tuple[X, ...]`` and ``dict[str, X]`` of these, and unions. Those with a default may be missing. Numbers
+    must be finite.
+
+    Raises
+    ------
+    ValueError
+        The value is not of this shape; the message names the entry.
+    """
+    made: T = _parsed(kind, value, "it")
+    return made
+
+
+def _parsed(kind: Any, value: Any, name: str) -> Any:
+    origin, parameters = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return value
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return _object(kind, value, name)
+    if origin in (Union, types.UnionType):
+        return _first(parameters, value, name)
+    if origin in (list, tuple) and isinstance(value, list):
+        return origin(_parsed(parameters[0], one, f"{name}[{i}]") for i, one in enumerate(value))
+    if origin is dict and isinstance(value, dict):
+        return {key: _parsed(parameters[1], one, _entry(name, key)) for key, one in value.items()}
+    plain = origin is Literal or kind in _KINDS or kind is type(None)
+    if plain and _fits(kind, value) and not (isinstance(value, float) and not math.isfinite(value)):
+        return value
+    raise ValueError(f"{name} is {_shortened(value)}, not {_description(kind) if plain else _named(origin)}")
+
+
+def _first(alternatives: tuple[Any, ...], value: Any, name: str) -> Any:
+    for kind in alternatives[:-1]:
+        try:
+            return _parsed(kind, value, name)
+        except ValueError:
+            continue
+    return _parsed(alternatives[-1], value, name)
+
+
+def _object(kind: Any, value: Any, name: str) -> Any:
+    if not isinstance(value, dict):
+        raise ValueError(f"{name} is {_shortened(value)}, not an object")
+    hints, fields = get_type_hints(kind), {field.name: field for field in dataclasses.fields(kind)}
+    needed = {
+        field.name
+        for field in fields.values()
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    }
+    for wrong, what in ((needed - value.keys(), "missing"), (value.keys() - fields.keys(), "unknown")):
+        if wrong:
+            raise ValueError(f"{_entry(name, min(wrong))} is {what}")
+    return kind(**{key: _parsed(hints[key], one, _entry(name, key)) for key, one in value.items()})
+
+
+def _entry(name: str, key: str) -> str:
+    return key if name == "it" else f"{name}.{key}"
+
+
+def _named(origin: Any) -> str:
+    return "an object" if origin is dict else "a list"
+
+
+def _shortened(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

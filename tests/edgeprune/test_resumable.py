@@ -11,7 +11,7 @@ from edgeprune.work.resumable import ResumableRun
 from edgeprune_formats import ConfigError
 from edgeprune_runtime.errors import TrainingError
 from edgeprune_runtime.training import TrainingInterrupted
-from edgeprune_runtime.training.checkpoint import load_checkpoint
+from edgeprune_runtime.training.checkpoint import load_checkpoint, save_checkpoint
 
 RECORD = {"config": {"lr": 1}, "versions": {"python": "3"}}
 
@@ -171,6 +171,32 @@ def test_damage_in_the_folder_is_one_clear_error(tmp_path, name, damage):
     text = str(caught.value)
     assert text.endswith(f"or remove {tmp_path}")
     assert "\n" not in text
+
+
+FORGED = {
+    "step as text": lambda state, tensors: state.update(step="2"),
+    "step negative": lambda state, tensors: state.update(step=-1),
+    "step beyond the epoch": lambda state, tensors: state.update(step=4),
+    "no history": lambda state, tensors: state.pop("history"),
+    "history of numbers": lambda state, tensors: state.update(history=[3]),
+    "history of another epoch": lambda state, tensors: state["history"][0].update(epoch=7),
+    "history too long": lambda state, tensors: state.update(history=state["history"] * 9),
+    "a tensor of another type": lambda state, tensors: tensors.update(state=tensors["state"].float()),
+    "a tensor of another shape": lambda state, tensors: tensors.update(state=torch.zeros(2).double()),
+    "a tensor missing": lambda state, tensors: tensors.clear(),
+}
+
+
+@pytest.mark.parametrize("change", FORGED.values(), ids=FORGED)
+def test_a_forged_checkpoint_is_refused_in_one_line(tmp_path, change):
+    with pytest.raises(TrainingInterrupted):
+        run(tmp_path, Counting(at(1, 1, send(signal.SIGTERM))))
+    found = load_checkpoint(tmp_path)
+    change(found.state, found.tensors)
+    save_checkpoint(tmp_path, found.tensors, found.state)
+    with pytest.raises(TrainingError, match="the checkpoint is not one of this run: .*, or remove") as caught:
+        run(tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_checkpoint_that_has_gone(tmp_path):

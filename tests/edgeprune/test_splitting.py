@@ -172,9 +172,7 @@ def test_parts_of_two_splits_side_by_side_are_refused(packs, tmp_path, second):
     assert len(open_packs(paths)) == 300
     (tmp_path / "old-part.h5").replace(paths[2])
     for use in (open_packs, lambda some: merge_packs(some, tmp_path / "m.h5", allow_duplicates=True)):
-        with pytest.raises(
-            ConfigError, match=r"p-3-of-3.h5 and .*p-1-of-3.h5 are parts of two"
-        ):
+        with pytest.raises(ConfigError, match=r"p-3-of-3.h5 and .*p-1-of-3.h5 are parts of two"):
             use(paths)
 
 

@@ -322,6 +322,9 @@ def test_curves_of_runs(edgeprune, run, tmp_path):
     assert (tmp_path / "both.svg").read_text().count("<svg") == 1
 
 
+METRICS = '{"epoch": 1, "train_loss": 0.5, "train_accuracy": 0.5, "test_loss": null, "test_accuracy": null}'
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -330,6 +333,12 @@ def test_curves_of_runs(edgeprune, run, tmp_path):
         ("{", "not the metrics of a run, or damaged"),
         ("[1]", "not the metrics of a run, or damaged"),
         ('{"epoch": 1}', "not the metrics of a run, or damaged"),
+        (
+            METRICS.replace("0.5", '"0.5"', 1),
+            "not the metrics of a run, or damaged (metrics.train_loss is '0.5'",
+        ),
+        (METRICS.replace("0.5", "NaN", 1), "not the metrics of a run, or damaged (NaN is no number of JSON)"),
+        (METRICS.replace("0.5", "[" * 99_999, 1), "not the metrics of a run, or damaged (nested too deeply)"),
     ],
 )
 def test_metrics_that_cannot_be_drawn(edgeprune, tmp_path, content, message):

@@ -1,4 +1,5 @@
 import importlib.util
+import os
 
 import exported_models
 import numpy as np
@@ -89,6 +90,109 @@ def test_models_of_others_are_refused(exported, tmp_path):
         node.input[:] = ["pixels" if name == "images" else name for name in node.input]
     with pytest.raises(ArtifactError, match=r"not a model of edgeprune export \(its inputs are pixels\)"):
         open_onnx(file_of(other, tmp_path))
+
+
+def external(model):
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../../../etc/passwd")
+
+
+def external_in_a_node(model):
+    node = model.graph.node.add(op_type="Constant", output=["unused"])
+    tensor = onnx.helper.make_tensor("t", onnx.TensorProto.FLOAT, [1], [1.0])
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    node.attribute.append(onnx.helper.make_attribute("value", tensor))
+
+
+def loop(model):
+    body = onnx.GraphProto(name="body")
+    node = model.graph.node.add(op_type="Loop", output=["unused"])
+    node.attribute.append(onnx.helper.make_attribute("body", body))
+
+
+def function(model):
+    model.functions.add(name="f", domain="d")
+
+
+def changed_metadata(name, value):
+    def change(model):
+        for entry in model.metadata_props:
+            if entry.key == name:
+                entry.value = value
+
+    return change
+
+
+def other_type(model):
+    model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
+
+
+def other_size(model):
+    model.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 17
+
+
+def other_rank(model):
+    del model.graph.input[0].type.tensor_type.shape.dim[3]
+
+
+def other_output(model):
+    model.graph.output[0].name = "scores"
+    for node in model.graph.node:
+        node.output[:] = ["scores" if name == "logits" else name for name in node.output]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        external,
+        external_in_a_node,
+        loop,
+        function,
+        changed_metadata("image_shape", "[3, 16]"),
+        changed_metadata("image_shape", '"3xx"'),
+        changed_metadata("image_shape", "[3, -16, 16]"),
+        changed_metadata("image_shape", "[3, 100000000, 16]"),
+        changed_metadata("image_shape", "[" * 99_999),
+        changed_metadata("class_names", '["a"]'),
+        changed_metadata("class_names", "[1, 2, 3]"),
+        changed_metadata("class_names", '"cat"'),
+        changed_metadata("class_names", "NaN"),
+        other_type,
+        other_size,
+        other_rank,
+        other_output,
+    ],
+)
+def test_forged_graphs_are_refused_in_one_line(exported, tmp_path, change):
+    forged = copy_of(exported[1])
+    change(forged)
+    with pytest.raises(ArtifactError, match=r"model\.onnx: .*export") as caught:
+        open_onnx(file_of(forged, tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "model.onnx")
+    with pytest.raises(ConfigError, match="no such file"):
+        open_onnx(tmp_path / "model.onnx")
+
+
+def test_logits_that_are_not_finite_are_an_error(exported, tmp_path):
+    spoilt = copy_of(exported[1])
+    weight = next(one for one in spoilt.graph.initializer if one.data_type == onnx.TensorProto.FLOAT)
+    weight.raw_data = np.full(list(weight.dims), np.nan, np.float32).tobytes()
+    model = open_onnx(file_of(spoilt, tmp_path))
+    with pytest.raises(ArtifactError, match=r"model\.onnx: its logits are not finite"):
+        model.logits(exported_models.images(2))
+
+
+@pytest.mark.parametrize("content", [b"\x3a\x7f", b"\x3b", b"\xff" * 20, b"\x08", b"\x38\x01"])
+def test_bytes_that_are_no_protobuf(tmp_path, content):
+    (tmp_path / "model.onnx").write_bytes(content)
+    with pytest.raises(ArtifactError, match="damaged, or not an ONNX model"):
+        open_onnx(tmp_path / "model.onnx")
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,8 @@ def is_half_written(run_dir):
     """Whether the folder has part of a checkpoint that was never committed."""
     names = {path.name for path in run_dir.glob("checkpoint-*")}
     whole = {name for name in names if name.replace(".safetensors", ".json") in names}
-    return bool(names - whole - {name for name in names if name.endswith(".json")})
+    unfinished = list(run_dir.glob(".checkpoint-*.partial"))
+    return bool(unfinished or names - whole - {name for name in names if name.endswith(".json")})
 
 
 def slow_fsync(descriptor, fsync=os.fsync):

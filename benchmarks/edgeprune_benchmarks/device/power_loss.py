@@ -108,8 +108,9 @@ def _kill(command: list[str], run_dir: Path, seconds: float) -> dict[str, Any]:
     if process.returncode != -signal.SIGKILL:
         raise EdgePruneError(f"the run ended before it was killed; give more --epochs ({process.returncode})")
     names = {path.name for path in run_dir.glob("checkpoint-*")}
+    parts = {f"{path.name} (part)" for path in run_dir.glob(".checkpoint-*.partial/checkpoint-*")}
     whole = {name for name in names if name.replace(".safetensors", ".json") in names}
-    return {"resumed_from": before, "step": _step(run_dir), "left": sorted(names - whole)}
+    return {"resumed_from": before, "step": _step(run_dir), "left": sorted(parts | names - whole)}
 
 
 def _step(run_dir: Path) -> int:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,10 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from edgeprune_formats import ConfigError
+from edgeprune_formats.limits import MAX_CLASSES, MAX_SIDE
+from edgeprune_formats.strict_json import parse_json
 
+from ..checks import from_json
 from ..errors import TrainingError
 from ..normalization import Normalization
 from .models import create_model
@@ -25,6 +27,24 @@ MODEL_FILE = "model.safetensors"
 """The file of a run's folder that holds its trained network."""
 
 _DAMAGE = (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError, ConfigError)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What ``model.safetensors`` says of its network; the attributes are those of `TrainedNetwork`."""
+
+    model: str
+    num_classes: int
+    image_shape: tuple[int, ...]
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    class_names: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.image_shape) != 3 or min(self.image_shape) < 1 or max(self.image_shape) > MAX_SIDE:
+            raise ValueError(f"image_shape is {self.image_shape}")
+        if not 1 <= self.num_classes <= MAX_CLASSES:
+            raise ValueError(f"num_classes is {self.num_classes}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,8 +181,10 @@ def load_trained(path: Path) -> TrainedNetwork:
     if not file.exists():
         raise TrainingError(f"{file.parent} holds no trained model; finish the run with `resume=True`")
     try:
+        if not file.is_file():
+            raise ValueError("not a regular file")
         with safe_open(file, "pt") as content:
-            facts: dict[str, Any] = json.loads(content.metadata()["edgeprune"])
+            facts = asdict(from_json(Facts, parse_json((content.metadata() or {})["edgeprune"].encode())))
             tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 - not a dict
         return rebuild_network(path, tensors, facts)
     except _DAMAGE as error:
@@ -189,13 +211,19 @@ def rebuild_network(
     Raises
     ------
     ConfigError, KeyError, RuntimeError, TypeError, ValueError
-        They do not fit each other.
+        They do not fit each other, or a weight is not finite.
     """
     channels, height, width = map(int, facts["image_shape"])
     classes = facts["num_classes"]
     with torch.device("meta"):
         model = create_model(facts["model"], classes, min(height, width))
+    types = {name: own.dtype for name, own in model.state_dict().items()}
     model.load_state_dict(dict(tensors), assign=True)
+    for name, tensor in tensors.items():
+        if tensor.dtype != types[name]:
+            raise ValueError(f"{name} is {tensor.dtype}, not {types[name]}")
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise ValueError(f"{name} has values that are not finite")
     names = facts.get("class_names")
     return TrainedNetwork(
         path,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune_formats import ConfigError
+from edgeprune_formats.coefficients import position_dtype
+from edgeprune_formats.files import read_regular
+from edgeprune_formats.limits import MAX_IMAGE_VALUES
+from edgeprune_formats.strict_json import parse_json
 
+from ..checks import from_json
 from ..errors import ArtifactError
+from .graph_check import check_graph
 
 __all__ = ["IMAGES", "INDICES", "LOGITS", "VALUES", "OnnxModel", "open_onnx", "require", "start_session"]
 
@@ -22,6 +28,9 @@ IMAGES, VALUES, INDICES, LOGITS = "images", "values", "indices", "logits"
 """Names of inputs and output: a graph takes ``images``, or ``values`` and ``indices`` of a pack."""
 
 _FATAL = 4
+_MAX_BYTES = 2**31
+_FLOAT = "tensor(float)"
+_REMEDY = "export it from its run"
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +77,7 @@ class OnnxModel:
         Raises
         ------
         ArtifactError
-            The inputs do not fit, or onnxruntime cannot run the graph.
+            The inputs do not fit, onnxruntime cannot run the graph, or what comes out is no logits.
         """
         try:
             logits: NDArray[np.float32] = self.session.run([LOGITS], dict(feed))[0]
@@ -77,6 +86,15 @@ class OnnxModel:
         # onnxruntime has an exception of its own for every kind of failure, without a common base.
         except Exception as error:
             raise ArtifactError(f"{self.path}: {_one_line(error)}") from error
+        images = len(next(iter(feed.values())))
+        shape = (images, len(self.class_names)) if self.class_names else (images, *logits.shape[1:2])
+        if logits.dtype != np.float32 or logits.shape != shape:
+            found = f"{logits.dtype} {list(logits.shape)}"
+            raise ArtifactError(f"{self.path}: its logits are {found} for {images} images; export it again")
+        if not np.isfinite(logits).all():
+            raise ArtifactError(
+                f"{self.path}: its logits are not finite; its weights are damaged, export it again"
+            )
         return logits
 
 
@@ -100,24 +118,76 @@ def open_onnx(path: Path, *, threads: int | None = None) -> OnnxModel:
     require("an ONNX model", "onnxruntime")
     if not path.is_file():
         raise ConfigError(f"{path}: no such file; write it with edgeprune export")
-    session = start_session(path, threads=threads)
-    facts = session.get_modelmeta().custom_metadata_map
     try:
-        channels, height, width = map(int, json.loads(facts["image_shape"]))
-        names = json.loads(facts.get("class_names", "null"))
-        class_names = None if names is None else tuple(map(str, names))
-        inputs = {one.name for one in session.get_inputs()}
-        if inputs not in ({IMAGES}, {VALUES, INDICES}) or LOGITS not in _outputs(session):
-            raise ValueError(f"its inputs are {', '.join(sorted(inputs))}")
+        content = read_regular(path, _MAX_BYTES)
+        check_graph(content)
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read ({error.strerror}); {_REMEDY}") from error
+    except ValueError as error:
+        raise ArtifactError(
+            f"{path}: damaged, or not an ONNX model of edgeprune ({error}); {_REMEDY}"
+        ) from error
+    session = start_session(content, name=path, threads=threads)
+    try:
+        facts = session.get_modelmeta().custom_metadata_map
+        shape, class_names = _facts(facts)
+        _check_interface(session, shape, class_names)
     except (KeyError, TypeError, ValueError) as error:
         raise ArtifactError(
-            f"{path}: not a model of edgeprune export ({_one_line(error)}); export it from its run"
+            f"{path}: not a model of edgeprune export ({_one_line(error)}); {_REMEDY}"
         ) from error
-    return OnnxModel(path, session, facts, (channels, height, width), class_names)
+    return OnnxModel(path, session, facts, shape, class_names)
 
 
-def start_session(model: Path | bytes, *, threads: int | None = None) -> Any:
-    """Return an onnxruntime session on the CPU for a file, or for the bytes of one.
+@dataclass(frozen=True)
+class _Facts:
+    """What the metadata of a model holds, as far as it is used."""
+
+    image_shape: tuple[int, ...]
+    class_names: tuple[str, ...] | None
+
+
+def _facts(given: Mapping[str, str]) -> tuple[tuple[int, int, int], tuple[str, ...] | None]:
+    parsed = {
+        name: parse_json(given.get(name, "null").encode(errors="surrogatepass"))
+        for name in ("image_shape", "class_names")
+    }
+    facts = from_json(_Facts, parsed)
+    if len(facts.image_shape) != 3 or min(facts.image_shape) < 1:
+        raise ValueError(f"image_shape is {facts.image_shape}")
+    if math.prod(facts.image_shape) > MAX_IMAGE_VALUES or facts.class_names == ():
+        raise ValueError(f"images of shape {facts.image_shape}, classes {facts.class_names}")
+    channels, height, width = facts.image_shape
+    return (channels, height, width), facts.class_names
+
+
+def _check_interface(session: Any, shape: tuple[int, int, int], names: tuple[str, ...] | None) -> None:
+    inputs = {one.name: one for one in session.get_inputs()}
+    outputs = {one.name: one for one in session.get_outputs()}
+    if inputs.keys() not in ({IMAGES}, {VALUES, INDICES}) or LOGITS not in outputs:
+        raise ValueError(f"its inputs are {', '.join(sorted(inputs))}")
+    logits = outputs[LOGITS]
+    classes = _fixed(logits.shape)[1:]
+    if logits.type != _FLOAT or len(classes) != 1 or (names and classes[0] not in (None, len(names))):
+        raise ValueError(f"its logits are {logits.type} {logits.shape}")
+    channels, height, width = shape
+    wanted: dict[str, tuple[str, list[int | None]]] = {
+        IMAGES: (_FLOAT, list(shape)),
+        VALUES: (_FLOAT, [channels, None]),
+        INDICES: (f"tensor({position_dtype(height, width).name})", [channels, None]),
+    }
+    for name, one in inputs.items():
+        if (one.type, _fixed(one.shape)) != (wanted[name][0], [None, *wanted[name][1]]):
+            raise ValueError(f"its input {name} is {one.type} {one.shape}")
+
+
+def _fixed(shape: list[Any]) -> list[int | None]:
+    """Return the sizes of a tensor's axes, None for those that are free."""
+    return [size if isinstance(size, int) and size >= 0 else None for size in shape]
+
+
+def start_session(model: bytes, *, name: object = "the exported model", threads: int | None = None) -> Any:
+    """Return an onnxruntime session on the CPU for the bytes of a model, called `name` in messages.
 
     Raises
     ------
@@ -131,18 +201,12 @@ def start_session(model: Path | bytes, *, threads: int | None = None) -> Any:
     options.log_severity_level = _FATAL
     if threads is not None:
         options.intra_op_num_threads = threads
-    content = model if isinstance(model, bytes) else str(model)
     try:
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except MemoryError:
         raise
     except Exception as error:
-        name = "the exported model" if isinstance(model, bytes) else model
         raise ArtifactError(f"{name}: {_why(error, onnxruntime.__version__)}") from error
-
-
-def _outputs(session: Any) -> set[str]:
-    return {one.name for one in session.get_outputs()}
 
 
 def _why(error: Exception, version: str) -> str:

@@ -23,8 +23,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from edgeprune_formats.files import file_sha256, partial_folder, replacing
+from edgeprune_formats.files import file_sha256, partial_folder, read_regular, replacing
+from edgeprune_formats.strict_json import parse_json
 
+from ..checks import from_json
 from ..errors import TrainingError
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
 
 _FORMAT = 2
 _KEPT = 2
+_MAX_MANIFEST_BYTES = 2**26
 _NAME = re.compile(r"checkpoint-(\d{4,})\.(json|safetensors)")
 _ASIDE = ".damaged"
 
@@ -113,7 +116,7 @@ def load_checkpoint(run_dir: Path) -> Checkpoint:
         path = _path(run_dir, number)
         try:
             manifest = _read_manifest(path)
-            tensors = _read_tensors(path.with_suffix(".safetensors"), manifest["sha256"])
+            tensors = _read_tensors(path.with_suffix(".safetensors"), manifest.sha256)
         except TrainingError as error:
             damage.append((path, error))
             continue
@@ -121,7 +124,7 @@ def load_checkpoint(run_dir: Path) -> Checkpoint:
             # So that the next checkpoint takes its number, and not the place of this one.
             with contextlib.suppress(OSError):
                 damaged.rename(damaged.with_name(damaged.name + _ASIDE))
-        return Checkpoint(tensors, manifest["state"], str(damage[0][1]) if damage else None)
+        return Checkpoint(tensors, manifest.state, str(damage[0][1]) if damage else None)
     if damage:
         raise damage[0][1]
     raise _damaged(_path(run_dir, 1), os.strerror(errno.ENOENT))
@@ -143,8 +146,8 @@ def read_state(run_dir: Path) -> dict[str, Any]:
     *newer, oldest = [_path(run_dir, number) for number in reversed(_committed(run_dir) or [1])]
     for path in newer:
         with contextlib.suppress(TrainingError):
-            return _state(path)
-    return _state(oldest)
+            return _read_manifest(path).state
+    return _read_manifest(oldest).state
 
 
 def write_text(path: Path, text: str) -> None:
@@ -242,30 +245,43 @@ def _remove_others(run_dir: Path, keep: list[str]) -> None:
 
 def _read_tensors(path: Path, digest: str) -> dict[str, torch.Tensor]:
     try:
+        if path.exists() and not path.is_file():
+            raise _damaged(path, "not a regular file")
         if file_sha256(path) != digest:
             raise _damaged(path, "its content does not match its SHA-256")
-        return load_file(path)
+        tensors = load_file(path)
     except (OSError, SafetensorError) as error:
         raise _damaged(path, getattr(error, "strerror", None) or str(error)) from error
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise _damaged(path, f"{name} has values that are not finite")
+    return tensors
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Manifest:
+    """The JSON file of a checkpoint but for its checksum."""
+
+    format: int
+    sha256: str
+    state: dict[str, Any]
+
+
+def _read_manifest(path: Path) -> _Manifest:
     try:
-        manifest = json.loads(path.read_bytes())
+        content = parse_json(read_regular(path, _MAX_MANIFEST_BYTES))
     except OSError as error:
         raise _damaged(path, error.strerror or str(error)) from error
     except ValueError as error:
-        raise _damaged(path, "it is not JSON") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
+        raise _damaged(path, f"it is not JSON: {error}") from error
+    if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise _damaged(path, f"it is not of checkpoint format {_FORMAT}")
-    if manifest.pop("checksum", None) != _checksum(manifest):
+    if content.pop("checksum", None) != _checksum(content):
         raise _damaged(path, "its content does not match its checksum")
-    return manifest
-
-
-def _state(path: Path) -> dict[str, Any]:
-    state: dict[str, Any] = _read_manifest(path)["state"]
-    return state
+    try:
+        return from_json(_Manifest, content)
+    except ValueError as error:
+        raise _damaged(path, str(error)) from error
 
 
 def _checksum(manifest: Mapping[str, Any]) -> str:

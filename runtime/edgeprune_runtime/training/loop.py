@@ -12,7 +12,7 @@ import torch
 
 from edgeprune_formats import ConfigError
 
-from ..checks import check_types
+from ..checks import check_types, from_json
 from ..errors import TrainingError
 from ..networks.models import final_feature_map
 from ..system.machine import peak_bytes, resident_bytes
@@ -21,11 +21,13 @@ from .config import Placement, TrainConfig
 from .full_disk import PatientDisk
 from .run_folder import write_metrics
 from .signals import TrainingInterrupted
-from .step import Learner, Tally, learning_rate
+from .step import Learner, Sums, Tally, learning_rate
 
 __all__ = ["Batches", "Cadence", "OnEvent", "TrainLoader", "TrainRun"]
 
 _EVENT_SECONDS = 0.3
+METRICS = {"epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "lr", "seconds"}
+"""What the history has of every epoch, among the rest."""
 
 Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]
 OnEvent = Callable[[dict[str, Any]], None]
@@ -96,6 +98,32 @@ class TrainLoader(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class TrainState:
+    """What a checkpoint holds beside tensors; the attributes are those of `TrainRun`."""
+
+    step: int
+    tally: Sums
+    history: list[dict[str, int | float | None]]
+    loader: dict[str, Any]
+
+    def check(self, epochs: int, steps: int) -> None:
+        """Raise ValueError unless a run of so many epochs, of so many steps each, can stand there."""
+        if len(self.history) > epochs:
+            raise ValueError(f"{len(self.history)} epochs are complete, of {epochs}")
+        for number, epoch in enumerate(self.history, 1):
+            missing = METRICS - epoch.keys()
+            if missing or epoch["epoch"] != number:
+                raise ValueError(f"history[{number - 1}] is not the metrics of epoch {number}")
+        tally = self.tally
+        if not 0 <= tally.steps <= (steps if len(self.history) < epochs else 0):
+            raise ValueError(f"tally.steps is {tally.steps}, of {steps} steps in an epoch")
+        if not tally.steps <= tally.images or not tally.correct >= 0 or tally.seconds < 0:
+            raise ValueError("the tally is not one of images that were seen")
+        if self.step != len(self.history) * steps + tally.steps:
+            raise ValueError(f"step is {self.step} after {len(self.history)} epochs and {tally.steps} steps")
+
+
 @dataclass
 class TrainRun:
     """A run under way: where it stands, and what it needs to go on.
@@ -143,14 +171,30 @@ class TrainRun:
             If the loader finds that the position is not one of its own.
         """
         checkpoint = load_checkpoint(self.run_dir)
-        state = checkpoint.state
-        self.step, self.history, self.tally = state["step"], state["history"], Tally(**state["tally"])
+        state = self._checked(checkpoint.state)
+        self.step, self.history, self.tally = state.step, state.history, state.tally.running()
         self._first_step = self.step
         if checkpoint.damage is not None and self.on_event is not None:
             self.on_event({"event": "fallback", "step": self.step, "reason": checkpoint.damage})
         self.disk.write(lambda: write_metrics(self.run_dir, self.history))
-        self.loader.load_state_dict(state["loader"])
+        try:
+            self.loader.load_state_dict(state.loader)
+        except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
+            raise self._forged(f"the loader cannot go to its position ({error!r})") from error
         self.learner.restore(checkpoint.tensors)
+
+    def _checked(self, state: dict[str, Any]) -> TrainState:
+        try:
+            found = from_json(TrainState, state)
+            found.check(self.config.epochs, len(self.loader))
+        except ValueError as error:
+            raise self._forged(str(error)) from error
+        return found
+
+    def _forged(self, reason: str) -> TrainingError:
+        return TrainingError(
+            f"{self.run_dir}: the checkpoint is not one of this run: {reason}; start again in another folder"
+        )
 
     def finish(self) -> None:
         """Train the epochs that are left, with a checkpoint after each and in between as `cadence` has it.

@@ -17,7 +17,8 @@ import torch
 from torch import nn
 
 from edgeprune_formats import ConfigError, __version__
-from edgeprune_formats.files import LOCK_FILE, file_sha256, open_lock
+from edgeprune_formats.files import LOCK_FILE, file_sha256, open_lock, read_regular
+from edgeprune_formats.strict_json import parse_json
 
 from ..errors import TrainingError
 from ..networks.models import create_model
@@ -41,6 +42,7 @@ __all__ = [
 _CONFIG_FILE = "config.json"
 _METRICS_FILE = "metrics.jsonl"
 _LOCK_FILE = LOCK_FILE
+_MAX_CONFIG_BYTES = 2**26
 # What may differ when a run goes on: consequences of the other entries, versions, and what a run is free in.
 _DESCRIPTIVE = ("versions", "parameters", "notes")
 
@@ -260,12 +262,16 @@ def _make_folder(run_dir: Path) -> None:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
+    remedy = "start again in another folder"
     try:
-        description = json.loads(path.read_bytes())
+        description = parse_json(read_regular(path, _MAX_CONFIG_BYTES))
     except (OSError, ValueError) as error:
-        raise TrainingError(f"{path} cannot be read ({error}); start again in another folder") from error
-    if not isinstance(description, dict):
-        raise TrainingError(f"{path} is not the record of a run; start again in another folder")
+        raise TrainingError(f"{path} cannot be read ({error}); {remedy}") from error
+    parts = ("config", "provenance", "notes", "versions")
+    if not isinstance(description, dict) or any(
+        not isinstance(description.get(name, {}), dict) for name in parts
+    ):
+        raise TrainingError(f"{path} is not the record of a run; {remedy}")
     return description
 
 

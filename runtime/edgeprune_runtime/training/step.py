@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -72,10 +72,8 @@ def update_average(average: nn.Module, model: nn.Module, updates: int, decay: fl
 
 
 @dataclass
-class Tally:
-    """The running sums of an epoch.
-
-    Steps stay on the device until `drain`, so that one need not wait for another.
+class Sums:
+    """The sums of an epoch up to a step.
 
     Attributes
     ----------
@@ -92,6 +90,16 @@ class Tally:
     images: int = 0
     steps: int = 0
     seconds: float = 0.0
+
+    def running(self) -> Tally:
+        """Return a tally that goes on from here."""
+        return Tally(**asdict(self))
+
+
+@dataclass
+class Tally(Sums):
+    """Sums that go on; steps stay on the device until `drain`, so that none waits for another."""
+
     _pending: list[tuple[torch.Tensor, torch.Tensor, int]] = field(default_factory=list, repr=False)
 
     def add(self, loss: torch.Tensor, correct: torch.Tensor, images: int) -> None:
@@ -117,7 +125,7 @@ class Tally:
 
     def sums(self) -> dict[str, float]:
         """Return the sums, named as the constructor's arguments."""
-        return {name: getattr(self, name) for name in ("loss", "correct", "images", "steps", "seconds")}
+        return {one.name: getattr(self, one.name) for one in fields(Sums)}
 
 
 class Learner:
@@ -252,8 +260,9 @@ class Learner:
         Raises
         ------
         TrainingError
-            If tensors are missing or of another shape.
+            If tensors are missing, unknown, or of another shape or type.
         """
+        self._require_own(tensors)
         try:
             self.model.load_state_dict(_with_prefix("model", tensors))
             if self.tested is not self.model:
@@ -262,8 +271,26 @@ class Learner:
             torch.set_rng_state(tensors["random.cpu"])
             if self._placement.device.type == "cuda":
                 torch.cuda.set_rng_state(tensors["random.cuda"], self._placement.device)
-        except (KeyError, RuntimeError) as error:
-            raise TrainingError(f"the checkpoint does not fit the model: {error}") from error
+        except (KeyError, RuntimeError, TypeError) as error:
+            raise _unfit(str(error)) from error
+
+    def _require_own(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        # There are no momenta before the first step.
+        needed = {name: own for name, own in self.tensors().items() if not name.startswith("momentum.")}
+        trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        known = needed | _prefixed("momentum", trained)
+        if missing := needed.keys() - tensors.keys():
+            raise _unfit(f"{min(missing)} is missing")
+        for name, tensor in tensors.items():
+            own = known.get(name)
+            if own is None:
+                if name.startswith(("model.", "average.", "momentum.")):
+                    raise _unfit(f"{name} is unknown")
+                continue
+            if (tensor.shape, tensor.dtype) != (own.shape, own.dtype):
+                raise _unfit(
+                    f"{name} is {tensor.dtype} {list(tensor.shape)}, not {own.dtype} {list(own.shape)}"
+                )
 
     def _momenta(self) -> dict[str, torch.Tensor]:
         state = self._optimizer.state
@@ -278,6 +305,10 @@ class Learner:
             # which of them the vectorised loops round with a fused multiply-add.
             buffer = torch.empty_like(parameter, requires_grad=False).copy_(momentum)
             self._optimizer.state[parameter]["momentum_buffer"] = buffer
+
+
+def _unfit(reason: str) -> TrainingError:
+    return TrainingError(f"the checkpoint does not fit the model: {reason}; start again in another folder")
 
 
 def _no_lap(name: str) -> None:
