@@ -48,7 +48,7 @@ def command(
     from edgeprune.work.checking import check_shared
     from edgeprune.work.joining import joined
     from edgeprune.work.progress import EpochLines, progress_bars
-    from edgeprune_runtime.training.config import place
+    from edgeprune_runtime.training.placement import place
 
     _require_target(source, output)
     with joined(options.pop("device")) as workers:

@@ -137,7 +137,8 @@ def require_use(
 
 def _require_place(precision: Precision, workers: Workers) -> None:
     """Raise `ConfigError` unless there is such a device."""
-    from edgeprune_runtime.training.config import TrainConfig, place
+    from edgeprune_runtime.training.placement import place
+    from edgeprune_runtime.training.settings import TrainConfig
 
     place(TrainConfig(device=workers.device, precision=precision))
 

@@ -22,7 +22,7 @@ from edgeprune_runtime.decode.augmentation import draw
 from edgeprune_runtime.errors import ArtifactError, TrainingError
 from edgeprune_runtime.training import TrainConfig
 from edgeprune_runtime.training.checkpoint import write_tensors
-from edgeprune_runtime.training.config import Placement
+from edgeprune_runtime.training.placement import Placement
 from edgeprune_runtime.training.step import Learner, learning_rate
 
 from ..sources import SourceCheck

@@ -12,7 +12,6 @@ from edgeprune_runtime import Mixture, PackLoader
 from edgeprune_runtime.decode.augmentation import Augment
 from edgeprune_runtime.loading.memory import LoaderMemory, default_limit, divide_memory
 from edgeprune_runtime.training import Cadence, Normalization, TrainConfig, train
-from edgeprune_runtime.training.config import Placement, place
 from edgeprune_runtime.training.loop import OnEvent
 from edgeprune_runtime.training.memory import (
     StepMemory,
@@ -21,6 +20,7 @@ from edgeprune_runtime.training.memory import (
     shares_host_memory,
     step_memory,
 )
+from edgeprune_runtime.training.placement import Placement, place
 from edgeprune_runtime.training.run_folder import read_description
 
 from .evaluation import TestBatches, TestImages

@@ -21,7 +21,7 @@ from scoring_runs import (
 from edgeprune.sources import check_source, open_source
 from edgeprune.work.image_store import ImageStore
 from edgeprune_runtime.decode.augmentation import draw
-from edgeprune_runtime.training.config import place
+from edgeprune_runtime.training.placement import place
 from edgeprune_runtime.training.step import Learner, learning_rate
 
 

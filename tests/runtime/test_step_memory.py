@@ -8,8 +8,9 @@ import torch
 from edgeprune_formats import ConfigError
 from edgeprune_runtime.networks.models import MODEL_NAMES
 from edgeprune_runtime.training import memory as module
-from edgeprune_runtime.training.config import Placement, TrainConfig
 from edgeprune_runtime.training.memory import StepMemory, choose_parts, free_bytes, step_memory
+from edgeprune_runtime.training.placement import Placement
+from edgeprune_runtime.training.settings import TrainConfig
 
 MB = 10**6
 
@@ -17,7 +18,8 @@ MEASURE = """
 import sys, torch
 from edgeprune_runtime.system.machine import peak_bytes, resident_bytes
 from edgeprune_runtime.training.memory import step_memory
-from edgeprune_runtime.training.config import TrainConfig, place
+from edgeprune_runtime.training.placement import place
+from edgeprune_runtime.training.settings import TrainConfig
 from edgeprune_runtime.training.step import Learner
 name, side, images = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 config = TrainConfig(model=name, device="cpu", precision="float32")

@@ -15,7 +15,7 @@ from edgeprune_formats import ConfigError
 from edgeprune_runtime.errors import TrainingError
 from edgeprune_runtime.training import Cadence, TrainingInterrupted, load_model, train
 from edgeprune_runtime.training.checkpoint import DiskFullError, load_checkpoint
-from edgeprune_runtime.training.config import place
+from edgeprune_runtime.training.placement import place
 from edgeprune_runtime.training.run_folder import locked, opened_run
 from edgeprune_runtime.training.step import Learner
 

@@ -11,7 +11,7 @@ from edgeprune_formats import ConfigError
 from edgeprune_runtime.networks.models import MODEL_NAMES
 from edgeprune_runtime.training import Cadence, TrainConfig
 from edgeprune_runtime.training.checkpoint import load_checkpoint
-from edgeprune_runtime.training.config import Placement, place
+from edgeprune_runtime.training.placement import Placement, place
 from edgeprune_runtime.training.step import Learner, Tally, learning_rate, update_average
 
 pytestmark = pytest.mark.usefixtures("one_thread")

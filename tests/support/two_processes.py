@@ -20,7 +20,8 @@ from edgeprune.work.distributed import DistributedWorkers
 from edgeprune.work.joining import joined
 from edgeprune_runtime.errors import TrainingError
 from edgeprune_runtime.networks.models import create_model
-from edgeprune_runtime.training.config import TrainConfig, place
+from edgeprune_runtime.training.placement import place
+from edgeprune_runtime.training.settings import TrainConfig
 from edgeprune_runtime.training.step import Learner
 
 

@@ -22,7 +22,7 @@ from edgeprune_runtime.networks.models import create_model
 from edgeprune_runtime.networks.trained import open_network
 from edgeprune_runtime.onnx.session import OnnxModel, open_onnx
 from edgeprune_runtime.training.checkpoint import write_text
-from edgeprune_runtime.training.config import MEMORY_FORMAT
+from edgeprune_runtime.training.placement import MEMORY_FORMAT
 from edgeprune_runtime.training.run_folder import save_model
 
 from ..codec.packs import build

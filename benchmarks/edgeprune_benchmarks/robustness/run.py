@@ -14,7 +14,8 @@ import torch
 
 from edgeprune.training.reports import TerminalReport
 from edgeprune.work.progress import EpochLines
-from edgeprune_runtime.training.config import TrainConfig, place
+from edgeprune_runtime.training.placement import place
+from edgeprune_runtime.training.settings import TrainConfig
 
 from ..harness.deadline import Deadline, OutOfTimeError
 from ..harness.results import save

@@ -27,7 +27,7 @@ from edgeprune.work.image_store import ImageStore
 from edgeprune_formats import ConfigError, open_pack
 from edgeprune_runtime.training import Normalization, TrainConfig, TrainLoader
 from edgeprune_runtime.training.checkpoint import write_text
-from edgeprune_runtime.training.config import place
+from edgeprune_runtime.training.placement import place
 
 from ..harness.cells import pack_loader, train_steps
 from ..harness.deadline import Deadline

@@ -14,7 +14,7 @@ from edgeprune.sources import Source, SourceCheck
 from edgeprune.training.evaluation import TestBatches
 from edgeprune.work.image_store import ImageStore
 from edgeprune_runtime.training import TrainConfig, train
-from edgeprune_runtime.training.config import place
+from edgeprune_runtime.training.placement import place
 from edgeprune_runtime.training.settings import Precision
 
 from ..harness.pixel_loader import PixelLoader, normalized

@@ -21,7 +21,7 @@ from edgeprune.scoring.config import ScoreConfig
 from edgeprune.scoring.run import run_scoring
 from edgeprune.sources import check_source
 from edgeprune.work.processes import Workers
-from edgeprune_runtime.training.config import place
+from edgeprune_runtime.training.placement import place
 from edgeprune_runtime.training.step import Learner
 
 from ..harness.images import decoded_cifar10, lossless, unpack_photographs

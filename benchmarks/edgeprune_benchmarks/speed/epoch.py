@@ -19,7 +19,7 @@ from edgeprune_formats.codecs import memory_bytes
 from edgeprune_runtime import PackLoader
 from edgeprune_runtime.system.machine import cpu_quota, keep_freed_memory
 from edgeprune_runtime.training import TrainConfig
-from edgeprune_runtime.training.config import Placement, place
+from edgeprune_runtime.training.placement import Placement, place
 from edgeprune_runtime.training.step import Learner
 
 from ..codec.packs import ImageSet, build

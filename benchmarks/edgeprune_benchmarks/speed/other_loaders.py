@@ -175,6 +175,8 @@ def ffcv(job: Job) -> Epoch:
     paths = job.paths()
 
     class Files:
+        """The JPEG files with their labels, as FFCV's writer reads them."""
+
         def __len__(self) -> int:
             return len(paths)
 

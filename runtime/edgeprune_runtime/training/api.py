@@ -19,10 +19,11 @@ from edgeprune_formats import ConfigError
 
 from ..normalization import Normalization
 from .checkpoint import has_checkpoint, read_state
-from .config import Adversary, Placement, TrainConfig, place
 from .loop import Batches, Cadence, OnEvent, TrainLoader, TrainRun
 from .objectives import Objective, Perturbation, Teacher
+from .placement import Placement, place
 from .run_folder import describe_run, is_finished, load_model, opened_run, save_model
+from .settings import Adversary, TrainConfig
 from .signals import TrainingInterrupted, deferred_signals
 from .step import Learner
 

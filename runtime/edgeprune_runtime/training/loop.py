@@ -17,9 +17,10 @@ from ..errors import TrainingError
 from ..networks.models import final_feature_map
 from ..system.machine import peak_bytes, resident_bytes
 from .checkpoint import load_checkpoint, save_checkpoint
-from .config import Placement, TrainConfig
 from .full_disk import PatientDisk
+from .placement import Placement
 from .run_folder import write_metrics
+from .settings import TrainConfig
 from .signals import TrainingInterrupted
 from .step import Learner, Sums, Tally, learning_rate
 

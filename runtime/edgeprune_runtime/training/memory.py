@@ -15,7 +15,8 @@ from edgeprune_formats import ConfigError
 from ..networks.models import create_model
 from ..networks.warm_start import freeze_all_but_head
 from ..system.machine import available_bytes
-from .config import Placement, TrainConfig
+from .placement import Placement
+from .settings import TrainConfig
 
 __all__ = ["StepMemory", "choose_parts", "free_bytes", "shares_host_memory", "step_memory"]
 

@@ -18,7 +18,8 @@ from edgeprune_formats import ConfigError
 
 from ..networks.trained import load_trained
 from ..normalization import Normalization
-from .config import MEMORY_FORMAT, Adversary, Placement
+from .placement import MEMORY_FORMAT, Placement
+from .settings import Adversary
 
 __all__ = ["Objective", "Perturbation", "Teacher", "ascend_in_ball"]
 

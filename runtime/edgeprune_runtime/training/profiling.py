@@ -11,8 +11,9 @@ import torch
 
 from edgeprune_formats import ConfigError
 
-from .config import Placement, TrainConfig, place
 from .loop import TrainLoader
+from .placement import Placement, place
+from .settings import TrainConfig
 from .step import Learner
 
 __all__ = ["PHASES", "Operator", "Profile", "profile"]

@@ -24,7 +24,8 @@ from ..errors import TrainingError
 from ..networks.models import create_model
 from ..networks.trained import MODEL_FILE, load_trained
 from .checkpoint import has_checkpoint, write_tensors, write_text
-from .config import Placement, TrainConfig
+from .placement import Placement
+from .settings import TrainConfig
 
 __all__ = [
     "describe_run",

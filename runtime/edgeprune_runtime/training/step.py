@@ -16,8 +16,9 @@ from torch.nn import functional
 from ..errors import TrainingError
 from ..networks.models import create_model
 from ..networks.warm_start import freeze_all_but_head, load_weights
-from .config import MEMORY_FORMAT, Placement, TrainConfig
 from .objectives import Objective
+from .placement import MEMORY_FORMAT, Placement
+from .settings import TrainConfig
 
 __all__ = ["Learner", "Tally", "learning_rate", "update_average"]
 

@@ -9,9 +9,9 @@ import torch
 
 from ..system.devices import resolve_device
 from ..system.machine import cpu_features
-from .settings import Adversary, TrainConfig
+from .settings import TrainConfig
 
-__all__ = ["MEMORY_FORMAT", "Adversary", "Placement", "TrainConfig", "place"]
+__all__ = ["MEMORY_FORMAT", "Placement", "place"]
 
 # Tensor cores want it, and so does oneDNN: in trials on an AVX-512 CPU with batches of 128 images of 32x32 it
 # made every network but shufflenet_v2 faster, and that one hardly slower.
