@@ -64,7 +64,7 @@ def build_within(
     Parameters
     ----------
     build : callable
-        Called as ``build(path, config, beside=path of the pack)``, see `edgeprune.build_pack`.
+        Called as ``build(path, config, beside=path of the pack, tile_trial=...)``, as `edgeprune.build_pack`.
     path : Path
         The pack, which appears when it is complete.
     config : BuildConfig
@@ -101,7 +101,7 @@ class _Search:
         self, build: Callable[..., BuildReport], trial: Path, config: BuildConfig, budget: int
     ) -> None:
         self._build, self._trial, self._config, self._budget = build, trial, config, budget
-        self._builds = 0
+        self._builds, self._tile_trial = 0, None
 
     def _size(self, config: BuildConfig) -> int:
         if self._builds == MAX_BUILDS:
@@ -109,9 +109,9 @@ class _Search:
                 f"no setting within {SLACK:.0%} of {self._budget:,} B was found; choose a `quality`"
             )
         self._builds += 1
-        self._report = self._build(self._trial, config)
+        self._report = self._build(self._trial, config, tile_trial=self._tile_trial)
         # Another tile in the middle of the search would make the size jump.
-        self._config = replace(self._config, tile=self._report.header.tile)
+        self._tile_trial = self._report.header.provenance.get("tile")
         self._last = config
         return self._trial.stat().st_size
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from edgeprune_formats import ConfigError
 from edgeprune_formats.files import check_writable, sweep
 
-from ..coresets.selection import require_enough, select_images
-from ..masks.selector import component_selector
+from ..coresets.selection import Coreset, require_enough, select_images
+from ..masks.selector import ComponentSelector, component_selector
 from ..scoring.obtain import obtain_scores
-from ..sources import Source, open_source
+from ..scoring.scores_file import ScoresFile
+from ..sources import Source, SourceCheck, open_source
 from ..work.callbacks import EpochProgress, StageProgress
 from ..work.checking import check_shared
 from ..work.processes import Workers
@@ -21,7 +24,7 @@ from .config import METHODS, BuildConfig
 from .encoding import Encoder, encoded_parts, remove_parts
 from .header import pack_header
 from .layout import laid_out, sample_size
-from .prerequisites import open_prerequisites
+from .prerequisites import Prerequisites, open_prerequisites
 from .report import BuildReport, build_report
 from .storing import store_parts
 
@@ -37,6 +40,7 @@ def build_pack(
     classifier: str | Path | None = None,
     fse_net: str | Path | None = None,
     beside: str | Path | None = None,
+    tile_trial: Mapping[str, Any] | None = None,
     workers: Workers | None = None,
     progress: StageProgress | None = None,
     report: EpochProgress | None = None,
@@ -66,6 +70,8 @@ def build_pack(
         An FSE-Net learned before, to choose components without learning.
     beside : path, optional
         The pack after which files made on the way are named, if not `path`.
+    tile_trial : mapping, optional
+        ``tile`` of the provenance of a pack built of these images before: then tiles are not tried again.
     workers : Workers, optional
         The processes that share the work, from `edgeprune.work.joining.joined`.
     progress : callable, optional
@@ -91,47 +97,17 @@ def build_pack(
         Scoring or learning masks failed, or was stopped.
     """
     started = time.perf_counter()
-    config = config or BuildConfig()
-    method = METHODS[config.method]
-    path, workers = Path(path), workers or Workers(device=config.device)
-    beside = Path(beside or path)
+    config, path = config or BuildConfig(), Path(path)
+    workers, beside = workers or Workers(device=config.device), Path(beside or path)
     progress = progress if workers.rank == 0 else None
     check_writable(path)
     source = _open(source, config) if isinstance(source, str) else source
-    folder = work_folder(path)
     sweep(path)
     given = open_prerequisites(source, config, workers, scores, classifier, fse_net)
     check = check_shared(source, skip_bad=config.skip_bad, workers=workers, progress=progress)
-    if method.scored_images:
-        require_enough(source, check, sample_prune=config.images_dropped, config=config.coreset)
-    scored = None
-    if given.needs_scores:
-        scoring = replace(config.scoring, device=workers.device)
-        scores_path = beside.with_suffix(".scores.h5")
-        scored = obtain_scores(
-            source, check, scores_path, scoring, given=given.scores, workers=workers, report=report
-        )
-    coreset = select_images(
-        source,
-        check,
-        sample_prune=config.images_dropped,
-        seed=config.seed,
-        scores=scored if method.scored_images else None,
-        config=config.coreset,
-    )
-    selector = component_selector(
-        source,
-        check,
-        beside.with_suffix(".fse-net.safetensors"),
-        config.masks if method.learned_masks else None,
-        freq_prune=config.components_dropped,
-        seed=config.seed,
-        given=given.fse_net,
-        classifier=given.classifier,
-        scores=scored,
-        workers=workers,
-        report=report,
-    )
+    scored = _scores(source, check, config, given, beside, workers, report)
+    coreset = _coreset(source, check, config, scored)
+    selector = _selector(source, check, config, given, scored, beside, workers, report)
     encoder = Encoder(source, coreset.rows, selector.select)
     header = laid_out(
         pack_header(source, check, coreset, selector, config),
@@ -139,7 +115,9 @@ def build_pack(
         lambda: encoder.sample(sample_size(*source.shape[1:])),
         rounding=config.rounding,
         workers=workers,
+        trial=tile_trial,
     )
+    folder = work_folder(path)
     parts = encoded_parts(encoder, selector, header, folder, workers, progress)
     if workers.rank == 0:
         labels = source.labels[coreset.rows]
@@ -149,11 +127,64 @@ def build_pack(
         # They are in files, from which the first process stores them.
         for _ in parts:
             pass
-    if workers.count > 1:
-        workers.wait()
+    workers.wait()
     made = ((scored.path if scored else None, given.scores), (selector.file, given.fse_net))
     artifacts = tuple(file for file, known in made if file is not None and known is None)
     return build_report(path, source, check, artifacts, time.perf_counter() - started)
+
+
+def _scores(
+    source: Source,
+    check: SourceCheck,
+    config: BuildConfig,
+    given: Prerequisites,
+    beside: Path,
+    workers: Workers,
+    report: EpochProgress | None,
+) -> ScoresFile | None:
+    """Return the scores that are given, or made beside the pack; None where the method needs none."""
+    if METHODS[config.method].scored_images:
+        require_enough(source, check, sample_prune=config.images_dropped, config=config.coreset)
+    if not given.needs_scores:
+        return None
+    path, scoring = beside.with_suffix(".scores.h5"), replace(config.scoring, device=workers.device)
+    return obtain_scores(source, check, path, scoring, given=given.scores, workers=workers, report=report)
+
+
+def _coreset(source: Source, check: SourceCheck, config: BuildConfig, scored: ScoresFile | None) -> Coreset:
+    return select_images(
+        source,
+        check,
+        sample_prune=config.images_dropped,
+        seed=config.seed,
+        scores=scored if METHODS[config.method].scored_images else None,
+        config=config.coreset,
+    )
+
+
+def _selector(
+    source: Source,
+    check: SourceCheck,
+    config: BuildConfig,
+    given: Prerequisites,
+    scored: ScoresFile | None,
+    beside: Path,
+    workers: Workers,
+    report: EpochProgress | None,
+) -> ComponentSelector:
+    return component_selector(
+        source,
+        check,
+        beside.with_suffix(".fse-net.safetensors"),
+        config.masks if METHODS[config.method].learned_masks else None,
+        freq_prune=config.components_dropped,
+        seed=config.seed,
+        given=given.fse_net,
+        classifier=given.classifier,
+        scores=scored,
+        workers=workers,
+        report=report,
+    )
 
 
 def _open(spec: str, config: BuildConfig) -> Source:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -42,6 +42,7 @@ def laid_out(
     *,
     rounding: str | None = None,
     workers: Workers | None = None,
+    trial: Mapping[str, Any] | None = None,
 ) -> PackHeader:
     """Return the header with the tiles to use, for a codec that quantizes, and the images of a chunk.
 
@@ -63,18 +64,27 @@ def laid_out(
         See `edgeprune.BuildConfig`.
     workers : Workers, optional
         The processes that all need the header.
+    trial : mapping, optional
+        What an earlier trial added to the provenance: then no size is tried again.
     """
     if not header.step:
         return plan_chunks(header)
     sizes = _sizes(header) if tile is None else [tile]
     if len(sizes) == 1:
         return plan_chunks(replace(header, tile=sizes[0]))
-    workers = workers or Workers()
-    found = _compared(header, sizes, sample(), rounding or DEFAULT_ROUNDING) if workers.rank == 0 else {}
-    found = json.loads(workers.from_first(json.dumps(found).encode()))
+    found = trial or _agreed(
+        workers or Workers(), lambda: _compared(header, sizes, sample(), rounding or DEFAULT_ROUNDING)
+    )
     # Of sizes that are equally good the first, which is the largest: fewer and longer transforms.
     best = min(found["bytes_per_image"], key=found["bytes_per_image"].__getitem__)
-    return plan_chunks(replace(header, tile=best, provenance={**header.provenance, "tile": found}))
+    return plan_chunks(replace(header, tile=best, provenance={**header.provenance, "tile": dict(found)}))
+
+
+def _agreed(workers: Workers, compare: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return what the first process finds, in all of them."""
+    found = compare() if workers.rank == 0 else {}
+    agreed: dict[str, Any] = json.loads(workers.from_first(json.dumps(found).encode()))
+    return agreed
 
 
 def _sizes(header: PackHeader) -> list[str]:

@@ -59,6 +59,11 @@ def test_the_file_fills_the_budget(source, tmp_path, budget):
     with open_pack(path) as pack:
         assert pack.header.provenance["config"]["quality"] == pytest.approx(quality, rel=1e-4)
         assert len(pack) == 600
+        # The tiles were tried in the first of several builds.
+        tried = pack.header.provenance["tile"]["bytes_per_image"]
+        assert pack.header.tile == min(tried, key=tried.__getitem__)
+        assert "tile" not in pack.header.provenance["config"]
+    assert int(re.search(r"after (\d+) builds", text)[1]) > 1
     assert [entry.name for entry in tmp_path.iterdir()] == ["p.h5"]
 
 
