@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -136,9 +138,16 @@ def _class_lines(classes: list[dict[str, Any]]) -> list[str]:
 
 
 def _short(item: Any) -> Any:
-    """Return how many there are of objects that have facts of their own."""
+    """Return a number with six digits, and how many there are of objects that have facts of their own."""
     many = isinstance(item, list) and any(isinstance(one, dict) for one in item)
-    return f"{len(item)} of them" if many else item
+    return f"{len(item)} of them" if many else f"{item:g}" if isinstance(item, float) else item
+
+
+def _tile_trial(trial: dict[str, Any]) -> str:
+    """Return what each size of tiles took, see `edgeprune.packs.layout`."""
+    costs = sorted(trial["bytes_per_image"].items(), key=itemgetter(1))
+    listed = ", ".join(f"{size}: {cost:,.0f}" for size, cost in costs)
+    return f"{listed} B an image, on a sample of {trial['images']} at {trial['psnr_db']:.2f} dB"
 
 
 def _provenance_lines(facts: dict[str, Any]) -> list[str]:
@@ -146,6 +155,10 @@ def _provenance_lines(facts: dict[str, Any]) -> list[str]:
     for name, value in facts["provenance"].items():
         if name == "result":
             continue
+        if name == "tile":
+            # A file from elsewhere may hold anything there.
+            with suppress(KeyError, TypeError, ValueError, AttributeError):
+                value = _tile_trial(value)
         if isinstance(value, dict):
             plain = {key: item for key, item in value.items() if not isinstance(item, dict)}
             inside = ", ".join(

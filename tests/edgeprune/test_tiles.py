@@ -12,7 +12,8 @@ from edgeprune.packs.dct import dct2
 from edgeprune.packs.layout import laid_out, sample_size
 from edgeprune.repack.convert import convert_pack
 from edgeprune.work.processes import Workers
-from edgeprune_formats import PackHeader, open_pack, verify_pack
+from edgeprune_formats import PackHeader, PackWriter, open_pack, verify_pack
+from edgeprune_formats.packs.chunks import plan_chunks
 
 SIDE = 24
 
@@ -167,3 +168,34 @@ def test_quantized_is_the_default_codec():
     assert BuildConfig().codec == "quantized"
     assert BuildConfig().components_dropped == 0
     assert BuildConfig(codec="sparse-f32").components_dropped == METHODS["energy"].freq_prune
+
+
+def shown(edgeprune, path):
+    code, out, err = edgeprune("info", path)
+    assert code == 0, err
+    return next(line for line in out.splitlines() if line.startswith("  tile "))
+
+
+def test_info_says_in_words_what_each_size_took(edgeprune, spec, tmp_path):
+    tried = build_pack(spec, tmp_path / "p.h5").header.provenance["tile"]
+    costs = sorted(tried["bytes_per_image"].items(), key=lambda one: one[1])
+    expected = ", ".join(f"{size}: {cost:.0f}" for size, cost in costs)
+    expected += f" B an image, on a sample of 64 at {tried['psnr_db']:.2f} dB"
+    assert shown(edgeprune, tmp_path / "p.h5") == f"  tile        {expected}"
+
+
+@pytest.mark.parametrize(
+    ("trial", "text"),
+    [
+        ({"images": 64, "psnr_db": 31.785018124637432}, "images=64, psnr_db=31.785"),
+        ({"images": 64, "psnr_db": None, "bytes_per_image": {"8": None}}, "images=64"),
+        ({"bytes_per_image": [1], "images": 64, "psnr_db": 30}, "bytes_per_image=[1], images=64, psnr_db=30"),
+        ("large", "large"),
+    ],
+)
+def test_info_shows_as_it_is_what_is_no_trial(edgeprune, tmp_path, trial, text):
+    strange = plan_chunks(header(samples=2, tile="8", provenance={"tile": trial}))
+    with PackWriter(tmp_path / "p.h5", strange, np.zeros(2, int), np.arange(2)) as writer:
+        writer.append(*sample(images=2))
+        writer.finish()
+    assert shown(edgeprune, tmp_path / "p.h5") == f"  tile        {text}"
