@@ -118,11 +118,8 @@ def command(
     from edgeprune_runtime import open_packs
     from edgeprune_runtime.training import Cadence
 
-    is_chosen = batch_size == "auto"
-    if is_chosen and options["accumulate"] != 1:
-        raise ConfigError("--batch-size auto chooses --accumulate; give one of the two")
     cadence = Cadence(checkpoint_steps, checkpoint_minutes * 60)
-    config = make_config(TrainConfig, options, batch_size=_AUTO_BATCH if is_chosen else batch_size)
+    config = _config(batch_size, options)
     choose_threads(threads)
     setup = set_up(
         open_packs(packs),
@@ -131,7 +128,7 @@ def command(
         augment=augment,
         test=test,
         memory=memory,
-        choose_batch=is_chosen,
+        choose_batch=batch_size == "auto",
         resume=resume,
     )
     with ExitStack() as stack:
@@ -143,6 +140,14 @@ def command(
     click.echo(
         f"{output / 'model.safetensors'}: {config.model}, {count_text(config.epochs, 'epoch')}{tested}"
     )
+
+
+def _config(batch_size: int | str, options: dict[str, Any]) -> TrainConfig:
+    if batch_size != "auto":
+        return make_config(TrainConfig, options, batch_size=batch_size)
+    if options["accumulate"] != 1:
+        raise ConfigError("--batch-size auto chooses --accumulate; give one of the two")
+    return make_config(TrainConfig, options, batch_size=_AUTO_BATCH)
 
 
 def require_torch() -> None:

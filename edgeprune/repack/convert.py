@@ -68,31 +68,43 @@ def convert_pack(
     with open_pack(source) as pack:
         plain = _header(pack, config)
         header = laid_out(plain, config.given_tile, lambda: _sample(pack, plain), rounding=config.rounding)
-        writer = PackWriter(
-            path,
-            header,
-            pack.labels,
-            pack.source_index,
-            compression=config.compression,
-            scores=pack.scores,
-            rounding=config.rounding or DEFAULT_ROUNDING,
-        )
-        lost = 0.0
-        with writer:
-            done = 0
-            for spectra, mask in _spectra(pack, header):
-                writer.append(spectra, mask)
-                lost += float(np.sum(spectra[~mask].astype(np.float64) ** 2))
-                done += len(spectra)
-                if progress:
-                    progress(done, len(pack))
-            writer.finish()
-            error = lost if get_codec(header.codec).exact else writer.squared_error
-            values = math.prod((header.samples, *header.shape))
-            psnr = 10 * math.log10(values / error) if error > 0 else math.inf
-            writer.record(psnr_db_to_converted=psnr if math.isfinite(psnr) else None)
+        psnr = _converted(pack, path, header, config, progress)
     with open_pack(path) as made:
         return made.header, psnr
+
+
+def _converted(
+    pack: Pack,
+    path: Path,
+    header: PackHeader,
+    config: BuildConfig,
+    progress: Callable[[int, int], None] | None,
+) -> float:
+    """Write the pack, and return the PSNR of its images against those of `pack`."""
+    writer = PackWriter(
+        path,
+        header,
+        pack.labels,
+        pack.source_index,
+        compression=config.compression,
+        scores=pack.scores,
+        rounding=config.rounding or DEFAULT_ROUNDING,
+    )
+    lost = 0.0
+    with writer:
+        done = 0
+        for spectra, mask in _spectra(pack, header):
+            writer.append(spectra, mask)
+            lost += float(np.sum(spectra[~mask].astype(np.float64) ** 2))
+            done += len(spectra)
+            if progress:
+                progress(done, len(pack))
+        writer.finish()
+        error = lost if get_codec(header.codec).exact else writer.squared_error
+        values = math.prod((header.samples, *header.shape))
+        psnr = 10 * math.log10(values / error) if error > 0 else math.inf
+        writer.record(psnr_db_to_converted=psnr if math.isfinite(psnr) else None)
+    return psnr
 
 
 def _header(pack: Pack, config: BuildConfig) -> PackHeader:

@@ -1,4 +1,4 @@
-"""Training from a pack: what fits the memory, which loaders, which record."""
+"""Training from a pack: what fits the memory, which loaders, which facts are kept."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Setup:
     step : StepMemory
         What a step is estimated to take.
     provenance : dict
-        What the record of the run says of the data.
+        What the folder of the run says of the data.
     """
 
     config: TrainConfig
@@ -151,23 +151,10 @@ def set_up(
         test_images_bytes=0 if images is None else images.images_bytes,
         test_least_bytes=0 if images is None else images.least_bytes,
     )
-    loader = PackLoader(
-        pack,
-        config.batch_size,
-        shuffle=True,
-        seed=config.seed,
-        backend="torch",
-        device=config.device,
-        drop_last=len(pack) >= config.batch_size,
-        augment=augment,
-        normalize=True,
-        cache_bytes=divided.cache_bytes,
-        prefetch=divided.prefetch,
-    )
     return Setup(
         config=config,
         placement=placement,
-        loader=loader,
+        loader=_loader(pack, config, augment, divided),
         test=None if images is None else images.batches(part, divided.test_bytes, divided.prefetch),
         memory=divided,
         step=step,
@@ -179,6 +166,22 @@ def set_up(
             "augment": augment,
             "test": test,
         },
+    )
+
+
+def _loader(pack: Pack | Mixture, config: TrainConfig, augment: Augment, memory: LoaderMemory) -> PackLoader:
+    return PackLoader(
+        pack,
+        config.batch_size,
+        shuffle=True,
+        seed=config.seed,
+        backend="torch",
+        device=config.device,
+        drop_last=len(pack) >= config.batch_size,
+        augment=augment,
+        normalize=True,
+        cache_bytes=memory.cache_bytes,
+        prefetch=memory.prefetch,
     )
 
 

@@ -151,22 +151,26 @@ def train(
         cuda = [placement.device.index] if placement.device.type == "cuda" else []
         with deferred_signals() as interrupted, torch.random.fork_rng(cuda):
             torch.manual_seed(config.seed)
-            begun = has_checkpoint(run_dir)
-            weights = None if init is None or begun else Path(init)
+            weights = None if init is None or has_checkpoint(run_dir) else Path(init)
             objective = _objective(config, placement, normalization, teacher, description)
             learner = Learner(config, placement, num_classes, min(image_shape[1:]), weights, objective)
-            if weights is not None and on_event is not None:
-                on_event({"event": "init", "fresh": learner.fresh})
             run = TrainRun(
                 loader, test, learner, config, placement, run_dir, image_shape, cadence, on_event, interrupted
             )
-            if begun:
-                run.restore()
-            if on_event is not None:
-                on_event({"event": "start", "step": run.step})
+            _begin(run, is_warm=weights is not None)
             run.finish()
             run.disk.write(lambda: save_model(run_dir, learner.tested, description))
     return TrainResult(run_dir, tuple(run.history))
+
+
+def _begin(run: TrainRun, *, is_warm: bool) -> None:
+    """Go to the checkpoint, if there is one, and tell what the run begins with."""
+    tell = run.on_event or (lambda event: None)
+    if is_warm:
+        tell({"event": "init", "fresh": run.learner.fresh})
+    if has_checkpoint(run.run_dir):
+        run.restore()
+    tell({"event": "start", "step": run.step})
 
 
 def _objective(
