@@ -6,13 +6,16 @@ import json
 from contextlib import suppress
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgeprune.text import bytes_text, count_text, printable
 
 from ..options.fields import PACK
+
+if TYPE_CHECKING:
+    from edgeprune_formats import PackHeader
 
 __all__ = ["command", "describe"]
 
@@ -50,12 +53,9 @@ def describe(path: Path) -> dict[str, Any]:
     import numpy as np
 
     from edgeprune_formats import open_pack
-    from edgeprune_formats.codecs import get_codec, stored_bytes
 
     with open_pack(path) as pack:
         header, labels, payload = pack.header, pack.labels, pack.payload_bytes
-    fixed = all(field.shape is not None for field in get_codec(header.codec).fields(header))
-    values = header.channels * header.height * header.width
     size = path.stat().st_size
     counts = np.bincount(labels, minlength=len(header.class_names)).tolist()
     return {
@@ -71,13 +71,7 @@ def describe(path: Path) -> dict[str, Any]:
         "components_of": header.height * header.width,
         "chunks": header.chunks,
         "file_bytes": size,
-        "bytes_per_image": {
-            "file": size / header.samples,
-            # Where nothing has a fixed size, as it lies in the file.
-            "coefficients": stored_bytes(header) if fixed else payload / header.samples,
-            "raw_uint8": values,
-            "raw_float32": 4 * values,
-        },
+        "bytes_per_image": _bytes_per_image(header, size, payload),
         "classes": [
             {"name": name, "images": count} for name, count in zip(header.class_names, counts, strict=True)
         ],
@@ -86,6 +80,20 @@ def describe(path: Path) -> dict[str, Any]:
         "generator": header.generator,
         "created": header.created,
         "provenance": dict(header.provenance),
+    }
+
+
+def _bytes_per_image(header: PackHeader, size: int, payload: int) -> dict[str, float]:
+    from edgeprune_formats.codecs import get_codec, stored_bytes
+
+    fixed = all(field.shape is not None for field in get_codec(header.codec).fields(header))
+    values = header.channels * header.height * header.width
+    return {
+        "file": size / header.samples,
+        # Where nothing has a fixed size, as it lies in the file.
+        "coefficients": stored_bytes(header) if fixed else payload / header.samples,
+        "raw_uint8": values,
+        "raw_float32": 4 * values,
     }
 
 

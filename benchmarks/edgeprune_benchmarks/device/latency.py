@@ -38,6 +38,13 @@ BATCHES = (1, 32)
 CLASSES = 10
 WARM_UP, BLOCKS, LEAST, PAUSE = 3, 5, 4, 0.2
 TORCH, FLOAT32, INT8, DECODER = "torch", "onnxruntime", "onnxruntime int8", "onnxruntime with decoder"
+EXPORTS = {
+    FLOAT32: ExportConfig(),
+    INT8: ExportConfig(int8=True, calibrate=64),
+    DECODER: ExportConfig(decoder=True),
+}
+# Takes a number of images to the call that is timed.
+CallOf = Callable[[int], Callable[[], object]]
 
 
 @dataclass(frozen=True)
@@ -117,27 +124,25 @@ def measure(calls: dict[str, Callable[[], object]], repeats: int, seconds: float
 
 
 def _runtimes(
-    model: str, pack: Pack, folder: Path, threads: int
-) -> tuple[dict[str, Callable[[int], Callable[[], object]]], dict[str, int]]:
-    """Return what makes a call for a number of images of each runtime, and the bytes of each model."""
-    header = pack.header
-    _write_run(model, pack, folder)
-    kinds = {
-        FLOAT32: ExportConfig(),
-        INT8: ExportConfig(int8=True, calibrate=64),
-        DECODER: ExportConfig(decoder=True),
-    }
-    models: dict[str, OnnxModel] = {}
+    network: str, pack: Pack, folder: Path, threads: int
+) -> tuple[dict[str, CallOf], dict[str, int]]:
+    """Return what makes a call for a number of images of each runtime, and the bytes of each file."""
+    _write_run(network, pack, folder)
+    pixels = np.random.default_rng(0).random((max(BATCHES), *pack.header.shape), np.float32)
+    calls = {TORCH: _in_torch(folder, pixels)}
     sizes = {TORCH: (folder / "model.safetensors").stat().st_size}
-    for name, config in kinds.items():
-        path = folder / f"{len(models)}.onnx"
+    for number, (name, config) in enumerate(EXPORTS.items()):
+        path = folder / f"{number}.onnx"
         sizes[name] = export_run(folder, path, config, pack=pack.path).size
-        models[name] = open_onnx(path, threads=threads)
-    network = open_network(folder).on_images().to(memory_format=MEMORY_FORMAT)
-    pixels = np.random.default_rng(0).random((max(BATCHES), *header.shape), np.float32)
-    coefficients = pack.read_chunk(0)
+        session = open_onnx(path, threads=threads)
+        calls[name] = _of_coefficients(session, pack) if config.decoder else _of_images(session, pixels)
+    return calls, sizes
 
-    def in_torch(batch: int) -> Callable[[], object]:
+
+def _in_torch(folder: Path, pixels: NDArray[np.float32]) -> CallOf:
+    network = open_network(folder).on_images().to(memory_format=MEMORY_FORMAT)
+
+    def call_of(batch: int) -> Callable[[], object]:
         images = torch.from_numpy(pixels[:batch]).contiguous(memory_format=MEMORY_FORMAT)
 
         def call() -> object:
@@ -146,19 +151,21 @@ def _runtimes(
 
         return call
 
-    def of_images(name: str) -> Callable[[int], Callable[[], object]]:
-        return lambda batch: lambda: models[name].logits(pixels[:batch])
+    return call_of
 
-    def of_coefficients(batch: int) -> Callable[[], object]:
+
+def _of_images(session: OnnxModel, pixels: NDArray[np.float32]) -> CallOf:
+    return lambda batch: lambda: session.logits(pixels[:batch])
+
+
+def _of_coefficients(session: OnnxModel, pack: Pack) -> CallOf:
+    coefficients = pack.read_chunk(0)
+
+    def call_of(batch: int) -> Callable[[], object]:
         some = _first(coefficients, batch)
-        return lambda: models[DECODER].logits_of_coefficients(*some)
+        return lambda: session.logits_of_coefficients(*some)
 
-    return {
-        TORCH: in_torch,
-        FLOAT32: of_images(FLOAT32),
-        INT8: of_images(INT8),
-        DECODER: of_coefficients,
-    }, sizes
+    return call_of
 
 
 def _first(coefficients: Coefficients, count: int) -> tuple[NDArray[Any], NDArray[Any]]:

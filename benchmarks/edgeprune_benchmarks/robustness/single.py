@@ -81,8 +81,7 @@ def attack_run(
     """
     network = load_trained(run_dir)
     _, height, width = network.image_shape
-    size = height if height == width else None
-    test = open_source(spec, split="test", size=size)
+    test = open_source(spec, split="test", size=height if height == width else None)
     label_of = _labels(test, network)
     protocol = _protocol(scale, images, linf, len(test))
     victim = load_victim(run_dir, device)
@@ -90,7 +89,7 @@ def attack_run(
     adversary = read_description(run_dir).get("config", {}).get("adversarial")
     trained = "as they are" if adversary is None else f"perturbed by {adversary}"
     click.echo(f"{run_dir}: {network.name}, trained on images {trained}; {len(labels):,} of {spec}")
-    run = Evaluator(
+    evaluator = Evaluator(
         victim,
         shown,
         labels,
@@ -103,12 +102,16 @@ def attack_run(
         tell=lambda line: click.echo(f"  {line}", err=True),
     )
     with exact_arithmetic():
-        report = make_report(run, protocol, natural=adversary is None, say=click.echo)
+        report = make_report(evaluator, protocol, natural=adversary is None, say=click.echo)
+    _require_valid(report, evaluator.folder / "report.json")
+    return report
+
+
+def _require_valid(report: dict[str, Any], path: Path) -> None:
     failed = [f"{c['name']} ({c['detail']})" for c in report["controls"] if not c["passed"]]
     if failed:
-        raise InvalidReportError(f"{run.folder / 'report.json'} is not valid: {'; '.join(failed)}")
-    click.echo(f"{run.folder / 'report.json'}: valid, {len(report['controls'])} controls passed")
-    return report
+        raise InvalidReportError(f"{path} is not valid: {'; '.join(failed)}")
+    click.echo(f"{path}: valid, {len(report['controls'])} controls passed")
 
 
 def _protocol(scale: str, images: int | None, linf: bool, available: int) -> Protocol:

@@ -19,7 +19,8 @@ from edgeprune.masks.learning import learn_masks
 from edgeprune.packs.config import METHODS
 from edgeprune.scoring.config import ScoreConfig
 from edgeprune.scoring.run import run_scoring
-from edgeprune.sources import check_source
+from edgeprune.scoring.scores_file import ScoresFile
+from edgeprune.sources import Source, SourceCheck, check_source
 from edgeprune.work.processes import Workers
 from edgeprune_runtime.training.placement import place
 from edgeprune_runtime.training.step import Learner
@@ -81,7 +82,7 @@ def measure(given: str, folder: str) -> None:
     setting = Setting(**asked)
     source = open_source(setting.source, size=setting.size)
     check = check_source(source)
-    scoring = ScoreConfig(
+    config = ScoreConfig(
         model=setting.model,
         epochs=setting.epochs,
         # Every fifth epoch, as the paper does; a shorter run records in its last, and that is left out below.
@@ -90,28 +91,10 @@ def measure(given: str, folder: str) -> None:
         lr=0.01,
         device=device,
     )
-    bare = [_bare_step(scoring, setting, source.shape, len(source.class_names))]
-    records = run_scoring(source, check, Path(folder) / "scores.h5", scoring)
-    bare.append(_bare_step(scoring, setting, source.shape, len(source.class_names)))
-    scored = _peaks(place(scoring.training(setting.model)).device)
-    path = Path(folder) / "masks.fse-net.safetensors"
-    epochs: list[dict[str, Any]] = []
-    learn_masks(
-        source,
-        check,
-        classifier_from_scores(records),
-        path,
-        MaskConfig(epochs=1, batch_size=setting.batch_size),
-        freq_prune=METHODS["lf"].freq_prune,
-        workers=Workers(device=device),
-        report=epochs.append,
-    )
-    mask_seconds = epochs[-1]["seconds"]
-    both = _peaks(place(scoring.training(setting.model)).device)
-    history = records.provenance["history"]
-    seconds = sum(epoch["seconds"] for epoch in history)
-    # One pass over all images records entropies; the rest of the records are taken in every epoch.
-    recording = sum(epoch["record_seconds"] for epoch in history)
+    placement = place(config.training(setting.model))
+    bare = [_bare_step(config, setting, source.shape, len(source.class_names))]
+    scores = run_scoring(source, check, Path(folder) / "scores.h5", config)
+    bare.append(_bare_step(config, setting, source.shape, len(source.class_names)))
     row = {
         "source": setting.label,
         "shape": source.shape,
@@ -119,20 +102,51 @@ def measure(given: str, folder: str) -> None:
         "model": setting.model,
         "batch_size": setting.batch_size,
         "epochs": setting.epochs,
-        "device": str(place(scoring.training(setting.model)).device),
+        "device": str(placement.device),
         "threads": torch.get_num_threads(),
-        "images_held": records.provenance["images_held"],
+        "images_held": scores.provenance["images_held"],
         "bare_step_images_per_second": spread(bare),
-        "step_images_per_second": setting.epochs * len(check.good) / (seconds - recording),
-        "epoch_seconds": seconds / setting.epochs,
-        "record_share": recording / seconds,
-        "record_share_every_5": _share_every_five(history),
-        "scoring_peak": scored,
-        "mask_epoch_seconds": mask_seconds,
-        "mask_images_per_second": len(check.good) / mask_seconds,
-        "mask_peak": both,
+        **_scoring_cost(scores.provenance["history"], len(check.good)),
+        "scoring_peak": _peaks(placement.device),
+    }
+    seconds = _mask_seconds(source, check, scores, setting, device, Path(folder))
+    row |= {
+        "mask_epoch_seconds": seconds,
+        "mask_images_per_second": len(check.good) / seconds,
+        "mask_peak": _peaks(placement.device),
     }
     print(json.dumps(row))
+
+
+def _scoring_cost(history: list[dict[str, Any]], images: int) -> dict[str, float]:
+    """Return the rate of steps, the time of an epoch, and the share of the time in what epochs record."""
+    seconds = sum(epoch["seconds"] for epoch in history)
+    # One pass over all images records entropies; the rest of the records are taken in every epoch.
+    recording = sum(epoch["record_seconds"] for epoch in history)
+    return {
+        "step_images_per_second": len(history) * images / (seconds - recording),
+        "epoch_seconds": seconds / len(history),
+        "record_share": recording / seconds,
+        "record_share_every_5": _share_every_five(history),
+    }
+
+
+def _mask_seconds(
+    source: Source, check: SourceCheck, scores: ScoresFile, setting: Setting, device: str, folder: Path
+) -> float:
+    """Learn masks for an epoch, and return its seconds."""
+    epochs: list[dict[str, Any]] = []
+    learn_masks(
+        source,
+        check,
+        classifier_from_scores(scores),
+        folder / "masks.fse-net.safetensors",
+        MaskConfig(epochs=1, batch_size=setting.batch_size),
+        freq_prune=METHODS["lf"].freq_prune,
+        workers=Workers(device=device),
+        report=epochs.append,
+    )
+    return float(epochs[-1]["seconds"])
 
 
 def _share_every_five(history: list[dict[str, Any]]) -> float:
