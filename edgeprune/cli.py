@@ -97,8 +97,18 @@ def _fail(message: str, code: int) -> NoReturn:
 
 def _in_flags(error: Exception) -> str:
     """Return what a library's error says, with the flags of the command that runs."""
-    names = (sys.argv[1], "build", "train", "score", "convert")
-    return with_flags(str(error), [partial(cli.get_command, click.Context(cli), name) for name in names])
+    names = ("build", "train", "score", "convert")
+    others = [partial(cli.get_command, click.Context(cli), name) for name in names]
+    return with_flags(str(error), [_running, *others])
+
+
+def _running() -> click.Command | None:
+    """Return the command that runs, also where it is one of a group."""
+    command: click.Command | None = cli
+    for name in sys.argv[1:3]:
+        if isinstance(command, click.Group):
+            command = command.get_command(click.Context(command), name)
+    return command
 
 
 def _usage(error: click.UsageError) -> str:

@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import sys
 
-import click
-
-from edgeprune_formats import ConfigError, EdgePruneError
-
-from .cli import command
+from edgeprune.cli import main
 
 if __name__ == "__main__":
-    try:
-        command(prog_name="python -m edgeprune_benchmarks")
-    except EdgePruneError as error:
-        click.echo(f"edgeprune_benchmarks: error: {error}", err=True)
-        sys.exit(2 if isinstance(error, ConfigError) else 1)
+    # The same errors, in the same words.
+    sys.argv.insert(1, "bench")
+    main()

@@ -21,6 +21,9 @@ __all__ = ["command"]
 class _Benchmarks(click.Group):
     """Says in one line which package is not installed, or that the time is over and how to go on."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, args or ["--help"])
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)

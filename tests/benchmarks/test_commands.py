@@ -1,3 +1,4 @@
+import runpy
 import subprocess
 import sys
 
@@ -35,9 +36,26 @@ def test_each_new_benchmark_has_help_with_an_example(name):
 
 
 def test_the_module_is_the_same_command():
-    command = [sys.executable, "-m", "edgeprune_benchmarks", "storage", "--help"]
+    command = [sys.executable, "-m", "edgeprune_benchmarks"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert "edgeprune bench storage --data" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["masks", "--mask-epochs", "0"], "--mask-epochs must be at least 1, not 0"),
+        (["coresets", "--every", "41"], "--every is 41; it must be at least 1 and at most the epochs, 40"),
+    ],
+)
+def test_what_the_library_names_is_said_in_the_flags_of_the_benchmark(
+    monkeypatch, capsys, tmp_path, arguments, said
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["edgeprune_benchmarks", *arguments, "--data", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("edgeprune_benchmarks", run_name="__main__")
+    assert (ended.value.code, capsys.readouterr().err) == (2, f"edgeprune: error: {said}\n")
 
 
 @pytest.mark.parametrize(

@@ -9,16 +9,19 @@ from typing import Any
 
 import click
 
+from edgeprune.options.fields import config_options
+from edgeprune_runtime.training.settings import TrainConfig
+
 from ..harness.options import (
     BATCH_SIZE,
     DATA,
     DEVICE,
+    LEARNING_RATE,
     MINUTES,
+    MODEL,
     OUTPUT,
     SEEDS,
-    learning_rate,
     missing_packages,
-    model,
     require_packages,
     runs,
 )
@@ -49,6 +52,9 @@ TAKES = {
     "memory": ("megabytes", "cache_mb", "backend"),
     "transform": ("rounds", "count"),
 }
+
+
+EPOCHS = {"type": click.IntRange(min=1), "default": 5, "help": "In each round."}
 
 
 def _require(*parts: str, packages: tuple[str, ...] = ()) -> None:
@@ -87,7 +93,7 @@ def storage(data: Path, output: Path, only: tuple[str, ...], count: int | None) 
 )
 @click.option("--count", type=click.IntRange(min=2), help="At most so many images of each size.")
 @click.option("--batch", type=click.IntRange(min=2), default=256, show_default=True, help="Of the loaders.")
-@click.option("--device", default="auto", show_default=True, help="Of the training epochs.")
+@DEVICE
 @click.option(
     "--megabytes",
     type=float,
@@ -143,19 +149,13 @@ def _parts_that_can_run() -> list[str]:
     show_default=True,
     help="In MB.",
 )
-@model()
+@MODEL
 @click.option("--iterations", type=int, default=2000, show_default=True, help="Of every network.")
 @BATCH_SIZE
-@learning_rate()
+@LEARNING_RATE
 @SEEDS
 @DEVICE
-@click.option(
-    "--precision",
-    type=click.Choice(["auto", "float32", "bfloat16"]),
-    default="auto",
-    show_default=True,
-    help="Of every network.",
-)
+@config_options(TrainConfig, "precision")
 @click.option("--name", default="accuracy-bytes", show_default=True, help="Of the JSON result.")
 def accuracy_per_byte(
     data: Path,
@@ -213,7 +213,7 @@ def install(output: Path, extras: tuple[str, ...], repeats: int) -> None:
 @OUTPUT
 @click.option("--python", default=sys.executable, help="A Python with edgeprune[torch], flwr and ray.")
 @click.option("--rounds", type=click.IntRange(min=1), default=10, show_default=True)
-@click.option("--epochs", type=click.IntRange(min=1), default=5, show_default=True, help="In each round.")
+@config_options(TrainConfig, "epochs", epochs=EPOCHS)
 @click.option("--devices", type=click.IntRange(min=1), default=4, show_default=True)
 def fleet(data: Path, output: Path, **options: Any) -> None:
     """Federated averaging over simulated devices, by Flower's engine, against training in one place.

@@ -7,12 +7,15 @@ from typing import Any
 
 import click
 
-from ..harness.options import DATA, DEVICE, OUTPUT, learning_rate, model, runs
+from edgeprune.options.fields import config_options
+from edgeprune_runtime.training.settings import TrainConfig
+
+from ..harness.options import DATA, DEVICE, LEARNING_RATE, MODEL, OUTPUT, runs
 
 __all__ = ["export", "latency", "minutes", "power_loss", "training_memory"]
 
 MODELS = ("shufflenet_v2", "mobilenet_v2", "efficientnet_b0")
-MODEL = click.option(
+MANY_MODELS = click.option(
     "--model", "models", multiple=True, help="One network; may be repeated.  [default: three]"
 )
 RUNS = runs("runs/minutes")
@@ -24,7 +27,7 @@ RUNS = runs("runs/minutes")
 @click.option(
     "--megabytes", type=float, multiple=True, default=(5, 50, 500), show_default=True, help="Sizes of packs."
 )
-@model()
+@MODEL
 @click.option("--batch-size", "batch", type=click.IntRange(min=2), default=128, show_default=True)
 def training_memory(data: Path, output: Path, **options: Any) -> None:
     """Peak memory of training processes, from packs by size and --memory and from arrays in memory.
@@ -41,9 +44,9 @@ def training_memory(data: Path, output: Path, **options: Any) -> None:
 @click.command("power-loss")
 @DATA
 @OUTPUT
-@model()
+@MODEL
 @click.option("--kills", type=click.IntRange(min=1), default=20, show_default=True)
-@click.option("--epochs", type=click.IntRange(min=1), default=30, show_default=True)
+@config_options(TrainConfig, "epochs", epochs={"type": click.IntRange(min=1)})
 def power_loss(data: Path, output: Path, **options: Any) -> None:
     """Kill training at random moments, resume it, and compare the weights to those of a run left alone.
 
@@ -60,11 +63,11 @@ def power_loss(data: Path, output: Path, **options: Any) -> None:
 @DATA
 @OUTPUT
 @RUNS
-@MODEL
+@MANY_MODELS
 @click.option("--minutes", type=float, default=30.0, show_default=True, help="Of training, for each.")
 @click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True)
-@click.option("--batch-size", type=click.IntRange(min=2), default=128, show_default=True)
-@learning_rate()
+@config_options(TrainConfig, "batch_size", batch_size={"type": click.IntRange(min=2)})
+@LEARNING_RATE
 @DEVICE
 def minutes(data: Path, output: Path, runs: Path, models: tuple[str, ...], **options: Any) -> None:
     """Test accuracy after some minutes of training, from a 50% pack and from original pixels; resumable.
@@ -81,7 +84,7 @@ def minutes(data: Path, output: Path, runs: Path, models: tuple[str, ...], **opt
 @click.command()
 @DATA
 @OUTPUT
-@MODEL
+@MANY_MODELS
 @click.option("--size", "sizes", multiple=True, help="32x32 or 224x224.  [default: both]")
 @click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True)
 @click.option("--repeats", type=click.IntRange(min=20), default=200, show_default=True)

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeprune.options.fields import config_options
+from edgeprune.packs.config import BuildConfig
+
 from ..harness.options import DEVICE, MINUTES, OUTPUT, require_packages, runs
 
 if TYPE_CHECKING:
@@ -38,7 +41,7 @@ _SHARED = (
         help="Folder with cifar10-jpeg.npz, for cifar10 without --source.",
     ),
     click.option("--source", help="The images: cifar10:ROOT, cifar100:ROOT, imagefolder:PATH, npz:FILE."),
-    click.option("--size", type=int, help="Resize the short side to so many pixels and crop the center."),
+    config_options(BuildConfig, "size"),
     click.option(
         "--seeds", type=click.IntRange(min=1), help="Networks for each row.  [default: the scale's]"
     ),

@@ -7,7 +7,12 @@ from typing import Any
 
 import click
 
-from ..harness.options import BATCH_SIZE, DATA, DEVICE, MINUTES, OUTPUT, SEEDS, learning_rate, model, runs
+from edgeprune.masks.config import MaskConfig
+from edgeprune.options.fields import config_options
+from edgeprune.scoring.config import ScoreConfig
+from edgeprune_runtime.training.settings import TrainConfig
+
+from ..harness.options import BATCH_SIZE, DATA, DEVICE, LEARNING_RATE, MINUTES, MODEL, OUTPUT, SEEDS, runs
 
 __all__ = ["accuracy", "build", "coresets", "learning", "masks"]
 
@@ -19,9 +24,8 @@ IMAGES = click.option(
     help="5085 images in their exact pixels, or the JPEG copy of all 50,000.",
 )
 RUNS = runs(None, "Folder of runs.  [default: runs/NAME]")
-SCORE_EPOCHS = click.option(
-    "--score-epochs", type=int, default=40, show_default=True, help="Of the classifier."
-)
+SCORE_EPOCHS = config_options(ScoreConfig, "epochs", prefix="score_", epochs={"default": 40})
+EVERY = {"default": 1, "show_default": True, "help": "Epochs from one record of entropies to the next."}
 
 
 @click.command()
@@ -37,7 +41,7 @@ def build(data: Path, output: Path) -> None:
 @click.command()
 @DATA
 @OUTPUT
-@click.option("--epochs", type=int, default=5, show_default=True)
+@config_options(TrainConfig, "epochs", epochs={"default": 5})
 @click.option("--seeds", type=int, default=1, show_default=True, help="Runs of each network.")
 @DEVICE
 @runs("runs/accuracy")
@@ -54,12 +58,12 @@ def accuracy(data: Path, output: Path, **options: Any) -> None:
 @IMAGES
 @RUNS
 @MINUTES
-@model("Scored with, and trained.")
+@MODEL
 @click.option("--iterations", type=int, default=500, show_default=True, help="Of every network.")
 @BATCH_SIZE
-@learning_rate()
+@LEARNING_RATE
 @SCORE_EPOCHS
-@click.option("--every", type=int, default=1, show_default=True, help="Epochs between records of entropies.")
+@config_options(ScoreConfig, "every", every=EVERY)
 @SEEDS
 @DEVICE
 def coresets(
@@ -79,8 +83,6 @@ def coresets(
     The recipe of the published figures needs a GPU: --images jpeg --model resnet18 --iterations 40000
     --batch-size 256 --lr 0.1 --score-epochs 200 --every 5 --device cuda.
     """
-    from edgeprune.scoring.config import ScoreConfig
-
     from ..selection.coresets import Settings, run
     from ..selection.fixed_budget import Recipe
 
@@ -97,12 +99,12 @@ def coresets(
 @IMAGES
 @RUNS
 @MINUTES
-@model("The classifier, and what is trained.")
+@MODEL
 @SCORE_EPOCHS
-@click.option("--mask-epochs", type=int, default=20, show_default=True)
-@click.option("--epochs", type=int, default=6, show_default=True, help="Of the networks trained from packs.")
+@config_options(MaskConfig, "epochs", prefix="mask_", epochs={"default": 20})
+@config_options(TrainConfig, "epochs", epochs={"default": 6, "help": "Of the networks trained from packs."})
 @BATCH_SIZE
-@learning_rate("Of the classifier.")
+@config_options(ScoreConfig, "lr", lr={"default": TrainConfig.lr, "help": "Of the classifier."})
 @SEEDS
 @DEVICE
 def masks(
@@ -120,9 +122,6 @@ def masks(
     The paper's scale needs a GPU: --images jpeg --model resnet18 --score-epochs 200 --mask-epochs 300
     --epochs 200 --batch-size 256 --lr 0.1 --device cuda.
     """
-    from edgeprune.masks.config import MaskConfig
-    from edgeprune.scoring.config import ScoreConfig
-
     from ..selection.masks import Settings, run
 
     name = f"masks-{images}"

@@ -9,16 +9,19 @@ from typing import Any
 
 import click
 
+from edgeprune.options.fields import config_options
+from edgeprune_runtime.training.settings import TrainConfig
+
 __all__ = [
     "BATCH_SIZE",
     "DATA",
     "DEVICE",
+    "LEARNING_RATE",
     "MINUTES",
+    "MODEL",
     "OUTPUT",
     "SEEDS",
-    "learning_rate",
     "missing_packages",
-    "model",
     "require_packages",
     "runs",
 ]
@@ -38,9 +41,11 @@ OUTPUT = click.option(
     show_default=True,
     help="Folder for the JSON results.",
 )
-BATCH_SIZE = click.option("--batch-size", type=int, default=64, show_default=True)
-SEEDS = click.option("--seeds", type=int, default=3, show_default=True)
-DEVICE = click.option("--device", default="auto", show_default=True)
+MODEL = config_options(TrainConfig, "model", model={"default": "resnet8"})
+BATCH_SIZE = config_options(TrainConfig, "batch_size", batch_size={"default": 64})
+LEARNING_RATE = config_options(TrainConfig, "lr")
+DEVICE = config_options(TrainConfig, "device")
+SEEDS = click.option("--seeds", type=int, default=3, show_default=True, help="Networks for each row.")
 MINUTES = click.option("--minutes", type=float, help="Stop after so long; the same command goes on.")
 
 
@@ -53,16 +58,6 @@ def require_packages(*names: str) -> None:
 def missing_packages(names: tuple[str, ...]) -> list[str]:
     """Return which of some packages are not installed."""
     return [name for name in dict.fromkeys(names) if importlib.util.find_spec(name) is None]
-
-
-def model(text: str | None = None) -> Callable[[Any], Any]:
-    """Return the option of the network that is trained, with its help."""
-    return click.option("--model", default="resnet8", show_default=True, help=text)
-
-
-def learning_rate(text: str | None = None) -> Callable[[Any], Any]:
-    """Return the option of the peak learning rate, with its help."""
-    return click.option("--lr", type=float, default=0.05, show_default=True, help=text)
 
 
 def runs(default: str | None, text: str | None = None) -> Callable[[Any], Any]:
