@@ -1,15 +1,19 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from edgeprune.scoring.config import ScoreConfig
 from edgeprune.sources import check_source
 from edgeprune.sources.arrays import ArraySource
 from edgeprune.work.image_store import ImageStore
+from edgeprune_benchmarks.codec import accuracy_bytes
 from edgeprune_benchmarks.harness.cells import measure_cells
 from edgeprune_benchmarks.harness.deadline import Deadline, OutOfTimeError
 from edgeprune_benchmarks.harness.pixel_loader import PixelLoader
+from edgeprune_benchmarks.selection import coresets
 from edgeprune_benchmarks.selection.fixed_budget import Recipe, train_on
 from edgeprune_formats import ConfigError
 
@@ -39,6 +43,31 @@ def test_the_time_is_looked_at_before_each_cell_that_is_not_there(tmp_path):
     assert not (tmp_path / "b.json").exists()
 
 
+RECIPE = Recipe("resnet8", iterations=3, batch_size=8, lr=0.05, device="cpu", precision="float32")
+COMPARISONS = [
+    coresets.Settings("npz:a/x.npz", RECIPE, ScoreConfig(), 1, None),
+    accuracy_bytes.Settings("npz:a/x.npz", RECIPE, ("quantized",), (26.0,), (1.0,), 1, None),
+]
+
+
+@pytest.mark.parametrize("settings", COMPARISONS, ids=["coresets", "accuracy-per-byte"])
+def test_a_cell_of_other_images_or_another_loop_is_not_taken_again(tmp_path, settings):
+    cells = {"a": lambda: {"value": 1}}
+    facts = settings.facts()
+    for _ in range(2):
+        assert measure_cells(cells, tmp_path, facts, Deadline(None)) == [{"value": 1}]
+    others = [
+        replace(settings, source="npz:a/y.npz").facts(),
+        replace(settings, recipe=replace(RECIPE, iterations=4)).facts(),
+        # What no option of the benchmark sets.
+        facts | {"training": facts["training"] | {"momentum": 0.5}},
+        facts | {"edgeprune": "0.0.1"},
+    ]
+    for other in others:
+        with pytest.raises(ConfigError, match="is of other settings"):
+            measure_cells(cells, tmp_path, other, Deadline(None))
+
+
 def with_uniform_channel(count, split):
     random = np.random.default_rng(0)
     pixels = random.integers(0, 256, (count, 3, 32, 32)).astype(np.uint8)
@@ -59,9 +88,8 @@ def test_a_channel_that_is_the_same_everywhere_does_not_blow_up():
 
 def test_a_network_of_a_fixed_budget_depends_on_its_seed_alone():
     source, test = with_uniform_channel(16, "train"), with_uniform_channel(20, "test")
-    recipe = Recipe("resnet8", iterations=3, batch_size=8, lr=0.05, device="cpu", precision="float32")
     state = torch.random.get_rng_state()
-    first, again = (train_on(source, check_source(source), test, np.arange(12), recipe, 0) for _ in range(2))
+    first, again = (train_on(source, check_source(source), test, np.arange(12), RECIPE, 0) for _ in range(2))
     assert first == again
     assert 0 <= first <= 1
     assert torch.equal(torch.random.get_rng_state(), state)

@@ -57,7 +57,7 @@ class Settings:
 
     def facts(self) -> dict[str, Any]:
         """Return what a cell depends on beside its own place in the table."""
-        return {"source": Path(self.source).name, "recipe": asdict(self.recipe)}
+        return {"source": Path(self.source).name, **self.recipe.facts()}
 
     def cells(self) -> Iterator[tuple[int, str, float | None, float]]:
         """Yield seed, codec, PSNR (None for raw pixels) and budget, seed after seed."""
@@ -80,7 +80,8 @@ def run(settings: Settings, output: Path, runs: Path, name: str = "accuracy-byte
     cells = {_name(*cell): partial(bench.measure, *cell) for cell in settings.cells()}
     rows = measure_cells(cells, runs, settings.facts(), Deadline(settings.minutes))
     results = {
-        **settings.facts(),
+        "source": Path(settings.source).name,
+        "recipe": asdict(settings.recipe),
         "train_images": len(bench.train.labels),
         "test_images": len(bench.test.labels),
         "seeds": settings.seeds,

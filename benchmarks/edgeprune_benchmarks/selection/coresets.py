@@ -58,6 +58,16 @@ class Settings:
     seeds: int
     minutes: float | None
 
+    def facts(self) -> dict[str, Any]:
+        """Return what a cell depends on beside its own place in the table."""
+        sampling = {name: asdict(_sampling(name)) for name in ("random", *SCORED)}
+        return {
+            "source": Path(self.source).name,
+            "scoring": asdict(self.scoring),
+            "sampling": sampling,
+            **self.recipe.facts(),
+        }
+
 
 def run(settings: Settings, output: Path, runs: Path, name: str) -> None:
     """Fill the table and write ``NAME.json``; whatever `runs` holds is not done again.
@@ -87,15 +97,14 @@ def run(settings: Settings, output: Path, runs: Path, name: str) -> None:
         for seed in range(settings.seeds)
         for method, ratio in [("full", 0.0), *_methods()]
     }
-    facts = {"recipe": asdict(settings.recipe), "scoring": asdict(settings.scoring)}
-    rows = measure_cells(cells, runs, facts, deadline)
+    rows = measure_cells(cells, runs, settings.facts(), deadline)
     accuracy = records.provenance["history"][-1]["accuracy"]
     results = {
         "source": Path(settings.source).name.removesuffix(".npz"),
         "train_images": len(source),
         "test_images": len(test),
-        "recipe": facts["recipe"],
-        "scoring": {**facts["scoring"], "train_accuracy": accuracy},
+        "recipe": asdict(settings.recipe),
+        "scoring": {**asdict(settings.scoring), "train_accuracy": accuracy},
         "rows": rows,
         "rank_correlation": _correlations(records),
     }

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import repeat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from edgeprune.sources import Source, SourceCheck
 from edgeprune.training.evaluation import TestBatches
 from edgeprune.work.image_store import ImageStore
+from edgeprune_formats import __version__
 from edgeprune_runtime.training import TrainConfig, train
 from edgeprune_runtime.training.placement import place
 from edgeprune_runtime.training.settings import Precision
@@ -58,6 +60,13 @@ class Recipe:
             device=self.device,
             precision=self.precision,
         )
+
+    def facts(self) -> dict[str, Any]:
+        """Return all that a network depends on beside its images and its seed, for `measure_cells`.
+
+        Also what has no field here, so that a cell is not taken again after a default has changed.
+        """
+        return {"edgeprune": __version__, "iterations": self.iterations, "training": asdict(self.config(0))}
 
 
 def train_on(
