@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, fields
 
 from edgeprune_formats import ConfigError
 from edgeprune_runtime.checks import check_types
 from edgeprune_runtime.decode.augmentation import AUGMENTS, Augment
 from edgeprune_runtime.networks.names import MODEL_NAMES
-from edgeprune_runtime.training.settings import PRECISIONS, Precision
+from edgeprune_runtime.training.settings import Precision, TrainConfig
 
 from ..presets import data_family, je_cadence
 
-if TYPE_CHECKING:
-    from edgeprune_runtime.training import TrainConfig
-
 __all__ = ["ScoreConfig"]
+
+# What is the same in any training run is told in the same words.
+_TRAINING = {field.name: field.metadata for field in fields(TrainConfig)}
 
 
 @dataclass(frozen=True)
@@ -72,10 +71,8 @@ class ScoreConfig:
         },
     )
     batch_size: int = field(default=256, metadata={"help": "Images in a step, summed over all processes."})
-    lr: float = field(default=0.1, metadata={"help": "Peak learning rate."})
-    weight_decay: float = field(
-        default=5e-4, metadata={"help": "L2 penalty on the weights of convolutions and linear layers."}
-    )
+    lr: float = field(default=0.1, metadata=_TRAINING["lr"])
+    weight_decay: float = field(default=5e-4, metadata=_TRAINING["weight_decay"])
     augment: Augment = field(
         default="crop+flip",
         metadata={
@@ -83,26 +80,10 @@ class ScoreConfig:
             "choices": AUGMENTS,
         },
     )
-    seed: int = field(
-        default=0, metadata={"help": "Fixes the first weights, the order of images and the augmentation."}
-    )
-    device: str = field(
-        default="auto",
-        metadata={
-            "help": "Where to compute: auto (CUDA if there is one), cpu, cuda or cuda:N.",
-        },
-    )
-    precision: Precision = field(
-        default="auto",
-        metadata={
-            "help": "Number format; bfloat16 is autocast, and auto uses it where it is faster.",
-            "choices": PRECISIONS,
-        },
-    )
-    compile: bool = field(
-        default=False,
-        metadata={"help": "Compile the training step with torch.compile."},
-    )
+    seed: int = field(default=0, metadata=_TRAINING["seed"])
+    device: str = field(default="auto", metadata=_TRAINING["device"])
+    precision: Precision = field(default="auto", metadata=_TRAINING["precision"])
+    compile: bool = field(default=False, metadata={"help": "Compile the training step with torch.compile."})
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -130,8 +111,6 @@ class ScoreConfig:
         ConfigError
             A value out of range.
         """
-        from edgeprune_runtime.training import TrainConfig
-
         try:
             return TrainConfig(
                 model=model,

@@ -1,7 +1,9 @@
+import signal
 import sys
 
 import numpy as np
 import pytest
+import scoring_runs
 import torch
 
 from edgeprune.cli import main
@@ -19,6 +21,7 @@ def one_thread():
 @pytest.fixture
 def edgeprune(monkeypatch, capsys):
     """Run the command line in this process; give exit code, standard output and standard error."""
+    handler = signal.getsignal(signal.SIGTERM)
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["edgeprune", *map(str, arguments)])
@@ -30,7 +33,8 @@ def edgeprune(monkeypatch, capsys):
         out, err = capsys.readouterr()
         return code, out, err
 
-    return run
+    yield run
+    signal.signal(signal.SIGTERM, handler)
 
 
 @pytest.fixture
@@ -40,3 +44,15 @@ def npz(tmp_path):
     labels = np.arange(40) % 2
     np.savez(path, x_train=images, y_train=labels, x_test=images[:10], y_test=labels[:10])
     return f"npz:{path}"
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory):
+    """Noise for scoring runs, of `scoring_runs`."""
+    return scoring_runs.write_source(tmp_path_factory.mktemp("source"))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, spec):
+    """The scores of a run that nothing interrupted."""
+    return scoring_runs.score(tmp_path_factory.mktemp("whole") / "s.h5", spec)

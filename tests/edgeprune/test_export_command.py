@@ -23,23 +23,6 @@ def trained(tmp_path_factory):
     return exported_models.trained(tmp_path_factory)
 
 
-@pytest.fixture
-def edgeprune(monkeypatch, capsys):
-    from edgeprune.cli import main
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["edgeprune", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as error:
-            code = error.code
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
-
-
 def facts(path):
     return {entry.key: entry.value for entry in onnx.load(path).metadata_props}
 

@@ -1,30 +1,14 @@
 import math
-import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from random_coefficients import header_of, random_coefficients
 
-from edgeprune.cli import main
 from edgeprune.repack.merge import merge_packs
 from edgeprune.repack.partition import parse_by
 from edgeprune.repack.split import split_pack
 from edgeprune_formats import ConfigError, PackWriter, open_pack, verify_pack
-
-
-@pytest.fixture
-def edgeprune(monkeypatch, capsys):
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["edgeprune", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as error:
-            code = error.code
-        return (code, *capsys.readouterr())
-
-    return run
 
 
 @pytest.fixture

@@ -15,48 +15,14 @@ from scoring_runs import (
     assert_same_scores,
     crash,
     interrupt,
+    names,
     options,
-    score,
-    write_source,
 )
 
-from edgeprune.cli import main
 from edgeprune.commands import score as score_command
 from edgeprune.scoring import run as scoring
 from edgeprune.scoring.config import ScoreConfig
 from edgeprune.scoring.scores_file import read_scores_file
-
-
-@pytest.fixture(scope="module")
-def spec(tmp_path_factory):
-    return write_source(tmp_path_factory.mktemp("source"))
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory, spec):
-    return score(tmp_path_factory.mktemp("whole") / "s.h5", spec)
-
-
-@pytest.fixture
-def edgeprune(monkeypatch, capsys):
-    """Run the command line in this process; give exit code, standard output and standard error."""
-    handler = signal.getsignal(signal.SIGTERM)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["edgeprune", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as error:
-            code = error.code
-        return code, *capsys.readouterr()
-
-    yield run
-    signal.signal(signal.SIGTERM, handler)
-
-
-def names(folder):
-    return sorted(path.name for path in folder.iterdir())
 
 
 def test_a_scores_file_with_a_line_for_each_epoch_and_one_at_the_end(edgeprune, spec, tmp_path, whole):

@@ -12,6 +12,7 @@ from scoring_runs import (
     arrays,
     assert_same_scores,
     entropies_of_the_classifier,
+    names,
     normalized,
     score,
     softmax,
@@ -23,21 +24,6 @@ from edgeprune.work.image_store import ImageStore
 from edgeprune_runtime.decode.augmentation import draw
 from edgeprune_runtime.training.placement import place
 from edgeprune_runtime.training.step import Learner, learning_rate
-
-
-@pytest.fixture(scope="module")
-def spec(tmp_path_factory):
-    return write_source(tmp_path_factory.mktemp("source"))
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory, spec):
-    """The scores of a run that nothing interrupted."""
-    return score(tmp_path_factory.mktemp("whole") / "s.h5", spec)
-
-
-def names(folder):
-    return sorted(path.name for path in folder.iterdir())
 
 
 def cropped(pixels, drawn):

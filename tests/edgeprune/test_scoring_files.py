@@ -14,6 +14,7 @@ from scoring_runs import (
     at_report,
     crash,
     entropies_of_the_classifier,
+    names,
     score,
     write_source,
 )
@@ -26,21 +27,6 @@ from edgeprune.work.processes import Workers
 from edgeprune_formats import ConfigError, PackWriteError
 from edgeprune_formats.files import file_sha256
 from edgeprune_runtime.errors import TrainingError
-
-
-@pytest.fixture(scope="module")
-def spec(tmp_path_factory):
-    return write_source(tmp_path_factory.mktemp("source"))
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory, spec):
-    """The scores of a run that nothing interrupted."""
-    return score(tmp_path_factory.mktemp("whole") / "s.h5", spec)
-
-
-def names(folder):
-    return sorted(path.name for path in folder.iterdir())
 
 
 def test_a_finished_file_is_used_as_it_is(whole, spec):

@@ -22,6 +22,7 @@ from scoring_runs import (
     at_report,
     crash,
     interrupt,
+    names,
     score,
     write_source,
 )
@@ -33,24 +34,9 @@ from edgeprune_runtime.errors import ArtifactError, TrainingError
 from edgeprune_runtime.training import TrainingInterrupted
 
 
-@pytest.fixture(scope="module")
-def spec(tmp_path_factory):
-    return write_source(tmp_path_factory.mktemp("source"))
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory, spec):
-    """The scores of a run that nothing interrupted."""
-    return score(tmp_path_factory.mktemp("whole") / "s.h5", spec)
-
-
 @pytest.fixture
 def report_each_step(monkeypatch):
     monkeypatch.setattr("edgeprune.work.resumable._REPORT_SECONDS", -1)
-
-
-def names(folder):
-    return sorted(path.name for path in folder.iterdir())
 
 
 @pytest.mark.slow

@@ -11,7 +11,6 @@ import pytest
 import small_builds
 
 from edgeprune import BuildConfig, build_pack
-from edgeprune.cli import main
 from edgeprune.repack.merge import merge_packs
 from edgeprune.repack.partition import parse_by
 from edgeprune.repack.split import part_paths, split_pack
@@ -45,20 +44,6 @@ def packs(small_chunks, tmp_path_factory):
         made = build_pack(spec, folder / f"{name}.h5", config)
         assert made.header.chunks > 3
     return folder
-
-
-@pytest.fixture
-def edgeprune(monkeypatch, capsys):
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["edgeprune", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as error:
-            code = error.code
-        return (code, *capsys.readouterr())
-
-    return run
 
 
 def by_row(path):

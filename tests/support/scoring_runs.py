@@ -60,6 +60,10 @@ def score(path, spec, config=TINY, *, skip_bad=False, **options):
     return run_scoring(source, check_source(source, skip_bad=skip_bad), path, config, **options)
 
 
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
 def arrays(path):
     """Every array of a scores file but its provenance."""
     found = {}
