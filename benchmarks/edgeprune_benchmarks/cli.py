@@ -10,7 +10,7 @@ from edgeprune_formats import ConfigError
 
 from .commands.codec import accuracy_per_byte, fleet, install, plots, storage, time
 from .commands.device import export, latency, minutes, power_loss, training_memory
-from .commands.report import demo, readme
+from .commands.documentation import demo, readme
 from .commands.robustness import attack, landscape, robustness
 from .commands.selection import accuracy, build, coresets, learning, masks
 from .harness.deadline import OutOfTimeError

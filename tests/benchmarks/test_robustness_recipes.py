@@ -10,8 +10,8 @@ from click.testing import CliRunner
 from edgeprune import BuildConfig, build_pack, open_source
 from edgeprune.training.setup import train_pack
 from edgeprune_benchmarks.cli import command as cli
+from edgeprune_benchmarks.documentation import plots
 from edgeprune_benchmarks.harness.deadline import Deadline, OutOfTimeError
-from edgeprune_benchmarks.report import plots
 from edgeprune_benchmarks.robustness import run, single, tables
 from edgeprune_benchmarks.robustness.attacks import table as attacks
 from edgeprune_benchmarks.robustness.attacks.budgets import CURVE, HEADLINE
@@ -282,7 +282,7 @@ def test_minutes_that_end_in_the_middle_of_training_leave_a_checkpoint(tiny, mon
     monkeypatch.setattr(training_run, "_EVENT_SECONDS", 0.0)
     told = []
     monkeypatch.setattr(Deadline, "over", property(lambda deadline: len(told) >= 4))
-    monkeypatch.setattr(run._Report, "__call__", lambda report, event: told.append(event["event"]))
+    monkeypatch.setattr(run._Printer, "__call__", lambda printer, event: told.append(event["event"]))
     words = ["--recipe", "digits-natural", "--scale", "trial", "--runs", tmp_path / "runs", "-o", tmp_path]
     said = invoke("robustness", *words)
     assert "0 of 1 networks are done; run the same command to go on" in said

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from edgeprune_benchmarks.codec.tables import accuracy_bytes_table, storage_short, storage_table
-from edgeprune_benchmarks.report.plots import draw
-from edgeprune_benchmarks.report.readme import COMMANDS, PAGES, update
+from edgeprune_benchmarks.documentation.plots import draw
+from edgeprune_benchmarks.documentation.readme import COMMANDS, PAGES, update
 from edgeprune_benchmarks.speed.tables import (
     allowed,
     decode_short,
@@ -214,7 +214,7 @@ def test_pages_say_what_is_not_measured_and_take_what_is(pages, monkeypatch):
     storage, time = "docs/results/storage.md", "docs/results/time.md"
     sizes = {name: PAGES[storage][name] for name in ("storage-32x32", "storage-224x224")}
     only = {storage: sizes, time: PAGES[time]}
-    monkeypatch.setattr("edgeprune_benchmarks.report.readme.PAGES", only)
+    monkeypatch.setattr("edgeprune_benchmarks.documentation.readme.PAGES", only)
     assert not update(pages, pages / "results", write=True)
     for page, tables in only.items():
         assert (pages / page).read_text().count("Not yet measured.") == len(tables)
@@ -231,7 +231,7 @@ def test_pages_say_what_is_not_measured_and_take_what_is(pages, monkeypatch):
 
 def test_a_short_table_comes_from_the_same_result(pages, monkeypatch):
     tables = {"time-decode short": PAGES[INDEX]["time-decode short"]}
-    monkeypatch.setattr("edgeprune_benchmarks.report.readme.PAGES", {INDEX: tables})
+    monkeypatch.setattr("edgeprune_benchmarks.documentation.readme.PAGES", {INDEX: tables})
     record("time-decode", decode_results(), pages / "results")
     update(pages, pages / "results", write=True)
     text = (pages / INDEX).read_text()

@@ -235,7 +235,7 @@ def fleet(data: Path, output: Path, **options: Any) -> None:
 def plots(output: Path, pictures: Path) -> None:
     """Draw the pictures of docs/images from the JSON results."""
     _require("plots")
-    from ..report.plots import draw
+    from ..documentation.plots import draw
 
     for path in draw(output, pictures):
         click.echo(path)

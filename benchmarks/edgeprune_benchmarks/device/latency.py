@@ -123,11 +123,9 @@ def measure(calls: dict[str, Callable[[], object]], repeats: int, seconds: float
     return found
 
 
-def _runtimes(
-    network: str, pack: Pack, folder: Path, threads: int
-) -> tuple[dict[str, CallOf], dict[str, int]]:
+def _runtimes(model: str, pack: Pack, folder: Path, threads: int) -> tuple[dict[str, CallOf], dict[str, int]]:
     """Return what makes a call for a number of images of each runtime, and the bytes of each file."""
-    _write_run(network, pack, folder)
+    _write_run(model, pack, folder)
     pixels = np.random.default_rng(0).random((max(BATCHES), *pack.header.shape), np.float32)
     calls = {TORCH: _in_torch(folder, pixels)}
     sizes = {TORCH: (folder / "model.safetensors").stat().st_size}

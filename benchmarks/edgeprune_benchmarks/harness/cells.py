@@ -7,7 +7,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from edgeprune.scoring.config import ScoreConfig
+from edgeprune.scoring.run import run_scoring
+from edgeprune.scoring.scores_file import ScoresFile
+from edgeprune.sources import Source, SourceCheck
 from edgeprune.training.setup import train_pack
+from edgeprune.work.progress import EpochLines
 from edgeprune_formats import ConfigError, Pack, open_pack
 from edgeprune_runtime import PackLoader
 from edgeprune_runtime.training import TrainConfig, TrainLoader, train
@@ -17,7 +22,7 @@ from edgeprune_runtime.training.placement import place
 from .deadline import Deadline, OutOfTimeError
 from .pixel_loader import Stretched
 
-__all__ = ["measure_cells", "pack_loader", "train_epochs", "train_steps"]
+__all__ = ["measure_cells", "pack_loader", "score_images", "train_epochs", "train_steps"]
 
 Cell = dict[str, Any]
 
@@ -59,6 +64,25 @@ def measure_cells(
             raise ConfigError(f"{path} is of other settings; remove it or name another folder")
         rows.append(row)
     return rows
+
+
+def score_images(
+    source: Source,
+    check: SourceCheck,
+    path: Path,
+    config: ScoreConfig,
+    deadline: Deadline,
+    on_event: Callable[[dict[str, Any]], None] | None = None,
+) -> ScoresFile:
+    """Return the scores of a run, or go on with it; by default its epochs are printed.
+
+    Raises
+    ------
+    OutOfTimeError
+        The time was over before the end.
+    """
+    with deadline.stopping():
+        return run_scoring(source, check, path, config, report=deadline.watched(on_event or EpochLines()))
 
 
 def train_epochs(pack: Path, run_dir: Path, test: str, **config: Any) -> dict[str, Any]:

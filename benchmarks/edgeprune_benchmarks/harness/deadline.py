@@ -43,11 +43,11 @@ class Deadline:
         if self._end is not None and now + self._longest >= self._end:
             raise OutOfTimeError
 
-    def watched(self, report: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
-        """Return a report for training that stops it, as SIGTERM does, when the minutes have passed."""
+    def watched(self, on_event: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
+        """Return `on_event` so that it stops training, as SIGTERM does, when the minutes have passed."""
 
         def tell(event: dict[str, Any]) -> None:
-            report(event)
+            on_event(event)
             # Once: a second signal ends the process, as it does for a user who cannot wait.
             if self.over and not self._asked and event.get("event") == "step":
                 self._asked = True

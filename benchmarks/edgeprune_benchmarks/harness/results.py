@@ -50,7 +50,7 @@ def spread(values: list[float]) -> dict[str, float]:
 
 def save(output: Path, name: str, results: dict[str, Any]) -> Path:
     """Write ``NAME.json`` with the results and the command, commit, machine and library versions."""
-    record = {
+    contents = {
         "command": "python -m edgeprune_benchmarks " + " ".join(_arguments()),
         "commit": _git("rev-parse", "--short", "HEAD") + ("+changes" if _git(*STATUS) else ""),
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
@@ -61,7 +61,7 @@ def save(output: Path, name: str, results: dict[str, Any]) -> Path:
     output.mkdir(parents=True, exist_ok=True)
     path = output / f"{name}.json"
     with atomic_file(path) as partial:
-        partial.write_text(json.dumps(record, indent=1) + "\n")
+        partial.write_text(json.dumps(contents, indent=1) + "\n")
     return path
 
 

@@ -87,7 +87,7 @@ class Request:
         scale = replace(scale, seeds=self.seeds or scale.seeds)
         folder = self.runs / f"{data}-{self.scale}"
         deadline = Deadline(self.minutes)
-        return Experiment(self.spec, self.size, scale, self.device, folder, deadline, _Report())
+        return Experiment(self.spec, self.size, scale, self.device, folder, deadline, _Printer())
 
     def networks(self, scale: Scale) -> list[tuple[Row, int]]:
         """Return the rows of the recipe with their seeds, all rows with the first seed first."""
@@ -95,7 +95,7 @@ class Request:
         return [(row, seed) for seed in range(scale.seeds) for row in dict.fromkeys(rows_of(scale))]
 
     def facts(self) -> dict[str, Any]:
-        """Return it for a record, without paths of this machine."""
+        """Return it for the results file, without paths of this machine."""
         return {
             "recipe": self.recipe,
             "spec": self.spec.partition(":")[0],
@@ -165,8 +165,8 @@ def _header(
     )
 
 
-class _Report:
-    """Gives events of training and of scoring to who prints them."""
+class _Printer:
+    """Prints events of training and of scoring."""
 
     def __init__(self) -> None:
         self._training = TerminalReport(1, "training")

@@ -20,7 +20,6 @@ from edgeprune.coresets.selection import select_images
 from edgeprune.masks.config import MaskConfig
 from edgeprune.presets import component_count, data_family, mask_preset
 from edgeprune.scoring.config import ScoreConfig
-from edgeprune.scoring.run import run_scoring
 from edgeprune.scoring.scores_file import ScoresFile
 from edgeprune.sources import Source, SourceCheck, check_source
 from edgeprune.work.image_store import ImageStore
@@ -29,7 +28,7 @@ from edgeprune_runtime.training import Normalization, TrainConfig, TrainLoader
 from edgeprune_runtime.training.checkpoint import write_text
 from edgeprune_runtime.training.placement import place
 
-from ..harness.cells import pack_loader, train_steps
+from ..harness.cells import pack_loader, score_images, train_steps
 from ..harness.deadline import Deadline
 from ..harness.pixel_loader import PixelLoader
 from .evaluation import classify
@@ -54,7 +53,7 @@ class Experiment:
     folder : Path
         Where everything is kept.
     deadline : Deadline
-    report : callable
+    on_event : callable
         Is given the events of training and of scoring.
     """
 
@@ -64,7 +63,7 @@ class Experiment:
     device: str
     folder: Path
     deadline: Deadline
-    report: Callable[[dict[str, Any]], None]
+    on_event: Callable[[dict[str, Any]], None]
 
     @cached_property
     def source(self) -> Source:
@@ -82,15 +81,14 @@ class Experiment:
         return open_source(self.spec, split="test", size=self.size)
 
     @cached_property
-    def records(self) -> ScoresFile:
+    def scores_file(self) -> ScoresFile:
         """The one scoring run, from which all scores come and the classifier of the FSE-Nets."""
-        with self.deadline.stopping():
-            return run_scoring(
-                self.source, self.check, self.scores, self._scoring, report=self.deadline.watched(self.report)
-            )
+        return score_images(
+            self.source, self.check, self.scores_path, self._scoring, self.deadline, self.on_event
+        )
 
     @property
-    def scores(self) -> Path:
+    def scores_path(self) -> Path:
         """The file of the scoring run."""
         return self.folder / "scores.h5"
 
@@ -152,7 +150,7 @@ class Experiment:
                 normalization=Normalization(mean, std),
                 teacher=teacher,
                 provenance={"row": row.key, "mean": mean, "std": std, "source": self.check.sha256},
-                on_event=self.deadline.watched(self.report),
+                on_event=self.deadline.watched(self.on_event),
             )
         return run_dir, metrics
 
@@ -180,7 +178,7 @@ class Experiment:
             self.check,
             sample_prune=row.sample_prune,
             seed=seed,
-            scores=self.records,
+            scores=self.scores_file,
             config=_coreset(row),
         )
         return coreset.rows
@@ -225,8 +223,8 @@ class Experiment:
                 self.spec,
                 path,
                 config,
-                scores=None if name == "energy" else self.records.path,
-                report=self.deadline.watched(self.report),
+                scores=None if name == "energy" else self.scores_file.path,
+                report=self.deadline.watched(self.on_event),
             )
         return path
 

@@ -18,12 +18,10 @@ from edgeprune.coresets.sampling import top_k
 from edgeprune.coresets.scores import SCORES, hardness
 from edgeprune.coresets.selection import compute_scores, select_images
 from edgeprune.scoring.config import ScoreConfig
-from edgeprune.scoring.run import run_scoring
 from edgeprune.scoring.scores_file import ScoresFile
 from edgeprune.sources import Source, SourceCheck, check_source
-from edgeprune.work.progress import EpochLines
 
-from ..harness.cells import measure_cells
+from ..harness.cells import measure_cells, score_images
 from ..harness.deadline import Deadline
 from ..harness.results import save
 from .fixed_budget import Recipe, train_on
@@ -81,12 +79,10 @@ def run(settings: Settings, output: Path, runs: Path, name: str) -> None:
     source, test = open_source(settings.source), open_source(settings.source, split="test")
     check = check_source(source)
     runs.mkdir(parents=True, exist_ok=True)
-    with deadline.stopping():
-        report = deadline.watched(EpochLines())
-        records = run_scoring(source, check, runs / "scores.h5", settings.scoring, report=report)
+    scores_file = score_images(source, check, runs / "scores.h5", settings.scoring, deadline)
 
     def measure(method: str, ratio: float, seed: int) -> dict[str, Any]:
-        rows = _coreset(method, ratio, seed, source, check, records)
+        rows = _coreset(method, ratio, seed, source, check, scores_file)
         accuracy = train_on(source, check, test, rows, settings.recipe, seed)
         click.echo(f"{method}, {ratio:.0%} pruned, seed {seed}: {accuracy:.2%}")
         place = {"method": method, "sample_prune": ratio, "seed": seed}
@@ -98,7 +94,7 @@ def run(settings: Settings, output: Path, runs: Path, name: str) -> None:
         for method, ratio in [("full", 0.0), *_methods()]
     }
     rows = measure_cells(cells, runs, settings.facts(), deadline)
-    accuracy = records.provenance["history"][-1]["accuracy"]
+    accuracy = scores_file.provenance["history"][-1]["accuracy"]
     results = {
         "source": Path(settings.source).name.removesuffix(".npz"),
         "train_images": len(source),
@@ -106,7 +102,7 @@ def run(settings: Settings, output: Path, runs: Path, name: str) -> None:
         "recipe": asdict(settings.recipe),
         "scoring": {**asdict(settings.scoring), "train_accuracy": accuracy},
         "rows": rows,
-        "rank_correlation": _correlations(records),
+        "rank_correlation": _correlations(scores_file),
     }
     click.echo(save(output, name, results))
 
@@ -117,21 +113,21 @@ def _methods() -> list[tuple[str, float]]:
 
 
 def _coreset(
-    method: str, ratio: float, seed: int, source: Source, check: SourceCheck, records: ScoresFile
+    method: str, ratio: float, seed: int, source: Source, check: SourceCheck, scores_file: ScoresFile
 ) -> NDArray[np.int64]:
     """Return the rows of a coreset."""
     if method == "full":
         return check.good.astype(np.int64)
     score, _, half = method.partition(", ")
     if half:
-        scores = compute_scores(records, CoresetConfig(score=score))
+        scores = compute_scores(scores_file, CoresetConfig(score=score))
         # The worse half is the better one of the scores upside down.
         scores = scores if half == "better half" else -scores
         count = round(len(scores) * ratio)
-        return records.rows[top_k(scores, count, keep=SCORES[score].keep_end)]
+        return scores_file.rows[top_k(scores, count, keep=SCORES[score].keep_end)]
     # Uniformly at random without regard to classes, as the published rows are.
     coreset = select_images(
-        source, check, sample_prune=ratio, seed=seed, scores=records, config=_sampling(score)
+        source, check, sample_prune=ratio, seed=seed, scores=scores_file, config=_sampling(score)
     )
     return coreset.rows
 
@@ -142,9 +138,9 @@ def _sampling(score: str) -> CoresetConfig:
     )
 
 
-def _correlations(records: ScoresFile) -> dict[str, dict[str, float]]:
+def _correlations(scores_file: ScoresFile) -> dict[str, dict[str, float]]:
     """Return Spearman's rank correlation between scores, each pointing to its harder or better end."""
-    values = {name: hardness(compute_scores(records, CoresetConfig(score=name)), name) for name in SCORED}
+    values = {name: hardness(compute_scores(scores_file, CoresetConfig(score=name)), name) for name in SCORED}
     return {
         one: {other: float(spearmanr(values[one], values[other]).statistic) for other in SCORED}
         for one in SCORED

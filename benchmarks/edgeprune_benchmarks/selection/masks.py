@@ -14,14 +14,13 @@ from edgeprune.masks.classifier import classifier_from_scores
 from edgeprune.masks.config import MaskConfig
 from edgeprune.masks.fse_file import load_fse_net
 from edgeprune.scoring.config import ScoreConfig
-from edgeprune.scoring.run import run_scoring
 from edgeprune.sources import check_source
 from edgeprune.work.progress import EpochLines
 from edgeprune_formats import open_pack
 from edgeprune_runtime import PackLoader
 from edgeprune_runtime.networks.trained import TrainedNetwork
 
-from ..harness.cells import train_epochs
+from ..harness.cells import score_images, train_epochs
 from ..harness.deadline import Deadline
 from ..harness.results import save
 
@@ -74,10 +73,8 @@ def run(settings: Settings, output: Path, runs: Path, name: str) -> None:
     deadline = Deadline(settings.minutes)
     runs.mkdir(parents=True, exist_ok=True)
     source, scores = open_source(settings.source), runs / "scores.h5"
-    with deadline.stopping():
-        report = deadline.watched(EpochLines())
-        records = run_scoring(source, check_source(source), scores, settings.scoring, report=report)
-    classifier = classifier_from_scores(records)
+    scores_file = score_images(source, check_source(source), scores, settings.scoring, deadline)
+    classifier = classifier_from_scores(scores_file)
     pairs = [("none", 0.0), *((mask, ratio) for ratio in RATIOS for mask in ("energy", "learned"))]
     rows = [_row(settings, mask, ratio, classifier, scores, deadline) for mask, ratio in pairs]
     results = {
@@ -128,10 +125,10 @@ def _seen(path: Path, classifier: TrainedNetwork, device: str) -> dict[str, Any]
         path, 256, backend="torch", device=device, normalize=(classifier.mean, classifier.std)
     )
     entropy = correct = 0.0
-    model = classifier.model
+    network = classifier.model
     for images, labels in loader:
-        model = model.to(images.device)
-        logs = model(images).log_softmax(dim=1).double()
+        network = network.to(images.device)
+        logs = network(images).log_softmax(dim=1).double()
         entropy -= float((logs.exp() * logs).sum())
         correct += float((logs.argmax(1) == labels).sum())
     pack = open_pack(path)

@@ -35,8 +35,8 @@ def pruned_victim(victim: Victim, pack: Path) -> PrunedVictim:
     learned = pack.with_suffix(".fse-net.safetensors")
     if not learned.exists():
         return PrunedVictim(victim, count, count)
-    net, record = load_fse_net(learned)
-    return PrunedVictim(victim, record["k"], record["k_total"], net).to(victim.mean.device)
+    net, facts = load_fse_net(learned)
+    return PrunedVictim(victim, facts["k"], facts["k_total"], net).to(victim.mean.device)
 
 
 def attack_pruned(run: Evaluator, victim: PrunedVictim) -> dict[str, Any]:

@@ -27,7 +27,7 @@ __all__ = [
 Direction = dict[str, torch.Tensor]
 
 
-def filter_normalized(model: nn.Module, seed: int) -> Direction:
+def filter_normalized(network: nn.Module, seed: int) -> Direction:
     """Return a random direction in weights, scaled filter by filter to the weights' own norms.
 
     Li et al. (2018), section 4: each filter of the direction gets the norm of the network's filter, so that
@@ -35,7 +35,7 @@ def filter_normalized(model: nn.Module, seed: int) -> Direction:
 
     Parameters
     ----------
-    model : torch.nn.Module
+    network : torch.nn.Module
     seed : int
         Of the direction.
 
@@ -46,7 +46,7 @@ def filter_normalized(model: nn.Module, seed: int) -> Direction:
     """
     random = torch.Generator().manual_seed(seed)
     direction = {}
-    for name, weight in model.named_parameters():
+    for name, weight in network.named_parameters():
         if weight.ndim < 2:
             direction[name] = torch.zeros_like(weight)
             continue
@@ -57,7 +57,7 @@ def filter_normalized(model: nn.Module, seed: int) -> Direction:
 
 
 def loss_along(
-    model: nn.Module,
+    network: nn.Module,
     images: torch.Tensor,
     labels: torch.Tensor,
     direction: Direction,
@@ -66,16 +66,16 @@ def loss_along(
 ) -> NDArray[np.float64]:
     """Return the mean cross entropy in nats at ``weights + step * direction`` for each step, [len(steps)].
 
-    Statistics of batch normalization stay as they are. `model` is not changed.
+    Statistics of batch normalization stay as they are. `network` is not changed.
     """
-    moved = deepcopy(model).eval()
+    moved = deepcopy(network).eval()
     return np.array(
-        [_mean_loss(_moved(moved, model, (direction, a)), images, labels, batch_size) for a in steps]
+        [_mean_loss(_moved(moved, network, (direction, a)), images, labels, batch_size) for a in steps]
     )
 
 
 def loss_over(
-    model: nn.Module,
+    network: nn.Module,
     images: torch.Tensor,
     labels: torch.Tensor,
     directions: tuple[Direction, Direction],
@@ -83,12 +83,12 @@ def loss_over(
     batch_size: int = 500,
 ) -> NDArray[np.float64]:
     """Return the mean cross entropy over a grid of two directions, [len(steps), len(steps)]."""
-    moved = deepcopy(model).eval()
+    moved = deepcopy(network).eval()
     first, second = directions
     return np.array(
         [
             [
-                _mean_loss(_moved(moved, model, (first, a), (second, b)), images, labels, batch_size)
+                _mean_loss(_moved(moved, network, (first, a), (second, b)), images, labels, batch_size)
                 for b in steps
             ]
             for a in steps
@@ -97,17 +97,17 @@ def loss_over(
 
 
 @torch.no_grad()
-def _moved(moved: nn.Module, model: nn.Module, *along: tuple[Direction, float]) -> nn.Module:
-    center = dict(model.named_parameters())
+def _moved(moved: nn.Module, network: nn.Module, *along: tuple[Direction, float]) -> nn.Module:
+    center = dict(network.named_parameters())
     for name, weight in moved.named_parameters():
         weight.copy_(center[name] + sum(step * direction[name] for direction, step in along))
     return moved
 
 
 @torch.no_grad()
-def _mean_loss(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, batch_size: int) -> float:
+def _mean_loss(network: nn.Module, images: torch.Tensor, labels: torch.Tensor, batch_size: int) -> float:
     parts = zip(torch.split(images, batch_size), torch.split(labels, batch_size), strict=True)
-    return sum(float(cross_entropy(model(x), y).double().sum()) for x, y in parts) / len(labels)
+    return sum(float(cross_entropy(network(x), y).double().sum()) for x, y in parts) / len(labels)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ __all__ = ["demo", "readme"]
 @OUTPUT
 def demo(output: Path) -> None:
     """Run `edgeprune demo` and keep what it prints, and its picture, for the README."""
-    from ..report.demo import run
+    from ..documentation.demo import run
 
     run(output, Path("docs/images/demo.png"))
 
@@ -26,7 +26,7 @@ def demo(output: Path) -> None:
 @click.option("--check", is_flag=True, help="Fail if the README is not up to date, change nothing.")
 def readme(output: Path, check: bool) -> None:
     """Write the tables of README.md and docs/ from the JSON results."""
-    from ..report.readme import update
+    from ..documentation.readme import update
 
     if not update(Path(), output, write=not check) and check:
         click.echo("a table is not up to date; run: python -m edgeprune_benchmarks readme", err=True)

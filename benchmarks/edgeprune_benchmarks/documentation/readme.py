@@ -81,8 +81,8 @@ def _update(page: Path, tables: Mapping[str, Table], results: Path, *, write: bo
             raise ConfigError(
                 f"{path} is missing; run: python -m edgeprune_benchmarks {name.partition('-')[0]}"
             )
-        record = json.loads(path.read_text())
-        body = "\n".join([*lines_of(record["results"]), "", _source(record)]) + "\n"
+        results_file = json.loads(path.read_text())
+        body = "\n".join([*lines_of(results_file["results"]), "", _source(results_file)]) + "\n"
         new = pattern.sub(partial(_fill, body), new)
     if write and new != old:
         page.write_text(new)
@@ -93,13 +93,14 @@ def _fill(body: str, found: re.Match[str]) -> str:
     return found[1] + body + found[2]
 
 
-def _source(record: dict[str, Any]) -> str:
-    machine, versions = record["machine"], record["versions"]
+def _source(results_file: dict[str, Any]) -> str:
+    command, date, commit = (results_file[name] for name in ("command", "date", "commit"))
+    machine, versions = results_file["machine"], results_file["versions"]
     gpu = machine["gpu"] or "no GPU"
     # Results from before 2026-11-26 do not tell what kind of vectors the processor has.
     vectors = f" ({machine['vectors']})" if machine.get("vectors") else ""
     return (
-        f"`{record['command'].split(' -o ')[0]}`, {record['date']}, commit {record['commit']}: "
+        f"`{command.split(' -o ')[0]}`, {date}, commit {commit}: "
         f"{machine['processor']}{vectors}, {machine['cores']} cores, {gpu}; "
         f"torch {versions.get('torch', '-')}, numpy {versions['numpy']}."
     )
