@@ -1,20 +1,13 @@
-import os
-import signal
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import small_builds
 import torch
-from click.testing import CliRunner
-from small_builds import JELF, LF, MASKS, SCORING, content, kept
+from small_builds import JELF, LF, MASKS, SCORING, Stops, content, kept, run_folder
 
 import edgeprune.work.resumable
 from edgeprune import BuildConfig, build_pack, open_source
-from edgeprune.commands.build import command
 from edgeprune.coresets.config import CoresetConfig
 from edgeprune.coresets.selection import compute_scores
 from edgeprune.masks import learning as mask_learning
@@ -24,14 +17,10 @@ from edgeprune.masks.fse_net import select
 from edgeprune.packs import encoding
 from edgeprune.packs.config import METHODS
 from edgeprune.packs.dct import dct2
-from edgeprune.packs.prerequisites import require_use
 from edgeprune.scoring.scores_file import read_scores_file
 from edgeprune_formats import ConfigError, open_pack, verify_pack
 from edgeprune_formats.files import file_sha256
-from edgeprune_runtime.errors import ArtifactError
-from edgeprune_runtime.networks.models import create_model
 from edgeprune_runtime.training import TrainingInterrupted
-from edgeprune_runtime.training.run_folder import save_model
 
 # A scores file tells how long its epochs took, so two runs give two hashes.
 TIMED = [("coreset", "scores_sha256")]
@@ -138,26 +127,6 @@ def test_the_scores_in_the_pack_are_those_of_the_records(scored, tmp_path, cores
     np.testing.assert_array_equal(pack.scores, expected[pack.source_index].astype("f4"))
 
 
-class Stops:
-    """A report and a progress that stop a build when a stage is under way."""
-
-    def __init__(self, stage, at):
-        self.stage, self.left, self.seen = stage, at, []
-
-    def _note(self, stage):
-        self.seen.append(stage)
-        self.left -= stage == self.stage
-        return stage == self.stage and self.left == 0
-
-    def report(self, event):
-        if self._note(event["stage"]):
-            os.kill(os.getpid(), signal.SIGINT)
-
-    def progress(self, stage, done, total):
-        if self._note(stage):
-            raise KeyboardInterrupt
-
-
 @pytest.mark.slow
 def test_a_build_that_is_stopped_in_each_stage_goes_on_to_the_same_pack(scored, whole, tmp_path, monkeypatch):
     # A report after each step, a checkpoint at each stop alone; encoding in parts of 5 images.
@@ -237,107 +206,11 @@ def test_masks_learned_on_some_images_are_applied_to_others(whole, tmp_path):
     assert again.header.components == 29
 
 
-def run_folder(folder, *, classes=3, side=12, **normalization):
-    """The folder of a run that has trained nothing."""
-    (folder / "run").mkdir()
-    torch.manual_seed(0)
-    record = {"config": {"model": "resnet8"}, "num_classes": classes, "image_shape": [3, side, side]}
-    normalization = normalization or {"mean": [0.5] * 3, "std": [0.25] * 3}
-    save_model(
-        folder / "run", create_model("resnet8", classes, side), {**record, "provenance": normalization}
-    )
-    return folder / "run"
-
-
 def test_masks_can_be_learned_against_a_run_of_training(scored, tmp_path):
     run = run_folder(tmp_path)
     report = build_pack(scored.spec, tmp_path / "p.h5", LF, classifier=run)
     assert report.header.provenance["fse_net"]["classifier"]["file"] == "model.safetensors"
     assert [p.name for p in report.artifacts] == ["p.fse-net.safetensors"]
-
-
-# --- refusals, all of them before an image is read ---
-
-
-@pytest.mark.parametrize(
-    ("method", "given", "message"),
-    [
-        ("energy", {"scores": "f"}, "method energy uses no scores"),
-        ("random", {"scores": "f"}, "method random uses no scores"),
-        ("energy", {"fse_net": "f"}, "energy learns no masks; leave `fse_net` out"),
-        ("je", {"classifier": "f"}, "je learns no masks; leave `classifier` out"),
-        ("lf", {"fse_net": "f", "classifier": "f"}, "needs no `classifier`"),
-        ("lf", {"fse_net": "f", "scores": "f"}, "lf with `fse_net` uses no scores"),
-        ("lf", {"classifier": "f", "scores": "f"}, "lf with `classifier` uses no scores"),
-    ],
-)
-def test_a_file_that_nothing_looks_at_is_refused(scored, tmp_path, method, given, message):
-    with pytest.raises(ConfigError, match=message):
-        build_pack(scored.spec, tmp_path / "p.h5", BuildConfig(method=method), **given)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_files_that_have_a_use_are_accepted():
-    file = Path("f")
-    nothing = dict.fromkeys(("scores", "classifier", "fse_net"))
-    for method, given in [
-        ("je", {"scores": file}),
-        ("lf", {"scores": file}),
-        ("jelf", {"scores": file, "classifier": file}),
-        ("jelf", {"scores": file, "fse_net": file}),
-    ]:
-        require_use(BuildConfig(method=method), **{**nothing, **given})
-
-
-def damaged(folder):
-    (folder / "net.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}      ")
-    return {"fse_net": folder / "net.safetensors"}
-
-
-@pytest.mark.parametrize(
-    ("given", "changes", "error", "message"),
-    [
-        (damaged, {}, ArtifactError, "cannot be used as an FSE-Net"),
-        (lambda f: {"fse_net": f / "none"}, {}, ArtifactError, "no such file"),
-        (lambda f: {"classifier": f / "none"}, {}, ArtifactError, "none: not there; name a run"),
-        (lambda f: {"classifier": run_folder(f, classes=5)}, {}, ArtifactError, "of 5 classes, and .* has 3"),
-        (lambda f: {"classifier": run_folder(f, side=16)}, {}, ArtifactError, "give the `size`"),
-        (lambda f: {"classifier": run_folder(f, other=1)}, {}, ArtifactError, "not say how its images are"),
-        (lambda f: {"scores": f / "none"}, {}, ArtifactError, "none: no such file"),
-        (
-            lambda f: {},
-            {"masks": replace(MASKS, k=73)},
-            ConfigError,
-            "`MaskConfig.k` is 73, more than the 72",
-        ),
-        (lambda f: {}, {"scoring": replace(SCORING, lr=0.0)}, ConfigError, "lr"),
-        (lambda f: {}, {"device": "cuda:99"}, ConfigError, "cuda:99"),
-        (
-            lambda f: {"fse_net": f / "net"},
-            {"masks": replace(MASKS, k=3)},
-            ConfigError,
-            "has the `k` and `accuracy_weight` that it was learned with",
-        ),
-    ],
-)
-@pytest.mark.parametrize("method", ["lf", "jelf"])
-def test_what_cannot_work_is_refused_before_an_image_is_read(
-    scored, tmp_path, method, given, changes, error, message
-):
-    stops, out = Stops("", 0), tmp_path / "out"
-    out.mkdir()
-    with pytest.raises(error, match=message) as caught:
-        build_pack(
-            scored.spec,
-            out / "p.h5",
-            replace(JELF, method=method, **changes),
-            report=stops.report,
-            progress=stops.progress,
-            **given(tmp_path),
-        )
-    assert "\n" not in str(caught.value)
-    assert stops.seen == []
-    assert list(out.iterdir()) == []
 
 
 def test_another_ratio_than_the_networks_is_refused(whole, scored, tmp_path):
@@ -348,143 +221,6 @@ def test_another_ratio_than_the_networks_is_refused(whole, scored, tmp_path):
             BuildConfig(method="lf", freq_prune=0.7),
             fse_net=whole.path.with_suffix(".fse-net.safetensors"),
         )
-
-
-def test_a_beta_that_leaves_too_few_images_is_refused_before_they_are_scored(scored, tmp_path):
-    stops = Stops("", 0)
-    config = replace(JELF, coreset=CoresetConfig(beta=0.6))
-    with pytest.raises(ConfigError, match=r"`beta` 0\.6 leaves 19 of the 48"):
-        build_pack(scored.spec, tmp_path / "p.h5", config, report=stops.report)
-    assert stops.seen == []
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("method", ["je", "lf", "jelf"])
-def test_scores_of_other_images_are_refused(scored, tmp_path, method):
-    spec = small_builds.write_source(tmp_path, seed=5)
-    with pytest.raises(ArtifactError, match="scores of other images or labels"):
-        build_pack(spec, tmp_path / "p.h5", replace(JELF, method=method), scores=scored.scores)
-
-
-def test_artifacts_of_other_settings_stop_the_build(scored, tmp_path):
-    path = tmp_path / "p.h5"
-    (tmp_path / "p.scores.h5").write_bytes(scored.scores.read_bytes())
-    build_pack(scored.spec, path, LF)
-    with pytest.raises(ConfigError, match=r"p\.scores\.h5 exists and was made with epochs 4, not 5"):
-        build_pack(scored.spec, path, replace(LF, scoring=replace(SCORING, epochs=5)))
-    with pytest.raises(
-        ConfigError, match=r"p\.fse-net\.safetensors exists and was learned with epochs 2, not 3"
-    ):
-        build_pack(scored.spec, path, replace(LF, masks=replace(MASKS, epochs=3)))
-
-
-# --- several processes ---
-
-OPTIONS = [
-    "--codec",
-    "sparse-f32",
-    "--device",
-    "cpu",
-    "--seed",
-    "3",
-    "--mask-epochs",
-    "3",
-    "--mask-batch-size",
-    "16",
-    "--mask-lr",
-    "0.01",
-]
-CONFIG = replace(JELF, masks=replace(MASKS, epochs=3))
-
-# The second process kills itself at its seventh step: the first of the third epoch. The first process keeps
-# a checkpoint whenever it may.
-KILLED = """
-import os, signal
-import edgeprune.work.resumable
-from edgeprune.cli import main
-from edgeprune.masks.learner import MaskLearner
-
-edgeprune.work.resumable._CHECKPOINT_SECONDS = -1
-step, calls = MaskLearner.step, []
-
-def counted(self, *arguments, **options):
-    calls.append(1)
-    if len(calls) == 7 and os.environ["RANK"] == "1":
-        os.kill(os.getpid(), signal.SIGKILL)
-    return step(self, *arguments, **options)
-
-MaskLearner.step = counted
-main()
-"""
-
-
-def torchrun(scored, path, *program):
-    """Run a build in two processes; give its exit code and what it said."""
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        *program,
-    ]
-    command += ["build", scored.spec, "--method", "jelf", "--scores", str(scored.scores), "-o", str(path)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": ""}
-    done = subprocess.run(
-        [*command, *OPTIONS], env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
-    return done.returncode, done.stdout + done.stderr
-
-
-@pytest.fixture(scope="module")
-def alone(scored, tmp_path_factory):
-    """The pack that one process builds of what two are to build."""
-    path = tmp_path_factory.mktemp("alone") / "p.h5"
-    build_pack(scored.spec, path, CONFIG, scores=scored.scores)
-    return path
-
-
-def assert_same_but_for_rounding(path, alone):
-    assert verify_pack(path) == []
-    pack, expected = open_pack(path), open_pack(alone)
-    np.testing.assert_array_equal(pack.source_index, expected.source_index)
-    np.testing.assert_array_equal(pack.scores, expected.scores)
-    (ours, record), (theirs, other) = (
-        load_fse_net(p.with_suffix(".fse-net.safetensors")) for p in (path, alone)
-    )
-    for name, tensor in theirs.state_dict().items():
-        torch.testing.assert_close(ours.state_dict()[name], tensor, rtol=0, atol=1e-3)
-    for one, two in zip(record["history"], other["history"], strict=True):
-        assert one == pytest.approx(two, abs=1e-3)
-    assert (kept(path) != kept(alone)).mean() < 0.01
-
-
-@pytest.mark.slow
-def test_two_processes_build_the_pack_that_one_builds(scored, alone, tmp_path):
-    path = tmp_path / "p.h5"
-    code, said = torchrun(scored, path, "-m", "edgeprune")
-    assert code == 0, said
-    assert said.count("learning masks, epoch") == 3
-    assert said.count(f"{path}: 24 images") == 1
-    assert_same_but_for_rounding(path, alone)
-    assert {p.name for p in tmp_path.iterdir()} == {"p.h5", "p.fse-net.safetensors"}
-
-
-@pytest.mark.slow
-def test_a_process_that_is_killed_ends_the_run_which_then_goes_on(scored, alone, tmp_path):
-    path, script = tmp_path / "p.h5", tmp_path / "killed.py"
-    script.write_text(KILLED)
-    code, said = torchrun(scored, path, str(script))
-    assert code != 0
-    # torchrun, which reports the signal, may end the first process before that has said what it saw.
-    assert "another process of the run has stopped" in said or "SIGKILL" in said
-    assert not path.exists()
-    code, said = torchrun(scored, path, "-m", "edgeprune")
-    assert code == 0, said
-    assert said.count("learning masks, epoch") == 1
-    assert "learning masks, epoch 3/3" in said
-    assert_same_but_for_rounding(path, alone)
 
 
 @pytest.mark.slow
@@ -521,21 +257,3 @@ def test_large_images_are_pruned_some_at_a_time(tmp_path, monkeypatch):
     strongest = energy_mask(spectra_of(open_source(f"npz:{tmp_path / 'large.npz'}"), path), 600)
     assert (mask & strongest == strongest).all()
     assert (mask.sum((2, 3)) == 5018).all()
-
-
-@pytest.mark.parametrize(
-    ("words", "option"),
-    [
-        (["--score", "aum"], "--score"),
-        (["--method", "je", "--score", "aum", "--tau", "0.5"], "--tau"),
-        (["--method", "jelf", "--sampling", "top-k", "--beta", "0.1"], "--beta"),
-        (["--method", "je", "--mask-epochs", "2"], "--mask-epochs"),
-        (["--method", "lf", "--strata", "9"], "--strata"),
-        (["--method", "energy", "--score-epochs", "9"], "--score-epochs"),
-    ],
-)
-def test_an_option_without_effect_is_refused(tmp_path, words, option):
-    done = CliRunner().invoke(
-        command, ["digits", "-o", str(tmp_path / "p.h5"), *words], standalone_mode=False
-    )
-    assert str(done.exception) == f"{option} has no effect here; leave it out"

@@ -1,11 +1,14 @@
 """A small source whose classes can be learned, its scores, and settings that take a moment."""
 
 import json
+import os
+import signal
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import h5py
 import numpy as np
+import torch
 
 from edgeprune.masks.config import MaskConfig
 from edgeprune.packs.config import BuildConfig
@@ -13,6 +16,8 @@ from edgeprune.scoring.config import ScoreConfig
 from edgeprune.scoring.run import run_scoring
 from edgeprune.sources import check_source, open_source
 from edgeprune_formats import open_pack
+from edgeprune_runtime.networks.models import create_model
+from edgeprune_runtime.training.run_folder import save_model
 
 SIDE, CLASSES, IMAGES = 12, 3, 48
 SCORING = ScoreConfig(
@@ -98,3 +103,35 @@ def kept(path):
     flat = (positions >> bits) * header.width + (positions & ((1 << bits) - 1))
     np.put_along_axis(mask, flat, True, axis=2)
     return mask.reshape(len(pack), *header.shape)
+
+
+class Stops:
+    """A report and a progress that stop a build when a stage is under way."""
+
+    def __init__(self, stage, at):
+        self.stage, self.left, self.seen = stage, at, []
+
+    def _note(self, stage):
+        self.seen.append(stage)
+        self.left -= stage == self.stage
+        return stage == self.stage and self.left == 0
+
+    def report(self, event):
+        if self._note(event["stage"]):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def progress(self, stage, done, total):
+        if self._note(stage):
+            raise KeyboardInterrupt
+
+
+def run_folder(folder, *, classes=3, side=12, **normalization):
+    """The folder of a run that has trained nothing."""
+    (folder / "run").mkdir()
+    torch.manual_seed(0)
+    record = {"config": {"model": "resnet8"}, "num_classes": classes, "image_shape": [3, side, side]}
+    normalization = normalization or {"mean": [0.5] * 3, "std": [0.25] * 3}
+    save_model(
+        folder / "run", create_model("resnet8", classes, side), {**record, "provenance": normalization}
+    )
+    return folder / "run"

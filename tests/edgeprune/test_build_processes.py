@@ -1,0 +1,128 @@
+"""A build in two processes makes the pack that one makes."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import small_builds
+import torch
+from small_builds import JELF, MASKS, kept
+
+from edgeprune import build_pack
+from edgeprune.masks.fse_file import load_fse_net
+from edgeprune_formats import open_pack, verify_pack
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory):
+    return small_builds.scored(tmp_path_factory)
+
+
+OPTIONS = [
+    "--codec",
+    "sparse-f32",
+    "--device",
+    "cpu",
+    "--seed",
+    "3",
+    "--mask-epochs",
+    "3",
+    "--mask-batch-size",
+    "16",
+    "--mask-lr",
+    "0.01",
+]
+CONFIG = replace(JELF, masks=replace(MASKS, epochs=3))
+
+# The second process kills itself at its seventh step: the first of the third epoch. The first process keeps
+# a checkpoint whenever it may.
+KILLED = """
+import os, signal
+import edgeprune.work.resumable
+from edgeprune.cli import main
+from edgeprune.masks.learner import MaskLearner
+
+edgeprune.work.resumable._CHECKPOINT_SECONDS = -1
+step, calls = MaskLearner.step, []
+
+def counted(self, *arguments, **options):
+    calls.append(1)
+    if len(calls) == 7 and os.environ["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(self, *arguments, **options)
+
+MaskLearner.step = counted
+main()
+"""
+
+
+def torchrun(scored, path, *program):
+    """Run a build in two processes; give its exit code and what it said."""
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        *program,
+    ]
+    command += ["build", scored.spec, "--method", "jelf", "--scores", str(scored.scores), "-o", str(path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": ""}
+    done = subprocess.run(
+        [*command, *OPTIONS], env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def alone(scored, tmp_path_factory):
+    """The pack that one process builds of what two are to build."""
+    path = tmp_path_factory.mktemp("alone") / "p.h5"
+    build_pack(scored.spec, path, CONFIG, scores=scored.scores)
+    return path
+
+
+def assert_same_but_for_rounding(path, alone):
+    assert verify_pack(path) == []
+    pack, expected = open_pack(path), open_pack(alone)
+    np.testing.assert_array_equal(pack.source_index, expected.source_index)
+    np.testing.assert_array_equal(pack.scores, expected.scores)
+    (ours, record), (theirs, other) = (
+        load_fse_net(p.with_suffix(".fse-net.safetensors")) for p in (path, alone)
+    )
+    for name, tensor in theirs.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[name], tensor, rtol=0, atol=1e-3)
+    for one, two in zip(record["history"], other["history"], strict=True):
+        assert one == pytest.approx(two, abs=1e-3)
+    assert (kept(path) != kept(alone)).mean() < 0.01
+
+
+@pytest.mark.slow
+def test_two_processes_build_the_pack_that_one_builds(scored, alone, tmp_path):
+    path = tmp_path / "p.h5"
+    code, said = torchrun(scored, path, "-m", "edgeprune")
+    assert code == 0, said
+    assert said.count("learning masks, epoch") == 3
+    assert said.count(f"{path}: 24 images") == 1
+    assert_same_but_for_rounding(path, alone)
+    assert {p.name for p in tmp_path.iterdir()} == {"p.h5", "p.fse-net.safetensors"}
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_ends_the_run_which_then_goes_on(scored, alone, tmp_path):
+    path, script = tmp_path / "p.h5", tmp_path / "killed.py"
+    script.write_text(KILLED)
+    code, said = torchrun(scored, path, str(script))
+    assert code != 0
+    # torchrun, which reports the signal, may end the first process before that has said what it saw.
+    assert "another process of the run has stopped" in said or "SIGKILL" in said
+    assert not path.exists()
+    code, said = torchrun(scored, path, "-m", "edgeprune")
+    assert code == 0, said
+    assert said.count("learning masks, epoch") == 1
+    assert "learning masks, epoch 3/3" in said
+    assert_same_but_for_rounding(path, alone)
