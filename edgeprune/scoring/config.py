@@ -111,17 +111,9 @@ class ScoreConfig:
         ConfigError
             A value out of range.
         """
+        own = {name: getattr(self, name) for name in _TRAINING if hasattr(self, name)}
         try:
-            return TrainConfig(
-                model=model,
-                epochs=self.epochs,
-                batch_size=self.batch_size,
-                lr=self.lr,
-                weight_decay=self.weight_decay,
-                seed=self.seed,
-                device=self.device,
-                precision=self.precision,
-            )
+            return TrainConfig(**own | {"model": model})
         except ConfigError as error:
             # All that can be out of range has the same name here.
             raise ConfigError(str(error).replace("`TrainConfig.", "`ScoreConfig.")) from None

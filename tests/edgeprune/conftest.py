@@ -4,6 +4,7 @@ import sys
 import numpy as np
 import pytest
 import scoring_runs
+import small_builds
 import torch
 
 from edgeprune.cli import main
@@ -56,3 +57,9 @@ def spec(tmp_path_factory):
 def whole(tmp_path_factory, spec):
     """The scores of a run that nothing interrupted."""
     return scoring_runs.score(tmp_path_factory.mktemp("whole") / "s.h5", spec)
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory):
+    """The source and the scores of `small_builds`, which tests leave as they are."""
+    return small_builds.scored(tmp_path_factory)

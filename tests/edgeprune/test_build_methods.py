@@ -27,11 +27,6 @@ TIMED = [("coreset", "scores_sha256")]
 
 
 @pytest.fixture(scope="module")
-def scored(tmp_path_factory):
-    return small_builds.scored(tmp_path_factory)
-
-
-@pytest.fixture(scope="module")
 def whole(scored, tmp_path_factory):
     """A pack that one call built from nothing but images."""
     path = tmp_path_factory.mktemp("whole") / "whole.h5"

@@ -7,19 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import small_builds
 import torch
 from small_builds import JELF, MASKS, kept
 
 from edgeprune import build_pack
 from edgeprune.masks.fse_file import load_fse_net
 from edgeprune_formats import open_pack, verify_pack
-
-
-@pytest.fixture(scope="module")
-def scored(tmp_path_factory):
-    return small_builds.scored(tmp_path_factory)
-
 
 OPTIONS = [
     "--codec",

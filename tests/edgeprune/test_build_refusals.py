@@ -16,11 +16,6 @@ from edgeprune_formats import ConfigError
 from edgeprune_runtime.errors import ArtifactError
 
 
-@pytest.fixture(scope="module")
-def scored(tmp_path_factory):
-    return small_builds.scored(tmp_path_factory)
-
-
 @pytest.mark.parametrize(
     ("method", "given", "message"),
     [

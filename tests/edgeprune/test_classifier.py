@@ -16,11 +16,6 @@ from edgeprune_runtime.training.run_folder import save_model
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 
 
-@pytest.fixture(scope="module")
-def scored(tmp_path_factory):
-    return small_builds.scored(tmp_path_factory)
-
-
 @pytest.fixture
 def run_folder(tmp_path):
     """Write the model file of a run of ``edgeprune train``, and give the network too."""

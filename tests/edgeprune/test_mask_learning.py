@@ -27,11 +27,6 @@ K, K_TOTAL, WEIGHT = 14, 72, 0.1
 
 
 @pytest.fixture(scope="module")
-def scored(tmp_path_factory):
-    return small_builds.scored(tmp_path_factory)
-
-
-@pytest.fixture(scope="module")
 def whole(scored, tmp_path_factory):
     """An FSE-Net that was learned without a stop."""
     path = tmp_path_factory.mktemp("whole") / "whole.safetensors"

@@ -43,23 +43,6 @@ def photos(models, tmp_path):
     return found
 
 
-@pytest.fixture
-def edgeprune(monkeypatch, capsys):
-    from edgeprune.cli import main
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["edgeprune", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as error:
-            code = error.code
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
-
-
 @pytest.mark.parametrize("model", ["run", "images.onnx"])
 def test_a_folder_is_classified_file_by_file(edgeprune, models, photos, tmp_path, model):
     code, out, err = edgeprune("predict", models / model, tmp_path / "photos", "--json")

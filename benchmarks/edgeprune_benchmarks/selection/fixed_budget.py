@@ -51,15 +51,9 @@ class Recipe:
 
     def config(self, seed: int) -> TrainConfig:
         """Return the settings of one network: a single epoch, however often it sees an image."""
-        return TrainConfig(
-            model=self.model,
-            epochs=1,
-            batch_size=self.batch_size,
-            lr=self.lr,
-            seed=seed,
-            device=self.device,
-            precision=self.precision,
-        )
+        settings = asdict(self) | {"epochs": 1, "seed": seed}
+        del settings["iterations"]
+        return TrainConfig(**settings)
 
     def facts(self) -> dict[str, Any]:
         """Return all that a network depends on beside its images and its seed, for `measure_cells`.
