@@ -27,6 +27,7 @@ SECTIONS = {
     "Try it": ("demo",),
     "Make packs": ("build", "score", "convert", "split", "merge"),
     "Look into packs": ("info", "verify", "preview"),
+    "Sign packs": ("keygen", "sign"),
     "Train on a device": ("train", "plot", "profile", "export", "predict"),
 }
 COMMANDS = tuple(name for names in SECTIONS.values() for name in names)

@@ -9,14 +9,19 @@ import click
 
 from edgeprune.text import count_text, printable
 
-from ..options.fields import PACK
+from ..options.fields import PACK, Command, option
 
 __all__ = ["command"]
 
 
-@click.command("verify")
+@click.command("verify", cls=Command)
 @PACK
-def command(pack: Path) -> None:
+@option(
+    "--key",
+    type=click.Path(path_type=Path),
+    help="Check first that the owner of this public key has signed it.",
+)
+def command(pack: Path, key: Path | None) -> None:
     """Check structure, checksums and content of PACK.
 
     Every problem is listed.
@@ -24,9 +29,14 @@ def command(pack: Path) -> None:
     \b
     Example:
       edgeprune verify photos.h5
+      edgeprune verify photos.h5 --key maker.key.pub
     """
     from edgeprune_formats import open_pack, verify_pack
 
+    if key is not None:
+        from edgeprune_runtime.signatures import check_signature
+
+        click.echo(printable(f"{pack}: signed by {check_signature(pack, key).key}"))
     problems = verify_pack(pack)
     for problem in problems:
         click.echo(printable(f"{pack}: {problem}"), err=True)

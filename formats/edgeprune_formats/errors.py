@@ -10,6 +10,7 @@ EdgePruneError
 │   └── PackChecksumError      stored bytes that do not match their checksum, or are cut off
 ├── PackWriteError         a pack, or another file, cannot be written: permissions, disk full
 ├── ArtifactError          (edgeprune_runtime.errors) a scores file, FSE-Net, classifier or ONNX model
+├── SignatureError         (edgeprune_runtime.errors) a file without the signature that is asked for
 ├── TrainingError          (edgeprune_runtime.errors) a run that cannot start, continue or be resumed
 └── SourceError            (edgeprune.errors) images or labels that cannot be read or do not fit together
 """

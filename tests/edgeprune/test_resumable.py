@@ -194,7 +194,9 @@ def test_a_forged_checkpoint_is_refused_in_one_line(tmp_path, change):
     found = load_checkpoint(tmp_path)
     change(found.state, found.tensors)
     save_checkpoint(tmp_path, found.tensors, found.state)
-    with pytest.raises(TrainingError, match=r"the checkpoint is not one of this run: .*, or remove") as caught:
+    with pytest.raises(
+        TrainingError, match=r"the checkpoint is not one of this run: .*, or remove"
+    ) as caught:
         run(tmp_path)
     assert "\n" not in str(caught.value)
 

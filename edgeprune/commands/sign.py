@@ -1,0 +1,37 @@
+"""``edgeprune sign``: whose pack this is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edgeprune.text import printable
+
+from ..options.fields import PACK, Command, option
+
+__all__ = ["command"]
+
+
+@click.command("sign", cls=Command)
+@PACK
+@option("--key", type=click.Path(path_type=Path), required=True, help="A private key of edgeprune keygen.")
+def command(pack: Path, key: Path) -> None:
+    """Sign PACK, so that a device can check that it is yours and unchanged.
+
+    The signature is written to PACK.sig and, where the disk has extended attributes, into
+    user.edgeprune.signature. PACK itself is not changed. A sound pack alone is signed.
+
+    \b
+    Example:
+      edgeprune sign photos.h5 --key maker.key
+    """
+    from edgeprune_formats import verify_pack
+    from edgeprune_formats.errors import error_for
+    from edgeprune_runtime.signatures import sign_file, signature_path
+
+    for problem in verify_pack(pack):
+        raise error_for(pack, problem)
+    made, in_attribute = sign_file(pack, key)
+    places = f"{signature_path(pack)}{' and its extended attribute' if in_attribute else ''}"
+    click.echo(printable(f"{pack}: signed by {made.key} in {places}"))

@@ -1,0 +1,279 @@
+"""Signatures of files: who made this pack, and is it the file that they made.
+
+Ed25519 (RFC 8032) over the SHA-256 of the whole file. The signature is JSON in a file beside it, ``NAME.sig``,
+and in the file's extended attribute ``user.edgeprune.signature`` where the file system has such. Needs the
+package cryptography, in the extra ``sign``. SECURITY.md says what a signature promises.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from edgeprune_formats import ConfigError
+from edgeprune_formats.files import atomic_file, file_sha256, read_regular
+from edgeprune_formats.strict_json import parse_json
+
+from .checks import from_json
+from .errors import SignatureError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+__all__ = [
+    "ATTRIBUTE",
+    "Signature",
+    "check_signature",
+    "fingerprint",
+    "make_key",
+    "sign_file",
+    "signature_path",
+]
+
+ATTRIBUTE = "user.edgeprune.signature"
+"""The extended attribute that holds a copy of the signature."""
+_MAX_BYTES = 2**16
+# So that a signature of a pack can never pass for one of anything else.
+_CONTEXT = b"edgeprune file signature 1\0"
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What ``NAME.sig`` holds.
+
+    Attributes
+    ----------
+    format, algorithm : str
+    key : str
+        `fingerprint` of the public key.
+    sha256 : str
+        Of the file, 64 hex digits.
+    signature : str
+        64 bytes in base64.
+    """
+
+    key: str
+    sha256: str
+    signature: str
+    format: Literal["edgeprune-signature-1"] = "edgeprune-signature-1"
+    algorithm: Literal["ed25519"] = "ed25519"
+
+
+def signature_path(path: Path) -> Path:
+    """Return where the signature of a file is: beside it, with ``.sig`` behind its name."""
+    return path.with_name(f"{path.name}.sig")
+
+
+def make_key(path: Path) -> str:
+    """Write a new key: `path`, for its owner alone, and the public key to ``path.pub``, both in PEM.
+
+    Returns
+    -------
+    str
+        The `fingerprint`.
+
+    Raises
+    ------
+    ConfigError
+        The package cryptography is missing, or one of the files exists.
+    PackWriteError
+        A file cannot be written.
+    """
+    _require_cryptography()
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    public_path = path.with_name(f"{path.name}.pub")
+    for one in (path, public_path):
+        if os.path.lexists(one):
+            raise ConfigError(f"{one} exists; a key is never replaced, name another file")
+    key = Ed25519PrivateKey.generate()
+    secret = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    public = key.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    for one, content, mode in ((path, secret, 0o600), (public_path, public, 0o644)):
+        with atomic_file(one) as partial:
+            partial.touch(mode)
+            partial.write_bytes(content)
+    return fingerprint(key.public_key())
+
+
+def fingerprint(key: Ed25519PublicKey) -> str:
+    """Return a name for a public key that people can compare: SHA-256 of its 32 bytes, in base64."""
+    digest = hashlib.sha256(key.public_bytes_raw()).digest()
+    return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
+
+
+def sign_file(path: Path, key_path: Path) -> tuple[Signature, bool]:
+    """Sign a file; an older signature is replaced.
+
+    Parameters
+    ----------
+    path : Path
+        The file, which is read whole and not changed.
+    key_path : Path
+        A private key as `make_key`, OpenSSL or ssh-keygen write it, without a passphrase.
+
+    Returns
+    -------
+    signature : Signature
+    attribute : bool
+        Whether the file system took the extended attribute as well.
+
+    Raises
+    ------
+    ConfigError
+        The key cannot be used, or the package cryptography is missing.
+    SignatureError
+        The file cannot be read, or changes while it is.
+    PackWriteError
+        The signature cannot be written.
+    """
+    _require_cryptography()
+    key = _private_key(key_path)
+    digest = _digest(path)
+    signed = key.sign(_message(digest))
+    made = Signature(fingerprint(key.public_key()), digest, base64.b64encode(signed).decode())
+    content = (json.dumps(asdict(made), indent=1) + "\n").encode()
+    with atomic_file(signature_path(path)) as partial:
+        partial.write_bytes(content)
+    try:
+        os.setxattr(path, ATTRIBUTE, content)
+    except OSError:
+        return made, False
+    return made, True
+
+
+def check_signature(path: Path, key_path: Path) -> Signature:
+    """Check that a file is, byte for byte, what the owner of a key has signed.
+
+    Parameters
+    ----------
+    path : Path
+        Its signature is looked for beside it, then in its extended attribute.
+    key_path : Path
+        The public key, in PEM or as ssh-keygen writes it.
+
+    Raises
+    ------
+    ConfigError
+        The key cannot be used, or the package cryptography is missing.
+    SignatureError
+        There is no signature, it is of another key, or the file is not what was signed.
+    """
+    _require_cryptography()
+    from cryptography.exceptions import InvalidSignature
+
+    key = _public_key(key_path)
+    owner = fingerprint(key)
+    found = [_parsed(path, content) for content in _stored(path)]
+    if not found:
+        raise SignatureError(f"{path}: has no signature; get {signature_path(path).name} from its maker")
+    ours = [one for one in found if one.key == owner]
+    if not ours:
+        raise SignatureError(f"{path}: signed by {found[0].key}, and {key_path} is {owner}; do not use it")
+    digest = _digest(path)
+    for one in ours:
+        with suppress(InvalidSignature, ValueError):
+            key.verify(base64.b64decode(one.signature, validate=True), _message(digest))
+            return one
+    raise SignatureError(f"{path}: is not the file that {owner} has signed; get it again from its maker")
+
+
+def _message(digest: str) -> bytes:
+    return _CONTEXT + bytes.fromhex(digest)
+
+
+def _digest(path: Path) -> str:
+    try:
+        before = path.stat()
+        if not path.is_file():
+            raise SignatureError(f"{path}: not a regular file")
+        digest, after = file_sha256(path), path.stat()
+    except OSError as error:
+        raise SignatureError(f"{path}: cannot be read ({error.strerror})") from error
+    if any(getattr(before, name) != getattr(after, name) for name in ("st_ino", "st_size", "st_mtime_ns")):
+        raise SignatureError(f"{path}: has changed while it was read; try again")
+    return digest
+
+
+def _stored(path: Path) -> list[bytes]:
+    found = []
+    try:
+        found.append(read_regular(signature_path(path), _MAX_BYTES))
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise SignatureError(f"{signature_path(path)}: cannot be read ({error.strerror})") from error
+    with suppress(OSError):
+        found.append(os.getxattr(path, ATTRIBUTE))
+    return found
+
+
+def _parsed(path: Path, content: bytes) -> Signature:
+    try:
+        return from_json(Signature, parse_json(content))
+    except ValueError as error:
+        raise SignatureError(f"{path}: its signature is damaged ({error}); get it again") from error
+
+
+def _read_key(path: Path) -> bytes:
+    try:
+        return read_regular(path, _MAX_BYTES)
+    except OSError as error:
+        raise ConfigError(f"{path}: the key cannot be read ({error.strerror})") from error
+
+
+def _private_key(path: Path) -> Ed25519PrivateKey:
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    content = _read_key(path)
+    ssh = b"OPENSSH PRIVATE KEY" in content
+    load: Any = serialization.load_ssh_private_key if ssh else serialization.load_pem_private_key
+    key = _loaded(path, content, lambda raw: load(raw, None), "edgeprune keygen makes one")
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ConfigError(f"{path}: not an Ed25519 key; edgeprune keygen makes one")
+    return key
+
+
+def _public_key(path: Path) -> Ed25519PublicKey:
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    content = _read_key(path)
+    if b"PRIVATE KEY" in content:
+        raise ConfigError(f"{path}: is a private key, which stays with its owner; give the public one, .pub")
+    ssh = content.startswith(b"ssh-")
+    load: Any = serialization.load_ssh_public_key if ssh else serialization.load_pem_public_key
+    key = _loaded(path, content, load, "give the .pub of edgeprune keygen")
+    if not isinstance(key, Ed25519PublicKey):
+        raise ConfigError(f"{path}: not an Ed25519 key; give the .pub of edgeprune keygen")
+    return key
+
+
+def _loaded(path: Path, content: bytes, load: Any, remedy: str) -> Any:
+    from cryptography.exceptions import UnsupportedAlgorithm
+
+    try:
+        return load(content)
+    except TypeError as error:
+        raise ConfigError(f"{path}: the key has a passphrase; give one without") from error
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise ConfigError(f"{path}: not a key that can be read; {remedy}") from error
+
+
+def _require_cryptography() -> None:
+    try:
+        import cryptography.hazmat.primitives.asymmetric.ed25519  # noqa: F401
+    except ImportError as error:
+        raise ConfigError("signatures need cryptography; pip install 'edgeprune[sign]'") from error

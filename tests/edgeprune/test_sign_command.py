@@ -1,0 +1,77 @@
+"""``keygen``, ``sign``, ``verify --key`` and ``train --require-signature``, as a user types them."""
+
+import sys
+
+import pytest
+import small_builds
+
+from edgeprune import BuildConfig, build_pack
+from edgeprune.cli import main
+
+pytest.importorskip("cryptography")
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("signed")
+    build_pack(small_builds.write_source(folder), folder / "p.h5", BuildConfig(tile="8", device="cpu"))
+    return folder / "p.h5"
+
+
+@pytest.fixture
+def edgeprune(monkeypatch, capsys):
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["edgeprune", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as error:
+            code = error.code
+        return (code, *capsys.readouterr())
+
+    return run
+
+
+def test_from_a_key_to_a_checked_pack(edgeprune, pack, tmp_path):
+    key = tmp_path / "maker.key"
+    code, said, _ = edgeprune("keygen", "-o", key)
+    name = said.split()[-1]
+    assert code == 0
+    assert name.startswith("SHA256:")
+    code, said, _ = edgeprune("sign", pack, "--key", key)
+    assert code == 0
+    assert said.startswith(f"{pack}: signed by {name} in {pack}.sig")
+    code, said, _ = edgeprune("verify", pack, "--key", f"{key}.pub")
+    assert code == 0
+    assert said.splitlines()[0] == f"{pack}: signed by {name}"
+    assert "sound" in said
+
+
+def test_a_pack_of_somebody_else_is_refused(edgeprune, pack, tmp_path):
+    for name in ("mine", "theirs"):
+        edgeprune("keygen", "-o", tmp_path / name)
+    edgeprune("sign", pack, "--key", tmp_path / "theirs")
+    code, said, err = edgeprune("verify", pack, "--key", tmp_path / "mine.pub")
+    assert (code, said) == (1, "")
+    assert "signed by" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_a_damaged_pack_is_not_signed(edgeprune, pack, tmp_path):
+    edgeprune("keygen", "-o", tmp_path / "key")
+    damaged = tmp_path / "d.h5"
+    content = bytearray(pack.read_bytes())
+    content[len(content) // 2] ^= 255
+    damaged.write_bytes(content)
+    code, _, err = edgeprune("sign", damaged, "--key", tmp_path / "key")
+    assert code == 1
+    assert str(damaged) in err
+    assert not (tmp_path / "d.h5.sig").exists()
+
+
+def test_a_key_that_exists_stays(edgeprune, tmp_path):
+    (tmp_path / "key").write_text("mine")
+    code, _, err = edgeprune("keygen", "-o", tmp_path / "key")
+    assert code == 2
+    assert "exists; a key is never replaced" in err
+    assert (tmp_path / "key").read_text() == "mine"
