@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeprune.scoring.config import ScoreConfig
-from edgeprune.text import bytes_text, count_text
+from edgeprune.text import bytes_text, count_text, printable
 from edgeprune_formats import ConfigError
 from edgeprune_runtime.training.settings import TrainConfig
 
@@ -54,6 +54,12 @@ THREADS = option(
 @output_option("Folder of the run.", heading="The run")
 @config_options(TrainConfig, "model")
 @option("--test", metavar="PACK_OR_SOURCE", help="Test on these images after each epoch.")
+@option(
+    "--require-signature",
+    type=FILE,
+    metavar="KEY",
+    help="Take packs only if the owner of this public key has signed them.",
+)
 @option("--resume", is_flag=True, help="Go on with the run in the folder.")
 @option(
     "--init",
@@ -87,6 +93,7 @@ def command(
     packs: tuple[Path, ...],
     output: Path,
     test: str | None,
+    require_signature: Path | None,
     batch_size: int | str,
     augment: Augment,
     init: Path | None,
@@ -121,6 +128,8 @@ def command(
     cadence = Cadence(checkpoint_steps, checkpoint_minutes * 60)
     config = _config(batch_size, options)
     choose_threads(threads)
+    if require_signature is not None:
+        _check_signatures(packs, test, require_signature)
     setup = set_up(
         open_packs(packs),
         output,
@@ -148,6 +157,14 @@ def _config(batch_size: int | str, options: dict[str, Any]) -> TrainConfig:
     if options["accumulate"] != 1:
         raise ConfigError("--batch-size auto chooses --accumulate; give one of the two")
     return make_config(TrainConfig, options, batch_size=_AUTO_BATCH)
+
+
+def _check_signatures(packs: tuple[Path, ...], test: str | None, key: Path) -> None:
+    from edgeprune_runtime.signatures import check_signature
+
+    also = [Path(test)] if test is not None and Path(test).is_file() else []
+    for path in (*packs, *also):
+        click.echo(printable(f"{path}: signed by {check_signature(path, key).key}"))
 
 
 def require_torch() -> None:

@@ -75,3 +75,30 @@ def test_a_key_that_exists_stays(edgeprune, tmp_path):
     assert code == 2
     assert "exists; a key is never replaced" in err
     assert (tmp_path / "key").read_text() == "mine"
+
+
+@pytest.mark.parametrize("test", [False, True])
+def test_training_from_a_pack_that_is_not_signed_never_opens_it(edgeprune, pack, tmp_path, test):
+    edgeprune("keygen", "-o", tmp_path / "key")
+    edgeprune("sign", pack, "--key", tmp_path / "key")
+    other = tmp_path / "other.h5"
+    other.write_bytes(b"hostile")
+    words = [pack, "--test", other] if test else [other]
+    code, _, err = edgeprune(
+        "train", *words, "-o", tmp_path / "run", "--require-signature", tmp_path / "key.pub"
+    )
+    assert code == 1
+    assert f"{other}: has no signature" in err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_training_from_a_signed_pack(edgeprune, pack, tmp_path):
+    edgeprune("keygen", "-o", tmp_path / "key")
+    edgeprune("sign", pack, "--key", tmp_path / "key")
+    options = ["--model", "resnet8", "--epochs", 1, "--batch-size", 16, "--device", "cpu"]
+    code, said, _ = edgeprune(
+        "train", pack, "-o", tmp_path / "run", "--require-signature", tmp_path / "key.pub", *options
+    )
+    assert code == 0
+    assert said.startswith(f"{pack}: signed by SHA256:")
