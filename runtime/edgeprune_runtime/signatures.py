@@ -1,7 +1,7 @@
 """Signatures of files: who made this pack, and is it the file that they made.
 
 Ed25519 (RFC 8032) over the SHA-256 of the whole file. The signature is JSON in a file beside it,
-``NAME.sig``, and in the file's extended attribute ``user.edgeprune.signature`` where the file system has such.
+``NAME.sig``, and in the file's extended attribute ``user.edgeprune.signature`` where the file system has it.
 Needs the package cryptography, in the extra ``sign``. SECURITY.md says what a signature promises.
 """
 
