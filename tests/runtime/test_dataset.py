@@ -1,5 +1,6 @@
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from random_coefficients import quantized_pack
+from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
 from edgeprune_runtime import PackDataset, PackLoader, open_packs
 
@@ -70,11 +72,106 @@ def test_indices_of_numpy_are_indices(make_pack, kind):
         dataset[kind(30)]
 
 
-@pytest.mark.parametrize("index", [1.5, "1", None, np.float32(1)])
+NO_INTEGERS = (1.5, "1", None, True, np.float32(1), np.True_, torch.tensor(1.0), torch.tensor(True))
+
+
+@pytest.mark.parametrize("index", NO_INTEGERS, ids=repr)
 def test_what_is_no_integer_is_no_index(make_pack, index):
     path, _ = make_pack(samples=30)
-    with pytest.raises(TypeError):
+    dataset = PackDataset(path)
+    for wrong in (index, [0, index]):
+        with pytest.raises(TypeError, match=re.escape(f"must be an integer, not {index!r}")):
+            dataset[wrong]
+    with pytest.raises(TypeError, match="must be an integer, not"):
+        dataset.__getitems__([index])
+
+
+@pytest.mark.parametrize(
+    "index", [np.zeros((1, 1), int), torch.zeros(1, 1, dtype=torch.int64), [[0]], np.array([True]), {0}]
+)
+def test_what_holds_no_list_of_integers_is_no_index(make_pack, index):
+    path, _ = make_pack(samples=30)
+    with pytest.raises(TypeError, match="must be an integer, not"):
         PackDataset(path)[index]
+
+
+SEVERAL = (
+    [29, 0, -3, 0],
+    (7,),
+    [np.int32(3), torch.tensor(4), -30],
+    np.array([5, -1], np.int16),
+    torch.tensor([2, 2, 9]),
+    range(28, 30),
+    slice(25, 100),
+    slice(None, None, -7),
+    slice(3, 3),
+    [],
+)
+
+
+@pytest.mark.parametrize("indices", SEVERAL, ids=repr)
+@pytest.mark.parametrize("backend", ["torch", "scipy"])
+def test_several_indices_give_a_batch(make_pack, backend, indices):
+    path, _ = make_pack(samples=30, components=20, chunk_samples=7)
+    dataset = PackDataset(path, backend=backend)
+    images, labels = dataset[indices]
+    rows = np.arange(30)[indices if isinstance(indices, slice) else [int(index) for index in indices]]
+    assert isinstance(images, torch.Tensor if backend == "torch" else np.ndarray)
+    assert tuple(images.shape) == (len(rows), *dataset.pack.header.shape)
+    assert labels.dtype == np.int64
+    assert labels.tolist() == dataset.pack.labels[rows].tolist()
+    for image, row in zip(images, rows, strict=True):
+        np.testing.assert_array_equal(np.asarray(image), np.asarray(dataset[int(row)][0]))
+
+
+@pytest.mark.parametrize("backend", ["torch", "scipy"])
+def test_a_transform_is_applied_to_each_image_of_a_batch(make_pack, backend):
+    path, _ = make_pack(samples=9)
+    plain = PackDataset(path, backend=backend)
+    halved = PackDataset(path, backend=backend, transform=lambda image: image[:, ::2] / 2)
+    np.testing.assert_array_equal(np.asarray(halved[[3, 1]][0]), np.asarray(plain[[3, 1]][0])[:, :, ::2] / 2)
+    assert PackDataset(path, transform=lambda image: "one")[2:4][0] == ["one", "one"]
+
+
+def test_an_index_outside_among_several(make_pack):
+    path, _ = make_pack(samples=30)
+    for index in (30, -31):
+        with pytest.raises(IndexError, match=f"index {index} of a pack of 30"):
+            PackDataset(path)[[0, index]]
+
+
+@pytest.mark.parametrize("backend", ["torch", "scipy"])
+def test_a_sampler_of_batches(make_pack, backend):
+    path, _ = make_pack(samples=30, chunk_samples=7)
+    dataset = PackDataset(path, backend=backend)
+    sampler = BatchSampler(SequentialSampler(dataset), batch_size=8, drop_last=False)
+    batches = list(DataLoader(dataset, batch_size=None, sampler=sampler))
+    assert [len(images) for images, _ in batches] == [8, 8, 8, 6]
+    assert all(isinstance(part, torch.Tensor) for batch in batches for part in batch)
+    whole = next(iter(DataLoader(dataset, batch_size=30)))
+    for place in (0, 1):
+        assert torch.equal(torch.cat([batch[place] for batch in batches]), whole[place])
+
+
+@pytest.mark.parametrize("options", [{}, {"batch_size": None}, {"shuffle": True}])
+def test_a_loader_in_a_data_loader_says_what_to_use(make_pack, options):
+    path, _ = make_pack(samples=30)
+    with pytest.raises(TypeError, match="give DataLoader a PackDataset instead"):
+        next(iter(DataLoader(PackLoader(path, 8, device="cpu"), **options)))
+
+
+def test_a_batch_of_several_packs_is_measured_by_each(make_pack, tmp_path, monkeypatch):
+    small = quantized_pack(tmp_path / "a.h5", samples=11, chunk_samples=4)
+    large, _ = make_pack("b.h5", samples=30, components=20, chunk_samples=7)
+    dataset = PackDataset([small, large])
+    asked = []
+    monkeypatch.setattr(
+        "edgeprune_runtime.loading.dataset.check_batch", lambda plan, count: asked.append((plan, count))
+    )
+    dataset.__getitems__([0, 1])
+    assert [(plan.header.codec, count) for plan, count in asked] == [
+        (pack.header.codec, 2) for pack in dataset.pack.packs
+    ]
 
 
 def test_an_index_beyond_64_bits_is_outside(make_pack):

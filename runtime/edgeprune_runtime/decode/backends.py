@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from edgeprune_formats import ConfigError
 
 from .plan import DecodePlan, Decoder
+
+if TYPE_CHECKING:
+    from .dtypes import Device, Dtype
 
 __all__ = ["BACKENDS", "Backend", "make_decoder"]
 
@@ -15,7 +18,7 @@ Backend = Literal["auto", "torch", "scipy", "native"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
 
-def make_decoder(backend: Backend, plan: DecodePlan, *, device: Any, dtype: Any) -> Decoder:
+def make_decoder(backend: Backend, plan: DecodePlan, *, device: Device, dtype: Dtype) -> Decoder:
     """Return the decoder of a backend; ``"auto"`` is the first that can of torch, native and scipy.
 
     On the CPU, torch decodes with the compiled kernel where that is built and meant for the pack.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from concurrent.futures import wait
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,13 @@ from edgeprune_formats.coefficients import Coefficients, SparseCoefficients, col
 
 from ..system.threads import cores, pool
 from .augmentation import Augmentation
+from .dtypes import require_dtype
 from .kernels import MAX_CHANNELS, MAX_SIDE, Plan, library
 from .plan import DecodePlan, inverse_basis
-from .scipy_backend import numpy_dtype
+from .scipy_backend import DTYPES
+
+if TYPE_CHECKING:
+    from .dtypes import Device, Dtype
 
 __all__ = ["NativeDecoder", "NativeKernel", "native_kernel"]
 
@@ -124,7 +128,7 @@ class NativeDecoder:
 
     in_background = True
 
-    def __init__(self, plan: DecodePlan, *, device: Any, dtype: Any) -> None:
+    def __init__(self, plan: DecodePlan, *, device: Device, dtype: Dtype) -> None:
         if str(device) not in ("auto", "cpu"):
             raise ConfigError(f"backend 'native' decodes on the cpu, not on {device}")
         if library() is None:
@@ -135,7 +139,7 @@ class NativeDecoder:
             raise ConfigError(f"backend 'native' transforms up to 64x64, not {sides}; use 'torch' or 'scipy'")
         self.plan = plan
         self._kernel = kernel
-        self._dtype = numpy_dtype("native", dtype)
+        self._dtype = np.dtype(require_dtype(dtype, "native", DTYPES))
 
     def images(
         self, coefficients: Coefficients, rows: NDArray[np.int64], augmentation: Augmentation | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +17,13 @@ from edgeprune_formats.coefficients import (
 )
 
 from .augmentation import Augmentation
+from .dtypes import require_dtype
 from .plan import DecodePlan, full_size, held_sides, inverse_basis
 
-__all__ = ["ScipyDecoder", "numpy_dtype"]
+if TYPE_CHECKING:
+    from .dtypes import Device, Dtype
+
+__all__ = ["DTYPES", "ScipyDecoder"]
 
 DTYPES = ("float16", "float32", "float64")
 # Above this side the fast transform does less work than two matrix products.
@@ -31,11 +35,11 @@ class ScipyDecoder:
 
     in_background = False
 
-    def __init__(self, plan: DecodePlan, *, device: Any, dtype: Any) -> None:
+    def __init__(self, plan: DecodePlan, *, device: Device, dtype: Dtype) -> None:
         if str(device) not in ("auto", "cpu"):
             raise ConfigError(f"backend 'scipy' decodes on the cpu, not on {device}")
         self.plan = plan
-        self._dtype = numpy_dtype("scipy", dtype)
+        self._dtype = np.dtype(require_dtype(dtype, "scipy", DTYPES))
         pixels: dict[type[Coefficients], Callable[..., NDArray[Any]]] = {
             SparseCoefficients: self._of_sparse,
             QuantizedCoefficients: self._of_tiles,
@@ -112,14 +116,6 @@ class ScipyDecoder:
         brightness = np.sqrt(plan.height * plan.width / (header.height * header.width))
         images: NDArray[np.float32] = idctn(spectra, axes=(2, 3), norm="ortho", workers=-1)
         return images if brightness == 1 else images * np.float32(brightness)
-
-
-def numpy_dtype(backend: str, dtype: Any) -> np.dtype[Any]:
-    """Return the numpy dtype for a name, a dtype or a torch dtype; raises `ConfigError` for any other."""
-    name = str(dtype).removeprefix("torch.") if not isinstance(dtype, type) else np.dtype(dtype).name
-    if name not in DTYPES:
-        raise ConfigError(f"backend {backend!r} gives {', '.join(DTYPES)}, not {name}")
-    return np.dtype(name)
 
 
 def _augment(images: NDArray[np.float32], augmentation: Augmentation) -> NDArray[np.float32]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgeprune_formats import ConfigError
 from edgeprune_formats.coefficients import (
     Coefficients,
     QuantizedCoefficients,
@@ -20,8 +19,12 @@ from edgeprune_formats.coefficients import (
 
 from ..system.devices import resolve_device
 from .augmentation import Augmentation
+from .dtypes import require_dtype
 from .native import NativeKernel, native_kernel
 from .plan import DecodePlan, full_size, held_sides, inverse_basis
+
+if TYPE_CHECKING:
+    from .dtypes import Device, Dtype
 
 __all__ = ["TorchDecoder"]
 
@@ -38,10 +41,10 @@ class TorchDecoder:
 
     in_background = True
 
-    def __init__(self, plan: DecodePlan, *, device: Any, dtype: Any) -> None:
+    def __init__(self, plan: DecodePlan, *, device: Device, dtype: Dtype) -> None:
         self.plan = plan
         self._device = resolve_device(device)
-        self._dtype = _torch_dtype(dtype)
+        self._dtype = DTYPES[require_dtype(dtype, "torch", DTYPES)]
         rows, columns = plan.header.tile_shape
         self._rows = self._put(np.ascontiguousarray(inverse_basis(rows, plan.tile[0]).T))
         self._columns = self._put(inverse_basis(columns, plan.tile[1]))
@@ -219,12 +222,3 @@ class TorchDecoder:
         flat = augmentation.rows[:, :, None] * width + augmentation.columns[:, None, :]
         index = self._put(flat).view(n, 1, -1).expand(-1, channels, -1)
         return torch.gather(images.view(n, channels, -1), 2, index).view_as(images)
-
-
-def _torch_dtype(dtype: Any) -> torch.dtype:
-    if isinstance(dtype, torch.dtype) and dtype in DTYPES.values():
-        return dtype
-    name = np.dtype(dtype).name if isinstance(dtype, type) else str(dtype)
-    if name not in DTYPES:
-        raise ConfigError(f"backend 'torch' gives {', '.join(DTYPES)}, not {name}")
-    return DTYPES[name]

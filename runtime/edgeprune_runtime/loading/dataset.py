@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..decode.backends import Backend
 from ..decode.plan import Normalize, Resolution, check_batch
 from .cache import DEFAULT_CACHE_BYTES
 from .reader import Packs, make_reader, open_given
+
+if TYPE_CHECKING:
+    from ..decode.dtypes import Dtype
 
 __all__ = ["PackDataset"]
 
@@ -45,7 +49,7 @@ class PackDataset:
         path: Packs,
         *,
         backend: Backend = "auto",
-        dtype: Any = "float32",
+        dtype: Dtype = "float32",
         normalize: Normalize = False,
         resolution: Resolution = None,
         transform: Callable[[Any], Any] | None = None,
@@ -68,43 +72,84 @@ class PackDataset:
     def __len__(self) -> int:
         return len(self.pack)
 
-    def __getitem__(self, index: int) -> tuple[Any, int]:
-        """Return (image [C, h, w], label) number `index`; negative indices count from the end.
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> tuple[Any, int]: ...
+
+    @overload
+    def __getitem__(self, index: slice | Iterable[SupportsIndex]) -> tuple[Any, NDArray[np.int64]]: ...
+
+    def __getitem__(self, index: Any) -> tuple[Any, Any]:
+        """Return (image [C, h, w], label) number `index`, or the batch that several indices ask for.
+
+        Parameters
+        ----------
+        index : int, slice, or list, array or tensor of int
+            Integers of Python, numpy or torch; negative ones count from the end. Several give (images
+            [n, C, h, w], labels int64 [n]), as a BatchSampler with ``DataLoader(batch_size=None)`` wants
+            them; the images are a list where `transform` makes something else than arrays or tensors.
 
         Raises
         ------
         IndexError
             There is no such image.
         TypeError
-            `index` is not an integer, of Python's or numpy's.
-        PackFormatError
-            Its chunk is damaged.
-        """
-        return self.__getitems__([index])[0]
-
-    def __getitems__(self, indices: Sequence[int]) -> list[tuple[Any, int]]:
-        """Return several samples, decoded as one batch; torch's DataLoader calls this by itself.
-
-        Raises
-        ------
-        IndexError
-            An index outside the pack.
+            `index` is something else, such as True, None, 1.7 or an array of two dimensions.
         ConfigError
             More images than can be decoded at once.
         PackFormatError
             A chunk is damaged.
         """
-        rows = np.array([self._row(index) for index in indices], np.int64)
+        if not (isinstance(index, slice | list | tuple | range) or getattr(index, "ndim", 0) == 1):
+            return self.__getitems__([index])[0]
+        several = range(*index.indices(len(self))) if isinstance(index, slice) else index
+        rows = self._rows(several)
+        return _stacked(self._images(rows)), self.pack.labels[rows]
+
+    def __getitems__(self, indices: Iterable[SupportsIndex]) -> list[tuple[Any, int]]:
+        """Return several samples, decoded as one batch; torch's DataLoader calls this by itself.
+
+        Raises
+        ------
+        IndexError, TypeError, ConfigError, PackFormatError
+            As for one.
+        """
+        rows = self._rows(indices)
         if not len(rows):
             return []
-        check_batch(self._reader.decoder.plan, len(rows))
-        images = self._reader.images(rows)
-        if self.transform is not None:
-            images = [self.transform(image) for image in images]
-        return list(zip(images, self.pack.labels[rows].tolist(), strict=True))
+        return list(zip(self._images(rows), self.pack.labels[rows].tolist(), strict=True))
 
-    def _row(self, index: int) -> int:
-        number, count = operator.index(index), len(self)
+    def _images(self, rows: NDArray[np.int64]) -> Any:
+        for plan in self._reader.plans:
+            check_batch(plan, len(rows))
+        # Of no image nothing would be read, and what an image is remain unknown.
+        images = self._reader.images(rows if len(rows) else np.zeros(1, np.int64))[: len(rows)]
+        return images if self.transform is None else [self.transform(image) for image in images]
+
+    def _rows(self, indices: Iterable[SupportsIndex]) -> NDArray[np.int64]:
+        return np.array([self._row(index) for index in indices], np.int64)
+
+    def _row(self, index: Any) -> int:
+        try:
+            # To Python True is an integer, and to torch so is a list of one.
+            is_flag = isinstance(index, bool) or "bool" in str(getattr(index, "dtype", ""))
+            has_axes = hasattr(index, "ndim") and index.ndim > 0
+            scalar: Any = None if is_flag or has_axes else index
+            number = operator.index(scalar)
+        except TypeError:
+            shown = " ".join(repr(index).split())
+            raise TypeError(f"the index of an image must be an integer, not {shown[:80]}") from None
+        count = len(self)
         if not -count <= number < count:
             raise IndexError(f"index {number} of a pack of {count} images")
         return number % count
+
+
+def _stacked(images: Any) -> Any:
+    """Return images as one array or tensor; as a list where a transform made something else of them."""
+    if not (isinstance(images, list) and images and hasattr(images[0], "shape")):
+        return images
+    if isinstance(images[0], np.ndarray):
+        return np.stack(images)
+    import torch
+
+    return torch.stack(images)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import zlib
 from collections.abc import Callable, Generator, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -13,12 +13,16 @@ from edgeprune_formats import ConfigError, Pack, PackHeader
 
 from ..decode.augmentation import Augment, Augmentation, augment_name, draw
 from ..decode.backends import Backend
+from ..decode.dtypes import dtype_name
 from ..decode.plan import Normalize, Resolution
 from .cache import DEFAULT_CACHE_BYTES
 from .mixture import Mixture
 from .order import first_needs
 from .prefetch import Prefetcher
 from .reader import Packs, make_reader, open_given
+
+if TYPE_CHECKING:
+    from ..decode.dtypes import Device, Dtype
 
 __all__ = ["PackLoader"]
 
@@ -49,7 +53,9 @@ class PackLoader:
     backend : str
         ``"torch"`` gives tensors, ``"scipy"`` and ``"native"`` numpy arrays without torch; ``"auto"`` is
         torch where it is installed. Native is the compiled kernel, which torch uses as well on the CPU, where
-        it is there. They agree to 1e-5.
+        it is there. They agree to 1e-5. A process that decodes by torch without the compiled kernel, or on a
+        CUDA device, must not be forked to decode in the child as well: torch does not support it and may
+        hang. Start processes by "spawn" or "forkserver" there.
     device : str or torch.device
         Where batches are decoded; ``"auto"`` is CUDA where there is one.
     dtype : str or dtype
@@ -96,8 +102,8 @@ class PackLoader:
         seed: int = 0,
         *,
         backend: Backend = "auto",
-        device: Any = "auto",
-        dtype: Any = "float32",
+        device: Device = "auto",
+        dtype: Dtype = "float32",
         drop_last: bool = False,
         augment: bool | Augment = False,
         normalize: Normalize = False,
@@ -126,7 +132,7 @@ class PackLoader:
             cache_bytes=cache_bytes,
             prefetch=True,
         )
-        self._values = {"dtype": _dtype_name(dtype), "normalize": _statistics(self.pack.header, normalize)}
+        self._values = {"dtype": dtype_name(dtype), "normalize": _statistics(self.pack.header, normalize)}
         self._epoch = self._batch = 0
         self._continue, self._loaded = True, False
 
@@ -145,11 +151,18 @@ class PackLoader:
         ConfigError
             `epoch` is negative.
         """
+        epoch = operator.index(epoch)
         if epoch < 0:
             raise ConfigError(f"`epoch` must not be negative: {epoch}")
         if not (self._loaded and epoch == self._epoch):
             self._epoch, self._batch = epoch, 0
         self._continue = True
+
+    def __getitem__(self, index: object) -> NoReturn:
+        """Refuse: torch's DataLoader would take the number of a batch for that of an image."""
+        raise TypeError(
+            "a PackLoader makes batches by itself: iterate over it, or give DataLoader a PackDataset instead"
+        )
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
         if not self._continue:
@@ -261,10 +274,6 @@ def _statistics(header: PackHeader, normalize: Normalize) -> list[list[float]] |
         return None
     pair = (header.mean, header.std) if normalize is True else normalize
     return [list(map(float, values)) for values in pair]
-
-
-def _dtype_name(dtype: Any) -> str:
-    return np.dtype(dtype).name if isinstance(dtype, type) else str(dtype).removeprefix("torch.")
 
 
 def _for_each(packs: Pack | Mixture, fact: Callable[[PackHeader], Any]) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from ..system.threads import ProcessLock
 from .cache import ChunkCache
 from .mixed import MixedCache, MixedDecoder, Share
 from .mixture import Mixture, open_packs
+
+if TYPE_CHECKING:
+    from ..decode.dtypes import Device, Dtype
 
 __all__ = ["Packs", "Reader", "SampleCache", "SampleDecoder", "make_reader", "open_given"]
 
@@ -85,10 +88,13 @@ class Reader(Generic[Found]):
     ----------
     cache : SampleCache
     decoder : SampleDecoder
+    plans : sequence of DecodePlan
+        How each pack is decoded.
     """
 
     cache: SampleCache[Found]
     decoder: SampleDecoder[Found]
+    plans: Sequence[DecodePlan]
     _lock: ProcessLock = field(default_factory=ProcessLock, repr=False)
 
     def images(
@@ -141,8 +147,8 @@ def make_reader(
     *,
     batch_size: int,
     backend: Backend,
-    device: Any,
-    dtype: Any,
+    device: Device,
+    dtype: Dtype,
     normalize: Normalize,
     resolution: Resolution,
     cache_bytes: int,
@@ -164,5 +170,5 @@ def make_reader(
         check_batch(plan, min(batch_size, len(packs)))
     decoders = [make_decoder(backend, plan, device=device, dtype=dtype) for plan in plans]
     if isinstance(packs, Mixture):
-        return Reader(MixedCache(packs, cache_bytes, prefetch=prefetch), MixedDecoder(decoders))
-    return Reader(ChunkCache(packs, cache_bytes, prefetch=prefetch), decoders[0])
+        return Reader(MixedCache(packs, cache_bytes, prefetch=prefetch), MixedDecoder(decoders), plans)
+    return Reader(ChunkCache(packs, cache_bytes, prefetch=prefetch), decoders[0], plans)
