@@ -19,7 +19,7 @@ from ..sources import Source, SourceCheck, open_source
 from ..work.callbacks import EpochProgress, StageProgress
 from ..work.checking import check_shared
 from ..work.processes import Workers
-from ..work.temporary import work_folder
+from ..work.temporary import artifact_path, work_folder
 from .config import METHODS, BuildConfig
 from .encoding import Encoder, encoded_parts, remove_parts
 from .header import pack_header
@@ -147,7 +147,7 @@ def _scores(
         require_enough(source, check, sample_prune=config.images_dropped, config=config.coreset)
     if not given.needs_scores:
         return None
-    path, scoring = beside.with_suffix(".scores.h5"), replace(config.scoring, device=workers.device)
+    path, scoring = artifact_path(beside, ".scores.h5"), replace(config.scoring, device=workers.device)
     return obtain_scores(source, check, path, scoring, given=given.scores, workers=workers, report=report)
 
 
@@ -175,7 +175,7 @@ def _selector(
     return component_selector(
         source,
         check,
-        beside.with_suffix(".fse-net.safetensors"),
+        artifact_path(beside, ".fse-net.safetensors"),
         config.masks if METHODS[config.method].learned_masks else None,
         freq_prune=config.components_dropped,
         seed=config.seed,

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from edgeprune_formats import ConfigError, Pack, PackHeader, open_pack
 from edgeprune_formats.codecs import memory_bytes
 from edgeprune_runtime import PackLoader
+from edgeprune_runtime.class_names import class_numbers
 from edgeprune_runtime.system.threads import cores
 
 from ..sources import Source, open_source
@@ -121,11 +122,11 @@ def _match(
     """Return the training label for each test label, matching classes by name."""
     if shape != header.shape:
         raise ConfigError(f"{spec} has images {shape}, the training pack {header.shape}")
-    number = {name: label for label, name in enumerate(header.class_names)}
-    unknown = [name for name in names if name not in number]
+    numbers = class_numbers(names, header.class_names)
+    unknown = [name for name, number in zip(names, numbers, strict=True) if number is None]
     if unknown:
         raise ConfigError(f"{spec} has classes that the training pack lacks: {', '.join(unknown[:5])}")
-    return np.array([number[name] for name in names], np.int64)
+    return np.array(numbers, np.int64)
 
 
 class _SourceBatches:

@@ -53,8 +53,15 @@ def checksum(array: NDArray[Any], start: int = 0) -> int:
 
 def open_hdf5(path: Path) -> h5py.File:
     """Open a finished file for reading; raises OSError, or whatever HDF5's binding maps damage to."""
-    # A finished file never changes, so it needs no lock, which some file systems lack.
-    return h5py.File(path, "r", locking=False)
+    # A finished file never changes, so it needs no lock, which some file systems lack. But where this process
+    # has it open already, such as by the user's own h5py, HDF5 asks for the same kind of locking again.
+    for locking in (False, "best-effort"):
+        try:
+            return h5py.File(path, "r", locking=locking)
+        except OSError as error:
+            if "flag values don't match" not in str(error):
+                raise
+    return h5py.File(path, "r", locking=True)
 
 
 def unreadable(error: Exception) -> str:

@@ -11,7 +11,7 @@ from scoring_runs import TINY, score, write_source
 from edgeprune import BuildConfig, build_pack
 from edgeprune.packs.budget import build_within
 from edgeprune.work.resumable import remove_work_folder
-from edgeprune.work.temporary import work_folder
+from edgeprune.work.temporary import artifact_path, work_folder
 from edgeprune_formats import open_pack
 from edgeprune_runtime.training.run_folder import locked
 
@@ -86,6 +86,23 @@ def test_what_a_live_build_needs_stays(source, tmp_path):
         build_pack(source, path, BuildConfig(tile="8", device="cpu"))
         assert set(names(tmp_path)) == {*before, "p.h5"}
         process.kill()
+
+
+@pytest.mark.parametrize("name", ["y" * 252 + ".h5", "é" * 124 + ".h5"])
+def test_a_build_under_a_name_as_long_as_the_file_system_takes(source, tmp_path, name):
+    path = tmp_path / name
+    config = BuildConfig(tile="8", device="cpu")
+    build_within(lambda *where, **how: build_pack(source, *where, **how), path, config, 20_000)
+    assert names(tmp_path) == [name]
+    assert len(open_pack(path)) == 60
+    work_folder(path).mkdir()
+    for suffix in (".scores.h5", ".fse-net.safetensors"):
+        work_folder(artifact_path(path, suffix)).mkdir()
+
+
+def test_files_beside_a_pack_have_its_name(tmp_path):
+    assert artifact_path(tmp_path / "p.h5", ".scores.h5") == tmp_path / "p.scores.h5"
+    assert work_folder(tmp_path / "p.scores.h5") == tmp_path / "p.scores.h5.work"
 
 
 def test_the_work_folder_of_a_finished_scores_file_is_removed_when_it_is_used_again(

@@ -1,5 +1,6 @@
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import threading
@@ -310,3 +311,91 @@ def test_checksums_are_those_of_zlib():
     for size in (0, 1, 7, 64, 1000, 12345):
         array = random.integers(0, 256, size, np.uint8)
         assert checksum(array) == zlib.crc32(array.tobytes())
+
+
+CHDIR = """
+import multiprocessing, os, sys
+import numpy as np
+from edgeprune_formats import open_pack
+
+def read(pack):
+    return pack.read_chunk(1).arrays[0]
+
+if __name__ == "__main__":
+    os.chdir(sys.argv[1])
+    pack = open_pack("pack.h5")
+    os.chdir("/")
+    expected = read(pack)
+    with multiprocessing.get_context(sys.argv[2]).Pool(1) as pool:
+        assert np.array_equal(pool.apply(read, (pack,)), expected)
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
+def test_the_working_directory_may_change(sample, tmp_path, method):
+    (tmp_path / "elsewhere.py").write_text(CHDIR)
+    command = [sys.executable, tmp_path / "elsewhere.py", sample.path.parent, method]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_relative_path_stays_what_it_was(sample, tmp_path, monkeypatch):
+    monkeypatch.chdir(sample.path.parent)
+    with open_pack(sample.path.name) as pack:
+        assert str(pack.path) == sample.path.name
+        monkeypatch.chdir("/")
+        np.testing.assert_array_equal(dense_of(pack, 2), rows_of(sample, 2))
+
+
+@pytest.mark.parametrize("mode", ["r", "r+"])
+@pytest.mark.parametrize("locking", [None, True, False, "best-effort"])
+def test_a_file_that_this_process_has_open_in_h5py(sample, locking, mode):
+    options = {} if locking is None else {"locking": locking}
+    with h5py.File(sample.path, mode, **options) as theirs:
+        with open_pack(sample.path) as pack:
+            np.testing.assert_array_equal(dense_of(pack, 0), rows_of(sample, 0))
+            assert verify_pack(sample.path) == []
+        assert len(theirs["labels"][...]) == len(pack)
+
+
+MANY_PACKS = """
+import resource, shutil, sys
+import numpy as np
+from concurrent.futures import ThreadPoolExecutor
+from edgeprune_formats import open_pack
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32))
+packs = [open_pack(path) for path in sys.argv[1:]]
+expected = packs[0].read_chunk(0).arrays[0]
+with ThreadPoolExecutor(2) as pool:
+    for _ in range(2):
+        for chunk in pool.map(lambda pack: pack.read_chunk(0).arrays[0], packs):
+            assert np.array_equal(chunk, expected)
+for pack in packs:
+    pack.close()
+"""
+
+
+def test_more_packs_than_files_may_be_open(sample, tmp_path):
+    paths = [tmp_path / f"{number}.h5" for number in range(40)]
+    for path in paths:
+        shutil.copyfile(sample.path, path)
+    command = [sys.executable, "-W", "error", "-c", MANY_PACKS, *paths]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_file_closed_for_others_is_opened_again(tools, tmp_path, monkeypatch):
+    monkeypatch.setattr("edgeprune_formats.packs.handles._MOST_FILES", 2)
+    samples = [tools.write(tmp_path / f"{seed}.h5", seed=seed) for seed in range(4)]
+    packs = [open_pack(one.path) for one in samples]
+
+    def read():
+        for _ in range(2):
+            for pack, one in zip(packs, samples, strict=True):
+                np.testing.assert_array_equal(dense_of(pack, 1), rows_of(one, 1))
+        return h5py.h5f.get_obj_count(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE)
+
+    before = h5py.h5f.get_obj_count(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE)
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(read).result() - before == 2

@@ -1,6 +1,7 @@
 import json
 import math
 import pickle
+import unicodedata
 from collections import Counter
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ from random_coefficients import quantized_pack
 
 from edgeprune_formats import ConfigError, PackWriter, open_pack
 from edgeprune_runtime import Mixture, PackLoader, open_packs
+from edgeprune_runtime.class_names import class_numbers
 from edgeprune_runtime.loading.mixture import pooled_statistics
 from edgeprune_runtime.loading.order import mixed_order
 
@@ -217,6 +219,35 @@ def test_packs_of_other_classes_are_refused(paths, tmp_path, changes, words):
         PackLoader([paths[1], other], backend="scipy")
     for word in (str(other), str(paths[1]), *words):
         assert word in str(caught.value)
+
+
+def spelled(form, *names):
+    return tuple(unicodedata.normalize(form, name) for name in names)
+
+
+@pytest.mark.parametrize(("one", "other"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_classes_are_the_same_however_accents_are_composed(paths, tmp_path, one, other):
+    names = "Käfer", "señal", "각"
+    packs = [
+        rewrite(path, tmp_path / f"{form}.h5", class_names=spelled(form, *names))
+        for path, form in ((paths[0], one), (paths[1], other))
+    ]
+    loader = PackLoader(packs, 84, backend="scipy")
+    assert loader.pack.header.class_names == spelled(one, *names)
+    _, labels = next(iter(loader))
+    assert labels.tolist() == [label for path in packs for label in open_packs([path]).labels]
+
+
+def test_classes_that_differ_in_composition_alone_stay_two(paths, tmp_path):
+    both = (*spelled("NFC", "é"), *spelled("NFD", "é"), "bird")
+    first = rewrite(paths[0], tmp_path / "a.h5", class_names=both)
+    same = rewrite(paths[1], tmp_path / "b.h5", class_names=both)
+    assert len(PackLoader([first, same], 84, backend="scipy").pack.header.class_names) == 3
+    assert class_numbers(both, both) == [0, 1, 2]
+    assert class_numbers(("bird", both[0], both[1], "e"), (both[1], "bird")) == [1, 0, 0, None]
+    other = rewrite(paths[1], tmp_path / "c.h5", class_names=("é", "bird", "cat"))
+    with pytest.raises(ConfigError, match="has class 'cat'"):
+        PackLoader([first, other], backend="scipy")
 
 
 def test_packs_of_another_size_are_refused(make_pack, paths):

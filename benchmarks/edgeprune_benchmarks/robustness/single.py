@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from edgeprune import open_source
 from edgeprune.sources import Source, check_source
 from edgeprune_formats import ConfigError, EdgePruneError
+from edgeprune_runtime.class_names import class_numbers
 from edgeprune_runtime.networks.trained import TrainedNetwork, load_trained
 from edgeprune_runtime.training.run_folder import read_description
 
@@ -128,10 +129,11 @@ def _labels(test: Source, network: TrainedNetwork) -> NDArray[np.int64]:
     names = network.class_names
     if names is None:
         raise ConfigError("the run does not say which classes its network knows; train it from a pack")
-    unknown = [name for name in test.class_names if name not in names]
+    numbers = class_numbers(test.class_names, names)
+    unknown = [name for name, number in zip(test.class_names, numbers, strict=True) if number is None]
     if unknown:
         raise ConfigError(f"{test.spec} has classes that the network lacks: {', '.join(unknown[:5])}")
-    return np.array([names.index(name) for name in test.class_names], np.int64)
+    return np.array(numbers, np.int64)
 
 
 def _shown(test: Source, label_of: NDArray[np.int64], count: int) -> tuple[torch.Tensor, torch.Tensor]:

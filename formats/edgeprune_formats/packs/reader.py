@@ -43,6 +43,8 @@ class Pack:
     def __init__(self, path: Path, identity: tuple[int, int, int], contents: Contents) -> None:
         assert contents.header is not None
         self.path = path
+        # The working directory may change before the file is opened again, here or in another process.
+        self._place = path.absolute()
         self._identity = identity
         self._handles = Handles()
         self.header = contents.header
@@ -235,10 +237,10 @@ class Pack:
     def _opened(self) -> OpenFile:
         opened = self._handles.get()
         if opened is None:
-            if _identity(self.path) != self._identity:
+            if _identity(self._place) != self._identity:
                 message = "the file has changed since it was opened; open the pack again"
                 raise PackLayoutError(self.path, Problem("layout", "/", message))
-            opened = self._handles.put(OpenFile(_open(self.path)))
+            opened = self._handles.put(OpenFile(_open(self._place)))
         return opened
 
 

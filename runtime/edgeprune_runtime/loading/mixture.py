@@ -13,6 +13,8 @@ import numpy as np
 
 from edgeprune_formats import ConfigError, Pack, PackHeader, open_pack
 
+from ..class_names import composed, same_classes
+
 __all__ = ["Mixture", "open_packs", "pooled_statistics"]
 
 
@@ -20,7 +22,8 @@ class Mixture:
     """Open packs whose images are numbered one pack after another.
 
     They may differ in codec, components, tiles and chunks. Images must be of one shape, and the classes the
-    same in the same order. A pack may be named twice, which shows its images twice as often.
+    same in the same order; names that differ only in how Unicode composes accents are the same. A pack may be
+    named twice, which shows its images twice as often.
 
     Parameters
     ----------
@@ -121,10 +124,10 @@ def _require_alike(first: Pack, other: Pack) -> None:
             f"{other.path}: images of {{}}, and those of {first.path} are {{}}; "
             "build both with the same `size`".format(*sizes)
         )
-    if theirs.class_names != ours.class_names:
+    if not same_classes(theirs.class_names, ours.class_names):
+        difference = _difference(composed(theirs.class_names), composed(ours.class_names))
         raise ConfigError(
-            f"{other.path}: {_difference(theirs.class_names, ours.class_names)} {first.path}; "
-            "build both from sources with the same classes"
+            f"{other.path}: {difference} {first.path}; build both from sources with the same classes"
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
-import os
+import resource
 import sys
 from pathlib import Path
 
@@ -154,10 +154,6 @@ def _cgroup_folders(controller: str) -> list[Path]:
 
 
 def _address_space_bytes() -> int | None:
-    if os.name == "nt":
-        return None
-    import resource
-
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     size = _status("VmSize")
     return None if limit == resource.RLIM_INFINITY or size is None else limit - size

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from edgeprune_formats import ConfigError
 
+from ..class_names import same_classes
 from ..networks.trained import load_trained
 from ..normalization import Normalization
 from .placement import MEMORY_FORMAT, Placement
@@ -151,7 +152,7 @@ class Teacher:
                 f"cannot teach {num_classes} classes and images of {tuple(image_shape)}"
             )
         known = network.class_names
-        if known is not None and class_names is not None and known != tuple(class_names):
+        if known is not None and class_names is not None and not same_classes(known, class_names):
             raise ConfigError(f"{run_dir}: the teacher's classes have other names, or another order")
         if network.normalization is None:
             raise ConfigError(f"{run_dir}: the teacher does not say how its images are normalized")

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import platform
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -159,7 +160,8 @@ def opened_run(run_dir: Path, description: Mapping[str, Any], resume: bool) -> I
 def locked(run_dir: Path) -> Iterator[None]:
     """Make a folder if it is missing, and keep other processes from working in it.
 
-    A process that ends, however it does, frees it. A file system without locks keeps nobody out.
+    A process that ends, however it does, frees it. A file system without locks keeps nobody out, and a
+    warning says so.
 
     Raises
     ------
@@ -173,6 +175,9 @@ def locked(run_dir: Path) -> Iterator[None]:
                 raise ConfigError(f"{run_dir}: another process trains in it; use another folder")
             # Whoever held it before may have failed, and removed what this process has just locked.
             if (run_dir / _LOCK_FILE).exists():
+                if held is None:
+                    what = "the file system has no locks; start no second process there"
+                    warnings.warn(f"{run_dir}: {what}", stacklevel=3)
                 yield
                 return
         finally:
