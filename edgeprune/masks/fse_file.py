@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from edgeprune_formats import ConfigError
 from edgeprune_formats.strict_json import parse_json
 from edgeprune_runtime.errors import ArtifactError
+from edgeprune_runtime.input_files import input_problem
 from edgeprune_runtime.training.checkpoint import write_tensors
 
 from .fse_net import FSENet
@@ -75,6 +76,9 @@ def load_fse_net(path: str | Path) -> tuple[FSENet, dict[str, Any]]:
         The file is missing or damaged, or not that of an FSE-Net.
     """
     path = Path(path)
+    problem = input_problem(path) if path.exists() else None
+    if problem is not None:
+        raise ArtifactError(f"{path}: {problem}, or train it again")
     try:
         description, tensors = _read(path)
         if "fse_net" not in description:

@@ -1,6 +1,8 @@
 import json
+import re
 
 import pytest
+import strange_files
 import torch
 from photographs import photographs
 from safetensors.torch import save_file
@@ -20,6 +22,13 @@ def trained_net():
     net = FSENet(12, 20, max_inputs=100, reduction=3)
     nn.init.normal_(net.excite.weight)
     return net
+
+
+@pytest.mark.parametrize("kind", strange_files.WORDS)
+def test_a_file_that_is_no_fse_net_is_named_for_what_it_is(tmp_path, kind):
+    path = strange_files.make(kind, tmp_path / "a.safetensors")
+    with pytest.raises(ArtifactError, match=re.escape(f"{path}: {strange_files.WORDS[kind]}")):
+        load_fse_net(path)
 
 
 def test_a_saved_network_comes_back(tmp_path):

@@ -1,10 +1,12 @@
 import importlib.util
 import os
+import re
 
 import exported_models
 import numpy as np
 import onnx
 import pytest
+import strange_files
 from exported_models import NAMES, file_of
 
 from edgeprune_formats import ConfigError
@@ -47,6 +49,14 @@ def test_images_that_do_not_fit_are_one_line(exported, tmp_path):
     model = open_onnx(file_of(exported[1], tmp_path))
     with pytest.raises(ArtifactError, match=r"model\.onnx: ") as caught:
         model.logits(exported_models.images(1, (8, 8)))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", strange_files.WORDS)
+def test_a_file_that_is_no_model_is_named_for_what_it_is(tmp_path, kind):
+    path = strange_files.make(kind, tmp_path / "a.onnx")
+    with pytest.raises(ArtifactError, match=re.escape(f"{path}: {strange_files.WORDS[kind]}")) as caught:
+        open_onnx(path)
     assert "\n" not in str(caught.value)
 
 
@@ -175,7 +185,7 @@ def test_forged_graphs_are_refused_in_one_line(exported, tmp_path, change):
 
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "model.onnx")
-    with pytest.raises(ConfigError, match="no such file"):
+    with pytest.raises(ArtifactError, match="not a regular file, but a pipe"):
         open_onnx(tmp_path / "model.onnx")
 
 

@@ -1,16 +1,22 @@
+import json
+import math
 import os
+import re
 import signal
 from dataclasses import replace
 
 import pytest
+import strange_files
 import torch
 import torchvision
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 from training_runs import CLASSES, SHAPE, TINY, MemoryLoader, assert_same_run, run, send
 
 from edgeprune_formats import ConfigError
 from edgeprune_runtime.errors import TrainingError
+from edgeprune_runtime.input_files import input_problem
 from edgeprune_runtime.networks.models import MODEL_NAMES, create_model, head_of
+from edgeprune_runtime.networks.trained import load_trained
 from edgeprune_runtime.networks.warm_start import load_weights
 from edgeprune_runtime.training import TrainingInterrupted, load_model
 from edgeprune_runtime.training.checkpoint import load_checkpoint
@@ -72,6 +78,122 @@ def test_weights_that_cannot_be_read(tmp_path, content):
         path.write_bytes(content)
     with pytest.raises(TrainingError, match=r"a\.safetensors: "):
         run(tmp_path / "run", init=path)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("kind", strange_files.WORDS)
+def test_weights_that_are_none_are_named_for_what_they_are(tmp_path, kind):
+    path = strange_files.make(kind, tmp_path / "a.safetensors")
+    for load in (lambda: run(tmp_path / "run", init=path), lambda: load_trained(path)):
+        with pytest.raises(TrainingError, match=re.escape(strange_files.WORDS[kind])) as caught:
+            load()
+        assert str(caught.value).startswith(f"{path}: ")
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_in_the_place_of_weights(tmp_path):
+    with pytest.raises(TrainingError, match="not a regular file, but a folder; name a file in it"):
+        run(tmp_path / "run", init=tmp_path)
+
+
+def test_a_header_whose_length_looks_like_a_pickle_is_none(tmp_path):
+    for size in (0x0280, 0x0480, 0x4B50):
+        path = tmp_path / f"{size}.safetensors"
+        tensors = {"a": torch.zeros(1)}
+        bare = len(save(tensors, {"pad": ""})) - 4 - 8
+        path.write_bytes(save(tensors, {"pad": "x" * (size - bare)}))
+        assert path.read_bytes()[:2] in (b"\x80\x02", b"\x80\x04", b"PK")
+        assert input_problem(path) is None
+
+
+PREFIXES = (
+    "module.",
+    "_orig_mod.",
+    "model.",
+    "module._orig_mod.",
+    "_orig_mod.module.",
+    "model.module.model.",
+)
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_names_that_wrappers_have_prefixed(tmp_path, prefix):
+    weights = create_model("resnet8", CLASSES, 16).state_dict()
+    extra = {"criterion.weight": torch.ones(3), "n_averaged": torch.tensor(4)}
+    save_file({prefix + name: tensor for name, tensor in weights.items()} | extra, tmp_path / "a.safetensors")
+    model = create_model("resnet8", CLASSES, 16)
+    assert load_weights(model, tmp_path / "a.safetensors") == ()
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+
+
+def test_names_that_some_wrappers_have_prefixed_within(tmp_path):
+    weights = create_model("resnet8", CLASSES, 16).state_dict()
+    given = {name.replace("layer2.", "layer2._orig_mod."): tensor for name, tensor in weights.items()}
+    save_file(given, tmp_path / "a.safetensors")
+    model = create_model("resnet8", CLASSES, 16)
+    assert load_weights(model, tmp_path / "a.safetensors") == ()
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+
+
+def test_weights_of_two_networks_in_a_file(tmp_path):
+    student, teacher = (create_model("resnet8", CLASSES, 16).state_dict() for _ in range(2))
+    module = {f"module.{name}": tensor for name, tensor in teacher.items()}
+    save_file(module | {f"model.{name}": t for name, t in student.items()}, tmp_path / "a.safetensors")
+    with pytest.raises(ConfigError, match=r"model\.fc\.bias and module\.fc\.bias are of two networks"):
+        load_weights(create_model("resnet8", CLASSES, 16), tmp_path / "a.safetensors")
+    save_file(module | student, tmp_path / "a.safetensors")
+    model = create_model("resnet8", CLASSES, 16)
+    load_weights(model, tmp_path / "a.safetensors")
+    assert torch.equal(model.fc.weight, student["fc.weight"])
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_another_precision(tmp_path, kind):
+    weights = create_model("resnet8", CLASSES, 16).state_dict()
+    given = {name: t.to(kind) if t.is_floating_point() else t for name, t in weights.items()}
+    save_file(given, tmp_path / "a.safetensors")
+    model = create_model("resnet8", CLASSES, 16)
+    load_weights(model, tmp_path / "a.safetensors")
+    for name, value in model.state_dict().items():
+        assert value.dtype == weights[name].dtype
+        assert torch.equal(value, given[name].to(value.dtype))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("name", ["conv1.weight", "layer3.0.bn1.running_var", "fc.bias"])
+def test_weights_that_are_not_finite(tmp_path, name, value):
+    weights = create_model("resnet8", CLASSES, 16).state_dict()
+    weights[name].view(-1)[-1] = value
+    facts = {"model": "resnet8", "num_classes": CLASSES, "image_shape": list(SHAPE)}
+    save_file(weights, tmp_path / "model.safetensors", {"edgeprune": json.dumps(facts)})
+    with pytest.raises(TrainingError, match=rf"model\.safetensors: {name} holds NaN or infinity; take"):
+        run(tmp_path / "run", replace(TINY, model="resnet8"), init=tmp_path / "model.safetensors")
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(TrainingError, match=rf"{name} has values that are not finite"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["conv1.weight", "fc.bias", "bn1.num_batches_tracked"])
+def test_weights_of_another_type(tmp_path, name):
+    weights = create_model("resnet8", CLASSES, 16).state_dict()
+    kind = torch.int8 if weights[name].is_floating_point() else torch.float32
+    save_file(weights | {name: weights[name].to(kind)}, tmp_path / "a.safetensors")
+    with pytest.raises(ConfigError, match=f"{name} is of type (int8|float32); give weights as they"):
+        load_weights(create_model("resnet8", CLASSES, 16), tmp_path / "a.safetensors")
+
+
+def test_a_first_layer_that_would_stay_random_is_refused(tmp_path):
+    save_file(create_model("resnet18", 7, 224).state_dict(), tmp_path / "a.safetensors")
+    words = r"a\.safetensors: has no conv1\.weight .* `freeze` would keep it random"
+    with pytest.raises(ConfigError, match=words):
+        run(tmp_path / "run", replace(TINY, model="resnet18", freeze=True), init=tmp_path / "a.safetensors")
+    assert not (tmp_path / "run").exists()
+
+
+def test_layers_that_no_file_gives_are_not_frozen(tmp_path):
+    with pytest.raises(ConfigError, match="`freeze` keeps layers as `init` gives them; give `init`"):
+        run(tmp_path / "run", replace(TINY, freeze=True))
     assert not (tmp_path / "run").exists()
 
 

@@ -18,6 +18,7 @@ from edgeprune_formats.strict_json import parse_json
 
 from ..checks import from_json
 from ..errors import TrainingError
+from ..input_files import input_problem
 from ..normalization import Normalization
 from .models import create_model
 
@@ -181,8 +182,9 @@ def load_trained(path: Path) -> TrainedNetwork:
     if not file.exists():
         raise TrainingError(f"{file.parent} holds no trained model; finish the run with `resume=True`")
     try:
-        if not file.is_file():
-            raise ValueError("not a regular file")
+        problem = input_problem(file)
+        if problem is not None:
+            raise ValueError(problem)
         with safe_open(file, "pt") as content:
             facts = asdict(from_json(Facts, parse_json((content.metadata() or {})["edgeprune"].encode())))
             tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 - not a dict

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -13,23 +13,27 @@ from torch import nn
 from edgeprune_formats import ConfigError
 
 from ..errors import TrainingError
+from ..input_files import input_problem
 from .models import head_of
 
-__all__ = ["freeze_all_but_head", "load_weights"]
+__all__ = ["freeze_all_but_head", "load_weights", "require_no_fresh_layer"]
+
+_WRAPPERS = ("module.", "model.")
 
 
 def load_weights(model: nn.Module, path: Path) -> tuple[str, ...]:
     """Take a network's weights from a safetensors file of torch's names, such as a run's or torchvision's.
 
     The last linear layer keeps its fresh weights where the file's is of another shape: other classes. So does
-    the first convolution: networks for small images have another.
+    the first convolution: networks for small images have another. Names may begin with what DataParallel,
+    torch.compile and Lightning put before them: ``module.``, ``_orig_mod.`` and ``model.``.
 
     Parameters
     ----------
     model : torch.nn.Module
         Is changed.
     path : Path
-        Of tensors named as in the network's state dict.
+        Of tensors named as in the network's state dict, of any floating-point type.
 
     Returns
     -------
@@ -39,21 +43,47 @@ def load_weights(model: nn.Module, path: Path) -> tuple[str, ...]:
     Raises
     ------
     TrainingError
-        The file cannot be read.
+        The file cannot be read, or holds NaN or infinity.
     ConfigError
         It is of another network.
     """
-    try:
-        given = load_file(path)
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise TrainingError(f"{path}: not a safetensors file of weights, or damaged ({reason})") from error
     own = model.state_dict()
+    given = _unwrapped(path, _read(path), own)
     fresh = [name for name in _replaceable(model) if name in own and _shape(given, name) != own[name].shape]
     for name in own.keys() - fresh:
         _require_fitting(path, name, own[name], given)
-    model.load_state_dict({n: given[n] for n in own if n in given and n not in fresh}, strict=False)
+    taken = {name: given[name].to(own[name].dtype) for name in own if name in given and name not in fresh}
+    for name, tensor in taken.items():
+        if not torch.isfinite(tensor).all():
+            raise TrainingError(f"{path}: {name} holds NaN or infinity; take weights that are finite")
+    model.load_state_dict(taken, strict=False)
     return tuple(fresh)
+
+
+def _read(path: Path) -> dict[str, torch.Tensor]:
+    problem = input_problem(path)
+    if problem is not None:
+        raise TrainingError(f"{path}: {problem}")
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise TrainingError(f"{path}: not a safetensors file of weights, or damaged ({reason})") from error
+
+
+def _unwrapped(
+    path: Path, given: Mapping[str, torch.Tensor], own: Collection[str]
+) -> dict[str, torch.Tensor]:
+    """Return tensors by the network's own names; one that has such a name already goes before others."""
+    names: dict[str, str] = {}
+    for name in sorted(given, key=len):
+        plain = name.replace("_orig_mod.", "")
+        while plain not in own and plain.startswith(_WRAPPERS):
+            plain = plain.partition(".")[2]
+        first = names.setdefault(plain, name)
+        if plain in own and first not in (plain, name):
+            raise ConfigError(f"{path}: {first} and {name} are of two networks; keep one of them")
+    return {plain: given[name] for plain, name in names.items()}
 
 
 def freeze_all_but_head(model: nn.Module) -> None:
@@ -63,6 +93,17 @@ def freeze_all_but_head(model: nn.Module) -> None:
         parameter.requires_grad_(False)
     for parameter in head.parameters():
         parameter.requires_grad_(True)
+
+
+def require_no_fresh_layer(model: nn.Module, fresh: Collection[str], path: Path) -> None:
+    """Raise `ConfigError` where a layer before the head has no weights in the file: it would stay random."""
+    head, _ = head_of(model)
+    random = [name for name in fresh if not name.startswith(f"{head}.")]
+    if random:
+        raise ConfigError(
+            f"{path}: has no {', '.join(random)} for images of this size, and `freeze` would keep it random; "
+            "leave `freeze` out, or train on larger images"
+        )
 
 
 def _replaceable(model: nn.Module) -> tuple[str, ...]:
@@ -83,3 +124,6 @@ def _require_fitting(path: Path, name: str, own: torch.Tensor, given: Mapping[st
     if name in given and given[name].shape != own.shape:
         shapes = f"{tuple(given[name].shape)}, not {tuple(own.shape)}"
         raise ConfigError(f"{path}: {name} is {shapes}, so {remedy}")
+    if name in given and given[name].is_floating_point() != own.is_floating_point():
+        kind = str(given[name].dtype).removeprefix("torch.")
+        raise ConfigError(f"{path}: {name} is of type {kind}; give weights as they were before quantization")

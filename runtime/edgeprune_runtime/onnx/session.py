@@ -20,6 +20,7 @@ from edgeprune_formats.strict_json import parse_json
 
 from ..checks import from_json
 from ..errors import ArtifactError
+from ..input_files import input_problem
 from .graph_check import check_graph
 
 __all__ = ["IMAGES", "INDICES", "LOGITS", "VALUES", "OnnxModel", "open_onnx", "require", "start_session"]
@@ -116,8 +117,11 @@ def open_onnx(path: Path, *, threads: int | None = None) -> OnnxModel:
         The file is damaged, too new for this onnxruntime, or not one that EdgePrune has exported.
     """
     require("an ONNX model", "onnxruntime")
-    if not path.is_file():
+    if not path.exists():
         raise ConfigError(f"{path}: no such file; write it with edgeprune export")
+    problem = input_problem(path)
+    if problem is not None:
+        raise ArtifactError(f"{path}: {problem}, or {_REMEDY}")
     try:
         content = read_regular(path, _MAX_BYTES)
         check_graph(content)

@@ -134,6 +134,8 @@ def train(
         After SIGINT or SIGTERM, once the current step is done and a checkpoint is written.
     """
     run_dir, placement = Path(run_dir), place(config)
+    if config.freeze and init is None:
+        raise ConfigError("`freeze` keeps layers as `init` gives them; give `init`, or leave `freeze` out")
     description = describe_run(
         config,
         placement,

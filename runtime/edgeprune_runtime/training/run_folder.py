@@ -22,6 +22,7 @@ from edgeprune_formats.files import LOCK_FILE, file_sha256, open_lock, read_regu
 from edgeprune_formats.strict_json import parse_json
 
 from ..errors import TrainingError
+from ..input_files import input_problem
 from ..networks.models import create_model
 from ..networks.trained import MODEL_FILE, load_trained
 from .checkpoint import has_checkpoint, write_tensors, write_text
@@ -249,6 +250,9 @@ def load_model(run_dir: str | Path) -> nn.Module:
 
 
 def _sha256(path: Path) -> str:
+    problem = input_problem(path)
+    if problem is not None:
+        raise TrainingError(f"{path}: {problem}")
     try:
         return file_sha256(path)
     except OSError as error:

@@ -84,7 +84,8 @@ class TrainConfig:
         Parts that a batch goes through the network in, one after the other, their gradients added up: the
         memory of a part for the step of a batch. Batch normalization sees the parts.
     freeze : bool
-        Train the last linear layer alone, and keep the statistics of batch normalization as they are.
+        Train the last linear layer alone, and keep the statistics of batch normalization as they are. Needs
+        weights to begin with that have all other layers.
     lr : float
         Peak learning rate, see `edgeprune_runtime.training.step.learning_rate`.
     momentum : float

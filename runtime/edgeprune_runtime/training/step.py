@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from ..errors import TrainingError
 from ..networks.models import create_model
-from ..networks.warm_start import freeze_all_but_head, load_weights
+from ..networks.warm_start import freeze_all_but_head, load_weights, require_no_fresh_layer
 from .objectives import Objective
 from .placement import MEMORY_FORMAT, Placement
 from .settings import TrainConfig
@@ -162,6 +162,8 @@ class Learner:
         model = create_model(config.model, num_classes, image_size)
         self.fresh = load_weights(model, weights) if weights is not None else ()
         if config.freeze:
+            if weights is not None:
+                require_no_fresh_layer(model, self.fresh, weights)
             freeze_all_but_head(model)
         self.model = model.to(placement.device).to(memory_format=MEMORY_FORMAT)
         self.forward: nn.Module = self.model
