@@ -7,9 +7,13 @@ from pathlib import Path
 import torch
 from torchvision.models import mobilenet_v2
 
+from edgeprune_formats import open_pack
 from edgeprune_runtime import PackLoader
 
-loader = PackLoader(sys.argv[1], batch_size=64, shuffle=True, augment=True, normalize=True)
+pack = open_pack(sys.argv[1])
+# Batch normalization cannot train on a last batch of one image.
+one_left = len(pack) > 64 and len(pack) % 64 == 1
+loader = PackLoader(pack, 64, shuffle=True, augment=True, normalize=True, drop_last=one_left)
 network = mobilenet_v2(num_classes=len(loader.pack.header.class_names))
 optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9)
 saved = Path("position.json")

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 FLOWER = all(importlib.util.find_spec(name) for name in ("flwr", "ray"))
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -41,3 +42,19 @@ def test_a_simulated_fleet_learns(tmp_path):
     assert len(results["class"]["by_round"]) == 4
     assert results["class"]["accuracy"] > max(results["class"]["alone"])
     assert results["central"]["accuracy"] > results["class"]["accuracy"]
+
+
+@pytest.fixture
+def learning(monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES / "flower")
+    yield importlib.import_module("learning")
+    sys.modules.pop("learning")
+
+
+@pytest.mark.parametrize("samples", [1, 5, 31, 33])
+def test_a_device_of_the_fleet_learns_from_however_few_images(learning, make_pack, samples):
+    path, _ = make_pack(samples=samples, size=(8, 8), components=20)
+    network = learning.new_network(3, 8)
+    before = [parameter.clone() for parameter in network.parameters()]
+    assert learning.train(network, path, rounds=[0], of=2, epochs=1) > 0
+    assert any(not torch.equal(old, new) for old, new in zip(before, network.parameters(), strict=True))

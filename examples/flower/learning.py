@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from edgeprune_formats import open_pack
 from edgeprune_runtime import PackLoader
 from edgeprune_runtime.networks.models import create_model
 
@@ -19,9 +20,10 @@ def new_network(classes: int, side: int, seed: int = 0) -> torch.nn.Module:
 
 def train(network: torch.nn.Module, pack: Path, *, rounds: Iterable[int], of: int, epochs: int) -> float:
     """Train for some rounds, of so many epochs each; the learning rate falls by a cosine over all rounds."""
-    loader = PackLoader(
-        pack, BATCH, shuffle=True, augment=True, normalize=True, device="cpu", drop_last=True, backend="torch"
-    )
+    opened = open_pack(pack)
+    # A part smaller than a batch is one batch.
+    options = {"shuffle": True, "augment": True, "normalize": True, "drop_last": len(opened) >= BATCH}
+    loader = PackLoader(opened, BATCH, device="cpu", backend="torch", **options)
     network.train()
     loss = torch.tensor(0.0)
     for number in rounds:

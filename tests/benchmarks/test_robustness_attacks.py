@@ -7,6 +7,7 @@ import torch
 from victims import MEAN, STD, linear_victim, own_images, short_searches
 
 from edgeprune_benchmarks.harness.deadline import OutOfTimeError
+from edgeprune_benchmarks.robustness.attacks import auto_attack
 from edgeprune_benchmarks.robustness.attacks.budgets import CURVE, HEADLINE, Budget, perturbation_size
 from edgeprune_benchmarks.robustness.attacks.gradient import (
     carlini_wagner,
@@ -231,6 +232,50 @@ def test_auto_attack_is_the_library_s(evaluator, victim, images, norm, eps):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("classes", "names", "targets"),
+    [
+        (2, ["apgd-ce", "fab-t", "square"], (1, 1)),
+        (3, ["apgd-ce", "apgd-dlr", "fab-t", "square"], (2, 2)),
+        (4, ["apgd-ce", "apgd-t", "fab-t", "square"], (3, 3)),
+        (6, ["apgd-ce", "apgd-t", "fab-t", "square"], (5, 5)),
+        (10, ["apgd-ce", "apgd-t", "fab-t", "square"], (9, 9)),
+        (1000, ["apgd-ce", "apgd-t", "fab-t", "square"], (9, 9)),
+    ],
+)
+def test_auto_attack_takes_what_the_classes_allow(classes, names, targets):
+    victim, cpu = linear_victim(classes=classes), torch.device("cpu")
+    library = auto_attack._library(victim, "Linf", 8 / 255, 0, cpu, classes)
+    assert library.attacks_to_run == names
+    assert (library.apgd_targeted.n_target_classes, library.fab.n_target_classes) == targets
+    assert [name for name, _ in auto_attack.auto_attack_stages(victim, "L1", 12, 0, cpu, classes)] == names
+    images, labels = own_images(victim, 4)
+    assert auto_attack.flags_before(victim, images, labels) == []
+
+
+@pytest.mark.parametrize(
+    ("classes", "norm"),
+    [
+        (2, "Linf"),
+        (3, "Linf"),
+        *(
+            pytest.param(*one, marks=pytest.mark.slow)
+            for one in ((5, "Linf"), (2, "L1"), (3, "L2"), (9, "L1"))
+        ),
+    ],
+)
+def test_auto_attack_of_few_classes_breaks_what_can_be_broken(quick, tmp_path, classes, norm):
+    victim = linear_victim(classes=classes)
+    images, labels = own_images(victim, 8)
+    order, sizes = {"Linf": (1, (0.1, 2)), "L2": (2, (0.1, 2)), "L1": (torch.inf, (0.05, 6))}[norm]
+    distance = nearest(victim, images, labels, order)
+    run = Evaluator(victim, images, labels, tmp_path, torch.device("cpu"), batch_size=5)
+    for share in sizes:
+        size = share * float(distance.max() if share > 1 else distance.min())
+        found = run.run(f"AutoAttack {norm}", Budget(norm, size))
+        assert not found.robust.any() if share > 1 else found.robust.all()
+
+
 def test_auto_attack_leaves_torch_s_random_numbers_alone(quick, evaluator):
     torch.manual_seed(1)
     expected = torch.rand(3)

@@ -77,6 +77,29 @@ def test_a_sound_report_passes_every_control(sound):
     assert json.loads((folder / "report.json").read_text()) == report
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_sound_report_of_few_classes_passes_every_control(tmp_path, classes):
+    victim = linear_victim(classes=classes)
+    images, labels = own_images(victim, 12)
+    run = Evaluator(victim, images, labels, tmp_path, torch.device("cpu"), batch_size=6, effort=BRIEF.effort)
+    report = make_report(run, BRIEF, natural=True, say=lambda line: None)
+    assert failed(report) == {}
+    stages = report["rows"]
+    assert stages
+    found = cross_check(run, BRIEF)
+    assert (found["images"], found["differ"]) == (6, 0)
+
+
+@pytest.mark.slow
+def test_a_report_on_one_image(tmp_path):
+    victim = linear_victim()
+    images, labels = own_images(victim, 1)
+    run = Evaluator(victim, images, labels, tmp_path, torch.device("cpu"), batch_size=6, effort=BRIEF.effort)
+    report = make_report(run, replace(BRIEF, images=1, slow_images=1), natural=True, say=lambda line: None)
+    assert report["images"] == 1
+
+
 def test_rows_have_intervals_and_costs(sound):
     rows = {(row["attack"], row["eps"]): row for row in sound[1]["rows"]}
     row = rows["PGD-20", HEADLINE.size]

@@ -1,6 +1,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -332,4 +333,11 @@ def test_images_that_are_not_the_networks(tmp_path):
     turned = single._labels(digits, network(digits.shape, "9876543210"))
     assert turned.tolist() == [9, 8, 7, 6, 5, 4, 3, 2, 1, 0]
     with pytest.raises(TrainingError, match="holds no trained model"):
+        single.attack_run(tmp_path, "digits", device=torch.device("cpu"))
+
+
+def test_a_network_of_one_class_is_not_attacked(tmp_path, monkeypatch):
+    alone = SimpleNamespace(num_classes=1, image_shape=(3, 32, 32))
+    monkeypatch.setattr(single, "load_trained", lambda run_dir: alone)
+    with pytest.raises(ConfigError, match="a network of one class cannot err"):
         single.attack_run(tmp_path, "digits", device=torch.device("cpu"))

@@ -4,7 +4,7 @@ import torch
 from edgeprune.commands import score, train
 from edgeprune_formats import ConfigError
 from edgeprune_runtime.networks import models
-from edgeprune_runtime.networks.models import MODEL_NAMES, create_model, final_feature_map
+from edgeprune_runtime.networks.models import MODEL_NAMES, create_model, final_feature_map, smallest_batch
 
 # Published by torchvision for 1000 classes.
 TORCHVISION = {
@@ -36,6 +36,17 @@ def test_every_name_is_covered():
 
 def test_the_names_that_are_known_without_torch_are_those_of_the_networks():
     assert tuple(models._MODELS) == MODEL_NAMES
+
+
+@pytest.mark.parametrize("name", MODEL_NAMES)
+@pytest.mark.parametrize("side", [4, 5, 8, 9])
+def test_the_smallest_batch_trains_and_none_smaller(name, side):
+    least = smallest_batch(name, (3, side, side))
+    model = create_model(name, 3, side)
+    assert model(torch.randn(least, 3, side, side)).shape == (least, 3)
+    if least == 2:
+        with pytest.raises(ValueError, match="more than 1 value per channel"):
+            model(torch.randn(1, 3, side, side))
 
 
 @pytest.mark.parametrize("command", [score.command, train.command])

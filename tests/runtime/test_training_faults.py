@@ -129,16 +129,52 @@ def test_a_rate_far_too_high(tmp_path):
         run(tmp_path, replace(TINY, lr=1e20))
 
 
-def test_one_image_left_over(tmp_path):
-    loader = MemoryLoader(9, 8)
-    loader.images = loader.images[:, :, :8, :8]
+class Small(MemoryLoader):
+    """Images of 8x8, which networks of stride 8 reduce to one pixel."""
 
-    class Small(MemoryLoader):
-        def __iter__(self):
-            return ((images[:, :, :8, :8], labels) for images, labels in super().__iter__())
+    def __iter__(self):
+        return ((images[:, :, :8, :8], labels) for images, labels in super().__iter__())
 
-    with pytest.raises(TrainingError, match=r"a batch of one image .* `batch_size` that"):
-        train(Small(9, 8), TINY, tmp_path, num_classes=CLASSES, image_shape=(3, 8, 8))
+
+def train_small(run_dir, count, config=TINY, on_batch=lambda *at: None, **options):
+    loader = Small(count, config.batch_size, on_batch)
+    return train(loader, config, run_dir, num_classes=CLASSES, image_shape=(3, 8, 8), **options)
+
+
+def test_one_image_left_over_is_left_out_with_words(tmp_path):
+    events = []
+    found = train_small(tmp_path, 9, on_event=events.append)
+    assert len(found.metrics) == TINY.epochs
+    assert [e["event"] for e in events].count("left_out") == 1
+    (told,) = [event for event in events if event["event"] == "left_out"]
+    assert told["step"] == 2
+    assert told["reason"].startswith("a batch of one image cannot be normalized")
+    with torch.no_grad():
+        assert load_model(tmp_path)(torch.zeros(1, 3, 8, 8)).isfinite().all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("at", [(0, 0), (0, 1), (1, 1), (2, 1)])
+def test_a_run_that_leaves_out_one_image_resumes(tmp_path, at):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train_small(whole, 9)
+    with pytest.raises(TrainingInterrupted):
+        train_small(parts, 9, on_batch=send(signal.SIGTERM, at))
+    train_small(parts, 9, resume=True)
+    assert_same_run(parts, whole)
+
+
+@pytest.mark.parametrize(("count", "batch_size"), [(1, 8), (3, 1)])
+def test_batches_of_one_image_alone(tmp_path, count, batch_size):
+    config = replace(TINY, batch_size=batch_size)
+    with pytest.raises(TrainingError, match=r"a batch of one image .*; raise `batch_size`, or train on more"):
+        train_small(tmp_path / "run", count, config)
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_image_where_the_network_leaves_pixels(tmp_path):
+    config = replace(TINY, model="resnet8", ema=None)
+    assert train_small(tmp_path, 1, config).metrics[-1]["train_loss"] > 0
 
 
 def test_one_image_left_over_of_a_larger_size_is_fine(tmp_path):

@@ -13,12 +13,12 @@ MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.2, 0.3)
 
 
 class Linear(nn.Module):
-    """Ten smooth random directions of a 3x8x8 image, so that margins are small beside 8/255 in each pixel."""
+    """A smooth random direction of a 3x8x8 image a class: margins are small beside 8/255 in each pixel."""
 
-    def __init__(self, seed=0, size=8):
+    def __init__(self, seed=0, size=8, classes=10):
         super().__init__()
         torch.manual_seed(seed)
-        self.flatten, self.head = nn.Flatten(), nn.Linear(3 * size * size, 10)
+        self.flatten, self.head = nn.Flatten(), nn.Linear(3 * size * size, classes)
         nn.init.normal_(self.head.weight, std=0.3)
         # So that a batch in training mode moves something.
         self.norm = nn.BatchNorm2d(3)
@@ -37,8 +37,8 @@ class Around(nn.Module):
         self.eval()
 
 
-def linear_victim(seed=0, size=8):
-    return Victim(Linear(seed, size), MEAN, STD)
+def linear_victim(seed=0, size=8, classes=10):
+    return Victim(Linear(seed, size, classes), MEAN, STD)
 
 
 def own_images(victim, count=40, seed=1, size=8, spread=0.02):

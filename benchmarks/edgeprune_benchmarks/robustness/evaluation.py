@@ -142,7 +142,9 @@ class Evaluator:
         return found.verdicts()
 
     def _stages(self, attack: Attack, budget: Budget) -> Iterator[Stage]:
-        at = Setting(self.victim, budget.size, self.seed, self.device, self.effort)
+        with torch.no_grad():
+            classes = self.victim(self.images[:1].to(self.device)).shape[1]
+        at = Setting(self.victim, budget.size, self.seed, self.device, self.effort, classes)
         yield from (
             [(f"bfloat16-{name}", perturb) for name, perturb in attack.stages(_under_autocast(at))]
             if self._precision(attack) == "bfloat16"

@@ -72,7 +72,7 @@ def attack_run(
     Raises
     ------
     ConfigError
-        Images or classes that are not the network's.
+        Images or classes that are not the network's, or a network of one class.
     InvalidReportError
         A control failed.
     OutOfTimeError
@@ -81,6 +81,8 @@ def attack_run(
         The run is not finished.
     """
     network = load_trained(run_dir)
+    if network.num_classes < 2:
+        raise ConfigError(f"{run_dir}: a network of one class cannot err; attack one of two classes or more")
     _, height, width = network.image_shape
     test = open_source(spec, split="test", size=height if height == width else None)
     label_of = _labels(test, network)

@@ -62,7 +62,7 @@ class PackLoader:
         Of the images: ``"float32"``, ``"float16"``, ``"float64"``, and ``"bfloat16"`` with torch. Decoding is
         in float32.
     drop_last : bool
-        Leave out a last batch that is not full.
+        Leave out a last batch that is not full; nothing remains of fewer images than a batch.
     augment : bool or str
         ``"crop"`` (random crop after padding an eighth of the side by reflection), ``"flip"`` (random
         horizontal flip), ``"crop+flip"`` or True for both.

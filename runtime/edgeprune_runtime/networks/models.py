@@ -19,7 +19,7 @@ from edgeprune_formats import ConfigError
 from .cifar_resnet import CifarResNet
 from .names import MODEL_NAMES
 
-__all__ = ["MODEL_NAMES", "SMALL_IMAGE", "create_model", "final_feature_map", "head_of"]
+__all__ = ["MODEL_NAMES", "SMALL_IMAGE", "create_model", "final_feature_map", "head_of", "smallest_batch"]
 
 SMALL_IMAGE = 64
 """Images whose shorter side has fewer pixels than this get the stride-1 stem."""
@@ -122,3 +122,18 @@ def final_feature_map(image_shape: Sequence[int]) -> tuple[int, int]:
     _, height, width = image_shape
     stride = 8 if min(height, width) < SMALL_IMAGE else 32
     return -(-height // stride), -(-width // stride)
+
+
+def smallest_batch(name: str, image_shape: Sequence[int]) -> int:
+    """Return the fewest images that batch normalization can train on: two of one pixel, otherwise one.
+
+    Parameters
+    ----------
+    name : str
+        One of `MODEL_NAMES`.
+    image_shape : sequence of int
+        Channels, height and width of an image.
+    """
+    reduces_little = name in ("resnet8", "resnet20")
+    last = max(image_shape[1:]) <= 4 if reduces_little else final_feature_map(image_shape) == (1, 1)
+    return 2 if last else 1

@@ -113,7 +113,8 @@ def train(
         ``{"event": "step", "epoch", "epochs", "step", "steps", "loss", "accuracy", "images_per_second",
         "eta_seconds", "memory_bytes", "device_memory_bytes"}`` with steps counted over the whole run, and
         loss, accuracy and rate over the epoch so far; after an epoch ``{"event": "epoch", ...}`` with its
-        metrics; ``{"event": "init", "fresh"}`` with the tensors that `init` did not have; ``{"event":
+        metrics; ``{"event": "left_out", "step", "reason"}`` at the first batch of one image that the network
+        cannot train on; ``{"event": "init", "fresh"}`` with the tensors that `init` did not have; ``{"event":
         "fallback", "step", "reason"}`` where the newer checkpoint is damaged and the older one counts;
         ``{"event": "paused", "reason"}`` and ``{"event": "continued"}`` around waiting for room on a full
         disk. Without `on_event` a full disk is an error at once.

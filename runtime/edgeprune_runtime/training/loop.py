@@ -14,7 +14,7 @@ from edgeprune_formats import ConfigError
 
 from ..checks import check_types, from_json
 from ..errors import TrainingError
-from ..networks.models import final_feature_map
+from ..networks.models import smallest_batch
 from ..system.machine import peak_bytes, resident_bytes
 from .checkpoint import load_checkpoint, save_checkpoint
 from .full_disk import PatientDisk
@@ -159,7 +159,8 @@ class TrainRun:
         self._next_event = self._began + _EVENT_SECONDS
         self._saved = self._began
         self.disk = PatientDisk(self.on_event, self.interrupted)
-        self._smallest_batch = 2 if final_feature_map(self.image_shape) == (1, 1) else 1
+        self._smallest_batch = smallest_batch(self.config.model, self.image_shape)
+        self._left_out = False
 
     def restore(self) -> None:
         """Go to where the checkpoint in the folder stands, and cut the metrics back to it.
@@ -220,7 +221,11 @@ class TrainRun:
         # A run that stopped after the epoch's last step: its loader stands at the start of the next epoch.
         batches = self.loader if self.tally.steps < len(self.loader) else ()
         for images, labels in batches:
-            self._take_step(images, labels)
+            if len(labels) >= self._smallest_batch:
+                self._take_step(images, labels)
+            else:
+                self._drain(started)
+                self._leave_out()
             self._look_up(started)
         self._drain(started)
         self._require_finite()
@@ -241,16 +246,23 @@ class TrainRun:
             self._checkpoint()
 
     def _take_step(self, images: torch.Tensor, labels: torch.Tensor) -> None:
-        if len(labels) < self._smallest_batch:
-            raise TrainingError(
-                "a batch of one image cannot be normalized where the network has reduced it to one pixel; "
-                "choose a `batch_size` that does not leave one image over"
-            )
         images, labels = self.placement.put(images, labels)
         lr = learning_rate(self.step, self._steps, self.config.lr)
         loss, logits = self.learner.step(images, labels, lr, self.step)
         self.tally.add(loss, (logits.argmax(1) == labels).sum(), len(labels))
         self.step += 1
+
+    def _leave_out(self) -> None:
+        """Pass over a last batch of one image, as a step without images, and tell of it once."""
+        what = "a batch of one image cannot be normalized where the network has reduced it to one pixel"
+        if not self.tally.images:
+            raise TrainingError(f"{what}; raise `batch_size`, or train on more images")
+        none = torch.zeros(2, dtype=torch.int64, device=self.placement.device)
+        self.tally.add(none[0].float(), none[1], 0)
+        self.step += 1
+        if self.on_event is not None and not self._left_out:
+            self.on_event({"event": "left_out", "step": self.step, "reason": what})
+        self._left_out = True
 
     def _drain(self, started: float) -> None:
         wrong = self.tally.drain()

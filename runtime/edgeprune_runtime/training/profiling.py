@@ -11,6 +11,7 @@ import torch
 
 from edgeprune_formats import ConfigError
 
+from ..networks.models import smallest_batch
 from .loop import TrainLoader
 from .placement import Placement, place
 from .settings import TrainConfig
@@ -116,10 +117,13 @@ def profile(
         raise ConfigError(f"cannot measure {steps} steps and list {operators} operators")
     if not len(loader):
         raise ConfigError("the training set yields no batch; lower `batch_size`")
+    least = smallest_batch(config.model, image_shape)
+    batch = next(iter(loader))
+    if len(batch[1]) < least:
+        raise ConfigError("one image cannot be normalized alone; raise `batch_size`, or give more images")
     placement = place(config)
     bench = _Bench(Learner(config, placement, num_classes, min(image_shape[1:])), placement)
-    images, phases = bench.measure(_endless(loader), steps)
-    batch = next(_endless(loader))
+    images, phases = bench.measure(_endless(loader, least), steps)
     ready = bench.measure(_again(batch), steps)[1]
     return Profile(
         steps=steps,
@@ -194,10 +198,10 @@ class _Bench:
             torch.cuda.synchronize(self._placement.device)
 
 
-def _endless(loader: TrainLoader) -> Iterator[Batch]:
+def _endless(loader: TrainLoader, least: int = 1) -> Iterator[Batch]:
     for epoch in itertools.count():
         loader.set_epoch(epoch)
-        yield from loader
+        yield from (batch for batch in loader if len(batch[1]) >= least)
 
 
 def _again(batch: Batch) -> Iterator[Batch]:

@@ -20,14 +20,18 @@ from torch import nn
 __all__ = ["Perturb", "auto_attack_stages", "direct_call", "flags_before", "l1_apgd", "library_flags"]
 
 Perturb = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-_CE, _TARGETED, _FAB, _SQUARE = "apgd-ce", "apgd-t", "fab-t", "square"
+_CE, _DLR, _TARGETED, _FAB, _SQUARE = "apgd-ce", "apgd-dlr", "apgd-t", "fab-t", "square"
 _LOG = "auto-attack"
+_LEAST_FOR_TARGETED_DLR = 4
 
 
 def auto_attack_stages(
-    victim: nn.Module, norm: str, eps: float, seed: int, device: torch.device
+    victim: nn.Module, norm: str, eps: float, seed: int, device: torch.device, classes: int
 ) -> list[tuple[str, Perturb]]:
     """Return AutoAttack standard's components with their names, in its order.
+
+    With fewer than ten classes every other class is a target. The targeted DLR loss needs four: of three
+    classes the plain DLR loss takes its place, and of two, which that does not know, nothing does.
 
     Parameters
     ----------
@@ -40,13 +44,15 @@ def auto_attack_stages(
     seed : int
         Of every batch, as the library uses it.
     device : torch.device
+    classes : int
+        That the victim tells apart, two or more.
 
     Returns
     -------
     list of (str, callable)
         Each maps images on [0, 1], float32 [n, C, H, W], and labels, int64 [n], to perturbed images.
     """
-    library = _library(victim, norm, eps, seed, device)
+    library = _library(victim, norm, eps, seed, device, classes)
 
     def run(name: str) -> Perturb:
         def perturb(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -62,9 +68,11 @@ def auto_attack_stages(
     return [(name, run(name)) for name in library.attacks_to_run]
 
 
-def l1_apgd(victim: nn.Module, eps: float, seed: int, device: torch.device) -> list[tuple[str, Perturb]]:
+def l1_apgd(
+    victim: nn.Module, eps: float, seed: int, device: torch.device, classes: int
+) -> list[tuple[str, Perturb]]:
     """Return L1-APGD on the cross entropy with the settings that AutoAttack has (Croce and Hein, 2021)."""
-    return auto_attack_stages(victim, "L1", eps, seed, device)[:1]
+    return auto_attack_stages(victim, "L1", eps, seed, device, classes)[:1]
 
 
 def direct_call(
@@ -93,7 +101,9 @@ def direct_call(
     -------
     bool [n]
     """
-    library = _library(victim, "Linf", eps, seed, device)
+    with torch.no_grad():
+        classes = victim(images[:1].to(device)).shape[1]
+    library = _library(victim, "Linf", eps, seed, device, classes)
     cuda = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(cuda), _kept_trace():
         _, seen = library.run_standard_evaluation(images, labels, batch_size=batch_size)
@@ -101,24 +111,31 @@ def direct_call(
     return resists
 
 
-def _library(victim: nn.Module, norm: str, eps: float, seed: int, device: torch.device) -> Any:
+def _library(victim: nn.Module, norm: str, eps: float, seed: int, device: torch.device, classes: int) -> Any:
     from pyautoattack import AutoAttack
 
     with _kept_trace():
-        return AutoAttack(victim, norm=norm, eps=eps, seed=seed, device=str(device), version="standard")
+        library = AutoAttack(victim, norm=norm, eps=eps, seed=seed, device=str(device), version="standard")
+    for component in (library.apgd_targeted, library.fab):
+        component.n_target_classes = min(component.n_target_classes, classes - 1)
+    if classes < _LEAST_FOR_TARGETED_DLR:
+        without = {2: [], 3: [_DLR]}[classes]
+        library.attacks_to_run = [_CE, *without, _FAB, _SQUARE]
+    return library
 
 
 def _component(library: Any, name: str, seed: int) -> Any:
     """Return a component, set up as the library's own loop does before each batch."""
     attack = {
         _CE: library.apgd,
+        _DLR: library.apgd,
         _TARGETED: library.apgd_targeted,
         _FAB: library.fab,
         _SQUARE: library.square,
     }[name]
     attack.seed = seed
-    if name == _CE:
-        attack.loss = "ce"
+    if name in (_CE, _DLR):
+        attack.loss = name.removeprefix("apgd-")
     if name == _FAB:
         attack.targeted, attack.n_restarts = True, 1
     return attack
@@ -133,7 +150,10 @@ def flags_before(victim: nn.Module, images: torch.Tensor, labels: torch.Tensor) 
         checks.check_randomized(victim, images, labels, bs=len(images), logger=log)
         classes = checks.check_range_output(victim, images, logger=log)
         checks.check_dynamic(victim, images, False, logger=log)
-        checks.check_n_classes(classes, [_TARGETED, _FAB], 9, 9, logger=log)
+        # As `_library` has it for few classes, for which this check would ask otherwise.
+        targets = min(9, classes - 1)
+        targeted = [_TARGETED, _FAB] if classes >= _LEAST_FOR_TARGETED_DLR else [_FAB]
+        checks.check_n_classes(classes, targeted, targets, targets, logger=log)
     return messages
 
 

@@ -54,6 +54,8 @@ class Setting:
         Of every batch.
     device : torch.device
     effort : Effort
+    classes : int
+        That the victim tells apart.
     """
 
     victim: nn.Module
@@ -61,6 +63,7 @@ class Setting:
     seed: int
     device: torch.device
     effort: Effort
+    classes: int
 
 
 @dataclass(frozen=True)
@@ -148,19 +151,19 @@ def _carlini_wagner(at: Setting) -> list[Stage]:
 
 
 def _auto_attack(norm: str) -> Callable[[Setting], list[Stage]]:
-    return lambda at: auto_attack_stages(at.victim, norm, at.eps, at.seed, at.device)
+    return lambda at: auto_attack_stages(at.victim, norm, at.eps, at.seed, at.device, at.classes)
 
 
 def _component(name: str) -> Callable[[Setting], list[Stage]]:
     def stages(at: Setting) -> list[Stage]:
-        every = auto_attack_stages(at.victim, "Linf", at.eps, at.seed, at.device)
+        every = auto_attack_stages(at.victim, "Linf", at.eps, at.seed, at.device, at.classes)
         return [stage for stage in every if stage[0] == name]
 
     return stages
 
 
 def _l1_apgd(at: Setting) -> list[Stage]:
-    return l1_apgd(at.victim, at.eps, at.seed, at.device)
+    return l1_apgd(at.victim, at.eps, at.seed, at.device, at.classes)
 
 
 def _sparse(at: Setting) -> list[Stage]:
