@@ -6,6 +6,7 @@ import importlib
 import os
 import signal
 import sys
+import warnings
 from functools import partial
 from importlib.metadata import entry_points
 from types import FrameType
@@ -17,7 +18,7 @@ from edgeprune_formats import ConfigError, EdgePruneError, __version__
 from edgeprune_runtime.training.signals import TrainingInterrupted
 
 from .options.parameters import with_flags
-from .text import printable
+from .text import printable, say
 from .work.processes import process_rank
 
 __all__ = ["cli", "main"]
@@ -33,7 +34,7 @@ SECTIONS = {
 COMMANDS = tuple(name for names in SECTIONS.values() for name in names)
 # Packages above this one add commands of their own, which are looked up by name.
 ENTRY_POINTS = "edgeprune.commands"
-MISUSE, BAD_DATA, INTERRUPTED, TERMINATED = 2, 1, 130, 143
+MISUSE, BAD_DATA, INTERRUPTED = 2, 1, 130
 NO_MEMORY = "out of memory; choose smaller images or batches (edgeprune train: --batch-size auto)"
 # Torch has no exception of its own for a host's memory, one for CUDA's that is a RuntimeError, and oneDNN's.
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "could not create a primitive")
@@ -85,15 +86,29 @@ def _fail(message: str, code: int) -> NoReturn:
     kind = "" if code == INTERRUPTED else "error: "
     if sys.stderr.isatty():
         # A live line of progress may stand there.
-        click.echo("\r\x1b[K", err=True, nl=False)
+        say("\r\x1b[K", err=True, nl=False)
     if code != INTERRUPTED or process_rank() == 0:
-        click.echo(f"edgeprune: {kind}{printable(message)}", err=True)
+        say(f"edgeprune: {kind}{printable(message)}", err=True)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         # What NCCL does at exit waits for the other processes, which wait for this one.
-        sys.stdout.flush()
-        sys.stderr.flush()
+        _flush()
         os._exit(code)
     sys.exit(code)
+
+
+def _flush() -> None:
+    """Send what was printed; where nobody reads it any more, let Python not complain of it at exit."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _one_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    return f"edgeprune: warning: {printable(str(message))}\n"
 
 
 def _in_flags(error: Exception) -> str:
@@ -118,18 +133,29 @@ def _usage(error: click.UsageError) -> str:
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    sys.exit(TERMINATED)
+    sys.exit(128 + number)
 
 
 def main() -> None:
     """Run the command line.
 
-    Exit status: 0 done, 1 data or files that are unusable, 2 a wrong option, 130 interrupted, 143 terminated.
+    Exit status: 0 done, 1 data or files that are unusable, or nobody reads what is printed, 2 a wrong option,
+    129 hung up, 130 interrupted, 143 terminated.
     """
     # Leaving by an exception lets whatever is half written be removed.
     signal.signal(signal.SIGTERM, _terminate)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, _terminate)
+    warnings.formatwarning = _one_line
     if len(sys.argv) == 1:
         sys.argv.append("--help")
+    try:
+        _run()
+    finally:
+        _flush()
+
+
+def _run() -> None:
     try:
         cli(prog_name="edgeprune", standalone_mode=False)
     except click.UsageError as error:
@@ -145,8 +171,7 @@ def main() -> None:
     except EdgePruneError as error:
         _fail(_in_flags(error), BAD_DATA)
     except BrokenPipeError:
-        # The reader of our output has gone, e.g. head; closing stdout again would complain at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of our output has gone, e.g. head.
         sys.exit(BAD_DATA)
     except OSError as error:
         _fail(f"{error.filename or 'system'}: {error.strerror or error}", BAD_DATA)

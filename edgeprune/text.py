@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-__all__ = ["bytes_text", "count_text", "printable"]
+import contextlib
+
+import click
+
+__all__ = ["bytes_text", "count_text", "printable", "say"]
+
+
+def say(line: str, *, err: bool = False, nl: bool = True) -> None:
+    """Print a line, if anybody still reads: long work goes on when its pipe or its terminal has gone."""
+    with contextlib.suppress(OSError):
+        click.echo(line, err=err, nl=nl)
 
 
 def printable(text: str) -> str:

@@ -91,7 +91,7 @@ ARROWS = {
     "presets": set(),
     "text": set(),
     "sources": {"errors"},
-    "work": {"sources"},
+    "work": {"sources", "text"},
     "scoring": {"presets", "sources", "work"},
     "coresets": {"presets", "scoring", "sources"},
     "masks": {"presets", "scoring", "sources", "work"},

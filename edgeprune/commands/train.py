@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeprune.scoring.config import ScoreConfig
-from edgeprune.text import bytes_text, count_text, printable
+from edgeprune.text import bytes_text, count_text, printable, say
 from edgeprune_formats import ConfigError
 from edgeprune_runtime.training.settings import TrainConfig
 
@@ -146,9 +146,7 @@ def command(
             output, init=init, teacher=teacher, resume=resume, cadence=cadence, report=report
         )
     tested = "" if metrics["test_accuracy"] is None else f", test accuracy {metrics['test_accuracy']:.2%}"
-    click.echo(
-        f"{output / 'model.safetensors'}: {config.model}, {count_text(config.epochs, 'epoch')}{tested}"
-    )
+    say(f"{output / 'model.safetensors'}: {config.model}, {count_text(config.epochs, 'epoch')}{tested}")
 
 
 def _config(batch_size: int | str, options: dict[str, Any]) -> TrainConfig:

@@ -76,10 +76,10 @@ def load_fse_net(path: str | Path) -> tuple[FSENet, dict[str, Any]]:
         The file is missing or damaged, or not that of an FSE-Net.
     """
     path = Path(path)
-    problem = input_problem(path) if path.exists() else None
-    if problem is not None:
-        raise ArtifactError(f"{path}: {problem}, or train it again")
     try:
+        problem = input_problem(path) if path.exists() else None
+        if problem is not None:
+            raise ValueError(problem)
         description, tensors = _read(path)
         if "fse_net" not in description:
             raise ValueError("it is not the file of an FSE-Net")

@@ -78,7 +78,7 @@ def run_scoring(
     PackWriteError, TrainingError
         A file cannot be written, or the loss stops being finite.
     TrainingInterrupted
-        After SIGINT or SIGTERM, once a checkpoint is written.
+        After SIGINT, SIGTERM or SIGHUP, once a checkpoint is written.
     """
     config = config or ScoreConfig()
     path, workers = Path(path), workers or Workers(device=config.device)

@@ -8,11 +8,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import click
-
 from edgeprune_formats import ConfigError
 
-from ..text import bytes_text, printable
+from ..text import bytes_text, printable, say
 
 __all__ = ["TensorBoardReport", "TerminalReport"]
 
@@ -32,16 +30,16 @@ class TerminalReport:
         kind = event["event"]
         if kind == "step":
             if self._live:
-                click.echo(f"\r\x1b[K{step_line(event)}", err=True, nl=False)
+                say(f"\r\x1b[K{step_line(event)}", err=True, nl=False)
             return
         if self._live:
-            click.echo("\r\x1b[K", err=True, nl=False)
+            say("\r\x1b[K", err=True, nl=False)
         if kind == "start":
-            click.echo(self._setting)
+            say(self._setting)
         elif kind == "epoch":
-            click.echo(epoch_line(event, self._epochs))
+            say(epoch_line(event, self._epochs))
         elif line := _notice(event):
-            click.echo(printable(f"edgeprune: {line}"), err=True)
+            say(printable(f"edgeprune: {line}"), err=True)
 
 
 def step_line(event: dict[str, Any]) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
-import click
 from tqdm import tqdm
+
+from ..text import say
 
 __all__ = ["EpochLines", "progress_bars"]
 
@@ -52,10 +53,11 @@ def _draw(bars: dict[str, tqdm[Any]], stage: str, done: int, total: int) -> None
         for bar in bars.values():
             bar.close()
         bars[stage] = tqdm(total=total, desc=stage, unit=" images", dynamic_ncols=True)
-    bars[stage].update(done - bars[stage].n)
-    if done >= total:
-        # So that what is printed next starts on a line of its own.
-        bars[stage].close()
+    with suppress(OSError):  # As `say` does, where the terminal has gone.
+        bars[stage].update(done - bars[stage].n)
+        if done >= total:
+            # So that what is printed next starts on a line of its own.
+            bars[stage].close()
 
 
 class _LogLines:
@@ -77,7 +79,7 @@ class _LogLines:
         rate = done / max(now - self._started, 1e-3)
         share = f"{done:,} of {total:,} images"
         left = f", ETA {_minutes((total - done) / rate)}" if 0 < done < total else ""
-        click.echo(f"{stage}: {share}, {rate:,.0f} images/s{left}", err=True)
+        say(f"{stage}: {share}, {rate:,.0f} images/s{left}", err=True)
 
 
 def _minutes(seconds: float) -> str:
@@ -107,11 +109,11 @@ class EpochLines:
             f"{event['images_per_second']:,.0f} images/s  ETA {_minutes(event['eta_seconds'])}"
         )
         if self._live:
-            click.echo("\r\x1b[K", err=True, nl=False)
+            say("\r\x1b[K", err=True, nl=False)
         if event["event"] == "epoch":
-            click.echo(line + "".join(f"  {name} {text}" for name, text in _figures(event)), err=True)
+            say(line + "".join(f"  {name} {text}" for name, text in _figures(event)), err=True)
         elif self._live:
-            click.echo(line, err=True, nl=False)
+            say(line, err=True, nl=False)
 
 
 def _figures(event: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -16,7 +16,7 @@ from edgeprune_formats import ConfigError
 from edgeprune_runtime.checks import from_json
 from edgeprune_runtime.errors import TrainingError
 from edgeprune_runtime.training import TrainingInterrupted
-from edgeprune_runtime.training.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
+from edgeprune_runtime.training.checkpoint import AGAIN, has_checkpoint, load_checkpoint, save_checkpoint
 from edgeprune_runtime.training.run_folder import locked, open_run
 from edgeprune_runtime.training.signals import deferred_signals
 
@@ -128,7 +128,7 @@ class ResumableRun:
         TrainingError
             The loss stops being finite, a file cannot be written, or the checkpoint is damaged.
         TrainingInterrupted
-            After SIGINT or SIGTERM, once a checkpoint is written.
+            After SIGINT, SIGTERM or SIGHUP, once a checkpoint is written.
         """
         if self.workers.rank > 0:
             self.workers.wait()
@@ -179,7 +179,8 @@ class ResumableRun:
             tensors = self.task.tensors()
             if self.workers.rank == 0:
                 _require_finite(tensors)
-                save_checkpoint(self.folder, tensors, {"step": step, "history": self.history})
+                state = {"step": step, "history": self.history}
+                save_checkpoint(self.folder, tensors, state, remedy=AGAIN)
             self._saved = time.perf_counter()
             self.workers.wait()
         if stop:

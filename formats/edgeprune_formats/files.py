@@ -197,7 +197,7 @@ def write_error(path: Path, error: OSError) -> PackWriteError:
 
 @contextlib.contextmanager
 def shielded() -> Iterator[None]:
-    """Hold SIGINT and SIGTERM back until the block ends, and let their handlers act then.
+    """Hold SIGINT, SIGTERM and SIGHUP back until the block ends, and let their handlers act then.
 
     HDF5 writes through a Python object, and drops what a handler raises while it does.
     """
@@ -209,7 +209,8 @@ def shielded() -> Iterator[None]:
     def note(number: int, frame: FrameType | None) -> None:
         received.append((number, frame))
 
-    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    previous = {number: signal.signal(number, note) for number in numbers}
     try:
         yield
     finally:
@@ -343,7 +344,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 def atomic_hdf5(path: Path) -> Iterator[h5py.File]:
     """Give an HDF5 file to fill, which appears under its name when the block ends, whole or not at all.
 
-    SIGINT and SIGTERM wait until then.
+    SIGINT, SIGTERM and SIGHUP wait until then.
 
     Raises
     ------

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -241,7 +242,9 @@ main()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_an_interrupted_build_leaves_nothing(tmp_path, number, code):
     images = np.random.default_rng(0).integers(0, 256, (20_000, 32, 32, 3)).astype(np.uint8)
     np.savez(tmp_path / "many.npz", x=images, y=np.arange(20_000) % 10)
@@ -269,6 +272,72 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path, npz, edgeprune):
 
 
 @pytest.mark.slow
+def run_without_readers(*arguments, streams=("stdout",)):
+    """Run a command whose output nobody reads; give its exit code, and what it says where somebody does."""
+    read, write = os.pipe()
+    os.close(read)
+    pipes = {"stderr": subprocess.PIPE, **dict.fromkeys(streams, write)}
+    command = [sys.executable, "-m", "edgeprune", *map(str, arguments)]
+    done = subprocess.run(command, **pipes, text=True, timeout=120)
+    os.close(write)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("streams", [("stdout",), ("stdout", "stderr")], ids=len)
+def test_a_training_whose_reader_goes_away_goes_on(edgeprune, npz, tmp_path, streams):
+    pack, run = tmp_path / "p.h5", tmp_path / "run"
+    edgeprune("build", *SPARSE, npz, "-o", pack, "-q")
+    options = ["--model", "resnet8", "--epochs", "2", "--batch-size", "8", "--device", "cpu"]
+    code, err = run_without_readers("train", pack, "-o", run, *options, streams=streams)
+    assert (code, err) == (0, None if "stderr" in streams else "")
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
+    assert (run / "model.safetensors").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("streams", [("stdout",), ("stdout", "stderr")], ids=len)
+@pytest.mark.parametrize(
+    "words", [["--help"], ["verify", "p.h5"], ["build", "--help"], ["info", "none.h5"]], ids=str
+)
+def test_any_command_ends_quietly_when_its_reader_goes_away(edgeprune, npz, tmp_path, words, streams):
+    edgeprune("build", *SPARSE, npz, "-o", tmp_path / "p.h5", "-q")
+    paths = [tmp_path / word if word.endswith(".h5") else word for word in words]
+    code, err = run_without_readers(*paths, streams=streams)
+    assert code in (1, 2)
+    assert "Traceback" not in (err or "")
+    assert len((err or "").splitlines()) <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_training_that_is_hung_up_leaves_a_checkpoint(npz, tmp_path, edgeprune, ignored):
+    pack, run = tmp_path / "p.h5", tmp_path / "run"
+    edgeprune("build", *SPARSE, npz, "-o", pack, "-q")
+    options = ["--model", "resnet8", "--epochs", "12", "--batch-size", "8", "--device", "cpu"]
+    command = [sys.executable, "-m", "edgeprune", "train", str(pack), "-o", str(run), *options]
+    prefix = ["nohup"] if ignored else []
+    with subprocess.Popen(
+        [*prefix, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline().startswith("cpu; ")
+        assert process.stdout.readline().startswith("epoch ")
+        # As when a terminal goes: nobody reads any more either.
+        process.stdout.close()
+        process.stderr.close()
+        process.send_signal(signal.SIGHUP)
+        process.wait(timeout=120)
+    assert process.returncode == (0 if ignored else 130)
+    assert (run / "model.safetensors").exists() == ignored
+    code, _, err = edgeprune("train", pack, "-o", run, *options, "--resume")
+    assert (code, err) == (0, "")
+
+
+def test_warnings_are_one_line(edgeprune):
+    edgeprune("--version")
+    assert warnings.formatwarning("no\nlocks", UserWarning, "a.py", 3) == "edgeprune: warning: no\\nlocks\n"
+
+
 def test_the_demo_runs_to_its_closing_table(edgeprune, tmp_path, monkeypatch):
     monkeypatch.setattr("edgeprune.commands.demo.EPOCHS", "1")
     demo = tmp_path / "demo"

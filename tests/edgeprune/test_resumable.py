@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import signal
@@ -79,7 +80,7 @@ def test_history_and_folder(tmp_path, whole):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("step", range(4))
 @pytest.mark.parametrize("epoch", range(3))
 def test_a_run_stopped_after_any_step_goes_on_there(tmp_path, whole, epoch, step, number):
@@ -120,7 +121,7 @@ def test_a_crash_costs_what_came_after_the_last_checkpoint(tmp_path, whole, monk
 def test_checkpoints_come_by_the_clock(tmp_path, monkeypatch):
     saved = []
     monkeypatch.setattr(
-        "edgeprune.work.resumable.save_checkpoint", lambda folder, t, state: saved.append(state)
+        "edgeprune.work.resumable.save_checkpoint", lambda folder, t, state, remedy: saved.append(state)
     )
     run(tmp_path / "a")
     assert len(saved) == 1
@@ -128,6 +129,19 @@ def test_checkpoints_come_by_the_clock(tmp_path, monkeypatch):
     saved.clear()
     run(tmp_path / "b")
     assert [state["step"] for state in saved] == [1, 2, 3, 0] * 3
+
+
+def test_a_full_disk_says_to_run_the_same_command_again(tmp_path, monkeypatch):
+    def refuse(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def stop_on_a_full_disk():
+        monkeypatch.setattr("os.fsync", refuse)
+        send(signal.SIGTERM)()
+
+    with pytest.raises(TrainingError, match=r"cannot be written .* then run the same command again") as told:
+        run(tmp_path, Counting(at(0, 1, stop_on_a_full_disk)))
+    assert "resume" not in str(told.value)
 
 
 def test_a_finished_run_is_not_run_again(tmp_path, whole):

@@ -97,7 +97,7 @@ def test_a_file_closed_in_the_block_is_whole(path):
     assert value_in(path) == 7
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_wait_until_the_file_is_whole(path, folder, tools, number):
     arrived = []
     before = signal.signal(number, lambda *_: arrived.append(path.exists()))

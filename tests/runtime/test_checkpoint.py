@@ -10,6 +10,8 @@ import torch
 
 from edgeprune_runtime.errors import TrainingError
 from edgeprune_runtime.training.checkpoint import (
+    AGAIN,
+    RESUME,
     DiskFullError,
     has_checkpoint,
     load_checkpoint,
@@ -265,3 +267,12 @@ def test_text_is_replaced_whole(tmp_path, monkeypatch):
         write_text(path, "new\n")
     assert path.read_bytes() == "ä\n".encode()
     assert names(tmp_path) == ["a.json"]
+
+
+@pytest.mark.parametrize(
+    ("remedy", "words"), [(RESUME, "then go on with `resume=True`"), (AGAIN, "then run the same")]
+)
+def test_an_error_says_how_to_go_on(tmp_path, monkeypatch, remedy, words):
+    failing_at(monkeypatch, "fsync", 1, OSError(errno.ENOSPC, "No space left on device"))
+    with pytest.raises(DiskFullError, match=words):
+        save_checkpoint(tmp_path, *numbered(1), remedy=remedy)

@@ -30,6 +30,7 @@ from edgeprune_runtime.errors import TrainingError
 from edgeprune_runtime.networks.models import MODEL_NAMES
 from edgeprune_runtime.training import Cadence, TrainConfig, TrainingInterrupted, load_model
 from edgeprune_runtime.training.checkpoint import load_checkpoint
+from edgeprune_runtime.training.signals import deferred_signals
 from edgeprune_runtime.training.step import learning_rate
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -323,3 +324,22 @@ def test_kill_9_at_20_random_moments(tmp_path):
     assert process.returncode == 0
     assert while_writing
     assert_same_run(killed, run(tmp_path / "whole", KILLED).run_dir)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_hung_up_resumes(tmp_path, whole_run):
+    with pytest.raises(TrainingInterrupted, match="after step 6"):
+        run(tmp_path, on_batch=send(signal.SIGHUP, (1, 1)))
+    run(tmp_path, resume=True)
+    assert_same_run(tmp_path, whole_run.run_dir)
+
+
+def test_a_hang_up_that_is_ignored_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with deferred_signals() as interrupted:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not interrupted()
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)

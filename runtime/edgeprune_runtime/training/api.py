@@ -132,7 +132,7 @@ def train(
         If the loss stops being finite, or a file cannot be read or written. A new folder is removed again
         where this happens before its first checkpoint.
     TrainingInterrupted
-        After SIGINT or SIGTERM, once the current step is done and a checkpoint is written.
+        After SIGINT, SIGTERM or SIGHUP, once the current step is done and a checkpoint is written.
     """
     run_dir, placement = Path(run_dir), place(config)
     if config.freeze and init is None:

@@ -30,6 +30,8 @@ from ..checks import from_json
 from ..errors import TrainingError
 
 __all__ = [
+    "AGAIN",
+    "RESUME",
     "Checkpoint",
     "DiskFullError",
     "has_checkpoint",
@@ -45,6 +47,10 @@ _KEPT = 2
 _MAX_MANIFEST_BYTES = 2**26
 _NAME = re.compile(r"checkpoint-(\d{4,})\.(json|safetensors)")
 _ASIDE = ".damaged"
+
+
+RESUME, AGAIN = "go on with `resume=True`", "run the same command again"
+"""What to do once a file can be written: in a run of training, and in other work."""
 
 
 class DiskFullError(TrainingError):
@@ -70,7 +76,9 @@ class Checkpoint:
     damage: str | None = None
 
 
-def save_checkpoint(run_dir: Path, tensors: Mapping[str, torch.Tensor], state: Mapping[str, Any]) -> None:
+def save_checkpoint(
+    run_dir: Path, tensors: Mapping[str, torch.Tensor], state: Mapping[str, Any], *, remedy: str = RESUME
+) -> None:
     """Write a checkpoint and make it the one that counts, whole or not at all; keep the one before.
 
     Parameters
@@ -81,6 +89,8 @@ def save_checkpoint(run_dir: Path, tensors: Mapping[str, torch.Tensor], state: M
         Tensors of any shape, type and device that safetensors can store.
     state : mapping of str to Any
         Anything that JSON can hold; no NaN or infinity.
+    remedy : str
+        What an error says to do after there is room: `RESUME` or `AGAIN`.
 
     Raises
     ------
@@ -91,10 +101,10 @@ def save_checkpoint(run_dir: Path, tensors: Mapping[str, torch.Tensor], state: M
     # be replaced, or a disk that is full would hold one more of them after each attempt.
     before = _committed(run_dir)
     manifest = _path(run_dir, before[-1] + 1 if before else 1)
-    digest = write_tensors(manifest.with_suffix(".safetensors"), tensors)
+    digest = write_tensors(manifest.with_suffix(".safetensors"), tensors, remedy=remedy)
     content = {"format": _FORMAT, "sha256": digest, "state": state}
     content["checksum"] = _checksum(content)
-    write_text(manifest, json.dumps(content, indent=1, allow_nan=False) + "\n")
+    write_text(manifest, json.dumps(content, indent=1, allow_nan=False) + "\n", remedy=remedy)
     _remove_others(run_dir, [path.stem for path in (*(_path(run_dir, n) for n in before), manifest)[-_KEPT:]])
 
 
@@ -150,7 +160,7 @@ def read_state(run_dir: Path) -> dict[str, Any]:
     return _read_manifest(oldest).state
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, *, remedy: str = AGAIN) -> None:
     """Replace a file by `text` in UTF-8, so that a crash leaves the old or the new content.
 
     Raises
@@ -158,12 +168,16 @@ def write_text(path: Path, text: str) -> None:
     DiskFullError, TrainingError
         If it cannot be written; an older file of that name is then unchanged, or already replaced whole.
     """
-    with _replacing(path) as temporary:
+    with _replacing(path, remedy) as temporary:
         temporary.write_bytes(text.encode())
 
 
 def write_tensors(
-    path: Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, str] | None = None
+    path: Path,
+    tensors: Mapping[str, torch.Tensor],
+    metadata: dict[str, str] | None = None,
+    *,
+    remedy: str = AGAIN,
 ) -> str:
     """Replace a safetensors file, so that a crash leaves the old or the new content.
 
@@ -175,6 +189,8 @@ def write_tensors(
         Stored row-major whatever their memory format.
     metadata : dict of str to str, optional
         Goes into the header's ``__metadata__``.
+    remedy : str
+        As in `save_checkpoint`.
 
     Returns
     -------
@@ -187,13 +203,13 @@ def write_tensors(
         If it cannot be written.
     """
     rows = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with _replacing(path) as temporary:
+    with _replacing(path, remedy) as temporary:
         save_file(rows, temporary, metadata)
         return file_sha256(temporary)
 
 
 @contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
+def _replacing(path: Path, remedy: str) -> Iterator[Path]:
     try:
         with partial_folder(path) as folder, replacing(path, folder / path.name):
             temporary = folder / path.name
@@ -204,7 +220,7 @@ def _replacing(path: Path) -> Iterator[Path]:
         reason = getattr(error, "strerror", None) or str(error)
         message = f"{path}: cannot be written ({reason}); what was complete before is kept: "
         raise (DiskFullError if _is_full(error) else TrainingError)(
-            message + "free space or fix the folder, then go on with `resume=True`"
+            message + f"free space or fix the folder, then {remedy}"
         ) from error
 
 

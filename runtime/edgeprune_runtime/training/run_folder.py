@@ -25,7 +25,7 @@ from ..errors import TrainingError
 from ..input_files import input_problem
 from ..networks.models import create_model
 from ..networks.trained import MODEL_FILE, load_trained
-from .checkpoint import has_checkpoint, write_tensors, write_text
+from .checkpoint import RESUME, has_checkpoint, write_tensors, write_text
 from .placement import Placement
 from .settings import TrainConfig
 
@@ -203,7 +203,7 @@ def write_metrics(run_dir: Path, history: Sequence[Mapping[str, Any]]) -> None:
     TrainingError
         If it cannot be written.
     """
-    write_text(run_dir / _METRICS_FILE, "".join(json.dumps(epoch) + "\n" for epoch in history))
+    write_text(run_dir / _METRICS_FILE, "".join(json.dumps(epoch) + "\n" for epoch in history), remedy=RESUME)
 
 
 def save_model(run_dir: Path, model: nn.Module, description: Mapping[str, Any]) -> None:
@@ -219,7 +219,8 @@ def save_model(run_dir: Path, model: nn.Module, description: Mapping[str, Any]) 
     known = [name for name in ("mean", "std", "class_names") if name in description["provenance"]]
     network |= {name: description["provenance"][name] for name in known}
     # One entry: safetensors writes several in an order of its own, and equal runs are to give equal files.
-    write_tensors(run_dir / MODEL_FILE, model.state_dict(), {"edgeprune": json.dumps(network)})
+    entry = {"edgeprune": json.dumps(network)}
+    write_tensors(run_dir / MODEL_FILE, model.state_dict(), entry, remedy=RESUME)
 
 
 def is_finished(run_dir: Path) -> bool:

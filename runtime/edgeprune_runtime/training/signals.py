@@ -1,4 +1,4 @@
-"""Waiting with SIGINT and SIGTERM until the current step of training is done."""
+"""Waiting with SIGINT, SIGTERM and SIGHUP until the current step of training is done."""
 
 from __future__ import annotations
 
@@ -14,20 +14,23 @@ __all__ = ["TrainingInterrupted", "deferred_signals"]
 
 
 class TrainingInterrupted(EdgePruneError):  # noqa: N818 - a request of the user's, as KeyboardInterrupt is
-    """SIGINT or SIGTERM stopped a run, which has left a checkpoint to resume from."""
+    """SIGINT, SIGTERM or SIGHUP stopped a run, which has left a checkpoint to resume from."""
 
 
 @contextmanager
 def deferred_signals() -> Iterator[Callable[[], bool]]:
-    """Defer SIGINT and SIGTERM, and give a function that tells whether one has arrived.
+    """Defer SIGINT, SIGTERM and SIGHUP, and give a function that tells whether one has arrived.
 
     A second signal acts as it did before, for a user who cannot wait. The previous handlers are back on
-    leaving. Outside the main thread, which alone may set handlers, nothing is deferred.
+    leaving. A SIGHUP that is ignored stays so, as under nohup. Outside the main thread, which alone may set
+    handlers, nothing is deferred.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    if previous[signal.SIGHUP] == signal.SIG_IGN:
+        del previous[signal.SIGHUP]
     received: list[int] = []
 
     def restore() -> None:
