@@ -292,7 +292,7 @@ def publish(partial: Path, path: Path, *, is_new: bool) -> None:
 
 
 def _link(partial: Path, path: Path) -> None:
-    """Rename, unless there is a file of that name: the one call that is sure of it makes a second name."""
+    """Name a file, unless there is one of that name; the first name goes away with its folder."""
     try:
         os.link(partial, path)
     except OSError as error:
@@ -302,8 +302,6 @@ def _link(partial: Path, path: Path) -> None:
         if os.path.lexists(path):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
         os.replace(partial, path)  # noqa: PTH105
-    else:
-        partial.unlink()
 
 
 @contextlib.contextmanager

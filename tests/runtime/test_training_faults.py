@@ -83,7 +83,7 @@ def test_of_two_processes_that_begin_in_one_new_folder_the_loser_leaves_all_to_t
         assert sorted(folder.iterdir()) == before
 
 
-@pytest.mark.parametrize("name", [".lock", "config.json.tmp", "checkpoint-0001.safetensors.tmp"])
+@pytest.mark.parametrize("name", [".lock", "config.json.tmp", "metrics.jsonl.tmp"])
 def test_links_in_a_run_folder_are_not_followed(tmp_path, name):
     victim = tmp_path / "victim"
     victim.write_bytes(b"precious")
