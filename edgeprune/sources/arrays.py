@@ -31,6 +31,8 @@ class ArraySource:
         What `name` puts before the row: ``"x_train"`` for ``"x_train[17]"``.
     undivided : bool
         Whether the source has no halves, so that either split is all of it.
+    notes : tuple[str, ...]
+        What a user should know of the arrays.
     """
 
     spec: str
@@ -42,6 +44,7 @@ class ArraySource:
     size: int | None
     array_name: str
     undivided: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int, int]:

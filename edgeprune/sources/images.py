@@ -2,26 +2,51 @@
 
 from __future__ import annotations
 
+import io
+import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, features
 
 from ..errors import SourceError
+from .orientation import upright
+from .png import without_extras
 
-__all__ = ["IMAGE_SUFFIXES", "decode_image", "pillow_guard", "read_image", "resize_and_crop"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "UNREAD_SUFFIXES",
+    "decode_image",
+    "pillow_guard",
+    "read_image",
+    "resize_and_crop",
+]
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp", ".gif")
+_HAS_AVIF = "avif" in features.modules and features.check_module("avif")
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".bmp", ".ppm", ".pgm", ".pbm", ".pnm"),
+    *(".tif", ".tiff", ".webp", ".gif"),
+    *((".avif",) if _HAS_AVIF else ()),
+)
 """File names that count as images, compared in lower case."""
+UNREAD_SUFFIXES = (
+    *(".heic", ".heif", ".hif", ".jxl", ".jp2", ".j2k", ".jpf", ".jpx", ".psd", ".svg", ".eps", ".tga"),
+    *(".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".exr", ".hdr", ".dcm", ".dib"),
+    *(() if _HAS_AVIF else (".avif",)),
+)
+"""File names of images in formats that are not read."""
 
 # Without this list Pillow tries every format it knows on a misnamed file, Ghostscript for EPS included.
-_FORMATS = ("JPEG", "PNG", "BMP", "PPM", "GIF", "TIFF", "WEBP")
-_ORIENTATION = 0x0112
+_FORMATS = ("JPEG", "PNG", "BMP", "PPM", "GIF", "TIFF", "WEBP", *(("AVIF",) if _HAS_AVIF else ()))
 _ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa")
+_MEANED_MODES = ("L", "RGB", "RGBX", "CMYK", "YCbCr", "RGBA", "LA")
+_PHOTOMETRIC, _BITS = 262, 258
+_LARGE = threading.Lock()
 
 
 def read_image(path: str | Path, size: int | None) -> NDArray[np.uint8]:
@@ -29,12 +54,15 @@ def read_image(path: str | Path, size: int | None) -> NDArray[np.uint8]:
 
     EXIF orientation is applied; transparency is composited on white; 16-bit gray is divided by 257 and
     rounded (mode ``I`` counts as 16-bit gray); other modes are converted as Pillow does. Of an animation
-    the first frame is read. ICC profiles are ignored.
+    the first frame is read. ICC profiles are ignored, and so are damaged chunks of a PNG that its pixels do
+    not need. An image of more pixels than ``PIL.Image.MAX_IMAGE_PIXELS`` is scaled while it is decoded, and
+    one of more than twice as many is refused.
 
     Parameters
     ----------
     path : str or Path
-        JPEG, PNG, BMP, PPM/PGM, GIF, TIFF or WebP; the content decides, not the suffix.
+        JPEG, PNG, BMP, PPM/PGM, GIF, TIFF, WebP or, where Pillow has it, AVIF; the content decides, not the
+        suffix.
     size : int or None
         Passed to `resize_and_crop`; None keeps the size of the file.
 
@@ -60,10 +88,9 @@ def read_image(path: str | Path, size: int | None) -> NDArray[np.uint8]:
 
 @contextmanager
 def pillow_guard() -> Iterator[None]:
-    """Turn Pillow's decompression-bomb warning into an error and silence its remarks on metadata."""
+    """Silence Pillow's remarks on metadata and on large images, which `decode_image` judges itself."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
         yield
 
 
@@ -90,15 +117,57 @@ def decode_image(path: str, size: int | None, *, name: str) -> NDArray[np.uint8]
         As `read_image`, with the message ``"name: reason"``.
     """
     try:
-        with Image.open(path, formats=_FORMATS) as opened:
-            opened.load()
-            image = _to_rgb(_upright(opened))
-            return np.array(image if size is None else resize_and_crop(image, size))
+        return _decoded(path, size)
     except MemoryError:
         raise
     # Damaged files make Pillow's plugins raise nearly any exception, struct.error and IndexError included.
     except Exception as error:
-        raise SourceError(f"{name}: {_reason(error, path)}") from error
+        pixels = _decoded_without_extras(path, size)
+        if pixels is None:
+            raise SourceError(f"{name}: {_reason(error, path)}") from error
+        return pixels
+
+
+def _decoded(file: str | io.BytesIO, size: int | None) -> NDArray[np.uint8]:
+    with Image.open(file, formats=_FORMATS) as opened, _room_for(opened, size) as is_large:
+        if is_large and size is not None:
+            # Of JPEG files only; they come out 4 to 8 times as large as wanted, or as they are.
+            scale = 4 * size / min(opened.size)
+            opened.draft(None, (round(scale * opened.width), round(scale * opened.height)))
+        opened.load()
+        image = _reduced(opened, 4 * size) if is_large and size is not None else opened
+        image = _to_rgb(upright(image, opened), opened)
+        return np.array(image if size is None else resize_and_crop(image, size))
+
+
+def _decoded_without_extras(path: str, size: int | None) -> NDArray[np.uint8] | None:
+    """Return the pixels of a PNG where something beside them is damaged, None if that is not all."""
+    try:
+        content = without_extras(path)
+        return None if content is None else _decoded(io.BytesIO(content), size)
+    except MemoryError:
+        raise
+    except Exception:
+        return None
+
+
+def _room_for(image: Image.Image, size: int | None) -> AbstractContextManager[bool]:
+    """Return a context that tells whether an image is large; such ones are decoded one at a time."""
+    limit, pixels = Image.MAX_IMAGE_PIXELS, image.width * image.height
+    if limit is None or pixels <= limit:
+        return nullcontext(False)
+    if size is None:
+        raise ValueError(
+            f"Image size ({pixels} pixels) exceeds limit of {limit} pixels; pass `size` to scale it down"
+        )
+    return _LARGE
+
+
+def _reduced(image: Image.Image, side: int) -> Image.Image:
+    """Average blocks of pixels, as long as the short side keeps `side` of them; spares memory later."""
+    factor = min(image.size) // side
+    is_plain = image.mode in _MEANED_MODES and "transparency" not in image.info
+    return image.reduce(factor) if is_plain and factor > 1 else image
 
 
 def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
@@ -128,32 +197,28 @@ def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
     return image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + short, top + short))
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        orientation = image.getexif().get(_ORIENTATION, 1)
-    # Broken metadata does not spoil the pixels, and a viewer shows such a file all the same.
-    except Exception:
-        return image
-    # exif_transpose copies the image even when there is nothing to turn.
-    return image if orientation == 1 else ImageOps.exif_transpose(image)
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, opened: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise ValueError("has floating-point pixels, whose range is unknown; save it as 8-bit RGB first")
     if image.mode == "I" or image.mode.startswith("I;16"):
-        return _grey16_to_rgb(image)
+        return _gray16_to_rgb(image, getattr(opened, "tag_v2", {}))
     if image.mode in _ALPHA_MODES or "transparency" in image.info:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _grey16_to_rgb(image: Image.Image) -> Image.Image:
-    values = np.asarray(image).astype(np.int64)
+def _gray16_to_rgb(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
+    values = np.asarray(image)
     if values.min() < 0 or values.max() > 65535:
         span = f"{values.min()} to {values.max()}"
         raise ValueError(f"has pixels from {span}, beyond 16 bits; save it as 8-bit or 16-bit gray first")
+    values = values.astype(np.uint32)
+    # Pillow leaves TIFF files of 12 bits dark, and those of 16 bits where 0 is white as they are.
+    if tags.get(_BITS) == (12,):
+        values = (values * 65535 + 2047) // 4095
+    if tags.get(_PHOTOMETRIC) == 0:
+        values = 65535 - values
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
         values[values == transparent] = 65535
@@ -162,7 +227,17 @@ def _grey16_to_rgb(image: Image.Image) -> Image.Image:
 
 def _reason(error: Exception, path: str) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return "is empty" if Path(path).stat().st_size == 0 else "is not an image in a format known here"
+        return _unidentified(path)
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__
+
+
+def _unidentified(path: str) -> str:
+    with Path(path).open("rb") as file:
+        head = file.read(4)
+    if not head:
+        return "is empty"
+    if head in (b"II*\0", b"MM\0*"):
+        return "is a TIFF of a kind that Pillow does not read, or damaged; save it as 8-bit RGB"
+    return "is not an image in a format known here"

@@ -69,7 +69,12 @@ def open_npz(spec: str, split: str, size: int | None) -> ArraySource:
     names = _class_names(arrays.get("class_names"), classes, path)
     if split == "train":
         _refuse_empty_classes(labels, names, f"{path}: {y_key}")
-    return ArraySource(spec, split, None, names, labels, pixels, size, x_key, x_key == "x")
+    notes = (
+        (f"{path}: no pixel of {x_key} is above 1; pixels are 0 to 255: multiply fractions by 255",)
+        if int(pixels.max()) <= 1
+        else ()
+    )
+    return ArraySource(spec, split, None, names, labels, pixels, size, x_key, x_key == "x", notes)
 
 
 def _load(path: str, split: str) -> dict[str, _Array]:
