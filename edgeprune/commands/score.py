@@ -55,6 +55,9 @@ def command(
         quiet = quiet or workers.rank > 0
         config = make_config(ScoreConfig, options, device=workers.device)
         images = open_source(source, size=size)
+        if not quiet:
+            for note in getattr(images, "notes", ()):
+                click.echo(f"warning: {note}", err=True)
         # Before every image is read, which can take long.
         place(config.training(config.model_for(images.shape)))
         with progress_bars(quiet) as tell:

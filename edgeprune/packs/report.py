@@ -45,6 +45,8 @@ class BuildReport:
         pixels as uint8.
     single_classes : tuple of str
         Classes of which the pack holds one image.
+    notes : tuple of str
+        What a user should know of the source.
     """
 
     path: Path
@@ -59,11 +61,12 @@ class BuildReport:
     bytes_per_image: float
     source_bytes_per_image: float
     single_classes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Lines for a user: of a pack larger than its source, of one class, with classes of one image."""
-        messages = []
+        """Lines for a user: on the source, a pack larger than it, one class, classes of one image."""
+        messages = list(self.notes)
         if self.bytes_per_image > self.source_bytes_per_image:
             remedy = "lower the quality" if self.header.step else "use codec quantized"
             messages.append(
@@ -104,6 +107,7 @@ def build_report(
         bytes_per_image=path.stat().st_size / len(labels),
         source_bytes_per_image=stored_bytes(rows) / len(rows),
         single_classes=single,
+        notes=getattr(source, "notes", ()),
     )
 
 

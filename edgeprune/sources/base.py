@@ -18,6 +18,8 @@ class Source(Protocol):
 
     A source holds labels and names; pixels stay where they are, or in one array, until `read` asks for
     them. Rows count from 0 and never change while the files behind the source stay the same.
+
+    A source may have ``notes``, a tuple of lines that a user should see of how it was understood.
     """
 
     @property

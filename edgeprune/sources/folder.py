@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune.sources.base import Rows
+from edgeprune.sources.files import as_text, images_below, sub_folders, unread_text, visible
 from edgeprune.sources.images import IMAGE_SUFFIXES, decode_image, pillow_guard
+from edgeprune.sources.splits import find_class_root
 from edgeprune_formats import ConfigError
 
 from ..errors import SourceError
@@ -21,7 +23,6 @@ __all__ = ["FolderSource", "open_imagefolder"]
 
 _THREADS = min(8, os.cpu_count() or 1)
 _FILES_PER_TASK = 32
-_SPLITS = {"train": ("train",), "test": ("test", "val")}
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +43,8 @@ class FolderSource:
         The file that `shape` was taken from.
     undivided : bool
         Whether the source has no halves, so that either split is all of it.
+    notes : tuple[str, ...]
+        What a user should know: how the folder was understood, images that are not read.
     """
 
     spec: str
@@ -55,6 +58,7 @@ class FolderSource:
     size: int | None
     model: str
     undivided: bool = False
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """Return the number of image files."""
@@ -62,7 +66,7 @@ class FolderSource:
 
     def name(self, row: int) -> str:
         """Return the file of image `row` relative to the folder."""
-        return _printable(self.files[row])
+        return as_text(self.files[row])
 
     def read(self, rows: Rows) -> NDArray[np.uint8]:
         """Decode some files, [n, 3, H, W], in a few threads; see `Source.read`."""
@@ -101,9 +105,9 @@ def open_imagefolder(spec: str, split: str, size: int | None) -> FolderSource:
     """Open a folder of image files in torchvision's arrangement: ``PATH/cat/any/depth/1.jpg``.
 
     Classes are the sub-folders in the order of their names; hidden files and folders and files without
-    an image suffix are passed over. If PATH holds nothing but folders named train, test and val, the
-    one for `split` is used ("test" falls back to val), and the classes of a test split are those of the
-    train folder where there is one. Otherwise PATH serves either split.
+    an image suffix are passed over. If PATH holds folders for splits, such as train and test, the one for
+    `split` is used, see `edgeprune.sources.splits.find_class_root`, and the classes of a test split are
+    those of the train folder where there is one. Otherwise PATH serves either split.
 
     Parameters
     ----------
@@ -119,40 +123,33 @@ def open_imagefolder(spec: str, split: str, size: int | None) -> FolderSource:
     ConfigError
         PATH is missing in `spec`.
     SourceError
-        PATH is no folder, or holds no class folders, or (split ``"train"``) a class has no images.
+        PATH is no folder, or holds no class folders, or what is no class, or (split ``"train"``) a class
+        has no images.
     """
     argument = spec.partition(":")[2]
     if not argument:
         raise ConfigError("imagefolder needs a folder; write imagefolder:PATH")
     path = str(Path(argument).expanduser())
-    root = _split_root(path, split)
-    classes = _class_folders(root)
-    if split == "test" and root != path and (Path(path) / "train").is_dir():
-        classes = _train_classes(Path(path) / "train", root, classes)
-    files, labels = _files(root, classes, split)
+    found = find_class_root(path, split)
+    root, classes = found.path, _class_folders(found.path)
+    if found.train is not None:
+        classes = _train_classes(found.train, root, classes)
+    unread: Counter[str] = Counter()
+    files, labels = _files(root, classes, split, unread)
     shape, model = ((3, size, size), "") if size else _first_shape(root, files)
-    names = tuple(_printable(name) for name in classes)
-    return FolderSource(spec, split, None, names, labels, shape, root, files, size, model, root == path)
-
-
-def _split_root(path: str, split: str) -> str:
-    folders = {entry.name for entry in _visible(path) if entry.is_dir()}
-    if not folders or not folders <= {"train", "test", "val"}:
-        return path
-    for name in _SPLITS[split]:
-        if name in folders:
-            return f"{path}{os.sep}{name}"
-    found, wanted = ", ".join(sorted(folders)), " or ".join(_SPLITS[split])
-    raise SourceError(f"{_printable(path)}: has {found} but no {wanted} folder for the {split} split")
+    names = tuple(as_text(name) for name in classes)
+    notes = (*found.notes, *([f"{as_text(root)}: {unread_text(unread)}"] if unread else []))
+    return FolderSource(
+        spec, split, None, names, labels, shape, root, files, size, model, root == path, notes
+    )
 
 
 def _class_folders(root: str) -> list[str]:
-    entries = _visible(root)
-    folders = [entry.name for entry in entries if entry.is_dir()]
+    folders = sub_folders(root)
     if folders:
         return folders
-    shown = _printable(root)
-    if any(_is_image(entry.name) for entry in entries):
+    shown = as_text(root)
+    if any(entry.name.lower().endswith(IMAGE_SUFFIXES) for entry in visible(root)):
         raise SourceError(
             f"{shown}: images lie directly in this folder; "
             f"put those of each class in a folder of its own, such as {shown}/cat and {shown}/dog"
@@ -160,52 +157,36 @@ def _class_folders(root: str) -> list[str]:
     raise SourceError(f"{shown}: is empty; it needs one folder of images per class")
 
 
-def _train_classes(train: Path, root: str, found: list[str]) -> list[str]:
+def _train_classes(train: str, root: str, found: list[str]) -> list[str]:
     # Numbering the test folders by themselves would shift the labels when one class is absent.
-    classes = _class_folders(str(train))
+    classes = _class_folders(train)
     unknown = [name for name in found if name not in classes]
     if unknown:
-        where = _printable(f"{root}{os.sep}{unknown[0]}")
-        raise SourceError(f"{where}: is a class that {_printable(str(train))} does not have")
+        where = as_text(f"{root}{os.sep}{unknown[0]}")
+        raise SourceError(f"{where}: is a class that {as_text(train)} does not have")
     return classes
 
 
-def _files(root: str, classes: list[str], split: str) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+def _files(
+    root: str, classes: list[str], split: str, unread: Counter[str]
+) -> tuple[tuple[str, ...], NDArray[np.int64]]:
     files: list[str] = []
     counts: list[int] = []
     for name in classes:
-        before = len(files)
+        before, unread_before = len(files), unread.copy()
         # A class that only the train folder has is no folder here.
-        files += _images_below(root, name) if split == "train" or (Path(root) / name).is_dir() else ()
+        if split == "train" or (Path(root) / name).is_dir():
+            files += images_below(root, name, unread)
         counts.append(len(files) - before)
         if split == "train" and not counts[-1]:
-            where, suffixes = _printable(f"{root}{os.sep}{name}"), " ".join(IMAGE_SUFFIXES)
-            raise SourceError(f"{where}: class without images ({suffixes}); add some or remove the folder")
+            where, suffixes = as_text(f"{root}{os.sep}{name}"), " ".join(IMAGE_SUFFIXES)
+            other = unread_text(unread - unread_before)
+            remedy = f"it holds {other}" if other else "add some or remove the folder"
+            raise SourceError(f"{where}: class without images ({suffixes}); {remedy}")
     if not files:
-        raise SourceError(f"{_printable(root)}: no images in any of its {len(classes)} class folders")
+        other = f"; {unread_text(unread)}" if unread else ""
+        raise SourceError(f"{as_text(root)}: no images in any of its {len(classes)} class folders{other}")
     return tuple(files), np.repeat(np.arange(len(classes), dtype=np.int64), counts)
-
-
-def _images_below(root: str, folder: str) -> Iterator[str]:
-    for entry in _visible(f"{root}{os.sep}{folder}"):
-        name = f"{folder}{os.sep}{entry.name}"
-        if entry.is_dir():
-            yield from _images_below(root, name)
-        elif _is_image(entry.name) and (entry.is_file() or entry.is_symlink()):
-            yield name
-
-
-def _visible(folder: str) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            seen = [entry for entry in entries if not entry.name.startswith(".")]
-    except OSError as error:
-        raise SourceError(f"{_printable(folder)}: cannot be listed as a folder: {error.strerror}") from error
-    return sorted(seen, key=lambda entry: entry.name)
-
-
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(IMAGE_SUFFIXES)
 
 
 def _first_shape(root: str, files: tuple[str, ...]) -> tuple[tuple[int, int, int], str]:
@@ -213,14 +194,9 @@ def _first_shape(root: str, files: tuple[str, ...]) -> tuple[tuple[int, int, int
     with pillow_guard():
         for file in files:
             try:
-                pixels = decode_image(f"{root}{os.sep}{file}", None, name=_printable(file))
+                pixels = decode_image(f"{root}{os.sep}{file}", None, name=as_text(file))
             except SourceError as error:
                 problem = problem or str(error)
                 continue
-            return (3, pixels.shape[0], pixels.shape[1]), _printable(file)
-    raise SourceError(f"{_printable(root)}: none of {len(files)} images can be read; the first: {problem}")
-
-
-def _printable(name: str) -> str:
-    # File names need not be valid text, but messages and the names in a pack must be.
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+            return (3, pixels.shape[0], pixels.shape[1]), as_text(file)
+    raise SourceError(f"{as_text(root)}: none of {len(files)} images can be read; the first: {problem}")

@@ -1,0 +1,108 @@
+"""Which files of a folder count as images, for the builder and for predictions alike."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..errors import SourceError
+from .images import IMAGE_SUFFIXES, UNREAD_SUFFIXES
+
+__all__ = ["as_text", "has_images", "images_below", "sub_folders", "unread_text", "visible"]
+
+# What operating systems, network drives and editors leave in folders; hidden names are passed over anyway.
+_NOT_OURS = ("__macosx", "@eadir", "lost+found", "$recycle.bin", "system volume information", "__pycache__")
+
+
+def visible(folder: str) -> list[os.DirEntry[str]]:
+    """Return what lies in a folder, in the order of names, without hidden entries and those of systems.
+
+    Raises
+    ------
+    SourceError
+        It cannot be listed; a similar name beside it is named.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(filter(_is_ours, entries), key=lambda entry: entry.name)
+    except OSError as error:
+        hint = _similar(Path(folder)) if isinstance(error, FileNotFoundError) else ""
+        reason = f"cannot be listed as a folder: {error.strerror}{hint}"
+        raise SourceError(f"{as_text(folder)}: {reason}") from error
+
+
+def sub_folders(folder: str) -> list[str]:
+    """Return the names of the visible folders in a folder."""
+    return [entry.name for entry in visible(folder) if entry.is_dir()]
+
+
+def has_images(folder: str) -> bool:
+    """Tell whether images lie directly in a folder."""
+    # Most folders of classes hold nothing else: the first entry tells.
+    with os.scandir(folder) as entries:
+        return any(
+            _is_ours(entry) and _suffix(entry) in IMAGE_SUFFIXES and entry.is_file() for entry in entries
+        )
+
+
+def images_below(root: str, folder: str = "", unread: Counter[str] | None = None) -> Iterator[str]:
+    """Give the image files below `root`/`folder`, at any depth, relative to `root`.
+
+    Parameters
+    ----------
+    root, folder : str
+    unread : Counter, optional
+        Receives the suffixes of images in formats that are not read.
+
+    Raises
+    ------
+    SourceError
+        A folder cannot be listed, or is a link to one that it lies in.
+    """
+    path = f"{root}{os.sep}{folder}" if folder else root
+    for entry in visible(path):
+        name = f"{folder}{os.sep}{entry.name}" if folder else entry.name
+        suffix = _suffix(entry)
+        if entry.is_dir():
+            if entry.is_symlink() and Path(path).resolve().is_relative_to(Path(entry.path).resolve()):
+                where = as_text(entry.path)
+                raise SourceError(f"{where}: links to a folder that it lies in; remove the link")
+            yield from images_below(root, name, unread)
+        elif suffix in IMAGE_SUFFIXES and (entry.is_file() or entry.is_symlink()):
+            yield name
+        elif suffix in UNREAD_SUFFIXES and unread is not None:
+            unread[suffix] += 1
+
+
+def unread_text(unread: Counter[str]) -> str:
+    """Return a line on the images that are not read, empty where there are none."""
+    if not unread:
+        return ""
+    kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in unread.most_common())
+    return f"images in formats that are not read: {kinds}; convert them to JPEG or PNG"
+
+
+def as_text(name: str) -> str:
+    """Return a file name as valid text, which names need not be, but messages and names in packs must."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _is_ours(entry: os.DirEntry[str]) -> bool:
+    return not entry.name.startswith(".") and entry.name.lower() not in _NOT_OURS
+
+
+def _suffix(entry: os.DirEntry[str]) -> str:
+    return os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 - a Path for each file takes long
+
+
+def _similar(path: Path) -> str:
+    """Return a hint at the folder that may have been meant."""
+    try:
+        beside = {entry.name.lower(): entry.name for entry in path.parent.iterdir() if entry.is_dir()}
+    except OSError:
+        return ""
+    close = difflib.get_close_matches(path.name.lower(), beside, 1)
+    return f"; did you mean imagefolder:{as_text(str(path.parent / beside[close[0]]))}?" if close else ""
