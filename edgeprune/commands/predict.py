@@ -21,12 +21,14 @@ __all__ = ["command"]
 @click.argument("model", type=click.Path(exists=True, path_type=Path))
 @click.argument("images", type=click.Path(exists=True, path_type=Path), nargs=-1, required=True)
 @click.option("--top", type=click.IntRange(min=1), default=3, show_default=True, help="Classes to print.")
+@click.option("--skip-bad", is_flag=True, help="Leave out images that cannot be read, and count them.")
 @click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each image.")
-def command(model: Path, images: tuple[Path, ...], top: int, as_json: bool) -> None:
+def command(model: Path, images: tuple[Path, ...], top: int, skip_bad: bool, as_json: bool) -> None:
     """Classify IMAGES by MODEL.
 
     IMAGES are files, folders of files or packs; MODEL is an .onnx file or the folder of a run. Files are
-    scaled and cropped as `edgeprune build --size` does it.
+    scaled and cropped as `edgeprune build --size` does it. An image that cannot be read is
+    named once all others are told.
 
     \b
     Example:
@@ -36,9 +38,13 @@ def command(model: Path, images: tuple[Path, ...], top: int, as_json: bool) -> N
     from edgeprune.inference.prediction import open_predictor, predict
 
     predictor = open_predictor(model)
-    for prediction in predict(predictor, images):
+    for prediction in predict(predictor, images, skip_bad=skip_bad, tell=_tell):
         best = _best(prediction, predictor.class_names, top)
         click.echo(json.dumps(_record(prediction, best)) if as_json else _line(prediction, best))
+
+
+def _tell(line: str) -> None:
+    click.echo(printable(f"edgeprune: {line}"), err=True)
 
 
 def _best(prediction: Prediction, names: Sequence[str] | None, top: int) -> list[tuple[str, float]]:

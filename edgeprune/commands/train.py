@@ -60,6 +60,7 @@ THREADS = option(
     metavar="KEY",
     help="Take packs only if the owner of this public key has signed them.",
 )
+@option("--skip-bad", is_flag=True, help="Leave out test images that cannot be read, and name them.")
 @option("--resume", is_flag=True, help="Go on with the run in the folder.")
 @option(
     "--init",
@@ -94,6 +95,7 @@ def command(
     output: Path,
     test: str | None,
     require_signature: Path | None,
+    skip_bad: bool,
     batch_size: int | str,
     augment: Augment,
     init: Path | None,
@@ -115,9 +117,9 @@ def command(
 
     \b
     Example:
-      edgeprune train photos.h5 --model mobilenet_v2 --test imagefolder:photos/test -o run
-      edgeprune train photos.h5 --model mobilenet_v2 --test imagefolder:photos/test -o run --resume
-      edgeprune train photos.h5 --adversarial n-fgsm --test imagefolder:photos/test -o robust
+      edgeprune train photos.h5 --model mobilenet_v2 --test imagefolder:photos -o run
+      edgeprune train photos.h5 --model mobilenet_v2 --test imagefolder:photos -o run --resume
+      edgeprune train photos.h5 --adversarial n-fgsm --test imagefolder:photos -o robust
       edgeprune train photos.h5 --init imagenet.safetensors --freeze --memory 300MB --batch-size auto -o run
     """
     require_torch()
@@ -136,10 +138,13 @@ def command(
         config,
         augment=augment,
         test=test,
+        skip_bad=skip_bad,
         memory=memory,
         choose_batch=batch_size == "auto",
         resume=resume,
     )
+    for note in setup.notes:
+        click.echo(f"warning: {note}", err=True)
     with ExitStack() as stack:
         report = _reports(setup, output, tensorboard, stack)
         metrics = setup.train(

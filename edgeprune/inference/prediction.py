@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -11,13 +13,15 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprune_formats import ConfigError, Pack, open_pack
+from edgeprune_formats import ConfigError, EdgePruneError, Pack, PackFormatError, open_pack
 from edgeprune_formats.codecs import get_codec
 from edgeprune_formats.coefficients import SparseCoefficients
-from edgeprune_runtime import PackLoader
+from edgeprune_runtime import PackDataset
+from edgeprune_runtime.loading.cache import ChunkCache
 from edgeprune_runtime.onnx.session import OnnxModel, open_onnx, require
 
 from ..errors import SourceError
+from ..sources.files import images_below, unread_text
 from ..sources.images import IMAGE_SUFFIXES, read_image
 
 if TYPE_CHECKING:
@@ -26,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["Prediction", "Predictor", "open_predictor", "predict"]
 
 _BATCH = 32
+# A cache holds one chunk at least, and rows come in their order.
+_ONE_CHUNK = 1
 
 
 class Predictor(Protocol):
@@ -112,54 +118,84 @@ def open_predictor(path: Path) -> Predictor:
     return open_onnx(path)
 
 
-def predict(model: Predictor, paths: Sequence[Path]) -> Iterator[Prediction]:
+def predict(
+    model: Predictor,
+    paths: Sequence[Path],
+    *,
+    skip_bad: bool = False,
+    tell: Callable[[str], None] | None = None,
+) -> Iterator[Prediction]:
     """Classify image files, those of folders, and the images of packs, in this order.
 
     Files are scaled and cropped as ``build --size`` does it, if the model takes squares. Every file is
-    looked for before the first is read.
+    looked for before the first is read. An image that cannot be read, or a chunk of a pack, does not keep
+    the others from being told.
+
+    Parameters
+    ----------
+    model : Predictor
+    paths : sequence of Path
+    skip_bad : bool
+        Leave out what cannot be read, in place of raising an error once all others are told.
+    tell : callable, optional
+        Given a line on what is left out: each bad image with `skip_bad`, how many there are, and images of
+        formats that are not read.
 
     Raises
     ------
     ConfigError
         Images of a pack that are not of the model's size, or files for a model that takes coefficients.
-    SourceError, PackFormatError
-        An image or a pack cannot be read; those before it were told.
+    SourceError
+        A folder holds no images; or, once all others are told, an image or a pack cannot be read.
     """
-    found = list(_found(paths))
-    files: list[Path] = []
-    for path, is_pack in found:
-        if is_pack:
-            yield from _of_files(model, files)
-            files = []
-            yield from _of_pack(model, path)
-        else:
-            files.append(path)
-    yield from _of_files(model, files)
+    tell = tell or (lambda line: None)
+    unread: Counter[str] = Counter()
+    found = list(_found(paths, unread))
+    if unread:
+        tell(unread_text(unread))
+    bad: list[EdgePruneError] = []
+    told = 0
+    for is_pack, group in itertools.groupby(found, key=lambda entry: entry[1]):
+        files = [path for path, _ in group]
+        parts = (_of_pack(model, path, bad) for path in files) if is_pack else (_of_files(model, files, bad),)
+        for prediction in itertools.chain.from_iterable(parts):
+            told += 1
+            yield prediction
+    if bad and not skip_bad:
+        others = f" (and {len(bad) - 1:,} more like it)" if len(bad) > 1 else ""
+        raise SourceError(f"{bad[0]}{others}; pass `skip_bad=True` to leave it out") from bad[0]
+    for error in bad:
+        tell(f"skipped {error}")
+    if bad:
+        tell(f"{len(bad):,} could not be read, {told:,} images are told")
 
 
-def _found(paths: Sequence[Path]) -> Iterator[tuple[Path, bool]]:
+def _found(paths: Sequence[Path], unread: Counter[str]) -> Iterator[tuple[Path, bool]]:
     for path in paths:
         if path.is_dir():
-            files = sorted(file for file in path.rglob("*") if _is_image(file.relative_to(path)))
+            files = [path / name for name in images_below(str(path), unread=unread)]
             if not files:
-                raise SourceError(f"{path}: no images in this folder ({' '.join(IMAGE_SUFFIXES)})")
+                other = f"; {unread_text(unread)}" if unread else ""
+                raise SourceError(f"{path}: no images in this folder ({' '.join(IMAGE_SUFFIXES)}){other}")
             yield from ((file, False) for file in files)
         else:
             yield path, h5py.is_hdf5(path)
 
 
-def _is_image(path: Path) -> bool:
-    hidden = any(part.startswith(".") for part in path.parts)
-    return path.suffix.lower() in IMAGE_SUFFIXES and not hidden
-
-
-def _of_files(model: Predictor, files: Sequence[Path]) -> Iterator[Prediction]:
+def _of_files(model: Predictor, files: Sequence[Path], bad: list[EdgePruneError]) -> Iterator[Prediction]:
     if files and model.takes_coefficients:
         raise ConfigError(f"{model.path} takes coefficients; give it packs, or export without a decoder")
     for start in range(0, len(files), _BATCH):
-        batch = files[start : start + _BATCH]
-        images = np.stack([_pixels(file, model.image_shape) for file in batch])
-        for file, probabilities in zip(batch, _softmax(model.logits(images)), strict=True):
+        good: list[tuple[Path, NDArray[np.float32]]] = []
+        for file in files[start : start + _BATCH]:
+            try:
+                good.append((file, _pixels(file, model.image_shape)))
+            except SourceError as error:
+                bad.append(error)
+        if not good:
+            continue
+        logits = model.logits(np.stack([image for _, image in good]))
+        for (file, _), probabilities in zip(good, _softmax(logits), strict=True):
             yield Prediction(str(file), probabilities)
 
 
@@ -174,35 +210,59 @@ def _pixels(file: Path, shape: tuple[int, int, int]) -> NDArray[np.float32]:
     return image
 
 
-def _of_pack(model: Predictor, path: Path) -> Iterator[Prediction]:
-    with open_pack(path) as pack:
+def _of_pack(model: Predictor, path: Path, bad: list[EdgePruneError]) -> Iterator[Prediction]:
+    try:
+        opened = open_pack(path)
+    except PackFormatError as error:
+        bad.append(error)
+        return
+    with opened as pack:
         header = pack.header
         if header.shape != model.image_shape:
             raise ConfigError(f"{path} has images {header.shape}, and {model.path} takes {model.image_shape}")
-        row = 0
-        for logits in _logits_of_pack(model, pack):
-            for probabilities in _softmax(logits):
+        for first, logits in _logits_of_pack(model, pack, bad):
+            for row, probabilities in enumerate(_softmax(logits), first):
                 label = header.class_names[pack.labels[row]]
                 yield Prediction(f"{path}[{row}]", probabilities, label)
-                row += 1
 
 
-def _logits_of_pack(model: Predictor, pack: Pack) -> Iterator[NDArray[np.float32]]:
+def _logits_of_pack(
+    model: Predictor, pack: Pack, bad: list[EdgePruneError]
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Give the first row of each batch and its logits; a chunk that is damaged joins `bad`."""
+    logits_of = _reader_of(model, pack)
+    size = pack.header.chunk_samples
+    for begin in range(0, len(pack), size):
+        end = min(begin + size, len(pack))
+        try:
+            for first in range(begin, end, _BATCH):
+                yield first, logits_of(range(first, min(first + _BATCH, end)))
+        except PackFormatError as error:
+            bad.append(error)
+
+
+def _reader_of(model: Predictor, pack: Pack) -> Callable[[range], NDArray[np.float32]]:
+    """Return what gives logits of rows of a pack."""
     if isinstance(model, OnnxModel) and model.takes_coefficients:
         if get_codec(pack.header.codec).layout is not SparseCoefficients:
             raise ConfigError(
                 f"{pack.path}: {model.path} takes sparse coefficients, not those of codec "
                 f"{pack.header.codec}; edgeprune convert makes a pack of codec sparse-f32 of it"
             )
-        for chunk in range(pack.header.chunks):
-            coefficients = pack.read_chunk(chunk)
-            for start in range(0, len(coefficients), _BATCH):
-                part = coefficients.take(slice(start, start + _BATCH))
-                yield model.logits_of_coefficients(*part.arrays)
-        return
+        cache = ChunkCache(pack, _ONE_CHUNK)
+
+        def logits_of_coefficients(rows: range) -> NDArray[np.float32]:
+            coefficients, where = cache.find(np.array(rows))
+            return model.logits_of_coefficients(*coefficients.take(where).arrays)
+
+        return logits_of_coefficients
     # Without torch, though it may be there: importing it takes longer than most calls of this.
-    for images, _ in PackLoader(pack, _BATCH, backend="scipy", prefetch=0):
-        yield model.logits(images)
+    images = PackDataset(pack, backend="scipy", cache_bytes=_ONE_CHUNK)
+
+    def logits_of_images(rows: range) -> NDArray[np.float32]:
+        return model.logits(np.stack([image for image, _ in images.__getitems__(rows)]))
+
+    return logits_of_images
 
 
 def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from edgeprune_runtime import PackLoader
 from edgeprune_runtime.class_names import class_numbers
 from edgeprune_runtime.system.threads import cores
 
-from ..sources import Source, open_source
+from ..errors import SourceError
+from ..sources import Source, check_source, open_source
+from ..sources.files import as_text
 
 __all__ = ["Batch", "TestBatches", "TestImages", "open_test"]
 
@@ -52,11 +55,17 @@ class TestImages:
         What holds all its images.
     least_bytes : int
         What is held at least.
+    notes : tuple of str
+        What a user should know of the source.
+    skipped : tuple of str
+        A line for each image that cannot be read.
+
+    All images are read once, so that one that cannot be read is found before there is anything to lose.
     """
 
     __test__ = False
 
-    def __init__(self, spec: str, header: PackHeader) -> None:
+    def __init__(self, spec: str, header: PackHeader, *, skip_bad: bool = False) -> None:
         self._header = header
         self._images: Pack | Source = open_pack(spec) if Path(spec).is_file() else _open_source(spec, header)
         if isinstance(self._images, Pack):
@@ -64,10 +73,14 @@ class TestImages:
             shape, names, chunk = own.shape, own.class_names, own.chunk_samples * memory_bytes(own)
             # One that is used, and one in each thread.
             self.images_bytes, self.least_bytes = len(self._images) * memory_bytes(own), (1 + cores()) * chunk
+            self.skipped: tuple[str, ...] = ()
+            _require_sound(self._images)
         else:
             shape, names = self._images.shape, self._images.class_names
-            self.images_bytes, self.least_bytes = len(self._images) * math.prod(shape), 0
+            self._rows, self.skipped = _readable(self._images, skip_bad)
+            self.images_bytes, self.least_bytes = len(self._rows) * math.prod(shape), 0
         self._label_of = _match(spec, shape, names, header)
+        self.notes: tuple[str, ...] = getattr(self._images, "notes", ())
 
     def batches(self, batch_size: int, cache_bytes: int, prefetch: int = 2) -> TestBatches:
         """Return the images in batches; up to `cache_bytes` stay in memory, and are read anew otherwise."""
@@ -82,7 +95,8 @@ class TestImages:
             )
             return TestBatches(lambda: loader, self._label_of)
         keep = self.images_bytes <= cache_bytes
-        return TestBatches(_SourceBatches(self._images, self._header, batch_size, keep), self._label_of)
+        batches = _SourceBatches(self._images, self._rows, self._header, batch_size, keep)
+        return TestBatches(batches, self._label_of)
 
 
 def open_test(spec: str, header: PackHeader, *, batch_size: int = 256) -> TestBatches:
@@ -129,18 +143,39 @@ def _match(
     return np.array(numbers, np.int64)
 
 
-class _SourceBatches:
-    """Makes normalized batches of a source's images."""
+def _readable(source: Source, skip_bad: bool) -> tuple[NDArray[np.intp], tuple[str, ...]]:
+    """Return the rows of a test set that can be read, and a message for each that cannot."""
+    check = check_source(source, skip_bad=True)
+    root = getattr(source, "root", None)
+    where = f"{source.spec}: " if root is None else f"{as_text(root)}{os.sep}"
+    bad = tuple(where + message for message in check.bad)
+    if bad and not skip_bad:
+        others = f" (and {len(bad) - 1:,} more like it)" if len(bad) > 1 else ""
+        raise SourceError(f"{bad[0]}{others}; pass `skip_bad=True` to leave such test images out")
+    return check.good, bad
 
-    def __init__(self, source: Source, header: PackHeader, batch_size: int, keep: bool) -> None:
-        self._source, self._batch_size = source, batch_size
+
+def _require_sound(pack: Pack) -> None:
+    """Raise `PackFormatError` if a chunk of a test pack does not match its checksum."""
+    for chunk in range(pack.header.chunks):
+        pack.read_chunk(chunk)
+
+
+class _SourceBatches:
+    """Makes normalized batches of some of a source's images."""
+
+    def __init__(
+        self, source: Source, rows: NDArray[np.intp], header: PackHeader, batch_size: int, keep: bool
+    ) -> None:
+        self._source, self._rows, self._batch_size = source, rows, batch_size
         self._mean = torch.tensor(header.mean, dtype=torch.float32).view(1, -1, 1, 1)
         self._std = torch.tensor(header.std, dtype=torch.float32).view(1, -1, 1, 1)
-        self._kept = source.read(np.arange(len(source))) if keep else None
+        self._kept = source.read(rows) if keep else None
 
     def __call__(self) -> Iterator[Batch]:
-        for start in range(0, len(self._source), self._batch_size):
-            rows = np.arange(start, min(start + self._batch_size, len(self._source)))
-            pixels = self._source.read(rows) if self._kept is None else self._kept[rows]
+        for start in range(0, len(self._rows), self._batch_size):
+            part = slice(start, start + self._batch_size)
+            rows = self._rows[part]
+            pixels = self._source.read(rows) if self._kept is None else self._kept[part]
             images = (torch.from_numpy(pixels).float() / 255 - self._mean) / self._std
             yield images, torch.from_numpy(self._source.labels[rows])

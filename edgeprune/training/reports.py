@@ -74,6 +74,8 @@ def _notice(event: dict[str, Any]) -> str | None:
         return f"going on from the checkpoint before it, of step {event['step']:,}: {event['reason']}"
     if event["event"] == "left_out":
         return f"{event['reason']}; in each epoch the last is left out"
+    if event["event"] == "kept":
+        return f"what was trained is kept, up to step {event['step']:,}; the run can be resumed"
     if event["event"] == "init" and event["fresh"]:
         return f"not of these weights, but fresh: {', '.join(event['fresh'])}"
     return None

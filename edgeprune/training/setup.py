@@ -48,6 +48,8 @@ class Setup:
         What a step is estimated to take.
     provenance : dict
         What the folder of the run says of the data.
+    notes : tuple of str
+        What a user should know of the test images.
     """
 
     config: TrainConfig
@@ -57,6 +59,7 @@ class Setup:
     memory: LoaderMemory
     step: StepMemory
     provenance: dict[str, Any]
+    notes: tuple[str, ...] = ()
 
     @property
     def is_roomy(self) -> bool:
@@ -104,6 +107,7 @@ def set_up(
     *,
     augment: Augment = "crop+flip",
     test: str | None = None,
+    skip_bad: bool = False,
     memory: int | None = None,
     choose_batch: bool = False,
     resume: bool = False,
@@ -122,6 +126,8 @@ def set_up(
         As `PackLoader`.
     test : str, optional
         A pack or a source, see `edgeprune.training.evaluation.open_test`.
+    skip_bad : bool
+        Leave out test images that cannot be read instead of failing.
     memory : int, optional
         Bound in bytes on what loaders and caches hold; see `edgeprune_runtime.loading.memory`.
     choose_batch : bool
@@ -143,7 +149,7 @@ def set_up(
     if choose_batch:
         config = _in_parts(config, placement, step, limit, earlier)
     part = -(-config.batch_size // config.accumulate)
-    images = None if test is None else TestImages(test, header)
+    images = None if test is None else TestImages(test, header, skip_bad=skip_bad)
     divided = divide_memory(
         limit,
         pack,
@@ -158,6 +164,7 @@ def set_up(
         test=None if images is None else images.batches(part, divided.test_bytes, divided.prefetch),
         memory=divided,
         step=step,
+        notes=() if images is None else (*images.notes, *(f"skipped {line}" for line in images.skipped)),
         provenance={
             **{f"pack {name}": value for name, value in header.provenance.items()},
             "mean": header.mean,
@@ -165,6 +172,8 @@ def set_up(
             "class_names": header.class_names,
             "augment": augment,
             "test": test,
+            # With none, as it was before there was a choice, so that runs of then can go on.
+            **({"test_images_skipped": len(images.skipped)} if images and images.skipped else {}),
         },
     )
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import exported_models
+import h5py
 import numpy as np
 import pytest
 from PIL import Image
@@ -135,6 +136,53 @@ def test_images_before_an_unreadable_one_are_told(edgeprune, models, photos, tmp
     assert code == 1
     assert len(out.splitlines()) == 32
     assert "broken.png" in err
+
+
+@pytest.mark.parametrize("place", [0, 3, 5])
+def test_images_around_an_unreadable_one_are_told(edgeprune, models, photos, tmp_path, place):
+    for name, content in (("broken.png", b"no image"), ("empty.jfif", b"")):
+        (tmp_path / name).write_bytes(content)
+    files = list(photos)
+    files[place:place] = [tmp_path / "broken.png"]
+    model = models / "images.onnx"
+    code, out, err = edgeprune("predict", model, *files, tmp_path / "empty.jfif")
+    assert code == 1
+    assert [line.rpartition(": ")[0] for line in out.splitlines()] == list(photos)
+    assert f"{tmp_path / 'broken.png'}: is not an image" in err
+    assert "(and 1 more like it); pass --skip-bad" in err
+    code, skipping, err = edgeprune("predict", model, *files, tmp_path / "empty.jfif", "--skip-bad")
+    assert (code, skipping) == (0, out)
+    first, second, last = err.splitlines()
+    assert first.startswith(f"edgeprune: skipped {tmp_path / 'broken.png'}: ")
+    assert second == f"edgeprune: skipped {tmp_path / 'empty.jfif'}: is empty"
+    assert last == "edgeprune: 2 could not be read, 4 images are told"
+
+
+def test_images_in_formats_that_are_not_read_are_counted(edgeprune, models, photos, tmp_path):
+    for name in ("a.heic", "b.HEIC", "inner/c.jxl"):
+        (tmp_path / "photos" / name).write_bytes(b"")
+    code, out, err = edgeprune("predict", models / "images.onnx", tmp_path / "photos")
+    assert (code, len(out.splitlines())) == (0, 4)
+    assert err == (
+        "edgeprune: images in formats that are not read: 2 .heic, 1 .jxl; convert them to JPEG or PNG\n"
+    )
+
+
+@pytest.mark.parametrize("model", ["images.onnx", "decoder.onnx"])
+def test_a_damaged_chunk_does_not_hide_the_others(edgeprune, models, make_pack, model):
+    pack, _ = make_pack("three.h5", samples=50, size=(12, 12), components=30, chunk_samples=20)
+    with h5py.File(pack) as file:
+        place = file["samples/values"].id.get_chunk_info(1).byte_offset
+    with pack.open("r+b") as file:
+        file.seek(place + 100)
+        file.write(b"broken")
+    code, out, err = edgeprune("predict", models / model, pack, "--top", 1)
+    assert code == 1
+    rows = [int(line.partition("[")[2].partition("]")[0]) for line in out.splitlines()]
+    assert rows == [*range(20), *range(40, 50)]
+    assert "chunk 1" in err
+    assert len(err.splitlines()) == 1
+    assert edgeprune("predict", models / model, pack, "--skip-bad", "--top", 1)[:2] == (0, out)
 
 
 def test_a_damaged_pack_and_a_damaged_model(models, tmp_path):

@@ -12,6 +12,7 @@ from edgeprune import cli
 from edgeprune.commands import plot as plot_command
 from edgeprune.commands import train as train_command
 from edgeprune.training import reports as training_reports
+from edgeprune.training.evaluation import TestImages
 from edgeprune_formats import ConfigError
 from edgeprune_runtime.training.checkpoint import load_checkpoint
 
@@ -163,6 +164,52 @@ def test_a_damaged_pack_leaves_no_folder_behind(edgeprune, pack, tmp_path):
     assert code == 1
     assert err.splitlines()[-1].startswith("edgeprune: error: ")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder of test images for the pack, one of which is none."""
+    for label in ("0", "1"):
+        folder = tmp_path / "photos" / "test" / label
+        folder.mkdir(parents=True)
+        for number in range(3):
+            Image.new("RGB", (16, 16), (90 * number, 60, 10)).save(folder / f"{number}.png")
+    (tmp_path / "photos" / "test" / "1" / "1.png").write_bytes(b"no image")
+    return tmp_path / "photos"
+
+
+def test_a_bad_test_image_is_named_before_training(train, photos):
+    code, out, err, folder = train("a", "--epochs", 1, "--test", f"imagefolder:{photos}")
+    assert (code, out) == (1, "")
+    assert err.startswith(f"edgeprune: error: {photos / 'test' / '1' / '1.png'}: is not an image")
+    assert err.endswith("pass --skip-bad to leave such test images out\n")
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_bad_test_images_are_left_out_where_asked(train, photos, is_kept, monkeypatch):
+    if not is_kept:
+        batches = TestImages.batches
+        monkeypatch.setattr(TestImages, "batches", lambda self, size, _, ahead: batches(self, size, 1, ahead))
+    options = ["--epochs", 1, "--test", f"imagefolder:{photos}", "--skip-bad"]
+    code, _, err, folder = train("a", *options)
+    assert code == 0, err
+    assert err.startswith(f"warning: skipped {photos / 'test' / '1' / '1.png'}: is not an image")
+    assert config(folder)["provenance"]["test_images_skipped"] == 1
+    (last,) = (json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines())
+    assert last["test_accuracy"] * 5 == pytest.approx(round(last["test_accuracy"] * 5))
+
+
+def test_a_damaged_test_pack_is_found_before_training(train, pack, tmp_path):
+    content = bytearray(pack.read_bytes())
+    for place in range(len(content) // 3, len(content) - 4096, 4096):
+        content[place] ^= 0xFF
+    (tmp_path / "test.h5").write_bytes(content)
+    code, out, err, folder = train("a", "--epochs", 1, "--test", tmp_path / "test.h5")
+    assert (code, out) == (1, "")
+    assert "test.h5" in err
+    assert "checksum" in err
+    assert not folder.exists()
 
 
 def test_checkpoints_between_epochs(train):

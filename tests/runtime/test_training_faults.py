@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from training_runs import CLASSES, TINY, MemoryLoader, assert_same_run, metrics, run, send
+from training_runs import CLASSES, TEST, TINY, MemoryLoader, assert_same_run, metrics, run, send
 
-from edgeprune_formats import ConfigError
+from edgeprune_formats import ConfigError, EdgePruneError
 from edgeprune_runtime.errors import TrainingError
 from edgeprune_runtime.training import Cadence, TrainingInterrupted, load_model, train
 from edgeprune_runtime.training.checkpoint import DiskFullError, load_checkpoint
@@ -322,3 +322,47 @@ def test_what_fails_later_leaves_the_checkpoint(tmp_path):
         run(tmp_path, replace(TINY, lr=1e20), cadence=Cadence(steps=1))
     assert (tmp_path / "config.json").exists()
     assert load_checkpoint(tmp_path).state["step"] >= 1
+
+
+class GoneError(EdgePruneError):
+    """Data that cannot be read."""
+
+
+@pytest.mark.parametrize("error", [GoneError("7.png: is empty"), OSError(5, "I/O error")])
+def test_a_batch_that_cannot_be_read_costs_no_step_that_was_taken(tmp_path, whole_run, error):
+    class Failing(MemoryLoader):
+        def __iter__(self):
+            batches = super().__iter__()
+            # After the first step of the second epoch, where no checkpoint is due.
+            while (self.epoch, self.position) != (1, 1):
+                if (batch := next(batches, None)) is None:
+                    return
+                yield batch
+            raise error
+
+    told = []
+    with pytest.raises(type(error)):
+        run(tmp_path, loader=Failing(), provenance={"pack": "digits.h5"}, on_event=told.append)
+    assert load_checkpoint(tmp_path).state["step"] == 5
+    assert [event["step"] for event in told if event["event"] == "kept"] == [5]
+    run(tmp_path, resume=True, provenance={"pack": "digits.h5"})
+    assert_same_run(tmp_path, whole_run.run_dir)
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_a_test_image_that_cannot_be_read_costs_no_epoch(tmp_path, whole_run, epoch):
+    class Failing:
+        passes = 0
+
+        def __iter__(self):
+            self.passes += 1
+            for batch in TEST:
+                if self.passes == epoch:
+                    raise GoneError("9.png: is empty")
+                yield batch
+
+    with pytest.raises(GoneError):
+        run(tmp_path, test=Failing(), provenance={"pack": "digits.h5"})
+    assert load_checkpoint(tmp_path).state["step"] == 4 * epoch
+    run(tmp_path, resume=True, provenance={"pack": "digits.h5"})
+    assert_same_run(tmp_path, whole_run.run_dir)

@@ -116,6 +116,7 @@ def train(
         metrics; ``{"event": "left_out", "step", "reason"}`` at the first batch of one image that the network
         cannot train on; ``{"event": "init", "fresh"}`` with the tensors that `init` did not have; ``{"event":
         "fallback", "step", "reason"}`` where the newer checkpoint is damaged and the older one counts;
+        ``{"event": "kept", "step"}`` where a batch could not be read and a checkpoint keeps what was done;
         ``{"event": "paused", "reason"}`` and ``{"event": "continued"}`` around waiting for room on a full
         disk. Without `on_event` a full disk is an error at once.
 

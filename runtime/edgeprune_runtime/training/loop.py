@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from typing import Any, Protocol
 
 import torch
 
-from edgeprune_formats import ConfigError
+from edgeprune_formats import ConfigError, EdgePruneError
 
 from ..checks import check_types, from_json
 from ..errors import TrainingError
@@ -157,7 +158,7 @@ class TrainRun:
         self._steps = self.config.epochs * len(self.loader)
         self._first_step, self._began = self.step, time.perf_counter()
         self._next_event = self._began + _EVENT_SECONDS
-        self._saved = self._began
+        self._saved, self._saved_step = self._began, self.step
         self.disk = PatientDisk(self.on_event, self.interrupted)
         self._smallest_batch = smallest_batch(self.config.model, self.image_shape)
         self._left_out = False
@@ -175,7 +176,7 @@ class TrainRun:
         checkpoint = load_checkpoint(self.run_dir)
         state = self._checked(checkpoint.state)
         self.step, self.history, self.tally = state.step, state.history, state.tally.running()
-        self._first_step = self.step
+        self._first_step = self._saved_step = self.step
         if checkpoint.damage is not None and self.on_event is not None:
             self.on_event({"event": "fallback", "step": self.step, "reason": checkpoint.damage})
         self.disk.write(lambda: write_metrics(self.run_dir, self.history))
@@ -207,12 +208,31 @@ class TrainRun:
             If the loss stops being finite, or a file cannot be written.
         TrainingInterrupted
             After a signal, once a checkpoint is written.
+        EdgePruneError, OSError
+            If a batch cannot be read, once a checkpoint is written of the steps that were taken.
         """
         while len(self.history) < self.config.epochs:
             started = time.perf_counter() - self.tally.seconds
-            self._train_epoch(started)
-            scores = self._score()
+            with self._keeping_work(started):
+                self._train_epoch(started)
+                scores = self._score()
             self._end_epoch(scores, time.perf_counter() - started)
+
+    @contextlib.contextmanager
+    def _keeping_work(self, started: float) -> Iterator[None]:
+        """Write a checkpoint where the data fails, from which the run goes on once they are mended."""
+        try:
+            yield
+        except (TrainingError, TrainingInterrupted):
+            raise
+        except (EdgePruneError, OSError):
+            if self.step > self._saved_step:
+                self._drain(started)
+                self._require_finite()
+                self._checkpoint()
+                if self.on_event is not None:
+                    self.on_event({"event": "kept", "step": self.step})
+            raise
 
     def _train_epoch(self, started: float) -> None:
         if not self.tally.steps:
@@ -352,7 +372,7 @@ class TrainRun:
             "loader": self.loader.state_dict(),
         }
         self.disk.write(lambda: save_checkpoint(self.run_dir, self.learner.tensors(), state))
-        self._saved = time.perf_counter()
+        self._saved, self._saved_step = time.perf_counter(), self.step
 
     def _diverged(self, what: str) -> TrainingError:
         epoch = f"epoch {len(self.history) + 1} of {self.config.epochs}"
