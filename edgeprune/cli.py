@@ -18,7 +18,7 @@ from edgeprune_formats import ConfigError, EdgePruneError, __version__
 from edgeprune_runtime.training.signals import TrainingInterrupted
 
 from .options.parameters import with_flags
-from .text import printable, say
+from .text import escape_streams, live, printable, say_if_read
 from .work.processes import process_rank
 
 __all__ = ["cli", "main"]
@@ -86,9 +86,9 @@ def _fail(message: str, code: int) -> NoReturn:
     kind = "" if code == INTERRUPTED else "error: "
     if sys.stderr.isatty():
         # A live line of progress may stand there.
-        say("\r\x1b[K", err=True, nl=False)
+        live()
     if code != INTERRUPTED or process_rank() == 0:
-        say(f"edgeprune: {kind}{printable(message)}", err=True)
+        say_if_read(f"edgeprune: {kind}{message}", err=True)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         # What NCCL does at exit waits for the other processes, which wait for this one.
         _flush()
@@ -142,6 +142,7 @@ def main() -> None:
     Exit status: 0 done, 1 data or files that are unusable, or nobody reads what is printed, 2 a wrong option,
     129 hung up, 130 interrupted, 143 terminated.
     """
+    escape_streams()
     # Leaving by an exception lets whatever is half written be removed.
     signal.signal(signal.SIGTERM, _terminate)
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:

@@ -13,7 +13,7 @@ from edgeprune.coresets.config import CoresetConfig
 from edgeprune.masks.config import MaskConfig
 from edgeprune.packs.config import METHODS, BuildConfig
 from edgeprune.scoring.config import ScoreConfig
-from edgeprune.text import bytes_text
+from edgeprune.text import bytes_text, say
 from edgeprune_formats import ConfigError
 
 from ..options.fields import (
@@ -107,7 +107,7 @@ def command(
     if not quiet:
         _print(report)
         if choice:
-            click.echo(choice)
+            say(choice)
 
 
 def _require_budget(budget: int | None, min_quality: float | None) -> None:
@@ -176,27 +176,27 @@ def _config(options: dict[str, Any], device: str) -> BuildConfig:
 
 def _print(report: BuildReport) -> None:
     for message in report.skipped:
-        click.echo(f"skipped {message}")
+        say(f"skipped {message}")
     header = report.header
     if report.empty_classes:
         names = ", ".join(report.empty_classes[:3]) + (", ..." if len(report.empty_classes) > 3 else "")
-        click.echo(
+        say(
             f"warning: no image was kept of {len(report.empty_classes):,} of the classes ({names}); "
             "lower --sample-prune, or pass --class-balance with je or jelf",
             err=True,
         )
     for path in report.artifacts:
-        click.echo(f"{path}: kept, can be used again")
+        say(f"{path}: kept, can be used again")
     images = f"{header.samples:,} images of {header.height}x{header.width}"
     if report.skipped:
         images += f" ({len(report.skipped):,} unreadable ones skipped)"
     classes = f"{report.classes:,} class{'' if report.classes == 1 else 'es'}"
     kept, of = header.components, header.height * header.width
     components = "" if kept == of else f"{kept:,} of {of:,} components a channel, "
-    click.echo(
+    say(
         f"{report.path}: {images} in {classes}, {components}{report.bytes_per_image:,.0f} B an image "
         f"(its source {report.source_bytes_per_image:,.0f}), {report.psnr:.1f} dB, "
         f"{bytes_text(report.path.stat().st_size)}, in {report.seconds:.1f} s"
     )
     for warning in report.warnings:
-        click.echo(f"warning: {warning}", err=True)
+        say(f"warning: {warning}", err=True)

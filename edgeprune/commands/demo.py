@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgeprune.text import say
 from edgeprune_formats import ConfigError
 
 from ..options.fields import Command, output_option
@@ -56,9 +57,9 @@ def command(output: Path) -> None:
     _clear(output)
     for line in _lines(output):
         _run(line)
-    click.echo()
+    say()
     for line in (*_table(output), "", f"The demo took {time.perf_counter() - started:.0f} s.", "", *NEXT):
-        click.echo(line)
+        say(line)
 
 
 NEXT = (
@@ -107,7 +108,8 @@ def _lines(output: Path) -> Iterator[str]:
 def _run(line: str) -> None:
     from edgeprune.cli import cli
 
-    click.echo(f"\n$ edgeprune {line}")
+    say()
+    say(f"$ edgeprune {line}")
     cli.main(shlex.split(line), prog_name="edgeprune", standalone_mode=False)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgeprune.text import printable
+from edgeprune.text import say
 
 from ..options.fields import FORCE, PACK_FILE, Command, option, output_option
 from ..options.output import require_spare
@@ -63,7 +63,7 @@ def command(
     config = ExportConfig(int8=int8, decoder=decoder, calibrate=calibrate)
     report = export_run(run, output, config, pack=pack, test=test)
     for line in _lines(output, config, report, test):
-        click.echo(printable(line))
+        say(line)
 
 
 def _lines(output: Path, config: ExportConfig, report: ExportReport, test: str | None) -> Iterator[str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeprune.text import bytes_text, count_text, printable
+from edgeprune.text import bytes_text, count_text, printable, say
 
 from ..options.fields import PACK
 
@@ -39,7 +39,7 @@ def command(pack: Path, as_json: bool) -> None:
         click.echo(json.dumps(facts, indent=2))
         return
     for line in _lines(facts):
-        click.echo(printable(line))
+        say(line)
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -137,11 +137,12 @@ def _class_lines(classes: list[dict[str, Any]]) -> list[str]:
     counts = [entry["images"] for entry in classes]
     if len(classes) > MANY_CLASSES:
         return [f"  classes     {len(classes):,}, with {min(counts)} to {max(counts)} images each"]
-    width = max(len(entry["name"]) for entry in classes)
+    names = [printable(entry["name"]) for entry in classes]
+    width = max(map(len, names))
     scale = BAR_WIDTH / max(counts)
     return [f"  classes     {len(classes):,}"] + [
-        f"    {entry['name']:<{width}} {entry['images']:>7,} {'#' * round(entry['images'] * scale)}"
-        for entry in classes
+        f"    {name:<{width}} {entry['images']:>7,} {'#' * round(entry['images'] * scale)}"
+        for name, entry in zip(names, classes, strict=True)
     ]
 
 

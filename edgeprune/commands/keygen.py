@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from edgeprune.text import printable
+from edgeprune.text import say
 
 from ..options.fields import Command, output_option
 
@@ -28,4 +28,4 @@ def command(output: Path) -> None:
     from edgeprune_runtime.signatures import make_key
 
     name = make_key(output)
-    click.echo(printable(f"{output}: private key, keep it to yourself; {output}.pub: public key {name}"))
+    say(f"{output}: private key, keep it to yourself; {output}.pub: public key {name}")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from edgeprune.text import printable
+from edgeprune.text import say
 
 from ..options.fields import FORCE, PACKS, QUIET, Command, option, output_option
 from ..options.output import require_spare
@@ -52,4 +52,4 @@ def command(
     scores = "; the scores differ in kind or lack, and are left out" if report.lost_scores else ""
     size = output.stat().st_size / 1e6
     line = f"{output}: {report.header.samples:,} images of {len(packs)} packs{whole}{twice}, {size:.2f} MB"
-    click.echo(printable(line + scores))
+    say(line + scores)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from edgeprune.text import say
 from edgeprune_formats import ConfigError
 
 __all__ = ["command"]
@@ -39,4 +40,4 @@ def command(runs: tuple[Path, ...], output: Path | None) -> None:
             raise ConfigError("several runs need a file to draw them in; give --output")
         output = runs[0] / "curves.png"
     draw({str(run): read_metrics(run) for run in runs}, output)
-    click.echo(output)
+    say(output)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeprune.text import printable
+from edgeprune.text import say
 
 if TYPE_CHECKING:
     from edgeprune.inference.prediction import Prediction
@@ -40,11 +40,11 @@ def command(model: Path, images: tuple[Path, ...], top: int, skip_bad: bool, as_
     predictor = open_predictor(model)
     for prediction in predict(predictor, images, skip_bad=skip_bad, tell=_tell):
         best = _best(prediction, predictor.class_names, top)
-        click.echo(json.dumps(_record(prediction, best)) if as_json else _line(prediction, best))
+        say(json.dumps(_record(prediction, best)) if as_json else _line(prediction, best))
 
 
 def _tell(line: str) -> None:
-    click.echo(printable(f"edgeprune: {line}"), err=True)
+    say(f"edgeprune: {line}", err=True)
 
 
 def _best(prediction: Prediction, names: Sequence[str] | None, top: int) -> list[tuple[str, float]]:
@@ -58,7 +58,7 @@ def _best(prediction: Prediction, names: Sequence[str] | None, top: int) -> list
 
 def _line(prediction: Prediction, best: list[tuple[str, float]]) -> str:
     classes = ", ".join(f"{name} {probability:.1%}" for name, probability in best)
-    return printable(f"{prediction.image}: {classes}")
+    return f"{prediction.image}: {classes}"
 
 
 def _record(prediction: Prediction, best: list[tuple[str, float]]) -> dict[str, Any]:

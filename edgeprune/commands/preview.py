@@ -6,12 +6,16 @@ from pathlib import Path
 
 import click
 
+from edgeprune.text import say
+
 __all__ = ["command"]
 
 
 @click.command("preview")
 @click.argument("pack", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The PNG to write.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help="The PNG to write, or to replace."
+)
 @click.option("--source", help="What the pack was built from, to show the originals as well.")
 @click.option("--images", type=int, default=8, show_default=True, help="How many images to show.")
 def command(pack: Path, output: Path, source: str | None, images: int) -> None:
@@ -34,4 +38,4 @@ def command(pack: Path, output: Path, source: str | None, images: int) -> None:
             originals = open_source(source, split=split, size=size if isinstance(size, int) else None)
         draw_preview(opened, output, count=images, source=originals)
         shown = min(images, len(opened))
-    click.echo(f"{output}: {shown} images")
+    say(f"{output}: {shown} images")

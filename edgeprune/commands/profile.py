@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeprune.text import say
 from edgeprune_runtime.training.settings import TrainConfig
 
 from ..options.fields import PACKS, Command, config_options, make_config, option
@@ -75,8 +76,9 @@ def command(
     if as_json:
         click.echo(json.dumps({**options, **facts, "step": found.step, **asdict(found)}, indent=1))
         return
-    click.echo(f"{options['model']}, {', '.join(map(str, facts.values()))} thread(s), {found.images} images")
-    click.echo("\n".join(_lines(found)))
+    say(f"{options['model']}, {', '.join(map(str, facts.values()))} thread(s), {found.images} images")
+    for line in _lines(found):
+        say(line)
 
 
 def _lines(found: Profile) -> list[str]:

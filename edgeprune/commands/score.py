@@ -10,6 +10,7 @@ import click
 
 from edgeprune.packs.config import BuildConfig
 from edgeprune.scoring.config import ScoreConfig
+from edgeprune.text import say
 from edgeprune_formats import ConfigError
 from edgeprune_formats.files import check_writable
 
@@ -57,7 +58,7 @@ def command(
         images = open_source(source, size=size)
         if not quiet:
             for note in getattr(images, "notes", ()):
-                click.echo(f"warning: {note}", err=True)
+                say(f"warning: {note}", err=True)
         # Before every image is read, which can take long.
         place(config.training(config.model_for(images.shape)))
         with progress_bars(quiet) as tell:
@@ -72,7 +73,7 @@ def command(
             replace_existing=force,
         )
     if not quiet:
-        click.echo(_summary(output, records.provenance, len(records.rows)))
+        say(_summary(output, records.provenance, len(records.rows)))
 
 
 def _require_target(source: str, output: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from edgeprune.text import printable
+from edgeprune.text import say
 
 from ..options.fields import PACK, Command, option
 
@@ -34,4 +34,4 @@ def command(pack: Path, key: Path) -> None:
         raise error_for(pack, problem)
     made, in_attribute = sign_file(pack, key)
     places = f"{signature_path(pack)}{' and its extended attribute' if in_attribute else ''}"
-    click.echo(printable(f"{pack}: signed by {made.key} in {places}"))
+    say(f"{pack}: signed by {made.key} in {places}")

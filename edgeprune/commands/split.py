@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from edgeprune.text import printable
+from edgeprune.text import say
 from edgeprune_formats import ConfigError
 
 from ..options.fields import FORCE, PACK, QUIET, Command, option, output_option
@@ -60,7 +60,7 @@ def command(pack: Path, parts: int, output: Path, by: str, seed: int, force: boo
         )
     for part in made if not quiet else []:
         held = sum(count > 0 for count in part.classes)
-        click.echo(
-            f"{printable(str(part.path))}: {part.header.samples:,} images of {held} of "
+        say(
+            f"{part.path}: {part.header.samples:,} images of {held} of "
             f"{len(part.classes)} classes, {part.path.stat().st_size / 1e6:.2f} MB"
         )

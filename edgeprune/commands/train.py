@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeprune.scoring.config import ScoreConfig
-from edgeprune.text import bytes_text, count_text, printable, say
+from edgeprune.text import bytes_text, count_text, say_if_read
 from edgeprune_formats import ConfigError
 from edgeprune_runtime.training.settings import TrainConfig
 
@@ -144,14 +144,16 @@ def command(
         resume=resume,
     )
     for note in setup.notes:
-        click.echo(f"warning: {note}", err=True)
+        say_if_read(f"warning: {note}", err=True)
     with ExitStack() as stack:
         report = _reports(setup, output, tensorboard, stack)
         metrics = setup.train(
             output, init=init, teacher=teacher, resume=resume, cadence=cadence, report=report
         )
     tested = "" if metrics["test_accuracy"] is None else f", test accuracy {metrics['test_accuracy']:.2%}"
-    say(f"{output / 'model.safetensors'}: {config.model}, {count_text(config.epochs, 'epoch')}{tested}")
+    say_if_read(
+        f"{output / 'model.safetensors'}: {config.model}, {count_text(config.epochs, 'epoch')}{tested}"
+    )
 
 
 def _config(batch_size: int | str, options: dict[str, Any]) -> TrainConfig:
@@ -167,7 +169,7 @@ def _check_signatures(packs: tuple[Path, ...], test: str | None, key: Path) -> N
 
     also = [Path(test)] if test is not None and Path(test).is_file() else []
     for path in (*packs, *also):
-        click.echo(printable(f"{path}: signed by {check_signature(path, key).key}"))
+        say_if_read(f"{path}: signed by {check_signature(path, key).key}")
 
 
 def require_torch() -> None:

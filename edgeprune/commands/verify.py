@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from edgeprune.text import count_text, printable
+from edgeprune.text import count_text, say
 
 from ..options.fields import PACK, Command, option
 
@@ -36,12 +36,12 @@ def command(pack: Path, key: Path | None) -> None:
     if key is not None:
         from edgeprune_runtime.signatures import check_signature
 
-        click.echo(printable(f"{pack}: signed by {check_signature(pack, key).key}"))
+        say(f"{pack}: signed by {check_signature(pack, key).key}")
     problems = verify_pack(pack)
     for problem in problems:
-        click.echo(printable(f"{pack}: {problem}"), err=True)
+        say(f"{pack}: {problem}", err=True)
     if problems:
         sys.exit(1)
     header = open_pack(pack).header
     chunks = count_text(header.chunks, "chunk")
-    click.echo(f"{pack}: sound, {header.samples:,} images in {chunks}, every checksum matches")
+    say(f"{pack}: sound, {header.samples:,} images in {chunks}, every checksum matches")

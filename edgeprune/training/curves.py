@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.ticker import MaxNLocator
 
 from edgeprune_formats import ConfigError
@@ -17,6 +18,8 @@ from edgeprune_formats.files import atomic_file, read_regular
 from edgeprune_formats.strict_json import parse_json
 from edgeprune_runtime.checks import from_json
 from edgeprune_runtime.errors import TrainingError
+
+from ..text import printable
 
 __all__ = ["draw", "read_metrics"]
 
@@ -101,14 +104,25 @@ def draw(runs: Mapping[str, Metrics], path: Path) -> None:
             axes.set_xlabel("epoch")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.grid(alpha=0.3)
-        accuracy.legend(fontsize=8)
+        # Of the names of folders nothing is mathematics.
+        for text in accuracy.legend(fontsize=8).get_texts():
+            text.set_parse_math(False)
         with atomic_file(path) as partial:
             figure.savefig(partial, format=kind[1:], dpi=150, metadata=_METADATA[kind])
 
 
 def _curve(axes: Axes, name: str, epochs: Metrics, what: str, scale: float, color: str) -> None:
+    shown = _label(name)
     for part, line in (("train", "--"), ("test", "-")):
         column = f"{part}_{what}"
         points = [(e["epoch"], scale * e[column]) for e in epochs if e[column] is not None]
         if points:
-            axes.plot(*zip(*points, strict=True), line, color=color, label=f"{name}, {part}", marker=".")
+            axes.plot(*zip(*points, strict=True), line, color=color, label=f"{shown}, {part}", marker=".")
+
+
+def _label(name: str) -> str:
+    """Return a name in characters that the font has, the others as their escapes."""
+    known = get_font(findfont(FontProperties())).get_charmap()
+    text = "".join(c if ord(c) in known else ascii(c)[1:-1] for c in printable(name))
+    # A label that begins with an underscore is left out of the legend.
+    return f" {text}" if text.startswith("_") else text

@@ -10,7 +10,7 @@ from typing import Any
 
 from edgeprune_formats import ConfigError
 
-from ..text import bytes_text, printable, say
+from ..text import bytes_text, live, say_if_read
 
 __all__ = ["TensorBoardReport", "TerminalReport"]
 
@@ -30,16 +30,16 @@ class TerminalReport:
         kind = event["event"]
         if kind == "step":
             if self._live:
-                say(f"\r\x1b[K{step_line(event)}", err=True, nl=False)
+                live(step_line(event))
             return
         if self._live:
-            say("\r\x1b[K", err=True, nl=False)
+            live()
         if kind == "start":
-            say(self._setting)
+            say_if_read(self._setting)
         elif kind == "epoch":
-            say(epoch_line(event, self._epochs))
+            say_if_read(epoch_line(event, self._epochs))
         elif line := _notice(event):
-            say(printable(f"edgeprune: {line}"), err=True)
+            say_if_read(f"edgeprune: {line}", err=True)
 
 
 def step_line(event: dict[str, Any]) -> str:

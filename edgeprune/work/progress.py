@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ..text import say
+from ..text import live, say_if_read
 
 __all__ = ["EpochLines", "progress_bars"]
 
@@ -79,7 +79,7 @@ class _LogLines:
         rate = done / max(now - self._started, 1e-3)
         share = f"{done:,} of {total:,} images"
         left = f", ETA {_minutes((total - done) / rate)}" if 0 < done < total else ""
-        say(f"{stage}: {share}, {rate:,.0f} images/s{left}", err=True)
+        say_if_read(f"{stage}: {share}, {rate:,.0f} images/s{left}", err=True)
 
 
 def _minutes(seconds: float) -> str:
@@ -108,12 +108,12 @@ class EpochLines:
             f"{event['stage']}, epoch {event['epoch']}/{event['epochs']}  "
             f"{event['images_per_second']:,.0f} images/s  ETA {_minutes(event['eta_seconds'])}"
         )
-        if self._live:
-            say("\r\x1b[K", err=True, nl=False)
         if event["event"] == "epoch":
-            say(line + "".join(f"  {name} {text}" for name, text in _figures(event)), err=True)
+            if self._live:
+                live()
+            say_if_read(line + "".join(f"  {name} {text}" for name, text in _figures(event)), err=True)
         elif self._live:
-            say(line, err=True, nl=False)
+            live(line)
 
 
 def _figures(event: dict[str, Any]) -> Iterator[tuple[str, str]]:

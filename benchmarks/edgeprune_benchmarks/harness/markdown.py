@@ -8,6 +8,8 @@ from functools import reduce
 from statistics import mean
 from typing import Any
 
+from edgeprune.text import printable
+
 __all__ = ["Column", "mean_and_range", "median_and_range", "not_measured", "render"]
 
 
@@ -41,7 +43,9 @@ class Column:
             value = reduce(lambda inside, key: inside[key], self.value.split("."), row)
         else:
             value = row[self.value]
-        return self.none if value is None else self.form.format(value)
+        text = self.none if value is None else self.form.format(value)
+        # Names come from users: a bar would begin another cell, and a newline end the table.
+        return printable(text).replace("|", "\\|")
 
 
 def render(columns: Sequence[Column], rows: Iterable[Any], intro: str = "") -> list[str]:

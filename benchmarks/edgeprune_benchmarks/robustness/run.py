@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import click
 import torch
 
+from edgeprune.text import say
 from edgeprune.training.reports import TerminalReport
 from edgeprune.work.progress import EpochLines
 from edgeprune_runtime.training.placement import place
@@ -129,14 +129,14 @@ def attack_all(request: Request, output: Path, *, images: int | None, linf: bool
     protocol = PROTOCOLS[experiment.scale.protocol]
     protocol = replace(protocol.in_linf() if linf else protocol, images=images or protocol.images)
     cells = request.networks(experiment.scale)
-    click.echo(_header(request, experiment, protocol, cells))
+    say(_header(request, experiment, protocol, cells))
     bench = _Bench(experiment, protocol, precision)
     rows: list[dict[str, Any]] = []
     try:
         for row, seed in cells:
             rows.append(bench.measure(row, seed))
     except OutOfTimeError:
-        click.echo(f"{len(rows)} of {len(cells)} networks are done; run the same command to go on")
+        say(f"{len(rows)} of {len(cells)} networks are done; run the same command to go on")
     if not rows:
         return
     results = {
@@ -149,7 +149,7 @@ def attack_all(request: Request, output: Path, *, images: int | None, linf: bool
         "planned": len(cells),
         "rows": rows,
     }
-    click.echo(save(output, f"robustness-{request.recipe}-{request.scale}", results))
+    say(save(output, f"robustness-{request.recipe}-{request.scale}", results))
 
 
 def _header(
@@ -216,7 +216,7 @@ class _Bench:
             effort=self._protocol.effort,
             precision=self._precision,
             overdue=self._experiment.deadline.check,
-            tell=lambda line: click.echo(f"  {line}", err=True),
+            tell=lambda line: say(f"  {line}", err=True),
         )
 
     def _attacked(self, run: Evaluator, victim: Victim, row: Row, seed: int, name: str) -> dict[str, Any]:
@@ -234,7 +234,7 @@ class _Bench:
 
 
 def _say(name: str, line: str) -> None:
-    click.echo(f"{name}: {line}")
+    say(f"{name}: {line}")
 
 
 @contextmanager

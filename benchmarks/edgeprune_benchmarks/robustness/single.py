@@ -6,13 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import click
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from edgeprune import open_source
 from edgeprune.sources import Source, check_source
+from edgeprune.text import say
 from edgeprune_formats import ConfigError, EdgePruneError
 from edgeprune_runtime.class_names import class_numbers
 from edgeprune_runtime.networks.trained import TrainedNetwork, load_trained
@@ -91,7 +91,7 @@ def attack_run(
     shown, labels = _shown(test, label_of, protocol.images)
     adversary = read_description(run_dir).get("config", {}).get("adversarial")
     trained = "as they are" if adversary is None else f"perturbed by {adversary}"
-    click.echo(f"{run_dir}: {network.name}, trained on images {trained}; {len(labels):,} of {spec}")
+    say(f"{run_dir}: {network.name}, trained on images {trained}; {len(labels):,} of {spec}")
     evaluator = Evaluator(
         victim,
         shown,
@@ -102,10 +102,10 @@ def attack_run(
         effort=protocol.effort,
         precision=precision,
         overdue=Deadline(minutes).check,
-        tell=lambda line: click.echo(f"  {line}", err=True),
+        tell=lambda line: say(f"  {line}", err=True),
     )
     with exact_arithmetic():
-        report = make_report(evaluator, protocol, natural=adversary is None, say=click.echo)
+        report = make_report(evaluator, protocol, natural=adversary is None, say=say)
     _require_valid(report, evaluator.folder / "report.json")
     return report
 
@@ -114,7 +114,7 @@ def _require_valid(report: dict[str, Any], path: Path) -> None:
     failed = [f"{c['name']} ({c['detail']})" for c in report["controls"] if not c["passed"]]
     if failed:
         raise InvalidReportError(f"{path} is not valid: {'; '.join(failed)}")
-    click.echo(f"{path}: valid, {len(report['controls'])} controls passed")
+    say(f"{path}: valid, {len(report['controls'])} controls passed")
 
 
 def _protocol(scale: str, images: int | None, linf: bool, available: int) -> Protocol:
