@@ -34,6 +34,7 @@ EVER = {
         "safetensors",
         "onnx",
         "onnxruntime",
+        "cryptography",
     },
 }
 # edgeprune.cli must answer without these, so no module that it or `info` loads may import them at the top.

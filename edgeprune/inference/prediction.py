@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune_formats import ConfigError, EdgePruneError, Pack, PackFormatError, open_pack
 from edgeprune_formats.codecs import get_codec
 from edgeprune_formats.coefficients import SparseCoefficients
+from edgeprune_formats.packs.inspection import signature_problem
 from edgeprune_runtime import PackDataset
+from edgeprune_runtime.errors import TrainingError
 from edgeprune_runtime.loading.cache import ChunkCache
 from edgeprune_runtime.onnx.session import OnnxModel, open_onnx, require
 
@@ -95,6 +96,8 @@ class _RunNetwork:
 
         with torch.no_grad():
             logits: NDArray[np.float32] = self._on_images(torch.from_numpy(images)).numpy()
+        if not np.isfinite(logits).all():
+            raise TrainingError(f"{self.path}: its logits are not finite; train it again")
         return logits
 
 
@@ -179,7 +182,9 @@ def _found(paths: Sequence[Path], unread: Counter[str]) -> Iterator[tuple[Path, 
                 raise SourceError(f"{path}: no images in this folder ({' '.join(IMAGE_SUFFIXES)}){other}")
             yield from ((file, False) for file in files)
         else:
-            yield path, h5py.is_hdf5(path)
+            if path.exists() and not path.is_file():
+                raise SourceError(f"{path}: not a regular file; name an image, a pack or a folder")
+            yield path, path.exists() and signature_problem(path) is None
 
 
 def _of_files(model: Predictor, files: Sequence[Path], bad: list[EdgePruneError]) -> Iterator[Prediction]:

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -7,7 +8,10 @@ import exported_models
 import h5py
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from edgeprune.errors import SourceError
 from edgeprune.inference.export import ExportConfig, export_run
@@ -15,7 +19,7 @@ from edgeprune.inference.prediction import open_predictor, predict
 from edgeprune.sources import open_source
 from edgeprune.sources.images import read_image
 from edgeprune_formats import ConfigError, open_pack
-from edgeprune_runtime.errors import ArtifactError
+from edgeprune_runtime.errors import ArtifactError, TrainingError
 
 
 @pytest.fixture(scope="module")
@@ -217,6 +221,27 @@ def test_images_that_are_no_squares_must_have_the_size(tmp_path):
     assert len(list(predict(model, [tmp_path / "20.png"]))) == 1
     with pytest.raises(SourceError, match=r"12\.png: has 12x20 pixels, and the model takes 20x12"):
         list(predict(model, [tmp_path / "12.png"]))
+
+
+def test_logits_of_a_network_that_are_not_finite_are_an_error(tmp_path):
+    network = exported_models.finished_run(tmp_path / "run")
+    file = network / "model.safetensors"
+    with safe_open(file, "pt") as content:
+        facts = content.metadata()
+    tensors = load_file(file)
+    for name, tensor in tensors.items():
+        # Each is finite, and no product of them is.
+        tensors[name] = torch.full_like(tensor, 3e38) if tensor.is_floating_point() else tensor
+    save_file(tensors, file, facts)
+    Image.new("RGB", (16, 16), "red").save(tmp_path / "a.png")
+    with pytest.raises(TrainingError, match="its logits are not finite"):
+        list(predict(open_predictor(network), [tmp_path / "a.png"]))
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(SourceError, match="not a regular file"):
+        list(predict(open_predictor(exported_models.finished_run(tmp_path / "run")), [tmp_path / "pipe"]))
 
 
 NO_TORCH = """
