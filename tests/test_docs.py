@@ -55,11 +55,21 @@ def snippets():
 
 
 @pytest.mark.parametrize("code", list(snippets()))
-def test_python_on_the_pages_imports_what_there_is(code):
-    for node in ast.walk(ast.parse(code)):
+def test_python_on_the_pages_uses_what_there_is(code):
+    tree, known = ast.parse(code), {}
+    for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module.startswith("edgeprune"):
             module = importlib.import_module(node.module)
             assert [name.name for name in node.names if not hasattr(module, name.name)] == []
+            known.update({name.asname or name.name: getattr(module, name.name) for name in node.names})
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and callable(known.get(node.func.id))
+        ):
+            keywords = {one.arg: None for one in node.keywords if one.arg}
+            inspect.signature(known[node.func.id]).bind_partial(*[None] * len(node.args), **keywords)
 
 
 def test_readme_is_short_and_links_to_what_there_is():
