@@ -56,6 +56,7 @@ def describe(path: Path) -> dict[str, Any]:
 
     with open_pack(path) as pack:
         header, labels, payload = pack.header, pack.labels, pack.payload_bytes
+        scored = pack.scores is not None
     size = path.stat().st_size
     counts = np.bincount(labels, minlength=len(header.class_names)).tolist()
     return {
@@ -75,6 +76,7 @@ def describe(path: Path) -> dict[str, Any]:
         "classes": [
             {"name": name, "images": count} for name, count in zip(header.class_names, counts, strict=True)
         ],
+        "scores": scored,
         "mean": list(header.mean),
         "std": list(header.std),
         "generator": header.generator,
@@ -121,6 +123,10 @@ def _lines(facts: dict[str, Any]) -> list[str]:
         if isinstance(result.get(name), int | float):
             lines.append(f"  quality     {result[name]:.2f} dB PSNR against {against}")
     lines.append(f"  mean, std   {_numbers(facts['mean'])}, {_numbers(facts['std'])}")
+    if facts["scores"]:
+        coreset = facts["provenance"].get("coreset")
+        kind = coreset.get("score") if isinstance(coreset, dict) else None
+        lines.append(f"  scores      one an image, {kind or 'of a kind that is not told'}")
     lines += _class_lines(facts["classes"]) + _provenance_lines(facts)
     return [*lines, "  checked     structure and labels; edgeprune verify reads all the images"]
 

@@ -21,7 +21,10 @@ __all__ = ["command"]
     type=click.Path(path_type=Path),
     help="Check first that the owner of this public key has signed it.",
 )
-def command(pack: Path, key: Path | None) -> None:
+@click.option(
+    "--isolated", is_flag=True, help="Read PACK in a process of its own, which a forged file may crash."
+)
+def command(pack: Path, key: Path | None, isolated: bool) -> None:
     """Check structure, checksums and content of PACK.
 
     Every problem is listed.
@@ -30,6 +33,7 @@ def command(pack: Path, key: Path | None) -> None:
     Example:
       edgeprune verify photos.h5
       edgeprune verify photos.h5 --key maker.key.pub
+      edgeprune verify from-a-stranger.h5 --isolated
     """
     from edgeprune_formats import open_pack, verify_pack
 
@@ -37,7 +41,7 @@ def command(pack: Path, key: Path | None) -> None:
         from edgeprune_runtime.signatures import check_signature
 
         say(f"{pack}: signed by {check_signature(pack, key).key}")
-    problems = verify_pack(pack)
+    problems = verify_pack(pack, isolated=isolated or None)
     for problem in problems:
         say(f"{pack}: {problem}", err=True)
     if problems:

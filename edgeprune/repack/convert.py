@@ -21,6 +21,7 @@ from ..packs.dct import dct2_of_pixels, idct2_of_tiles
 from ..packs.layout import laid_out, sample_size
 from ..packs.quality import DEFAULT_ROUNDING
 from ..presets import component_count
+from .lineage import recent
 
 __all__ = ["convert_pack"]
 
@@ -125,7 +126,7 @@ def _header(pack: Pack, config: BuildConfig) -> PackHeader:
         codec=config.codec,
         components=components,
         format_version=FORMAT_VERSION,
-        provenance=provenance,
+        provenance=recent(provenance),
         tile="full",
         **config.quantization,
     )

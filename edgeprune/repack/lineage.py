@@ -13,10 +13,26 @@ from numpy.typing import NDArray
 from edgeprune_formats import ConfigError, Pack
 from edgeprune_formats.files import file_sha256
 
-__all__ = ["JoinedRows", "joined_provenance", "joined_rows"]
+__all__ = ["JoinedRows", "joined_provenance", "joined_rows", "recent"]
 
 # Entries of a provenance that belong to one pack, whatever others hold.
 _OWN = ("source", "split", "result", "merged")
+
+
+# Ancestors of ancestors lie one within the other; a pack may nest no deeper than 64.
+_DEPTH = 48
+_OLDER = "older history was left out"
+
+
+def recent(provenance: Any, depth: int = _DEPTH) -> Any:
+    """Return a provenance without what lies too deep in it for a pack: the oldest history."""
+    if not isinstance(provenance, dict | list):
+        return provenance
+    if depth == 0:
+        return _OLDER
+    if isinstance(provenance, list):
+        return [recent(item, depth - 1) for item in provenance]
+    return {name: recent(item, depth - 1) for name, item in provenance.items()}
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,7 +27,7 @@ from edgeprune_formats.packs.chunks import plan_chunks
 from edgeprune_runtime.loading.mixture import Mixture
 
 from ..packs.header import utc_now
-from .lineage import joined_provenance, joined_rows
+from .lineage import joined_provenance, joined_rows, recent
 
 __all__ = ["MergeReport", "merge_packs"]
 
@@ -155,7 +155,7 @@ def _header(pooled: PackHeader, provenance: dict[str, Any]) -> PackHeader:
         format_version=FORMAT_VERSION,
         generator=f"edgeprune {__version__}",
         created=utc_now(),
-        provenance=provenance,
+        provenance=recent(provenance),
     )
     return plan_chunks(header)
 

@@ -28,6 +28,7 @@ from edgeprune_formats.packs.chunks import plan_chunks
 from edgeprune_formats.packs.transactions import pack_transaction
 
 from ..packs.header import utc_now
+from .lineage import recent
 from .partition import IID, Partition, partition
 
 __all__ = ["PLACEHOLDER", "Part", "part_paths", "split_pack"]
@@ -130,7 +131,7 @@ def split_pack(
         headers = [_header(pack, int(count)) for count in np.bincount(part_of, minlength=parts)]
         record = {"parts": parts, "by": str(by), "seed": seed, "parent": _parent(pack)}
         headers = [
-            replace(header, provenance={**header.provenance, "split": {"part": number, **record}})
+            replace(header, provenance=recent({**header.provenance, "split": {"part": number, **record}}))
             for number, header in enumerate(headers, 1)
         ]
         with _folder(target if paths[0].parent == target else None):

@@ -28,6 +28,7 @@ from typing import Any
 import h5py
 
 from .errors import PackWriteError
+from .hdf5 import create_hdf5
 
 __all__ = [
     "Sink",
@@ -350,7 +351,7 @@ def atomic_hdf5(path: Path) -> Iterator[h5py.File]:
         The file cannot be written: no such folder, no permission, disk full.
     """
     with atomic_file(path) as partial, shielded(), Sink(partial, "w+") as sink:
-        with h5py.File(sink, "w", libver=("v110", "v110")) as file:
+        with create_hdf5(sink) as file:
             yield file
         if sink.failure is not None:
             raise sink.failure

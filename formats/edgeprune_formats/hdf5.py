@@ -6,6 +6,7 @@ is raised as a `DefectError`, which names the object.
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,12 @@ except ImportError:
 
 __all__ = [
     "COPY_AGAIN",
+    "MAX_LINKS",
     "NUMBERS",
     "TEXT",
     "Dtypes",
     "checksum",
+    "create_hdf5",
     "open_contiguous",
     "open_dataset",
     "open_group",
@@ -39,6 +42,8 @@ __all__ = [
 ]
 
 COPY_AGAIN = "copy the file again"
+MAX_LINKS = 8
+"""Objects that HDF5 keeps within the header of a group; with more it turns to a heap and a tree."""
 TEXT = np.dtype("S")
 """Stands for fixed-length text of any length."""
 NUMBERS: tuple[np.dtype[Any], ...] = ()
@@ -49,6 +54,27 @@ Dtypes = np.dtype[Any] | tuple[np.dtype[Any], ...]
 def checksum(array: NDArray[Any], start: int = 0) -> int:
     """Return the CRC-32 (as in zlib and PNG) of the array's bytes in C order, continuing from `start`."""
     return crc32(np.ascontiguousarray(array).data, start)
+
+
+def create_hdf5(sink: io.RawIOBase) -> h5py.File:
+    """Create a file whose objects keep all their attributes in their headers, in no heap and no tree.
+
+    It is in the 1.10 file format, whose object headers and indexes carry checksums. A group keeps its links in
+    its header as well while it has at most `MAX_LINKS` of them.
+
+    Parameters
+    ----------
+    sink : raw binary file
+        Open for reading and writing, empty.
+    """
+    creation = h5py.h5p.create(h5py.h5p.FILE_CREATE)
+    # More than an object of ours has; the default is 8.
+    creation.set_attr_phase_change(4096, 0)
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    access.set_fileobj_driver(h5py.h5fd.fileobj_driver, sink)
+    access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
+    access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
+    return h5py.File(h5py.h5f.create(repr(sink).encode(), h5py.h5f.ACC_TRUNC, creation, access))
 
 
 def open_hdf5(path: Path) -> h5py.File:

@@ -9,7 +9,7 @@ from typing import Any
 
 __all__ = ["FORMAT_VERSION", "INTEGERS", "TEXTS", "TRANSFORM", "PackHeader", "attribute_name"]
 
-FORMAT_VERSION = "1.2"
+FORMAT_VERSION = "1.3"
 TRANSFORM = "dct-ii-orthonormal"
 TEXTS = ("format_version", "generator", "created", "codec", "transform", "tile", "color_space")
 INTEGERS = ("samples", "channels", "height", "width", "components", "chunk_samples")

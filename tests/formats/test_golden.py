@@ -11,7 +11,7 @@ from edgeprune_formats import FORMAT_VERSION, open_pack, verify_pack
 from edgeprune_formats.coding import native
 
 GOLDEN = Path(__file__).parent / "golden"
-VERSIONS = ["1.0", "1.1", "1.2"]
+VERSIONS = ["1.0", "1.1", "1.2", "1.3"]
 PACKS = [f"edgepack-{version}-sparse-f32{gzip}.h5" for version in VERSIONS for gzip in ("", "-gzip")]
 
 
@@ -109,10 +109,11 @@ def test_released_files_stay_small(name):
 
 @pytest.mark.parametrize("compiled", ["1", "0"])
 @pytest.mark.parametrize("codec", ["quantized", "sparse-f16"])
-def test_codecs_of_1_2_decode_to_what_was_recorded(monkeypatch, codec, compiled):
+@pytest.mark.parametrize("version", VERSIONS[2:])
+def test_codecs_since_1_2_decode_to_what_was_recorded(monkeypatch, version, codec, compiled):
     native._library.cache_clear()
     monkeypatch.setenv("EDGEPRUNE_NATIVE", compiled)
-    path = GOLDEN / f"edgepack-1.2-{codec}.h5"
+    path = GOLDEN / f"edgepack-{version}-{codec}.h5"
     recorded = json.loads(path.with_suffix(".json").read_text())
     assert verify_pack(path) == []
     with open_pack(path) as pack:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeprune_formats import PackWriter, open_pack, verify_pack
+from edgeprune_formats import FORMAT_VERSION, PackWriter, open_pack, verify_pack
 from edgeprune_formats.coefficients import (
     SparseCoefficients,
     column_bits,
@@ -61,7 +61,7 @@ def pieces_of(samples):
 def test_scores_come_back_exactly_or_are_none(tools, tmp_path, scored):
     made = tools.write(tmp_path / "p.h5", scored=scored)
     with open_pack(made.path) as pack:
-        assert pack.header.format_version == "1.2"
+        assert pack.header.format_version == FORMAT_VERSION
         if scored:
             assert pack.scores.dtype == np.float32
             assert pack.scores.tobytes() == made.scores.tobytes()
@@ -110,7 +110,7 @@ def test_layout_is_open_to_plain_h5py(tools, tmp_path, size, dtype, compression)
         assert [name.decode() for name in file["class_names"][...]] == ["ant", "bee", "Käfer"]
         assert json.loads(file["provenance"][()]) == header.provenance
         assert file.attrs["format"] == b"edgepack"
-        assert file.attrs["format_version"] == b"1.2"
+        assert file.attrs["format_version"] == FORMAT_VERSION.encode()
         assert file["scores"].dtype == np.dtype("<f4")
         assert file["scores"].chunks is None
         assert file["scores"][...].tolist() == made.scores.tolist()

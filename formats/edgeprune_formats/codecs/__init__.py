@@ -26,6 +26,7 @@ __all__ = [
     "Codec",
     "ContentError",
     "Field",
+    "codec_modules",
     "codec_names",
     "get_codec",
     "memory_bytes",
@@ -199,6 +200,11 @@ def register(codec: Codec) -> None:
 def codec_names() -> tuple[str, ...]:
     """Return the names of all codecs, sorted."""
     return tuple(sorted(_CODECS))
+
+
+def codec_modules() -> list[str]:
+    """Return the modules that register all codecs where they are imported, but for a program's main module."""
+    return sorted({type(codec).__module__ for codec in _CODECS.values()} - {"__main__"})
 
 
 def get_codec(name: str) -> Codec:

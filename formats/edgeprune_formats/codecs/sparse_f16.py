@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from ..coding.native import positions_native
 from ..coefficients import Coefficients, SparseCoefficients, pack_positions, unpack_positions
+from ..errors import Problem, attribute_problem
 from ..header import PackHeader
+from ..limits import MAX_BITMAP_BYTES
 from . import Arrays, Codec, ContentError, Field, register
 
 __all__ = ["SparseF16"]
@@ -21,6 +23,15 @@ class SparseF16(Codec):
     """2 bytes a coefficient and, deflated, some tenths of a bit for each position that might hold one."""
 
     name = "sparse-f16"
+
+    def header_problems(self, header: PackHeader) -> list[Problem]:
+        """Refuse chunks whose bitmaps are too large; see `Codec.header_problems`."""
+        problems = super().header_problems(header)
+        size = math.prod(header.shape) * -(-header.chunk_samples // 8)
+        if size > MAX_BITMAP_BYTES:
+            message = f"bitmaps of {size} B a chunk exceed {MAX_BITMAP_BYTES} B; put fewer images into a chunk"
+            problems.append(attribute_problem("chunk_samples", message, "limit"))
+        return problems
 
     def fields(self, header: PackHeader) -> tuple[Field, ...]:
         """``values`` float16 [N, C, K] and ``positions``, a stream of deflated bitmaps."""
@@ -108,14 +119,15 @@ def _deflated(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
 
 
 def _list(bitmaps: NDArray[np.uint8], packed: NDArray[np.uint32], positions: NDArray[Any]) -> bool:
-    """As `positions_native`, in numpy."""
-    samples, planes, components = positions.shape
-    bits = np.unpackbits(bitmaps, axis=2)
-    mask = np.ascontiguousarray(bits[..., :samples].transpose(2, 0, 1)).astype(bool)
-    if bits[..., samples:].any() or (mask.sum(axis=2) != components).any():
-        return False
-    flat = np.nonzero(mask.reshape(samples * planes, -1))[1]
-    positions[...] = packed[flat].reshape(positions.shape)
+    """As `positions_native`, in numpy; eight images at a time, to bound the memory that it takes."""
+    _, planes, components = positions.shape
+    for start in range(0, 8 * bitmaps.shape[2], 8):
+        some = positions[start : start + 8]
+        for plane in range(planes):
+            bits = np.unpackbits(bitmaps[plane, :, start // 8, None], axis=1).T
+            if bits[len(some) :].any() or (bits.sum(axis=1, dtype=np.int64)[: len(some)] != components).any():
+                return False
+            some[:, plane] = packed[np.nonzero(bits)[1]].reshape(len(some), components)
     return True
 
 

@@ -28,7 +28,9 @@
 #endif
 
 enum { CLASSES = 48, CENTRE = 20, BANDS = 16, BASE_OFFSET = 64, SATURATION = 15, ESCAPE = 15, NEIGHBORS = 12 };
-enum { OK = 0, WORDS_SHORT = 1, NO_DISTRIBUTION = 2, BITS_SHORT = 3, WORDS_LEFT = 4, BITS_LEFT = 5, NO_MEMORY = 6 };
+enum { OK = 0, WORDS_SHORT = 1, NO_DISTRIBUTION = 2, BITS_SHORT = 3, WORDS_LEFT = 4, BITS_LEFT = 5, NO_MEMORY = 6, FEW_STATES = 7 };
+/* Fewer states than MAX_LANES take no more symbols each than this; see payload.py. */
+enum { MAX_LANES = 512, MAX_SYMBOLS_PER_LANE = 8192 };
 enum { SLOTS = 4096, SYMBOLS = 16, LOW = 65536 };
 /* The symbol of contexts without a distribution. */
 enum { NONE = SYMBOLS };
@@ -52,6 +54,7 @@ typedef struct {
     const uint16_t *word, *words_end;
     const uint8_t *bits;
     int64_t bit, bits_end;
+    int64_t left; /* symbols that may still be taken */
 } Stream;
 
 static void fill_table(uint32_t *table, const uint16_t *frequencies, int64_t rows)
@@ -126,6 +129,9 @@ __attribute__((target("avx512f,avx512bw"))) static void take_symbols_avx512(Stre
  * words. */
 static int decode_run(Stream *s, const uint32_t *offset, const uint8_t *levels, int64_t n, uint8_t *symbols)
 {
+    s->left -= n;
+    if (s->left < 0)
+        return FEW_STATES;
     for (int64_t i = 0, piece; i < n; i += piece) {
         piece = n - i < s->lanes - s->lane ? n - i : s->lanes - s->lane;
 #ifdef HAVE_AVX512
@@ -506,7 +512,8 @@ EXPORT int ep_decode_quantized(
     scratch.members = carve(&next, BANDS * blocks * 4);
     scratch.values = carve(&next, places * stride * 2);
     fill_table(table, frequencies, rows);
-    Stream s = {table, states, lanes, 0, words, words + word_count, bits, 0, 8 * bit_bytes};
+    const int64_t left = lanes < MAX_LANES ? lanes * MAX_SYMBOLS_PER_LANE : INT64_MAX;
+    Stream s = {table, states, lanes, 0, words, words + word_count, bits, 0, 8 * bit_bytes, left};
     const int status = decode_all(&s, &scratch, &scan, row_of, rows, bases, images, planes, tiles, bands, out);
     free(memory);
     return status;

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..tiles import Scan
-from .payload import MAX_LANES, Payload
-from .rans import StreamError
+from .payload import Payload
+from .rans import FEW_STATES, MAX_LANES, StreamError
 
 __all__ = ["decode_native", "load_library", "positions_native"]
 
@@ -26,6 +26,7 @@ _FAILURES = {
     3: "its plain bits end too soon",
     4: "its coded words do not end where they should",
     5: "its plain bits do not end where they should",
+    7: FEW_STATES,
 }
 
 

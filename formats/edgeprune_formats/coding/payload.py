@@ -16,10 +16,18 @@ from numpy.typing import NDArray
 
 from ..tiles import BANDS, Scan
 from .contexts import CLASSES, SATURATION, bands_of, context_classes, context_sums, fit_bases, shifts_of
-from .rans import SYMBOLS, Decoder, StreamError, encode, lookup_table, normalized
+from .rans import (
+    MAX_LANES,
+    SYMBOLS,
+    SYMBOLS_PER_LANE,
+    Decoder,
+    StreamError,
+    encode,
+    lookup_table,
+    normalized,
+)
 
 __all__ = [
-    "MAX_LANES",
     "Model",
     "Payload",
     "decode_payload",
@@ -32,8 +40,6 @@ __all__ = [
 # The symbols 0 to 14 stand for -7 to 7, this one for a value that is written out.
 ESCAPE = SYMBOLS - 1
 ESCAPE_BITS = 16
-MAX_LANES = 512
-SYMBOLS_PER_LANE = 4096
 # Values whose plain bits are spread at a time, to bound the memory that it takes.
 BITS_AT_A_TIME = 2**16
 _SIZES = struct.Struct("<IIII")

@@ -13,12 +13,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LOW", "PRECISION", "SYMBOLS", "Decoder", "StreamError", "encode", "lookup_table", "normalized"]
+__all__ = [
+    "FEW_STATES",
+    "LOW",
+    "MAX_LANES",
+    "PRECISION",
+    "SYMBOLS",
+    "SYMBOLS_PER_LANE",
+    "Decoder",
+    "StreamError",
+    "encode",
+    "lookup_table",
+    "normalized",
+]
 
 PRECISION = 12
 """Frequencies of a distribution add up to ``2**PRECISION``."""
 SYMBOLS = 16
 LOW = 1 << 16
+MAX_LANES = 512
+SYMBOLS_PER_LANE = 4096
+"""At least, where there are several; fewer lanes than `MAX_LANES` take at most twice as many each."""
+FEW_STATES = "it has too few states for its symbols"
 _TOTAL = 1 << PRECISION
 
 
@@ -119,6 +135,9 @@ class Decoder:
         self._table, self._words = table.reshape(-1), words
         self._states = states.astype(np.uint32)
         self._next = 0
+        # A round costs the same however few symbols it takes.
+        lanes = len(states)
+        self._left = 2 * SYMBOLS_PER_LANE * lanes if lanes < MAX_LANES else None
 
     def run(self, rows: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
         """Return the symbols uint8 [n] of the next run.
@@ -131,8 +150,12 @@ class Decoder:
         Raises
         ------
         StreamError
-            The words end too soon.
+            The words end too soon, or there are too few states.
         """
+        if self._left is not None:
+            self._left -= len(rows)
+            if self._left < 0:
+                raise StreamError(FEW_STATES)
         symbols = np.empty(len(rows), np.uint8)
         bases = rows.astype(np.uint32) << np.uint32(PRECISION)
         lanes = len(self._states)

@@ -5,11 +5,13 @@ Of all packs together a thread has a bounded number open; the one used longest a
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import threading
 import weakref
 from collections import OrderedDict
+from collections.abc import Callable, Iterator
 
 import h5py
 
@@ -21,16 +23,27 @@ _MOST_FILES = 64
 
 
 class OpenFile:
-    """An open file, and what has been opened within."""
+    """An open file, and what has been opened within.
+
+    Attributes
+    ----------
+    lock : threading.RLock
+        Held by the thread that reads, and by one that closes.
+    closed : bool
+    """
 
     def __init__(self, file: h5py.File) -> None:
         self.file = file
         self.fields: dict[str, StoredField] = {}
+        self.lock = threading.RLock()
+        self.closed = False
 
     def close(self) -> None:
-        """Close the file."""
-        self.fields.clear()
-        self.file.close()
+        """Close it once its thread has read what it is reading; raises what HDF5 maps damage to."""
+        with self.lock:
+            self.closed = True
+            self.fields.clear()
+            self.file.close()
 
 
 def _most_files() -> int:
@@ -73,30 +86,47 @@ class Handles:
     def _forget(self) -> None:
         self._process = os.getpid()
         self._local = threading.local()
+        self._lock = threading.Lock()
         # A thread's file goes with the thread.
-        self._open: weakref.WeakValueDictionary[int, OpenFile] = weakref.WeakValueDictionary()
+        self._open: weakref.WeakSet[OpenFile] = weakref.WeakSet()
 
-    def get(self) -> OpenFile | None:
-        """Return the file that this thread has open, or None; it counts as used."""
+    @contextlib.contextmanager
+    def reading(self, open_file: Callable[[], h5py.File]) -> Iterator[OpenFile]:
+        """Give the file that this thread has open, or opens now; nobody closes it within the block."""
+        while True:
+            opened = self._get() or self._put(OpenFile(open_file()))
+            with opened.lock:
+                # Another thread may have closed it just before.
+                if not opened.closed:
+                    _recent.use(opened)
+                    yield opened
+                    return
+            self._local.opened = None
+
+    def _get(self) -> OpenFile | None:
         if self._process != os.getpid():
             # Inherited through a fork: the parent's handles are dropped here, never read from.
             self._forget()
-        opened: OpenFile | None = getattr(self._local, "opened", None)
-        if opened is None or not opened.file:
-            return None
-        _recent.use(opened)
-        return opened
+        return getattr(self._local, "opened", None)
 
-    def put(self, opened: OpenFile) -> OpenFile:
-        """Keep and return the file that this thread has opened."""
+    def _put(self, opened: OpenFile) -> OpenFile:
         self._local.opened = opened
-        self._open[threading.get_ident()] = opened
-        _recent.use(opened)
+        with self._lock:
+            self._open.add(opened)
         return opened
 
     def close(self) -> None:
-        """Close the files of all threads of this process."""
-        if self._process == os.getpid():
-            for opened in list(self._open.values()):
+        """Close the files of all threads of this process; raises what HDF5 maps damage to."""
+        if self._process != os.getpid():
+            self._forget()
+        with self._lock:
+            files = list(self._open)
+            self._open.clear()
+        failures = []
+        for opened in files:
+            try:
                 opened.close()
-        self._forget()
+            except Exception as error:
+                failures.append(error)
+        for failure in failures:
+            raise failure

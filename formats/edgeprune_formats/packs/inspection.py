@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -26,10 +26,11 @@ from ..hdf5 import (
     unreadable,
 )
 from ..header import FORMAT_VERSION, INTEGERS, TEXTS, PackHeader, attribute_name
-from ..limits import MAX_CHUNK_BYTES, MAX_CLASSES, MAX_PROVENANCE_BYTES
+from ..limits import MAX_CHUNK_BYTES, MAX_CLASSES, MAX_PROVENANCE_BYTES, MAX_TEXT_BYTES
 from .header_checks import header_problems
+from .provenance import parse_provenance, promises_scores
 
-__all__ = ["Contents", "inspect", "inspect_scores", "signature_problem"]
+__all__ = ["Contents", "inspect", "inspect_scores", "must_be_plain", "signature_problem"]
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 OTHER_KINDS = {
@@ -59,6 +60,8 @@ class Contents:
             return step()
         except DefectError as defect:
             self.problems.append(defect.problem)
+        except MemoryError:
+            raise
         # HDF5 reports damage by whatever exception its binding maps it to.
         except Exception as error:
             self.problems.append(Problem("checksum", location, unreadable(error)))
@@ -67,6 +70,9 @@ class Contents:
 
 def signature_problem(path: Path) -> Problem | None:
     """Return the problem if the file does not begin as HDF5 does; raises OSError if it cannot be opened."""
+    # A pipe would keep whoever opens it waiting.
+    if path.exists() and not path.is_file() and not path.is_dir():
+        return Problem("not-a-pack", "/", "this is no regular file; name a pack")
     with path.open("rb") as file:
         start = file.read(32)
     if start.startswith(SIGNATURE):
@@ -86,7 +92,7 @@ def _version(file: h5py.File) -> str:
         raise DefectError("not-a-pack", "/", "HDF5, but not a pack: no attribute format = 'edgepack'")
     version = read_text(file, "format_version")
     major, _, minor = version.partition(".")
-    if not (major.isdecimal() and minor.isdecimal()):
+    if re.fullmatch(r"[0-9]{1,9}\.[0-9]{1,9}", version) is None:
         raise DefectError("version", "/ attribute format_version", f"{version!r} is not MAJOR.MINOR")
     ours = FORMAT_VERSION.partition(".")[0]
     if int(major) != int(ours):
@@ -100,9 +106,11 @@ def _version(file: h5py.File) -> str:
 
 
 def _class_names(file: h5py.File, file_bytes: int) -> tuple[str, ...]:
+    stored = open_contiguous(file, "class_names", TEXT, (-1,), file_bytes)
+    if stored.ndim != 1 or len(stored) > MAX_CLASSES or stored.dtype.itemsize > MAX_TEXT_BYTES:
+        message = f"of shape {stored.shape}, {stored.dtype.itemsize} B each"
+        raise DefectError("limit", "/class_names", message)
     raw = read_array(file, "class_names", TEXT, (-1,), file_bytes)
-    if raw.ndim != 1 or len(raw) > MAX_CLASSES:
-        raise DefectError("limit", "/class_names", f"of shape {raw.shape}")
     try:
         return tuple(bytes(name).decode() for name in raw)
     except UnicodeDecodeError:
@@ -110,25 +118,18 @@ def _class_names(file: h5py.File, file_bytes: int) -> tuple[str, ...]:
 
 
 def _provenance(file: h5py.File, file_bytes: int) -> dict[str, Any]:
+    size = open_contiguous(file, "provenance", TEXT, (), file_bytes).dtype.itemsize
+    if size > MAX_PROVENANCE_BYTES:
+        raise DefectError("limit", "/provenance", f"{size} B")
     raw = bytes(read_array(file, "provenance", TEXT, (), file_bytes)[()])
-    if len(raw) > MAX_PROVENANCE_BYTES:
-        raise DefectError("limit", "/provenance", f"{len(raw)} B")
     try:
-        value = json.loads(raw, parse_constant=_refuse)
-        # What JSON can spell and text cannot hold: infinite numbers, halves of surrogate pairs.
-        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
-        raise DefectError("layout", "/provenance", "not a JSON object")
+        value = parse_provenance(raw)
+    except ValueError as error:
+        raise DefectError("layout", "/provenance", f"not a JSON object ({error})") from None
     for name in ("source", "config", "result"):
         if not isinstance(value.get(name, {}), dict):
             raise DefectError("layout", "/provenance", f"its {name} is not a JSON object")
     return value
-
-
-def _refuse(constant: str) -> Any:
-    raise ValueError(constant)
 
 
 def _header(file: h5py.File, contents: Contents, file_bytes: int) -> PackHeader | None:
@@ -200,6 +201,11 @@ def _minor(header: PackHeader) -> int:
     return int(header.format_version.partition(".")[2])
 
 
+def must_be_plain(header: PackHeader) -> bool:
+    """Return whether the version of a file allows no storage but what `edgeprune_formats.structure` knows."""
+    return _minor(header) >= 3
+
+
 def _since_1_2(header: PackHeader, dtypes: tuple[np.dtype[Any], ...]) -> Dtypes:
     return dtypes if _minor(header) >= 2 else dtypes[:1]
 
@@ -223,7 +229,12 @@ def _source_index(file: h5py.File, contents: Contents, header: PackHeader, file_
 
 def _scores(file: h5py.File, header: PackHeader, file_bytes: int) -> NDArray[np.float32] | None:
     # Before 1.1 the name was reserved and without meaning.
-    if _minor(header) < 1 or not file.id.links.exists(b"scores"):
+    if _minor(header) < 1:
+        return None
+    if not file.id.links.exists(b"scores"):
+        if promises_scores(header.provenance):
+            message = "missing, and provenance says that these images were chosen by it; get the pack again"
+            raise DefectError("layout", "/scores", message)
         return None
     scores = read_array(file, "scores", np.dtype("<f4"), (header.samples,), file_bytes)
     if not np.isfinite(scores).all():

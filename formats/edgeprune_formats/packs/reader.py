@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -11,15 +12,16 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ..codecs import ContentError, get_codec
+from ..codecs import ContentError, Field, get_codec
 from ..coefficients import Coefficients
 from ..errors import DefectError, PackChecksumError, PackFormatError, PackLayoutError, Problem, error_for
 from ..hdf5 import open_hdf5, unreadable
+from ..isolation import Identity, examine, identity_of, require_safe
 from .chunks import StoredField
 from .handles import Handles, OpenFile
-from .inspection import Contents, inspect, inspect_scores, signature_problem
+from .inspection import Contents, inspect, inspect_scores, must_be_plain, signature_problem
 
-__all__ = ["Pack", "open_pack", "verify_pack"]
+__all__ = ["Pack", "open_pack", "verify_pack", "verify_trusted"]
 
 
 class Pack:
@@ -40,7 +42,7 @@ class Pack:
         The row of each image in the source that it was built from.
     """
 
-    def __init__(self, path: Path, identity: tuple[int, int, int], contents: Contents) -> None:
+    def __init__(self, path: Path, identity: Identity, contents: Contents) -> None:
         assert contents.header is not None
         self.path = path
         # The working directory may change before the file is opened again, here or in another process.
@@ -76,8 +78,20 @@ class Pack:
         self._handles = Handles()
 
     def close(self) -> None:
-        """Close the file in the calling process; reading again opens it again."""
-        self._handles.close()
+        """Close the file in the calling process; reading again opens it again.
+
+        A thread that is reading ends that first.
+
+        Raises
+        ------
+        PackFormatError
+            HDF5 cannot close it, because it is damaged.
+        """
+        try:
+            self._handles.close()
+        # HDF5 reports damage by whatever exception its binding maps it to.
+        except Exception as error:
+            raise PackChecksumError(self.path, Problem("checksum", "/", unreadable(error))) from error
 
     @property
     def scores(self) -> NDArray[np.float32] | None:
@@ -100,7 +114,8 @@ class Pack:
         return self._scores
 
     def _load_scores(self) -> tuple[list[Problem], NDArray[np.float32] | None]:
-        return inspect_scores(self._file(), self.header, self._identity[0])
+        with self._reading() as opened:
+            return inspect_scores(opened.file, self.header, self._identity[0])
 
     def empty_coefficients(self, samples: int) -> Coefficients:
         """Allocate the coefficients of so many images of this pack, to be filled."""
@@ -129,16 +144,18 @@ class Pack:
     @property
     def payload_bytes(self) -> int:
         """Bytes that all chunks take in the file, without checksums."""
-        group = self._file()["samples"]
         fields = get_codec(self.header.codec).fields(self.header)
-        return sum(int(group[field.name].id.get_storage_size()) for field in fields)
+        with self._reading() as opened:
+            group = opened.file["samples"]
+            return sum(int(group[field.name].id.get_storage_size()) for field in fields)
 
     @property
     def compression(self) -> str:
         """How arrays of a fixed size are stored: ``"gzip"``, or ``"none"``, also where there are no such."""
-        group = self._file()["samples"]
         fields = get_codec(self.header.codec).fields(self.header)
-        filters = {group[field.name].compression for field in fields if field.shape is not None}
+        with self._reading() as opened:
+            group = opened.file["samples"]
+            filters = {group[field.name].compression for field in fields if field.shape is not None}
         return "gzip" if "gzip" in filters else "none"
 
     def read_payload(self, chunk: int, out: Coefficients | None = None) -> dict[str, NDArray[Any]]:
@@ -190,20 +207,23 @@ class Pack:
         problems: list[Problem] = []
         codec = get_codec(self.header.codec)
         there = {} if out is None else codec.stored_in(out)
-        fields = self._fields()
-        for field in codec.fields(self.header):
-            where = f"/samples/{field.name} chunk {chunk}"
-            try:
-                if field.name not in fields:
-                    group = self._file()["samples"]
-                    fields[field.name] = StoredField(group, field, self.header, self._identity[0])
-                arrays[field.name] = fields[field.name].read(chunk, there.get(field.name))
-            except DefectError as error:
-                problems.append(error.problem)
-            # HDF5 reports damage by whatever exception its binding maps it to.
-            except Exception as error:
-                problems.append(Problem("checksum", where, unreadable(error)))
+        with self._reading() as opened:
+            for field in codec.fields(self.header):
+                try:
+                    arrays[field.name] = self._stored(opened, field).read(chunk, there.get(field.name))
+                except DefectError as error:
+                    problems.append(error.problem)
+                # HDF5 reports damage by whatever exception its binding maps it to.
+                except Exception as error:
+                    where = f"/samples/{field.name} chunk {chunk}"
+                    problems.append(Problem("checksum", where, unreadable(error)))
         return problems, arrays
+
+    def _stored(self, opened: OpenFile, field: Field) -> StoredField:
+        if field.name not in opened.fields:
+            group = opened.file["samples"]
+            opened.fields[field.name] = StoredField(group, field, self.header, self._identity[0])
+        return opened.fields[field.name]
 
     def _expand(
         self, chunk: int, arrays: dict[str, NDArray[Any]], out: Coefficients | None = None
@@ -228,31 +248,32 @@ class Pack:
         problems, arrays = self._fetch(chunk)
         return problems or self._expand(chunk, arrays)[0]
 
-    def _file(self) -> h5py.File:
-        return self._opened().file
+    def _reading(self) -> AbstractContextManager[OpenFile]:
+        return self._handles.reading(self._open_again)
 
-    def _fields(self) -> dict[str, StoredField]:
-        return self._opened().fields
-
-    def _opened(self) -> OpenFile:
-        opened = self._handles.get()
-        if opened is None:
-            if _identity(self._place) != self._identity:
-                message = "the file has changed since it was opened; open the pack again"
-                raise PackLayoutError(self.path, Problem("layout", "/", message))
-            opened = self._handles.put(OpenFile(_open(self._place)))
-        return opened
+    def _open_again(self) -> h5py.File:
+        if identity_of(self._place) != self._identity:
+            raise _changed(self.path)
+        return _open(self._place)
 
 
-def _identity(path: Path) -> tuple[int, int, int]:
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns, status.st_ino
+def _changed(path: Path) -> PackLayoutError:
+    message = "the file has changed since it was opened; open the pack again"
+    return PackLayoutError(path, Problem("layout", "/", message))
 
 
-def _open(path: Path) -> h5py.File:
+def _safe(path: Path, isolated: bool | None) -> str | None:
+    """As `require_safe`; raises `PackFormatError` of a file that is no pack, or not safe."""
     problem = signature_problem(path)
     if problem is not None:
         raise error_for(path, problem)
+    try:
+        return require_safe(path, isolated)
+    except DefectError as defect:
+        raise error_for(path, defect.problem) from None
+
+
+def _open(path: Path) -> h5py.File:
     try:
         return open_hdf5(path)
     except OSError as error:
@@ -262,18 +283,30 @@ def _open(path: Path) -> h5py.File:
         raise PackChecksumError(path, Problem("checksum", "/", message)) from None
 
 
-def _inspect_file(path: Path, file_bytes: int) -> Contents:
-    with _open(path) as file:
-        return inspect(file, file_bytes)
+def _inspect_file(path: Path, identity: Identity, reason: str | None) -> Contents:
+    """Return what a file holds, among whose problems is why it is not plain, where it must be."""
+    file = _open(path)
+    contents = inspect(file, identity[0])
+    contents.attempt(file.close, "/")
+    if reason is not None and contents.header is not None and must_be_plain(contents.header):
+        message = f"not stored as EdgePack 1.3 and later must be: {reason}; get it again from whoever made it"
+        contents.problems.append(Problem("layout", "/", message))
+    if identity_of(path) != identity:
+        raise _changed(path)
+    return contents
 
 
-def open_pack(path: str | os.PathLike[str]) -> Pack:
+def open_pack(path: str | os.PathLike[str], *, isolated: bool | None = None) -> Pack:
     """Open a pack, checking header, labels and structure; samples and scores are checked as they are read.
 
     Parameters
     ----------
     path : path
         An EdgePack file (formats/SPEC.md).
+    isolated : bool or None
+        Whether a process of its own, with little memory and time, opens the file first, because forged files
+        can crash HDF5. None: only if the file is not stored plainly, as packs before 1.3; that process does
+        not read all images. True: always, and it verifies all of the file. False: never; the file is trusted.
 
     Returns
     -------
@@ -282,31 +315,50 @@ def open_pack(path: str | os.PathLike[str]) -> Pack:
 
     Raises
     ------
+    ConfigError
+        This program cannot start another Python, which `isolated` needs.
     OSError
         There is no such file, or no permission to read it.
     PackFormatError
         It is not a pack, of an unknown version, damaged or hostile.
     """
     path = Path(path)
-    identity = _identity(path)
-    contents = _inspect_file(path, identity[0])
+    identity = identity_of(path)
+    contents = _inspect_file(path, identity, _safe(path, isolated))
     for problem in contents.problems:
         raise error_for(path, problem)
     return Pack(path, identity, contents)
 
 
-def verify_pack(path: str | os.PathLike[str]) -> list[Problem]:
+def verify_pack(path: str | os.PathLike[str], *, isolated: bool | None = None) -> list[Problem]:
     """Check every byte of a pack that matters and list every problem; an empty list means it is sound.
+
+    Parameters
+    ----------
+    path : path
+    isolated : bool or None
+        As in `open_pack`. With True all of this happens in a process of its own.
 
     Raises
     ------
+    ConfigError
+        This program cannot start another Python, which `isolated` needs.
     OSError
         There is no such file, or no permission to read it.
     """
     path = Path(path)
-    identity = _identity(path)
     try:
-        contents = _inspect_file(path, identity[0])
+        reason = _safe(path, None if isolated is None else False)
+        return examine(path, verify=True) if isolated else verify_trusted(path, reason)
+    except PackFormatError as error:
+        return [error.problem]
+
+
+def verify_trusted(path: Path, reason: str | None) -> list[Problem]:
+    """List every problem of a file that HDF5 can open here; `reason` is why it is not plain."""
+    identity = identity_of(path)
+    try:
+        contents = _inspect_file(path, identity, reason)
     except PackFormatError as error:
         return [error.problem]
     problems = contents.problems

@@ -26,6 +26,7 @@ from ..files import (
     sync,
     write_error,
 )
+from ..hdf5 import MAX_LINKS, create_hdf5
 from ..header import PackHeader
 from .checks import check_header, check_rows, check_scores
 from .chunks import COMPRESSIONS, Stream, create_field, write_chunk
@@ -112,12 +113,11 @@ class PackWriter:
         if self._compression == "none":
             check_free_space(self.path, self.header.samples * stored_bytes(self.header))
         try:
-            # The 1.10 file format: its object headers and indexes carry checksums of their own.
             with shielded():
                 self._is_new = not os.path.lexists(self.path)
                 self._partial = self._folder.enter_context(partial_folder(self.path)) / self.path.name
                 self._sink = Sink(self._partial, "w+")
-                self._file = h5py.File(self._sink, "w", libver=("v110", "v110"))
+                self._file = create_hdf5(self._sink)
                 self._create_samples(self._file)
         except BaseException as error:
             self._abandon()
@@ -297,6 +297,9 @@ class PackWriter:
             create_field(group, field, self.header, self._compression)
             if field.shape is None:
                 self._streams[field.name] = Stream(self.path.parent)
+        streams = len(self._streams)
+        if len(group) + 2 * streams > MAX_LINKS:
+            raise ConfigError(f"codec {self.header.codec!r} has more arrays than {MAX_LINKS} with checksums")
 
     def _complete(self) -> None:
         appended = self._written + self._buffered

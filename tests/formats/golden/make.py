@@ -12,7 +12,7 @@ import numpy as np
 from edgeprune_formats import PackHeader, PackWriter, open_pack
 
 SAMPLES, CHANNELS, HEIGHT, WIDTH, COMPONENTS, CHUNK = 5, 3, 12, 20, 40, 2
-VERSION = "1.2"
+VERSION = "1.3"
 SEED = 2026
 FOLDER = Path(__file__).parent
 LABELS = [2, 0, 1, 2, 0]
