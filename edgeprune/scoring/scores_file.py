@@ -5,8 +5,11 @@ HDF5, with a CRC-32 beside every array:
 - ``/samples``: ``rows`` int64 [N] (in the source), ``labels`` int64 [N], ``final_entropies`` float32 [N];
 - ``/epochs``: ``correct`` uint8, ``probabilities``, ``margins``, ``errors`` float32, each [E, N];
 - ``/entropies``: ``epochs`` int64 [T] (counted from 1), ``entropies`` float32 [T, N];
-- ``/classifier``: its tensors by name;
+- ``/classifier``: its tensors, as the bytes of a safetensors file; in version 1 a group of them by name;
 - ``/provenance``: JSON.
+
+Since version 2 it is stored as plainly as a pack, see formats/SPEC.md; a process of its own opens any other
+file first.
 """
 
 from __future__ import annotations
@@ -21,6 +24,8 @@ from typing import Any
 import h5py
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 from edgeprune_formats.errors import DefectError
 from edgeprune_formats.files import atomic_hdf5
@@ -32,6 +37,7 @@ from edgeprune_formats.hdf5 import (
     read_array,
     read_attribute,
 )
+from edgeprune_formats.isolation import require_safe
 from edgeprune_runtime.errors import ArtifactError
 
 __all__ = [
@@ -44,7 +50,7 @@ __all__ = [
 ]
 
 _FORMAT = b"edgeprune-scores"
-_VERSION = 1
+_VERSION = 2
 RECORD_TYPES = {"correct": "u1", "probabilities": "<f4", "margins": "<f4", "errors": "<f4"}
 """What is recorded of every sample in every epoch, and its type."""
 _GROUPS = {"entropies": "entropies", "final_entropies": "samples"}
@@ -175,8 +181,8 @@ def write_scores_file(
         for one in (*series.values(), entropies):
             one.close()
         _write(file, "samples/final_entropies", final.astype("<f4"))
-        for name, tensor in classifier.items():
-            _write(file, f"classifier/{name}", tensor)
+        tensors = {name: np.asarray(tensor, order="C") for name, tensor in classifier.items()}
+        _write(file, "classifier", np.frombuffer(save(tensors), "u1"))
         text = json.dumps(provenance, allow_nan=False).encode()
         _write(file, "provenance", np.frombuffer(text, "u1"))
 
@@ -210,15 +216,29 @@ def read_classifier(path: Path) -> dict[str, NDArray[Any]]:
         They are missing or damaged.
     """
     with _opened(path) as file:
-        try:
-            names = list(open_group(file, "classifier"))
-        except DefectError as error:
-            raise _damaged(path, str(error.problem)) from error
-        except Exception as error:
-            raise _damaged(path, "/classifier cannot be read") from error
-        if not names:
-            raise _damaged(path, "/classifier: empty")
-        return {name: _read(path, file, f"classifier/{name}") for name in names}
+        if _version(path, file) == 1:
+            return _first_classifier(path, file)
+        raw = _read(path, file, "classifier", "u1").tobytes()
+    try:
+        tensors = load(raw)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise _damaged(path, "/classifier is not in the safetensors format") from error
+    if not tensors:
+        raise _damaged(path, "/classifier: empty")
+    return tensors
+
+
+def _first_classifier(path: Path, file: h5py.File) -> dict[str, NDArray[Any]]:
+    """Return the tensors as version 1 has them."""
+    try:
+        names = list(open_group(file, "classifier"))
+    except DefectError as error:
+        raise _damaged(path, str(error.problem)) from error
+    except Exception as error:
+        raise _damaged(path, "/classifier cannot be read") from error
+    if not names:
+        raise _damaged(path, "/classifier: empty")
+    return {name: _read(path, file, f"classifier/{name}") for name in names}
 
 
 class _Series:
@@ -262,24 +282,44 @@ def _opened(path: Path) -> Iterator[h5py.File]:
     if not path.is_file():
         raise ArtifactError(f"{path}: no such file; {_REMEDY}")
     try:
+        reason = require_safe(path, None)
         file = open_hdf5(path)
+    except DefectError as error:
+        raise _damaged(path, error.problem.message) from error
     except PermissionError as error:
         raise ArtifactError(f"{path}: no permission to read it; change that, or {_REMEDY}") from error
     # HDF5 reports damage by whatever exception its binding maps it to.
     except Exception as error:
         raise ArtifactError(f"{path}: not a scores file, or cut short; {_REMEDY}") from error
-    with file:
-        if _attribute(path, file, "format", "S") != _FORMAT:
-            raise ArtifactError(f"{path}: HDF5, but not a scores file; {_REMEDY}")
-        version = _attribute(path, file, "format_version", "i")
-        if version is None or version < 1:
-            raise _damaged(path, "it has no version")
-        if version != _VERSION:
-            raise ArtifactError(
-                f"{path}: a scores file of version {version}, and this release reads {_VERSION}; "
-                "install a newer edgeprune"
-            )
+    try:
+        _require_readable(path, file, reason)
         yield file
+    finally:
+        try:
+            file.close()
+        # HDF5 reports damage by whatever exception its binding maps it to.
+        except Exception as error:
+            raise _damaged(path, "HDF5 cannot close it") from error
+
+
+def _require_readable(path: Path, file: h5py.File, reason: str | None) -> None:
+    if _attribute(path, file, "format", "S") != _FORMAT:
+        raise ArtifactError(f"{path}: HDF5, but not a scores file; {_REMEDY}")
+    version = _version(path, file)
+    if version > _VERSION:
+        raise ArtifactError(
+            f"{path}: a scores file of version {version}, and this release reads up to {_VERSION}; "
+            "install a newer edgeprune"
+        )
+    if version > 1 and reason is not None:
+        raise _damaged(path, f"it is not stored as a scores file must be ({reason})")
+
+
+def _version(path: Path, file: h5py.File) -> int:
+    version = _attribute(path, file, "format_version", "i")
+    if version is None or version < 1:
+        raise _damaged(path, "it has no version")
+    return int(version)
 
 
 def _attribute(path: Path, file: h5py.File, name: str, kind: str) -> Any:

@@ -59,8 +59,8 @@ def checksum(array: NDArray[Any], start: int = 0) -> int:
 def create_hdf5(sink: io.RawIOBase) -> h5py.File:
     """Create a file whose objects keep all their attributes in their headers, in no heap and no tree.
 
-    It is in the 1.10 file format, whose object headers and indexes carry checksums. A group keeps its links in
-    its header as well while it has at most `MAX_LINKS` of them.
+    It is in the 1.10 file format, whose object headers and indexes carry checksums. A group keeps its links
+    in its header as well while it has at most `MAX_LINKS` of them.
 
     Parameters
     ----------

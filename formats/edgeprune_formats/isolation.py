@@ -18,7 +18,7 @@ Identity = tuple[int, int, int, int]
 # Files that a process has opened and lived; while they stay as they are, they are not examined again.
 _SURVIVED: set[tuple[Path, Identity]] = set()
 
-# Processor seconds, and how many more a byte of the file adds; the wall clock may show this many times as many.
+# Processor seconds, and how many more a byte of the file adds; WAITING times as many may pass by the clock.
 SECONDS, VERIFY_SECONDS = 20, 60
 SECONDS_PER_BYTE, VERIFY_SECONDS_PER_BYTE = 1e-8, 1e-5
 WAITING = 5
@@ -43,8 +43,8 @@ def require_safe(path: Path, isolated: bool | None) -> str | None:
     ----------
     path : Path
     isolated : bool or None
-        None: a process of its own opens the file first, unless it is plain; True: it reads and verifies all of
-        it; False: the file is trusted, and called plain.
+        None: a process of its own opens the file first, unless it is plain; True: it reads and verifies all
+        of it; False: the file is trusted, and called plain.
 
     Raises
     ------
@@ -92,7 +92,7 @@ def examine(path: Path, *, verify: bool = False) -> list[Problem]:
     seconds = int((VERIFY_SECONDS if verify else SECONDS) + size * _per_byte(verify))
     memory = (VERIFY_MEMORY if verify else MEMORY) + MEMORY_PER_BYTE * size
     try:
-        done = subprocess.run(
+        done = subprocess.run(  # noqa: S603 - the interpreter that runs this
             _command(path, "verify" if verify else "open", seconds, memory),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -127,4 +127,6 @@ def _command(path: Path, mode: str, seconds: int, memory: int) -> list[str]:
 
 
 def _unsafe(what: str) -> Problem:
-    return Problem("layout", "/", f"HDF5 cannot read this file safely: the process that tried {what}; {_DO_NOT}")
+    return Problem(
+        "layout", "/", f"HDF5 cannot read this file safely: the process that tried {what}; {_DO_NOT}"
+    )

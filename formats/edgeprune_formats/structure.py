@@ -1,13 +1,14 @@
 """Looking at an HDF5 file before HDF5 does: is it plain enough that the library can open it safely?
 
-Crashes and endless loops in libhdf5 come from forged metadata whose checksums were repaired, most of them from
-fractal heaps and B-trees. A plain file has none: few objects, whose headers hold everything, in the small part
-of HDF5 that formats/SPEC.md allows. All of it is read here, from bytes; layouts are those of the HDF5 File
-Format Specification, version 3.0. Its checksums are left to HDF5.
+Crashes and endless loops in libhdf5 come from forged metadata whose checksums were repaired, most of them
+from fractal heaps and B-trees. A plain file has none: few objects, whose headers hold everything, in the
+small part of HDF5 that formats/SPEC.md allows. All of it is read here, from bytes; layouts are those of the
+HDF5 File Format Specification, version 3.0. Its checksums are left to HDF5.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import struct
@@ -41,7 +42,7 @@ FLOATS = {
 }
 
 
-class _NotPlain(Exception):
+class _NotPlainError(Exception):
     """A reason why a file is not plain."""
 
 
@@ -56,7 +57,7 @@ def why_not_plain(path: Path) -> str | None:
     with path.open("rb") as file:
         try:
             _Look(file).everything()
-        except _NotPlain as reason:
+        except _NotPlainError as reason:
             return str(reason)
         except (struct.error, IndexError, OverflowError):
             return "a structure of it is cut short"
@@ -91,7 +92,7 @@ def mostly_holes(path: Path) -> bool:
 
 def _need(condition: bool, reason: str) -> None:
     if not condition:
-        raise _NotPlain(reason)
+        raise _NotPlainError(reason)
 
 
 class _Object:
@@ -137,7 +138,7 @@ class _Look:
         _need(bool((places[1:, 0] >= places[:-1, 1]).all()), "parts of it overlap")
 
     def _bytes(self, start: int, size: int) -> bytes:
-        _need(0 <= start and 0 <= size and start + size <= self._end, "a part lies outside the file")
+        _need(start >= 0 and size >= 0 and start + size <= self._end, "a part lies outside the file")
         self._file.seek(start)
         found = self._file.read(size)
         _need(len(found) == size, "it is cut short")
@@ -267,7 +268,9 @@ class _Look:
             wide[:, :digits] = entries[:, 8:-4]
             sizes = wide.view("<u8")[:, 0]
             _need(not entries[:, -4:].any(), "a chunk skips its filters")
-        _need(bool((starts < self._end).all() and (sizes <= self._end).all()), "a chunk lies outside the file")
+        _need(
+            bool((starts < self._end).all() and (sizes <= self._end).all()), "a chunk lies outside the file"
+        )
         self._claim(starts, starts + sizes)
 
     def _entries(
@@ -333,7 +336,7 @@ def _attribute(body: bytes) -> bytes:
     version, flags, name_size, type_size, space_size, encoding = struct.unpack_from("<BBHHHB", body)
     _need(version == 3 and flags == 0 and encoding in (0, 1), "an attribute of another kind")
     ends = np.cumsum([9, name_size, type_size, space_size]).tolist()
-    name, kind, space = (body[start:stop] for start, stop in zip(ends[:-1], ends[1:], strict=True))
+    name, kind, space = (body[start:stop] for start, stop in itertools.pairwise(ends))
     _need(0 < len(name) <= MAX_TEXT_BYTES and name.find(b"\0") == len(name) - 1, "a name that is none")
     size = math.prod(_space(space)) * _width(kind)
     _need(len(body) == ends[-1] + size, "an attribute's sizes disagree")

@@ -56,8 +56,8 @@ def write(path, header=None, *, compression="none", seed=0, pieces=None, scored=
     return SimpleNamespace(path=path, header=header, dense=dense, **rows)
 
 
-# Tests damage packs by h5py, which stores more than a pack may: they are about the checks that come after the look
-# at how a file is stored, and leave that out. test_isolation.py and test_structure.py are about it.
+# Tests damage packs by h5py, which stores more than a pack may. They are about the checks that come after the
+# look at how a file is stored, and leave that out: test_isolation.py and test_structure.py are about it.
 def read_dense(path):
     with open_pack(path, isolated=False) as pack:
         parts = [pack.read_chunk(chunk) for chunk in range(pack.header.chunks)]

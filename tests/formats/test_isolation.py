@@ -5,6 +5,8 @@ import os
 import pickle
 import shutil
 import struct
+import subprocess
+import sys
 import threading
 from types import SimpleNamespace
 
@@ -160,12 +162,10 @@ def test_every_end_of_the_other_process_is_told(old_sample, monkeypatch, what):
     assert [problem.kind for problem in verify_pack(old_sample.path, isolated=True)] == ["layout"]
 
 
-def test_limits_of_the_other_process(tmp_path):
-    import subprocess
-    import sys
-
+def test_limits_of_the_other_process():
     code = "from edgeprune_formats.packs import isolated as i; import resource as r\n"
-    code += "i._confine(7, 2**33); print(*(r.getrlimit(k)[0] for k in (r.RLIMIT_CORE, r.RLIMIT_CPU, r.RLIMIT_AS)))"
+    code += "i._confine(7, 2**33)\n"
+    code += "print(*(r.getrlimit(kind)[0] for kind in (r.RLIMIT_CORE, r.RLIMIT_CPU, r.RLIMIT_AS)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert [int(word) for word in done.stdout.split()] == [0, 7, 2**33]
 
@@ -176,9 +176,7 @@ def test_the_other_process_looks_at_everything(old_sample, monkeypatch):
     attributes, chunks = [], []
     read, find = isolated._read_attributes, isolated._find_chunks
     monkeypatch.setattr(isolated, "_read_attributes", lambda item: (attributes.append(item), read(item)))
-    monkeypatch.setattr(
-        isolated, "_find_chunks", lambda item, size: (chunks.append(item), find(item, size))
-    )
+    monkeypatch.setattr(isolated, "_find_chunks", lambda item, size: (chunks.append(item), find(item, size)))
     isolated._open(old_sample.path)
     assert (len(attributes), len(chunks)) == (10, 9)
 

@@ -316,7 +316,7 @@ def test_no_permission(tools, tmp_path, monkeypatch):
     def refuse(*_arguments, **_options):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(h5py, "File", refuse)
+    monkeypatch.setattr(h5py.h5f, "create", refuse)
     with pytest.raises(PackWriteError, match="no permission") as caught:
         tools.write(tmp_path / "p.h5")
     assert str(tmp_path / "p.h5") in str(caught.value)

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -5,6 +7,7 @@ from scipy.fft import dctn, idctn
 
 from edgeprune_formats import ConfigError, open_pack
 from edgeprune_runtime import PackDataset, PackLoader
+from edgeprune_runtime.decode import plan
 from edgeprune_runtime.decode.plan import inverse_basis
 
 SIZES = [((32, 32), 300), ((20, 12), 100), ((80, 100), 700), ((1, 7), 3), ((224, 224), 5018)]
@@ -37,6 +40,31 @@ def test_backends_agree_to_1e_5(make_pack, options):
     ]
     np.testing.assert_allclose(ours[0][0], ours[1][0], atol=1e-5)
     np.testing.assert_array_equal(ours[0][1], ours[1][1])
+
+
+WIDE = [{}, {"normalize": True}, {"resolution": (10, 70)}, {"augment": True}]
+
+
+@pytest.mark.parametrize("backend", ["torch", "scipy"])
+@pytest.mark.parametrize("options", WIDE)
+def test_large_sides_are_transformed_without_matrices_alike(make_pack, monkeypatch, backend, options):
+    path, _ = make_pack(samples=9, size=(20, 90), components=100)
+    path = str(path)
+    matrices = everything(PackLoader(path, 4, True, 3, backend=backend, device="cpu", **options))
+    monkeypatch.setattr(plan, "LARGEST_BASIS", 1)
+    without = everything(PackLoader(path, 4, True, 3, backend=backend, device="cpu", **options))
+    np.testing.assert_allclose(without[0], matrices[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", ["torch", "scipy"])
+def test_wide_images_take_no_memory_beyond_their_size(make_pack, backend):
+    path, spectra = make_pack(samples=2, size=(1, 16384), components=5, chunk_samples=2)
+    tracemalloc.start()
+    images, _ = everything(PackLoader(path, 2, backend=backend, device="cpu"))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**24
+    np.testing.assert_allclose(images, idctn(spectra, axes=(2, 3), norm="ortho"), atol=1e-5)
 
 
 def test_inverse_basis_is_the_transposed_dct_matrix():

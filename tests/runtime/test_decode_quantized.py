@@ -6,6 +6,7 @@ from edgeprune_formats import ConfigError, PackHeader, PackWriter, open_pack
 from edgeprune_formats.codecs import memory_bytes
 from edgeprune_formats.tiles import from_tiles
 from edgeprune_runtime import PackDataset, PackLoader
+from edgeprune_runtime.decode import plan
 
 CASES = [
     ((32, 32), "full", "ycbcr"),
@@ -128,3 +129,11 @@ def test_state_resumes_in_mid_epoch(tmp_path):
     assert len(rest) == len(whole) - 2
     for one, other in zip(whole[2:], rest, strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("backend", ["torch", "scipy"])
+def test_whole_images_with_large_sides_need_no_matrices(tmp_path, monkeypatch, backend):
+    path = make_pack(tmp_path / "p.h5", (9, 90), "full", "ycbcr")
+    matrices = decoded(path, backend=backend)
+    monkeypatch.setattr(plan, "LARGEST_BASIS", 1)
+    np.testing.assert_allclose(decoded(path, backend=backend), matrices, atol=1e-5)

@@ -29,7 +29,15 @@ def lookup3(data):
         return c
     x, y, z = struct.unpack("<III", rest.ljust(12, b"\0"))
     a, b, c = (a + x) & mask, (b + y) & mask, (c + z) & mask
-    for one, other, bits in ((2, 1, 14), (0, 2, 11), (1, 0, 25), (2, 1, 16), (0, 2, 4), (1, 0, 14), (2, 1, 24)):
+    for one, other, bits in (
+        (2, 1, 14),
+        (0, 2, 11),
+        (1, 0, 25),
+        (2, 1, 16),
+        (0, 2, 4),
+        (1, 0, 14),
+        (2, 1, 24),
+    ):
         state = [a, b, c]
         state[one] = (state[one] ^ state[other]) - turned(state[other], bits) & mask
         a, b, c = state

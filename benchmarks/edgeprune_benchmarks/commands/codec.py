@@ -29,7 +29,7 @@ from ..harness.options import (
 __all__ = ["accuracy_per_byte", "fleet", "install", "plots", "storage", "time"]
 
 SIZES = ("32x32", "224x224")
-PARTS = ("decode", "loaders", "epoch", "start", "memory", "transform")
+PARTS = ("decode", "loaders", "epoch", "start", "memory", "transform", "safety")
 # What each part needs beside what EdgePrune itself does. Decoding, starting and memory leave out what
 # needs more.
 NEEDS: dict[str, tuple[str, ...]] = {
@@ -40,6 +40,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "start": (),
     "memory": (),
     "transform": ("torch",),
+    "safety": (),
     "accuracy-per-byte": ("torch", "imagecodecs"),
     "plots": ("matplotlib",),
 }
@@ -51,6 +52,7 @@ TAKES = {
     "start": ("rounds",),
     "memory": ("megabytes", "cache_mb", "backend"),
     "transform": ("rounds", "count"),
+    "safety": ("rounds",),
 }
 
 
@@ -105,10 +107,10 @@ def storage(data: Path, output: Path, only: tuple[str, ...], count: int | None) 
 @click.option("--cache-mb", type=float, default=64, show_default=True, help="cache_bytes there.")
 @click.option("--memory-backend", "backend", default="scipy", show_default=True, help="Backend there.")
 def time(data: Path, output: Path, only: tuple[str, ...], **options: Any) -> None:
-    """Images/s of decoding and loading, epochs, start, memory, and whole transforms.
+    """Images/s of decoding and loading, epochs, start, memory, whole transforms, and what safety costs.
 
-    What needs a package that is not installed is left out, and named: decode, start and memory run without
-    torch, of our own backends. A part that is asked for by --only and cannot run is an error.
+    What needs a package that is not installed is left out, and named: decode, start, memory and safety run
+    without torch, of our own backends. A part that is asked for by --only and cannot run is an error.
 
     \b
     Example:

@@ -203,7 +203,7 @@ def codec_names() -> tuple[str, ...]:
 
 
 def codec_modules() -> list[str]:
-    """Return the modules that register all codecs where they are imported, but for a program's main module."""
+    """Return the modules that register all codecs when imported, but for a program's main module."""
     return sorted({type(codec).__module__ for codec in _CODECS.values()} - {"__main__"})
 
 

@@ -29,7 +29,9 @@ class SparseF16(Codec):
         problems = super().header_problems(header)
         size = math.prod(header.shape) * -(-header.chunk_samples // 8)
         if size > MAX_BITMAP_BYTES:
-            message = f"bitmaps of {size} B a chunk exceed {MAX_BITMAP_BYTES} B; put fewer images into a chunk"
+            message = (
+                f"bitmaps of {size} B a chunk exceed {MAX_BITMAP_BYTES} B; put fewer images into a chunk"
+            )
             problems.append(attribute_problem("chunk_samples", message, "limit"))
         return problems
 

@@ -91,7 +91,7 @@ def _version(file: h5py.File) -> str:
     if not h5py.h5a.exists(file.id, b"format") or read_text(file, "format") != "edgepack":
         raise DefectError("not-a-pack", "/", "HDF5, but not a pack: no attribute format = 'edgepack'")
     version = read_text(file, "format_version")
-    major, _, minor = version.partition(".")
+    major = version.partition(".")[0]
     if re.fullmatch(r"[0-9]{1,9}\.[0-9]{1,9}", version) is None:
         raise DefectError("version", "/ attribute format_version", f"{version!r} is not MAJOR.MINOR")
     ours = FORMAT_VERSION.partition(".")[0]

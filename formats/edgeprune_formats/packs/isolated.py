@@ -18,6 +18,7 @@ from typing import Any
 
 __all__ = ["main"]
 
+
 def main(arguments: list[str]) -> None:
     """Examine a file: path, ``"open"`` or ``"verify"``, seconds, bytes, and modules of codecs."""
     path, mode, seconds, memory, *modules = arguments

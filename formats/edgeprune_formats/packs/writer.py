@@ -31,6 +31,7 @@ from ..header import PackHeader
 from .checks import check_header, check_rows, check_scores
 from .chunks import COMPRESSIONS, Stream, create_field, write_chunk
 from .metadata import write_metadata
+from .provenance import promises_scores
 
 __all__ = ["PackWriter"]
 
@@ -100,6 +101,8 @@ class PackWriter:
         self._labels = check_rows("labels", labels, header.samples, len(header.class_names)).astype("<i4")
         self._source_index = check_rows("source_index", source_index, header.samples, 2**63).astype("<i8")
         self._scores = None if scores is None else check_scores(scores, header.samples)
+        if scores is None and promises_scores(header.provenance):
+            raise ConfigError("provenance says that images were chosen by a score; pass `scores`")
         self._folder, self._partial, self._is_new = contextlib.ExitStack(), self.path, True
         self._sink: Sink | None = None
         self._file: h5py.File | None = None

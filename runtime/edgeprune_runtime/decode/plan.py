@@ -23,6 +23,7 @@ __all__ = [
     "Decoder",
     "Normalize",
     "Resolution",
+    "basis_fits",
     "check_batch",
     "full_size",
     "held_sides",
@@ -32,6 +33,8 @@ __all__ = [
 
 # The working arrays and results of one batch may take this much; a pack can declare huge images in few bytes.
 MAX_BATCH_BYTES = 2**32
+# A basis of this side takes 16 MiB; those of larger ones would take more than the images.
+LARGEST_BASIS = 2048
 Resolution = int | tuple[int, int] | None
 Normalize = bool | tuple[Sequence[float], Sequence[float]]
 
@@ -77,6 +80,11 @@ def inverse_basis(size: int, decoded: int) -> NDArray[np.float32]:
     basis = np.cos(np.pi * (2 * pixel + 1) * frequency / (2 * decoded)) * math.sqrt(2 / decoded)
     basis[0] = math.sqrt(1 / decoded)
     return (basis * math.sqrt(decoded / size)).astype(np.float32)
+
+
+def basis_fits(plan: DecodePlan) -> bool:
+    """Return whether tiles are transformed by matrices; those that are too large are whole images."""
+    return max(plan.tile) <= LARGEST_BASIS
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from edgeprune_formats.coefficients import (
 
 from .augmentation import Augmentation
 from .dtypes import require_dtype
-from .plan import DecodePlan, full_size, held_sides, inverse_basis
+from .plan import DecodePlan, basis_fits, full_size, held_sides, inverse_basis
 
 if TYPE_CHECKING:
     from .dtypes import Device, Dtype
@@ -45,9 +45,10 @@ class ScipyDecoder:
             QuantizedCoefficients: self._of_tiles,
         }
         self._pixels = pixels[plan.layout]
-        rows, columns = plan.header.tile_shape
-        self._rows = inverse_basis(rows, plan.tile[0])
-        self._columns = inverse_basis(columns, plan.tile[1])
+        if basis_fits(plan):
+            rows, columns = plan.header.tile_shape
+            self._rows = inverse_basis(rows, plan.tile[0])
+            self._columns = inverse_basis(columns, plan.tile[1])
 
     def images(
         self, coefficients: Coefficients, rows: NDArray[np.int64], augmentation: Augmentation | None = None
@@ -69,7 +70,14 @@ class ScipyDecoder:
         return self._transform(self._scatter(coefficients, rows))
 
     def _of_tiles(self, coefficients: QuantizedCoefficients, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        return self._join(self._spectra(coefficients, rows))
+        spectra = self._spectra(coefficients, rows)
+        if basis_fits(self.plan):
+            return self._join(spectra)
+        whole = spectra[:, :, :, 0].transpose(2, 1, 0, 3)
+        shape = (*whole.shape[:2], *self.plan.tile)
+        padded = np.zeros(shape, np.float32)
+        padded[:, :, : whole.shape[2], : whole.shape[3]] = whole
+        return self._transform(padded)
 
     def _spectra(self, coefficients: QuantizedCoefficients, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the spectra of RGB [r, C, n, tiles, c], as far as rows and columns hold something."""

@@ -21,7 +21,7 @@ from ..system.devices import resolve_device
 from .augmentation import Augmentation
 from .dtypes import require_dtype
 from .native import NativeKernel, native_kernel
-from .plan import DecodePlan, full_size, held_sides, inverse_basis
+from .plan import DecodePlan, basis_fits, full_size, held_sides, inverse_basis
 
 if TYPE_CHECKING:
     from .dtypes import Device, Dtype
@@ -45,9 +45,10 @@ class TorchDecoder:
         self.plan = plan
         self._device = resolve_device(device)
         self._dtype = DTYPES[require_dtype(dtype, "torch", DTYPES)]
-        rows, columns = plan.header.tile_shape
-        self._rows = self._put(np.ascontiguousarray(inverse_basis(rows, plan.tile[0]).T))
-        self._columns = self._put(inverse_basis(columns, plan.tile[1]))
+        if basis_fits(plan):
+            rows, columns = plan.header.tile_shape
+            self._rows = self._put(np.ascontiguousarray(inverse_basis(rows, plan.tile[0]).T))
+            self._columns = self._put(inverse_basis(columns, plan.tile[1]))
         self._matrix = self._put(plan.matrix)
         self._scale = self._put(plan.scale).view(1, -1, 1)
         self._constant = self._put(plan.constant)
@@ -115,7 +116,10 @@ class TorchDecoder:
         rows: NDArray[np.int64],
         mirrored: NDArray[np.bool_] | None,
     ) -> torch.Tensor:
-        return self._join(self._spectra(coefficients, rows, mirrored))
+        spectra = self._spectra(coefficients, rows, mirrored)
+        if basis_fits(self.plan):
+            return self._join(spectra)
+        return self._transform(spectra[:, :, :, 0].permute(2, 1, 0, 3))
 
     def _of_sparse(
         self, coefficients: SparseCoefficients, rows: NDArray[np.int64], mirrored: NDArray[np.bool_] | None
@@ -129,6 +133,8 @@ class TorchDecoder:
         spectra = self._scatter(coefficients, rows)
         if mirrored is not None:
             self._mirror(spectra.view(len(rows), header.channels, header.height, -1), mirrored)
+        if not basis_fits(plan):
+            return self._transform(spectra.view(len(rows), header.channels, header.height, -1))
         across = self._reused("across", torch.float32, planes, held, plan.width)
         if held == header.height:
             tall = spectra.view(planes * header.height, -1)[:, : plan.width]
@@ -173,6 +179,14 @@ class TorchDecoder:
         parts = pixels.view(plan.tile[0], channels, n, *plan.header.grid, plan.tile[1])
         images = parts.permute(2, 1, 3, 0, 4, 5).reshape(n, channels, *full_size(plan))
         return images[:, :, : plan.height, : plan.width].contiguous()
+
+    def _transform(self, spectra: torch.Tensor) -> torch.Tensor:
+        """Transform spectra [n, C, r, c] of whole images, cut or padded to their size, without matrices."""
+        (height, width), header = self.plan.tile, self.plan.header
+        there = spectra[:, :, :height, :width]
+        padded = torch.nn.functional.pad(there, (0, width - there.shape[3], 0, height - there.shape[2]))
+        brightness = math.sqrt(height * width / (header.height * header.width))
+        return _inverse_dct(_inverse_dct(padded).mT).mT.contiguous() * brightness
 
     def labels(self, labels: NDArray[np.int64]) -> torch.Tensor:
         """Return the labels on the decoder's device."""
@@ -222,3 +236,18 @@ class TorchDecoder:
         flat = augmentation.rows[:, :, None] * width + augmentation.columns[:, None, :]
         index = self._put(flat).view(n, 1, -1).expand(-1, channels, -1)
         return torch.gather(images.view(n, channels, -1), 2, index).view_as(images)
+
+
+def _inverse_dct(spectra: torch.Tensor) -> torch.Tensor:
+    """Return the inverse of the orthonormal DCT-II along the last axis, by one FFT (Makhoul 1980)."""
+    size = spectra.shape[-1]
+    scaled = spectra * math.sqrt(size / 2)
+    scaled[..., 0] *= math.sqrt(2)
+    angle = torch.arange(size, device=spectra.device) * (math.pi / (2 * size))
+    behind = torch.nn.functional.pad(scaled[..., 1:].flip(-1), (1, 0))
+    halves = torch.complex(scaled, -behind) * torch.polar(torch.ones_like(angle), angle)
+    found = torch.fft.irfft(halves[..., : size // 2 + 1], n=size)
+    pixels = torch.empty_like(spectra)
+    pixels[..., ::2] = found[..., : (size + 1) // 2]
+    pixels[..., 1::2] = found[..., (size + 1) // 2 :].flip(-1)
+    return pixels
