@@ -70,6 +70,8 @@ def create_hdf5(sink: io.RawIOBase) -> h5py.File:
     creation = h5py.h5p.create(h5py.h5p.FILE_CREATE)
     # More than an object of ours has; the default is 8.
     creation.set_attr_phase_change(4096, 0)
+    # Equal content gives equal bytes.
+    creation.set_obj_track_times(False)
     access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
     access.set_fileobj_driver(h5py.h5fd.fileobj_driver, sink)
     access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
