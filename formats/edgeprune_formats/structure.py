@@ -127,7 +127,9 @@ class _Look:
         """Look at the superblock, all objects and where they keep their data."""
         head = self._bytes(0, 48)
         _need(head[:8] == b"\x89HDF\r\n\x1a\n" and head[8] in (2, 3), "its superblock is of an old kind")
-        _need(head[9:12] == b"\x08\x08\0", "its superblock has other sizes, or flags")
+        # The flag says that somebody has it open for writing, such as this process.
+        known = head[9:11] == b"\x08\x08" and head[11] in (0, 1)
+        _need(known, "its superblock has other sizes, or flags")
         _need(head[12:28] == bytes(8) + UNDEFINED, "its superblock has a base or an extension")
         end, root = struct.unpack("<QQ", head[28:44])
         _need(end <= self._end, "it is cut short")
