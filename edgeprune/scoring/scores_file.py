@@ -38,6 +38,7 @@ from edgeprune_formats.hdf5 import (
     read_attribute,
 )
 from edgeprune_formats.isolation import require_safe
+from edgeprune_formats.strict_json import parse_json
 from edgeprune_runtime.errors import ArtifactError
 
 __all__ = [
@@ -267,12 +268,12 @@ def _write(file: h5py.File, name: str, array: NDArray[Any]) -> None:
 
 def _provenance(path: Path, text: bytes) -> dict[str, Any]:
     try:
-        provenance = json.loads(text)
+        provenance = parse_json(text)
         parts = [provenance[name] for name in _PROVENANCE]
         names = parts[0]["sha256"], parts[2]["model"]
         if not all(isinstance(part, dict) for part in parts) or not all(isinstance(n, str) for n in names):
             raise TypeError
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise _damaged(path, "/provenance is not the record of a scoring run") from error
     return dict(provenance)
 

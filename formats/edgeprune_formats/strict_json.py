@@ -1,15 +1,16 @@
-"""JSON from files that are not trusted: no more than the standard allows, and not nested without end."""
+"""JSON from files that are not trusted: what every reader reads alike, and not nested without end."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-__all__ = ["MAX_NESTING", "parse_json"]
+from .limits import MAX_NESTING
 
-MAX_NESTING = 64
-"""Objects and arrays inside each other, at most."""
+__all__ = ["check_json", "parse_json"]
 
 
 def parse_json(raw: bytes) -> Any:
@@ -18,17 +19,44 @@ def parse_json(raw: bytes) -> Any:
     Raises
     ------
     ValueError
-        It is not JSON, holds a number that is not finite or an object with one name twice, text that is not
-        Unicode, or is nested deeper than `MAX_NESTING`.
+        It is not JSON, holds an object with one name twice, text that is not Unicode, or what `check_json`
+        refuses.
     """
     try:
         value = json.loads(raw, parse_constant=_refuse, object_pairs_hook=_object)
-        # Numbers beyond a float's range, and halves of surrogate pairs.
-        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except RecursionError:
-        raise ValueError("nested too deeply") from None
-    _check_nesting(value)
+        raise ValueError(_NESTED) from None
+    check_json(value)
+    # What JSON can spell and text cannot hold: infinite numbers, halves of surrogate pairs.
+    json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     return value
+
+
+def check_json(value: Any) -> None:
+    """Raise ValueError if something lies too deep, or a number is too large for double precision."""
+    layer, depth = [value], 0
+    while layer:
+        if any(isinstance(item, int) and not math.isfinite(_float(item)) for item in layer):
+            raise ValueError("a number is too large")
+        if depth == MAX_NESTING and any(isinstance(item, Mapping | list | tuple) for item in layer):
+            raise ValueError(_NESTED)
+        layer, depth = [inner for item in layer for inner in _within(item)], depth + 1
+
+
+_NESTED = f"nested deeper than {MAX_NESTING}"
+
+
+def _within(item: Any) -> Iterable[Any]:
+    if isinstance(item, Mapping):
+        return item.values()
+    return item if isinstance(item, list | tuple) else ()
+
+
+def _float(number: int) -> float:
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf
 
 
 def _refuse(constant: str) -> Any:
@@ -41,12 +69,3 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
         raise ValueError(f"{twice!r} twice in one object")
     return found
-
-
-def _check_nesting(value: Any) -> None:
-    level, depth = [value], 0
-    while level := [one for one in level if isinstance(one, dict | list)]:
-        depth += 1
-        if depth > MAX_NESTING:
-            raise ValueError(f"nested deeper than {MAX_NESTING}")
-        level = [inner for one in level for inner in (one.values() if isinstance(one, dict) else one)]

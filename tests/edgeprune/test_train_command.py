@@ -385,7 +385,10 @@ METRICS = '{"epoch": 1, "train_loss": 0.5, "train_accuracy": 0.5, "test_loss": n
             "not the metrics of a run, or damaged (metrics.train_loss is '0.5'",
         ),
         (METRICS.replace("0.5", "NaN", 1), "not the metrics of a run, or damaged (NaN is no number of JSON)"),
-        (METRICS.replace("0.5", "[" * 99_999, 1), "not the metrics of a run, or damaged (nested too deeply)"),
+        (
+            METRICS.replace("0.5", "[" * 99_999, 1),
+            "not the metrics of a run, or damaged (nested deeper than 64)",
+        ),
     ],
 )
 def test_metrics_that_cannot_be_drawn(edgeprune, tmp_path, content, message):

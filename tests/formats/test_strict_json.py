@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from edgeprune_formats.files import read_regular
-from edgeprune_formats.strict_json import MAX_NESTING, parse_json
+from edgeprune_formats.limits import MAX_NESTING
+from edgeprune_formats.strict_json import parse_json
 
 
 @pytest.mark.parametrize("raw", [b"{}", b"[1, 2.5, null]", '{"ü": "x"}'.encode(), b"3"])
@@ -25,9 +26,10 @@ def test_json_is_read(raw):
         (b'[{"x": {"b": 1, "c": 2, "b": 3}}]', "'b' twice"),
         (rb'"\ud800"', "surrogates not allowed"),
         (b"1" * 5000, "digits"),
+        (b"1" * 400, "a number is too large"),
         (b"[" * (MAX_NESTING + 1) + b"]" * (MAX_NESTING + 1), "nested deeper than 64"),
         (b'{"a":' * 100 + b"1" + b"}" * 100, "nested deeper than 64"),
-        (b"[" * 200_000, "nested too deeply"),
+        (b"[" * 200_000, "nested deeper than 64"),
     ],
 )
 def test_what_is_not_sound_is_refused(raw, words):

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from ..errors import ConfigError
 from ..header import FORMAT_VERSION, TEXTS, PackHeader
 from ..limits import MAX_PROVENANCE_BYTES, MAX_TEXT_BYTES
+from ..strict_json import check_json
 from .header_checks import header_problems
-from .provenance import check_provenance
 
 __all__ = ["check_header", "check_rows", "check_scores", "provenance_text"]
 
@@ -71,7 +71,7 @@ def provenance_text(header: PackHeader, result: Mapping[str, Any]) -> bytes:
     provenance = {**header.provenance, **({"result": dict(result)} if result else {})}
     try:
         text = json.dumps(provenance, ensure_ascii=False, sort_keys=True, allow_nan=False).encode()
-        check_provenance(provenance)
+        check_json(provenance)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"provenance does not go into JSON: {error}") from error
     if len(text) > MAX_PROVENANCE_BYTES:
