@@ -13,6 +13,7 @@ import click
 from edgeprune.scoring.config import ScoreConfig
 from edgeprune.text import bytes_text, count_text, say_if_read
 from edgeprune_formats import ConfigError
+from edgeprune_runtime.loading.skipping import ON_CORRUPT
 from edgeprune_runtime.training.settings import TrainConfig
 
 from ..options.fields import PACKS, Command, config_options, make_config, option, output_option
@@ -21,6 +22,7 @@ from ..options.sizes import size_option
 if TYPE_CHECKING:
     from edgeprune.training.setup import Setup
     from edgeprune_runtime.decode.augmentation import Augment
+    from edgeprune_runtime.loading.skipping import OnCorrupt
     from edgeprune_runtime.training.loop import OnEvent
 
 __all__ = ["THREADS", "choose_threads", "command", "require_torch"]
@@ -61,6 +63,13 @@ THREADS = option(
     help="Take packs only if the owner of this public key has signed them.",
 )
 @option("--skip-bad", is_flag=True, help="Leave out test images that cannot be read, and name them.")
+@option(
+    "--on-corrupt",
+    type=click.Choice(ON_CORRUPT),
+    default="fail",
+    show_default=True,
+    help="What to do when a part of PACK is damaged: end, or leave its images out.",
+)
 @option("--resume", is_flag=True, help="Go on with the run in the folder.")
 @option(
     "--init",
@@ -104,6 +113,7 @@ def command(
     memory: int | None,
     checkpoint_minutes: float,
     checkpoint_steps: int | None,
+    on_corrupt: OnCorrupt,
     tensorboard: bool,
     resume: bool,
     **options: Any,
@@ -141,6 +151,7 @@ def command(
         skip_bad=skip_bad,
         memory=memory,
         choose_batch=batch_size == "auto",
+        on_corrupt=on_corrupt,
         resume=resume,
     )
     for note in setup.notes:
@@ -153,7 +164,14 @@ def command(
     tested = "" if metrics["test_accuracy"] is None else f", test accuracy {metrics['test_accuracy']:.2%}"
     say_if_read(
         f"{output / 'model.safetensors'}: {config.model}, {count_text(config.epochs, 'epoch')}{tested}"
+        f"{_left_out(metrics)}"
     )
+
+
+def _left_out(metrics: dict[str, Any]) -> str:
+    # A run that was finished by an earlier release does not say.
+    count = metrics.get("skipped_images", 0)
+    return f"; {count_text(count, 'image')} left out as damaged (see edgeprune repair)" if count else ""
 
 
 def _config(batch_size: int | str, options: dict[str, Any]) -> TrainConfig:

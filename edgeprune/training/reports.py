@@ -10,7 +10,7 @@ from typing import Any
 
 from edgeprune_formats import ConfigError
 
-from ..text import bytes_text, live, say_if_read
+from ..text import bytes_text, count_text, live, say_if_read
 
 __all__ = ["TensorBoardReport", "TerminalReport"]
 
@@ -76,6 +76,8 @@ def _notice(event: dict[str, Any]) -> str | None:
         return f"{event['reason']}; in each epoch the last is left out"
     if event["event"] == "kept":
         return f"what was trained is kept, up to step {event['step']:,}; the run can be resumed"
+    if event["event"] == "skipped":
+        return f"{count_text(event['images'], 'image')} left out: {event['reason']}"
     if event["event"] == "init" and event["fresh"]:
         return f"not of these weights, but fresh: {', '.join(event['fresh'])}"
     return None

@@ -11,6 +11,7 @@ from edgeprune_formats import Pack
 from edgeprune_runtime import Mixture, PackLoader
 from edgeprune_runtime.decode.augmentation import Augment
 from edgeprune_runtime.loading.memory import LoaderMemory, default_limit, divide_memory
+from edgeprune_runtime.loading.skipping import OnCorrupt
 from edgeprune_runtime.training import Cadence, Normalization, TrainConfig, train
 from edgeprune_runtime.training.loop import OnEvent
 from edgeprune_runtime.training.memory import (
@@ -94,7 +95,7 @@ class Setup:
             resume=resume,
             cadence=cadence,
             provenance=self.provenance,
-            notes={"memory_bytes": self.memory.limit},
+            notes={"memory_bytes": self.memory.limit, "on_corrupt": self.loader.on_corrupt},
             on_event=report,
         )
         return result.metrics[-1]
@@ -110,6 +111,7 @@ def set_up(
     skip_bad: bool = False,
     memory: int | None = None,
     choose_batch: bool = False,
+    on_corrupt: OnCorrupt = "fail",
     resume: bool = False,
 ) -> Setup:
     """Open what a run trains and is tested on, within the memory that there is.
@@ -132,6 +134,9 @@ def set_up(
         Bound in bytes on what loaders and caches hold; see `edgeprune_runtime.loading.memory`.
     choose_batch : bool
         Take batches in as few parts as the free memory allows.
+    on_corrupt : str
+        As `PackLoader`, for the training images; a damaged test pack is always an error. A run may go on with
+        the other value.
     resume : bool
         Whether the run goes on where there is one.
 
@@ -160,7 +165,7 @@ def set_up(
     return Setup(
         config=config,
         placement=placement,
-        loader=_loader(pack, config, augment, divided),
+        loader=_loader(pack, config, augment, divided, on_corrupt),
         test=None if images is None else images.batches(part, divided.test_bytes, divided.prefetch),
         memory=divided,
         step=step,
@@ -178,7 +183,9 @@ def set_up(
     )
 
 
-def _loader(pack: Pack | Mixture, config: TrainConfig, augment: Augment, memory: LoaderMemory) -> PackLoader:
+def _loader(
+    pack: Pack | Mixture, config: TrainConfig, augment: Augment, memory: LoaderMemory, on_corrupt: OnCorrupt
+) -> PackLoader:
     return PackLoader(
         pack,
         config.batch_size,
@@ -191,6 +198,7 @@ def _loader(pack: Pack | Mixture, config: TrainConfig, augment: Augment, memory:
         normalize=True,
         cache_bytes=memory.cache_bytes,
         prefetch=memory.prefetch,
+        on_corrupt=on_corrupt,
     )
 
 

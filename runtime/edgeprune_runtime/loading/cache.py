@@ -10,7 +10,7 @@ from typing import Any, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprune_formats import ConfigError, Pack
+from edgeprune_formats import ConfigError, Pack, PackFormatError
 from edgeprune_formats.codecs import memory_bytes, stored_bytes
 from edgeprune_formats.coefficients import Coefficients
 
@@ -218,6 +218,32 @@ class ChunkCache:
             order[inside] = np.arange(filled, filled + len(inside))
             filled += len(inside)
         return whole, order
+
+    def unreadable(self, rows: NDArray[np.int64]) -> dict[int, PackFormatError]:
+        """Return the chunks of the images at `rows` that cannot be read, each tried twice, and why not.
+
+        Raises
+        ------
+        PackFormatError
+            It is not a chunk that cannot be read, but the file.
+        """
+        found = {}
+        for chunk in np.unique(self.chunk_of(rows)).tolist():
+            # What a bus or a card fails to give once, it may give the next time.
+            error = self._try(chunk) and self._try(chunk)
+            if error is not None:
+                found[chunk] = error
+        return found
+
+    def _try(self, chunk: int) -> PackFormatError | None:
+        try:
+            if chunk not in self._used:
+                self._load([chunk], [chunk])
+        except PackFormatError as error:
+            if not error.problem.location.startswith("/samples"):
+                raise
+            return error
+        return None
 
     def _hold(
         self, rows: NDArray[np.int64], chunk_of: NDArray[np.int64], needed: NDArray[np.int64]

@@ -8,8 +8,9 @@ from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
+from numpy.typing import NDArray
 
-from edgeprune_formats import ConfigError, Pack, PackHeader
+from edgeprune_formats import ConfigError, Pack, PackChecksumError, PackFormatError, PackHeader, Problem
 
 from ..decode.augmentation import Augment, Augmentation, augment_name, draw
 from ..decode.backends import Backend
@@ -17,9 +18,9 @@ from ..decode.dtypes import dtype_name
 from ..decode.plan import Normalize, Resolution
 from .cache import DEFAULT_CACHE_BYTES
 from .mixture import Mixture
-from .order import first_needs
 from .prefetch import Prefetcher
 from .reader import Packs, make_reader, open_given
+from .skipping import ON_CORRUPT, EpochRows, OnCorrupt, SkippedChunk
 
 if TYPE_CHECKING:
     from ..decode.dtypes import Device, Dtype
@@ -28,6 +29,10 @@ __all__ = ["PackLoader"]
 
 # What states hold since they were first written; one of an earlier version is held against the rest alone.
 _ADDED = ("dtype", "normalize", "codec")
+# How often a chunk is tried again that can be read by itself and not with the others of its batch.
+_RETRIES = 3
+# Images, labels, and what was left out up to here.
+_Batch = tuple[Any, Any, tuple[SkippedChunk, ...]]
 
 
 class PackLoader:
@@ -80,11 +85,17 @@ class PackLoader:
         Batches that a thread decodes before they are asked for, while others decode the chunks that come
         next; 0 decodes each batch when it is asked for. The batches are the same. Backend ``"scipy"``
         prefetches chunks alone: the process may fork while it is in use, see `Decoder.in_background`.
+    on_corrupt : str
+        ``"fail"`` raises the error of a chunk that is damaged or cannot be read. ``"skip"`` tries it again,
+        and then leaves it out of this epoch and all others. Batches keep number and size: the images that
+        follow move up, and the last batches take the epoch's first images again.
 
     Attributes
     ----------
     pack : Pack or Mixture
         The open pack or packs: ``pack.header.class_names``, ``pack.labels``, ...
+    skipped : tuple of SkippedChunk
+        The chunks that were left out up to the last batch handed out; `state_dict` holds them.
 
     Raises
     ------
@@ -110,6 +121,7 @@ class PackLoader:
         resolution: Resolution = None,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         prefetch: int = 2,
+        on_corrupt: OnCorrupt = "fail",
     ) -> None:
         batch_size, seed, prefetch = map(operator.index, (batch_size, seed, prefetch))
         if batch_size < 1:
@@ -118,6 +130,8 @@ class PackLoader:
             raise ConfigError(f"`seed` must not be negative: {seed}")
         if prefetch < 0:
             raise ConfigError(f"`prefetch` must not be negative: {prefetch}")
+        if on_corrupt not in ON_CORRUPT:
+            raise ConfigError(f"`on_corrupt` is {on_corrupt!r}; choose one of {', '.join(ON_CORRUPT)}")
         self.pack = open_given(path)
         self.batch_size, self.shuffle, self.seed = batch_size, bool(shuffle), seed
         self.drop_last, self.augment, self.prefetch = bool(drop_last), augment_name(augment), prefetch
@@ -133,6 +147,8 @@ class PackLoader:
             prefetch=True,
         )
         self._values = {"dtype": dtype_name(dtype), "normalize": _statistics(self.pack.header, normalize)}
+        self.on_corrupt = on_corrupt
+        self.skipped: tuple[SkippedChunk, ...] = ()
         self._epoch = self._batch = 0
         self._continue, self._loaded = True, False
 
@@ -176,32 +192,46 @@ class PackLoader:
             for batch in range(first, len(self)):
                 if isinstance(source, Prefetcher) and source.orphaned:
                     source = self._source(epoch, batch)
-                images, labels = next(source)
+                images, labels, skipped = next(source)
                 self._reader.decoder.receive(images, labels)
-                self._epoch, self._batch = epoch, batch + 1
+                self._epoch, self._batch, self.skipped = epoch, batch + 1, skipped
                 yield images, labels
         finally:
             source.close()
 
-    def _source(
-        self, epoch: int, first: int
-    ) -> Prefetcher[tuple[Any, Any]] | Generator[tuple[Any, Any], None, None]:
+    def _source(self, epoch: int, first: int) -> Prefetcher[_Batch] | Generator[_Batch, None, None]:
         batches = self._decoded(epoch, first)
         if self.prefetch and self._reader.decoder.in_background:
             return Prefetcher(batches, self.prefetch)
         return batches
 
-    def _decoded(self, epoch: int, first: int) -> Generator[tuple[Any, Any], None, None]:
-        reader = self._reader
-        order = reader.cache.order(seed=self.seed, epoch=epoch, shuffle=self.shuffle)
-        chunks, needed_at = first_needs(reader.cache.chunk_of(order))
+    def _decoded(self, epoch: int, first: int) -> Generator[_Batch, None, None]:
+        cache = self._reader.cache
+        order = cache.order(seed=self.seed, epoch=epoch, shuffle=self.shuffle)
+        epoch_rows = EpochRows(order, cache.chunk_of(order), self.skipped)
         for batch in range(first, len(self)):
+            images, rows = self._read(epoch_rows, epoch, batch)
+            yield images, self._reader.decoder.labels(self.pack.labels[rows]), epoch_rows.skipped
+
+    def _read(self, epoch_rows: EpochRows, epoch: int, batch: int) -> tuple[Any, NDArray[np.int64]]:
+        """Return the images of a batch and their rows, without chunks that cannot be read."""
+        retries = _RETRIES
+        while True:
             start, stop = batch * self.batch_size, (batch + 1) * self.batch_size
-            rows = order[start:stop]
+            rows = epoch_rows.take(start, stop)
             augmentation = self._augmentation(epoch, batch, len(rows))
-            upcoming = chunks[np.searchsorted(needed_at, stop) :] if self.prefetch else None
-            images = reader.images(rows, augmentation, upcoming)
-            yield images, reader.decoder.labels(self.pack.labels[rows])
+            try:
+                upcoming = epoch_rows.upcoming(stop) if self.prefetch else None
+                return self._reader.images(rows, augmentation, upcoming), rows
+            except PackFormatError as error:
+                if self.on_corrupt == "fail" or not retries:
+                    raise
+                found = self._reader.unreadable(rows)
+                for chunk, reason in found.items():
+                    epoch_rows.leave_out(chunk, str(reason))
+                if not len(epoch_rows):
+                    raise _nothing_left(error) from error
+                retries = _RETRIES if found else retries - 1
 
     def _augmentation(self, epoch: int, batch: int, count: int) -> Augmentation | None:
         plan = self._reader.decoder.plan
@@ -241,7 +271,13 @@ class PackLoader:
         """
         ended = 0 < len(self) <= self._batch
         epoch, batch = (self._epoch + 1, 0) if ended else (self._epoch, self._batch)
-        return {**self._identity(), "window": self._reader.cache.window, "epoch": epoch, "batch": batch}
+        return {
+            **self._identity(),
+            "window": self._reader.cache.window,
+            "skipped": [one.chunk for one in self.skipped],
+            "epoch": epoch,
+            "batch": batch,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Make the next iteration go on after the batch at which `state_dict` was called.
@@ -260,12 +296,36 @@ class PackLoader:
                 raise ConfigError(f"cannot resume: {name} is {state.get(name)}")
         if state["batch"] > len(self):
             raise ConfigError(f"cannot resume: batch is {state['batch']} of {len(self)}")
+        skipped = self._skipped_in(state)
         if self.shuffle:
             self._reader.resume(state.get("window"))
+        self.skipped = skipped
         self._epoch, self._batch = state["epoch"], state["batch"]
         if 0 < len(self) <= self._batch:
             self._epoch, self._batch = self._epoch + 1, 0
         self._continue = self._loaded = True
+
+    def _skipped_in(self, state: dict[str, Any]) -> tuple[SkippedChunk, ...]:
+        # States had none before chunks could be left out.
+        chunks = state.get("skipped", [])
+        counts = np.bincount(self._reader.cache.chunk_of(np.arange(len(self.pack))))
+        sound = isinstance(chunks, list) and all(
+            type(chunk) is int and 0 <= chunk < len(counts) for chunk in chunks
+        )
+        if not sound or len({*chunks}) < len(chunks) or len(chunks) >= len(counts):
+            raise ConfigError(f"cannot resume: skipped is {chunks}")
+        if chunks and self.on_corrupt == "fail":
+            raise ConfigError(
+                f"cannot resume: chunks {', '.join(map(str, chunks))} were left out as damaged; "
+                'pass `on_corrupt="skip"`'
+            )
+        reason = "it was left out before the run was resumed"
+        return tuple(SkippedChunk(chunk, int(counts[chunk]), reason) for chunk in chunks)
+
+
+def _nothing_left(error: PackFormatError) -> PackFormatError:
+    message = "none of the chunks can be read; copy the file again"
+    return PackChecksumError(error.path, Problem("checksum", "/samples", message))
 
 
 def _statistics(header: PackHeader, normalize: Normalize) -> list[list[float]] | None:

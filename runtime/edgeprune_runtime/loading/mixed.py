@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprune_formats import ConfigError
+from edgeprune_formats import ConfigError, PackFormatError
 from edgeprune_formats.codecs import memory_bytes
 from edgeprune_formats.coefficients import Coefficients
 
@@ -129,6 +129,15 @@ class MixedCache:
             coefficients, where = self.members[number].find(rows[places] - self._starts[number])
             shares.append(Share(number, places, coefficients, where))
         return shares, rows
+
+    def unreadable(self, rows: NDArray[np.int64]) -> dict[int, PackFormatError]:
+        """Return the chunks of the images at `rows` that cannot be read, as `ChunkCache.unreadable`."""
+        member_of, found = self._member_of(rows), {}
+        for number in np.unique(member_of).tolist():
+            inside = rows[member_of == number] - self._starts[number]
+            for chunk, error in self.members[number].unreadable(inside).items():
+                found[int(self._first_chunks[number]) + chunk] = error
+        return found
 
     def _member_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         return np.searchsorted(self._starts, rows, side="right") - 1

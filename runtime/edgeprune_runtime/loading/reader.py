@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprune_formats import Pack
+from edgeprune_formats import Pack, PackFormatError
 from edgeprune_formats.coefficients import Coefficients
 
 from ..decode.augmentation import Augmentation
@@ -55,6 +55,9 @@ class SampleCache(Protocol[Gives]):
 
     def find(self, rows: NDArray[np.int64]) -> tuple[Gives, NDArray[np.int64]]:
         """Return what holds the images at `rows`, and where in it they are."""
+
+    def unreadable(self, rows: NDArray[np.int64]) -> dict[int, PackFormatError]:
+        """Return the chunks of the images at `rows` that cannot be read, and why not."""
 
 
 class SampleDecoder(Protocol[Takes]):
@@ -122,6 +125,11 @@ class Reader(Generic[Found]):
             if upcoming is not None:
                 self.cache.prepare(upcoming)
             return self.decoder.images(found, where, augmentation)
+
+    def unreadable(self, rows: NDArray[np.int64]) -> dict[int, PackFormatError]:
+        """Return the chunks of the images at `rows` that cannot be read, each tried twice, and why not."""
+        with self._lock:
+            return self.cache.unreadable(rows)
 
     def resume(self, window: object) -> None:
         """Take over the window of a state; see `SampleCache.resume`."""

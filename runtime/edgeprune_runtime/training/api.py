@@ -51,6 +51,7 @@ class TrainResult:
         What ``metrics.jsonl`` holds: for each epoch ``epoch`` (from 1), ``train_loss`` and ``test_loss``
         (mean cross entropy in nats; of training with a teacher the divergence from its answers),
         ``train_accuracy`` and ``test_accuracy`` (fractions; of training on perturbed images that on them),
+        ``skipped_images`` (left out because their chunks could not be read),
         ``lr`` (of the epoch's last step), ``images_per_second`` (of the steps), ``seconds`` (with the test),
         ``peak_memory_bytes`` (of the process in RAM, since it began) and ``peak_device_memory_bytes`` (of
         tensors on a CUDA device). The test's are None without a test set, and memory where it is not known.
@@ -118,7 +119,8 @@ def train(
         "fallback", "step", "reason"}`` where the newer checkpoint is damaged and the older one counts;
         ``{"event": "kept", "step"}`` where a batch could not be read and a checkpoint keeps what was done;
         ``{"event": "paused", "reason"}`` and ``{"event": "continued"}`` around waiting for room on a full
-        disk. Without `on_event` a full disk is an error at once.
+        disk; ``{"event": "skipped", "images", "reason"}`` for each chunk that the loader leaves out, see
+        `PackLoader`. Without `on_event` a full disk is an error at once.
 
     Returns
     -------

@@ -15,6 +15,7 @@ from edgeprune_formats import ConfigError, EdgePruneError
 
 from ..checks import check_types, from_json
 from ..errors import TrainingError
+from ..loading.skipping import SkippedChunk
 from ..networks.models import smallest_batch
 from ..system.machine import peak_bytes, resident_bytes
 from .checkpoint import load_checkpoint, save_checkpoint
@@ -73,7 +74,8 @@ class TrainLoader(Protocol):
     """What `train` takes its batches from, e.g. `edgeprune_runtime.PackLoader`.
 
     Iterating yields float32 images ``[n, 3, H, W]``, normalized and augmented, and int64 labels ``[n]``. It
-    must not draw from torch's global random generator, whose state belongs to the network.
+    must not draw from torch's global random generator, whose state belongs to the network. What it leaves out
+    because it cannot be read stands in its ``skipped``, if it has that attribute: `SkippedChunk` objects.
     """
 
     def __len__(self) -> int:
@@ -162,6 +164,7 @@ class TrainRun:
         self.disk = PatientDisk(self.on_event, self.interrupted)
         self._smallest_batch = smallest_batch(self.config.model, self.image_shape)
         self._left_out = False
+        self._told_skipped = 0
 
     def restore(self) -> None:
         """Go to where the checkpoint in the folder stands, and cut the metrics back to it.
@@ -246,6 +249,7 @@ class TrainRun:
             else:
                 self._drain(started)
                 self._leave_out()
+            self._tell_of_skipped()
             self._look_up(started)
         self._drain(started)
         self._require_finite()
@@ -289,6 +293,17 @@ class TrainRun:
         if wrong is not None:
             raise self._diverged(f"the loss became {wrong} at step {self.tally.steps} of {len(self.loader)}")
         self.tally.seconds = time.perf_counter() - started
+
+    def _skipped(self) -> Sequence[SkippedChunk]:
+        return getattr(self.loader, "skipped", ())
+
+    def _tell_of_skipped(self) -> None:
+        """Tell once of each chunk that the loader leaves out."""
+        skipped = self._skipped()
+        for one in skipped[self._told_skipped :]:
+            if self.on_event is not None:
+                self.on_event({"event": "skipped", "images": one.images, "reason": one.reason})
+        self._told_skipped = len(skipped)
 
     def _tell_of_step(self) -> None:
         now = time.perf_counter()
@@ -349,6 +364,7 @@ class TrainRun:
             "epoch": len(self.history) + 1,
             "train_loss": tally.loss / tally.images,
             "train_accuracy": tally.correct / tally.images,
+            "skipped_images": sum(one.images for one in self._skipped()),
             "test_loss": scores[0],
             "test_accuracy": scores[1],
             "lr": learning_rate(self.step - 1, self._steps, self.config.lr),
