@@ -135,8 +135,11 @@ def _key(facts: dict[str, Any]) -> str | None:
 
 
 def _root(pack: Pack, digest: str) -> str:
-    """Return the SHA-256 of the pack that this one was split from, or its own."""
-    split = pack.header.provenance.get("split")
+    """Return the SHA-256 of the pack that this one was split from, or saved from, or its own."""
+    split, repaired = (pack.header.provenance.get(name) for name in ("split", "repaired"))
+    while isinstance(repaired, dict) and isinstance(repaired.get("parent"), dict):
+        parent = repaired["parent"]
+        digest, repaired = str(parent.get("sha256", digest)), parent.get("repaired")
     while isinstance(split, dict) and isinstance(split.get("parent"), dict):
         digest, split = str(split["parent"].get("sha256", digest)), split["parent"].get("split")
     return digest
@@ -215,8 +218,17 @@ def joined_provenance(
     return {**joined, **restored, "merged": {**merged, "whole": plain}}, str(parent.get("file"))
 
 
+def _is_repaired_part(provenance: dict[str, Any]) -> bool:
+    repaired = provenance.get("repaired")
+    if not isinstance(repaired, dict) or not isinstance(repaired.get("parent"), dict):
+        return False
+    return "split" in repaired["parent"] and repaired.get("lost_images") != 0
+
+
 def _whole(given: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """Return the facts of the pack that was split, if these are all of its parts."""
+    """Return the facts of the pack that was split, if these are all of its parts, with all their images."""
+    if any(_is_repaired_part(provenance) for provenance in given):
+        return None
     splits = [provenance.get("split") for provenance in given]
     if not all(isinstance(split, dict) and isinstance(split.get("parent"), dict) for split in splits):
         return None

@@ -1,0 +1,223 @@
+"""What can be saved of a damaged pack, image by image as it is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeprune_formats import (
+    FORMAT_VERSION,
+    ConfigError,
+    Pack,
+    PackChecksumError,
+    PackFormatError,
+    PackHeader,
+    PackWriter,
+    Problem,
+    __version__,
+    open_pack,
+)
+from edgeprune_formats.coefficients import Coefficients
+from edgeprune_formats.files import check_writable, file_sha256
+from edgeprune_formats.packs.chunks import plan_chunks
+
+from ..packs.header import utc_now
+from ..work.callbacks import StageProgress
+
+__all__ = ["LostChunk", "RepairReport", "repair_pack"]
+
+
+@dataclass(frozen=True, eq=False)
+class LostChunk:
+    """A chunk whose images are lost.
+
+    Attributes
+    ----------
+    chunk : int
+        Its number in the damaged pack.
+    rows : int64 [n]
+        The rows of its images in the source.
+    labels : int64 [n]
+        Their classes.
+    reason : str
+        What is wrong with it.
+    """
+
+    chunk: int
+    rows: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class RepairReport:
+    """What `repair_pack` did.
+
+    Attributes
+    ----------
+    header : PackHeader
+        Of the new pack.
+    lost : tuple of LostChunk
+        In ascending order; empty where the pack was sound.
+    lost_scores : str or None
+        What is wrong with the scores, if that is why the new pack has none.
+    """
+
+    header: PackHeader
+    lost: tuple[LostChunk, ...]
+    lost_scores: str | None
+
+    @property
+    def lost_images(self) -> int:
+        """How many images are lost."""
+        return sum(len(one.rows) for one in self.lost)
+
+    @property
+    def lost_by_class(self) -> dict[str, int]:
+        """How many images of each class are lost, of the classes of which some are."""
+        labels = [label for one in self.lost for label in one.labels.tolist()]
+        counts = np.bincount(np.array(labels, np.int64))
+        return {self.header.class_names[label]: int(counts[label]) for label in np.nonzero(counts)[0]}
+
+
+def repair_pack(
+    source: str | Path, path: str | Path, *, progress: StageProgress | None = None
+) -> RepairReport:
+    """Write a sound pack of the images of every intact chunk, in bounded memory.
+
+    Images keep coefficients, label, row in the source and score bit for bit, and their order. A chunk of
+    which one array is damaged is lost whole. Header, classes and provenance stay, with ``repaired`` added:
+    the damaged pack with its SHA-256, and what is lost. The mean and standard deviation stay those of all
+    images.
+
+    Parameters
+    ----------
+    source, path : path
+        The damaged pack, which is only read, and the pack to write, which appears when it is complete.
+    progress : callable, optional
+        Called as ``progress(stage, images done, images in all)``: all images are ``"checking"``, and then
+        those of intact chunks ``"saving"``.
+
+    Raises
+    ------
+    ConfigError
+        Both names are the same file.
+    PackFormatError
+        Nothing can be saved: the header, labels, rows or structure are damaged, or all chunks are.
+    PackWriteError
+        The pack cannot be written.
+    """
+    source, path = Path(source), Path(path)
+    tell = progress or (lambda stage, done, total: None)
+    check_writable(path)
+    if path.exists() and path.samefile(source):
+        raise ConfigError(f"{path} is the pack that is repaired; name another file")
+    with _opened(source) as pack:
+        lost = tuple(_lost_chunks(pack, tell))
+        rows = _intact_rows(pack, lost)
+        scores, lost_scores = _scores(pack)
+        header = _header(pack, len(rows), lost, lost_scores)
+        with PackWriter(
+            path,
+            header,
+            pack.labels[rows],
+            pack.source_index[rows],
+            compression=pack.compression,
+            scores=None if scores is None else scores[rows],
+        ) as writer:
+            done = 0
+            for coefficients in _intact(pack, lost):
+                writer.append_coefficients(coefficients)
+                done += len(coefficients)
+                tell("saving", done, len(rows))
+    return RepairReport(header, lost, lost_scores)
+
+
+def _opened(source: Path) -> Pack:
+    try:
+        return open_pack(source)
+    except PackFormatError as error:
+        found = error.problem
+        message = f"{found.message}; without it no image can be saved"
+        raise type(error)(source, Problem(found.kind, found.location, message)) from error
+
+
+def _read(pack: Pack, chunk: int) -> Coefficients:
+    try:
+        return pack.read_chunk(chunk)
+    except PackFormatError:
+        # What a bus or a card fails to give once, it may give the next time.
+        return pack.read_chunk(chunk)
+
+
+def _lost_chunks(pack: Pack, tell: StageProgress) -> Iterator[LostChunk]:
+    for chunk in range(pack.header.chunks):
+        rows = _rows(pack, chunk)
+        try:
+            _read(pack, chunk)
+        except PackFormatError as error:
+            if not error.problem.location.startswith("/samples"):
+                raise
+            yield LostChunk(chunk, pack.source_index[rows], pack.labels[rows], str(error.problem))
+        tell("checking", rows.stop, len(pack))
+
+
+def _rows(pack: Pack, chunk: int) -> slice:
+    rows = pack.header.chunk_rows(chunk)
+    return slice(rows.start, rows.stop)
+
+
+def _intact_rows(pack: Pack, lost: Sequence[LostChunk]) -> NDArray[np.int64]:
+    intact = np.ones(len(pack), bool)
+    for one in lost:
+        intact[_rows(pack, one.chunk)] = False
+    if not intact.any():
+        message = "no chunk is intact, nothing can be saved; copy the file again"
+        raise PackChecksumError(pack.path, Problem("checksum", "/samples", message))
+    return np.nonzero(intact)[0]
+
+
+def _intact(pack: Pack, lost: Sequence[LostChunk]) -> Iterator[Coefficients]:
+    damaged = {one.chunk for one in lost}
+    for chunk in range(pack.header.chunks):
+        if chunk not in damaged:
+            yield _read(pack, chunk)
+
+
+def _scores(pack: Pack) -> tuple[NDArray[np.float32] | None, str | None]:
+    try:
+        return pack.scores, None
+    except PackFormatError as error:
+        return None, str(error.problem)
+
+
+def _header(pack: Pack, samples: int, lost: Sequence[LostChunk], lost_scores: str | None) -> PackHeader:
+    # What the build measured was measured on all images.
+    provenance = {name: value for name, value in pack.header.provenance.items() if name != "result"}
+    provenance["repaired"] = {
+        "parent": _parent(pack),
+        "lost_images": len(pack) - samples,
+        "lost_chunks": [one.chunk for one in lost],
+        "lost_scores": lost_scores is not None,
+    }
+    header = replace(
+        pack.header,
+        samples=samples,
+        chunk_samples=1,
+        format_version=FORMAT_VERSION,
+        generator=f"edgeprune {__version__}",
+        created=utc_now(),
+        provenance=provenance,
+    )
+    return plan_chunks(header)
+
+
+def _parent(pack: Pack) -> dict[str, Any]:
+    facts = {"file": pack.path.name, "sha256": file_sha256(pack.path), "samples": len(pack)}
+    before = {name: pack.header.provenance.get(name) for name in ("result", "split", "repaired")}
+    return {**facts, **{name: value for name, value in before.items() if value is not None}}
