@@ -1,0 +1,60 @@
+"""Commands that are killed at random moments: each name has the older file, whole, or the new one."""
+
+import shutil
+import signal
+
+import pytest
+import small_builds
+from damaging import damage_chunk
+from killing import Trial, killed
+
+from edgeprune import BuildConfig, build_pack
+from edgeprune.repack.split import split_pack
+
+pytestmark = pytest.mark.slow
+COMMANDS = ("split", "convert", "merge", "repair", "export")
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory):
+    """What the commands work on: a pack of 1,500 images, its halves, a damaged copy, and a run."""
+    folder = tmp_path_factory.mktemp("given")
+    spec = small_builds.write_source(folder, images=1500, side=16, classes=3)
+    build_pack(spec, folder / "pack.h5", BuildConfig(codec="sparse-f16", freq_prune=0.5))
+    split_pack(folder / "pack.h5", folder / "half-{part}.h5", 2)
+    shutil.copy(folder / "pack.h5", folder / "damaged.h5")
+    damage_chunk(folder / "damaged.h5", 0)
+    small_builds.run_folder(folder)
+    return folder
+
+
+def trial(command, given, made):
+    """A `Trial` of a command that takes what is in one folder and writes to another."""
+    imports = ["edgeprune.cli", f"edgeprune.commands.{command}", f"edgeprune.repack.{command}"]
+    if command == "split":
+        outputs = [made / f"part-{number}.h5" for number in (1, 2, 3)]
+        arguments = [given / "pack.h5", "-n", 3, "-o", made / "part-{part}.h5"]
+    elif command == "export":
+        outputs = [made / "run.onnx"]
+        arguments = [given / "run", "-o", *outputs]
+        imports = ["edgeprune.cli", "edgeprune.commands.export", "edgeprune.inference.export"]
+        imports += ["onnx", "onnxscript", "onnxruntime", "torch.onnx", "torch._dynamo"]
+    else:
+        packs = {"merge": ["half-1.h5", "half-2.h5"], "repair": ["damaged.h5"], "convert": ["pack.h5"]}
+        outputs = [made / "new.h5"]
+        arguments = [*(given / name for name in packs[command]), "-o", *outputs]
+        arguments += ["--codec", "quantized", "--tile", "8"] if command == "convert" else []
+    # Each takes seconds, nearly all of it before the file is written.
+    kills = 2 if command == "export" else 6
+    return Trial([command, *map(str, arguments), "--force"], [*map(str, outputs)], imports, kills)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_killed_command_leaves_whole_files_and_the_next_cleans_up(command, given, tmp_path):
+    made = tmp_path / "made"
+    made.mkdir()
+    found = killed(trial(command, given, made))
+    assert found["problems"] == []
+    assert found["left"] == []
+    # Some were in time, and some of these in the middle.
+    assert found["ends"].get(str(-signal.SIGKILL), 0) > 0
