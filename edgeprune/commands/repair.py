@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgeprune.text import count_text, printable
+from edgeprune.text import count_text, say
 
 from ..options.fields import FORCE, PACK, QUIET, Command, output_option
 from ..options.output import require_spare
@@ -44,7 +44,7 @@ def command(pack: Path, output: Path, force: bool, quiet: bool) -> None:
         report = repair_pack(pack, output, progress=tell)
     if not quiet:
         for line in _lines(pack, output, report):
-            click.echo(printable(line))
+            say(line)
 
 
 def _lines(pack: Path, output: Path, report: RepairReport) -> list[str]:

@@ -1,5 +1,6 @@
 """Commands that are killed at random moments: each name has the older file, whole, or the new one."""
 
+import importlib.util
 import shutil
 import signal
 
@@ -10,14 +11,15 @@ from killing import Trial, killed
 
 from edgeprune import BuildConfig, build_pack
 from edgeprune.repack.split import split_pack
+from edgeprune_runtime.signatures import make_key
 
 pytestmark = pytest.mark.slow
-COMMANDS = ("split", "convert", "merge", "repair", "export")
+COMMANDS = ("split", "convert", "merge", "repair", "export", "sign")
 
 
 @pytest.fixture(scope="module")
 def given(tmp_path_factory):
-    """What the commands work on: a pack of 1,500 images, its halves, a damaged copy, and a run."""
+    """What the commands work on: a pack of 1,500 images, its halves, a damaged copy, a run and a key."""
     folder = tmp_path_factory.mktemp("given")
     spec = small_builds.write_source(folder, images=1500, side=16, classes=3)
     build_pack(spec, folder / "pack.h5", BuildConfig(codec="sparse-f16", freq_prune=0.5))
@@ -25,6 +27,8 @@ def given(tmp_path_factory):
     shutil.copy(folder / "pack.h5", folder / "damaged.h5")
     damage_chunk(folder / "damaged.h5", 0)
     small_builds.run_folder(folder)
+    if importlib.util.find_spec("cryptography"):
+        make_key(folder / "maker.key")
     return folder
 
 
@@ -39,6 +43,12 @@ def trial(command, given, made):
         arguments = [given / "run", "-o", *outputs]
         imports = ["edgeprune.cli", "edgeprune.commands.export", "edgeprune.inference.export"]
         imports += ["onnx", "onnxscript", "onnxruntime", "torch.onnx", "torch._dynamo"]
+    elif command == "sign":
+        pytest.importorskip("cryptography")
+        pack = shutil.copy(given / "pack.h5", made)
+        arguments = ["sign", str(pack), "--key", str(given / "maker.key")]
+        imports = ["edgeprune.cli", "edgeprune.commands.sign", "edgeprune_runtime.signatures"]
+        return Trial(arguments, [f"{pack}.sig"], imports, key=str(given / "maker.key.pub"))
     else:
         packs = {"merge": ["half-1.h5", "half-2.h5"], "repair": ["damaged.h5"], "convert": ["pack.h5"]}
         outputs = [made / "new.h5"]

@@ -22,12 +22,13 @@ from edgeprune_formats import verify_pack
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """A command, the files that it makes in a folder that is its alone, and what it imports."""
+    """A command, the files that it makes in a folder that is its alone, what it imports, and a public key."""
 
     arguments: list
     outputs: list
     imports: list
     kills: int = 6
+    key: str = ""
     seed: int = 0
 
 
@@ -63,17 +64,21 @@ def finished(arguments):
     return time.perf_counter() - begun
 
 
-def problems_of(path):
+def problems_of(path, key):
     """Return what is wrong with a file that should be complete."""
     if path.suffix == ".h5":
         return [str(problem) for problem in verify_pack(path)]
-    if path.suffix == ".onnx":
-        onnx = importlib.import_module("onnx")
-        try:
+    try:
+        if path.suffix == ".onnx":
+            onnx = importlib.import_module("onnx")
             onnx.checker.check_model(onnx.load(path))
-        except Exception as error:
-            return [repr(error)]
-    return [] if path.stat().st_size else ["empty"]
+        else:
+            importlib.import_module("edgeprune_runtime.signatures").check_signature(
+                path.with_suffix(""), Path(key)
+            )
+    except Exception as error:
+        return [repr(error)]
+    return []
 
 
 def leftovers(folder):
@@ -101,7 +106,9 @@ def main(trial):
         ends[str(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))] += 1
         for path in outputs:
             if path.exists():
-                problems += [f"try {number}: {path.name}: {problem}" for problem in problems_of(path)]
+                problems += [
+                    f"try {number}: {path.name}: {problem}" for problem in problems_of(path, trial.key)
+                ]
             elif had:
                 problems.append(f"try {number}: {path.name} is gone")
     finished(trial.arguments)
