@@ -11,6 +11,7 @@ from edgeprune_formats import ConfigError
 from .commands.codec import accuracy_per_byte, fleet, install, plots, storage, time
 from .commands.device import export, latency, minutes, power_loss, training_memory
 from .commands.documentation import demo, readme
+from .commands.field import faults, leaks, load, trouble
 from .commands.robustness import attack, landscape, robustness
 from .commands.selection import accuracy, build, coresets, learning, masks
 from .harness.deadline import OutOfTimeError
@@ -53,6 +54,7 @@ def command() -> None:
 for _command in (
     *(storage, time, accuracy_per_byte, install, fleet, plots),
     *(training_memory, power_loss, minutes, latency, export),
+    *(trouble, faults, load, leaks),
     *(robustness, landscape, attack),
     *(build, accuracy, coresets, masks, learning),
     *(demo, readme),

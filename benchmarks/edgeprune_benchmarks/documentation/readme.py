@@ -20,6 +20,10 @@ from ..device.latency import MODELS, latency_table
 from ..device.minutes import minutes_table
 from ..device.power_loss import power_loss_table
 from ..device.training_memory import training_memory_table
+from ..field.faults import faults_table
+from ..field.leaks import leaks_table
+from ..field.load import load_table
+from ..field.trouble import trouble_table
 from ..harness.markdown import Column, not_measured, render
 from ..robustness.tables import (
     ablation_table,
@@ -75,7 +79,8 @@ def _update(page: Path, tables: Mapping[str, Table], results: Path, *, write: bo
         name = name.partition(" ")[0]
         path = results / f"{name}.json"
         if not path.exists() and name in COMMANDS:
-            new = pattern.sub(partial(_fill, not_measured(COMMANDS[name], gpu=name in NEED_GPU) + "\n"), new)
+            line = not_measured(COMMANDS[name], gpu=name in NEED_GPU, data=name not in FIELD)
+            new = pattern.sub(partial(_fill, line + "\n"), new)
             continue
         if not path.exists():
             raise ConfigError(
@@ -180,6 +185,12 @@ PAGES: dict[str, dict[str, Table]] = {
         "export": export_table,
     },
     "docs/results/fleet.md": {"fleet": fleet_table},
+    "docs/results/trouble.md": {
+        "trouble": trouble_table,
+        "faults": faults_table,
+        "load": load_table,
+        "leaks": leaks_table,
+    },
     "docs/results/robustness.md": {
         "robustness-cifar10-all-cpu linf": linf_table,
         "robustness-cifar10-all-cpu norms": norms_table,
@@ -224,6 +235,8 @@ NEED_GPU = {
     "masks-jpeg": "masks --images jpeg --model resnet18 --score-epochs 200 --mask-epochs 300 --epochs 200 "
     "--batch-size 256 --lr 0.1 --device cuda",
 }
+# Results that take no images of --data.
+FIELD = ("trouble", "faults", "load", "leaks")
 # Results that a page can do without.
 COMMANDS = {
     **NEED_GPU,
@@ -235,7 +248,7 @@ COMMANDS = {
     "accuracy-bytes": "accuracy-per-byte",
     "accuracy-bytes-33": "accuracy-per-byte --psnr 33 --name accuracy-bytes-33",
     **{name: name for name in ("fleet", "install", "power-loss", "training-memory")},
-    **{name: name for name in ("latency", "export", "landscape")},
+    **{name: name for name in ("latency", "export", "landscape", *FIELD)},
     **{f"minutes-{model}": f"minutes --model {model}" for model in MODELS},
     "robustness-cifar10-all-cpu": "robustness --recipe cifar10-all --scale cpu",
     **{

@@ -69,7 +69,8 @@ def median_and_range(spread: Mapping[str, float], form: str, unit: str = "") -> 
     return f"{middle}{unit} [{low} to {high}]"
 
 
-def not_measured(command: str, *, gpu: bool) -> str:
+def not_measured(command: str, *, gpu: bool, data: bool = True) -> str:
     """Return what stands where there is no result yet, or where one needs a GPU."""
     with_gpu = " With a GPU:" if gpu else ""
-    return f"Not yet measured.{with_gpu} `python -m edgeprune_benchmarks {command} --data FOLDER`"
+    folder = " --data FOLDER" if data else ""
+    return f"Not yet measured.{with_gpu} `python -m edgeprune_benchmarks {command}{folder}`"

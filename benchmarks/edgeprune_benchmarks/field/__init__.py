@@ -1,0 +1,1 @@
+"""Trouble from the field: situations, faults of disks, load, and leaks."""
