@@ -8,6 +8,8 @@ import sys
 
 import click
 
+from edgeprune_formats.errors import printable
+
 __all__ = ["bytes_text", "count_text", "escape_streams", "live", "printable", "say", "say_if_read"]
 
 
@@ -34,13 +36,6 @@ def live(line: str = "") -> None:
     """Put a line on the terminal in place of the live one before it, if anybody still reads."""
     with contextlib.suppress(OSError):
         click.echo(f"\r\x1b[K{line}", err=True, nl=False)
-
-
-def printable(text: str) -> str:
-    """Return `text` on one line with everything that could drive a terminal replaced by its escape."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def bytes_text(size: int) -> str:

@@ -12,6 +12,7 @@ from .commands.codec import accuracy_per_byte, fleet, install, plots, storage, t
 from .commands.device import export, latency, minutes, power_loss, training_memory
 from .commands.documentation import demo, readme
 from .commands.field import faults, leaks, load, trouble
+from .commands.fuzzing import fuzz
 from .commands.robustness import attack, landscape, robustness
 from .commands.selection import accuracy, build, coresets, learning, masks
 from .harness.deadline import OutOfTimeError
@@ -54,7 +55,7 @@ def command() -> None:
 for _command in (
     *(storage, time, accuracy_per_byte, install, fleet, plots),
     *(training_memory, power_loss, minutes, latency, export),
-    *(trouble, faults, load, leaks),
+    *(trouble, faults, load, leaks, fuzz),
     *(robustness, landscape, attack),
     *(build, accuracy, coresets, masks, learning),
     *(demo, readme),

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from edgeprune_formats import ConfigError
+from edgeprune_formats.errors import one_line
 from edgeprune_runtime.errors import ArtifactError, TrainingError
 from edgeprune_runtime.networks.trained import MODEL_FILE, TrainedNetwork, load_trained, rebuild_network
 
@@ -43,7 +44,7 @@ def classifier_from_scores(records: ScoresFile) -> TrainedNetwork:
     try:
         network = rebuild_network(records.path, tensors, records.provenance["classifier"])
     except (KeyError, TypeError, ValueError, RuntimeError, ConfigError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise ArtifactError(
             f"{records.path}: its classifier cannot be rebuilt ({reason}); repeat: edgeprune score"
         ) from error

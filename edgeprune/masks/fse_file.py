@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from edgeprune_formats import ConfigError
+from edgeprune_formats.errors import one_line
 from edgeprune_formats.strict_json import parse_json
 from edgeprune_runtime.errors import ArtifactError
 from edgeprune_runtime.input_files import input_problem
@@ -87,7 +88,7 @@ def load_fse_net(path: str | Path) -> tuple[FSENet, dict[str, Any]]:
     except FileNotFoundError as error:
         raise ArtifactError(f"{path}: no such file; train an FSE-Net first, or correct the path") from error
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError, ConfigError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         message = f"{path}: cannot be used as an FSE-Net ({reason}); train it again, or correct the path"
         raise ArtifactError(message) from error
 

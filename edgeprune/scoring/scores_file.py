@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from edgeprune_formats.errors import DefectError
+from edgeprune_formats.errors import DefectError, one_line
 from edgeprune_formats.files import atomic_hdf5
 from edgeprune_formats.hdf5 import (
     NUMBERS,
@@ -349,4 +349,4 @@ def _read(path: Path, file: h5py.File, name: str, kind: str | None = None) -> ND
 
 
 def _damaged(path: Path, reason: str) -> ArtifactError:
-    return ArtifactError(f"{path}: damaged, {reason}; copy it again or repeat: edgeprune score")
+    return ArtifactError(f"{path}: damaged, {one_line(reason)}; copy it again or repeat: edgeprune score")

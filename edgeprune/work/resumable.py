@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 
 from edgeprune_formats import ConfigError
+from edgeprune_formats.errors import one_line
 from edgeprune_runtime.checks import from_json
 from edgeprune_runtime.errors import TrainingError
 from edgeprune_runtime.training import TrainingInterrupted
@@ -196,7 +197,7 @@ class ResumableRun:
                 _require_shapes(checkpoint.tensors, self.task.tensors())
                 self.task.restore(checkpoint.tensors)
             except (IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-                reason = " ".join(str(error).split())
+                reason = one_line(error)
                 raise TrainingError(
                     f"{self.folder}: the checkpoint is not one of this run: {reason}"
                 ) from error

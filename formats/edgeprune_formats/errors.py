@@ -34,7 +34,27 @@ __all__ = [
     "Problem",
     "attribute_problem",
     "error_for",
+    "one_line",
+    "printable",
 ]
+
+LONGEST_REASON = 400
+
+
+def printable(text: str) -> str:
+    """Return `text` on one line with everything that could drive a terminal replaced by its escape."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def one_line(reason: object) -> str:
+    """Return what is wrong with a file as `printable` text that is not longer than a few lines.
+
+    Names and values in messages come from the file, and messages of other libraries have lines of their own.
+    """
+    text = printable(" ".join(str(reason).split()))
+    return text if len(text) <= LONGEST_REASON else f"{text[: LONGEST_REASON - 3]}..."
 
 
 class EdgePruneError(Exception):
@@ -60,12 +80,15 @@ class Problem:
     location : str
         The HDF5 object concerned, e.g. ``"/samples/values chunk 3"``.
     message : str
-        What is wrong and, where there is one, the remedy.
+        What is wrong and, where there is one, the remedy; made `one_line`.
     """
 
     kind: str
     location: str
     message: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", one_line(self.message))
 
     def __str__(self) -> str:
         return f"{self.location}: {self.message}"

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import DefectError
+from .errors import DefectError, one_line
 from .limits import MAX_TEXT_BYTES
 
 try:
@@ -94,7 +94,7 @@ def open_hdf5(path: Path) -> h5py.File:
 
 def unreadable(error: Exception) -> str:
     """Return the message for an object that HDF5 fails to read."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = one_line(error) or type(error).__name__
     return f"damaged, HDF5 cannot read it ({text}); {COPY_AGAIN}"
 
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from .errors import one_line
 from .limits import MAX_NESTING
 
 __all__ = ["check_json", "parse_json"]
@@ -67,5 +68,5 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
-        raise ValueError(f"{twice!r} twice in one object")
+        raise ValueError(one_line(f"{twice!r} twice in one object"))
     return found

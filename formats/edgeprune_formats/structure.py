@@ -42,6 +42,10 @@ FLOATS = {
 }
 
 
+CUT_SHORT = (struct.error, IndexError, OverflowError)
+"""What reading a structure that is cut short raises."""
+
+
 class _NotPlainError(Exception):
     """A reason why a file is not plain."""
 
@@ -59,7 +63,7 @@ def why_not_plain(path: Path) -> str | None:
             _Look(file).everything()
         except _NotPlainError as reason:
             return str(reason)
-        except (struct.error, IndexError, OverflowError):
+        except CUT_SHORT:
             return "a structure of it is cut short"
     return None
 

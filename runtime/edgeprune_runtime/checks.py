@@ -9,6 +9,7 @@ import types
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from edgeprune_formats import ConfigError
+from edgeprune_formats.errors import one_line
 
 __all__ = ["check_types", "from_json"]
 
@@ -102,7 +103,8 @@ def _parsed(kind: Any, value: Any, name: str) -> Any:
     plain = origin is Literal or kind in _KINDS or kind is type(None)
     if plain and _fits(kind, value) and not (isinstance(value, float) and not math.isfinite(value)):
         return value
-    raise ValueError(f"{name} is {_shortened(value)}, not {_description(kind) if plain else _named(origin)}")
+    wanted = _description(kind) if plain else _named(origin)
+    raise ValueError(one_line(f"{name} is {_shortened(value)}, not {wanted}"))
 
 
 def _first(alternatives: tuple[Any, ...], value: Any, name: str) -> Any:
@@ -116,7 +118,7 @@ def _first(alternatives: tuple[Any, ...], value: Any, name: str) -> Any:
 
 def _object(kind: Any, value: Any, name: str) -> Any:
     if not isinstance(value, dict):
-        raise ValueError(f"{name} is {_shortened(value)}, not an object")
+        raise ValueError(one_line(f"{name} is {_shortened(value)}, not an object"))
     hints, fields = get_type_hints(kind), {field.name: field for field in dataclasses.fields(kind)}
     needed = {
         field.name
@@ -125,7 +127,7 @@ def _object(kind: Any, value: Any, name: str) -> Any:
     }
     for wrong, what in ((needed - value.keys(), "missing"), (value.keys() - fields.keys(), "unknown")):
         if wrong:
-            raise ValueError(f"{_entry(name, min(wrong))} is {what}")
+            raise ValueError(one_line(f"{_entry(name, min(wrong))} is {what}"))
     return kind(**{key: _parsed(hints[key], one, _entry(name, key)) for key, one in value.items()})
 
 

@@ -11,6 +11,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -41,6 +42,8 @@ ATTRIBUTE = "user.edgeprune.signature"
 _MAX_BYTES = 2**16
 # So that a signature of a pack can never pass for one of anything else.
 _CONTEXT = b"edgeprune file signature 1\0"
+# As `fingerprint`, a digest in hexadecimal and 64 bytes in base64 are written.
+_PATTERNS = {"key": "SHA256:[A-Za-z0-9+/]{43}", "sha256": "[0-9a-f]{64}", "signature": "[A-Za-z0-9+/]{86}=="}
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,11 @@ class Signature:
     signature: str
     format: Literal["edgeprune-signature-1"] = "edgeprune-signature-1"
     algorithm: Literal["ed25519"] = "ed25519"
+
+    def __post_init__(self) -> None:
+        for name, pattern in _PATTERNS.items():
+            if re.fullmatch(pattern, getattr(self, name)) is None:
+                raise ValueError(f"its {name} is of another form")
 
 
 def signature_path(path: Path) -> Path:
@@ -182,7 +190,7 @@ def check_signature(path: Path, key_path: Path) -> Signature:
     if not ours:
         raise SignatureError(f"{path}: signed by {found[0].key}, and {key_path} is {owner}; do not use it")
     digest = _digest(path)
-    for one in ours:
+    for one in (one for one in ours if one.sha256 == digest):
         with suppress(InvalidSignature, ValueError):
             key.verify(base64.b64decode(one.signature, validate=True), _message(digest))
             return one

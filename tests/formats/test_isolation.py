@@ -13,8 +13,8 @@ from types import SimpleNamespace
 import h5py
 import numpy as np
 import pytest
-from hdf5_metadata import repair
 
+from edgeprune_benchmarks.fuzzing.hdf5_metadata import repair
 from edgeprune_formats import PackFormatError, PackLayoutError, isolation, open_pack, verify_pack
 from edgeprune_formats.packs import isolated, reader, writer
 

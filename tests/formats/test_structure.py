@@ -6,8 +6,8 @@ import struct
 import h5py
 import numpy as np
 import pytest
-from hdf5_metadata import blocks, repair
 
+from edgeprune_benchmarks.fuzzing.hdf5_metadata import blocks, repair
 from edgeprune_formats import ConfigError, PackFormatError, open_pack
 from edgeprune_formats.codecs import Field
 from edgeprune_formats.codecs.sparse_f32 import SparseF32

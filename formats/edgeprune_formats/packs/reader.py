@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 
 from ..codecs import ContentError, Field, get_codec
 from ..coefficients import Coefficients
-from ..errors import DefectError, PackChecksumError, PackFormatError, PackLayoutError, Problem, error_for
+from ..errors import (
+    DefectError,
+    PackChecksumError,
+    PackFormatError,
+    PackLayoutError,
+    Problem,
+    error_for,
+    one_line,
+)
 from ..hdf5 import open_hdf5, unreadable
 from ..isolation import Identity, examine, identity_of, require_safe
 from .chunks import StoredField
@@ -277,7 +285,7 @@ def _open(path: Path) -> h5py.File:
     try:
         return open_hdf5(path)
     except OSError as error:
-        text = " ".join(str(error).split())
+        text = one_line(error)
         reason = "the file is cut short" if "truncated" in text else f"HDF5 cannot open it ({text})"
         message = f"{reason}; copy or build the pack again"
         raise PackChecksumError(path, Problem("checksum", "/", message)) from None

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from edgeprune_formats import ConfigError
+from edgeprune_formats.errors import one_line
 from edgeprune_formats.limits import MAX_CLASSES, MAX_SIDE
 from edgeprune_formats.strict_json import parse_json
 
@@ -27,6 +28,8 @@ __all__ = ["MODEL_FILE", "TrainedNetwork", "load_trained", "open_network", "rebu
 MODEL_FILE = "model.safetensors"
 """The file of a run's folder that holds its trained network."""
 
+CHANNELS = 3
+"""Of the images that every network takes."""
 _DAMAGE = (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError, ConfigError)
 
 
@@ -190,8 +193,7 @@ def load_trained(path: Path) -> TrainedNetwork:
             tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 - not a dict
         return rebuild_network(path, tensors, facts)
     except _DAMAGE as error:
-        # Torch lists what does not fit on lines of their own.
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise TrainingError(f"{file}: not a model of a run, or damaged ({reason}); train it again") from error
 
 
@@ -217,6 +219,8 @@ def rebuild_network(
     """
     channels, height, width = map(int, facts["image_shape"])
     classes = facts["num_classes"]
+    if channels != CHANNELS:
+        raise ValueError(f"images of {channels} channels, and networks take {CHANNELS}")
     with torch.device("meta"):
         model = create_model(facts["model"], classes, min(height, width))
     types = {name: own.dtype for name, own in model.state_dict().items()}

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from edgeprune_formats import ConfigError
+from edgeprune_formats.errors import one_line
 
 from ..errors import TrainingError
 from ..input_files import input_problem
@@ -67,7 +68,7 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+        reason = getattr(error, "strerror", None) or one_line(error)
         raise TrainingError(f"{path}: not a safetensors file of weights, or damaged ({reason})") from error
 
 

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from edgeprune_formats.coefficients import pack_positions
+from edgeprune_formats.errors import one_line
 from edgeprune_formats.files import atomic_file
 
 from ..errors import TrainingError
@@ -60,7 +61,7 @@ def check_structure(model: onnx.ModelProto) -> None:
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise TrainingError(
             f"the exported model is not valid ONNX ({reason}); try another onnxscript"
         ) from error

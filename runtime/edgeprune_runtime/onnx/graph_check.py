@@ -58,6 +58,9 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     place = 0
     while place < len(message):
         key, place = _varint(message, place)
+        if key >= 2**32:
+            # Some readers drop what is above, and see the number of another field.
+            raise ValueError("it is not protobuf: a field's number is too large")
         wire, value, size = key & 7, 0, 0
         if wire == _VARINT:
             value, place = _varint(message, place)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune_formats import EdgePruneError
+from edgeprune_formats.errors import one_line
 
 from ..errors import TrainingError
 from .session import IMAGES
@@ -67,7 +68,7 @@ def quantize(model: onnx.ModelProto, batches: Iterable[NDArray[np.float32]]) -> 
             # A damaged pack or a full disk is no fault of onnxruntime's.
             raise
         except Exception as error:
-            reason = " ".join(str(error).split())
+            reason = one_line(error)
             raise TrainingError(
                 f"onnxruntime cannot quantize the model ({reason}); export it in float32"
             ) from error

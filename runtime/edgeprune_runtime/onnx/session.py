@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from edgeprune_formats import ConfigError
 from edgeprune_formats.coefficients import position_dtype
+from edgeprune_formats.errors import one_line
 from edgeprune_formats.files import read_regular
 from edgeprune_formats.limits import MAX_IMAGE_VALUES
 from edgeprune_formats.strict_json import parse_json
@@ -86,7 +87,7 @@ class OnnxModel:
             raise
         # onnxruntime has an exception of its own for every kind of failure, without a common base.
         except Exception as error:
-            raise ArtifactError(f"{self.path}: {_one_line(error)}") from error
+            raise ArtifactError(f"{self.path}: {one_line(error)}") from error
         images = len(next(iter(feed.values())))
         shape = (images, len(self.class_names)) if self.class_names else (images, *logits.shape[1:2])
         if logits.dtype != np.float32 or logits.shape != shape:
@@ -138,7 +139,7 @@ def open_onnx(path: Path, *, threads: int | None = None) -> OnnxModel:
         _check_interface(session, shape, class_names)
     except (KeyError, TypeError, ValueError) as error:
         raise ArtifactError(
-            f"{path}: not a model of edgeprune export ({_one_line(error)}); {_REMEDY}"
+            f"{path}: not a model of edgeprune export ({one_line(error)}); {_REMEDY}"
         ) from error
     return OnnxModel(path, session, facts, shape, class_names)
 
@@ -214,14 +215,10 @@ def start_session(model: bytes, *, name: object = "the exported model", threads:
 
 
 def _why(error: Exception, version: str) -> str:
-    text = _one_line(error)
+    text = one_line(error)
     if "IR version" in text or "opset" in text.lower():
         return f"too new for onnxruntime {version} ({text}); pip install --upgrade onnxruntime"
     return f"damaged, or not an ONNX model ({text}); export it again"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def require(what: str, *packages: str) -> None:

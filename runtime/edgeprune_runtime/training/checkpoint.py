@@ -23,6 +23,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from edgeprune_formats.errors import one_line
 from edgeprune_formats.files import file_sha256, partial_folder, read_regular, replacing
 from edgeprune_formats.strict_json import parse_json
 
@@ -306,4 +307,4 @@ def _checksum(manifest: Mapping[str, Any]) -> str:
 
 def _damaged(path: Path, reason: str) -> TrainingError:
     remedy = "restore the file, or start again in another folder"
-    return TrainingError(f"{path}: the checkpoint cannot be read ({reason}); {remedy}")
+    return TrainingError(f"{path}: the checkpoint cannot be read ({one_line(reason)}); {remedy}")

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 
 from edgeprune_formats import ConfigError, EdgePruneError
+from edgeprune_formats.errors import one_line
 
 from ..checks import check_types, from_json
 from ..errors import TrainingError
@@ -198,9 +199,8 @@ class TrainRun:
         return found
 
     def _forged(self, reason: str) -> TrainingError:
-        return TrainingError(
-            f"{self.run_dir}: the checkpoint is not one of this run: {reason}; start again in another folder"
-        )
+        what = f"the checkpoint is not one of this run: {one_line(reason)}"
+        return TrainingError(f"{self.run_dir}: {what}; start again in another folder")
 
     def finish(self) -> None:
         """Train the epochs that are left, with a checkpoint after each and in between as `cadence` has it.

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from edgeprune_formats import ConfigError, __version__
+from edgeprune_formats.errors import one_line
 from edgeprune_formats.files import LOCK_FILE, file_sha256, open_lock, read_regular
 from edgeprune_formats.strict_json import parse_json
 
@@ -277,7 +278,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     try:
         description = parse_json(read_regular(path, _MAX_CONFIG_BYTES))
     except (OSError, ValueError) as error:
-        raise TrainingError(f"{path} cannot be read ({error}); {remedy}") from error
+        raise TrainingError(f"{path} cannot be read ({one_line(error)}); {remedy}") from error
     parts = ("config", "provenance", "notes", "versions")
     if not isinstance(description, dict) or any(
         not isinstance(description.get(name, {}), dict) for name in parts

@@ -13,6 +13,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from edgeprune_formats.errors import one_line
+
 from ..errors import TrainingError
 from ..networks.models import create_model
 from ..networks.warm_start import freeze_all_but_head, load_weights, require_no_fresh_layer
@@ -311,7 +313,9 @@ class Learner:
 
 
 def _unfit(reason: str) -> TrainingError:
-    return TrainingError(f"the checkpoint does not fit the model: {reason}; start again in another folder")
+    return TrainingError(
+        f"the checkpoint does not fit the model: {one_line(reason)}; start again in another folder"
+    )
 
 
 def _no_lap(name: str) -> None:

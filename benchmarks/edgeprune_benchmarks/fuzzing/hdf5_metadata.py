@@ -1,18 +1,28 @@
 """Changing HDF5 metadata as a forger does: bytes first, and then the checksums that HDF5 keeps over them."""
 
+from __future__ import annotations
+
 import struct
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
 
 from edgeprune_formats import structure
 
+__all__ = ["blocks", "lookup3", "repair"]
 
-def lookup3(data):
-    """The hash that HDF5 keeps after its metadata: `hashlittle` of Jenkins' lookup3, from 0."""
+
+def lookup3(data: bytes | bytearray) -> int:
+    """Return the hash that HDF5 keeps after its metadata: `hashlittle` of Jenkins' lookup3, from 0."""
     mask = 0xFFFFFFFF
 
-    def turned(value, bits):
+    def turned(value: int, bits: int) -> int:
         return (value << bits | value >> (32 - bits)) & mask
 
     a = b = c = (0xDEADBEEF + len(data)) & mask
+    x: int
+    y: int
+    z: int
     place = 0
     while len(data) - place > 12:
         x, y, z = struct.unpack_from("<III", data, place)
@@ -44,26 +54,30 @@ def lookup3(data):
     return c
 
 
-def blocks(path):
-    """Where the checksummed blocks of a plain file's metadata lie: (start, stop), the checksum included."""
+def blocks(path: Path) -> list[tuple[int, int]]:
+    """Return where the checksummed blocks of a file's metadata lie: (start, stop), the checksum included.
+
+    Of a file that is not plain these are the blocks up to where that shows.
+    """
     found = []
 
     class Look(structure._Look):
-        def _bytes(self, start, size):
+        def _bytes(self, start: int, size: int) -> bytes:
+            read = super()._bytes(start, size)
             found.append((start, start + size))
-            return super()._bytes(start, size)
+            return read
 
-        def _peek(self, start, size):
+        def _peek(self, start: int, size: int) -> bytes:
             read = super()._peek(start, size)
             found.pop()
             return read
 
-    with path.open("rb") as file:
+    with path.open("rb") as file, suppress(structure._NotPlainError, *structure.CUT_SHORT):
         Look(file).everything()
     return found
 
 
-def repair(content, places):
-    """Put the right checksum at the end of each of these blocks of a bytearray."""
+def repair(content: bytearray, places: Iterable[tuple[int, int]]) -> None:
+    """Put the right checksum at the end of each of these blocks."""
     for start, stop in places:
         content[stop - 4 : stop] = struct.pack("<I", lookup3(content[start : stop - 4]))
