@@ -1,3 +1,4 @@
+import json
 import os
 from pathlib import Path
 
@@ -35,6 +36,14 @@ def test_json_is_read(raw):
 def test_what_is_not_sound_is_refused(raw, words):
     with pytest.raises(ValueError, match=words):
         parse_json(raw)
+
+
+@pytest.mark.parametrize("name", ["a" * 10**6, "\x1b[2J"])
+def test_a_name_in_a_message_is_short_and_harmless(name):
+    with pytest.raises(ValueError, match=r"twice|\.\.\.$") as caught:
+        parse_json(b'{"%b": 1, "%b": 1}' % ((json.dumps(name)[1:-1].encode(),) * 2))
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) <= 400
 
 
 def test_nesting_up_to_the_bound_is_read():

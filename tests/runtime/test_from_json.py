@@ -34,6 +34,15 @@ GOOD = {
 }
 
 
+@pytest.mark.parametrize("name", ["a" * 5000, "\x1b[2J", "\n", "\0"])
+@pytest.mark.parametrize("where", [lambda name: {name: 1}, lambda name: {"table": {name: "1"}}])
+def test_names_in_messages_are_short_and_harmless(name, where):
+    with pytest.raises(ValueError, match=r"unknown|not|\.\.\.") as caught:
+        from_json(Outer, {**GOOD, **where(name)})
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) <= 400
+
+
 def test_a_sound_value():
     made = from_json(Outer, {**GOOD, "many": [{"count": 1, "share": 0.5}]})
     assert made == Outer("n", "a", Inner(3), (1, 2), {"x": None, "y": 1}, [0], [Inner(1, 0.5)])

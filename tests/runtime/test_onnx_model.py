@@ -12,6 +12,7 @@ from exported_models import NAMES, file_of
 from edgeprune_formats import ConfigError
 from edgeprune_runtime.errors import ArtifactError
 from edgeprune_runtime.onnx.decoder import with_decoder
+from edgeprune_runtime.onnx.graph_check import check_graph
 from edgeprune_runtime.onnx.session import open_onnx, require
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -196,6 +197,23 @@ def test_logits_that_are_not_finite_are_an_error(exported, tmp_path):
     model = open_onnx(file_of(spoilt, tmp_path))
     with pytest.raises(ArtifactError, match=r"model\.onnx: its logits are not finite"):
         model.logits(exported_models.images(2))
+
+
+@pytest.mark.parametrize("high", [2**32, 2**33, 2**63])
+@pytest.mark.parametrize("field", [13, 14])
+def test_fields_whose_numbers_wrap_around_hide_nothing(field, high):
+    def varint(value):
+        more = value >> 7
+        return bytes([value & 0x7F | (0x80 if more else 0)]) + (varint(more) if more else b"")
+
+    def inside(number, content, high=0):
+        return varint((number << 3 | 2) + high) + varint(len(content)) + content
+
+    # The location of a tensor's data, or where it is external; onnxruntime reads the low 32 bits of a key.
+    hidden = inside(13, b"\x0a\x01x", high) if field == 13 else varint((14 << 3) + high) + b"\x01"
+    with pytest.raises(ValueError, match="number is too large"):
+        check_graph(inside(7, inside(5, hidden)))
+    check_graph(inside(7, inside(5, inside(9, b"data"))))
 
 
 @pytest.mark.parametrize("content", [b"\x3a\x7f", b"\x3b", b"\xff" * 20, b"\x08", b"\x38\x01"])

@@ -84,6 +84,31 @@ def test_another_length_is_refused(file, key, public, change, no_attributes):
         check_signature(file, public)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sha256": "\u0660" * 64},
+        {"sha256": "ab"},
+        {"sha256": "ab" * 32},
+        {"sha256": ""},
+        {"signature": "A" * 88},
+        {"signature": "\x1b[2J"},
+        {"key": "SHA256:\x1b[2J"},
+        {"key": "a" * 5000},
+        {"\n": 1},
+        {"a" * 5000: 1},
+    ],
+)
+def test_what_stands_beside_the_signature_counts_as_well(file, key, public, change, no_attributes):
+    sign_file(file, key)
+    beside = signature_path(file)
+    beside.write_text(json.dumps(json.loads(beside.read_bytes()) | change))
+    with pytest.raises(SignatureError, match=r"p\.h5: (its signature is damaged|is not the file)") as caught:
+        check_signature(file, public)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 700
+
+
 def test_a_file_without_a_signature(file, public, no_attributes):
     with pytest.raises(SignatureError, match=r"p.h5: has no signature; get p.h5.sig from its maker"):
         check_signature(file, public)

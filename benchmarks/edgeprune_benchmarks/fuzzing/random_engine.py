@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import mmap
 import os
 import random
@@ -11,6 +12,7 @@ import signal
 import struct
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -113,7 +115,10 @@ def _one_process(
     target_class(name)
     _put(current, b"")
     reading, writing = os.pipe()
-    child = os.fork()
+    with warnings.catch_warnings():
+        # Since 3.12 Python warns where libraries hold threads, which wait and do nothing here.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
     if not child:
         os.close(reading)
         _child(name, work, folder, current, writing, seconds, inputs)
@@ -163,6 +168,8 @@ def _child(
     """Prepare the target and try inputs; never returns."""
     status = 1
     try:
+        # Death is told by the parent, in one line.
+        faulthandler.disable()
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         target = target_class(name)(folder)
         _limit_memory()
