@@ -59,7 +59,7 @@ def test_without_a_change_it_goes_on(folder):
 STATES = {
     "step as text": lambda state: state.update(step="6"),
     "step negative": lambda state: state.update(step=-2),
-    "step huge": lambda state: state.update(step=10**400),
+    "step huge": lambda state: state.update(step=2**62),
     "step of another epoch": lambda state: state.update(step=2),
     "step as float": lambda state: state.update(step=6.0),
     "step as bool": lambda state: state.update(step=True),
@@ -97,6 +97,15 @@ def test_forged_states_are_refused_in_one_line(folder, change):
         run(folder, CONFIG, resume=True)
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 700
+
+
+def test_a_number_beyond_double_precision_is_refused_as_it_is_read(folder):
+    forge(folder, lambda state: state.update(step=10**400))
+    with pytest.raises(
+        TrainingError, match="the checkpoint cannot be read .*a number is too large"
+    ) as caught:
+        run(folder, CONFIG, resume=True)
+    assert str(caught.value).isprintable()
 
 
 def first(tensors, start, dtype=torch.float32):

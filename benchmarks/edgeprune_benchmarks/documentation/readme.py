@@ -238,7 +238,7 @@ NEED_GPU = {
     "--batch-size 256 --lr 0.1 --device cuda",
 }
 # Results that take no images of --data.
-FIELD = ("trouble", "faults", "load", "leaks")
+FIELD = ("trouble", "faults", "load", "leaks", "fuzz")
 # Results that a page can do without.
 COMMANDS = {
     **NEED_GPU,
@@ -250,7 +250,7 @@ COMMANDS = {
     "accuracy-bytes": "accuracy-per-byte",
     "accuracy-bytes-33": "accuracy-per-byte --psnr 33 --name accuracy-bytes-33",
     **{name: name for name in ("fleet", "install", "power-loss", "training-memory")},
-    **{name: name for name in ("latency", "export", "landscape", "fuzz", *FIELD)},
+    **{name: name for name in ("latency", "export", "landscape", *FIELD)},
     **{f"minutes-{model}": f"minutes --model {model}" for model in MODELS},
     "robustness-cifar10-all-cpu": "robustness --recipe cifar10-all --scale cpu",
     **{
