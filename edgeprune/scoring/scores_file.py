@@ -24,8 +24,6 @@ from typing import Any
 import h5py
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
 
 from edgeprune_formats.errors import DefectError, one_line
 from edgeprune_formats.files import atomic_hdf5
@@ -159,6 +157,8 @@ def write_scores_file(
     PackWriteError
         The file cannot be written.
     """
+    from safetensors.numpy import save
+
     with atomic_hdf5(path) as file:
         file.attrs["format"], file.attrs["format_version"] = np.bytes_(_FORMAT), np.int64(_VERSION)
         _write(file, "samples/rows", rows.astype("<i8"))
@@ -216,6 +216,10 @@ def read_classifier(path: Path) -> dict[str, NDArray[Any]]:
     ArtifactError
         They are missing or damaged.
     """
+    # Not at the top: building without scores does without safetensors.
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
     with _opened(path) as file:
         if _version(path, file) == 1:
             return _first_classifier(path, file)

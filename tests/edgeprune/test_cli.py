@@ -102,7 +102,7 @@ def test_a_pack_by_jelf_says_what_was_made_and_what_it_depends_on(edgeprune, tmp
     assert all(word in epochs[-1] for word in ("2/2", "images/s", "loss", "entropy", "accuracy", "overlap"))
     _, out, _ = edgeprune("info", pack)
     lines = {line.split()[0]: line for line in out.splitlines()[1:]}
-    assert all(word in lines["coreset"] for word in ("score=joint_entropy", "sampling=ccs", "beta=0.0"))
+    assert all(word in lines["coreset"] for word in ("score=joint_entropy", "sampling=ccs", "beta=0"))
     assert all(word in lines["fse_net"] for word in ("k=14", "k_total=72", "accuracy_weight=0.1"))
     assert lines["mask"].split() == ["mask", "fse-net"]
     facts = json.loads(edgeprune("info", pack, "--json")[1])

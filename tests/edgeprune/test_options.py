@@ -85,8 +85,8 @@ def test_the_help_of_build_begins_with_the_everyday(edgeprune):
 def test_commands_are_listed_by_the_road_one_line_each(edgeprune, monkeypatch):
     monkeypatch.setenv("COLUMNS", "110")
     _, out, _ = edgeprune("--help")
-    headings = ("Try it:", "Make packs:", "Look into packs:", "Train on a device:", "Measure:")
-    places = [out.index(f"\n{heading}\n") for heading in headings]
+    headings = ("Try it", "Make packs", "Look into packs", "Sign packs", "Train on a device", "Measure")
+    places = [out.index(f"\n{heading}:\n") for heading in headings]
     assert places == sorted(places)
     assert "..." not in out[places[0] :]
     assert len(out[places[0] :].split("\n\n")) == len(places)
@@ -209,7 +209,7 @@ def completions(*words):
 
 @pytest.mark.slow
 def test_bash_completes_commands_options_choices_and_files():
-    assert completions("s") == {"plain,score", "plain,split"}
+    assert completions("s") == {"plain,score", "plain,sign", "plain,split"}
     assert completions("be") == {"plain,bench"}
     assert completions("build", "--min") == {"plain,--min-quality"}
     assert completions("convert", "p.h5", "--codec", "sparse") == {"plain,sparse-f16", "plain,sparse-f32"}

@@ -102,7 +102,7 @@ def test_forged_states_are_refused_in_one_line(folder, change):
 def test_a_number_beyond_double_precision_is_refused_as_it_is_read(folder):
     forge(folder, lambda state: state.update(step=10**400))
     with pytest.raises(
-        TrainingError, match="the checkpoint cannot be read .*a number is too large"
+        TrainingError, match=r"the checkpoint cannot be read .*a number is too large"
     ) as caught:
         run(folder, CONFIG, resume=True)
     assert str(caught.value).isprintable()
