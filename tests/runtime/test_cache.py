@@ -5,6 +5,7 @@ import threading
 
 import numpy as np
 import pytest
+from damaging import damage_chunk
 from random_coefficients import quantized_pack
 
 from edgeprune_formats import Pack, PackChecksumError, open_pack
@@ -145,11 +146,7 @@ def test_a_chunk_that_is_given_up_while_it_is_read_overwrites_no_other(pack, mon
 
 def test_an_error_of_a_prepared_chunk_comes_when_it_is_used(make_pack):
     path, _ = make_pack(samples=53, components=20, chunk_samples=7)
-    with open_pack(path) as pack:
-        offset = pack._file()["samples/values"].id.get_chunk_info_by_coord((14, 0, 0)).byte_offset
-    data = bytearray(path.read_bytes())
-    data[offset + 100] ^= 1
-    path.write_bytes(data)
+    damage_chunk(path, 2, "values")
     cache = ChunkCache(open_pack(path))
     cache.prepare(np.array([2]))
     cache.find(np.arange(14))

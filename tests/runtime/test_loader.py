@@ -1,9 +1,9 @@
 import json
 from collections import Counter
 
-import h5py
 import numpy as np
 import pytest
+from damaging import damage_chunk
 
 from edgeprune_formats import ConfigError, PackChecksumError
 from edgeprune_runtime import PackLoader
@@ -218,12 +218,7 @@ def test_a_state_of_another_loader_is_refused(loader):
 
 def test_damage_is_reported_when_it_is_read(make_pack):
     path, _ = make_pack(samples=53, components=20, chunk_samples=7)
-    with h5py.File(path) as file:
-        values = file["samples/values"]
-        offset = values.id.get_chunk_info_by_coord((14, 0, 0)).byte_offset
-    data = bytearray(path.read_bytes())
-    data[offset + 100] ^= 1
-    path.write_bytes(data)
+    damage_chunk(path, 2, "values")
     batches = iter(PackLoader(path, 7, backend="scipy"))
     next(batches)
     next(batches)

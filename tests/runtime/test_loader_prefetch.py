@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+from damaging import damage_chunk
 from random_coefficients import quantized_pack
 
 from edgeprune_formats import ConfigError, PackChecksumError, open_pack
@@ -164,11 +165,7 @@ def test_several_iterators_may_be_mixed(path):
 
 def test_damage_surfaces_as_what_it_is_after_the_sound_batches(make_pack):
     path, _ = make_pack(samples=53, components=20, chunk_samples=7)
-    with open_pack(path) as pack:
-        offset = pack._file()["samples/values"].id.get_chunk_info_by_coord((14, 0, 0)).byte_offset
-    data = bytearray(path.read_bytes())
-    data[offset + 100] ^= 1
-    path.write_bytes(data)
+    damage_chunk(path, 2, "values")
     ours = PackLoader(path, 7, backend="scipy", prefetch=4)
     for _ in range(2):
         ours.set_epoch(0)
