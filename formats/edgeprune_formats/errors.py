@@ -54,7 +54,11 @@ def one_line(reason: object) -> str:
     Names and values in messages come from the file, and messages of other libraries have lines of their own.
     """
     text = printable(" ".join(str(reason).split()))
-    return text if len(text) <= LONGEST_REASON else f"{text[: LONGEST_REASON - 3]}..."
+    if len(text) <= LONGEST_REASON:
+        return text
+    # What is wrong, and the remedy, stand at the end.
+    half = LONGEST_REASON // 2
+    return f"{text[:half]}...{text[3 - half :]}"
 
 
 class EdgePruneError(Exception):
