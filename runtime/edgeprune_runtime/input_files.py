@@ -34,7 +34,7 @@ def input_problem(path: Path) -> str | None:
         with path.open("rb") as file:
             head = file.read(32)
     except OSError as error:
-        return f"cannot be read ({error.strerror})"
+        return f"cannot be read ({error.strerror}); name another file, or give it again"
     if not head:
         return "empty; copy it again"
     if head[_JSON_AT : _JSON_AT + 1] == b"{":

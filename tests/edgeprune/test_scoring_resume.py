@@ -115,9 +115,11 @@ def test_a_crash_between_the_last_epoch_and_the_file(tmp_path, spec, whole, monk
 
 
 def test_a_crash_between_the_file_and_the_removal_of_the_work_folder(tmp_path, spec, whole, monkeypatch):
-    path = tmp_path / "s.h5"
+    path, remove = tmp_path / "s.h5", shutil.rmtree
     with monkeypatch.context() as patch:
-        patch.setattr(shutil, "rmtree", lambda *_, **__: crash())
+        patch.setattr(
+            shutil, "rmtree", lambda at, **how: crash() if at == work_folder(path) else remove(at, **how)
+        )
         with pytest.raises(Crash):
             score(path, spec)
     assert_same_scores(path, whole.path)

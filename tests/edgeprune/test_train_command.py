@@ -54,7 +54,7 @@ def test_it_says_with_what_it_computes(train):
     assert out.startswith(
         "cpu; 1 thread; float32, channels_last; batches of 8; 20.00 MB for loaders, 2 batches"
     )
-    assert config(folder)["notes"] == {"memory_bytes": 20_000_000, "threads": 1}
+    assert config(folder)["notes"] == {"memory_bytes": 20_000_000, "threads": 1, "on_corrupt": "fail"}
     assert config(folder)["provenance"]["class_names"] == ["0", "1"]
 
 
@@ -130,7 +130,7 @@ def test_perturbed_images_and_a_teacher(train, tmp_path):
     (tmp_path / "empty").mkdir()
     code, _, err, folder = train("d", "--teacher", tmp_path / "empty")
     assert (code, len(err.splitlines())) == (1, 1)
-    assert "model.safetensors: the weights cannot be read" in err
+    assert "model.safetensors: cannot be read (No such file or directory); name another" in err
     assert not folder.exists()
 
 

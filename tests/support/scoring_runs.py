@@ -65,11 +65,11 @@ def names(folder):
 
 
 def arrays(path):
-    """Every array of a scores file but its provenance."""
-    found = {}
+    """Every array of a scores file but its provenance; of the network, every tensor."""
+    found = {f"classifier/{name}": tensor for name, tensor in read_classifier(path).items()}
 
     def note(name, item):
-        if isinstance(item, h5py.Dataset) and name != "provenance":
+        if isinstance(item, h5py.Dataset) and name not in ("provenance", "classifier"):
             found[name] = item[()]
 
     with h5py.File(path, "r") as file:
