@@ -4,7 +4,7 @@ from importlib.metadata import version
 
 import pytest
 import torch
-from victims import MEAN, STD, linear_victim, own_images, short_searches
+from victims import MEAN, STD, linear_victim, own_images, short_searches, shortened
 
 from edgeprune_benchmarks.harness.deadline import OutOfTimeError
 from edgeprune_benchmarks.robustness.attacks import auto_attack
@@ -214,13 +214,18 @@ def test_pruning_of_a_victim_is_that_of_a_pack():
     assert torch.allclose(PrunedVictim(linear_victim(), 5, 5).prune(images), idct2(kept), atol=1e-6)
 
 
+def settings(library):
+    parts = library.apgd, library.apgd_targeted, library.fab, library.square
+    return [{k: v for k, v in vars(part).items() if isinstance(v, int | float | str)} for part in parts]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("norm", "eps"), [("Linf", 2.4 / 255), ("L2", 0.11), ("L1", 0.5)])
-def test_auto_attack_is_the_library_s(evaluator, victim, images, norm, eps):
+def test_auto_attack_is_the_library_s(quick, evaluator, victim, images, norm, eps):
     """The same verdicts as a direct call, with its own batches and order of components."""
     from pyautoattack import AutoAttack
 
-    library = AutoAttack(victim, norm=norm, eps=eps, seed=5, version="standard", device="cpu")
+    library = shortened(AutoAttack(victim, norm=norm, eps=eps, seed=5, version="standard", device="cpu"))
     few = images[0][:4], images[1][:4]
     moved, seen = library.run_standard_evaluation(*few, batch_size=3)
     run = replace(evaluator, seed=5, batch_size=3, images=few[0], labels=few[1])
@@ -229,6 +234,16 @@ def test_auto_attack_is_the_library_s(evaluator, victim, images, norm, eps):
     assert 0 < verdicts.robust.sum() < len(verdicts.robust)
     broken = ~verdicts.robust[verdicts.kept]
     assert torch.equal(verdicts.adversarial[broken], moved[verdicts.kept][broken])
+
+
+@pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
+def test_the_settings_of_auto_attack_are_the_library_s(victim, norm):
+    from pyautoattack import AutoAttack
+
+    library = AutoAttack(victim, norm=norm, eps=0.1, seed=5, version="standard", device="cpu")
+    ours = auto_attack._library(victim, norm, 0.1, 5, torch.device("cpu"), 10)
+    assert settings(ours) == settings(library)
+    assert settings(library) != settings(shortened(library))
 
 
 @pytest.mark.slow

@@ -53,14 +53,14 @@ def own_images(victim, count=40, seed=1, size=8, spread=0.02):
 def short_searches():
     """AutoAttack with a fraction of its steps and queries, which are what takes the time of a report."""
     whole = auto_attack._library
-
-    def short(*arguments):
-        library = whole(*arguments)
-        library.apgd.n_iter = library.apgd_targeted.n_iter = library.fab.n_iter = 20
-        library.apgd.n_iter_orig = library.apgd_targeted.n_iter_orig = 20
-        library.square.n_queries = 100
-        return library
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(auto_attack, "_library", short)
+        patch.setattr(auto_attack, "_library", lambda *arguments: shortened(whole(*arguments)))
         yield
+
+
+def shortened(library):
+    """Give the library a fraction of its steps and queries."""
+    library.apgd.n_iter = library.apgd_targeted.n_iter = library.fab.n_iter = 20
+    library.apgd.n_iter_orig = library.apgd_targeted.n_iter_orig = 20
+    library.square.n_queries = 100
+    return library
