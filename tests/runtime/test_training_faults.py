@@ -328,6 +328,7 @@ class GoneError(EdgePruneError):
     """Data that cannot be read."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [GoneError("7.png: is empty"), OSError(5, "I/O error")])
 def test_a_batch_that_cannot_be_read_costs_no_step_that_was_taken(tmp_path, whole_run, error):
     class Failing(MemoryLoader):
@@ -349,6 +350,7 @@ def test_a_batch_that_cannot_be_read_costs_no_step_that_was_taken(tmp_path, whol
     assert_same_run(tmp_path, whole_run.run_dir)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epoch", [1, 2])
 def test_a_test_image_that_cannot_be_read_costs_no_epoch(tmp_path, whole_run, epoch):
     class Failing:

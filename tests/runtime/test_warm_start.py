@@ -202,6 +202,7 @@ def init(whole_run):
     return whole_run.run_dir / "model.safetensors"
 
 
+@pytest.mark.slow
 def test_a_run_that_begins_with_weights(tmp_path, init, whole_run):
     events = []
     config = replace(TINY, seed=5, lr=1e-12, epochs=1, ema=None)
