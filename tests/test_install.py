@@ -113,7 +113,7 @@ def registry(tmp_path_factory):
 
 OTHERS = (
     *("safetensors", "scikit-learn", "isal", "onnx", "onnxruntime", "imagecodecs", "matplotlib"),
-    *("captum", "onnxscript", "pyautoattack", "simplejpeg", "zstandard", "tensorboard"),
+    *("captum", "cryptography", "onnxscript", "pyautoattack", "simplejpeg", "zstandard", "tensorboard"),
 )
 
 
