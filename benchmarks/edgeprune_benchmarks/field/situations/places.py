@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import gc
 import os
 import resource
 import shutil
@@ -39,6 +40,9 @@ def _chdir(place: Place) -> str:
         loader: Any = DataLoader(dataset, 5, num_workers=1, multiprocessing_context="forkserver")
         if sum(len(labels) for _, labels in loader) != len(dataset):
             raise ValueError("images are missing")
+        # The script's process ends without collecting, and multiprocessing would tell of its semaphores.
+        del loader
+        gc.collect()
 
     return place.right(place.script(read, limit=120))
 
