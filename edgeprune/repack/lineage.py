@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprune_formats import ConfigError, Pack
+from edgeprune_formats import FORMAT_VERSION, ConfigError, Pack, PackHeader, __version__
 from edgeprune_formats.files import file_sha256
+from edgeprune_formats.packs.chunks import plan_chunks
 
-__all__ = ["JoinedRows", "joined_provenance", "joined_rows", "recent"]
+from ..packs.header import utc_now
+
+__all__ = ["JoinedRows", "derived_header", "joined_provenance", "joined_rows", "parent_facts", "recent"]
 
 # Entries of a provenance that belong to one pack, whatever others hold.
 _OWN = ("source", "split", "result", "merged")
@@ -33,6 +36,32 @@ def recent(provenance: Any, depth: int = _DEPTH) -> Any:
     if isinstance(provenance, list):
         return [recent(item, depth - 1) for item in provenance]
     return {name: recent(item, depth - 1) for name, item in provenance.items()}
+
+
+def derived_header(pack: Pack, samples: int, **entries: Any) -> PackHeader:
+    """Return the header of a pack that holds some images of another, with `entries` in its provenance.
+
+    What the other's build measured is left out, since it was measured on all images, and so is the oldest
+    history where it lies too deep.
+    """
+    provenance = {name: value for name, value in pack.header.provenance.items() if name != "result"}
+    header = replace(
+        pack.header,
+        samples=samples,
+        chunk_samples=1,
+        format_version=FORMAT_VERSION,
+        generator=f"edgeprune {__version__}",
+        created=utc_now(),
+        provenance=recent(provenance | entries),
+    )
+    return plan_chunks(header)
+
+
+def parent_facts(pack: Pack) -> dict[str, Any]:
+    """Return which pack another is made of, ready for JSON: file, SHA-256, samples, and its own history."""
+    facts = {"file": pack.path.name, "sha256": file_sha256(pack.path), "samples": len(pack)}
+    before = {name: pack.header.provenance.get(name) for name in ("result", "split", "repaired")}
+    return {**facts, **{name: value for name, value in before.items() if value is not None}}
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune_formats import (
-    FORMAT_VERSION,
     ConfigError,
     Pack,
     PackChecksumError,
@@ -19,15 +17,13 @@ from edgeprune_formats import (
     PackHeader,
     PackWriter,
     Problem,
-    __version__,
     open_pack,
 )
 from edgeprune_formats.coefficients import Coefficients
-from edgeprune_formats.files import check_writable, file_sha256
-from edgeprune_formats.packs.chunks import plan_chunks
+from edgeprune_formats.files import check_writable
 
-from ..packs.header import utc_now
 from ..work.callbacks import StageProgress
+from .lineage import derived_header, parent_facts
 
 __all__ = ["LostChunk", "RepairReport", "repair_pack"]
 
@@ -197,27 +193,10 @@ def _scores(pack: Pack) -> tuple[NDArray[np.float32] | None, str | None]:
 
 
 def _header(pack: Pack, samples: int, lost: Sequence[LostChunk], lost_scores: str | None) -> PackHeader:
-    # What the build measured was measured on all images.
-    provenance = {name: value for name, value in pack.header.provenance.items() if name != "result"}
-    provenance["repaired"] = {
-        "parent": _parent(pack),
+    repaired = {
+        "parent": parent_facts(pack),
         "lost_images": len(pack) - samples,
         "lost_chunks": [one.chunk for one in lost],
         "lost_scores": lost_scores is not None,
     }
-    header = replace(
-        pack.header,
-        samples=samples,
-        chunk_samples=1,
-        format_version=FORMAT_VERSION,
-        generator=f"edgeprune {__version__}",
-        created=utc_now(),
-        provenance=provenance,
-    )
-    return plan_chunks(header)
-
-
-def _parent(pack: Pack) -> dict[str, Any]:
-    facts = {"file": pack.path.name, "sha256": file_sha256(pack.path), "samples": len(pack)}
-    before = {name: pack.header.provenance.get(name) for name in ("result", "split", "repaired")}
-    return {**facts, **{name: value for name, value in before.items() if value is not None}}
+    return derived_header(pack, samples, repaired=repaired)

@@ -5,30 +5,25 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune_formats import (
-    FORMAT_VERSION,
     ConfigError,
     Pack,
     PackHeader,
     PackWriteError,
     PackWriter,
-    __version__,
     open_pack,
 )
 from edgeprune_formats.codecs import memory_bytes
-from edgeprune_formats.files import check_free_space, check_writable, file_sha256
-from edgeprune_formats.packs.chunks import plan_chunks
+from edgeprune_formats.files import check_free_space, check_writable
 from edgeprune_formats.packs.transactions import pack_transaction
 
-from ..packs.header import utc_now
-from .lineage import recent
+from .lineage import derived_header, parent_facts
 from .partition import IID, Partition, partition
 
 __all__ = ["PLACEHOLDER", "Part", "part_paths", "split_pack"]
@@ -128,11 +123,10 @@ def split_pack(
     paths = part_paths(source, target, parts)
     with open_pack(source) as pack:
         part_of = partition(pack.labels, parts, by, seed)
-        headers = [_header(pack, int(count)) for count in np.bincount(part_of, minlength=parts)]
-        record = {"parts": parts, "by": str(by), "seed": seed, "parent": _parent(pack)}
+        record = {"parts": parts, "by": str(by), "seed": seed, "parent": parent_facts(pack)}
         headers = [
-            replace(header, provenance=recent({**header.provenance, "split": {"part": number, **record}}))
-            for number, header in enumerate(headers, 1)
+            derived_header(pack, int(count), split={"part": number, **record})
+            for number, count in enumerate(np.bincount(part_of, minlength=parts), 1)
         ]
         with _folder(target if paths[0].parent == target else None):
             for path in paths:
@@ -165,27 +159,6 @@ def _folder(folder: Path | None) -> Iterator[None]:
         with contextlib.suppress(OSError):
             folder.rmdir()
         raise
-
-
-def _header(pack: Pack, samples: int) -> PackHeader:
-    # What the build measured was measured on all images.
-    provenance = {name: value for name, value in pack.header.provenance.items() if name != "result"}
-    header = replace(
-        pack.header,
-        samples=samples,
-        chunk_samples=1,
-        format_version=FORMAT_VERSION,
-        generator=f"edgeprune {__version__}",
-        created=utc_now(),
-        provenance=provenance,
-    )
-    return plan_chunks(header)
-
-
-def _parent(pack: Pack) -> dict[str, Any]:
-    facts = {"file": pack.path.name, "sha256": file_sha256(pack.path), "samples": len(pack)}
-    before = {name: pack.header.provenance.get(name) for name in ("result", "split")}
-    return {**facts, **{name: value for name, value in before.items() if value is not None}}
 
 
 def _write(

@@ -14,6 +14,7 @@ from edgeprune_benchmarks.speed.tables import (
     epoch_table,
     loader_table,
     memory_table,
+    safety_table,
     start_table,
     transform_table,
 )
@@ -169,6 +170,13 @@ def test_epochs_start_memory_and_transforms():
     row = {"codec": "quantized", "pack_mb": 5.04, "images": 9000, "imported_mib": 60.4, "peak_mib": 130.2}
     memory = memory_table({"cache_mb": 64, "backend": "scipy", "rows": [row]})
     assert cells(memory, "quantized") == ["quantized", "5.0", "9,000", "60", "130"]
+
+    costs = {"codec": "quantized", "file_bytes": 2_500_000, "decoding_seconds": rate(1.2)}
+    unsigned = {**costs, "codec": "sparse", "ratios": {"structure": 0.0204}}
+    rows = [{**costs, "ratios": {"structure": 0.02, "signature": 0.26}}, unsigned]
+    safety = safety_table({"images": 10, "batch": 2, "rows": rows})
+    assert cells(safety, "quantized")[1:] == ["2.50", "1.200 [0.200 to 2.200]", "0.020x", "0.260x"]
+    assert cells(safety, "sparse")[3:] == ["0.020x", "-"]
 
     times = {"dct_seconds": rate(5.0), "idct_seconds": rate(6.0), "way": "scipy"}
     whole = {"data_set": "CIFAR-10", "images": 50_000, "measured_images": 50_000, **times}

@@ -1,6 +1,7 @@
 """What `repair_pack` saves of damaged packs of every kind, and what it says of the rest."""
 
 import shutil
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -210,6 +211,22 @@ def test_what_is_saved_can_be_repaired_split_merged_and_converted(packs, tmp_pat
     assert merge_packs([*others, tmp_path / "sound.h5"], tmp_path / "whole.h5").whole == "gzip.h5"
     with pytest.raises(ConfigError, match=r"row .* of its source"):
         merge_packs([packs / "part-2.h5", tmp_path / "saved.h5"], tmp_path / "twice.h5")
+
+
+def test_a_history_as_deep_as_a_pack_may_hold_is_shortened(packs, tmp_path):
+    nested = "end"
+    for _ in range(60):
+        nested = {"older": nested}
+    with open_pack(packs / "quantized.h5") as pack:
+        header = replace(pack.header, provenance={**pack.header.provenance, "notes": nested})
+        with PackWriter(tmp_path / "deep.h5", header, pack.labels, pack.source_index) as writer:
+            for chunk in range(pack.header.chunks):
+                writer.append_coefficients(pack.read_chunk(chunk))
+    assert repair_pack(tmp_path / "deep.h5", tmp_path / "saved.h5").lost == ()
+    split_pack(tmp_path / "deep.h5", tmp_path / "two", 2)
+    for path in (tmp_path / "saved.h5", *(tmp_path / "two").iterdir()):
+        assert verify_pack(path) == []
+        assert "older history was left out" in str(open_pack(path).header.provenance)
 
 
 def invoke(*arguments):

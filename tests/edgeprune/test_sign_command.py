@@ -1,12 +1,9 @@
 """``keygen``, ``sign``, ``verify --key`` and ``train --require-signature``, as a user types them."""
 
-import sys
-
 import pytest
 import small_builds
 
 from edgeprune import BuildConfig, build_pack
-from edgeprune.cli import main
 
 pytest.importorskip("cryptography")
 
@@ -16,20 +13,6 @@ def pack(tmp_path_factory):
     folder = tmp_path_factory.mktemp("signed")
     build_pack(small_builds.write_source(folder), folder / "p.h5", BuildConfig(tile="8", device="cpu"))
     return folder / "p.h5"
-
-
-@pytest.fixture
-def edgeprune(monkeypatch, capsys):
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["edgeprune", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as error:
-            code = error.code
-        return (code, *capsys.readouterr())
-
-    return run
 
 
 def test_from_a_key_to_a_checked_pack(edgeprune, pack, tmp_path):

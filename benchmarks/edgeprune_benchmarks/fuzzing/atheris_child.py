@@ -7,6 +7,7 @@ import os
 import random
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,29 +31,6 @@ def main(name: str, place: str, seed: str, seconds: str) -> None:
     target = kind(work)
     for number, content in enumerate(target.seeds):
         (folder / "corpus" / f"seed-{number}").write_bytes(content)
-    record, counts = (folder / "outcomes.jsonl").open("a"), {"right": 0, "refused": 0}
-
-    def note(entry: dict[str, Any]) -> None:
-        record.write(json.dumps(entry) + "\n")
-        record.flush()
-
-    def one(data: bytes) -> None:
-        outcome = target(data)
-        if outcome.kind == WRONG:
-            note({"data": data.hex(), "reason": outcome.reason})
-            return
-        counts[outcome.kind] += 1
-        if sum(counts.values()) % 10 == 0:
-            note(counts)
-            counts.update(right=0, refused=0)
-
-    def change(data: bytes, largest: int, number: int) -> bytes:
-        source = random.Random(number)
-        # What reached new code is mostly refused; changes of sound inputs are the other half.
-        before = data if source.random() < 0.5 else source.choice(target.seeds)
-        made = target.changed(before, source) if source.random() < 0.8 else atheris.Mutate(data, largest)
-        return bytes(made[:largest])
-
     largest = 2 * max(len(content) for content in target.seeds) + 4096
     options = {
         "max_total_time": seconds,
@@ -64,8 +42,41 @@ def main(name: str, place: str, seed: str, seconds: str) -> None:
     }
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     words = [f"-{key}={value}" for key, value in options.items()]
-    atheris.Setup([name, *words, str(folder / "corpus")], one, custom_mutator=change)
+    one = _test(target, folder / "outcomes.jsonl", WRONG)
+    atheris.Setup([name, *words, str(folder / "corpus")], one, custom_mutator=_mutator(target))
     atheris.Fuzz()
+
+
+def _test(target: Any, path: Path, wrong: str) -> Callable[[bytes], None]:
+    """Return what tries an input, and appends what comes of it to a file."""
+    record, counts = path.open("a"), {"right": 0, "refused": 0}
+
+    def note(entry: dict[str, Any]) -> None:
+        record.write(json.dumps(entry) + "\n")
+        record.flush()
+
+    def one(data: bytes) -> None:
+        outcome = target(data)
+        if outcome.kind == wrong:
+            note({"data": data.hex(), "reason": outcome.reason})
+            return
+        counts[outcome.kind] += 1
+        if sum(counts.values()) % 10 == 0:
+            note(counts)
+            counts.update(right=0, refused=0)
+
+    return one
+
+
+def _mutator(target: Any) -> Callable[[bytes, int, int], bytes]:
+    def change(data: bytes, largest: int, number: int) -> bytes:
+        source = random.Random(number)
+        # What reached new code is mostly refused; changes of sound inputs are the other half.
+        before = data if source.random() < 0.5 else source.choice(target.seeds)
+        made = target.changed(before, source) if source.random() < 0.8 else atheris.Mutate(data, largest)
+        return bytes(made[:largest])
+
+    return change
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What care with a pack costs beside decoding it once: looking at its structure, checksums, processes."""
+"""What care with a pack costs beside decoding it once: structure, checksums, signatures, processes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from typing import Any
 import click
 
 from edgeprune import open_source
-from edgeprune_formats import Pack, open_pack
+from edgeprune_formats import ConfigError, Pack, open_pack
 from edgeprune_formats.hdf5 import checksum
 from edgeprune_formats.isolation import examine
 from edgeprune_formats.structure import mostly_holes, why_not_plain
 from edgeprune_runtime import PackLoader
+from edgeprune_runtime.signatures import check_signature, make_key, sign_file
 
 from ..codec.packs import ImageSet, build
 from ..harness.images import lossless
@@ -65,6 +66,18 @@ def _steps(path: Path, pack: Pack) -> dict[str, Callable[[], object]]:
         "decoding": lambda: [None for _ in loader],
         "structure": lambda: (mostly_holes(path), why_not_plain(path)),
         "checksums": lambda: [checksum(array) for arrays in payloads for array in arrays.values()],
+        **_signature(path),
         "another process opens it": lambda: examine(path),
         "another process verifies it": lambda: examine(path, verify=True),
     }
+
+
+def _signature(path: Path) -> dict[str, Callable[[], object]]:
+    """Return the check of a signature, made here; nothing where the extra for it is not installed."""
+    key = path.with_suffix(".key")
+    try:
+        make_key(key)
+    except ConfigError:
+        return {}
+    sign_file(path, key)
+    return {"signature": lambda: check_signature(path, key.with_name(f"{key.name}.pub"))}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from ..harness.markdown import Column, median_and_range, render
@@ -12,6 +13,7 @@ __all__ = [
     "epoch_table",
     "loader_table",
     "memory_table",
+    "safety_table",
     "start_table",
     "transform_table",
 ]
@@ -204,3 +206,21 @@ def transform_table(results: Results) -> list[str]:
 def _measured(row: Results) -> str:
     extrapolated = ", extrapolated" if row["measured_images"] < row["images"] else ""
     return f"{row['measured_images']:,}{extrapolated}"
+
+
+def safety_table(results: Results) -> list[str]:
+    """Return what care with a pack of each codec costs, as a multiple of decoding it once."""
+    names = dict.fromkeys(name for row in results["rows"] for name in row["ratios"])
+    columns = [Column("codec", "codec"), Column("pack, MB", lambda row: row["file_bytes"] / 1e6, "{:.2f}")]
+    columns.append(Column("decoding, s", lambda row: median_and_range(row["decoding_seconds"], ".3f")))
+    columns += [Column(name, partial(_share, name), "{:.3f}x") for name in names]
+    intro = (
+        f"{results['images']:,} images of 32x32, decoded by scipy in batches of {results['batch']}; medians, "
+        "as multiples of decoding the pack once."
+    )
+    return render(columns, results["rows"], intro)
+
+
+def _share(name: str, row: Results) -> float | None:
+    ratio: float | None = row["ratios"].get(name)
+    return ratio
