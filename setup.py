@@ -1,4 +1,4 @@
-"""The decoders in C: compiled where there is a compiler, never needed. All else is in pyproject.toml."""
+"""The kernels in C: compiled where there is a compiler, never needed. All else is in pyproject.toml."""
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
@@ -12,12 +12,12 @@ class BuildLibrary(build_ext):
         return ext.export_symbols
 
 
-def _kernels(folder, headers=()):
+def _kernels(folder, sources, headers, contract):
     return Extension(
         f"{folder.split('/', 1)[1].replace('/', '.')}._kernels",
-        [f"{folder}/_kernels.c"],
+        [f"{folder}/{source}" for source in sources],
         depends=[f"{folder}/{header}" for header in headers],
-        extra_compile_args=["-O3", "-std=c11", "-ffp-contract=fast"],
+        extra_compile_args=["-O3", "-std=c11", f"-ffp-contract={contract}"],
         optional=True,
     )
 
@@ -25,7 +25,8 @@ def _kernels(folder, headers=()):
 setup(
     cmdclass={"build_ext": BuildLibrary},
     ext_modules=[
-        _kernels("formats/edgeprune_formats/coding"),
-        _kernels("runtime/edgeprune_runtime/decode", ["_kernels_decode.h"]),
+        # What is encoded is the same to the bit on every machine.
+        _kernels("formats/edgeprune_formats/coding", ["_kernels.c", "_encode.c"], ["_format.h"], "off"),
+        _kernels("runtime/edgeprune_runtime/decode", ["_kernels.c"], ["_kernels_decode.h"], "fast"),
     ],
 )

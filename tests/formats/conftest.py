@@ -1,5 +1,8 @@
+import ctypes
 import shutil
+import subprocess
 import zlib
+from pathlib import Path
 from types import SimpleNamespace
 
 import h5py
@@ -7,6 +10,7 @@ import numpy as np
 import pytest
 
 from edgeprune_formats import PackFormatError, PackHeader, PackWriter, open_pack, verify_pack
+from edgeprune_formats.coding import native
 
 
 def build_header(**changes):
@@ -154,3 +158,16 @@ def _copy(made, folder):
     path = folder / "pack.h5"
     shutil.copy(made.path, path)
     return SimpleNamespace(**(vars(made) | {"path": path}))
+
+
+@pytest.fixture(scope="session")
+def scalar_library(tmp_path_factory):
+    """The kernels in C as they are where there are no vectors that they know."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no compiler here")
+    sources = [Path(native.__file__).with_name(name) for name in ("_kernels.c", "_encode.c")]
+    library = tmp_path_factory.mktemp("scalar") / "scalar.so"
+    options = ("-O2", "-std=c11", "-ffp-contract=off", "-shared", "-fPIC", "-DEDGEPRUNE_SCALAR")
+    subprocess.run([compiler, *options, "-o", library, *sources], check=True)
+    return ctypes.CDLL(str(library))

@@ -19,6 +19,7 @@ from edgeprune_formats import (
 from edgeprune_formats.codecs import sparse_f16
 from edgeprune_formats.coding import native
 from edgeprune_formats.coding import payload as payload_module
+from edgeprune_formats.coding.kernels import NumpyKernels
 from edgeprune_formats.coding.payload import decode_payload, encode_payload, parse_payload
 from edgeprune_formats.coding.rans import SYMBOLS_PER_LANE, StreamError
 from edgeprune_formats.packs.header_checks import header_problems
@@ -65,7 +66,7 @@ def payload_with_lanes(tiles, lanes, monkeypatch):
     # None is zero, so that all are coded, and a band for each tile.
     values = np.random.default_rng(0).integers(1, 20, (64, tiles)).astype(np.int32)
     monkeypatch.setattr(payload_module, "SYMBOLS_PER_LANE", 65 * tiles // lanes)
-    return parse_payload(encode_payload([values], scan), 1, 64), scan
+    return parse_payload(encode_payload([values], scan, NumpyKernels()), 1, 64), scan
 
 
 def decode_compiled(payload, scan, tiles):

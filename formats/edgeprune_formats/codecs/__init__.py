@@ -92,6 +92,8 @@ class Codec(ABC):
     color_spaces : tuple of str
         Which values of the header's ``color_space`` it takes, of `edgeprune_formats.tiles.COLOR_SPACES`; the
         last is the one to take where none is asked for.
+    takes_pixels : bool
+        Whether `encode_pixels` takes images of which all components are kept.
     memory_ratio : int
         About how many times larger a chunk is in memory than in the file. Chunks are planned that much
         larger.
@@ -103,6 +105,7 @@ class Codec(ABC):
     layout: type[Coefficients] = SparseCoefficients
     tiles: tuple[str, ...] = TILES[:1]
     color_spaces: tuple[str, ...] = COLOR_SPACES[:1]
+    takes_pixels: bool = False
     memory_ratio: int = 1
 
     @property
@@ -151,6 +154,22 @@ class Codec(ABC):
         rounding : str
             How a codec that quantizes does it: ``"rdo"`` or ``"deadzone"``.
         """
+
+    def encode_pixels(
+        self, header: PackHeader, pixels: NDArray[np.uint8], *, rounding: str = "rdo"
+    ) -> tuple[dict[str, NDArray[Any]], float]:
+        """Return the arrays of one chunk, by field name, and their squared error over all pixels on [0, 1].
+
+        What `encode` does to the spectra of these images, with every component kept, without making them.
+        Only a codec that sets `takes_pixels` has it.
+
+        Parameters
+        ----------
+        pixels : uint8 [n, C, H, W]
+        rounding : str
+            See `encode`.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def encode_coefficients(self, header: PackHeader, coefficients: Coefficients) -> dict[str, NDArray[Any]]:

@@ -11,31 +11,20 @@
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(_WIN32)
-#define EXPORT __declspec(dllexport)
-#else
-#define EXPORT __attribute__((visibility("default")))
-#endif
-#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__linux__) && !defined(EDGEPRUNE_SCALAR)
-#define CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define CLONES
-#endif
+#include "_format.h"
+
 /* Not on Windows, where GCC does not align what it spills (its bug 54412). */
 #if defined(__GNUC__) && defined(__x86_64__) && !defined(_WIN32) && !defined(EDGEPRUNE_SCALAR)
 #define HAVE_AVX512 1
 #include <immintrin.h>
 #endif
 
-enum { CLASSES = 48, CENTRE = 20, BANDS = 16, BASE_OFFSET = 64, SATURATION = 15, ESCAPE = 15, NEIGHBORS = 12 };
 enum { OK = 0, WORDS_SHORT = 1, NO_DISTRIBUTION = 2, BITS_SHORT = 3, WORDS_LEFT = 4, BITS_LEFT = 5, NO_MEMORY = 6, FEW_STATES = 7 };
 /* Fewer states than MAX_LANES take no more symbols each than this; see payload.py. */
 enum { MAX_LANES = 512, MAX_SYMBOLS_PER_LANE = 8192 };
-enum { SLOTS = 4096, SYMBOLS = 16, LOW = 65536 };
+enum { SLOTS = 1 << PRECISION };
 /* The symbol of contexts without a distribution. */
 enum { NONE = SYMBOLS };
-/* Contexts have levels up to round(2 log2(450 + 2)) = 18, and bands up to 15. */
-enum { LEVELS = 32 };
 /* Neighbours lie on the diagonal itself never, and on the 4 before. */
 enum { HISTORY = 4 };
 /* Vectors read and write up to this many entries past the end of a row. */
@@ -479,7 +468,7 @@ static void *carve(char **from, int64_t bytes)
 /* Of the functions below: whoever calls them looks whether it is the one that they were written for. */
 EXPORT int ep_interface(void)
 {
-    return 2;
+    return 3;
 }
 
 /* Returns 0, or why the bytes are none that an encoder wrote. Behind the words are 512 + 16 more. */

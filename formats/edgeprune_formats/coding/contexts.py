@@ -16,9 +16,10 @@ __all__ = [
     "CLASSES",
     "SATURATION",
     "bands_of",
-    "context_classes",
+    "class_of_level",
     "context_sums",
     "fit_bases",
+    "levels_of",
     "shifts_of",
 ]
 
@@ -30,7 +31,7 @@ BASE_OFFSET = 64
 # Magnitudes count in contexts up to this.
 SATURATION = 15
 # round(2 log2(sum + 2)), in integers.
-LEVELS = np.array([((2 * (s + 2) ** 4).bit_length() - 1) // 2 for s in range(30 * SATURATION + 1)], np.int16)
+LEVELS = np.array([((2 * (s + 2) ** 4).bit_length() - 1) // 2 for s in range(30 * SATURATION + 1)], np.uint8)
 
 
 def shifts_of(classes: NDArray[np.integer[Any]]) -> NDArray[np.integer[Any]]:
@@ -56,28 +57,29 @@ def context_sums(magnitudes: NDArray[np.uint8], scan: Scan) -> NDArray[np.int16]
     return sums
 
 
-def context_classes(bases: NDArray[np.integer[Any]], sums: NDArray[np.integer[Any]]) -> NDArray[np.int16]:
-    """Return classes int16, of stored bases [F, 1] and context sums [F, N]."""
-    level = LEVELS.take(sums)
-    level += bases.astype(np.int16) - np.int16(BASE_OFFSET)
-    return np.clip(level, 0, CLASSES - 1, out=level)
+def levels_of(sums: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
+    """Return ``L`` of context sums."""
+    return LEVELS.take(sums)
+
+
+def class_of_level(bases: NDArray[np.integer[Any]], levels: NDArray[np.uint8]) -> NDArray[np.int16]:
+    """Return classes int16, of stored bases [F, 1] and levels [F, N]."""
+    classes: NDArray[np.int16] = levels + (bases.astype(np.int16) - np.int16(BASE_OFFSET))
+    return np.clip(classes, 0, CLASSES - 1, out=classes)
 
 
 def fit_bases(
-    magnitudes: NDArray[np.integer[Any]], sums: NDArray[np.int16], coded: NDArray[np.bool_]
+    count: NDArray[np.int64], magnitude: NDArray[np.int64], around: NDArray[np.int64]
 ) -> NDArray[np.uint8]:
     """Return stored bases uint8 [F] that put the mean magnitude of each frequency into the class it is of.
 
     Parameters
     ----------
-    magnitudes : int [F, N]
-    sums : int16 [F, N]
-    coded : bool [F, N]
-        What the bands cover.
+    count, magnitude, around : int64 [F]
+        See `edgeprune_formats.coding.kernels.Contexts`.
     """
-    count = np.maximum(coded.sum(axis=1), 1)
-    mean = np.sum(magnitudes, axis=1, where=coded, dtype=np.float64) / count
-    around = np.sum(sums, axis=1, where=coded, dtype=np.float64) / count
+    number = np.maximum(count, 1)
+    mean, sums = magnitude / number, around / number
     with np.errstate(divide="ignore"):
-        base = np.rint(2 * (np.log2(mean) - np.log2(around + 2)) + CENTER)
+        base = np.rint(2 * (np.log2(mean) - np.log2(sums + 2)) + CENTER)
     return np.where(mean > 0, np.clip(base + BASE_OFFSET, 1, 255), 0).astype(np.uint8)

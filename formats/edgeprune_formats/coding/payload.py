@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,14 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..tiles import BANDS, Scan
-from .contexts import CLASSES, SATURATION, bands_of, context_classes, context_sums, fit_bases, shifts_of
+from .contexts import CLASSES, SATURATION, class_of_level, fit_bases, levels_of, shifts_of
+from .kernels import ESCAPE, ESCAPE_BITS, Kernels
 from .rans import (
     MAX_LANES,
     SYMBOLS,
     SYMBOLS_PER_LANE,
     Decoder,
     StreamError,
-    encode,
     lookup_table,
     normalized,
 )
@@ -37,11 +38,6 @@ __all__ = [
     "restore_dc",
 ]
 
-# The symbols 0 to 14 stand for -7 to 7, this one for a value that is written out.
-ESCAPE = SYMBOLS - 1
-ESCAPE_BITS = 16
-# Values whose plain bits are spread at a time, to bound the memory that it takes.
-BITS_AT_A_TIME = 2**16
 _SIZES = struct.Struct("<IIII")
 
 
@@ -75,20 +71,21 @@ class Payload:
     bits: NDArray[np.uint8]
 
 
-def predict_dc(values: NDArray[np.int32], grid: tuple[int, int]) -> None:
-    """Replace in place the coefficients of frequency 0, the last axis' first, by differences between tiles.
+def predict_dc(values: NDArray[np.int16], grid: tuple[int, int]) -> None:
+    """Replace in place the coefficients of frequency 0 by differences between tiles; they wrap at 16 bits.
 
     Parameters
     ----------
-    values : int32 [n, C, tiles, F]
+    values : int16 [C, F, n * tiles]
+        In coding order.
     grid : (int, int)
         Tiles down and across. A tile loses its left neighbor's, the first of a row that of the row above.
     """
-    level = values[..., 0].reshape(*values.shape[:2], *grid)
+    level = values[:, 0].reshape(len(values), -1, *grid)
     change = level.copy()
     change[..., 1:] -= level[..., :-1]
     change[..., 1:, 0] -= level[..., :-1, 0]
-    values[..., 0] = change.reshape(values.shape[:3])
+    values[:, 0] = change.reshape(len(values), -1)
 
 
 def restore_dc(values: NDArray[np.int16], grid: tuple[int, int]) -> None:
@@ -98,68 +95,33 @@ def restore_dc(values: NDArray[np.int16], grid: tuple[int, int]) -> None:
     values[..., 0] = np.cumsum(change, axis=-1, dtype=np.int16).reshape(values.shape[:3])
 
 
-def _split(
-    values: NDArray[np.integer[Any]], classes: NDArray[np.integer[Any]]
-) -> tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.int32]]:
-    """Return symbols, plain values and numbers of plain bits."""
-    shift = shifts_of(classes).astype(np.int32)
-    high = values.astype(np.int32) >> shift
-    escaped = np.abs(high) > 7
-    symbols = np.where(escaped, ESCAPE, high + 7).astype(np.uint8)
-    plain = np.where(escaped, values & 0xFFFF, values & ((1 << shift) - 1))
-    return symbols, plain, np.where(escaped, ESCAPE_BITS, shift)
-
-
-def _bits(plain: NDArray[np.int32], lengths: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
-    """Return the plain bits of some values one after another, a byte each, low bit first."""
-    used = np.flatnonzero(lengths)
-    place = np.arange(ESCAPE_BITS, dtype=np.int32)
-    pieces = [np.empty(0, np.uint8)]
-    for start in range(0, len(used), BITS_AT_A_TIME):
-        some = used[start : start + BITS_AT_A_TIME, None]
-        pieces.append(((plain[some] >> place) & 1).astype(np.uint8)[place < lengths[some]])
-    return np.concatenate(pieces)
-
-
-def encode_payload(planes: list[NDArray[np.int32]], scan: Scan) -> bytes:
+def encode_payload(planes: Sequence[NDArray[np.integer[Any]]], scan: Scan, kernels: Kernels) -> bytes:
     """Return the bytes of a chunk.
 
     Parameters
     ----------
-    planes : list of int32 [F, N]
+    planes : sequence of int [F, N]
         For each plane the values of all tiles of all images, in coding order, within int16, with `predict_dc`
         applied.
+    scan : Scan
+    kernels : Kernels
+        What does the inner loops.
     """
-    runs: list[tuple[NDArray[Any], NDArray[Any]]] = []
-    bits, bases = [], []
-    before = np.zeros(planes[0].shape[1], np.uint8)
+    tiles = planes[0].shape[1]
+    coder = kernels.coder(len(planes), tiles, scan)
+    bases, before = [], np.zeros(tiles, np.uint8)
     for number, values in enumerate(planes):
-        bands = bands_of(values, scan)
-        runs.append((CLASSES + number * BANDS + before.astype(np.int16), bands))
-        before = bands
-        magnitudes = np.abs(values)
-        sums = context_sums(np.minimum(magnitudes, SATURATION).astype(np.uint8), scan)
-        coded = scan.band_of_place[:, None] <= bands
-        bases.append(fit_bases(magnitudes, sums, coded))
-        coded &= bases[-1][:, None] > 0
-        classes = context_classes(bases[-1][:, None], sums)
-        for start, stop in zip(scan.starts[:-1], scan.starts[1:], strict=True):
-            inside = coded[start:stop]
-            some = classes[start:stop][inside]
-            symbols, plain, length = _split(values[start:stop][inside], some)
-            runs.append((some, symbols))
-            bits.append(_bits(plain, length))
-    counts = np.zeros((CLASSES + len(planes) * BANDS, SYMBOLS), np.int64)
-    for contexts, symbols in runs:
-        np.add.at(counts, (contexts, symbols), 1)
+        contexts = kernels.contexts(values, scan)
+        bases.append(fit_bases(contexts.count, contexts.magnitude, contexts.around))
+        coder.add_bands(CLASSES + number * BANDS + before, contexts.bands)
+        coder.add_plane(values, contexts, bases[-1])
+        before = contexts.bands.copy()
+    counts = coder.counts(CLASSES + len(planes) * BANDS)
     used = counts.any(axis=1)
     row_of = np.where(used, np.cumsum(used) - 1, -1).astype(np.int16)
     model = Model(np.stack(bases), row_of, normalized(counts[used]))
     lanes = min(MAX_LANES, max(1, int(counts.sum()) // SYMBOLS_PER_LANE))
-    rows = [(row_of[contexts], symbols) for contexts, symbols in runs]
-    states, words = encode(rows, model.frequencies, lanes)
-    plain_bits = np.packbits(np.concatenate(bits), bitorder="little")
-    return _assemble(Payload(model, states, words, plain_bits))
+    return _assemble(Payload(model, *coder.coded(row_of, model.frequencies, lanes)))
 
 
 def _assemble(payload: Payload) -> bytes:
@@ -311,7 +273,7 @@ def _decode_plane(
         sums = np.zeros((len(some), len(inside)), np.int16)
         for weight, near in zip(scan.weights.tolist(), scan.neighbors[some].T, strict=True):
             sums += magnitudes[near[:, None], inside] * np.int16(weight)
-        classes = context_classes(bases[some, None], sums).reshape(-1)
+        classes = class_of_level(bases[some, None], levels_of(sums)).reshape(-1)
         found = symbols.run(_rows(model, classes))
         coded = _join(found, shifts_of(classes), plain).reshape(sums.shape)
         values[some[:, None], inside] = coded
