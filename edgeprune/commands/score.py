@@ -49,6 +49,7 @@ def command(
     from edgeprune.work.checking import check_shared
     from edgeprune.work.joining import joined
     from edgeprune.work.progress import EpochLines, progress_bars
+    from edgeprune_runtime.system.machine import cpu_quota
     from edgeprune_runtime.training.placement import place
 
     _require_target(source, output)
@@ -62,7 +63,7 @@ def command(
         # Before every image is read, which can take long.
         place(config.training(config.model_for(images.shape)))
         with progress_bars(quiet) as tell:
-            check = check_shared(images, skip_bad=skip_bad, workers=workers, progress=tell)
+            check = check_shared(images, skip_bad=skip_bad, jobs=cpu_quota(), workers=workers, progress=tell)
         records = run_scoring(
             images,
             check,

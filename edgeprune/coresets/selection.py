@@ -16,7 +16,7 @@ from edgeprune_runtime.errors import ArtifactError
 from ..presets import ccs_beta, coreset_size, data_family
 from ..scoring.obtain import require_scores_of
 from ..scoring.scores_file import ScoresFile
-from ..sources import Source, SourceCheck
+from ..sources import Source
 from . import scores as formulas
 from .config import CoresetConfig
 from .sampling import ccs, random_coreset, top_k
@@ -46,19 +46,22 @@ class Coreset:
 
 def select_images(
     source: Source,
-    check: SourceCheck,
+    good: NDArray[np.integer[Any]],
     *,
     sample_prune: float,
     seed: int = 0,
     scores: ScoresFile | None = None,
     config: CoresetConfig | None = None,
+    sha256: str | None = None,
 ) -> Coreset:
     """Select images by score, or without scores at random, stratified by class.
 
     Parameters
     ----------
-    source, check : Source, SourceCheck
-        Where they come from, and which can be read.
+    source : Source
+        Where they come from.
+    good : int [n]
+        The rows to choose from, ascending: those that can be read.
     sample_prune : float
         The share of the images to leave out.
     seed : int
@@ -67,6 +70,8 @@ def select_images(
         Of the same source.
     config : CoresetConfig, optional
         How to select by them.
+    sha256 : str, optional
+        Of the images of `good`, which must then be those that were scored.
 
     Raises
     ------
@@ -75,26 +80,27 @@ def select_images(
     ArtifactError
         The scores file is damaged, not finite, or of another source.
     """
-    good = check.good
     if scores is None:
         picked = random_coreset(source.labels[good], coreset_size(sample_prune, len(good)), seed=seed)
         chance = {"score": "random", "sampling": "random, stratified by class"}
         return Coreset(good[picked].astype(np.int64), None, chance)
-    require_scores_of(scores, source, check)
+    require_scores_of(scores, source, good, sha256)
     config = config or CoresetConfig()
     values = compute_scores(scores, config, seed=seed)
-    draw = _Draw(source, check, config, sample_prune, seed)
+    draw = _Draw(source, good, config, sample_prune, seed)
     picked, facts = draw.sample(values, scores)
     facts |= {"scores_sha256": file_sha256(scores.path), "scores_run": scores.provenance["config"]}
     stored = np.clip(values[picked], -np.finfo("f4").max, np.finfo("f4").max).astype("f4")
     return Coreset(good[picked].astype(np.int64), stored, facts)
 
 
-def require_enough(source: Source, check: SourceCheck, *, sample_prune: float, config: CoresetConfig) -> None:
+def require_enough(
+    source: Source, good: NDArray[np.integer[Any]], *, sample_prune: float, config: CoresetConfig
+) -> None:
     """Raise `ConfigError` if beta leaves too few images, which shows before there are scores."""
     if config.sampling == "ccs":
-        equal = np.zeros(len(check.good))
-        _Draw(source, check, config, sample_prune, seed=0).stratified(equal, equal)
+        equal = np.zeros(len(good))
+        _Draw(source, good, config, sample_prune, seed=0).stratified(equal, equal)
 
 
 def compute_scores(scores: ScoresFile, config: CoresetConfig, *, seed: int = 0) -> NDArray[np.float64]:
@@ -124,7 +130,7 @@ class _Draw:
     """The settings by which the images of a source are drawn."""
 
     source: Source
-    check: SourceCheck
+    good: NDArray[np.integer[Any]]
     config: CoresetConfig
     sample_prune: float
     seed: int
@@ -165,4 +171,4 @@ class _Draw:
     @property
     def _classes(self) -> NDArray[np.int64] | None:
         """The labels of the images that can be read, if classes are to keep their proportions."""
-        return self.source.labels[self.check.good] if self.config.class_balance else None
+        return self.source.labels[self.good] if self.config.class_balance else None

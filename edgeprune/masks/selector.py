@@ -57,7 +57,7 @@ class ComponentSelector:
 
 def component_selector(
     source: Source,
-    check: SourceCheck,
+    check: SourceCheck | None,
     path: Path,
     config: MaskConfig | None,
     *,
@@ -73,7 +73,9 @@ def component_selector(
 
     Parameters
     ----------
-    source, check : Source, SourceCheck
+    source : Source
+    check : SourceCheck or None
+        Of its images; only learning needs it.
     path : Path
         Where an FSE-Net is saved that is learned.
     config : MaskConfig or None
@@ -107,6 +109,7 @@ def component_selector(
     from .learning import learn_masks, learned_selector
 
     if given is None:
+        assert check is not None
         if classifier is None:
             assert scores is not None
             classifier = classifier_from_scores(scores)

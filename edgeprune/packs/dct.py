@@ -33,7 +33,7 @@ def dct2(images: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 def dct2_of_pixels(pixels: NDArray[np.float64]) -> NDArray[np.float32]:
     """Return the orthonormal 2-D DCT-II, float32, of pixels float64 [n, C, H, W], overwritten here."""
-    spectra: NDArray[Any] = dctn(pixels, axes=(2, 3), norm="ortho", overwrite_x=True, workers=-1)
+    spectra: NDArray[Any] = dctn(pixels, axes=(2, 3), norm="ortho", overwrite_x=True)
     return spectra.astype(np.float32)
 
 
@@ -50,7 +50,7 @@ def idct2_of_tiles(
     """
     n, channels = coefficients.shape[:2]
     tiles = coefficients.astype(np.float64).reshape(n, channels, *grid, *tile)
-    pixels: NDArray[Any] = idctn(tiles, axes=(4, 5), norm="ortho", overwrite_x=True, workers=-1)
+    pixels: NDArray[Any] = idctn(tiles, axes=(4, 5), norm="ortho", overwrite_x=True)
     whole: NDArray[np.float64] = pixels.swapaxes(3, 4).reshape(
         n, channels, grid[0] * tile[0], grid[1] * tile[1]
     )

@@ -14,26 +14,25 @@ from edgeprune_formats import PackHeader, __version__
 
 from ..coresets.selection import Coreset
 from ..masks.selector import ComponentSelector
-from ..sources import Source, SourceCheck, source_facts
+from ..sources import Source
 from .config import BuildConfig
 
 __all__ = ["pack_header", "utc_now"]
 
-MAX_SKIPPED_NAMED = 100
-
 
 def pack_header(
     source: Source,
-    check: SourceCheck,
     coreset: Coreset,
     selector: ComponentSelector,
     config: BuildConfig,
 ) -> PackHeader:
-    """Return the header of a pack, complete but for tiles and chunks: see `edgeprune.packs.layout`."""
+    """Return the header of a pack, complete but for what its images tell, for tiles and for chunks.
+
+    See `edgeprune.packs.plan` and `edgeprune.packs.layout`.
+    """
     made_by = {"config": _settings(source, config, selector), "versions": _versions()}
     created = utc_now()
     channels, height, width = source.shape
-    mean, std = check.statistics(coreset.rows, height * width)
     return PackHeader(
         samples=len(coreset.rows),
         channels=channels,
@@ -43,14 +42,15 @@ def pack_header(
         codec=config.codec,
         chunk_samples=1,
         class_names=source.class_names,
-        mean=mean,
-        std=std,
+        mean=(0.0,) * channels,
+        std=(1.0,) * channels,
         generator=f"edgeprune {__version__}",
         created=created,
         provenance={
             "source": {
-                **source_facts(source, check),
-                "skipped_images": list(check.bad[:MAX_SKIPPED_NAMED]),
+                "spec": source.spec,
+                "split": source.split,
+                "images": len(source),
                 "license": source.license,
             },
             "coreset": coreset.facts,

@@ -27,7 +27,8 @@ WHOLE_IMAGE = 64
 # The second step that each size is tried at, to compare sizes at the same error.
 COARSER = 1.25
 
-Sample = tuple[NDArray[np.float32], NDArray[np.bool_]]
+Sample = NDArray[np.uint8] | tuple[NDArray[np.float32], NDArray[np.bool_]]
+"""Pixels of images of which everything is kept, or spectra and masks."""
 
 
 def sample_size(height: int, width: int) -> int:
@@ -59,7 +60,7 @@ def laid_out(
     tile : str or None
         A size that is given.
     sample : callable
-        Gives spectra and masks of some images, see `sample_size`; the same in every run.
+        Gives pixels, or spectra and masks, of some images, see `sample_size`; the same in every run.
     rounding : str or None
         See `edgeprune.BuildConfig`.
     workers : Workers, optional
@@ -112,11 +113,11 @@ def _compared(header: PackHeader, sizes: list[str], sample: Sample, rounding: st
             # A step so small that coefficients of such tiles do not fit the format.
             continue
     if not trials:
-        return {"images": len(sample[0]), "psnr_db": None, "bytes_per_image": {sizes[-1]: None}}
+        return {"images": _images(sample), "psnr_db": None, "bytes_per_image": {sizes[-1]: None}}
     level = next(iter(trials.values()))[0].psnr
     costs = {size: round(_at(level, *pair), 1) for size, pair in trials.items()}
     return {
-        "images": len(sample[0]),
+        "images": _images(sample),
         "psnr_db": level if math.isfinite(level) else None,
         "bytes_per_image": costs,
     }
@@ -125,7 +126,7 @@ def _compared(header: PackHeader, sizes: list[str], sample: Sample, rounding: st
 def _tried(header: PackHeader, sample: Sample, rounding: str) -> tuple[_Trial, _Trial]:
     """Return what the sample takes at the header's step, and at a coarser one."""
     whole, psnr = _encoded(header, sample, rounding)
-    count = len(sample[0])
+    count = _images(sample)
     fixed = _distributions(header, sample, rounding, whole) if header.samples > count else 0
     coarse, coarse_psnr = _encoded(replace(header, step=header.step * COARSER), sample, rounding)
     share = fixed / header.chunk_samples
@@ -136,20 +137,28 @@ def _tried(header: PackHeader, sample: Sample, rounding: str) -> tuple[_Trial, _
 
 def _distributions(header: PackHeader, sample: Sample, rounding: str, whole: int) -> float:
     """Return the bytes of a chunk that do not grow with its images, from what half of the sample takes."""
-    spectra, mask = sample
-    half = len(spectra) // 2
-    of_half, _ = _encoded(header, (spectra[:half], mask[:half]), rounding)
-    each = (whole - of_half) / (len(spectra) - half)
-    return max(0.0, whole - len(spectra) * each)
+    half = _images(sample) // 2
+    first = (sample[0][:half], sample[1][:half]) if isinstance(sample, tuple) else sample[:half]
+    of_half, _ = _encoded(header, first, rounding)
+    each = (whole - of_half) / (_images(sample) - half)
+    return max(0.0, whole - _images(sample) * each)
+
+
+def _images(sample: Sample) -> int:
+    return len(sample[0]) if isinstance(sample, tuple) else len(sample)
 
 
 def _encoded(header: PackHeader, sample: Sample, rounding: str) -> tuple[int, float]:
     """Return the bytes of a chunk of these images, and their PSNR in dB."""
     codec = get_codec(header.codec)
-    spectra, mask = sample
-    arrays = codec.encode(header, spectra, mask, rounding=rounding)
-    error = codec.decode(header, arrays, len(spectra)).squared_error(header, spectra)
-    psnr = 10 * math.log10(spectra.size / error) if error > 0 else math.inf
+    if isinstance(sample, tuple):
+        spectra, mask = sample
+        arrays = codec.encode(header, spectra, mask, rounding=rounding)
+        error = codec.decode(header, arrays, len(spectra)).squared_error(header, spectra)
+    else:
+        arrays, error = codec.encode_pixels(header, sample, rounding=rounding)
+    values = _images(sample) * math.prod(header.shape)
+    psnr = 10 * math.log10(values / error) if error > 0 else math.inf
     return sum(array.nbytes for array in arrays.values()), psnr
 
 

@@ -37,12 +37,15 @@ class Prerequisites:
         What was given, opened.
     needs_scores : bool
         Whether images are selected by score, or masks learned against the scoring run's classifier.
+    trains : bool
+        Whether scores are made or masks learned.
     """
 
     scores: ScoresFile | None
     classifier: TrainedNetwork | None
     fse_net: FSENetFile | None
     needs_scores: bool
+    trains: bool
 
 
 def open_prerequisites(
@@ -73,7 +76,7 @@ def open_prerequisites(
         _require_place(training.precision, workers)
     opened = None if scores is None else read_scores_file(scores)
     _require_room_in_pack(source, config)
-    return Prerequisites(opened, network, net, needs_scores)
+    return Prerequisites(opened, network, net, needs_scores, learns or (needs_scores and scores is None))
 
 
 def _open_networks(

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from edgeprune_formats import PackHeader, open_pack
 
-from ..sources import Source, SourceCheck
+from ..sources import Source
 
-__all__ = ["BuildReport", "build_report"]
+__all__ = ["BuildReport", "Made", "build_report"]
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,23 @@ class BuildReport:
         return tuple(messages)
 
 
-def build_report(
-    path: Path, source: Source, check: SourceCheck, artifacts: tuple[Path, ...], seconds: float
-) -> BuildReport:
+@dataclass(frozen=True)
+class Made:
+    """What a build found, and made on the way.
+
+    Attributes
+    ----------
+    skipped : tuple of str
+        A message for each image that could not be read.
+    artifacts : tuple of Path
+        Files that can be used again.
+    """
+
+    skipped: tuple[str, ...]
+    artifacts: tuple[Path, ...]
+
+
+def build_report(path: Path, source: Source, made: Made, seconds: float) -> BuildReport:
     """Describe the pack that was built of a source."""
     with open_pack(path) as pack:
         header, labels, rows = pack.header, pack.labels, pack.source_index
@@ -97,11 +111,11 @@ def build_report(
     return BuildReport(
         path=path,
         header=header,
-        skipped=check.bad,
+        skipped=made.skipped,
         empty_classes=empty,
         psnr=math.inf if psnr is None else psnr,
         seconds=seconds,
-        artifacts=artifacts,
+        artifacts=made.artifacts,
         images=len(labels),
         classes=int(np.count_nonzero(counts)),
         bytes_per_image=path.stat().st_size / len(labels),

@@ -1,124 +1,121 @@
-"""Writing the encoded images of a pack, and measuring what was stored."""
+"""Writing the encoded images of a pack, and what is found out of them while they are encoded."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune_formats import PackHeader, PackWriter
-from edgeprune_formats.codecs import get_codec
 
-from ..coresets.selection import Coreset
-from ..work.callbacks import StageProgress
-from .encoding import Encoded
-from .quality import DEFAULT_ROUNDING
+from ..sources.check import Statistics
+from .encoding import Encoding, MaskCounts
 
-__all__ = ["MaskStatistics", "store_parts"]
+__all__ = ["Measured", "complete", "store"]
 
-# Cells of the frequency plane, a side, in which statistics of masks are given.
-_CELLS = 32
+# Digits of a PSNR in dB: further ones depend on the order in which errors are added.
+_DIGITS = 6
 
 
-def store_parts(
-    path: Path,
-    header: PackHeader,
-    labels: NDArray[np.int64],
-    coreset: Coreset,
-    parts: Iterator[Encoded],
-    compression: str,
-    rounding: str | None,
-    progress: StageProgress | None = None,
-) -> None:
-    """Write the pack, which appears when it is complete; what is measured of it goes into its provenance.
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What was found out of some images while they were encoded; that of disjoint sets adds up.
+
+    Attributes
+    ----------
+    images : int
+    squared_error : float
+    kept : int64 [rows, columns]
+    statistics : Statistics
+        See `edgeprune.packs.encoding.Encoding`.
+    """
+
+    images: int
+    squared_error: float
+    kept: NDArray[np.int64]
+    statistics: Statistics
+
+    def __add__(self, other: Measured | Encoding) -> Measured:
+        return Measured(
+            self.images + other.images,
+            self.squared_error + other.squared_error,
+            self.kept + other.kept,
+            self.statistics + other.statistics,
+        )
+
+    @classmethod
+    def nothing(cls, header: PackHeader) -> Measured:
+        """Return that of no image."""
+        zeros = (0,) * header.channels
+        kept = MaskCounts(header.height, header.width).full(0)
+        return cls(0, 0.0, kept, Statistics(0, 0, zeros, zeros))
+
+    def result(self, header: PackHeader) -> dict[str, Any]:
+        """Return the provenance's ``result``: PSNR in dB and, where components are dropped, how many."""
+        planes = self.images * header.channels
+        values = planes * header.height * header.width
+        psnr = 10 * math.log10(values / self.squared_error) if self.squared_error > 0 else None
+        found: dict[str, Any] = {"psnr_db": None if psnr is None else round(psnr, _DIGITS)}
+        # Where everything is kept, which quantization makes usual, the rates say nothing and take 5 kB.
+        if header.step == 0 or header.components < header.height * header.width:
+            found["kept_rate"] = MaskCounts(header.height, header.width).rates(self.kept, planes)
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it ready for JSON, exactly; see `from_json`."""
+        statistics = self.statistics
+        return {
+            "images": self.images,
+            "squared_error": self.squared_error,
+            "kept": self.kept.tolist(),
+            "digest": f"{statistics.digest:064x}",
+            "sums": list(statistics.sums),
+            "squares": list(statistics.squares),
+        }
+
+    @classmethod
+    def from_json(cls, facts: Mapping[str, Any]) -> Measured:
+        """Return what `to_json` was called on; raises `KeyError`, `TypeError` or `ValueError` of others."""
+        sums, squares = (tuple(int(value) for value in facts[name]) for name in ("sums", "squares"))
+        statistics = Statistics(int(facts["images"]), int(facts["digest"], 16), sums, squares)
+        kept = np.array(facts["kept"], np.int64)
+        return cls(statistics.images, float(facts["squared_error"]), kept, statistics)
+
+
+def store(
+    writer: PackWriter, encodings: Iterable[Encoding], tell: Callable[[int], None] | None = None
+) -> Measured:
+    """Write a pack's chunks in order, and return what was found out of them.
 
     Parameters
     ----------
-    path : Path
-    header : PackHeader
-    labels : int64 [n]
-        Of the coreset.
-    coreset : Coreset
-    parts : iterator of Encoded
-        Its images in order.
-    compression, rounding : str, str or None
-        See `edgeprune.BuildConfig`.
-    progress : callable, optional
-        Called as ``progress("encoding", images done, images in all)``.
+    writer : PackWriter
+        Entered.
+    encodings : iterable of Encoding
+        One for each chunk.
+    tell : callable, optional
+        Called with the number of images written so far.
 
     Raises
     ------
     PackWriteError
-        The pack cannot be written.
+        The disk is full.
     """
-    statistics = MaskStatistics(np.zeros((header.height, header.width), np.int64))
-    writer = PackWriter(
-        path,
-        header,
-        labels,
-        coreset.rows,
-        compression=compression,
-        scores=coreset.scores,
-        rounding=rounding or DEFAULT_ROUNDING,
-    )
-    with writer:
-        done = 0
-        for part in parts:
-            writer.append(part.spectra, part.mask)
-            statistics.add(part)
-            done += len(part.mask)
-            if progress is not None:
-                progress("encoding", done, header.samples)
-        writer.finish()
-        if not get_codec(header.codec).exact:
-            statistics.lost = writer.squared_error
-        psnr = statistics.psnr
-        # Where everything is kept, which quantization makes usual, the rates say nothing and take 5 kB.
-        whole = header.step > 0 and header.components == header.height * header.width
-        rates = {} if whole else {"kept_rate": statistics.kept_rate()}
-        writer.record(psnr_db=psnr if math.isfinite(psnr) else None, **rates)
+    measured = Measured.nothing(writer.header)
+    for encoding in encodings:
+        writer.append_arrays(encoding.arrays, encoding.images)
+        measured += encoding
+        if tell is not None:
+            tell(measured.images)
+    return measured
 
 
-@dataclass
-class MaskStatistics:
-    """How often each frequency is kept, and at what error.
-
-    Attributes
-    ----------
-    counts : int64 [H, W]
-        In how many channels of images each frequency was kept.
-    planes : int
-        Channels of images in all.
-    lost : float
-        Energy dropped in all.
-    """
-
-    counts: NDArray[np.int64]
-    planes: int = 0
-    lost: float = 0.0
-
-    def add(self, part: Encoded) -> None:
-        """Count some images."""
-        self.counts += part.mask.sum(axis=(0, 1))
-        self.planes += part.mask.shape[0] * part.mask.shape[1]
-        self.lost += part.lost
-
-    @property
-    def psnr(self) -> float:
-        """Of the images against the originals in dB, 10 log10(1 / MSE) for pixels on [0, 1]."""
-        values = self.planes * self.counts.size
-        return float(10 * np.log10(values / self.lost)) if self.lost > 0 else math.inf
-
-    def kept_rate(self) -> list[list[float]]:
-        """Return the share of channels that keep a frequency, averaged in at most 32x32 cells."""
-        rates = self.counts / max(self.planes, 1)
-        for axis, size in enumerate(rates.shape):
-            edges = np.unique(np.arange(min(_CELLS, size)) * size // min(_CELLS, size))
-            widths = np.diff([*edges, size]).reshape((-1, 1) if axis == 0 else (1, -1))
-            rates = np.add.reduceat(rates, edges, axis=axis) / widths
-        rounded: list[list[float]] = np.round(rates, 6).tolist()
-        return rounded
+def complete(writer: PackWriter, measured: Measured, provenance: Mapping[str, Any]) -> None:
+    """Give a pack whose images are written what was measured of them; the writer is then ready to be left."""
+    pixels = writer.header.height * writer.header.width
+    writer.describe(*measured.statistics.mean_std(pixels), provenance)
+    writer.record(**measured.result(writer.header))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeprune_runtime.errors import ArtifactError
 
@@ -37,24 +39,38 @@ def obtain_scores(
         See `edgeprune.scoring.run.run_scoring`.
     """
     if given is not None:
-        require_scores_of(given, source, check)
+        require_scores_of(given, source, check.good, check.sha256)
         return given
     from .run import run_scoring
 
     return run_scoring(source, check, path, config, workers=workers, report=report)
 
 
-def require_scores_of(scores: ScoresFile, source: Source, check: SourceCheck) -> None:
-    """Raise `ArtifactError` unless the scores are of exactly these images and labels."""
+def require_scores_of(
+    scores: ScoresFile, source: Source, good: NDArray[np.integer[Any]], sha256: str | None = None
+) -> None:
+    """Raise `ArtifactError` unless the scores are of exactly these images and labels.
+
+    Parameters
+    ----------
+    scores : ScoresFile
+    source : Source
+    good : int [n]
+        The rows that can be read.
+    sha256 : str or None
+        Of their content, see `edgeprune.sources.check.source_sha256`; None compares what shows without
+        reading images.
+    """
     scored = scores.provenance["source"]
-    if scored["sha256"] != check.sha256:
+    rows = scores.rows[scores.rows < len(source)]
+    alike = scored.get("images", len(source)) == len(source) and sha256 in (None, scored["sha256"])
+    if not alike or not np.array_equal(scores.labels, source.labels[rows]):
         raise ArtifactError(
             f"{scores.path}: scores of other images or labels ({scored.get('spec')}, SHA-256 "
-            f"{str(scored['sha256'])[:12]}) than {source.spec} holds (SHA-256 {check.sha256[:12]}); "
-            "give the `size` and `split` (train) that they were made with, or "
-            f"make them with: edgeprune score {source.spec}"
+            f"{str(scored['sha256'])[:12]}) than {source.spec} holds; give the `size` and `split` (train) "
+            f"that they were made with, or make them with: edgeprune score {source.spec}"
         )
-    if not np.array_equal(scores.rows, check.good):
+    if not np.array_equal(scores.rows, good):
         raise ArtifactError(
             f"{scores.path}: scores of these images, but not where {source.spec} has them now: images that "
             f"cannot be read have come or gone; make them with: edgeprune score {source.spec}"

@@ -1,4 +1,4 @@
-"""One pass over a source: which images read, their checksum and their channel sums."""
+"""Reading images of a source with what is to be known of them: which can be read, checksums, channel sums."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +17,92 @@ from numpy.typing import NDArray
 from edgeprune.sources.base import Source
 
 from ..errors import SourceError
+from ..work.ordered import in_order
 
-__all__ = ["SourceCheck", "check_source", "source_facts"]
+__all__ = [
+    "Checked",
+    "Piece",
+    "SourceCheck",
+    "Statistics",
+    "check_source",
+    "read_piece",
+    "read_rest",
+    "refuse_bad",
+    "require_classes",
+    "source_facts",
+    "source_sha256",
+]
 
 _BATCH_BYTES = 32 * 2**20
+_DIGEST_BYTES = 32
 
-_Piece = tuple[NDArray[np.intp], NDArray[np.uint8], list[str]]
+Keep = Callable[[NDArray[np.intp], NDArray[np.uint8]], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """Some images that were read, and what is to be known of each.
+
+    Attributes
+    ----------
+    rows : intp [n]
+        Those that can be read.
+    pixels : uint8 [n, C, H, W]
+    bad : tuple of str
+        One message for each image that cannot be read: its name and the reason.
+    digests : uint8 [n, 32]
+        SHA-256 over row and label (8 bytes each, little-endian) and pixels in C order.
+    sums, squares : int64 [n, C]
+        Of the pixels (0..255) of each channel, and of their squares.
+    """
+
+    rows: NDArray[np.intp]
+    pixels: NDArray[np.uint8]
+    bad: tuple[str, ...]
+    digests: NDArray[np.uint8]
+    sums: NDArray[np.int64]
+    squares: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Exact sums over images in any order; those of disjoint sets add up.
+
+    Attributes
+    ----------
+    images : int
+    digest : int
+        Sum of their digests, modulo 2^256.
+    sums, squares : tuple of int
+        Of the pixels of each channel, and of their squares.
+    """
+
+    images: int
+    digest: int
+    sums: tuple[int, ...]
+    squares: tuple[int, ...]
+
+    @classmethod
+    def of(cls, piece: Piece) -> Statistics:
+        """Return those of the images of a piece."""
+        return cls(
+            len(piece.rows),
+            _digest_sum(piece.digests),
+            tuple(piece.sums.sum(axis=0).tolist()),
+            tuple(piece.squares.sum(axis=0).tolist()),
+        )
+
+    def __add__(self, other: Statistics) -> Statistics:
+        return Statistics(
+            self.images + other.images,
+            (self.digest + other.digest) % 2 ** (8 * _DIGEST_BYTES),
+            tuple(a + b for a, b in zip(self.sums, other.sums, strict=True)),
+            tuple(a + b for a, b in zip(self.squares, other.squares, strict=True)),
+        )
+
+    def mean_std(self, pixels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Return mean and standard deviation on [0, 1], per channel, of images of so many pixels."""
+        return _mean_std(np.array(self.sums, float), np.array(self.squares, float), self.images * pixels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,9 +116,7 @@ class SourceCheck:
     bad : tuple[str, ...]
         One message for each image that cannot: its name and the reason.
     sha256 : str
-        64 hex digits over all that a pack is built from. The hash runs over the ASCII text
-        ``json.dumps([list(source.shape), list(source.class_names)])``, then for each row of `good` over
-        its label (8 bytes, little-endian) and its pixels (3 x H x W bytes in C order).
+        Of the images of `good`, see `source_sha256`.
     channel_sums : NDArray[np.float64]
         [N, 3]: sum of the pixels (0..255) of each image and channel; exact; 0 for a bad row.
     channel_squares : NDArray[np.float64]
@@ -77,12 +156,17 @@ class SourceCheck:
         pixels : int
             H * W.
         """
-        count = len(rows) * pixels
-        mean = self.channel_sums[rows].sum(axis=0) / count
-        variance = self.channel_squares[rows].sum(axis=0) / count - mean**2
-        # A channel that is the same everywhere is left as it is: dividing by 1 gray level keeps it finite.
-        std = np.sqrt(np.maximum(variance, 1.0))
-        return tuple((mean / 255).tolist()), tuple((std / 255).tolist())
+        sums, squares = self.channel_sums[rows].sum(axis=0), self.channel_squares[rows].sum(axis=0)
+        return _mean_std(sums, squares, len(rows) * pixels)
+
+
+def _mean_std(
+    sums: NDArray[np.float64], squares: NDArray[np.float64], count: int
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    mean = sums / count
+    # A channel that is the same everywhere is left as it is: dividing by 1 gray level keeps it finite.
+    std = np.sqrt(np.maximum(squares / count - mean**2, 1.0))
+    return tuple((mean / 255).tolist()), tuple((std / 255).tolist())
 
 
 def check_source(
@@ -91,6 +175,8 @@ def check_source(
     skip_bad: bool = False,
     progress: Callable[[int], None] | None = None,
     batch: int = 256,
+    jobs: int = 1,
+    keep: Keep | None = None,
 ) -> SourceCheck:
     """Read every image of a source once.
 
@@ -104,6 +190,10 @@ def check_source(
         Called after each batch with the number of images done so far, bad ones included.
     batch : int
         Images per read, at least 1; large images are read in smaller batches, of 32 MiB at most.
+    jobs : int
+        Threads that read.
+    keep : callable or None
+        Called as ``keep(rows, pixels)`` with the images of each batch, in order.
 
     Returns
     -------
@@ -116,24 +206,60 @@ def check_source(
         Images cannot be read and `skip_bad` is false, or no image is left, or (split ``"train"``) a class
         has no image left.
     """
-    digest = hashlib.sha256(json.dumps([list(source.shape), list(source.class_names)]).encode("ascii"))
     sums, squares = np.zeros((2, len(source), source.shape[0]))
     good: list[NDArray[np.intp]] = []
     bad: list[str] = []
-    for done, (rows, pixels, messages) in _pieces(source, batch):
-        digest.update(_labeled_bytes(source.labels[rows], pixels))
-        sums[rows] = pixels.sum(axis=(2, 3), dtype=np.int64)
-        squares[rows] = np.square(pixels, dtype=np.uint16).sum(axis=(2, 3), dtype=np.int64)
-        good.append(rows)
-        bad += messages
+    total = done = 0
+    for piece in in_order(partial(read_piece, source), _batches(source, np.arange(len(source)), batch), jobs):
+        sums[piece.rows], squares[piece.rows] = piece.sums, piece.squares
+        total += _digest_sum(piece.digests)
+        good.append(piece.rows)
+        bad += piece.bad
+        done += len(piece.rows) + len(piece.bad)
+        if keep is not None:
+            keep(piece.rows, piece.pixels)
         if progress is not None:
             progress(done)
     rows = np.concatenate([np.empty(0, dtype=np.intp), *good])
-    _refuse(source, rows, bad, skip_bad=skip_bad)
-    return SourceCheck(rows, tuple(bad), digest.hexdigest(), sums, squares)
+    if not skip_bad:
+        refuse_bad(bad)
+    require_classes(source, rows, bad)
+    digest = source_sha256(source.shape, source.class_names, len(rows), total)
+    return SourceCheck(rows, tuple(bad), digest, sums, squares)
 
 
-def source_facts(source: Source, check: SourceCheck) -> dict[str, Any]:
+def source_sha256(shape: tuple[int, ...], class_names: Sequence[str], images: int, digest: int) -> str:
+    """Return 64 hex digits over all that a pack is built from.
+
+    The hash runs over the ASCII text ``json.dumps([list(shape), list(class_names), images])``, then over the
+    sum of the images' digests, see `Piece`, modulo 2^256, as 32 bytes, little-endian. A sum does not depend
+    on the order in which images are read, nor on who reads which of them.
+    """
+    text = json.dumps([list(shape), list(class_names), images]).encode("ascii")
+    rest = digest % 2 ** (8 * _DIGEST_BYTES)
+    return hashlib.sha256(text + rest.to_bytes(_DIGEST_BYTES, "little")).hexdigest()
+
+
+def read_rest(source: Source, rows: NDArray[np.intp], jobs: int) -> Iterator[Piece]:
+    """Yield the images of `rows` in batches, read by `jobs` threads, for what is to be known of them."""
+    return in_order(partial(read_piece, source), _batches(source, rows, 256), jobs)
+
+
+class Checked(Protocol):
+    """What is known of images that were read, as `SourceCheck` has it."""
+
+    @property
+    def bad(self) -> tuple[str, ...]:
+        """One message for each image that cannot be read."""
+        ...
+
+    @property
+    def sha256(self) -> str:
+        """Of the others, see `source_sha256`."""
+        ...
+
+
+def source_facts(source: Source, check: Checked) -> dict[str, Any]:
     """Return what identifies a source in the artifacts made from it."""
     return {
         "spec": source.spec,
@@ -144,34 +270,52 @@ def source_facts(source: Source, check: SourceCheck) -> dict[str, Any]:
     }
 
 
-def _pieces(source: Source, batch: int) -> Iterator[tuple[int, _Piece]]:
+def read_piece(source: Source, rows: NDArray[np.intp]) -> Piece:
+    """Read some images; those that cannot be read are told in `Piece.bad`."""
+    good, pixels, bad = _read(source, rows)
+    wide = pixels.reshape(len(pixels), source.shape[0], math.prod(source.shape[1:]))
+    squares = np.square(wide, dtype=np.uint16).sum(axis=2, dtype=np.int64)
+    digests = np.zeros((len(good), _DIGEST_BYTES), np.uint8)
+    heads = np.stack([good.astype("<i8"), source.labels[good].astype("<i8")], axis=1)
+    for digest, head, image in zip(digests, heads, pixels, strict=True):
+        found = hashlib.sha256(head.tobytes())
+        found.update(np.ascontiguousarray(image).data)
+        digest[:] = np.frombuffer(found.digest(), np.uint8)
+    return Piece(good, pixels, tuple(bad), digests, wide.sum(axis=2, dtype=np.int64), squares)
+
+
+def _batches(source: Source, rows: NDArray[np.intp], batch: int) -> Iterator[NDArray[np.intp]]:
     step = max(1, min(batch, _BATCH_BYTES // math.prod(source.shape)))
-    for start in range(0, len(source), step):
-        stop = min(start + step, len(source))
-        yield stop, _read_piece(source, np.arange(start, stop, dtype=np.intp))
+    for start in range(0, len(rows), step):
+        yield rows[start : start + step]
 
 
-def _read_piece(source: Source, rows: NDArray[np.intp]) -> _Piece:
+def _read(source: Source, rows: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.uint8], list[str]]:
     try:
         return rows, source.read(rows), []
     except SourceError as error:
         if len(rows) == 1:
             return rows[:0], np.empty((0, *source.shape), dtype=np.uint8), [str(error)]
-    halves = [_read_piece(source, half) for half in np.array_split(rows, 2)]
+    halves = [_read(source, half) for half in np.array_split(rows, 2)]
     good, pixels, messages = zip(*halves, strict=True)
     return np.concatenate(good), np.concatenate(pixels), [*messages[0], *messages[1]]
 
 
-def _labeled_bytes(labels: NDArray[np.int64], pixels: NDArray[np.uint8]) -> bytes:
-    heads = labels.astype("<i8").view(np.uint8).reshape(len(labels), 8)
-    flat = pixels.reshape(len(pixels), math.prod(pixels.shape[1:]))
-    return np.concatenate([heads, flat], axis=1).tobytes()
+def _digest_sum(digests: NDArray[np.uint8]) -> int:
+    """Return the sum of digests [n, 32], as little-endian numbers, modulo 2^256."""
+    limbs = digests.view("<u4").sum(axis=0, dtype=np.uint64).tolist()
+    return sum(limb << 32 * place for place, limb in enumerate(limbs))
 
 
-def _refuse(source: Source, good: NDArray[np.intp], bad: list[str], *, skip_bad: bool) -> None:
-    if bad and not skip_bad:
+def refuse_bad(bad: Sequence[str]) -> None:
+    """Raise `SourceError` if there is a message of an image that cannot be read."""
+    if bad:
         others = f" (and {len(bad) - 1} more like it)" if len(bad) > 1 else ""
         raise SourceError(f"{bad[0]}{others}; pass `skip_bad=True` to leave such images out")
+
+
+def require_classes(source: Source, good: NDArray[np.integer[Any]], bad: Sequence[str]) -> None:
+    """Raise `SourceError` if no image is left or, of the split ``"train"``, none of a class."""
     if not len(good):
         first = f"; the first: {bad[0]}" if bad else ""
         raise SourceError(f"{source.spec}: no image can be read{first}")

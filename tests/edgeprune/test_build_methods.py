@@ -14,12 +14,13 @@ from edgeprune.masks import learning as mask_learning
 from edgeprune.masks.components import energy_mask
 from edgeprune.masks.fse_file import load_fse_net
 from edgeprune.masks.fse_net import select
-from edgeprune.packs import encoding
+from edgeprune.packs import build
 from edgeprune.packs.config import METHODS
 from edgeprune.packs.dct import dct2
 from edgeprune.scoring.scores_file import read_scores_file
 from edgeprune_formats import ConfigError, open_pack, verify_pack
 from edgeprune_formats.files import file_sha256
+from edgeprune_formats.packs import chunks
 from edgeprune_runtime.training import TrainingInterrupted
 
 # A scores file tells how long its epochs took, so two runs give two hashes.
@@ -124,12 +125,13 @@ def test_the_scores_in_the_pack_are_those_of_the_records(scored, tmp_path, cores
 
 @pytest.mark.slow
 def test_a_build_that_is_stopped_in_each_stage_goes_on_to_the_same_pack(scored, whole, tmp_path, monkeypatch):
-    # A report after each step, a checkpoint at each stop alone; encoding in parts of 5 images.
+    # A report after each step, a checkpoint at each stop alone; encoding in chunks of 5 images, 2 in a part.
     monkeypatch.setattr(edgeprune.work.resumable, "_REPORT_SECONDS", -1)
-    monkeypatch.setattr(encoding, "BATCH_VALUES", 5 * 3 * 144)
+    monkeypatch.setattr(chunks, "TARGET_CHUNK_BYTES", 5 * 3 * 72 * 6)
+    monkeypatch.setattr(build, "CHUNKS_IN_PART", 2)
     path, seen = tmp_path / "p.h5", {}
     stages = [("scoring", 6, TrainingInterrupted), ("learning masks", 4, TrainingInterrupted)]
-    stages += [("selecting", 3, KeyboardInterrupt), ("encoding", 2, KeyboardInterrupt)]
+    stages += [("encoding", 4, KeyboardInterrupt), ("assembling", 2, KeyboardInterrupt)]
     for stage, at, error in stages:
         stops = Stops(stage, at)
         with pytest.raises(error):
@@ -140,12 +142,17 @@ def test_a_build_that_is_stopped_in_each_stage_goes_on_to_the_same_pack(scored, 
     last = Stops("", 0)
     report = build_pack(scored.spec, path, JELF, report=last.report, progress=last.progress)
     monkeypatch.undo()
-    assert content(path, without=TIMED)[:4] == content(whole.path, without=TIMED)[:4]
+    made, expected = (content(pack, without=TIMED) for pack in (path, whole.path))
+    assert made[1:4] == expected[1:4]
+    # Checksums are of chunks, which have another size here.
+    assert [made[0][name] for name in ("values", "indices")] == [
+        expected[0][name] for name in ("values", "indices")
+    ]
     net, expected = (p.with_suffix(".fse-net.safetensors") for p in (path, whole.path))
     assert load_fse_net(net)[1]["history"] == load_fse_net(expected)[1]["history"]
     # What one call had finished no later one did again.
-    assert "scoring" not in seen["selecting"] + seen["encoding"] + last.seen
-    assert "learning masks" not in seen["encoding"] + last.seen
+    assert "scoring" not in seen["encoding"] + seen["assembling"] + last.seen
+    assert "learning masks" not in seen["assembling"] + last.seen
     # 4 epochs of 4 steps and 2 of 3: once each, the ends of epochs reported as such.
     assert sum(calls.count("scoring") for calls in seen.values()) == 16
     assert sum(calls.count("learning masks") for calls in seen.values()) == 6
@@ -222,7 +229,6 @@ def test_another_ratio_than_the_networks_is_refused(whole, scored, tmp_path):
 def test_large_images_are_pruned_some_at_a_time(tmp_path, monkeypatch):
     images, labels = small_builds.pixels(24, side=224, classes=2)
     np.savez(tmp_path / "large.npz", x=images, y=labels)
-    monkeypatch.setattr(encoding, "BATCH_VALUES", 10 * 3 * 224**2)
     monkeypatch.setattr(mask_learning, "_SELECT_VALUES", 4 * 3 * 224**2)
     sizes = []
 
@@ -245,7 +251,7 @@ def test_large_images_are_pruned_some_at_a_time(tmp_path, monkeypatch):
         config,
         classifier=run_folder(tmp_path, classes=2, side=224),
     )
-    assert sizes == [4, 4, 2, 4, 4, 2, 4]
+    assert sizes == [4, 4, 4] * 2
     assert (report.header.components, report.header.provenance["fse_net"]["k"]) == (5018, 600)
     assert verify_pack(path) == []
     mask = kept(path)

@@ -94,7 +94,8 @@ class Scored:
 def select_with(source, check, how, records):
     return select_images(
         source,
-        check,
+        check.good,
+        sha256=check.sha256,
         sample_prune=how.sample_prune,
         seed=how.seed,
         scores=records if how.scored else None,
@@ -279,7 +280,7 @@ def test_the_facts_are_complete(scored):
 
 
 def test_without_scores_images_are_drawn_by_class(scored):
-    choice = select_images(scored.source, scored.check, sample_prune=0.5, seed=9)
+    choice = select_images(scored.source, scored.check.good, sample_prune=0.5, seed=9)
     np.testing.assert_array_equal(choice.rows, random_coreset(scored.source.labels, 30, seed=9))
     assert choice.scores is None
     assert choice.facts["score"] == "random"
@@ -373,7 +374,7 @@ def test_what_a_formula_refuses_is_the_files_fault(scored, array):
 
 
 def enough(scored, how):
-    require_enough(scored.source, scored.check, sample_prune=how.sample_prune, config=how.coreset)
+    require_enough(scored.source, scored.check.good, sample_prune=how.sample_prune, config=how.coreset)
 
 
 @pytest.mark.parametrize("balance", [False, True])

@@ -175,7 +175,8 @@ class Experiment:
             return self.check.good.astype(np.int64)
         coreset = select_images(
             self.source,
-            self.check,
+            self.check.good,
+            sha256=self.check.sha256,
             sample_prune=row.sample_prune,
             seed=seed,
             scores=self.scores_file,

@@ -127,7 +127,13 @@ def _coreset(
         return scores_file.rows[top_k(scores, count, keep=SCORES[score].keep_end)]
     # Uniformly at random without regard to classes, as the published rows are.
     coreset = select_images(
-        source, check, sample_prune=ratio, seed=seed, scores=scores_file, config=_sampling(score)
+        source,
+        check.good,
+        sample_prune=ratio,
+        seed=seed,
+        scores=scores_file,
+        config=_sampling(score),
+        sha256=check.sha256,
     )
     return coreset.rows
 

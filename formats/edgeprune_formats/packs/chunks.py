@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..codecs import Field, get_codec, memory_bytes
-from ..errors import DefectError
+from ..errors import ConfigError, DefectError
 from ..hdf5 import COPY_AGAIN, checksum
 from ..header import PackHeader
 
@@ -86,38 +86,69 @@ def write_chunk(group: h5py.Group, field: Field, header: PackHeader, chunk: int,
 
 
 class Stream:
-    """The bytes of an array whose size differs from chunk to chunk, until their number is known.
+    """The bytes of an array whose size differs from chunk to chunk, side by side in one contiguous dataset.
 
-    They wait in a file without a name beside the pack, and end up side by side in one contiguous dataset:
-    HDF5 allots whole chunks, and a small pack would be mostly the rest of its last one.
+    HDF5 must know its size when the dataset is made: it allots whole chunks to one that grows, and a small
+    pack would be mostly the rest of its last one. Until it is known, bytes wait in a file without a name.
+
+    Parameters
+    ----------
+    group : h5py.Group
+    field : Field
+    folder : Path
+        Where they may wait.
+    size : int or None
+        Of the dataset, where it is known.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
-        self._ends = [0]
+    def __init__(self, group: h5py.Group, field: Field, folder: Path, size: int | None) -> None:
+        self._group, self._field, self._ends = group, field, [0]
+        self._dataset = None if size is None else self._create(size)
+        self._file = tempfile.TemporaryFile(dir=folder) if size is None else None  # noqa: SIM115
 
     def append(self, array: NDArray[Any]) -> None:
         """Append one chunk's bytes."""
-        self._file.write(np.ascontiguousarray(array).data)
-        # A full disk is to be found now, not in the end.
-        self._file.flush()
-        self._ends.append(self._ends[-1] + array.size)
+        end = self._ends[-1] + array.size
+        if self._file is None:
+            assert self._dataset is not None
+            if end > len(self._dataset):
+                raise ConfigError(f"more than the {len(self._dataset)} B of {self._field.name} that are due")
+            if array.size:
+                self._dataset[self._ends[-1] : end] = array
+        else:
+            self._file.write(np.ascontiguousarray(array).data)
+            # A full disk is to be found now, not in the end.
+            self._file.flush()
+        self._ends.append(end)
 
-    def store(self, group: h5py.Group, field: Field) -> None:
-        """Write the dataset and that of its offsets."""
+    def store(self) -> None:
+        """Complete the dataset, and write that of its offsets.
+
+        What waits is copied from its end, and given back to the disk as it is: both together never take more
+        room than the bytes once.
+        """
         size = self._ends[-1]
-        dataset = group.create_dataset(field.name, (size,), field.dtype, track_times=False)
-        self._file.seek(0)
-        for start in range(0, size, COPY_PIECE):
-            piece = self._file.read(min(COPY_PIECE, size - start))
-            dataset[start : start + len(piece)] = np.frombuffer(piece, field.dtype)
+        if self._dataset is None:
+            self._dataset = self._create(size)
+        if self._file is not None:
+            for start in reversed(range(0, size, COPY_PIECE)):
+                self._file.seek(start)
+                piece = self._file.read(COPY_PIECE)
+                self._dataset[start : start + len(piece)] = np.frombuffer(piece, self._field.dtype)
+                self._file.truncate(start)
+        if size != len(self._dataset):
+            raise ConfigError(f"{size} B of {self._field.name}, and {len(self._dataset)} B are due")
         ends = np.array(self._ends, "<u8")
-        offsets = group.create_dataset(f"{field.name}_offsets", data=ends, track_times=False)
+        offsets = self._group.create_dataset(f"{self._field.name}_offsets", data=ends, track_times=False)
         offsets.attrs["crc32"] = np.uint32(checksum(ends))
 
     def close(self) -> None:
         """Let the waiting bytes go."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
+
+    def _create(self, size: int) -> h5py.Dataset:
+        return self._group.create_dataset(self._field.name, (size,), self._field.dtype, track_times=False)
 
 
 class StoredField:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -60,6 +61,9 @@ class PackWriter:
         parameters and its direction belong into ``header.provenance["coreset"]``.
     rounding : str
         How a codec that quantizes does it: ``"rdo"`` or ``"deadzone"``.
+    stream_bytes : mapping of str to int, optional
+        Bytes of all chunks of each array whose size differs from chunk to chunk, where they are known: then
+        they are written where they stay. Otherwise they wait in a file beside the pack until the end.
 
     Attributes
     ----------
@@ -87,12 +91,14 @@ class PackWriter:
         compression: str = "none",
         scores: NDArray[np.floating[Any] | np.integer[Any]] | None = None,
         rounding: str = "rdo",
+        stream_bytes: Mapping[str, int] | None = None,
     ) -> None:
         self.path = Path(path)
         self.header = header
         self._codec = get_codec(header.codec)
         self._compression, self._rounding = compression, rounding
         self._streams: dict[str, Stream] = {}
+        self._stream_bytes = stream_bytes or {}
         self.squared_error = 0.0
         self._result: dict[str, Any] = {}
         if compression not in COMPRESSIONS:
@@ -228,6 +234,46 @@ class PackWriter:
             self._coefficients.write(place.start, coefficients.take(rows))
             self._advance(place)
 
+    def append_arrays(self, arrays: Mapping[str, NDArray[Any]], images: int) -> None:
+        """Append the next chunk as its codec encoded it, or as `Pack.read_payload` gives it.
+
+        Parameters
+        ----------
+        arrays : mapping of str to array
+            By field name, see `edgeprune_formats.codecs.Codec.encode`.
+        images : int
+            That it holds: as many as the chunk has, or one that reads the pack finds it damaged.
+
+        Raises
+        ------
+        ConfigError
+            It is no chunk of this pack: another number of images, or content that the codec refuses.
+        PackWriteError
+            The disk is full.
+        """
+        if self._chunk == self.header.chunks:
+            raise ConfigError(f"more than the {self.header.samples} images that the header declares")
+        due = len(self.header.chunk_rows(self._chunk))
+        if self._buffered or images != due:
+            raise ConfigError(f"{images} images for chunk {self._chunk}, which holds {due}")
+        for name, message in self._codec.problems(self.header, arrays):
+            raise ConfigError(f"{name} of chunk {self._chunk}: {message}")
+        self._store(arrays, images)
+
+    def describe(
+        self, mean: tuple[float, ...], std: tuple[float, ...], provenance: Mapping[str, Any]
+    ) -> None:
+        """Replace what the header says of the images, where it was not known before they were read.
+
+        Raises
+        ------
+        ConfigError
+            As for the header that the writer was made with.
+        """
+        header = replace(self.header, mean=mean, std=std, provenance=provenance)
+        check_header(header)
+        self.header = header
+
     def _places(self, images: int) -> Iterator[tuple[slice, slice]]:
         """Yield which of so many images come next, and where in the chunk that is being filled."""
         if self._written + self._buffered + images > self.header.samples:
@@ -250,6 +296,9 @@ class PackWriter:
         arrays = (
             self._encoded(count) if self._coefficients is None else self._restored(self._coefficients, count)
         )
+        self._store(arrays, count)
+
+    def _store(self, arrays: Mapping[str, NDArray[Any]], count: int) -> None:
         assert self._file is not None
         try:
             with shielded():
@@ -299,7 +348,8 @@ class PackWriter:
         for field in self._codec.fields(self.header):
             create_field(group, field, self.header, self._compression)
             if field.shape is None:
-                self._streams[field.name] = Stream(self.path.parent)
+                size = self._stream_bytes.get(field.name)
+                self._streams[field.name] = Stream(group, field, self.path.parent, size)
         streams = len(self._streams)
         if len(group) + 2 * streams > MAX_LINKS:
             raise ConfigError(f"codec {self.header.codec!r} has more arrays than {MAX_LINKS} with checksums")
@@ -314,7 +364,7 @@ class PackWriter:
         write_metadata(self._file, self.header, self._labels, self._source_index, self._scores, self._result)
         for field in self._codec.fields(self.header):
             if field.shape is None:
-                self._streams[field.name].store(self._file["samples"], field)
+                self._streams[field.name].store()
         self._close()
 
     def _abandon(self) -> None:
