@@ -28,9 +28,11 @@ from ..options.fields import (
 )
 from ..options.output import require_spare
 from ..options.sizes import size_option
+from ._parts import assemble_parts, build_on_engine, build_one_part, parse_share, require_alone
 from .score import require_torch
 
 if TYPE_CHECKING:
+    from edgeprune.packs.plan import Share
     from edgeprune.packs.report import BuildReport
 
 __all__ = ["command"]
@@ -55,7 +57,23 @@ SCORING = "The scoring run, where no --scores are given"
 @config_options(ScoreConfig, "model", "epochs", "augment", prefix="score_", heading=SCORING)
 @config_options(MaskConfig, prefix="mask_", heading="Components by FSE-Net (methods lf, jelf)")
 @config_options(BuildConfig, "seed", "device", heading="Run")
+@option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Threads that read and encode images; the pack is the same for any number.  [default: all cores]",
+)
 @QUIET
+@option(
+    "--part",
+    metavar="K/N",
+    callback=parse_share,
+    help="Make only part K of N, into the folder -o.",
+    heading="In parts that any engine starts",
+)
+@option("--assemble", type=EXISTING, metavar="DIR", help="Put the parts in DIR together to the pack -o.")
+@option("--engine", metavar="ray[:ADDRESS]", help="Have Ray make the parts, here or on a cluster.")
+@option("--parts", type=click.IntRange(min=1), metavar="N", help="How many parts --engine makes.")
 def command(
     source: str,
     output: Path,
@@ -66,6 +84,11 @@ def command(
     min_quality: float | None,
     force: bool,
     quiet: bool,
+    jobs: int | None,
+    part: Share | None,
+    assemble: Path | None,
+    engine: str | None,
+    parts: int | None,
     **options: Any,
 ) -> None:
     """Build a pack from SOURCE.
@@ -85,29 +108,81 @@ def command(
       edgeprune build imagefolder:photos --size 224 --freq-prune 0.7 --sample-prune 0.5 -o photos.h5
       edgeprune build imagefolder:photos --size 224 --method jelf --scores photos.scores.h5 -o photos.h5
     """
+    from edgeprune_runtime.system.machine import cpu_quota
+
+    given: dict[str, Any] = {"scores": scores, "classifier": classifier, "fse_net": fse_net}
+    if assemble is not None:
+        require_alone("--assemble", "force")
+        require_spare(output, force)
+        assemble_parts(assemble, output, quiet)
+        return
+    _require_use(options, given)
+    _require_budget(budget, min_quality)
+    _require_parts(part, engine, parts, budget, classifier)
+    inputs = {"scores file": scores, "classifier": classifier, "FSE-Net": fse_net}
+    if part is None:
+        require_spare(output, force, {"source": Path(source.partition(":")[2]), **inputs})
+    jobs = jobs or cpu_quota()
+    if part is not None or engine is not None:
+        del given["classifier"]
+        config = _config(options, options.pop("device"))
+        if part is not None:
+            build_one_part(source, output, part, config, quiet, jobs=jobs, **given)
+            return
+        assert engine is not None
+        assert parts is not None
+        report = build_on_engine(engine, source, output, config, parts, quiet, jobs=jobs, **given)
+        if not quiet:
+            _print(report)
+        return
+    _build_here(source, output, options, given, budget, min_quality, jobs, quiet)
+
+
+def _build_here(
+    source: str,
+    output: Path,
+    options: dict[str, Any],
+    given: dict[str, Any],
+    budget: int | None,
+    min_quality: float | None,
+    jobs: int,
+    quiet: bool,
+) -> None:
+    """Build in this process, or with those that torchrun started, and say what came of it."""
     from edgeprune.packs.build import build_pack
     from edgeprune.work.joining import joined
     from edgeprune.work.progress import EpochLines, progress_bars
 
-    given: dict[str, Any] = {"scores": scores, "classifier": classifier, "fse_net": fse_net}
-    _require_use(options, given)
-    _require_budget(budget, min_quality)
-    inputs = {"scores file": scores, "classifier": classifier, "FSE-Net": fse_net}
-    require_spare(output, force, {"source": Path(source.partition(":")[2]), **inputs})
     method = METHODS[options["method"]]
-    if method.learned_masks or (method.scored_images and scores is None):
+    if method.learned_masks or (method.scored_images and given["scores"] is None):
         require_torch()
     with joined(options.pop("device")) as workers:
         quiet = quiet or workers.rank > 0
         config = _config(options, workers.device)
         with progress_bars(quiet) as tell:
             told: dict[str, Any] = {"workers": workers, "progress": tell, "report": EpochLines(quiet)}
-            build = partial(build_pack, source, **given, **told)
+            build = partial(build_pack, source, jobs=jobs, **given, **told)
             report, choice = _build(build, output, config, budget, min_quality, workers.count)
     if not quiet:
         _print(report)
         if choice:
             say(choice)
+
+
+def _require_parts(
+    part: Share | None, engine: str | None, parts: int | None, budget: int | None, classifier: Path | None
+) -> None:
+    """Raise `UsageError` for options of parts that do not go together."""
+    context = click.get_current_context()
+    if (engine is None) != (parts is None):
+        raise click.UsageError("--engine and --parts need each other", context)
+    if part is not None and engine is not None:
+        raise click.UsageError("--part makes one part without an engine; leave --engine out", context)
+    if part is None and engine is None:
+        return
+    for flag, value in (("--budget", budget), ("--classifier", classifier)):
+        if value is not None:
+            raise click.UsageError(f"{flag} cannot be used with parts; leave it out", context)
 
 
 def _require_budget(budget: int | None, min_quality: float | None) -> None:

@@ -23,16 +23,16 @@ from ..work.callbacks import EpochProgress, StageProgress
 from ..work.checking import check_shared
 from ..work.processes import Workers
 from ..work.temporary import artifact_path, work_folder
-from .assembly import assemble, build_part, make_folder, remove_parts
+from .assembly import assemble, build_part, make_folder, part_path, remove_parts
 from .config import METHODS, BuildConfig
 from .encoding import Encoder, UnreadableError
 from .header import pack_header
 from .layout import laid_out, sample_size
 from .plan import Plan, Share
 from .prerequisites import Prerequisites, open_prerequisites
-from .report import BuildReport, Made, build_report
+from .report import BuildReport, Made, PartReport, build_report
 
-__all__ = ["build_pack", "build_share"]
+__all__ = ["build_pack", "build_share", "open_for_build"]
 
 # Chunks of a part that is kept while the others are made, where masks take long.
 CHUNKS_IN_PART = 16
@@ -112,7 +112,7 @@ def build_pack(
     config, path = config or BuildConfig(), Path(path)
     workers, beside = workers or Workers(device=config.device), Path(beside or path)
     check_writable(path)
-    source = _open(source, config) if isinstance(source, str) else source
+    source = open_for_build(source, config) if isinstance(source, str) else source
     sweep(path)
     given = open_prerequisites(source, config, workers, scores, classifier, fse_net)
     steps = _Steps(source, config, given, beside, jobs, workers, progress, report)
@@ -134,7 +134,7 @@ def build_share(
     fse_net: str | Path | None = None,
     jobs: int = 1,
     progress: StageProgress | None = None,
-) -> bool:
+) -> PartReport:
     """Build one part of a pack into a folder, for `edgeprune.packs.assembly.assemble` to put together.
 
     Tasks need to know nothing of each other: each makes the same choice of images and encodes its own. Scores
@@ -151,8 +151,7 @@ def build_share(
 
     Returns
     -------
-    bool
-        Whether it was made; False if it was there, of this build, and sound.
+    PartReport
 
     Raises
     ------
@@ -163,7 +162,7 @@ def build_share(
         See `build_pack`.
     """
     config, folder = config or BuildConfig(), Path(folder)
-    source = _open(source, config) if isinstance(source, str) else source
+    source = open_for_build(source, config) if isinstance(source, str) else source
     workers = Workers(device=config.device)
     given = open_prerequisites(source, config, workers, scores, None, fse_net)
     if given.trains:
@@ -224,10 +223,11 @@ class _Steps:
         self.workers.wait()
         return Made(skipped, made)
 
-    def part(self, folder: Path, share: Share, check: SourceCheck | None) -> bool:
+    def part(self, folder: Path, share: Share, check: SourceCheck | None) -> PartReport:
         """Write one part, unless it is there."""
         plan, _ = self.planned(check, None)
-        return build_part(plan, folder, share, self._tell)
+        made = build_part(plan, folder, share, self._tell)
+        return PartReport(part_path(folder, share), plan.images(share), plan.header.samples, made)
 
     @property
     def _tell(self) -> StageProgress | None:
@@ -366,7 +366,8 @@ def _selector(
     )
 
 
-def _open(spec: str, config: BuildConfig) -> Source:
+def open_for_build(spec: str, config: BuildConfig) -> Source:
+    """Open a source as a build with these settings does; raises `ConfigError` and `SourceError`."""
     source = open_source(spec, split=config.split, size=config.size)
     if config.split == "test" and getattr(source, "undivided", False):
         raise ConfigError(

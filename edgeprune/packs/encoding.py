@@ -16,7 +16,7 @@ from edgeprune_formats.codecs import get_codec
 from ..masks.selector import Select
 from ..sources import Source
 from ..sources.check import Piece, Statistics, read_piece, refuse_bad
-from ..work.ordered import in_order
+from ..sources.ordered import in_order
 from .dct import dct2
 from .layout import Sample
 from .quality import DEFAULT_ROUNDING

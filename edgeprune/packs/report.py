@@ -13,7 +13,7 @@ from edgeprune_formats import PackHeader, open_pack
 
 from ..sources import Source
 
-__all__ = ["BuildReport", "Made", "build_report"]
+__all__ = ["BuildReport", "Made", "PartReport", "build_report"]
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,26 @@ class BuildReport:
                 f"{len(self.single_classes):,} of {self.classes:,} classes have one image ({named})"
             )
         return tuple(messages)
+
+
+@dataclass(frozen=True)
+class PartReport:
+    """What `edgeprune.packs.build.build_share` did.
+
+    Attributes
+    ----------
+    path : Path
+        The part.
+    images, samples : int
+        Images in it, and in the whole pack.
+    made : bool
+        Whether it was made; False if it was there, of this build, and sound.
+    """
+
+    path: Path
+    images: int
+    samples: int
+    made: bool
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from edgeprune.sources.base import Source
 
 from ..errors import SourceError
-from ..work.ordered import in_order
+from .ordered import in_order
 
 __all__ = [
     "Checked",
