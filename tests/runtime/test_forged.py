@@ -81,6 +81,8 @@ STATES = {
     "history of numbers": lambda state: state.update(history=[1]),
     "history too long": lambda state: state.update(history=state["history"] * 4),
     "history with text": lambda state: state["history"][0].update(train_loss="low"),
+    "history of no loss": lambda state: state["history"][0].update(train_loss=None),
+    "history of no time": lambda state: state["history"][0].update(seconds=None),
     "history without a loss": lambda state: state["history"][0].pop("train_loss"),
     "history of another epoch": lambda state: state["history"][0].update(epoch=2),
     "loader a number": lambda state: state.update(loader=7),

@@ -32,6 +32,8 @@ __all__ = ["Batches", "Cadence", "OnEvent", "TrainLoader", "TrainRun"]
 _EVENT_SECONDS = 0.3
 METRICS = {"epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "lr", "seconds"}
 """What the history has of every epoch, among the rest."""
+# Without a test set the others are None.
+_MEASURED = METRICS - {"test_loss", "test_accuracy"}
 
 Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]
 OnEvent = Callable[[dict[str, Any]], None]
@@ -117,7 +119,7 @@ class TrainState:
         if len(self.history) > epochs:
             raise ValueError(f"{len(self.history)} epochs are complete, of {epochs}")
         for number, epoch in enumerate(self.history, 1):
-            missing = METRICS - epoch.keys()
+            missing = METRICS - epoch.keys() or {name for name in _MEASURED if epoch[name] is None}
             if missing or epoch["epoch"] != number:
                 raise ValueError(f"history[{number - 1}] is not the metrics of epoch {number}")
         tally = self.tally
