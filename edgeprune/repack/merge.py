@@ -118,7 +118,7 @@ def merge_packs(
     with ExitStack() as stack:
         packs = [stack.enter_context(open_pack(source)) for source in sources]
         mixture = Mixture(packs)
-        for pack in packs[1:]:
+        for pack in packs:
             _require_alike(packs[0], pack)
         rows = joined_rows(packs)
         if rows.duplicates and not allow_duplicates:
@@ -135,6 +135,11 @@ def merge_packs(
 
 
 def _require_alike(first: Pack, other: Pack) -> None:
+    if "part" in other.header.provenance:
+        raise ConfigError(
+            f"{other.path} is a part of a build; put its parts together with: edgeprune build --assemble "
+            f"{other.path.parent} -o PACK"
+        )
     sparse = not get_codec(first.header.codec).quantizes
     for name, called, remedy in _ALIKE:
         ours, theirs = getattr(first.header, name), getattr(other.header, name)

@@ -17,6 +17,7 @@ from edgeprune.errors import SourceError
 from edgeprune.packs.assembly import assemble, part_path
 from edgeprune.packs.build import build_share
 from edgeprune.packs.plan import Share
+from edgeprune.repack.merge import merge_packs
 from edgeprune_formats import ConfigError, PackFormatError, open_pack, verify_pack
 from edgeprune_formats.packs import chunks
 from edgeprune_runtime.errors import ArtifactError
@@ -174,6 +175,14 @@ def test_a_damaged_part_and_one_that_is_none_are_named(spec, tmp_path):
     with pytest.raises(PackFormatError, match=r"part-2-of-2\.h5: .*checksum"):
         assemble(tmp_path / "parts", tmp_path / "p.h5")
     assert not (tmp_path / "p.h5").exists()
+
+
+def test_merging_parts_says_what_to_do_instead(spec, tmp_path):
+    for number in (1, 2):
+        build_share(spec, tmp_path / "parts", Share(number, 2), QUANTIZED)
+    packs = sorted((tmp_path / "parts").iterdir())
+    with pytest.raises(ConfigError, match=r"part-1-of-2\.h5 is a part of a build; .*--assemble"):
+        merge_packs(packs, tmp_path / "p.h5")
 
 
 def test_no_part_may_be_empty(spec, tmp_path):

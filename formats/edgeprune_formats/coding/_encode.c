@@ -200,9 +200,10 @@ EXPORT int ep_contexts(const int16_t *values, int64_t places, int64_t n, const i
         for (int64_t p = 0; p < places; p++)
             statistics[places + p] += saturate(values + p * n + first, used, (uint8_t)band_of_place[p], some,
                                                magnitudes + p * WIDE);
-        for (int64_t l = 0; l < used; l++)
+        for (int64_t l = 0; l < used; l++) {
             covered[some[l]]++;
-        memcpy(bands + first, some, (size_t)used);
+            bands[first + l] = some[l];
+        }
         for (int64_t p = 0; p < places; p++) {
             const uint8_t *near[NEIGHBORS];
             uint8_t found[WIDE];

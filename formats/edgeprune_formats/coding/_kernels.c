@@ -1,6 +1,7 @@
 /* What is slow in numpy of decoding chunks: the symbols of `quantized`, the bitmaps of `sparse-f16`.
  *
- * _payload.py and codecs/sparse_f16.py have the same in numpy and are the reference. Loaded through ctypes, so that it needs no Python headers and runs without the interpreter's lock.
+ * payload.py and codecs/sparse_f16.py have the same in numpy and are the reference; _encode.c is the other way. Loaded
+ * through ctypes, so that it needs no Python headers and runs without the interpreter's lock.
  * Every array comes from the caller, whose sizes it trusts; the coded bytes it does not trust.
  *
  * Of `quantized`, a plane is decoded frequency after frequency, for all blocks whose band reaches it, side by side: the levels of
