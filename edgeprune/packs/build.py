@@ -19,6 +19,7 @@ from ..masks.selector import ComponentSelector, component_selector
 from ..scoring.obtain import obtain_scores
 from ..scoring.scores_file import ScoresFile
 from ..sources import Source, SourceCheck, open_source
+from ..sources.check import require_classes
 from ..work.callbacks import EpochProgress, StageProgress
 from ..work.checking import check_shared
 from ..work.processes import Workers
@@ -259,8 +260,9 @@ class _Steps:
         """Return what to encode, and the files that were made to find out."""
         source, config, given, workers = self.source, self.config, self.given, self.workers
         good = np.arange(len(source)) if check is None else check.good
-        if check is None and given.scores is not None:
-            good = given.scores.rows
+        if check is None:
+            good = good if given.scores is None else given.scores.rows
+            require_classes(source, good[good < len(source)], ())
         scored = _scores(source, check, good, config, given, self.beside, workers, self.report)
         coreset = _coreset(source, good, check, config, scored)
         selector = _selector(source, check, config, given, scored, self.beside, workers, self.report)

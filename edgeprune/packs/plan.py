@@ -17,7 +17,7 @@ from edgeprune_runtime.errors import ArtifactError
 
 from ..coresets.selection import Coreset
 from ..sources import Source, SourceCheck
-from ..sources.check import Statistics, read_rest, source_sha256
+from ..sources.check import Statistics, read_rest, refuse_bad, source_sha256
 from ..work.callbacks import StageProgress
 from .encoding import Encoder
 from .storing import Measured, complete, store
@@ -251,6 +251,8 @@ class Plan:
                     f"{spec}: {name} can be read now, and could not when the scores were made; make them "
                     f"again with: edgeprune score {spec}"
                 )
+            if not self.encoder.skip_bad:
+                refuse_bad(piece.bad)
             found += Content(0, 0, piece.bad)
         return found
 

@@ -18,6 +18,8 @@ from edgeprune.packs.assembly import assemble, part_path
 from edgeprune.packs.build import build_share
 from edgeprune.packs.plan import Share
 from edgeprune.repack.merge import merge_packs
+from edgeprune.scoring.run import run_scoring
+from edgeprune.sources import check_source
 from edgeprune_formats import ConfigError, PackFormatError, open_pack, verify_pack
 from edgeprune_formats.packs import chunks
 from edgeprune_runtime.errors import ArtifactError
@@ -221,6 +223,24 @@ def test_nothing_is_left_of_a_build_with_an_unreadable_image(tmp_path):
     with pytest.raises(SourceError, match=r"2.20\.png: .*; pass `skip_bad=True`"):
         build_pack(spec, tmp_path / "p.h5", QUANTIZED, jobs=2)
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+
+
+@pytest.mark.slow
+def test_images_without_scores_are_left_out_only_if_asked(tmp_path):
+    spec = photos(tmp_path / "photos", ["1/07.png"])
+    source = open_source(spec)
+    scores = tmp_path / "s.scores.h5"
+    run_scoring(source, check_source(source, skip_bad=True), scores, small_builds.SCORING)
+    config = BuildConfig(method="je", device="cpu", sample_prune=0.5)
+    with pytest.raises(SourceError, match=r"1.07\.png: .*; pass `skip_bad=True`"):
+        build_pack(spec, tmp_path / "p.h5", config, scores=scores)
+    report = build_pack(spec, tmp_path / "p.h5", replace(config, skip_bad=True), scores=scores)
+    assert len(report.skipped) == 1
+    (unreadable,) = (row for row in range(24) if "07.png" in source.name(row))
+    assert unreadable not in open_pack(tmp_path / "p.h5").source_index
+    photos(tmp_path / "photos")
+    with pytest.raises(ArtifactError, match="can be read now, and could not when the scores were made"):
+        build_pack(spec, tmp_path / "q.h5", replace(config, skip_bad=True), scores=scores)
 
 
 @pytest.mark.slow
