@@ -61,7 +61,7 @@ class Source(Protocol):
         ...
 
     def read(self, rows: Rows) -> NDArray[np.uint8]:
-        """Read some images.
+        """Read some images; may be called from several threads at once, and after a fork.
 
         Parameters
         ----------

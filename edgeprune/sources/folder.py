@@ -4,101 +4,51 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune.sources.base import Rows
+from edgeprune.sources.encoded import EncodedSource, first_shape
 from edgeprune.sources.files import as_text, images_below, sub_folders, unread_text, visible
-from edgeprune.sources.images import IMAGE_SUFFIXES, decode_image, pillow_guard
-from edgeprune.sources.splits import find_class_root
+from edgeprune.sources.images import IMAGE_SUFFIXES
+from edgeprune.sources.splits import find_class_root, refuse_splits_in_classes
 from edgeprune_formats import ConfigError
 
 from ..errors import SourceError
 
 __all__ = ["FolderSource", "open_imagefolder"]
 
-_THREADS = min(8, os.cpu_count() or 1)
-_FILES_PER_TASK = 32
 
-
-@dataclass(frozen=True, eq=False)
-class FolderSource:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FolderSource(EncodedSource):
     """Image files of one folder; implements `Source`.
 
     Attributes
     ----------
-    spec, split, license, class_names, labels, shape
-        As in `Source`.
     root : str
         The folder whose sub-folders are the classes.
     files : tuple[str, ...]
         [N], relative to `root`.
-    size : int or None
-        Side to which the images are scaled and cropped; None demands that all have `shape`.
-    model : str
-        The file that `shape` was taken from.
-    undivided : bool
-        Whether the source has no halves, so that either split is all of it.
-    notes : tuple[str, ...]
-        What a user should know: how the folder was understood, images that are not read.
     """
 
-    spec: str
-    split: str
-    license: str | None
-    class_names: tuple[str, ...]
-    labels: NDArray[np.int64]
-    shape: tuple[int, int, int]
     root: str
     files: tuple[str, ...]
-    size: int | None
-    model: str
-    undivided: bool = False
-    notes: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        """Return the number of image files."""
-        return len(self.files)
 
     def name(self, row: int) -> str:
         """Return the file of image `row` relative to the folder."""
         return as_text(self.files[row])
 
-    def read(self, rows: Rows) -> NDArray[np.uint8]:
-        """Decode some files, [n, 3, H, W], in a few threads; see `Source.read`."""
-        images = np.empty((len(rows), *self.shape), dtype=np.uint8)
-        with pillow_guard(), ThreadPoolExecutor(_THREADS) as pool:
-            tasks = [
-                pool.submit(self._fill, images[start:][:_FILES_PER_TASK], rows[start:][:_FILES_PER_TASK])
-                for start in range(0, len(rows), _FILES_PER_TASK)
-            ]
-            for task in tasks:
-                task.result()
-        return images
+    def content(self, row: int) -> str:
+        """Return the path of image `row`."""
+        return f"{self.root}{os.sep}{self.files[row]}"
 
     def stored_bytes(self, rows: Rows) -> int:
         """Return the bytes that some files take in all."""
-        return sum(Path(f"{self.root}{os.sep}{self.files[row]}").stat().st_size for row in rows)
-
-    def _fill(self, images: NDArray[np.uint8], rows: Rows) -> None:
-        for image, row in zip(images, rows, strict=True):
-            path = f"{self.root}{os.sep}{self.files[row]}"
-            pixels = decode_image(path, self.size, name=self.name(row))
-            if pixels.shape[:2] != self.shape[1:]:
-                raise SourceError(self._other_size(row, pixels))
-            image[:] = pixels.transpose(2, 0, 1)
-
-    def _other_size(self, row: int, pixels: NDArray[np.uint8]) -> str:
-        height, width = pixels.shape[:2]
-        usual = f"{self.shape[2]}x{self.shape[1]}"
-        return (
-            f"{self.name(row)}: has {width}x{height} pixels, but {self.model} has {usual}; "
-            "pass `size` to scale all images to one size"
-        )
+        return sum(Path(self.content(row)).stat().st_size for row in rows)
 
 
 def open_imagefolder(spec: str, split: str, size: int | None) -> FolderSource:
@@ -136,11 +86,23 @@ def open_imagefolder(spec: str, split: str, size: int | None) -> FolderSource:
         classes = _train_classes(found.train, root, classes)
     unread: Counter[str] = Counter()
     files, labels = _files(root, classes, split, unread)
-    shape, model = ((3, size, size), "") if size else _first_shape(root, files)
+    found_files = ((as_text(file), partial("{}{}{}".format, root, os.sep, file)) for file in files)
+    shape, model = first_shape(size, found_files, as_text(root))
+    refuse_splits_in_classes(root, files)
     names = tuple(as_text(name) for name in classes)
     notes = (*found.notes, *([f"{as_text(root)}: {unread_text(unread)}"] if unread else []))
     return FolderSource(
-        spec, split, None, names, labels, shape, root, files, size, model, root == path, notes
+        spec=spec,
+        split=split,
+        class_names=names,
+        labels=labels,
+        shape=shape,
+        size=size,
+        model=model,
+        undivided=root == path,
+        notes=notes,
+        root=root,
+        files=files,
     )
 
 
@@ -187,16 +149,3 @@ def _files(
         other = f"; {unread_text(unread)}" if unread else ""
         raise SourceError(f"{as_text(root)}: no images in any of its {len(classes)} class folders{other}")
     return tuple(files), np.repeat(np.arange(len(classes), dtype=np.int64), counts)
-
-
-def _first_shape(root: str, files: tuple[str, ...]) -> tuple[tuple[int, int, int], str]:
-    problem = ""
-    with pillow_guard():
-        for file in files:
-            try:
-                pixels = decode_image(f"{root}{os.sep}{file}", None, name=as_text(file))
-            except SourceError as error:
-                problem = problem or str(error)
-                continue
-            return (3, pixels.shape[0], pixels.shape[1]), as_text(file)
-    raise SourceError(f"{as_text(root)}: none of {len(files)} images can be read; the first: {problem}")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import os
+import stat
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +48,38 @@ _FORMATS = ("JPEG", "PNG", "BMP", "PPM", "GIF", "TIFF", "WEBP", *(("AVIF",) if _
 _ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa")
 _MEANED_MODES = ("L", "RGB", "RGBX", "CMYK", "YCbCr", "RGBA", "LA")
 _PHOTOMETRIC, _BITS = 262, 258
-_LARGE = threading.Lock()
+
+
+class _Guard:
+    """Silences warnings while one thread at least is inside: their filters are the whole process's."""
+
+    def __init__(self) -> None:
+        self.lock, self.inside, self.filters = threading.Lock(), 0, ExitStack()
+
+    def enter(self) -> None:
+        with self.lock:
+            self.inside += 1
+            if self.inside == 1:
+                self.filters.enter_context(warnings.catch_warnings())
+                warnings.simplefilter("ignore")
+
+    def leave(self) -> None:
+        with self.lock:
+            self.inside -= 1
+            if not self.inside:
+                self.filters.close()
+
+
+_GUARD, _LARGE = _Guard(), threading.Lock()
+
+
+def _new_locks() -> None:
+    """Begin anew in a process that was forked while a thread of its parent held a lock."""
+    global _GUARD, _LARGE
+    _GUARD, _LARGE = _Guard(), threading.Lock()
+
+
+os.register_at_fork(after_in_child=_new_locks)
 
 
 def read_image(path: str | Path, size: int | None) -> NDArray[np.uint8]:
@@ -79,8 +112,8 @@ def read_image(path: str | Path, size: int | None) -> NDArray[np.uint8]:
 
     Notes
     -----
-    Changes the process-wide warning filters while it runs. To read in several threads, enter
-    `pillow_guard` once around them and call `decode_image`.
+    Changes the process-wide warning filters while it runs. To read many, enter `pillow_guard` once around
+    calls of `decode_image`.
     """
     with pillow_guard():
         return decode_image(str(path), size, name=str(path))
@@ -88,23 +121,29 @@ def read_image(path: str | Path, size: int | None) -> NDArray[np.uint8]:
 
 @contextmanager
 def pillow_guard() -> Iterator[None]:
-    """Silence Pillow's remarks on metadata and on large images, which `decode_image` judges itself."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    """Silence Pillow's remarks on metadata and on large images, which `decode_image` judges itself.
+
+    Several threads may be inside at once.
+    """
+    guard = _GUARD
+    guard.enter()
+    try:
         yield
+    finally:
+        guard.leave()
 
 
-def decode_image(path: str, size: int | None, *, name: str) -> NDArray[np.uint8]:
+def decode_image(image: str | bytes, size: int | None, *, name: str) -> NDArray[np.uint8]:
     """Do the work of `read_image`, safe in any thread as long as `pillow_guard` is entered around it.
 
     Parameters
     ----------
-    path : str
-        The file.
+    image : str or bytes
+        The path of a file, or what a file would hold.
     size : int or None
         Passed to `resize_and_crop`.
     name : str
-        How an error message calls the file.
+        How an error message calls the image.
 
     Returns
     -------
@@ -116,19 +155,22 @@ def decode_image(path: str, size: int | None, *, name: str) -> NDArray[np.uint8]
     SourceError
         As `read_image`, with the message ``"name: reason"``.
     """
+    if isinstance(image, str) and _is_pipe(image):
+        raise SourceError(f"{name}: is not a regular file")
     try:
-        return _decoded(path, size)
+        return _decoded(image, size)
     except MemoryError:
         raise
     # Damaged files make Pillow's plugins raise nearly any exception, struct.error and IndexError included.
     except Exception as error:
-        pixels = _decoded_without_extras(path, size)
+        pixels = _decoded_without_extras(image, size)
         if pixels is None:
-            raise SourceError(f"{name}: {_reason(error, path)}") from error
+            raise SourceError(f"{name}: {_reason(error, image)}") from error
         return pixels
 
 
-def _decoded(file: str | io.BytesIO, size: int | None) -> NDArray[np.uint8]:
+def _decoded(content: str | bytes, size: int | None) -> NDArray[np.uint8]:
+    file = content if isinstance(content, str) else io.BytesIO(content)
     with Image.open(file, formats=_FORMATS) as opened, _room_for(opened, size) as is_large:
         if is_large and size is not None:
             # Of JPEG files only; they come out 4 to 8 times as large as wanted, or as they are.
@@ -140,11 +182,24 @@ def _decoded(file: str | io.BytesIO, size: int | None) -> NDArray[np.uint8]:
         return np.array(image if size is None else resize_and_crop(image, size))
 
 
-def _decoded_without_extras(path: str, size: int | None) -> NDArray[np.uint8] | None:
+def _is_pipe(path: str) -> bool:
+    """Tell whether opening a file would wait for somebody to write into it."""
+    try:
+        return stat.S_ISFIFO(os.stat(path).st_mode)  # noqa: PTH116 - a Path for each file takes long
+    except OSError:
+        return False
+
+
+def _stream(content: str | bytes) -> BinaryIO:
+    return Path(content).open("rb") if isinstance(content, str) else io.BytesIO(content)
+
+
+def _decoded_without_extras(image: str | bytes, size: int | None) -> NDArray[np.uint8] | None:
     """Return the pixels of a PNG where something beside them is damaged, None if that is not all."""
     try:
-        content = without_extras(path)
-        return None if content is None else _decoded(io.BytesIO(content), size)
+        with _stream(image) as stream:
+            content = without_extras(stream)
+        return None if content is None else _decoded(content, size)
     except MemoryError:
         raise
     except Exception:
@@ -225,17 +280,17 @@ def _gray16_to_rgb(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
     return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
 
 
-def _reason(error: Exception, path: str) -> str:
+def _reason(error: Exception, image: str | bytes) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return _unidentified(path)
+        return _unidentified(image)
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__
 
 
-def _unidentified(path: str) -> str:
-    with Path(path).open("rb") as file:
-        head = file.read(4)
+def _unidentified(image: str | bytes) -> str:
+    with _stream(image) as stream:
+        head = stream.read(4)
     if not head:
         return "is empty"
     if head in (b"II*\0", b"MM\0*"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
+from typing import BinaryIO
 
 __all__ = ["without_extras"]
 
@@ -14,17 +14,16 @@ _NEEDED = (b"tRNS", b"eXIf")
 _ORIENTATION_TEXT = b"Raw profile type exif\0"
 
 
-def without_extras(path: str) -> bytes | None:
+def without_extras(stream: BinaryIO) -> bytes | None:
     """Return a PNG without the chunks that its pixels do not need, None where there are no such chunks.
 
     Pillow refuses an image for a wrong checksum of an ancillary chunk, and for text or an ICC profile of
     more than a megabyte, though the PNG specification (section 13.2) lets a decoder pass over them.
     Transparency and orientation are kept, where their checksums are right.
     """
-    with Path(path).open("rb") as file:
-        if file.read(len(_SIGNATURE)) != _SIGNATURE:
-            return None
-        content = file.read()
+    if stream.read(len(_SIGNATURE)) != _SIGNATURE:
+        return None
+    content = stream.read()
     kept = [chunk for chunk in _chunks(content) if _is_needed(chunk)]
     left = b"".join(kept)
     return None if len(left) == len(content) else _SIGNATURE + left

@@ -11,6 +11,8 @@ from PIL import Image
 from edgeprune.errors import SourceError
 from edgeprune.sources import open_source
 
+SPLIT_NAMES = ("train", "valid", "val", "validation", "test", "Training", "Testing", "TRAIN", "Test", "eval")
+
 
 def write(folder: Path, *names: str) -> Path:
     for name in names:
@@ -138,6 +140,77 @@ def test_a_root_too_high_names_the_right_one(
 def test_a_class_divided_in_splits_is_refused(tmp_path: Path) -> None:
     write(tmp_path, *(f"{name}/{split}/1.png" for name in ("bottle", "cable") for split in ("train", "test")))
     assert "arrange the folders as test/bottle" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("name", SPLIT_NAMES)
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("{}/cat/1.png",),
+        ("{}/cat/1.png", "{}/dog/1.png"),
+        ("data/{}/cat/1.png",),
+        ("data/{}/cat/1.png", "data/{}/dog/1.png"),
+        ("data/{}/cat/1.png", "other/{}/cat/1.png"),
+        ("a/b/{}/cat/1.png", "c/d/{}/dog/1.png"),
+        ("cat/{}/1.png", "dog/{}/1.png"),
+        ("cat/{}/1.png", "cat/2.png", "dog/1.png"),
+        ("cat/deep/{}/1.png", "dog/1.png"),
+        ("train/{}/cat/1.png", "train/dog/1.png"),
+        ("train/{}/cat/1.png", "test/cat/1.png"),
+        ("train/cat/{}/1.png", "train/dog/1.png"),
+        ("cat/1.png", "{}/cat/1.png"),
+        ("{}_set/cat/1.png", "{}_set/dog/1.png", "other/cat/1.png"),
+        ("{}2017/cat/1.png", "{}2017/dog/1.png", "annotations/cat/1.png"),
+        ("seg_{}/cat/1.png", "seg_{}/dog/1.png", "seg_pred/1.png"),
+        ("{}_images/1.png", "my-{}/1.png"),
+    ],
+)
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_no_constellation_packs_a_split_as_a_class(
+    tmp_path: Path, name: str, names: tuple[str, ...], split: str
+) -> None:
+    write(tmp_path, *(place.format(name) for place in names))
+    try:
+        source = opened(tmp_path, split)
+    except SourceError as error:
+        message = str(error)
+    else:
+        folders = {part.lower() for file in source.files for part in Path(file).parts[:-1]}
+        assert not folders & {name.lower() for name in SPLIT_NAMES}
+        assert set(source.class_names) <= {"cat", "dog"}
+        assert Path(source.root) != tmp_path
+        return
+    assert "\n" not in message
+    assert "imagefolder:" in message
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (
+            ("training_set/a/1.png", "test_set/a/1.png"),
+            "test_set and training_set may be splits; if test_set",
+        ),
+        (("train_images/1.png", "test_images/2.png"), "test_images and train_images may be splits"),
+        (("train/val/cat/1.png", "train/cat/1.png"), "train: has val beside cat; if val holds class folders"),
+        (("train/train/cat/1.png", "test/cat/1.png"), "train: holds train in place of classes"),
+        (("cat/test/1.png", "cat/1.png"), "cat: holds test inside a class"),
+    ],
+)
+def test_what_is_said_of_splits_in_odd_places(tmp_path: Path, names: tuple[str, ...], told: str) -> None:
+    assert told in refusal(write(tmp_path, *names))
+
+
+@pytest.mark.parametrize(
+    "names", [("test_tube/1.png", "flask/1.png"), ("train station/1.png", "valley/1.png", "contest/2.png")]
+)
+def test_classes_whose_names_speak_of_splits(tmp_path: Path, names: tuple[str, ...]) -> None:
+    assert opened(write(tmp_path, *names)).class_names == tuple(sorted(n.split("/")[0] for n in names))
+
+
+def test_classes_of_vehicles_in_two_levels(tmp_path: Path) -> None:
+    write(tmp_path, "vehicle/train/1.png", "vehicle/bus/1.png", "animal/cat/1.png")
+    assert opened(tmp_path).class_names == ("animal", "vehicle")
 
 
 def test_one_class_with_images_in_a_deeper_folder_is_still_one_class(tmp_path: Path) -> None:
