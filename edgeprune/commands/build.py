@@ -13,6 +13,7 @@ from edgeprune.coresets.config import CoresetConfig
 from edgeprune.masks.config import MaskConfig
 from edgeprune.packs.config import METHODS, BuildConfig
 from edgeprune.scoring.config import ScoreConfig
+from edgeprune.sources.options import SourceOptions, with_options, without_options
 from edgeprune.text import bytes_text, say
 from edgeprune_formats import ConfigError
 
@@ -44,6 +45,7 @@ SCORING = "The scoring run, where no --scores are given"
 @click.argument("source", default="digits")
 @output_option("The pack to write.", heading="What to read and write")
 @config_options(BuildConfig, "size", "split", "skip_bad")
+@config_options(SourceOptions)
 @FORCE
 @config_options(BuildConfig, "method", "sample_prune", "freq_prune", heading="What to keep")
 @option("--scores", type=EXISTING, help="Scores file of these images, of edgeprune score.")
@@ -94,8 +96,10 @@ def command(
     """Build a pack from SOURCE.
 
     SOURCE is digits (small embedded images, the default), imagefolder:PATH (a folder with a folder of
-    images for each class), npz:FILE (arrays x_train, y_train, ... or x, y), cifar10[:ROOT] or
-    cifar100[:ROOT] (the official files, already unpacked).
+    images for each class), csv:FILE (a table of paths and labels), hf:FOLDER (saved or cached by Hugging
+    Face datasets), parquet:FILES, webdataset:SHARDS (tar files, as in train-{000..015}.tar), npz:FILE
+    (arrays x_train, y_train, ... or x, y), cifar10[:ROOT] or cifar100[:ROOT] (the official files, already
+    unpacked).
 
     What the method does not choose is left out by energy (components) and at random, evenly from each class
     (images). An FSE-Net is learned against a classifier, by default that of the scoring run. Scores and masks
@@ -106,6 +110,7 @@ def command(
     \b
     Example:
       edgeprune build imagefolder:photos --size 224 --freq-prune 0.7 --sample-prune 0.5 -o photos.h5
+      edgeprune build 'webdataset:train-{000..015}.tar' --size 224 -o photos.h5
       edgeprune build imagefolder:photos --size 224 --method jelf --scores photos.scores.h5 -o photos.h5
     """
     from edgeprune_runtime.system.machine import cpu_quota
@@ -121,7 +126,8 @@ def command(
     _require_parts(part, engine, parts, budget, classifier)
     inputs = {"scores file": scores, "classifier": classifier, "FSE-Net": fse_net}
     if part is None:
-        require_spare(output, force, {"source": Path(source.partition(":")[2]), **inputs})
+        require_spare(output, force, {"source": Path(without_options(source)[0].partition(":")[2]), **inputs})
+    source = with_options(source, make_config(SourceOptions, options))
     jobs = jobs or cpu_quota()
     if part is not None or engine is not None:
         del given["classifier"]

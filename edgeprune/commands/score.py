@@ -10,6 +10,7 @@ import click
 
 from edgeprune.packs.config import BuildConfig
 from edgeprune.scoring.config import ScoreConfig
+from edgeprune.sources.options import SourceOptions, with_options, without_options
 from edgeprune.text import say
 from edgeprune_formats import ConfigError
 from edgeprune_formats.files import check_writable
@@ -23,6 +24,7 @@ __all__ = ["command", "require_torch"]
 @click.argument("source", default="digits")
 @output_option("The scores file to write.", heading="What to read and write")
 @config_options(BuildConfig, "size", "skip_bad")
+@config_options(SourceOptions)
 @FORCE
 @config_options(ScoreConfig, "model", "epochs", "every", "batch_size", "lr", heading="The scoring run")
 @config_options(ScoreConfig, "weight_decay", "augment", "seed")
@@ -53,6 +55,7 @@ def command(
     from edgeprune_runtime.training.placement import place
 
     _require_target(source, output)
+    source = with_options(source, make_config(SourceOptions, options))
     with joined(options.pop("device")) as workers:
         quiet = quiet or workers.rank > 0
         config = make_config(ScoreConfig, options, device=workers.device)
@@ -79,7 +82,7 @@ def command(
 
 def _require_target(source: str, output: Path) -> None:
     """Raise if nothing can be written there, or if it would replace the source."""
-    origin = source.partition(":")[2]
+    origin = without_options(source)[0].partition(":")[2]
     if origin and output.exists() and output.resolve() == Path(origin).resolve():
         raise ConfigError(f"{output} is the source; name another file")
     check_writable(output)

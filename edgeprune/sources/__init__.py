@@ -8,12 +8,45 @@ from pathlib import Path
 from edgeprune.sources.base import Source
 from edgeprune.sources.check import SourceCheck, check_source, source_facts
 from edgeprune.sources.cifar import open_cifar
+from edgeprune.sources.csv_table import open_csv
 from edgeprune.sources.digits import open_digits
 from edgeprune.sources.folder import open_imagefolder
 from edgeprune.sources.npz import open_npz
+from edgeprune.sources.options import SourceOptions, with_options
+from edgeprune.sources.webdataset import open_webdataset
 from edgeprune_formats import ConfigError
 
-__all__ = ["Source", "SourceCheck", "check_source", "open_source", "source_facts"]
+__all__ = [
+    "Source",
+    "SourceCheck",
+    "SourceOptions",
+    "check_source",
+    "open_source",
+    "source_facts",
+    "with_options",
+]
+
+
+def _require_pyarrow(kind: str) -> None:
+    try:
+        import pyarrow.parquet  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(f"{kind} needs pyarrow; pip install 'edgeprune[{kind}]'") from error
+
+
+def _open_hf(spec: str, split: str, size: int | None) -> Source:
+    _require_pyarrow("hf")
+    from edgeprune.sources.hf import open_hf
+
+    return open_hf(spec, split, size)
+
+
+def _open_parquet(spec: str, split: str, size: int | None) -> Source:
+    _require_pyarrow("parquet")
+    from edgeprune.sources.parquet import open_parquet
+
+    return open_parquet(spec, split, size)
+
 
 _OPENERS: dict[str, Callable[[str, str, int | None], Source]] = {
     "digits": open_digits,
@@ -21,9 +54,17 @@ _OPENERS: dict[str, Callable[[str, str, int | None], Source]] = {
     "cifar100": open_cifar,
     "imagefolder": open_imagefolder,
     "npz": open_npz,
+    "csv": open_csv,
+    "hf": _open_hf,
+    "parquet": _open_parquet,
+    "webdataset": open_webdataset,
 }
 _MAX_SIDE = 2**16  # of an image in a pack
-_FORMS = "digits, cifar10[:ROOT], cifar100[:ROOT], imagefolder:PATH, npz:FILE"
+_FORMS = (
+    "digits, cifar10[:ROOT], cifar100[:ROOT], imagefolder:PATH, npz:FILE, csv:FILE, hf:FOLDER, "
+    "parquet:FILES, webdataset:SHARDS"
+)
+_BY_SUFFIX = {".npz": "npz", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".tar": "webdataset"}
 
 
 def open_source(spec: str, *, split: str = "train", size: int | None = None) -> Source:
@@ -32,7 +73,10 @@ def open_source(spec: str, *, split: str = "train", size: int | None = None) -> 
     Parameters
     ----------
     spec : str
-        ``digits``, ``cifar10[:ROOT]``, ``cifar100[:ROOT]``, ``imagefolder:PATH`` or ``npz:FILE``.
+        ``digits``, ``cifar10[:ROOT]``, ``cifar100[:ROOT]``, ``imagefolder:PATH``, ``npz:FILE``,
+        ``csv:FILE``, ``hf:FOLDER``, ``parquet:FILES`` or ``webdataset:SHARDS``. The last four may say which
+        columns to read after a question mark, such as ``parquet:a.parquet?label-column=fine``; see
+        `SourceOptions`.
     split : str
         ``"train"`` or ``"test"``.
     size : int or None
@@ -53,7 +97,8 @@ def open_source(spec: str, *, split: str = "train", size: int | None = None) -> 
     """
     kind = spec.partition(":")[0]
     if kind not in _OPENERS:
-        hint = f"; did you mean imagefolder:{spec}?" if Path(spec).is_dir() else ""
+        meant = "imagefolder" if Path(spec).is_dir() else _BY_SUFFIX.get(Path(spec).suffix.lower())
+        hint = f"; did you mean {meant}:{spec}?" if meant else ""
         raise ConfigError(f"unknown source {spec!r}; known are {_FORMS}{hint}")
     if split not in ("train", "test"):
         raise ConfigError(f"`split` is 'train' or 'test', not {split!r}")

@@ -13,6 +13,7 @@ from edgeprune.sources.arrays import ArraySource
 from edgeprune_formats import ConfigError
 
 from ..errors import SourceError
+from .labels import refuse_empty_classes
 
 __all__ = ["open_npz"]
 
@@ -68,7 +69,7 @@ def open_npz(spec: str, split: str, size: int | None) -> ArraySource:
     classes = 1 + max(int(labels.max()), _highest(arrays, path))
     names = _class_names(arrays.get("class_names"), classes, path)
     if split == "train":
-        _refuse_empty_classes(labels, names, f"{path}: {y_key}")
+        refuse_empty_classes(labels, names, f"{path}: {y_key}")
     notes = (
         (f"{path}: no pixel of {x_key} is above 1; pixels are 0 to 255: multiply fractions by 255",)
         if int(pixels.max()) <= 1
@@ -170,11 +171,3 @@ def _class_names(array: _Array | None, classes: int, path: str) -> tuple[str, ..
     if len(np.unique(array)) < len(array):
         raise SourceError(f"{path}: class_names repeats a name; give each class its own")
     return tuple(str(name) for name in array)
-
-
-def _refuse_empty_classes(labels: NDArray[np.int64], names: tuple[str, ...], where: str) -> None:
-    empty = np.flatnonzero(np.bincount(labels, minlength=len(names)) == 0)
-    if len(empty):
-        label = int(empty[0])
-        name = "" if names[label] == str(label) else f" ({names[label]})"
-        raise SourceError(f"{where}: class {label}{name} has no images; number the classes without gaps")

@@ -1,0 +1,180 @@
+"""What Parquet files and data sets of Hugging Face have in common: rows of tables in several files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ..errors import SourceError
+from .arrow_columns import Columns, add_labels, find_columns
+from .classes import Classes, classes_of
+from .files import as_text
+from .labels import LabelError, Labels
+from .options import SourceOptions
+from .split_names import NAMES, Division, SplitFiles, divide_rows
+
+__all__ = ["ARROW_ERRORS", "TableReader", "TableRows", "read_json", "read_rows"]
+
+# Of damaged files pyarrow raises these; some are built-in errors as well.
+ARROW_ERRORS = (pa.ArrowException, OSError, ValueError, KeyError, TypeError, OverflowError, IndexError)
+
+TableReader = Callable[[str, Sequence[str]], Mapping[str, pa.ChunkedArray]]
+"""Returns some columns of a file, given its path and their names."""
+
+
+@dataclass(frozen=True)
+class TableRows:
+    """The rows of a split.
+
+    Attributes
+    ----------
+    columns : Columns
+    counts : tuple of int
+        The rows of each file of the split.
+    rows : int64 [n]
+        The rows that are read, counted through all files of the split.
+    classes : Classes
+        Of these rows.
+    undivided : bool
+        Whether there are no splits.
+    """
+
+    columns: Columns
+    counts: tuple[int, ...]
+    rows: NDArray[np.int64]
+    classes: Classes
+    undivided: bool
+
+
+def read_rows(
+    found: SplitFiles,
+    schema_of: Callable[[str], pa.Schema],
+    read: TableReader,
+    options: SourceOptions,
+    *,
+    split: str,
+    info: Mapping[str, Any] | None = None,
+) -> TableRows:
+    """Read the labels of a split, and by what column the rows are divided, but no images.
+
+    Parameters
+    ----------
+    found : SplitFiles
+    schema_of, read : callable
+        Return the schema and columns of a file; may raise `ARROW_ERRORS`.
+    options : SourceOptions
+    split : str
+        ``"train"`` or ``"test"``.
+    info : mapping, optional
+        Hugging Face's ``dataset_info.json``.
+
+    Raises
+    ------
+    SourceError
+        A file is damaged or unlike the first, or its columns cannot be used.
+    """
+    files, labels, counts = (*found.files, *found.training), Labels(), []
+    first = as_text(files[0])
+    columns = find_columns(_schema(schema_of, files[0]), options, first, info or {})
+    words, codes = Labels(), columns.split if found.undivided else None
+    for file in files:
+        alike = find_columns(_schema(schema_of, file), _as_found(columns), as_text(file), info or {})
+        if alike.class_names != columns.class_names:
+            raise SourceError(f"{as_text(file)}: names other classes for {columns.label} than {first}")
+        table = _table(read, file, [name for name in (columns.label, codes) if name])
+        _add(labels, table[columns.label], file, columns.label)
+        if codes is not None:
+            _add(words, table[codes], file, codes)
+        counts.append(len(table[columns.label]))
+    row_name = _namer(files, counts)
+    where = f"{first}: {columns.label}"
+    division = _division(found, counts, words, split, options.split_column is not None, f"{first}: {codes}")
+    if not division.own.any():
+        raise SourceError(f"{first}: holds no rows")
+    classes = classes_of(
+        labels,
+        division,
+        options,
+        split=split,
+        own_names=columns.class_names,
+        where=where,
+        row_name=row_name,
+    )
+    own = tuple(counts[: len(found.files)])
+    return TableRows(columns, own, np.flatnonzero(division.own), classes, division.undivided)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return a JSON object that Hugging Face wrote beside tables.
+
+    Raises
+    ------
+    SourceError
+        It is none, or cannot be read.
+    """
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise SourceError(f"{as_text(str(path))}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise SourceError(f"{as_text(str(path))}: is damaged: no JSON; save the data set again") from error
+    if not isinstance(value, dict):
+        raise SourceError(f"{as_text(str(path))}: is damaged: no object; save the data set again")
+    return value
+
+
+def _as_found(columns: Columns) -> SourceOptions:
+    return SourceOptions(columns.image, columns.label, columns.split)
+
+
+def _schema(schema_of: Callable[[str], pa.Schema], file: str) -> pa.Schema:
+    try:
+        return schema_of(file)
+    except ARROW_ERRORS as error:
+        raise SourceError(_unreadable(file, error)) from error
+
+
+def _table(read: TableReader, file: str, names: list[str]) -> Mapping[str, pa.ChunkedArray]:
+    try:
+        return read(file, names)
+    except ARROW_ERRORS as error:
+        raise SourceError(_unreadable(file, error)) from error
+
+
+def _unreadable(file: str, error: Exception) -> str:
+    reason = " ".join(str(error).split())[:160]
+    return f"{as_text(file)}: is damaged, cut off or of another format: {reason}"
+
+
+def _add(labels: Labels, column: pa.ChunkedArray, file: str, name: str) -> None:
+    try:
+        add_labels(labels, column)
+    except LabelError as error:
+        raise SourceError(f"{as_text(file)}[{error.place}]: {name} {error}") from error
+
+
+def _namer(files: Sequence[str], counts: Iterable[int]) -> Callable[[int], str]:
+    ends = np.cumsum(list(counts))
+
+    def name(row: int) -> str:
+        file = int(np.searchsorted(ends, row, side="right"))
+        return f"{as_text(files[file])}[{row - (int(ends[file - 1]) if file else 0)}]"
+
+    return name
+
+
+def _division(
+    found: SplitFiles, counts: Sequence[int], words: Labels, split: str, is_named: bool, where: str
+) -> Division:
+    total, own = sum(counts), sum(counts[: len(found.files)])
+    if words.texts and (is_named or any(word.lower() in NAMES for word in words.texts)):
+        return divide_rows(np.array(words.codes, np.int64), list(words.texts), split, where)
+    of_files = np.arange(total) < own
+    return Division(of_files, ~of_files if found.training else None, found.undivided)

@@ -1,0 +1,130 @@
+"""What a user may say of a source beside its place: which columns to read, and the names of classes."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass, field
+from urllib.parse import parse_qsl, quote, urlencode
+
+from edgeprune_formats import ConfigError
+from edgeprune_runtime.checks import check_types
+
+__all__ = ["SourceOptions", "with_options", "without_options"]
+
+_ALL = ("image_column", "label_column", "split_column", "class_names")
+# The fields of `SourceOptions` that a kind of source looks at.
+_USED = {
+    "csv": _ALL,
+    "hf": _ALL,
+    "parquet": _ALL,
+    "webdataset": ("image_column", "label_column", "class_names"),
+}
+_QUERY = re.compile(r"\?([\w-]+=[^&]*(?:&[\w-]+=[^&]*)*)$")
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """How a table of images, or tar files of them, are to be read; None stands for what is found.
+
+    Attributes
+    ----------
+    image_column : str or None
+        The column with the images or their paths; of tar files the ending of the images' names.
+    label_column : str or None
+        The column with the labels; of tar files an ending, or a field of the JSON members.
+    split_column : str or None
+        The column that says of each image which split it is of.
+    class_names : str or None
+        A text file with the name of a class in each line.
+
+    Raises
+    ------
+    ConfigError
+        A value is no text, or empty.
+    """
+
+    image_column: str | None = field(
+        default=None,
+        metadata={
+            "help": "Column of the images or their paths; for webdataset their ending, such as left.jpg.",
+            "metavar": "NAME",
+            "default_text": "the only one there is",
+        },
+    )
+    label_column: str | None = field(
+        default=None,
+        metadata={
+            "help": "Column of the labels; for webdataset an ending, or a field of the JSON members.",
+            "metavar": "NAME",
+            "default_text": "label, or another usual name",
+        },
+    )
+    split_column: str | None = field(
+        default=None,
+        metadata={
+            "help": "Column that tells training images from test images.",
+            "metavar": "NAME",
+            "default_text": "split, if there is one",
+        },
+    )
+    class_names: str | None = field(
+        default=None,
+        metadata={
+            "help": "Text file that names a class in each line, the one of label 0 first.",
+            "metavar": "FILE",
+            "default_text": "what the source says",
+        },
+    )
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        empty = [name for name, value in asdict(self).items() if value == ""]
+        if empty:
+            raise ConfigError(f"`{empty[0]}` is empty; name one, or leave it out")
+
+
+def with_options(spec: str, options: SourceOptions) -> str:
+    """Return the text that opens a source with these options, e.g. ``parquet:a.parquet?label-column=fine``.
+
+    Raises
+    ------
+    ConfigError
+        The kind of source does not look at one of them.
+    """
+    kind = spec.partition(":")[0]
+    given = {name: value for name, value in asdict(options).items() if value is not None}
+    for name in given:
+        if name not in _USED.get(kind, ()):
+            users = ", ".join(user for user, used in _USED.items() if name in used)
+            raise ConfigError(f"`{name}` has no effect with {kind}, only with {users}; leave it out")
+    if not given:
+        return spec
+    place, own = without_options(spec)
+    merged = {name: value for name, value in asdict(own).items() if value is not None} | given
+    fields = {name.replace("_", "-"): value for name, value in merged.items()}
+    return f"{place}?{urlencode(fields, safe='/:,', quote_via=quote)}"
+
+
+def without_options(spec: str) -> tuple[str, SourceOptions]:
+    """Return the text of a source without its options, and the options.
+
+    They follow a ``?`` as ``name=value``, joined by ``&`` and percent-encoded as in a URL. Any other ``?``
+    is a character of the path or pattern.
+
+    Raises
+    ------
+    ConfigError
+        An option is unknown, empty, stands twice, or means nothing to this kind of source.
+    """
+    found = _QUERY.search(spec)
+    if found is None:
+        return spec, SourceOptions()
+    place, pairs = spec[: found.start()], parse_qsl(found[1], keep_blank_values=True)
+    names = [name.replace("-", "_") for name, _ in pairs]
+    for name in names:
+        if name not in _ALL or names.count(name) > 1:
+            known = ", ".join(_ALL).replace("_", "-")
+            raise ConfigError(f"{spec}: after the question mark come, each once: {known}")
+    options = SourceOptions(**dict(zip(names, (value for _, value in pairs), strict=True)))
+    with_options(place.partition(":")[0], options)
+    return place, options

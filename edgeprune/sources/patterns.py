@@ -1,0 +1,125 @@
+"""The files that a user names after ``parquet:`` or ``webdataset:``: one, a folder of them, or a pattern."""
+
+from __future__ import annotations
+
+import glob
+import os
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from edgeprune_formats import ConfigError
+
+from ..errors import SourceError
+from .files import as_text, visible
+
+__all__ = ["FoundFiles", "files_below", "find_files", "refuse_remote"]
+
+_MAX_FILES = 2**17
+
+
+@dataclass(frozen=True)
+class FoundFiles:
+    """Files that a pattern names.
+
+    Attributes
+    ----------
+    files : tuple of str
+        Paths, in the order of the pattern, and of names where it leaves an order open.
+    base : str
+        The folder that all of them lie below.
+    is_folder : bool
+        Whether a folder was named, so that the files in it may be of several splits.
+    """
+
+    files: tuple[str, ...]
+    base: str
+    is_folder: bool
+
+
+def find_files(kind: str, pattern: str, suffixes: tuple[str, ...]) -> FoundFiles:
+    """Find the files of a source: those of a folder at any depth, or those that a pattern names.
+
+    A pattern has ``*``, ``?``, ``[...]`` and ``**`` of a shell, braces such as ``{000..015}`` and ``{a,b}``,
+    and joins others by ``::``.
+
+    Parameters
+    ----------
+    kind : str
+        What stands before the colon.
+    pattern : str
+    suffixes : tuple of str
+        The endings of files in a folder, in lower case.
+
+    Raises
+    ------
+    ConfigError
+        The pattern is a URL, or its braces cannot be read.
+    SourceError
+        A file is missing, or named twice, or nothing is found.
+    """
+    refuse_remote(kind, pattern)
+    path = str(Path(pattern).expanduser())
+    if Path(path).is_dir():
+        files = tuple(files_below(path, suffixes))
+        if not files:
+            raise SourceError(f"{as_text(path)}: holds no files that end in {' or '.join(suffixes)}")
+        return FoundFiles(files, path, True)
+    files = (path,) if Path(path).is_file() else tuple(_expanded(kind, pattern))
+    seen: dict[str, str] = {}
+    for file in files:
+        real = os.path.realpath(file)
+        if real in seen:
+            raise SourceError(f"{as_text(file)}: is named twice ({as_text(seen[real])}); name each file once")
+        seen[real] = file
+    return FoundFiles(files, os.path.commonpath([os.path.dirname(file) or "." for file in files]), False)  # noqa: PTH120
+
+
+def refuse_remote(kind: str, pattern: str) -> None:
+    """Raise `ConfigError` for what is no path on this machine."""
+    if "://" in pattern or pattern.startswith("pipe:"):
+        raise ConfigError(
+            f"{kind}:{pattern}: is no path; nothing is downloaded here: fetch the files, name those"
+        )
+
+
+def files_below(folder: str, suffixes: tuple[str, ...]) -> list[str]:
+    """Return the visible files with these endings in a folder, at any depth, in the order of names."""
+    found: list[str] = []
+    for entry in visible(folder):
+        if entry.is_dir(follow_symlinks=False):
+            found += files_below(entry.path, suffixes)
+        elif entry.name.lower().endswith(suffixes) and entry.is_file():
+            found.append(entry.path)
+    return found
+
+
+def _expanded(kind: str, pattern: str) -> list[str]:
+    files: list[str] = []
+    for part in pattern.split("::"):
+        for name in _braces(kind, part) if "{" in part else [part]:
+            path = str(Path(name).expanduser())
+            is_glob = not Path(path).exists() and glob.has_magic(path)
+            found = sorted(glob.glob(path, recursive=True)) if is_glob else [path]  # noqa: PTH207
+            found = [file for file in found if Path(file).is_file()]
+            if not found:
+                shown, reason = as_text(path), "names no file" if is_glob else "No such file"
+                raise SourceError(f"{shown}: {reason}; {kind} takes a file, a folder or a pattern")
+            files += found
+    return files
+
+
+def _braces(kind: str, pattern: str) -> list[str]:
+    try:
+        from braceexpand import braceexpand
+    except ImportError as error:
+        raise ConfigError("braces need braceexpand; pip install 'edgeprune[webdataset]'") from error
+    try:
+        names = list(islice(braceexpand(pattern), _MAX_FILES + 1))
+    except ValueError as error:
+        raise ConfigError(
+            f"{kind}:{pattern}: braces without a partner; write {{000..015}} or {{a,b}}"
+        ) from error
+    if len(names) > _MAX_FILES:
+        raise ConfigError(f"{kind}:{pattern}: names more than {_MAX_FILES:,} files")
+    return names
