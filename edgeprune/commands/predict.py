@@ -17,18 +17,26 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
+class _Images(click.Path):
+    """A path that exists, or a source such as csv:FILE."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        is_source = ":" in str(value) and not Path(value).exists()
+        return str(value) if is_source else super().convert(value, param, ctx)
+
+
 @click.command("predict")
 @click.argument("model", type=click.Path(exists=True, path_type=Path))
-@click.argument("images", type=click.Path(exists=True, path_type=Path), nargs=-1, required=True)
+@click.argument("images", type=_Images(exists=True, path_type=Path), nargs=-1, required=True)
 @click.option("--top", type=click.IntRange(min=1), default=3, show_default=True, help="Classes to print.")
 @click.option("--skip-bad", is_flag=True, help="Leave out images that cannot be read, and count them.")
 @click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each image.")
-def command(model: Path, images: tuple[Path, ...], top: int, skip_bad: bool, as_json: bool) -> None:
+def command(model: Path, images: tuple[Path | str, ...], top: int, skip_bad: bool, as_json: bool) -> None:
     """Classify IMAGES by MODEL.
 
-    IMAGES are files, folders of files or packs; MODEL is an .onnx file or the folder of a run. Files are
-    scaled and cropped as `edgeprune build --size` does it. An image that cannot be read is
-    named once all others are told.
+    IMAGES are files, folders of files, packs, or sources as edgeprune build takes them, of which the test
+    split is read; MODEL is an .onnx file or the folder of a run. Files are scaled and cropped as
+    `edgeprune build --size` does it. An image that cannot be read is named once all others are told.
 
     \b
     Example:

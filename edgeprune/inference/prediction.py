@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from edgeprune_runtime.loading.cache import ChunkCache
 from edgeprune_runtime.onnx.session import OnnxModel, open_onnx, require
 
 from ..errors import SourceError
+from ..sources import open_source
 from ..sources.files import images_below, unread_text
 from ..sources.images import IMAGE_SUFFIXES, read_image
 
@@ -70,10 +71,10 @@ class Prediction:
     Attributes
     ----------
     image : str
-        The file, or pack and row.
+        The file, the pack and row, or what a source calls it.
     probabilities : float32 [classes]
     label : str, optional
-        The true class, where a pack says it.
+        The true class, where a pack or source says it.
     """
 
     image: str
@@ -123,12 +124,12 @@ def open_predictor(path: Path) -> Predictor:
 
 def predict(
     model: Predictor,
-    paths: Sequence[Path],
+    paths: Sequence[Path | str],
     *,
     skip_bad: bool = False,
     tell: Callable[[str], None] | None = None,
 ) -> Iterator[Prediction]:
-    """Classify image files, those of folders, and the images of packs, in this order.
+    """Classify image files, those of folders, and the images of packs and sources, in this order.
 
     Files are scaled and cropped as ``build --size`` does it, if the model takes squares. Every file is
     looked for before the first is read. An image that cannot be read, or a chunk of a pack, does not keep
@@ -137,7 +138,8 @@ def predict(
     Parameters
     ----------
     model : Predictor
-    paths : sequence of Path
+    paths : sequence of Path or str
+        A str is a source, see `edgeprune.open_source`, of which the test split is read.
     skip_bad : bool
         Leave out what cannot be read, in place of raising an error once all others are told.
     tell : callable, optional
@@ -147,7 +149,8 @@ def predict(
     Raises
     ------
     ConfigError
-        Images of a pack that are not of the model's size, or files for a model that takes coefficients.
+        Images of a pack or source that are not of the model's size, or a model that takes coefficients for
+        anything but packs.
     SourceError
         A folder holds no images; or, once all others are told, an image or a pack cannot be read.
     """
@@ -158,9 +161,12 @@ def predict(
         tell(unread_text(unread))
     bad: list[EdgePruneError] = []
     told = 0
-    for is_pack, group in itertools.groupby(found, key=lambda entry: entry[1]):
+    for kind, group in itertools.groupby(found, key=lambda entry: entry[1]):
         files = [path for path, _ in group]
-        parts = (_of_pack(model, path, bad) for path in files) if is_pack else (_of_files(model, files, bad),)
+        if kind is _of_files:
+            parts: Iterable[Iterator[Prediction]] = (_of_files(model, files, bad),)
+        else:
+            parts = (kind(model, file, bad) for file in files)
         for prediction in itertools.chain.from_iterable(parts):
             told += 1
             yield prediction
@@ -173,18 +179,22 @@ def predict(
         tell(f"{len(bad):,} could not be read, {told:,} images are told")
 
 
-def _found(paths: Sequence[Path], unread: Counter[str]) -> Iterator[tuple[Path, bool]]:
+def _found(paths: Sequence[Path | str], unread: Counter[str]) -> Iterator[tuple[Any, Callable[..., Any]]]:
+    """Give what was named, a file of a folder at a time, each with what classifies it."""
     for path in paths:
-        if path.is_dir():
+        if isinstance(path, str):
+            yield path, _of_source
+        elif path.is_dir():
             files = [path / name for name in images_below(str(path), unread=unread)]
             if not files:
                 other = f"; {unread_text(unread)}" if unread else ""
                 raise SourceError(f"{path}: no images in this folder ({' '.join(IMAGE_SUFFIXES)}){other}")
-            yield from ((file, False) for file in files)
+            yield from ((file, _of_files) for file in files)
         else:
             if path.exists() and not path.is_file():
                 raise SourceError(f"{path}: not a regular file; name an image, a pack or a folder")
-            yield path, path.exists() and signature_problem(path) is None
+            is_pack = path.exists() and signature_problem(path) is None
+            yield path, _of_pack if is_pack else _of_files
 
 
 def _of_files(model: Predictor, files: Sequence[Path], bad: list[EdgePruneError]) -> Iterator[Prediction]:
@@ -213,6 +223,28 @@ def _pixels(file: Path, shape: tuple[int, int, int]) -> NDArray[np.float32]:
         raise SourceError(f"{file}: has {found} pixels, and the model takes {width}x{height}")
     image: NDArray[np.float32] = pixels.transpose(2, 0, 1).astype(np.float32) / np.float32(255)
     return image
+
+
+def _of_source(model: Predictor, spec: str, bad: list[EdgePruneError]) -> Iterator[Prediction]:
+    if model.takes_coefficients:
+        raise ConfigError(f"{model.path} takes coefficients; give it packs, or export without a decoder")
+    _, height, width = model.image_shape
+    source = open_source(spec, split="test", size=height if height == width else None)
+    if source.shape != model.image_shape:
+        raise ConfigError(f"{spec} has images {source.shape}, and {model.path} takes {model.image_shape}")
+    for start in range(0, len(source), _BATCH):
+        good: list[tuple[int, NDArray[np.uint8]]] = []
+        for row in range(start, min(start + _BATCH, len(source))):
+            try:
+                good.append((row, source.read([row])[0]))
+            except SourceError as error:
+                bad.append(error)
+        if not good:
+            continue
+        logits = model.logits(np.stack([image for _, image in good]).astype(np.float32) / np.float32(255))
+        for (row, _), probabilities in zip(good, _softmax(logits), strict=True):
+            label = source.class_names[source.labels[row]]
+            yield Prediction(source.name(row), probabilities, label)
 
 
 def _of_pack(model: Predictor, path: Path, bad: list[EdgePruneError]) -> Iterator[Prediction]:
