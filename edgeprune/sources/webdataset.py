@@ -254,7 +254,8 @@ class _Reader:
         return notes
 
     def _kinds(self) -> str:
-        return ", ".join(f"{count:,} .{as_text(ending)}" for ending, count in self._passed.most_common(5))
+        kinds = sorted(self._passed.items(), key=lambda entry: (-entry[1], entry[0]))
+        return ", ".join(f"{count:,} .{as_text(ending)}" for ending, count in kinds[:5])
 
 
 def _found_label(members: dict[str, Member]) -> str:

@@ -154,7 +154,7 @@ def test_other_members_are_never_opened(tmp_path):
     others = {"README.md": b"hello", ".x.png": b"", "no_ending": b""}
     source = open_source(f"webdataset:{tar(tmp_path / 'a.tar', members | others)}")
     assert source.notes == (
-        f"{tmp_path}/a.tar: members that are neither images nor labels are not read: 3 .pyd, 3 .pth, 1 .md",
+        f"{tmp_path}/a.tar: members that are neither images nor labels are not read: 3 .pth, 3 .pyd, 1 .md",
     )
     assert source.read(range(3)).shape == (3, 3, 8, 8)
 
@@ -168,8 +168,8 @@ def test_a_pickle_is_no_label(tmp_path, option):
 @pytest.mark.parametrize(
     ("members", "told"),
     [
-        ({"1.txt": b"a", "2.json": b"{}"}, "a.tar: has no images among its members (1 .txt, 1 .json)"),
-        ({"1.heic": PNG, "1.cls": b"0"}, "has no images among its members (1 .heic, 1 .cls)"),
+        ({"1.txt": b"a", "2.json": b"{}"}, "a.tar: has no images among its members (1 .json, 1 .txt)"),
+        ({"1.heic": PNG, "1.cls": b"0"}, "has no images among its members (1 .cls, 1 .heic)"),
         ({}, "has no images among its members (no endings)"),
         ({"1.png": PNG}, "a.tar/1: its label is missing (cls, json or txt); it has png"),
         ({"1.png": PNG, "1.cls": b"0", "2.png": PNG}, "a.tar/2: its label is missing (cls); it has png"),
