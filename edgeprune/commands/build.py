@@ -13,7 +13,7 @@ from edgeprune.coresets.config import CoresetConfig
 from edgeprune.masks.config import MaskConfig
 from edgeprune.packs.config import METHODS, BuildConfig
 from edgeprune.scoring.config import ScoreConfig
-from edgeprune.sources.options import SourceOptions, with_options, without_options
+from edgeprune.sources.naming.options import SourceOptions, with_options, without_options
 from edgeprune.text import bytes_text, say
 from edgeprune_formats import ConfigError
 

@@ -10,7 +10,7 @@ import click
 
 from edgeprune.packs.config import BuildConfig
 from edgeprune.scoring.config import ScoreConfig
-from edgeprune.sources.options import SourceOptions, with_options, without_options
+from edgeprune.sources.naming.options import SourceOptions, with_options, without_options
 from edgeprune.text import say
 from edgeprune_formats import ConfigError
 from edgeprune_formats.files import check_writable

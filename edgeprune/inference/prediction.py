@@ -23,8 +23,8 @@ from edgeprune_runtime.onnx.session import OnnxModel, open_onnx, require
 
 from ..errors import SourceError
 from ..sources import open_source
-from ..sources.files import images_below, unread_text
-from ..sources.images import IMAGE_SUFFIXES, read_image
+from ..sources.decoding.files import images_below, unread_text
+from ..sources.decoding.images import IMAGE_SUFFIXES, read_image
 
 if TYPE_CHECKING:
     from edgeprune_runtime.networks.trained import TrainedNetwork

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from edgeprune.sources.base import Source
-from edgeprune.sources.check import SourceCheck, check_source, source_facts
-from edgeprune.sources.cifar import open_cifar
-from edgeprune.sources.csv_table import open_csv
-from edgeprune.sources.digits import open_digits
-from edgeprune.sources.folder import open_imagefolder
-from edgeprune.sources.npz import open_npz
-from edgeprune.sources.options import SourceOptions, with_options
-from edgeprune.sources.webdataset import open_webdataset
 from edgeprune_formats import ConfigError
+
+from .base import Source
+from .check import SourceCheck, check_source, source_facts
+from .cifar import open_cifar
+from .digits import open_digits
+from .folders.folder import open_imagefolder
+from .naming.options import SourceOptions, with_options
+from .npz import open_npz
+from .tables.csv_table import open_csv
+from .tars.webdataset import open_webdataset
 
 __all__ = [
     "Source",
@@ -36,14 +37,14 @@ def _require_pyarrow(kind: str) -> None:
 
 def _open_hf(spec: str, split: str, size: int | None) -> Source:
     _require_pyarrow("hf")
-    from edgeprune.sources.hf import open_hf
+    from .tables.hf import open_hf
 
     return open_hf(spec, split, size)
 
 
 def _open_parquet(spec: str, split: str, size: int | None) -> Source:
     _require_pyarrow("parquet")
-    from edgeprune.sources.parquet import open_parquet
+    from .tables.parquet import open_parquet
 
     return open_parquet(spec, split, size)
 

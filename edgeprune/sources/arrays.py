@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from edgeprune.sources.base import Rows
-from edgeprune.sources.images import resize_and_crop
+from .base import Rows
+from .decoding.images import resize_and_crop
 
 __all__ = ["ArraySource", "resize_batch"]
 
@@ -75,7 +75,7 @@ class ArraySource:
 
 
 def resize_batch(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Apply `edgeprune.sources.images.resize_and_crop` to each image of an array.
+    """Apply `edgeprune.sources.decoding.images.resize_and_crop` to each image of an array.
 
     Parameters
     ----------

@@ -14,9 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprune.sources.base import Source
-
 from ..errors import SourceError
+from .base import Source
 from .ordered import in_order
 
 __all__ = [

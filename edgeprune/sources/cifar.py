@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune.sources.arrays import ArraySource
 from edgeprune_formats import ConfigError
 
 from ..errors import SourceError
+from .arrays import ArraySource
 
 __all__ = ["open_cifar"]
 

@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from edgeprune.sources.arrays import ArraySource
 from edgeprune_formats import ConfigError
+
+from .arrays import ArraySource
 
 __all__ = ["open_digits"]
 

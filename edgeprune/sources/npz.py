@@ -9,11 +9,11 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprune.sources.arrays import ArraySource
 from edgeprune_formats import ConfigError
 
 from ..errors import SourceError
-from .labels import refuse_empty_classes
+from .arrays import ArraySource
+from .naming.labels import refuse_empty_classes
 
 __all__ = ["open_npz"]
 

@@ -19,7 +19,7 @@ from edgeprune_runtime.system.threads import cores
 
 from ..errors import SourceError
 from ..sources import Source, check_source, open_source
-from ..sources.files import as_text
+from ..sources.decoding.files import as_text
 
 __all__ = ["Batch", "TestBatches", "TestImages", "open_test"]
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from edgeprune.errors import SourceError
-from edgeprune.sources.images import read_image
+from edgeprune.sources.decoding.images import read_image
 
 
 def saved(path: Path, image: Image.Image, **options: object) -> Path:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from edgeprune.errors import SourceError
 from edgeprune.sources import open_source
-from edgeprune.sources.images import IMAGE_SUFFIXES, read_image
+from edgeprune.sources.decoding.images import IMAGE_SUFFIXES, read_image
 
 ROW = np.array([[10, 20, 30]], np.uint8)  # stands upright when it is turned by orientation 6
 

@@ -17,7 +17,7 @@ from edgeprune.errors import SourceError
 from edgeprune.inference.export import ExportConfig, export_run
 from edgeprune.inference.prediction import open_predictor, predict
 from edgeprune.sources import open_source
-from edgeprune.sources.images import read_image
+from edgeprune.sources.decoding.images import read_image
 from edgeprune_formats import ConfigError, open_pack
 from edgeprune_runtime.errors import ArtifactError, TrainingError
 

@@ -27,8 +27,8 @@ from written_sources import (
 
 from edgeprune.errors import SourceError
 from edgeprune.sources import SourceOptions, open_source, with_options
-from edgeprune.sources.images import decode_image, pillow_guard, read_image
-from edgeprune.sources.options import without_options
+from edgeprune.sources.decoding.images import decode_image, pillow_guard, read_image
+from edgeprune.sources.naming.options import without_options
 from edgeprune.training.evaluation import open_test
 from edgeprune_formats import ConfigError, open_pack
 

@@ -17,7 +17,7 @@ from edgeprune.sources import open_source
 from edgeprune_formats import ConfigError
 
 pa = pytest.importorskip("pyarrow")
-parquet_groups = pytest.importorskip("edgeprune.sources.parquet_groups")
+parquet_groups = pytest.importorskip("edgeprune.sources.tables.parquet_groups")
 
 PIXELS = pictures(12)
 LABELS = [0, 1, 2] * 4

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprune.sources.base import Rows
-from edgeprune.sources.encoded import EncodedSource, first_shape
-from edgeprune.sources.files import as_text, images_below, sub_folders, unread_text, visible
-from edgeprune.sources.images import IMAGE_SUFFIXES
-from edgeprune.sources.splits import find_class_root, refuse_splits_in_classes
 from edgeprune_formats import ConfigError
 
-from ..errors import SourceError
+from ...errors import SourceError
+from ..base import Rows
+from ..decoding.encoded import EncodedSource, first_shape
+from ..decoding.files import as_text, images_below, sub_folders, unread_text, visible
+from ..decoding.images import IMAGE_SUFFIXES
+from .splits import find_class_root, refuse_splits_in_classes
 
 __all__ = ["FolderSource", "open_imagefolder"]
 
@@ -56,8 +56,8 @@ def open_imagefolder(spec: str, split: str, size: int | None) -> FolderSource:
 
     Classes are the sub-folders in the order of their names; hidden files and folders and files without
     an image suffix are passed over. If PATH holds folders for splits, such as train and test, the one for
-    `split` is used, see `edgeprune.sources.splits.find_class_root`, and the classes of a test split are
-    those of the train folder where there is one. Otherwise PATH serves either split.
+    `split` is used, see `edgeprune.sources.folders.splits.find_class_root`, and the classes of a test split
+    are those of the train folder where there is one. Otherwise PATH serves either split.
 
     Parameters
     ----------
@@ -66,7 +66,8 @@ def open_imagefolder(spec: str, split: str, size: int | None) -> FolderSource:
     split : str
         ``"train"`` or ``"test"``.
     size : int or None
-        See `edgeprune.sources.images.resize_and_crop`; None takes the shape of the first readable image.
+        See `edgeprune.sources.decoding.images.resize_and_crop`; None takes the shape of the first image that
+        can be read.
 
     Raises
     ------

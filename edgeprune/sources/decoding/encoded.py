@@ -12,10 +12,9 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprune.sources.base import Rows
-from edgeprune.sources.images import decode_image, pillow_guard
-
-from ..errors import SourceError
+from ...errors import SourceError
+from ..base import Rows
+from .images import decode_image, pillow_guard
 
 __all__ = ["Content", "EncodedSource", "PerProcess", "first_shape"]
 

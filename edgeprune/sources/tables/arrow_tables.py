@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ..errors import SourceError
+from ...errors import SourceError
+from ..decoding.encoded import Content
+from ..decoding.files import as_text
 from .arrow_columns import content_of
 from .arrow_rows import ARROW_ERRORS
-from .encoded import Content
-from .files import as_text
 
 __all__ = ["Tables", "open_table", "sound"]
 

@@ -12,13 +12,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ..errors import SourceError
+from ...errors import SourceError
+from ..decoding.files import as_text
+from ..naming.classes import Classes, classes_of
+from ..naming.labels import LabelError, Labels
+from ..naming.options import SourceOptions
+from ..naming.split_names import NAMES, Division, SplitFiles, divide_rows
 from .arrow_columns import Columns, add_labels, find_columns
-from .classes import Classes, classes_of
-from .files import as_text
-from .labels import LabelError, Labels
-from .options import SourceOptions
-from .split_names import NAMES, Division, SplitFiles, divide_rows
 
 __all__ = ["ARROW_ERRORS", "TableReader", "TableRows", "read_json", "read_rows"]
 

@@ -13,17 +13,17 @@ import numpy as np
 
 from edgeprune_formats import ConfigError
 
-from ..errors import SourceError
-from .base import Rows
-from .classes import classes_of
-from .encoded import EncodedSource, first_shape
-from .files import as_text
-from .images import IMAGE_SUFFIXES
-from .labels import LabelError, Labels
-from .options import SourceOptions, without_options
-from .packed import PackedTexts
-from .patterns import find_files
-from .split_names import Division, divide_files
+from ...errors import SourceError
+from ..base import Rows
+from ..decoding.encoded import EncodedSource, first_shape
+from ..decoding.files import as_text
+from ..decoding.images import IMAGE_SUFFIXES
+from ..decoding.packed import PackedTexts
+from ..naming.classes import classes_of
+from ..naming.labels import LabelError, Labels
+from ..naming.options import SourceOptions, without_options
+from ..naming.patterns import find_files
+from ..naming.split_names import Division, divide_files
 from .tar_index import Member, opened, read_at, samples_of
 
 __all__ = ["open_webdataset"]
@@ -88,8 +88,8 @@ def open_webdataset(spec: str, split: str, size: int | None) -> TarSource:
 
     A sample is an image beside its label: ``0001.jpg`` and ``0001.cls``, which holds an integer, or
     ``0001.json``, an object with the field ``label``, or ``0001.txt``, the name of the class. Others can be
-    named, see `edgeprune.sources.options`. The headers of all members are read once, images when they are
-    asked for. Nothing else is opened, pickles least of all.
+    named, see `edgeprune.sources.naming.options`. The headers of all members are read once, images when they
+    are asked for. Nothing else is opened, pickles least of all.
 
     Files of several splits are told apart by their names, or by those of their folders.
 
@@ -100,7 +100,8 @@ def open_webdataset(spec: str, split: str, size: int | None) -> TarSource:
     split : str
         ``"train"`` or ``"test"``.
     size : int or None
-        See `edgeprune.sources.images.resize_and_crop`; None takes the shape of the first readable image.
+        See `edgeprune.sources.decoding.images.resize_and_crop`; None takes the shape of the first image that
+        can be read.
 
     Raises
     ------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from ..errors import SourceError
+from ...errors import SourceError
 
 __all__ = ["IMAGE_NAMES", "LABEL_NAMES", "SPLIT_NAME", "only_one"]
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from edgeprune_formats.limits import MAX_CLASSES
 
-from ..errors import SourceError
-from .files import as_text
+from ...errors import SourceError
+from ..decoding.files import as_text
 
 __all__ = ["LabelError", "Labels", "class_numbers", "read_class_names", "refuse_empty_classes"]
 

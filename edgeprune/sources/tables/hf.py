@@ -14,17 +14,17 @@ from numpy.typing import NDArray
 
 from edgeprune_formats import ConfigError
 
-from ..errors import SourceError
+from ...errors import SourceError
+from ..base import Rows
+from ..decoding.encoded import Content, EncodedSource, PerProcess, first_shape
+from ..decoding.files import as_text
+from ..naming.options import without_options
+from ..naming.patterns import files_below, refuse_remote
+from ..naming.split_names import SplitFiles, divide_files
 from .arrow_rows import read_rows
 from .arrow_tables import Tables, open_table, sound
-from .base import Rows
-from .encoded import Content, EncodedSource, PerProcess, first_shape
-from .files import as_text
 from .hf_folders import REMEDY, arrow_files, no_data_set, require_one_configuration
-from .options import without_options
 from .parquet import PARQUET_SUFFIXES, open_files
-from .patterns import files_below, refuse_remote
-from .split_names import SplitFiles, divide_files
 
 __all__ = ["open_hf"]
 
@@ -63,8 +63,8 @@ def open_hf(spec: str, split: str, size: int | None) -> EncodedSource:
 
     FOLDER is one of ``Dataset.save_to_disk`` or ``DatasetDict.save_to_disk``; one in the cache of
     ``load_dataset``, with its Arrow files; or a download from the Hub with Parquet files. Columns are found
-    or said as for Parquet files, see `edgeprune.sources.parquet.open_parquet`; the feature ClassLabel names
-    the classes. ``datasets`` itself is not needed.
+    or said as for Parquet files, see `edgeprune.sources.tables.parquet.open_parquet`; the feature ClassLabel
+    names the classes. ``datasets`` itself is not needed.
 
     Parameters
     ----------
@@ -74,7 +74,8 @@ def open_hf(spec: str, split: str, size: int | None) -> EncodedSource:
         ``"train"`` or ``"test"``, which is the split ``test``, else ``validation``; a data set that was saved
         without splits is taken for either.
     size : int or None
-        See `edgeprune.sources.images.resize_and_crop`; None takes the shape of the first readable image.
+        See `edgeprune.sources.decoding.images.resize_and_crop`; None takes the shape of the first image that
+        can be read.
 
     Raises
     ------

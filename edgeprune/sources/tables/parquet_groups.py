@@ -23,9 +23,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ..errors import SourceError
+from ...errors import SourceError
+from ..decoding.files import as_text
 from .arrow_rows import ARROW_ERRORS
-from .files import as_text
 
 __all__ = ["GroupReader", "Groups"]
 

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import SourceError
-from .files import as_text
+from ...errors import SourceError
+from ..decoding.files import as_text
 
 __all__ = ["Member", "opened", "read_at", "samples_of"]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from edgeprune_formats import ConfigError
 
-from ..errors import SourceError
-from .files import as_text, visible
+from ...errors import SourceError
+from ..decoding.files import as_text, visible
 
 __all__ = ["FoundFiles", "files_below", "find_files", "refuse_remote"]
 

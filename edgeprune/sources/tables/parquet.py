@@ -12,16 +12,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ..errors import SourceError
+from ...errors import SourceError
+from ..base import Rows
+from ..decoding.encoded import Content, EncodedSource, PerProcess, first_shape
+from ..decoding.files import as_text
+from ..naming.options import without_options
+from ..naming.patterns import find_files
+from ..naming.split_names import SplitFiles, divide_files
 from .arrow_columns import content_of
 from .arrow_rows import read_rows
-from .base import Rows
-from .encoded import Content, EncodedSource, PerProcess, first_shape
-from .files import as_text
-from .options import without_options
 from .parquet_groups import GroupReader, Groups
-from .patterns import find_files
-from .split_names import SplitFiles, divide_files
 
 __all__ = ["PARQUET_SUFFIXES", "open_files", "open_parquet"]
 
@@ -70,7 +70,8 @@ def open_parquet(spec: str, split: str, size: int | None) -> ParquetSource:
 
     A column holds encoded images: binary, a struct of ``bytes`` and ``path`` as Hugging Face has it, or text,
     the path of a file, relative to the folder of the Parquet file. Another holds labels: integers, or text.
-    Which ones, and a column of splits, is found or said after the place, see `edgeprune.sources.options`.
+    Which ones, and a column of splits, is found or said after the place, see
+    `edgeprune.sources.naming.options`.
 
     Files of several splits are told apart by their names, or by those of their folders, such as
     ``train-00000-of-00002.parquet``.
@@ -82,7 +83,8 @@ def open_parquet(spec: str, split: str, size: int | None) -> ParquetSource:
     split : str
         ``"train"`` or ``"test"``.
     size : int or None
-        See `edgeprune.sources.images.resize_and_crop`; None takes the shape of the first readable image.
+        See `edgeprune.sources.decoding.images.resize_and_crop`; None takes the shape of the first image that
+        can be read.
 
     Raises
     ------

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import SourceError
+from ...errors import SourceError
 from .images import IMAGE_SUFFIXES, UNREAD_SUFFIXES
 
 __all__ = ["as_text", "has_images", "images_below", "sub_folders", "unread_text", "visible"]

@@ -14,17 +14,17 @@ from numpy.typing import NDArray
 
 from edgeprune_formats import ConfigError
 
-from ..errors import SourceError
-from .base import Rows
-from .classes import classes_of
+from ...errors import SourceError
+from ..base import Rows
+from ..decoding.encoded import EncodedSource, first_shape
+from ..decoding.files import as_text
+from ..decoding.packed import PackedTexts
+from ..naming.classes import classes_of
+from ..naming.labels import LabelError, Labels
+from ..naming.options import SourceOptions, without_options
+from ..naming.patterns import refuse_remote
+from ..naming.split_names import NAMES, Division, divide_rows
 from .column_names import IMAGE_NAMES, LABEL_NAMES, SPLIT_NAME, only_one
-from .encoded import EncodedSource, first_shape
-from .files import as_text
-from .labels import LabelError, Labels
-from .options import SourceOptions, without_options
-from .packed import PackedTexts
-from .patterns import refuse_remote
-from .split_names import NAMES, Division, divide_rows
 
 __all__ = ["open_csv"]
 
@@ -82,9 +82,9 @@ def open_csv(spec: str, split: str, size: int | None) -> CsvSource:
     """Open a table of paths and labels: ``csv:FILE``.
 
     The first line names the columns; which ones hold paths, labels and, if there is one, splits, is found by
-    usual names or said after the file, see `edgeprune.sources.options`. Fields are divided by ``,``, ``;``,
-    ``|`` or tabs; text is UTF-8. Paths are relative to the folder of the table. Labels that are all integers
-    are the numbers of classes.
+    usual names or said after the file, see `edgeprune.sources.naming.options`. Fields are divided by ``,``,
+    ``;``, ``|`` or tabs; text is UTF-8. Paths are relative to the folder of the table. Labels that are all
+    integers are the numbers of classes.
 
     Parameters
     ----------
@@ -93,7 +93,8 @@ def open_csv(spec: str, split: str, size: int | None) -> CsvSource:
     split : str
         ``"train"`` or ``"test"``.
     size : int or None
-        See `edgeprune.sources.images.resize_and_crop`; None takes the shape of the first readable image.
+        See `edgeprune.sources.decoding.images.resize_and_crop`; None takes the shape of the first image that
+        can be read.
 
     Raises
     ------

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError, features
 
-from ..errors import SourceError
+from ...errors import SourceError
 from .orientation import upright
 from .png import without_extras
 

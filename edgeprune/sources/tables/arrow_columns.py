@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import types
 
-from ..errors import SourceError
+from ...errors import SourceError
+from ..decoding.encoded import Content
+from ..naming.labels import LabelError, Labels
+from ..naming.options import SourceOptions
 from .column_names import IMAGE_NAMES, LABEL_NAMES, SPLIT_NAME, only_one
-from .encoded import Content
-from .labels import LabelError, Labels
-from .options import SourceOptions
 
 __all__ = ["Columns", "add_labels", "content_of", "find_columns", "texts_of"]
 

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import SourceError
+from ...errors import SourceError
+from ..decoding.files import as_text, sub_folders, visible
+from ..naming.split_names import SPLITS, SplitFiles, chosen_group, split_word
 from .arrow_rows import ARROW_ERRORS, read_json
 from .arrow_tables import open_table
-from .files import as_text, sub_folders, visible
-from .split_names import SPLITS, SplitFiles, chosen_group, split_word
 
 __all__ = ["REMEDY", "arrow_files", "no_data_set", "require_one_configuration"]
 

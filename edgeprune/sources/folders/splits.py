@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import SourceError
-from .files import as_text, has_images, images_below, sub_folders, visible
-from .images import IMAGE_SUFFIXES
-from .split_names import NAMES, SPLITS, split_word
+from ...errors import SourceError
+from ..decoding.files import as_text, has_images, images_below, sub_folders, visible
+from ..decoding.images import IMAGE_SUFFIXES
+from ..naming.split_names import NAMES, SPLITS, split_word
 
 __all__ = ["ClassRoot", "find_class_root", "refuse_splits_in_classes"]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import SourceError
-from .files import as_text
+from ...errors import SourceError
+from ..decoding.files import as_text
 
 __all__ = [
     "NAMES",

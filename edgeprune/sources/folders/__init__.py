@@ -1,0 +1,1 @@
+"""Folders of images, a folder for each class."""

@@ -1,0 +1,1 @@
+"""What users name: options, labels, classes, splits, patterns of files."""

@@ -1,0 +1,1 @@
+"""Tables that name images or hold them: CSV, Parquet, Arrow."""
