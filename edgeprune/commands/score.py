@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +19,12 @@ from edgeprune_formats.files import check_writable
 
 from ..options.fields import FORCE, QUIET, Command, config_options, make_config, output_option
 
+if TYPE_CHECKING:
+    import torch
+
+    from edgeprune.sources import Source
+    from edgeprune.work.processes import Workers
+
 __all__ = ["command", "require_torch"]
 
 
@@ -28,7 +36,7 @@ __all__ = ["command", "require_torch"]
 @FORCE
 @config_options(ScoreConfig, "model", "epochs", "every", "batch_size", "lr", heading="The scoring run")
 @config_options(ScoreConfig, "weight_decay", "augment", "seed")
-@config_options(ScoreConfig, "device", "precision", "compile", heading="Machine")
+@config_options(ScoreConfig, "device", "jobs", "precision", "compile", heading="Machine")
 @QUIET
 def command(
     source: str, output: Path, size: int | None, skip_bad: bool, force: bool, quiet: bool, **options: Any
@@ -64,20 +72,34 @@ def command(
             for note in getattr(images, "notes", ()):
                 say(f"warning: {note}", err=True)
         # Before every image is read, which can take long.
-        place(config.training(config.model_for(images.shape)))
-        with progress_bars(quiet) as tell:
-            check = check_shared(images, skip_bad=skip_bad, jobs=cpu_quota(), workers=workers, progress=tell)
-        records = run_scoring(
-            images,
-            check,
-            output,
-            config,
-            workers=workers,
-            report=EpochLines(quiet),
-            replace_existing=force,
-        )
+        jobs = config.jobs or cpu_quota()
+        device = place(config.training(config.model_for(images.shape))).device
+        with _at_hand(images, output, device, workers, quiet=quiet, force=force) as images:
+            with progress_bars(quiet) as tell:
+                check = check_shared(images, skip_bad=skip_bad, jobs=jobs, workers=workers, progress=tell)
+            records = run_scoring(
+                images,
+                check,
+                output,
+                config,
+                workers=workers,
+                report=EpochLines(quiet),
+                replace_existing=force,
+            )
     if not quiet:
         say(_summary(output, records.provenance, len(records.rows)))
+
+
+def _at_hand(
+    source: Source, output: Path, device: torch.device, workers: Workers, *, quiet: bool, force: bool
+) -> AbstractContextManager[Source]:
+    """Give a source that keeps what the check decodes, unless the scores are there already."""
+    from edgeprune.work.image_store import cached_if_large
+
+    if output.exists() and not force:
+        return nullcontext(source)
+    tell = None if quiet else partial(say, err=True)
+    return cached_if_large(source, output, device, workers=workers, tell=tell)
 
 
 def _require_target(source: str, output: Path) -> None:

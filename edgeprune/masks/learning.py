@@ -24,7 +24,8 @@ from edgeprune_runtime.training.settings import TrainConfig
 from ..presets import MaskPreset, data_family, mask_preset
 from ..sources import Source, SourceCheck, source_facts
 from ..work.callbacks import EpochProgress
-from ..work.image_store import ImageStore
+from ..work.image_cache import remove_images
+from ..work.image_store import ImageStore, cached_if_large
 from ..work.processes import Workers
 from ..work.resumable import ResumableRun, remove_work_folder
 from ..work.temporary import work_folder
@@ -72,6 +73,7 @@ def learn_masks(
     *,
     freq_prune: float,
     seed: int = 0,
+    jobs: int | None = None,
     workers: Workers | None = None,
     report: EpochProgress | None = None,
 ) -> tuple[FSENet, dict[str, Any]]:
@@ -86,12 +88,15 @@ def learn_masks(
     classifier : TrainedNetwork
         Stays as it is.
     path : Path
-        Where the FSE-Net is saved; until then checkpoints are in `edgeprune.work.temporary.work_folder`.
+        Where the FSE-Net is saved; until then checkpoints are in `edgeprune.work.temporary.work_folder`, and
+        images that do not fit in memory in `edgeprune.work.temporary.images_folder`.
     config : MaskConfig
     freq_prune : float
         Share of the components that is dropped.
     seed : int
         Fixes the first weights and the order of the images.
+    jobs : int, optional
+        Threads that read images, see `edgeprune.work.image_store.ImageStore`.
     workers, report
         See `edgeprune.work.resumable.ResumableRun`.
 
@@ -122,12 +127,16 @@ def learn_masks(
         found = _reuse(path, record)
         if workers.rank == 0:
             remove_work_folder(work_folder(path))
+            remove_images(path)
         return found
     rows = check.good.astype(np.int64)
     _require_shares(source, len(rows), config, workers)
-    store = ImageStore(source, rows, placement.device)
     cuda = [placement.device.index] if placement.device.type == "cuda" else []
-    with torch.random.fork_rng(cuda):
+    with (
+        cached_if_large(source, path, placement.device, workers=workers) as images,
+        torch.random.fork_rng(cuda),
+    ):
+        store = ImageStore(images, rows, placement.device, jobs=jobs)
         torch.manual_seed(seed)
         task = _MaskLearning(store, classifier, config, seed, preset, placement, workers)
         history = ResumableRun(task, work_folder(path), record, workers, report).finish()

@@ -66,6 +66,7 @@ def component_selector(
     given: FSENetFile | None = None,
     classifier: TrainedNetwork | None = None,
     scores: ScoresFile | None = None,
+    jobs: int | None = None,
     workers: Workers,
     report: EpochProgress | None = None,
 ) -> ComponentSelector:
@@ -89,6 +90,8 @@ def component_selector(
         What masks are learned against; by default that of the scoring run.
     scores : ScoresFile, optional
         Of the scoring run.
+    jobs : int, optional
+        Threads that read images while masks are learned.
     workers, report
         See `edgeprune.work.resumable.ResumableRun`.
 
@@ -116,6 +119,7 @@ def component_selector(
         how: dict[str, Any] = {
             "freq_prune": freq_prune,
             "seed": seed,
+            "jobs": jobs,
             "workers": workers,
             "report": report,
         }

@@ -47,11 +47,14 @@ class ScoreConfig:
         ``"auto"``, ``"float32"`` or ``"bfloat16"``.
     compile : bool
         Whether steps run through `torch.compile`.
+    jobs : int or None
+        Threads that read images ahead of the network; None stands for as many as there are processors for
+        this process. No score depends on it.
 
     Raises
     ------
     ConfigError
-        `every` is out of range; the other values are checked when the run starts.
+        `every` or `jobs` is out of range; the other values are checked when the run starts.
     """
 
     model: str | None = field(
@@ -84,9 +87,18 @@ class ScoreConfig:
     device: str = field(default="auto", metadata=_TRAINING["device"])
     precision: Precision = field(default="auto", metadata=_TRAINING["precision"])
     compile: bool = field(default=False, metadata={"help": "Compile the training step with torch.compile."})
+    jobs: int | None = field(
+        default=None,
+        metadata={
+            "help": "Threads that read and decode images ahead of the network.",
+            "default_text": "all processors that the process may use",
+        },
+    )
 
     def __post_init__(self) -> None:
         check_types(self)
+        if self.jobs is not None and self.jobs < 1:
+            raise ConfigError(f"`jobs` must be at least 1, not {self.jobs}")
         if self.every is not None and not 1 <= self.every <= self.epochs:
             raise ConfigError(
                 f"`every` is {self.every}; it must be at least 1 and at most the epochs, {self.epochs}"

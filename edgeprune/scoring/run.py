@@ -23,7 +23,8 @@ from edgeprune_runtime.training.run_folder import versions
 
 from ..sources import Source, SourceCheck, source_facts
 from ..work.callbacks import EpochProgress
-from ..work.image_store import ImageStore
+from ..work.image_cache import remove_images
+from ..work.image_store import ImageStore, cached_if_large
 from ..work.processes import Workers
 from ..work.resumable import ResumableRun, remove_work_folder
 from ..work.temporary import work_folder
@@ -49,8 +50,9 @@ def run_scoring(
 ) -> ScoresFile:
     """Train a classifier on all images and write what it saw of them; go on where an earlier call stopped.
 
-    Until the file is complete, checkpoint and records are kept in `edgeprune.work.temporary.work_folder`. A
-    file that was made with the same settings from the same images is used as it is.
+    Until the file is complete, checkpoint and records are kept in `edgeprune.work.temporary.work_folder`, and
+    images that do not fit in memory, decoded, in `edgeprune.work.temporary.images_folder`. A file that was
+    made with the same settings from the same images is used as it is.
 
     Parameters
     ----------
@@ -92,10 +94,15 @@ def run_scoring(
         found = _reuse(path, record, rows)
         if workers.rank == 0:
             remove_work_folder(work_folder(path))
+            remove_images(path)
         return found
-    store = ImageStore(source, rows, placement.device)
     cuda = [placement.device.index] if placement.device.type == "cuda" else []
-    with _on(placement.device), torch.random.fork_rng(cuda):
+    with (
+        cached_if_large(source, path, placement.device, workers=workers) as images,
+        _on(placement.device),
+        torch.random.fork_rng(cuda),
+    ):
+        store = ImageStore(images, rows, placement.device, jobs=config.jobs)
         torch.manual_seed(config.seed)
         folder = work_folder(path)
         task = ScoringTask(
@@ -144,6 +151,7 @@ def _record(source: Source, check: SourceCheck, config: ScoreConfig, placement: 
     height, width = source.shape[1:]
     mean, std = check.statistics(check.good, height * width)
     settings = {**asdict(config), "device": str(placement.device), "precision": placement.precision}
+    del settings["jobs"]
     plain: dict[str, Any] = json.loads(
         json.dumps(
             {

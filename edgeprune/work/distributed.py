@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from edgeprune_formats import ConfigError
 from edgeprune_runtime.errors import TrainingError
 
-from .processes import Workers, process_rank
+from .processes import Workers, local_rank, process_rank
 
 __all__ = ["DistributedWorkers", "joined_processes"]
 
@@ -67,7 +67,7 @@ class DistributedWorkers(Workers):
 @contextmanager
 def joined_processes(device: str, count: int) -> Iterator[DistributedWorkers]:
     """Join the other processes of the run until the block ends; see `edgeprune.work.joining.joined`."""
-    place = _place(device, int(os.environ.get("LOCAL_RANK", "0")))
+    place = _place(device, local_rank())
     if "MASTER_ADDR" not in os.environ or "RANK" not in os.environ:
         raise ConfigError("WORLD_SIZE is set, but not by torchrun; unset it, or start with torchrun")
     came_to_the_end = False

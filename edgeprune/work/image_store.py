@@ -1,38 +1,49 @@
-"""All images of a source where a training step can reach them: on the device if they fit."""
+"""All images of a source where a training step can reach them: in memory if they fit, or read ahead of it."""
 
 from __future__ import annotations
 
 import math
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from edgeprune_formats import ConfigError
 from edgeprune_runtime.decode.augmentation import Augmentation
-from edgeprune_runtime.system.machine import available_bytes
+from edgeprune_runtime.system.machine import available_bytes, cpu_quota
 
 from ..sources import Source
+from .image_cache import CachedSource, cached, channels_last
+from .processes import Workers, local_processes
 
-__all__ = ["Batch", "ImageStore"]
+__all__ = ["Batch", "ImageStore", "cached_if_large"]
 
+_T = TypeVar("_T")
 Batch = tuple[NDArray[np.int64], Augmentation | None]
 # The rest of the memory is for the network and its activations.
 _SHARE_OF_MEMORY = 0.5
 _LOAD_BYTES = 32 * 2**20
 _AHEAD = 4
+# Images that a thread takes at a time: enough to outweigh handing them over, and all threads busy in a batch.
+_LEAST_ROWS, _MOST_ROWS = 8, 32
 
 
 class ImageStore:
-    """Images as uint8, gathered, cropped and mirrored in one indexing operation.
+    """Images as uint8, cropped and mirrored by several threads ahead of the step that needs them.
+
+    Which images a batch has, and their pixels, do not depend on the number of threads.
 
     Parameters
     ----------
     source : Source
-        Where the images come from.
+        Where the images come from; read by several threads at once.
     rows : int64 [N]
         The rows of the source that the store holds; it counts them from 0.
     device : torch.device
@@ -40,29 +51,48 @@ class ImageStore:
     budget : int, optional
         Bytes that images may take on the device and in the host's memory; half of what is free there by
         default.
+    jobs : int, optional
+        Threads; by default as many as there are processors for this process.
 
     Attributes
     ----------
     place : str
-        ``"device"``, ``"host"`` (on a GPU, where only the host's memory has room) or ``"source"`` (read
-        again for each batch, ahead of the step that needs it).
+        ``"device"``, ``"host"`` (on a GPU, where only the host's memory has room), ``"disk"`` (decoded, see
+        `cached_if_large`) or ``"source"`` (decoded again for each batch).
     shape : tuple of int
         (C, H, W).
     labels : int64 [N]
         On the device.
+
+    Raises
+    ------
+    ConfigError
+        `jobs` is below 1.
+    SourceError
+        Images that fit in memory cannot be read.
     """
 
     def __init__(
-        self, source: Source, rows: NDArray[np.int64], device: torch.device, *, budget: int | None = None
+        self,
+        source: Source,
+        rows: NDArray[np.int64],
+        device: torch.device,
+        *,
+        budget: int | None = None,
+        jobs: int | None = None,
     ) -> None:
+        if jobs is not None and jobs < 1:
+            raise ConfigError(f"`jobs` must be at least 1, not {jobs}")
         self._source, self._rows, self._device = source, rows, device
+        self._jobs = jobs or max(1, cpu_quota() // local_processes())
         self.shape = source.shape
         self.labels = torch.from_numpy(source.labels[rows]).to(device)
-        size = len(rows) * math.prod(source.shape)
-        self.place = _place(size, device, budget)
+        self.place = _place(len(rows) * math.prod(source.shape), device, budget)
         self._pixels: torch.Tensor | None = None
         if self.place != "source":
             self._pixels = self._load(device if self.place == "device" else torch.device("cpu"))
+        elif isinstance(source, CachedSource):
+            self.place = "disk"
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -80,44 +110,118 @@ class ImageStore:
         SourceError
             An image that was readable before no longer is.
         """
-        if self.place == "device":
+        if self._pixels is not None and self._pixels.device.type != "cpu":
             for batch in batches:
-                yield self._gather(batch)
+                yield _crop_on_device(self._pixels, *batch)
             return
-        # A source reads with threads of its own, and is not meant to be called from several.
-        with ThreadPoolExecutor(1 if self.place == "source" else _AHEAD) as pool:
-            waiting: deque[Future[torch.Tensor]] = deque()
-            for batch in batches:
-                waiting.append(pool.submit(self._fetch, batch))
-                if len(waiting) > _AHEAD:
-                    yield waiting.popleft().result().to(self._device, non_blocking=True)
-            while waiting:
-                yield waiting.popleft().result().to(self._device, non_blocking=True)
+        with _threads(self._jobs) as pool:
+            for images, parts in _ahead((self._begin(pool, batch) for batch in batches), _AHEAD):
+                for part in parts:
+                    part.result()
+                yield images.permute(0, 3, 1, 2).to(self._device, non_blocking=True)
 
     def _load(self, where: torch.device) -> torch.Tensor:
         channels, height, width = self.shape
         pixels = torch.empty((len(self), height, width, channels), dtype=torch.uint8, device=where)
-        step = max(1, _LOAD_BYTES // math.prod(self.shape))
-        for start in range(0, len(self), step):
-            part = torch.from_numpy(self._source.read(self._rows[start : start + step]))
-            pixels[start : start + step] = part.to(where).permute(0, 2, 3, 1)
+        step = max(1, min(_MOST_ROWS, _LOAD_BYTES // math.prod(self.shape)))
+        parts = np.split(np.arange(len(self)), range(step, len(self), step))
+        with _threads(self._jobs) as pool:
+            begun = ((part[0], pool.submit(self._read, part)) for part in parts)
+            for start, part in _ahead(begun, 2 * self._jobs):
+                pixels[start : start + step] = torch.from_numpy(part.result()).to(where)
         return pixels
 
-    def _gather(self, batch: Batch) -> torch.Tensor:
-        assert self._pixels is not None
-        return _crop(self._pixels, *batch)
+    def _begin(self, pool: ThreadPoolExecutor, batch: Batch) -> tuple[torch.Tensor, list[Future[None]]]:
+        """Let threads fill a batch, a few images each."""
+        rows, augmentation = batch
+        channels, height, width = self.shape
+        shape, pinned = (len(rows), height, width, channels), self._device.type == "cuda"
+        images = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
+        step = min(_MOST_ROWS, max(_LEAST_ROWS, -(-len(rows) // self._jobs)))
+        parts = np.split(np.arange(len(rows)), range(step, len(rows), step))
+        return images, [
+            pool.submit(
+                self._fill,
+                images[part[0] : part[-1] + 1].numpy(),
+                rows[part],
+                augmentation and augmentation.take(part),
+            )
+            for part in parts
+        ]
 
-    def _fetch(self, batch: Batch) -> torch.Tensor:
-        if self._pixels is not None:
-            images = _crop(self._pixels, *batch)
+    def _fill(
+        self, target: NDArray[np.uint8], rows: NDArray[np.int64], augmentation: Augmentation | None
+    ) -> None:
+        """Write some images to [n, H, W, C]."""
+        if self._pixels is None:
+            images, rows = self._read(rows), np.arange(len(rows))
         else:
-            rows, augmentation = batch
-            pixels = torch.from_numpy(self._source.read(self._rows[rows])).permute(0, 2, 3, 1).contiguous()
-            images = _crop(pixels, np.arange(len(rows)), augmentation)
-        return images.pin_memory() if self._device.type == "cuda" else images
+            images = self._pixels.numpy()
+        if augmentation is None:
+            # Indices are in range: "clip" writes to the target without a buffer.
+            images.take(rows, axis=0, out=target, mode="clip")
+            return
+        for at, row in enumerate(rows.tolist()):
+            cropped = images[row].take(augmentation.rows[at], axis=0)
+            cropped.take(augmentation.columns[at], axis=1, out=target[at], mode="clip")
+
+    def _read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Read some of the store's images from the source, [n, H, W, C]."""
+        if isinstance(self._source, CachedSource):
+            return self._source.read_channels_last(self._rows[rows])
+        return channels_last(self._source.read(self._rows[rows]))
 
 
-def _crop(pixels: torch.Tensor, rows: NDArray[np.int64], augmentation: Augmentation | None) -> torch.Tensor:
+def cached_if_large(
+    source: Source,
+    path: Path,
+    device: torch.device,
+    *,
+    workers: Workers | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> AbstractContextManager[Source]:
+    """Give a source that decodes each image once, if all of them do not fit in memory.
+
+    Whatever reads the source inside of the block fills the cache, a check of all images included.
+
+    Parameters
+    ----------
+    source : Source
+    path : Path
+        The output of the run; the images are kept beside it.
+    device : torch.device
+        Where batches are to be.
+    workers, tell
+        See `edgeprune.work.image_cache.cached`.
+    """
+    is_large = _place(len(source) * math.prod(source.shape), device, None) == "source"
+    return cached(source, path, wanted=is_large, workers=workers, tell=tell)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[ThreadPoolExecutor]:
+    """Give threads that drop what has not begun when the block ends."""
+    pool = ThreadPoolExecutor(count, "edgeprune-images")
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _ahead(begun: Iterable[_T], count: int) -> Iterator[_T]:
+    """Take `count` items more than are given, which begins the work on them."""
+    waiting: deque[_T] = deque()
+    for item in begun:
+        waiting.append(item)
+        if len(waiting) > count:
+            yield waiting.popleft()
+    while waiting:
+        yield waiting.popleft()
+
+
+def _crop_on_device(
+    pixels: torch.Tensor, rows: NDArray[np.int64], augmentation: Augmentation | None
+) -> torch.Tensor:
     """Return rows of NHWC pixels, each cropped and mirrored, as NCHW in channels-last order."""
     chosen = torch.from_numpy(rows).to(pixels.device, non_blocking=True)
     if augmentation is None:
@@ -140,7 +244,7 @@ def _free(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0] * _SHARE_OF_MEMORY)
     # Every process on this host holds images of its own.
-    return int(_host_memory() * _SHARE_OF_MEMORY / int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return int(_host_memory() * _SHARE_OF_MEMORY / local_processes())
 
 
 def _host_memory() -> int:

@@ -17,12 +17,22 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-__all__ = ["Workers", "process_rank"]
+__all__ = ["Workers", "local_processes", "local_rank", "process_rank"]
 
 
 def process_rank() -> int:
     """Return this process's number among those that ``torchrun`` started; 0 for the first, or alone."""
     return int(os.environ.get("RANK", "0"))
+
+
+def local_rank() -> int:
+    """Return this process's number among those of the run on this host."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def local_processes() -> int:
+    """Return how many processes of the run are on this host."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 @dataclass(frozen=True)

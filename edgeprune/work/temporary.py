@@ -6,12 +6,18 @@ import hashlib
 import os
 from pathlib import Path
 
-__all__ = ["artifact_path", "work_folder"]
+__all__ = ["artifact_path", "images_folder", "work_folder"]
 
 
 def work_folder(path: Path) -> Path:
     """Return the folder that holds what a run for `path` needs to go on after a stop."""
     return path.with_name(f"{_shortened(path.name, 240)}.work")
+
+
+def images_folder(path: Path) -> Path:
+    """Return the folder that holds the decoded images of a run for `path`; each further node has another."""
+    node = int(os.environ.get("GROUP_RANK", "0"))
+    return path.with_name(f"{_shortened(path.name, 220)}.images{node or ''}")
 
 
 def artifact_path(pack: Path, suffix: str) -> Path:

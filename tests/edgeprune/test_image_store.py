@@ -7,6 +7,7 @@ import torch
 
 from edgeprune.errors import SourceError
 from edgeprune.work.image_store import ImageStore
+from edgeprune_formats import ConfigError
 from edgeprune_runtime.decode.augmentation import AUGMENTS, draw
 
 CPU = torch.device("cpu")
@@ -128,7 +129,9 @@ def test_images_are_read_once_where_they_are_held_and_in_pieces(put, monkeypatch
     monkeypatch.setattr("edgeprune.work.image_store._LOAD_BYTES", 4 * 3 * 16 * 24 + 5)
     source = Images()
     store = put("device", source)
-    assert [len(rows) for rows in source.reads] == [4] * 7 + [2]
+    # By several threads, so the last may come before the others.
+    assert sorted(len(rows) for rows in source.reads) == [2] + [4] * 7
+    assert sorted(np.concatenate(source.reads).tolist()) == list(range(30))
     list(store.batches(some_batches(30, "crop", source.shape)))
     assert len(source.reads) == 8
     np.testing.assert_array_equal(next(store.batches([(np.arange(30), None)])), source.pixels)
@@ -153,6 +156,18 @@ def test_images_are_read_ahead_but_not_far(put):
     assert len(source.reads) == 5
     assert len(list(stream)) == 11
     assert len(source.reads) == 12
+
+
+def test_a_store_without_a_thread_is_refused():
+    with pytest.raises(ConfigError, match="`jobs` must be at least 1, not 0"):
+        ImageStore(Images(), np.arange(30), CPU, jobs=0)
+
+
+@pytest.mark.parametrize(("processes", "threads"), [(1, 6), (2, 3), (4, 1), (9, 1)])
+def test_the_processes_of_a_host_share_its_processors(monkeypatch, processes, threads):
+    monkeypatch.setattr("edgeprune.work.image_store.cpu_quota", lambda: 6)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    assert ImageStore(Images(), np.arange(30), CPU)._jobs == threads
 
 
 @pytest.mark.parametrize("place", ["device", "host"])

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 import two_processes
-from scoring_runs import RUNS, arrays, assert_same_scores, options, score, write_source
+from image_folders import write_photos
+from scoring_runs import IMAGES, RUNS, arrays, assert_same_scores, options, score, write_source
 
 from edgeprune.coresets.config import CoresetConfig
 from edgeprune.coresets.sampling import ccs
@@ -150,6 +151,7 @@ def spec(tmp_path_factory):
 def together(tmp_path_factory, spec):
     """What two processes found, and the folder with their scores."""
     folder = tmp_path_factory.mktemp("together")
+    write_photos(folder / "photos", IMAGES)
     command = [sys.executable, two_processes.__file__, folder, spec]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -164,6 +166,7 @@ def alone(tmp_path_factory, spec):
     torch.set_num_threads(1)
     for name, config in RUNS.items():
         score(folder / name, spec, config)
+    score(folder / "kept.h5", write_photos(folder / "photos", IMAGES), RUNS["tiny.h5"])
     torch.set_num_threads(threads)
     return folder
 
@@ -222,6 +225,13 @@ def test_two_processes_give_the_scores_of_one(together, alone, name):
     assert_like(together[1] / name, alone / name)
     first = [arrays(folder / name)["epochs/probabilities"][0] for folder in (together[1], alone)]
     np.testing.assert_allclose(*first, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_decoded_images(together, alone):
+    assert read_scores_file(together[1] / "kept.h5").provenance["images_held"] == "disk"
+    assert not list(together[1].glob("*.images*"))
+    assert_like(together[1] / "kept.h5", alone / "kept.h5")
 
 
 @pytest.mark.slow

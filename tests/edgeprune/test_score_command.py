@@ -73,10 +73,10 @@ def test_every_option_arrives(edgeprune, tmp_path, monkeypatch, spec):
     monkeypatch.setattr(scoring, "run_scoring", record)
     given = ["--model", "resnet20", "--epochs", 9, "--every", 4, "--batch-size", 7, "--lr", 0.3]
     given += ["--weight-decay", 0.01, "--augment", "flip", "--seed", 5, "--device", "cpu"]
-    given += ["--precision", "bfloat16", "--compile", "--size", 12, "--force", "-q"]
+    given += ["--precision", "bfloat16", "--compile", "--jobs", 3, "--size", 12, "--force", "-q"]
     with pytest.raises(Crash):
         edgeprune("score", spec, "-o", tmp_path / "s.h5", *given)
-    config = ScoreConfig("resnet20", 9, 4, 7, 0.3, 0.01, "flip", 5, "cpu", "bfloat16", True)
+    config = ScoreConfig("resnet20", 9, 4, 7, 0.3, 0.01, "flip", 5, "cpu", "bfloat16", True, 3)
     assert asked == [((3, 12, 12), config, True)]
 
 
@@ -102,6 +102,7 @@ def test_the_options_have_the_defaults_of_the_settings():
         (["npz:images.npz", "-o", "s.h5", "--lr", "0"], 2, "--lr is 0.0"),
         (["npz:images.npz", "-o", "s.h5", "--lr", "nan"], 2, "--lr is nan"),
         (["npz:images.npz", "-o", "s.h5", "--seed", "-1"], 2, "--seed is -1"),
+        (["npz:images.npz", "-o", "s.h5", "--jobs", "0"], 2, "--jobs must be at least 1, not 0"),
         (["npz:images.npz", "-o", "s.h5", "--device", "tpu"], 2, "unknown device 'tpu'"),
         (["npz:images.npz", "-o", "s.h5", "--device", "cuda:99"], 2, "cuda:99"),
         (["npz:images.npz", "-o", "s.h5", "--size", "0"], 2, "size"),

@@ -136,6 +136,8 @@ def test_the_same_images_in_other_rows_are_not_the_same_scores(tmp_path, photos)
 
 def test_an_image_that_goes_in_the_middle_of_a_run(tmp_path, photos, monkeypatch):
     monkeypatch.setattr("edgeprune.work.image_store._place", lambda *_: "source")
+    # So that images are decoded in every epoch.
+    monkeypatch.setattr("edgeprune.work.image_cache._LEAST_FREE", 2**62)
     monkeypatch.setattr("edgeprune.work.resumable._REPORT_SECONDS", -1)
     path, gone = tmp_path / "s.h5", tmp_path / "photos" / "dog" / "2.png"
     config = replace(TINY, batch_size=8)

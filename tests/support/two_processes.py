@@ -16,6 +16,7 @@ from scoring_runs import RUNS, score
 from torch import nn
 from torch.nn import functional
 
+from edgeprune.work import image_store
 from edgeprune.work.distributed import DistributedWorkers
 from edgeprune.work.joining import joined
 from edgeprune_runtime.errors import TrainingError
@@ -146,6 +147,8 @@ def main(rank, folder, spec):
         found["bfloat16"] = in_bfloat16(workers)
         for name, config in RUNS.items():
             score(folder / name, spec, config, workers=workers)
+        image_store._place = lambda *_: "source"
+        score(folder / "kept.h5", f"imagefolder:{folder}/photos", RUNS["tiny.h5"], workers=workers)
     # The store of the first group may still be closing, and who reaches it waits for nobody.
     os.environ["MASTER_PORT"] = os.environ["SECOND_PORT"]
     found["death"] = after_a_death(rank)

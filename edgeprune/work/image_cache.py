@@ -1,0 +1,295 @@
+"""The images of a source as they were decoded, kept in a file while a run reads them epoch after epoch.
+
+The file has a place for each image of the source: its pixels, and behind them their CRC-32. A place that was
+never written is a hole, whose checksum does not match; nor does that of one that was damaged, or is being
+written. Such an image is read from the source. So the file may be incomplete, and changes no pixel.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import math
+import os
+import shutil
+import threading
+import weakref
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+from numpy.typing import NDArray
+
+from edgeprune_formats.files import LOCK_FILE, open_lock
+from edgeprune_runtime.errors import TrainingError
+from edgeprune_runtime.training.signals import TrainingInterrupted
+
+from .. import __version__
+from ..sources import Source
+from ..sources.arrays import ArraySource
+from ..sources.base import Rows
+from ..sources.folder import FolderSource
+from ..text import bytes_text
+from .processes import Workers, local_rank
+from .temporary import images_folder
+
+__all__ = ["CachedSource", "cached", "channels_last", "remove_images"]
+
+_PIXELS_FILE, _STAMP_FILE = "pixels", "source.json"
+_CHECKSUM_BYTES = 4
+# What stays free for all else that is written: the output is a fraction of the pixels.
+_LEAST_FREE, _SHARE_FREE = 2**30, 0.1
+# After these the same command goes on, and can use what is decoded.
+_GOES_ON = (TrainingInterrupted, TrainingError, KeyboardInterrupt)
+
+_INSTEAD = "images are decoded in every epoch"
+
+_Tell = Callable[[str], None]
+
+
+def channels_last(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return [n, C, H, W] as [n, H, W, C], in this order in memory."""
+    count, channels, height, width = pixels.shape
+    images = np.empty((count, height, width, channels), dtype=np.uint8)
+    # Plane by plane is four times as fast as NumPy's copy of the transposed array.
+    for channel in range(channels):
+        images[..., channel] = pixels[:, channel]
+    return images
+
+
+class CachedSource:
+    """A source that decodes each image once; implements `Source`, in any thread.
+
+    Parameters
+    ----------
+    source : Source
+        Where an image comes from that the file does not hold.
+    path : Path
+        The file, there already; several processes may share it.
+    tell : callable, optional
+        Called with one line when the disk is full. From then on the file takes no more room.
+
+    Raises
+    ------
+    OSError
+        The file cannot be opened.
+    """
+
+    def __init__(self, source: Source, path: Path, tell: _Tell | None = None) -> None:
+        self.spec, self.split, self.license = source.spec, source.split, source.license
+        self.class_names, self.labels, self.shape = source.class_names, source.labels, source.shape
+        self._source, self._path, self._tell = source, path, tell
+        self._step = math.prod(source.shape) + _CHECKSUM_BYTES
+        self._descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        # Not at the end of a block: a thread that still reads must never meet another file of that number.
+        weakref.finalize(self, os.close, self._descriptor)
+        self._takes_more, self._lock = True, threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getattr__(self, name: str) -> Any:
+        # What only some sources have, such as notes and stored_bytes.
+        return getattr(self._source, name)
+
+    def name(self, row: int) -> str:
+        """Return how a message calls image `row`."""
+        return self._source.name(row)
+
+    def read(self, rows: Rows) -> NDArray[np.uint8]:
+        """Read some images, [n, C, H, W]; see `Source.read`."""
+        images = self.read_channels_last(rows)
+        pixels = np.empty((len(images), *self.shape), dtype=np.uint8)
+        for channel in range(self.shape[0]):
+            pixels[:, channel] = images[..., channel]
+        return pixels
+
+    def read_channels_last(self, rows: Rows) -> NDArray[np.uint8]:
+        """Read some images, [n, H, W, C]; see `Source.read`."""
+        channels, height, width = self.shape
+        images = np.empty((len(rows), height, width, channels), dtype=np.uint8)
+        missing = [at for at, row in enumerate(rows) if not self._get(int(row), images[at])]
+        if missing:
+            chosen = np.asarray(rows)[missing]
+            images[missing] = channels_last(self._source.read(chosen))
+            for at, row in zip(missing, chosen.tolist(), strict=True):
+                self._put(row, images[at])
+        return images
+
+    def empty(self) -> None:
+        """Give the disk back what the file takes; from then on the source is read."""
+        self._takes_more = False
+        with suppress(OSError):
+            os.ftruncate(self._descriptor, 0)
+
+    def _get(self, row: int, image: NDArray[np.uint8]) -> bool:
+        """Read an image from the file, and tell whether it was there."""
+        checksum = bytearray(_CHECKSUM_BYTES)
+        try:
+            count = os.preadv(self._descriptor, [image.data, checksum], row * self._step)
+        except OSError:
+            return False
+        return count == self._step and any(checksum) and checksum == _checksum(image)
+
+    def _put(self, row: int, image: NDArray[np.uint8]) -> None:
+        """Write an image to the file, if there is room."""
+        # Of another length: another process of the run has found the disk full.
+        if self._takes_more and os.fstat(self._descriptor).st_size != len(self) * self._step:
+            self._takes_more = False
+        if not self._takes_more:
+            return
+        try:
+            if os.pwritev(self._descriptor, [image.data, _checksum(image)], row * self._step) < self._step:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            with self._lock:
+                told = not self._takes_more
+                self.empty()
+            if not told and self._tell is not None:
+                self._tell(f"warning: {self._path.parent}: {_reason(error)}; {_INSTEAD}")
+
+
+def _reason(error: OSError) -> str:
+    return "the disk is full" if error.errno == errno.ENOSPC else str(error.strerror)
+
+
+def _checksum(image: NDArray[np.uint8]) -> bytes:
+    return zlib.crc32(image.data).to_bytes(_CHECKSUM_BYTES, "little")
+
+
+@contextmanager
+def cached(
+    source: Source,
+    path: Path,
+    *,
+    wanted: bool,
+    workers: Workers | None = None,
+    tell: _Tell | None = None,
+) -> Iterator[Source]:
+    """Give a source that decodes each image once until the block ends, if the disk has room.
+
+    The images are in `edgeprune.work.temporary.images_folder`, one for each node of a run. It is locked, and
+    goes away at the end of the block, but not when the run was stopped and can go on, nor when the process is
+    killed. The next block of the same path goes on with it if the files of the source are the same by names,
+    sizes and times, and removes it otherwise.
+
+    Parameters
+    ----------
+    source : Source
+        Given as it is where its images are in memory or kept already.
+    path : Path
+        The output of the run.
+    wanted : bool
+        Whether images are read from the source again and again; of several processes any can want it.
+    workers : Workers, optional
+        The processes of the run.
+    tell : callable, optional
+        Called with one line on what the file takes, or why there is none.
+    """
+    workers, tell = workers or Workers(), tell or (lambda line: None)
+    wanted = wanted and not isinstance(source, CachedSource | ArraySource)
+    if not workers.any(wanted):
+        yield source
+        return
+    folder = images_folder(path)
+    with ExitStack() as stack:
+        owns = wanted and local_rank() == 0 and stack.enter_context(_made(folder, source, tell))
+        workers.wait()
+        found = _opened(source, folder, tell) if wanted else None
+        goes_on = False
+        try:
+            yield found or source
+        except _GOES_ON:
+            goes_on = True
+            raise
+        finally:
+            if owns and not goes_on:
+                if found is not None:
+                    found.empty()
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _made(folder: Path, source: Source, tell: _Tell) -> Iterator[bool]:
+    """Make and lock the folder and its file until the block ends, and tell whether they are this run's."""
+    with ExitStack() as stack:
+        owns = False
+        try:
+            folder.mkdir(0o700, exist_ok=True)
+            lock, held = open_lock(folder / LOCK_FILE)
+            stack.callback(os.close, lock)
+            # Another run of the same output has it, which is for the run itself to refuse.
+            owns = held is not False and not folder.is_symlink()
+            if owns:
+                tell(_prepared(folder, source))
+        except OSError as error:
+            tell(f"warning: {folder}: {_reason(error)}; {_INSTEAD}")
+            if owns:
+                shutil.rmtree(folder, ignore_errors=True)
+        yield owns
+
+
+def _prepared(folder: Path, source: Source) -> str:
+    """Make the file, or take the one that is there, and return a line on it; without room there is none."""
+    file, stamp = folder / _PIXELS_FILE, _stamp(source)
+    size = len(source) * (math.prod(source.shape) + _CHECKSUM_BYTES)
+    if stamp is None or not _is_of(folder, stamp, size):
+        for old in (folder / _STAMP_FILE, file):
+            old.unlink(missing_ok=True)
+    need = size - (file.stat().st_blocks * 512 if file.exists() else 0)
+    free = shutil.disk_usage(folder).free
+    if need + max(_LEAST_FREE, size * _SHARE_FREE) > free:
+        shutil.rmtree(folder, ignore_errors=True)
+        sizes = f"{bytes_text(size)} of decoded images, {bytes_text(free)} are free"
+        return f"warning: {folder.parent}: no room for {sizes}; {_INSTEAD}"
+    if not file.exists():
+        with file.open("xb") as stream:
+            stream.truncate(size)
+        if stamp is not None:
+            (folder / _STAMP_FILE).write_text(json.dumps(stamp) + "\n")
+    return f"{folder}: keeps the decoded images until the end, up to {bytes_text(size)}"
+
+
+def _is_of(folder: Path, stamp: dict[str, str], size: int) -> bool:
+    """Tell whether a folder holds images of the source that has this stamp."""
+    with suppress(OSError, ValueError):
+        is_whole = (folder / _PIXELS_FILE).lstat().st_size == size
+        return is_whole and bool(json.loads((folder / _STAMP_FILE).read_text()) == stamp)
+    return False
+
+
+def _stamp(source: Source) -> dict[str, str] | None:
+    """Return what the decoded pixels depend on; None for a source whose files are not known."""
+    if not isinstance(source, FolderSource):
+        return None
+    digest = hashlib.sha256()
+    for name in source.files:
+        with suppress(OSError):
+            status = os.stat(f"{source.root}{os.sep}{name}")  # noqa: PTH116 - a Path for each takes long
+            digest.update(
+                f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0".encode("utf-8", "surrogateescape")
+            )
+    versions = f"edgeprune {__version__}, pillow {PIL.__version__}"
+    return {"root": source.root, "shape": str(source.shape), "files": digest.hexdigest(), "by": versions}
+
+
+def _opened(source: Source, folder: Path, tell: _Tell) -> CachedSource | None:
+    try:
+        return CachedSource(source, folder / _PIXELS_FILE, tell)
+    except OSError:
+        return None
+
+
+def remove_images(path: Path) -> None:
+    """Remove what a killed run for `path` has left decoded, unless another process works with it."""
+    folder = images_folder(path)
+    with suppress(OSError):
+        lock, held = open_lock(folder / LOCK_FILE)
+        if held is not False:
+            shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
