@@ -25,11 +25,11 @@ import numpy as np
 import PIL
 from numpy.typing import NDArray
 
+from edgeprune_formats import __version__
 from edgeprune_formats.files import LOCK_FILE, open_lock
 from edgeprune_runtime.errors import TrainingError
 from edgeprune_runtime.training.signals import TrainingInterrupted
 
-from .. import __version__
 from ..sources import Source
 from ..sources.arrays import ArraySource
 from ..sources.base import Rows

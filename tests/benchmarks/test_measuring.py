@@ -1,16 +1,22 @@
 """Each benchmark on a handful of images: that it runs, checks what it times, and saves plain JSON."""
 
+import io
 import json
+import zipfile
 from functools import partial
 
 import numpy as np
 import pytest
+from image_folders import write_photos
+from PIL import Image
 
+from edgeprune.sources.images import read_image
 from edgeprune_benchmarks.codec import storage
 from edgeprune_benchmarks.codec.packs import ImageSet, build, measure_pack, pixels_of
 from edgeprune_benchmarks.codec.packs import _planes as planes
 from edgeprune_benchmarks.codec.peers import LOSSY
 from edgeprune_benchmarks.codec.tables import storage_table
+from edgeprune_benchmarks.harness.images import write_crops
 from edgeprune_benchmarks.speed import decode as time_decode
 from edgeprune_benchmarks.speed import images as _time_images
 from edgeprune_benchmarks.speed import loaders as time_loaders
@@ -18,6 +24,7 @@ from edgeprune_benchmarks.speed.epoch import measure as measure_epoch
 from edgeprune_benchmarks.speed.epoch import write_files
 from edgeprune_benchmarks.speed.loaders import measure as measure_loaders
 from edgeprune_benchmarks.speed.memory import Repeated, peak
+from edgeprune_benchmarks.speed.reading import measure as measure_reading
 from edgeprune_benchmarks.speed.start import first_batch
 from edgeprune_benchmarks.speed.tables import decode_table, loader_table
 from edgeprune_benchmarks.speed.transform import measure as measure_transform
@@ -164,6 +171,35 @@ def test_the_first_batch_of_a_new_process(make_pack):
     assert "torch" not in found["loaded"]
     with pytest.raises(EdgePruneError, match="unknown backend"):
         first_batch(str(path), "slide rule", 4)
+
+
+@pytest.mark.parametrize("way", ["decoded", "cached"])
+def test_reading_a_folder_for_two_epochs(tmp_path, capsys, way):
+    folder = write_photos(tmp_path / "photos", 20).partition(":")[2]
+    measure_reading(folder, "8", "2", way)
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["images_per_second"]) == 2
+    assert min(found["images_per_second"]) > 0
+    assert found["peak_mib"] >= found["imported_mib"] > 0
+    assert (found["disk_bytes"] >= 20 * 8 * 8 * 3) == (way == "cached")
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+
+
+def test_crops_of_photographs(tmp_path):
+    with zipfile.ZipFile(tmp_path / "imagenet-sample.zip", "w") as archive:
+        for name, side in (("small", 20), ("large", 40)):
+            content = io.BytesIO()
+            Image.new("RGB", (side, side + 3), "red" if name == "large" else "blue").save(content, "png")
+            archive.writestr(f"sample/{name}.png", content.getvalue())
+    folder = write_crops(tmp_path, tmp_path / "crops", 5, side=32, classes=2)
+    files = sorted(folder.rglob("*.jpg"))
+    assert [f"{path.parent.name}/{path.stem}" for path in files] == [
+        *("class-0/0000000", "class-0/0000002", "class-0/0000004", "class-1/0000001", "class-1/0000003")
+    ]
+    for path in files:
+        pixels = read_image(path, None)
+        assert pixels.shape == (32, 32, 3)
+        assert pixels[..., 0].min() > 200
 
 
 def test_the_peak_memory_of_a_process(make_pack):

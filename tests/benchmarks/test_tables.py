@@ -14,6 +14,7 @@ from edgeprune_benchmarks.speed.tables import (
     epoch_table,
     loader_table,
     memory_table,
+    reading_table,
     safety_table,
     start_table,
     transform_table,
@@ -191,6 +192,17 @@ def accuracy_results():
     rows = [{**cell, "seed": seed, "images": 2000, "test_accuracy": 0.5 + 0.1 * seed} for seed in range(3)]
     recipe = {"model": "resnet8", "iterations": 100, "batch_size": 64}
     return {"recipe": recipe, "train_images": 50_000, "test_images": 10_000, "seeds": 3, "rows": rows}
+
+
+def test_reading_has_both_epochs_of_both_ways():
+    ways = {
+        way: {"images_per_second": [rate(first), rate(second)], "peak_mib": 640.2, "imported_mib": 525.9}
+        for way, first, second in (("decoded", 500, 501), ("cached", 400, 9000))
+    }
+    ways["cached"]["disk_bytes"] = 1_500_000
+    table = reading_table({"images": 100, "batch": 8, "rows": [{"size": 64, "jobs": 2, **ways}]})
+    rates = ["500 [499 to 501]", "501 [500 to 502]", "400 [399 to 401]", "9,000 [8,999 to 9,001]"]
+    assert cells(table, "64x64")[1:] == ["2", *rates, "15,000", "640", "526"]
 
 
 def test_accuracy_per_byte_has_mean_range_and_images():

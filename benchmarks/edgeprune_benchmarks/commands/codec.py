@@ -29,7 +29,7 @@ from ..harness.options import (
 __all__ = ["accuracy_per_byte", "fleet", "install", "plots", "storage", "time"]
 
 SIZES = ("32x32", "224x224")
-PARTS = ("decode", "loaders", "epoch", "start", "memory", "transform", "safety")
+PARTS = ("decode", "loaders", "epoch", "start", "memory", "transform", "safety", "reading")
 # What each part needs beside what EdgePrune itself does. Decoding, starting and memory leave out what
 # needs more.
 NEEDS: dict[str, tuple[str, ...]] = {
@@ -41,6 +41,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "memory": (),
     "transform": ("torch",),
     "safety": (),
+    "reading": ("torch",),
     "accuracy-per-byte": ("torch", "imagecodecs"),
     "plots": ("matplotlib",),
 }
@@ -53,6 +54,7 @@ TAKES = {
     "memory": ("megabytes", "cache_mb", "backend"),
     "transform": ("rounds", "count"),
     "safety": ("rounds",),
+    "reading": ("rounds", "count"),
 }
 
 
@@ -107,7 +109,7 @@ def storage(data: Path, output: Path, only: tuple[str, ...], count: int | None) 
 @click.option("--cache-mb", type=float, default=64, show_default=True, help="cache_bytes there.")
 @click.option("--memory-backend", "backend", default="scipy", show_default=True, help="Backend there.")
 def time(data: Path, output: Path, only: tuple[str, ...], **options: Any) -> None:
-    """Images/s of decoding and loading, epochs, start, memory, whole transforms, and what safety costs.
+    """Images/s of decoding, loading and reading, epochs, start, memory, transforms, and what safety costs.
 
     What needs a package that is not installed is left out, and named: decode, start, memory and safety run
     without torch, of our own backends. A part that is asked for by --only and cannot run is an error.

@@ -44,6 +44,7 @@ from ..speed.tables import (
     epoch_table,
     loader_table,
     memory_table,
+    reading_table,
     safety_table,
     start_table,
     transform_table,
@@ -173,6 +174,7 @@ PAGES: dict[str, dict[str, Table]] = {
         "time-memory": memory_table,
         "time-safety": safety_table,
         "time-transform": transform_table,
+        "time-reading": reading_table,
     },
     "docs/results/accuracy.md": {
         "accuracy-bytes": accuracy_bytes_table,
@@ -247,7 +249,7 @@ COMMANDS = {
     **{f"storage-{size}": f"storage --only {size}" for size in ("32x32", "224x224")},
     **{
         f"time-{part}": f"time --only {part}"
-        for part in ("decode", "loaders", "epoch", "start", "memory", "transform", "safety")
+        for part in ("decode", "loaders", "epoch", "start", "memory", "transform", "safety", "reading")
     },
     "accuracy-bytes": "accuracy-per-byte",
     "accuracy-bytes-33": "accuracy-per-byte --psnr 33 --name accuracy-bytes-33",

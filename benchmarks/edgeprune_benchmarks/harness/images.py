@@ -14,7 +14,14 @@ from PIL import Image
 
 from edgeprune_formats.files import atomic_file
 
-__all__ = ["decoded_cifar10", "lossless", "photographs", "unpack_cifar10", "unpack_photographs"]
+__all__ = [
+    "decoded_cifar10",
+    "lossless",
+    "photographs",
+    "unpack_cifar10",
+    "unpack_photographs",
+    "write_crops",
+]
 
 
 def lossless(data: Path) -> Path:
@@ -71,6 +78,36 @@ def unpack_photographs(data: Path, folder: Path) -> Path:
             path = folder / Path(name).parent.name / Path(name).name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(_whole_image(archive.read(name)))
+    return folder
+
+
+def write_crops(data: Path, folder: Path, count: int, side: int = 224, classes: int = 10) -> Path:
+    """Write square crops of the photographs as JPEG files of quality 90, and return the folder.
+
+    Parameters
+    ----------
+    data : Path
+        Holds `photographs`.
+    folder : Path
+        Gets a folder for each class.
+    count : int
+        Crops in all; which, is fixed.
+    side : int
+        In pixels; photographs that are smaller are left out.
+    classes : int
+        The crops are dealt out to them in turn.
+    """
+    random = np.random.default_rng(0)
+    with zipfile.ZipFile(photographs(data)) as archive:
+        names = [name for name in archive.namelist() if not name.endswith("/")]
+        images = [Image.open(io.BytesIO(archive.read(name))).convert("RGB") for name in names]
+    images = [image for image in images if min(image.size) >= side]
+    for number in range(count):
+        image = images[random.integers(len(images))]
+        left, top = (int(random.integers(length - side + 1)) for length in image.size)
+        path = folder / f"class-{number % classes}" / f"{number:07d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.crop((left, top, left + side, top + side)).save(path, quality=90)
     return folder
 
 

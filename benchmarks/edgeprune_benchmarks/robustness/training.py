@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +23,7 @@ from edgeprune.presets import component_count, data_family, mask_preset
 from edgeprune.scoring.config import ScoreConfig
 from edgeprune.scoring.scores_file import ScoresFile
 from edgeprune.sources import Source, SourceCheck, check_source
-from edgeprune.work.image_store import ImageStore
+from edgeprune.work.image_store import ImageStore, cached_if_large
 from edgeprune_formats import ConfigError, open_pack
 from edgeprune_runtime.training import Normalization, TrainConfig, TrainLoader
 from edgeprune_runtime.training.checkpoint import write_text
@@ -138,8 +139,9 @@ class Experiment:
         if row.teacher:
             teacher, _ = self.trained(Row("teacher", model=row.teacher, adversarial=PGD), seed)
         config = self._config(row, seed)
-        loader, mean, std = self._loader(row, seed, config)
-        with self.deadline.stopping():
+        at_hand = cached_if_large(self.source, run_dir, place(config).device)
+        with self.deadline.stopping(), nullcontext(self.source) if row.mask else at_hand as source:
+            loader, mean, std = self._loader(row, seed, config, source)
             metrics = train_steps(
                 loader,
                 self.scale.iterations,
@@ -160,14 +162,14 @@ class Experiment:
         return replace(config, epochs=1, seed=seed, adversarial=row.adversarial)
 
     def _loader(
-        self, row: Row, seed: int, config: TrainConfig
+        self, row: Row, seed: int, config: TrainConfig, source: Source
     ) -> tuple[TrainLoader, tuple[float, ...], tuple[float, ...]]:
         if row.mask is not None:
             pack = open_pack(self.pack(row, seed))
             return pack_loader(pack, config), pack.header.mean, pack.header.std
         _, height, width = self.source.shape
         mean, std = self.check.statistics(self.check.good, height * width)
-        store = ImageStore(self.source, self._chosen(row, seed), place(config).device)
+        store = ImageStore(source, self._chosen(row, seed), place(config).device)
         return PixelLoader(store, config.batch_size, (mean, std), seed=seed), mean, std
 
     def _chosen(self, row: Row, seed: int) -> NDArray[np.int64]:
