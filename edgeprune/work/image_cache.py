@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import os
+import secrets
 import shutil
 import threading
 import weakref
@@ -40,7 +41,7 @@ from .temporary import images_folder
 
 __all__ = ["CachedSource", "cached", "channels_last", "remove_images"]
 
-_PIXELS_FILE, _STAMP_FILE = "pixels", "source.json"
+_PIXELS_FILE, _STAMP_FILE, _RUN_FILE = "pixels", "source.json", "run"
 _CHECKSUM_BYTES = 4
 # What stays free for all else that is written: the output is a fraction of the pixels.
 _LEAST_FREE, _SHARE_FREE = 2**30, 0.1
@@ -196,11 +197,11 @@ def cached(
     if not workers.any(wanted):
         yield source
         return
-    folder = images_folder(path)
+    folder, run = images_folder(path), workers.from_first(secrets.token_bytes(16))
     with ExitStack() as stack:
-        owns = wanted and local_rank() == 0 and stack.enter_context(_made(folder, source, tell))
+        owns = wanted and local_rank() == 0 and stack.enter_context(_made(folder, source, run, tell))
         workers.wait()
-        found = _opened(source, folder, tell) if wanted else None
+        found = _opened(folder, source, run, tell) if wanted else None
         goes_on = False
         try:
             yield found or source
@@ -215,7 +216,7 @@ def cached(
 
 
 @contextmanager
-def _made(folder: Path, source: Source, tell: _Tell) -> Iterator[bool]:
+def _made(folder: Path, source: Source, run: bytes, tell: _Tell) -> Iterator[bool]:
     """Make and lock the folder and its file until the block ends, and tell whether they are this run's."""
     with ExitStack() as stack:
         owns = False
@@ -226,7 +227,7 @@ def _made(folder: Path, source: Source, tell: _Tell) -> Iterator[bool]:
             # Another run of the same output has it, which is for the run itself to refuse.
             owns = held is not False and not folder.is_symlink()
             if owns:
-                tell(_prepared(folder, source))
+                tell(_prepared(folder, source, run))
         except OSError as error:
             tell(f"warning: {folder}: {_reason(error)}; {_INSTEAD}")
             if owns:
@@ -234,7 +235,7 @@ def _made(folder: Path, source: Source, tell: _Tell) -> Iterator[bool]:
         yield owns
 
 
-def _prepared(folder: Path, source: Source) -> str:
+def _prepared(folder: Path, source: Source, run: bytes) -> str:
     """Make the file, or take the one that is there, and return a line on it; without room there is none."""
     file, stamp = folder / _PIXELS_FILE, _stamp(source)
     size = len(source) * (math.prod(source.shape) + _CHECKSUM_BYTES)
@@ -252,6 +253,7 @@ def _prepared(folder: Path, source: Source) -> str:
             stream.truncate(size)
         if stamp is not None:
             (folder / _STAMP_FILE).write_text(json.dumps(stamp) + "\n")
+    (folder / _RUN_FILE).write_bytes(run)
     return f"{folder}: keeps the decoded images until the end, up to {bytes_text(size)}"
 
 
@@ -278,11 +280,12 @@ def _stamp(source: Source) -> dict[str, str] | None:
     return {"root": source.root, "shape": str(source.shape), "files": digest.hexdigest(), "by": versions}
 
 
-def _opened(source: Source, folder: Path, tell: _Tell) -> CachedSource | None:
-    try:
-        return CachedSource(source, folder / _PIXELS_FILE, tell)
-    except OSError:
-        return None
+def _opened(folder: Path, source: Source, run: bytes, tell: _Tell) -> CachedSource | None:
+    """Open the file, unless there is none, or it is that of another run."""
+    with suppress(OSError):
+        if (folder / _RUN_FILE).read_bytes() == run:
+            return CachedSource(source, folder / _PIXELS_FILE, tell)
+    return None
 
 
 def remove_images(path: Path) -> None:

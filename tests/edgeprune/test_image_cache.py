@@ -314,8 +314,8 @@ def test_a_folder_in_which_another_process_works_is_left_to_it(source, output):
     assert held
     before = file_of(output).read_bytes()
     remove_images(output)
-    with cached(source, output, wanted=True):
-        pass
+    with cached(source, output, wanted=True) as images:
+        assert images is source
     assert file_of(output).read_bytes() == before
     os.close(lock)
     remove_images(output)
@@ -327,7 +327,7 @@ class Pair(Workers):
     """One of two processes, each of which is a thread here."""
 
     barrier = threading.Barrier(2, timeout=10)
-    flags: list = []  # noqa: RUF012
+    flags, told = [], []
 
     def any(self, flag):
         self.flags.append(flag)
@@ -337,6 +337,12 @@ class Pair(Workers):
         self.flags.clear()
         self.barrier.wait()
         return found
+
+    def from_first(self, content):
+        if self.rank == 0:
+            self.told[:] = [content]
+        self.wait()
+        return self.told[0]
 
 
 @pytest.mark.parametrize("wants", [(True, True), (True, False), (False, True), (False, False)])
@@ -362,6 +368,14 @@ def test_the_processes_of_a_node_share_one(source, expected, output, monkeypatch
     if all(wants):
         assert decoded(source) == list(range(IMAGES))
     assert not images_folder(output).exists()
+
+
+def test_the_file_of_another_run_is_not_opened(source, expected, output, monkeypatch):
+    left_behind(source, output)
+    other = Counted.open(write_photos(output.parent / "other", IMAGES, top=99))
+    monkeypatch.setattr(image_cache, "local_rank", lambda: 1)
+    with cached(other, output, wanted=True) as images:
+        assert images is other
 
 
 def test_each_node_has_one_of_its_own(output, monkeypatch):

@@ -325,9 +325,9 @@ def test_images_that_were_skipped_are_not_learned_from(scored, tmp_path):
     seen = []
 
     class Noting(mask_learning.ImageStore):
-        def __init__(self, source, rows, device):
+        def __init__(self, source, rows, device, **others):
             seen.append(rows)
-            super().__init__(source, rows, device)
+            super().__init__(source, rows, device, **others)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mask_learning, "ImageStore", Noting)
