@@ -20,6 +20,7 @@ from edgeprune_runtime.decode.augmentation import Augmentation
 from edgeprune_runtime.system.machine import available_bytes, cpu_quota
 
 from ..sources import Source
+from ..sources.ordered import in_order
 from .image_cache import CachedSource, cached, channels_last
 from .processes import Workers, local_processes
 
@@ -125,10 +126,8 @@ class ImageStore:
         pixels = torch.empty((len(self), height, width, channels), dtype=torch.uint8, device=where)
         step = max(1, min(_MOST_ROWS, _LOAD_BYTES // math.prod(self.shape)))
         parts = np.split(np.arange(len(self)), range(step, len(self), step))
-        with _threads(self._jobs) as pool:
-            begun = ((part[0], pool.submit(self._read, part)) for part in parts)
-            for start, part in _ahead(begun, 2 * self._jobs):
-                pixels[start : start + step] = torch.from_numpy(part.result()).to(where)
+        for rows, part in zip(parts, in_order(self._read, parts, self._jobs), strict=True):
+            pixels[rows[0] : rows[-1] + 1] = torch.from_numpy(part).to(where)
         return pixels
 
     def _begin(self, pool: ThreadPoolExecutor, batch: Batch) -> tuple[torch.Tensor, list[Future[None]]]:
