@@ -34,6 +34,7 @@ from edgeprune_runtime.training.signals import TrainingInterrupted
 from ..sources import Source
 from ..sources.arrays import ArraySource
 from ..sources.base import Rows
+from ..sources.csv_table import CsvSource
 from ..sources.folder import FolderSource
 from ..text import bytes_text
 from .processes import Workers, local_rank
@@ -267,17 +268,17 @@ def _is_of(folder: Path, stamp: dict[str, str], size: int) -> bool:
 
 def _stamp(source: Source) -> dict[str, str] | None:
     """Return what the decoded pixels depend on; None for a source whose files are not known."""
-    if not isinstance(source, FolderSource):
+    if not isinstance(source, FolderSource | CsvSource):
         return None
     digest = hashlib.sha256()
-    for name in source.files:
+    for row in range(len(source)):
+        path = source.content(row)
+        digest.update(os.fsencode(path))
         with suppress(OSError):
-            status = os.stat(f"{source.root}{os.sep}{name}")  # noqa: PTH116 - a Path for each takes long
-            digest.update(
-                f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0".encode("utf-8", "surrogateescape")
-            )
+            status = os.stat(path)  # noqa: PTH116 - a Path for each takes long
+            digest.update(b"\0%d\0%d\0" % (status.st_size, status.st_mtime_ns))
     versions = f"edgeprune {__version__}, pillow {PIL.__version__}"
-    return {"root": source.root, "shape": str(source.shape), "files": digest.hexdigest(), "by": versions}
+    return {"shape": str(source.shape), "files": digest.hexdigest(), "by": versions}
 
 
 def _opened(folder: Path, source: Source, run: bytes, tell: _Tell) -> CachedSource | None:

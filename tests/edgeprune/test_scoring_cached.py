@@ -12,7 +12,7 @@ from edgeprune.masks.config import MaskConfig
 from edgeprune.masks.learning import learn_masks
 from edgeprune.scoring.run import run_scoring
 from edgeprune.scoring.scores_file import read_scores_file
-from edgeprune.sources import check_source
+from edgeprune.sources import check_source, encoded
 from edgeprune_formats.files import file_sha256
 from edgeprune_runtime.training import TrainingInterrupted
 
@@ -38,15 +38,13 @@ def too_large(monkeypatch):
 @pytest.fixture
 def decoded(monkeypatch):
     """The names of the files that are decoded."""
-    from edgeprune.sources import folder
+    found, decode = [], encoded.decode_image
 
-    found, decode = [], folder.decode_image
-
-    def noted(path, size, *, name):
+    def noted(content, size, *, name):
         found.append(name)
-        return decode(path, size, name=name)
+        return decode(content, size, name=name)
 
-    monkeypatch.setattr(folder, "decode_image", noted)
+    monkeypatch.setattr(encoded, "decode_image", noted)
     return found
 
 
