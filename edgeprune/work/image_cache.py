@@ -34,8 +34,8 @@ from edgeprune_runtime.training.signals import TrainingInterrupted
 from ..sources import Source
 from ..sources.arrays import ArraySource
 from ..sources.base import Rows
-from ..sources.csv_table import CsvSource
-from ..sources.folder import FolderSource
+from ..sources.folders.folder import FolderSource
+from ..sources.tables.csv_table import CsvSource
 from ..text import bytes_text
 from .processes import Workers, local_rank
 from .temporary import images_folder

@@ -10,7 +10,7 @@ import pytest
 from image_folders import write_photos
 from PIL import Image
 
-from edgeprune.sources.images import read_image
+from edgeprune.sources.decoding.images import read_image
 from edgeprune_benchmarks.codec import storage
 from edgeprune_benchmarks.codec.packs import ImageSet, build, measure_pack, pixels_of
 from edgeprune_benchmarks.codec.packs import _planes as planes

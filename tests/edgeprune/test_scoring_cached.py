@@ -12,7 +12,8 @@ from edgeprune.masks.config import MaskConfig
 from edgeprune.masks.learning import learn_masks
 from edgeprune.scoring.run import run_scoring
 from edgeprune.scoring.scores_file import read_scores_file
-from edgeprune.sources import check_source, encoded
+from edgeprune.sources import check_source
+from edgeprune.sources.decoding import encoded
 from edgeprune_formats.files import file_sha256
 from edgeprune_runtime.training import TrainingInterrupted
 

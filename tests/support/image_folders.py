@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from edgeprune.sources import open_source
-from edgeprune.sources.folder import FolderSource
+from edgeprune.sources.folders.folder import FolderSource
 
 
 def write_photos(folder, images, side=16, top=256, classes=("cat", "dog", "owl")):
