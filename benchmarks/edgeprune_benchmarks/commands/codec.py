@@ -29,12 +29,13 @@ from ..harness.options import (
 __all__ = ["accuracy_per_byte", "fleet", "install", "plots", "storage", "time"]
 
 SIZES = ("32x32", "224x224")
-PARTS = ("decode", "loaders", "epoch", "start", "memory", "transform", "safety", "reading")
+PARTS = ("decode", "encode", "loaders", "epoch", "start", "memory", "transform", "safety", "reading")
 # What each part needs beside what EdgePrune itself does. Decoding, starting and memory leave out what
 # needs more.
 NEEDS: dict[str, tuple[str, ...]] = {
     "storage": ("imagecodecs", "zstandard"),
     "decode": (),
+    "encode": (),
     "loaders": ("torch", "torchvision", "imagecodecs"),
     "epoch": ("torch",),
     "start": (),
@@ -48,6 +49,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
 # The options of ``time`` that its parts take.
 TAKES = {
     "decode": ("rounds", "count"),
+    "encode": ("rounds", "count"),
     "loaders": ("rounds", "count", "batch"),
     "epoch": ("rounds", "count", "device"),
     "start": ("rounds",),
@@ -109,10 +111,11 @@ def storage(data: Path, output: Path, only: tuple[str, ...], count: int | None) 
 @click.option("--cache-mb", type=float, default=64, show_default=True, help="cache_bytes there.")
 @click.option("--memory-backend", "backend", default="scipy", show_default=True, help="Backend there.")
 def time(data: Path, output: Path, only: tuple[str, ...], **options: Any) -> None:
-    """Images/s of decoding, loading and reading, epochs, start, memory, transforms, and what safety costs.
+    """Images/s of coding, loading and reading, epochs, start, memory, transforms, and what safety costs.
 
-    What needs a package that is not installed is left out, and named: decode, start, memory and safety run
-    without torch, of our own backends. A part that is asked for by --only and cannot run is an error.
+    What needs a package that is not installed is left out, and named: decode, encode, start, memory and
+    safety run without torch, of our own backends. A part that is asked for by --only and cannot run is an
+    error.
 
     \b
     Example:

@@ -24,8 +24,10 @@ Epoch = Callable[[], Iterator[Any]]
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-def pinned(module: str, task: Mapping[str, Any], threads: int) -> Any:
+def pinned(module: str, task: Mapping[str, Any], threads: int, **variables: str) -> Any:
     """Run ``python -m module`` on a task with `threads` cores, and return what its `serve` printed.
+
+    `variables` are further ones of the environment.
 
     Raises
     ------
@@ -33,7 +35,7 @@ def pinned(module: str, task: Mapping[str, Any], threads: int) -> Any:
         The process failed; its last line of errors.
     """
     counts = {name: str(threads) for name in _THREADS}
-    return run_python(module, "-m", module, json.dumps({**task, "threads": threads}), **counts)
+    return run_python(module, "-m", module, json.dumps({**task, "threads": threads}), **counts, **variables)
 
 
 def serve(measure: Callable[[dict[str, Any]], Any]) -> None:
