@@ -31,8 +31,49 @@ EVERY = {"default": 1, "show_default": True, "help": "Epochs from one record of 
 @click.command()
 @DATA
 @OUTPUT
-def build(data: Path, output: Path) -> None:
-    """Time and peak memory of building packs; size and PSNR at each pruning ratio."""
+@click.option("--scale", is_flag=True, help="Build a large data set instead, in several ways; resumable.")
+@click.option(
+    "--images",
+    # Eight parts of whole chunks, and an image in each class.
+    type=click.IntRange(min=400),
+    default=100_000,
+    show_default=True,
+    help="With --scale: photographs of 224x224.",
+)
+@click.option(
+    "--small-images",
+    type=click.IntRange(min=1),
+    default=1_000_000,
+    show_default=True,
+    help="With --scale: images of 32x32.",
+)
+@click.option(
+    "--work",
+    type=click.Path(file_okay=False, path_type=Path),
+    default="runs/build-scale",
+    show_default=True,
+    help="With --scale: folder of JPEG files and of what was measured, which are used again.",
+)
+def build(data: Path, output: Path, scale: bool, **options: Any) -> None:
+    """Time and peak memory of building packs; size and PSNR at each pruning ratio.
+
+    With --scale: a large data set, with one job, with two, and in parts through Ray; and a large pack,
+    opened, verified, shuffled through and resumed.
+
+    \b
+    Example:
+      edgeprune bench build --data data --scale
+      edgeprune bench build --data data --scale --images 1000 --small-images 10000 -o quick
+    """
+    if scale:
+        from ..scale.run import run as run_scale
+
+        run_scale(data, output, **options)
+        return
+    context = click.get_current_context()
+    for name in options:
+        if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
+            raise click.UsageError(f"--{name.replace('_', '-')} needs --scale", context)
     from ..codec.build import run
 
     run(data, output)

@@ -37,7 +37,9 @@ from ..robustness.tables import (
     pruned_table,
     seeds_table,
 )
+from ..scale.tables import scale_table
 from ..selection.tables import coreset_table, correlation_table, learning_table, mask_table
+from ..speed.encode_tables import encode_table
 from ..speed.tables import (
     decode_short,
     decode_table,
@@ -165,9 +167,11 @@ PAGES: dict[str, dict[str, Table]] = {
         "storage-32x32": storage_table,
         "storage-224x224": storage_table,
         "build": _build,
+        "build-scale": scale_table,
     },
     "docs/results/time.md": {
         "time-decode": decode_table,
+        "time-encode": encode_table,
         "time-loaders": loader_table,
         "time-epoch": epoch_table,
         "time-start": start_table,
@@ -249,8 +253,11 @@ COMMANDS = {
     **{f"storage-{size}": f"storage --only {size}" for size in ("32x32", "224x224")},
     **{
         f"time-{part}": f"time --only {part}"
-        for part in ("decode", "loaders", "epoch", "start", "memory", "transform", "safety", "reading")
+        for part in (
+            *("decode", "encode", "loaders", "epoch", "start", "memory", "transform", "safety", "reading"),
+        )
     },
+    "build-scale": "build --scale",
     "accuracy-bytes": "accuracy-per-byte",
     "accuracy-bytes-33": "accuracy-per-byte --psnr 33 --name accuracy-bytes-33",
     **{name: name for name in ("fleet", "install", "power-loss", "training-memory")},

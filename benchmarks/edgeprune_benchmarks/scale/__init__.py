@@ -1,0 +1,1 @@
+"""Building a large data set, and working with a large pack."""
