@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-__all__ = ["in_order"]
+__all__ = ["in_order", "shares_threads"]
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
+_busy = threading.local()
+
+
+def shares_threads() -> bool:
+    """Tell whether this thread works for `in_order`, which has as many threads as are wanted in all."""
+    return getattr(_busy, "ordered", False)
 
 
 def in_order(work: Callable[[_Item], _Result], items: Iterable[_Item], jobs: int) -> Iterator[_Result]:
@@ -29,14 +36,22 @@ def in_order(work: Callable[[_Item], _Result], items: Iterable[_Item], jobs: int
     jobs : int
         At least 1; 1 works in the calling thread.
     """
+
+    def alone(item: _Item) -> _Result:
+        before, _busy.ordered = shares_threads(), True
+        try:
+            return work(item)
+        finally:
+            _busy.ordered = before
+
     if jobs == 1:
-        yield from map(work, items)
+        yield from map(alone, items)
         return
     waiting: deque[Future[_Result]] = deque()
     with ThreadPoolExecutor(jobs, "edgeprune-build") as pool:
         try:
             for item in items:
-                waiting.append(pool.submit(work, item))
+                waiting.append(pool.submit(alone, item))
                 if len(waiting) > 2 * jobs:
                     yield waiting.popleft().result()
             while waiting:

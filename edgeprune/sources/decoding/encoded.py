@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ...errors import SourceError
 from ..base import Rows
+from ..ordered import shares_threads
 from .images import decode_image, pillow_guard
 
 __all__ = ["Content", "EncodedSource", "PerProcess", "first_shape"]
@@ -76,15 +77,15 @@ class EncodedSource:
             yield self.content(int(row))
 
     def read(self, rows: Rows) -> NDArray[np.uint8]:
-        """Decode some images, [n, 3, H, W], in a few threads; see `Source.read`."""
+        """Decode some images, [n, 3, H, W]; in a few threads, unless others do so too. See `Source`."""
         images = np.empty((len(rows), *self.shape), dtype=np.uint8)
         wanted = np.asarray(rows, dtype=np.intp)
         # In the order in which they are stored.
         places = np.argsort(wanted, kind="stable")
         parts = [places[start:][:_IMAGES_PER_TASK] for start in range(0, len(places), _IMAGES_PER_TASK)]
         with pillow_guard(), ThreadPoolExecutor(_THREADS) as pool:
-            if len(parts) == 1:
-                self._fill(images, parts[0], wanted[parts[0]])
+            if len(parts) == 1 or shares_threads():
+                self._fill(images, places, wanted[places])
                 return images
             for done in [pool.submit(self._fill, images, part, wanted[part]) for part in parts]:
                 done.result()
