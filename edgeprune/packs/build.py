@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -116,12 +117,13 @@ def build_pack(
     source = open_for_build(source, config) if isinstance(source, str) else source
     sweep(path)
     given = open_prerequisites(source, config, workers, scores, classifier, fse_net)
-    steps = _Steps(source, config, given, beside, jobs, workers, progress, report)
-    check = steps.checked() if given.trains else None
-    try:
-        made = steps.write(path, check, tile_trial)
-    except UnreadableError:
-        made = steps.write(path, steps.checked(), tile_trial)
+    with _at_hand(source, beside, given, workers) as images:
+        steps = _Steps(images, config, given, beside, jobs, workers, progress, report)
+        check = steps.checked() if given.trains else None
+        try:
+            made = steps.write(path, check, tile_trial)
+        except UnreadableError:
+            made = steps.write(path, steps.checked(), tile_trial)
     return build_report(path, source, made, time.perf_counter() - started)
 
 
@@ -263,9 +265,11 @@ class _Steps:
         if check is None:
             good = good if given.scores is None else given.scores.rows
             require_classes(source, good[good < len(source)], ())
-        scored = _scores(source, check, good, config, given, self.beside, workers, self.report)
+        scored = _scores(source, check, good, config, given, self.beside, self.jobs, workers, self.report)
         coreset = _coreset(source, good, check, config, scored)
-        selector = _selector(source, check, config, given, scored, self.beside, workers, self.report)
+        selector = _selector(
+            source, check, config, given, scored, self.beside, self.jobs, workers, self.report
+        )
         whole = selector.components == source.shape[1] * source.shape[2]
         select = None if whole and selector.file is None else selector.select
         encoder = Encoder(source, select, selector.file, config.rounding, config.skip_bad)
@@ -292,6 +296,21 @@ class _Steps:
         return plan, tuple(file for file, known in made if file is not None and known is None)
 
 
+def _at_hand(
+    source: Source, path: Path, given: Prerequisites, workers: Workers
+) -> AbstractContextManager[Source]:
+    """Give a source that decodes each image once, where networks train on more than memory holds."""
+    if not given.trains:
+        return nullcontext(source)
+    from edgeprune_runtime.training.placement import place
+    from edgeprune_runtime.training.settings import TrainConfig
+
+    from ..work.image_store import cached_if_large
+
+    device = place(TrainConfig(device=workers.device)).device
+    return cached_if_large(source, path, device, workers=workers)
+
+
 class _Joined:
     """Progress of several parts, as of one."""
 
@@ -311,6 +330,7 @@ def _scores(
     config: BuildConfig,
     given: Prerequisites,
     beside: Path,
+    jobs: int,
     workers: Workers,
     report: EpochProgress | None,
 ) -> ScoresFile | None:
@@ -321,7 +341,8 @@ def _scores(
         return None
     if check is None:
         return given.scores
-    path, scoring = artifact_path(beside, ".scores.h5"), replace(config.scoring, device=workers.device)
+    path = artifact_path(beside, ".scores.h5")
+    scoring = replace(config.scoring, device=workers.device, jobs=jobs)
     return obtain_scores(source, check, path, scoring, given=given.scores, workers=workers, report=report)
 
 
@@ -350,6 +371,7 @@ def _selector(
     given: Prerequisites,
     scored: ScoresFile | None,
     beside: Path,
+    jobs: int,
     workers: Workers,
     report: EpochProgress | None,
 ) -> ComponentSelector:
@@ -365,6 +387,7 @@ def _selector(
         scores=scored,
         workers=workers,
         report=report,
+        jobs=jobs,
     )
 
 
