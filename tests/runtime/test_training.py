@@ -17,6 +17,7 @@ from training_runs import (
     TEST,
     TINY,
     MemoryLoader,
+    Small,
     assert_same_run,
     metrics,
     run,
@@ -27,8 +28,8 @@ from training_runs import (
 from edgeprune_formats import ConfigError
 from edgeprune_runtime import PackLoader
 from edgeprune_runtime.errors import TrainingError
-from edgeprune_runtime.networks.models import MODEL_NAMES
-from edgeprune_runtime.training import Cadence, TrainConfig, TrainingInterrupted, load_model
+from edgeprune_runtime.networks.models import MODEL_NAMES, head_of
+from edgeprune_runtime.training import Cadence, TrainConfig, TrainingInterrupted, load_model, train
 from edgeprune_runtime.training.checkpoint import load_checkpoint
 from edgeprune_runtime.training.signals import deferred_signals
 from edgeprune_runtime.training.step import learning_rate
@@ -86,14 +87,15 @@ def test_the_test_is_of_the_model_that_load_model_returns(whole_run):
 def test_the_models_file_describes_itself(whole_run):
     with safe_open(whole_run.run_dir / "model.safetensors", "pt") as file:
         (text,) = file.metadata().values()
-    assert json.loads(text) == {"model": "mobilenet_v2", "num_classes": 4, "image_shape": [3, 16, 16]}
+    assert json.loads(text) == {"model": "resnet8", "num_classes": 4, "image_shape": [3, 16, 16]}
 
 
 def test_the_average_is_what_is_kept(whole_run):
     tensors = load_checkpoint(whole_run.run_dir).tensors
     kept = load_model(whole_run.run_dir).state_dict()
     assert all(torch.equal(kept[name], tensors[f"average.{name}"]) for name in kept)
-    assert not torch.equal(kept["classifier.1.weight"], tensors["model.classifier.1.weight"])
+    head, _ = head_of(load_model(whole_run.run_dir))
+    assert not torch.equal(kept[f"{head}.weight"], tensors[f"model.{head}.weight"])
 
 
 @pytest.mark.slow
@@ -125,9 +127,12 @@ def test_training_works_in_a_thread(tmp_path, whole_run):
 @pytest.mark.slow
 @pytest.mark.parametrize("model", MODEL_NAMES)
 def test_every_network_learns_at_the_default_rate(tmp_path, model):
+    # As few steps, on as small images, as the network learns from.
     epochs = {"resnet18": 3, "resnet34": 2, "efficientnet_b0": 16}.get(model, 6)
-    config = TrainConfig(model=model, epochs=epochs, batch_size=32, device="cpu")
-    result = run(tmp_path / "run", config, loader=MemoryLoader(192, 32), test=None)
+    loader = MemoryLoader(192, 32) if model in ("resnet18", "resnet34") else Small(96, 32, side=8)
+    shape = next(iter(loader))[0].shape[1:]
+    config = TrainConfig(model=model, epochs=epochs, batch_size=32, ema=None, device="cpu")
+    result = train(loader, config, tmp_path / "run", num_classes=CLASSES, image_shape=shape)
     # At the peak of so short a run the loss may go up first; it has to come down all the same.
     losses = [line["train_loss"] for line in result.metrics]
     assert losses[-1] < 0.5 * max(losses)
@@ -136,26 +141,32 @@ def test_every_network_learns_at_the_default_rate(tmp_path, model):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("model", "ema", "number"),
+    ("model", "ema", "number", "at"),
     [
-        ("mobilenet_v2", 0.9, signal.SIGTERM),
-        ("mobilenet_v2", None, signal.SIGINT),
-        ("efficientnet_b0", 0.9, signal.SIGINT),
-        ("resnet18", 0.9, signal.SIGTERM),
-        ("shufflenet_v2", None, signal.SIGTERM),
+        # Dropout, stochastic depth, and neither, in the middle of an epoch and where one ends.
+        ("mobilenet_v2", 0.9, signal.SIGTERM, (1, 0)),
+        ("mobilenet_v2", None, signal.SIGINT, (0, 1)),
+        ("efficientnet_b0", 0.9, signal.SIGINT, (1, 0)),
+        ("resnet8", None, signal.SIGTERM, (1, 0)),
     ],
 )
-def test_a_resumed_run_is_the_uninterrupted_run(tmp_path, model, ema, number):
+def test_a_resumed_run_is_the_uninterrupted_run(tmp_path, model, ema, number, at):
     config = replace(TINY, model=model, ema=ema, epochs=2)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    run(whole, config)
+
+    def go(run_dir, on_batch=lambda *now: None, **options):
+        run(run_dir, config, loader=MemoryLoader(16, on_batch=on_batch), test=TEST[1:], **options)
+
+    go(whole)
     handler = signal.getsignal(number)
-    with pytest.raises(TrainingInterrupted, match="after step 6 of 8; go on with `resume=True`"):
-        run(parts, config, on_batch=send(number, at=(1, 1)))
+    step = 2 * at[0] + at[1] + 1
+    with pytest.raises(TrainingInterrupted, match=f"after step {step} of 4; go on with `resume=True`"):
+        go(parts, send(number, at))
     assert signal.getsignal(number) is handler
-    assert len(metrics(parts)) == 1
-    assert load_checkpoint(parts).state["loader"] == {"epoch": 1, "position": 2}
-    run(parts, config, resume=True)
+    state = load_checkpoint(parts).state
+    assert len(state["history"]) == at[0]
+    assert state["loader"] == {"epoch": at[0], "position": at[1] + 1}
+    go(parts, resume=True)
     assert_same_run(parts, whole)
 
 
@@ -311,7 +322,7 @@ def test_kill_9_at_20_random_moments(tmp_path):
     while_writing = 0
     with start_process(killed) as process:
         for _ in range(20):
-            for _ in range(moments.randint(1, 5)):
+            for _ in range(moments.randint(1, 3)):
                 child = int(process.stdout.readline())
             # A checkpoint follows each step and takes most of the time, so most kills fall into one.
             time.sleep(moments.uniform(0, 4 * CARD_SECONDS))
