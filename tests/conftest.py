@@ -1,5 +1,6 @@
 """Fixtures that several packages' tests share."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -13,6 +14,12 @@ from edgeprune_formats.packs.chunks import plan_chunk_samples
 
 ROOT = Path(__file__).parents[1]
 MAY_MOUNT = hasattr(os, "geteuid") and os.geteuid() == 0 and sys.platform == "linux"
+
+
+def pytest_collection_finish():
+    """Let no garbage collection look again at what imports have left: torch alone has a million objects."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

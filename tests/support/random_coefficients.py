@@ -1,5 +1,9 @@
 """Headers and random coefficients of every codec, and what they decode to by the book."""
 
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
 import numpy as np
 from scipy.fft import idctn
 
@@ -64,8 +68,15 @@ def pixels_of(header, coefficients):
     return np.einsum("ij,njhw->nihw", color_matrix(header.color_space), shifted)
 
 
-def quantized_pack(path, *, size=(32, 32), samples=53, chunk_samples=7, **options):
-    """Write a pack of smooth random images."""
+def quantized_pack(path, **options):
+    """Write a pack of smooth random images, 53 of 32x32 in chunks of 7 unless `options` say otherwise."""
+    path.write_bytes(_quantized_pack(**options))
+    return path
+
+
+@cache
+def _quantized_pack(*, size=(32, 32), samples=53, chunk_samples=7, **options):
+    """Return the bytes of such a pack; encoding it takes a second."""
     header = header_of(
         "quantized",
         size,
@@ -78,6 +89,8 @@ def quantized_pack(path, *, size=(32, 32), samples=53, chunk_samples=7, **option
     fading = 1 / (1 + np.add.outer(np.arange(size[0]), np.arange(size[1]))) ** 2
     spectra = random.normal(size=(samples, 3, *size)) * fading * np.sqrt(size[0] * size[1]) * 0.3
     labels = random.integers(0, 3, samples)
-    with PackWriter(path, header, labels, np.arange(samples)) as writer:
-        writer.append(spectra.astype(np.float32), np.ones(spectra.shape, bool))
-    return path
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "pack.h5"
+        with PackWriter(path, header, labels, np.arange(samples)) as writer:
+            writer.append(spectra.astype(np.float32), np.ones(spectra.shape, bool))
+        return path.read_bytes()
