@@ -232,7 +232,7 @@ def test_a_recipe_is_trained_attacked_and_told(tiny, monkeypatch, tmp_path):
     assert "| LF 50% |" in lines
     assert "not valid" in lines
     assert "| 43.9 |" in lines
-    invoke("landscape", *words, "--images", 16, "--directions", 2, "--pictures", tmp_path / "pictures")
+    invoke("landscape", *words, "--images", 4, "--directions", 2, "--pictures", tmp_path / "pictures")
     found = json.loads((tmp_path / "landscape.json").read_text())["results"]["rows"]
     assert {row["label"] for row in found} == {"natural", "LF", "JELF"}
     assert len(found[0]["along"]) == 2

@@ -1,17 +1,21 @@
 """A build in two processes makes the pack that one makes."""
 
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
 
+import forked
 import numpy as np
 import pytest
 import torch
 from small_builds import JELF, MASKS, kept
 
+import edgeprune.work.resumable
 from edgeprune import build_pack
 from edgeprune.masks.fse_file import load_fse_net
+from edgeprune.masks.learner import MaskLearner
 from edgeprune_formats import open_pack, verify_pack
 
 OPTIONS = [
@@ -30,30 +34,23 @@ OPTIONS = [
 ]
 CONFIG = replace(JELF, masks=replace(MASKS, epochs=3))
 
-# The second process kills itself at its seventh step: the first of the third epoch. The first process keeps
-# a checkpoint whenever it may.
-KILLED = """
-import os, signal
-import edgeprune.work.resumable
-from edgeprune.cli import main
-from edgeprune.masks.learner import MaskLearner
 
-edgeprune.work.resumable._CHECKPOINT_SECONDS = -1
-step, calls = MaskLearner.step, []
-
-def counted(self, *arguments, **options):
-    calls.append(1)
-    if len(calls) == 7 and os.environ["RANK"] == "1":
-        os.kill(os.getpid(), signal.SIGKILL)
-    return step(self, *arguments, **options)
-
-MaskLearner.step = counted
-main()
-"""
+def words(scored, path):
+    return [
+        "build",
+        scored.spec,
+        "--method",
+        "jelf",
+        "--scores",
+        str(scored.scores),
+        "-o",
+        str(path),
+        *OPTIONS,
+    ]
 
 
-def torchrun(scored, path, *program):
-    """Run a build in two processes; give its exit code and what it said."""
+def torchrun(scored, path):
+    """Run a build in two processes, as a user does; give its exit code and what it said."""
     command = [
         sys.executable,
         "-m",
@@ -61,14 +58,42 @@ def torchrun(scored, path, *program):
         "--standalone",
         "--nproc-per-node",
         "2",
-        *program,
+        *("-m", "edgeprune"),
+        *words(scored, path),
     ]
-    command += ["build", scored.spec, "--method", "jelf", "--scores", str(scored.scores), "-o", str(path)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": ""}
-    done = subprocess.run(
-        [*command, *OPTIONS], env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     return done.returncode, done.stdout + done.stderr
+
+
+def forked_torchrun(scored, path, before=lambda: None):
+    """The same without starting interpreters; each process does something before."""
+    build = forked.run_command(*words(scored, path))
+
+    def run():
+        before()
+        build()
+
+    with forked.torchrun(run) as process:
+        out, err = process.communicate()
+    return process.returncode, out + err
+
+
+def kill_the_second():
+    """Have the second process kill itself at its seventh step: the first of the third epoch.
+
+    The first process keeps a checkpoint whenever it may.
+    """
+    edgeprune.work.resumable._CHECKPOINT_SECONDS = -1
+    step, calls = MaskLearner.step, []
+
+    def counted(self, *arguments, **options):
+        calls.append(1)
+        if len(calls) == 7 and os.environ["RANK"] == "1":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return step(self, *arguments, **options)
+
+    MaskLearner.step = counted
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +122,7 @@ def assert_same_but_for_rounding(path, alone):
 @pytest.mark.slow
 def test_two_processes_build_the_pack_that_one_builds(scored, alone, tmp_path):
     path = tmp_path / "p.h5"
-    code, said = torchrun(scored, path, "-m", "edgeprune")
+    code, said = torchrun(scored, path)
     assert code == 0, said
     assert said.count("learning masks, epoch") == 3
     assert said.count(f"{path}: 24 images") == 1
@@ -107,14 +132,13 @@ def test_two_processes_build_the_pack_that_one_builds(scored, alone, tmp_path):
 
 @pytest.mark.slow
 def test_a_process_that_is_killed_ends_the_run_which_then_goes_on(scored, alone, tmp_path):
-    path, script = tmp_path / "p.h5", tmp_path / "killed.py"
-    script.write_text(KILLED)
-    code, said = torchrun(scored, path, str(script))
+    path = tmp_path / "p.h5"
+    code, said = forked_torchrun(scored, path, kill_the_second)
     assert code != 0
     # torchrun, which reports the signal, may end the first process before that has said what it saw.
     assert "another process of the run has stopped" in said or "SIGKILL" in said
     assert not path.exists()
-    code, said = torchrun(scored, path, "-m", "edgeprune")
+    code, said = forked_torchrun(scored, path)
     assert code == 0, said
     assert said.count("learning masks, epoch") == 1
     assert "learning masks, epoch 3/3" in said

@@ -4,8 +4,8 @@ import re
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -246,27 +246,11 @@ def test_two_processes_choose_the_coreset_of_one(together, alone, name):
     np.testing.assert_array_equal(*chosen)
 
 
-def children(pid):
-    """Map the rank of each process that torchrun has started to its id."""
-    found = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if int((folder / "stat").read_text().rpartition(")")[2].split()[1]) != pid:
-                continue
-            environment = (folder / "environ").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        found |= {int(entry[5:]): int(folder.name) for entry in environment if entry.startswith(b"RANK=")}
-    return found
-
-
-def torchrun(path, spec, act=None):
+def torchrun(path, spec, act=None, pids=None):
     """Score with two processes, and act once an epoch is done; give exit code and standard error."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += ["-m", "edgeprune", "score", spec, "-o", str(path), *options(RUNS["long.h5"])]
     lines = []
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+    words = ["score", spec, "-o", path, *options(RUNS["long.h5"])]
+    with forked.torchrun(forked.run_command(*words), stdout=None, pids=pids) as process:
         for line in process.stderr:
             lines.append(line)
             if act and line.startswith("scoring, epoch"):
@@ -276,8 +260,10 @@ def torchrun(path, spec, act=None):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
-def test_torchrun_stopped_and_killed_goes_on_to_the_same_scores(tmp_path, spec, together, alone):
+def test_torchrun_stopped_and_killed_goes_on_to_the_same_scores(
+    tmp_path_factory, tmp_path, spec, together, alone
+):
+    pids = tmp_path_factory.mktemp("pids")
     path, work = tmp_path / "long.h5", tmp_path / "long.h5.work"
     code, err = torchrun(path, spec, lambda process: process.terminate())
     assert code != 0
@@ -287,7 +273,7 @@ def test_torchrun_stopped_and_killed_goes_on_to_the_same_scores(tmp_path, spec, 
     assert kept["step"] % 8 == 0
     assert len(kept["history"]) >= 1
 
-    code, err = torchrun(path, spec, lambda process: os.kill(children(process.pid)[1], signal.SIGKILL))
+    code, err = torchrun(path, spec, lambda _: os.kill(int((pids / "1").read_text()), signal.SIGKILL), pids)
     assert code != 0
     (line,) = [line for line in err.splitlines() if line.startswith("edgeprune: ")]
     assert line == f"edgeprune: error: {together[0]['death']}"

@@ -1,7 +1,8 @@
 import json
-import subprocess
+import resource
 import sys
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -14,6 +15,7 @@ from edgeprune.commands import train as train_command
 from edgeprune.training import reports as training_reports
 from edgeprune.training.evaluation import TestImages
 from edgeprune_formats import ConfigError
+from edgeprune_runtime.system.machine import _status
 from edgeprune_runtime.training.checkpoint import load_checkpoint
 
 NETWORK = ["--model", "resnet8", "--batch-size", 8, "--device", "cpu", "--precision", "float32"]
@@ -300,14 +302,16 @@ def test_too_little_memory_for_a_step(train, monkeypatch, words):
     assert not folder.exists()
 
 
-LIMITED = """
-import resource, sys, torch, torchvision
-from edgeprune.cli import main
-from edgeprune_runtime.system.machine import _status
-limit = _status("VmSize") + int(sys.argv.pop(1)) * 10**6
-resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-main()
-"""
+def train_within(more, *words):
+    """Train in a process that may have so many more bytes of addresses than this; give code and output."""
+
+    def run():
+        limit = _status("VmSize") + more
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        forked.run_command("train", *words)()
+
+    with forked.Forked(run) as process:
+        return *process.communicate(), process.wait()
 
 
 @pytest.mark.slow
@@ -316,16 +320,14 @@ def test_a_batch_size_for_a_bound_on_addresses(npz, edgeprune, tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (128, 32, 32, 3)).astype(np.uint8)
     np.savez(tmp_path / "i.npz", x=images, y=np.arange(128) % 2)
     edgeprune("build", "--codec", "sparse-f32", f"npz:{tmp_path / 'i.npz'}", "-o", tmp_path / "p.h5", "-q")
-    command = [sys.executable, "-c", LIMITED, "600", "train", tmp_path / "p.h5", "--model", "mobilenet_v2"]
-    command += ["--epochs", "3", "--device", "cpu", "--memory", "40MB", "--precision", "float32"]
-    done = {}
-    for size in ("128", "auto"):
-        words = [*command, "--batch-size", size, "-o", tmp_path / size]
-        done[size] = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert done["128"].returncode == 1
-    assert done["128"].stderr.splitlines()[-1] == f"edgeprune: error: {cli.NO_MEMORY}"
-    assert done["auto"].returncode == 0, done["auto"].stderr
-    assert "batches of 128 in " in done["auto"].stdout
+    words = [tmp_path / "p.h5", "--model", "mobilenet_v2", "--epochs", 1, "--device", "cpu"]
+    words += ["--memory", "40MB", "--precision", "float32"]
+    out, err, code = train_within(600 * 10**6, *words, "--batch-size", 128, "-o", tmp_path / "128")
+    assert code == 1
+    assert err.splitlines()[-1] == f"edgeprune: error: {cli.NO_MEMORY}"
+    out, err, code = train_within(600 * 10**6, *words, "--batch-size", "auto", "-o", tmp_path / "auto")
+    assert code == 0, err
+    assert "batches of 128 in " in out
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import cache
 from typing import Any
 
 from scipy.stats import binomtest
@@ -184,8 +185,14 @@ def _of_nearest(verdicts: Verdicts, budget: Budget) -> dict[str, Any]:
 
 def interval(successes: int, trials: int) -> list[float]:
     """Return Wilson's 95% interval of a share, its lower and upper end on [0, 1]."""
+    return list(_wilson(successes, trials))
+
+
+@cache
+def _wilson(successes: int, trials: int) -> tuple[float, float]:
+    # A report is written after each attack, with the same shares over and over, and a test is slow to make.
     found = binomtest(successes, trials).proportion_ci(0.95, "wilson")
-    return [float(found.low), float(found.high)]
+    return float(found.low), float(found.high)
 
 
 def _save(run: Evaluator, report: dict[str, Any]) -> None:
