@@ -4,6 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from random_coefficients import header_of, random_coefficients
+from repacked import stored
 
 from edgeprune.repack.merge import merge_packs
 from edgeprune.repack.partition import parse_by
@@ -36,13 +37,7 @@ def source(name, images=100, **facts):
 def images_of(path):
     """The stored bytes of each image, label and row, in order."""
     with open_pack(path) as pack:
-        parts = [pack.read_chunk(chunk) for chunk in range(pack.header.chunks)]
-        stored = [
-            tuple(array.tobytes() for array in vars(part.take(slice(row, row + 1))).values())
-            for part in parts
-            for row in range(len(part))
-        ]
-        return list(zip(stored, pack.labels.tolist(), pack.source_index.tolist(), strict=True))
+        return list(zip(stored(pack), pack.labels.tolist(), pack.source_index.tolist(), strict=True))
 
 
 @pytest.mark.slow
@@ -164,13 +159,13 @@ def test_rows_of_several_sources_stay_apart(make, tmp_path):
     for path, packs in ((tmp_path / "m.h5", (one, two)), (tmp_path / "n.h5", (one, two, three))):
         listed = open_pack(path).header.provenance["source"]["sources"]
         expected = {
-            (stored, label): (open_pack(pack).header.provenance["source"]["sha256"], row)
+            (numbers, label): (open_pack(pack).header.provenance["source"]["sha256"], row)
             for pack in packs
-            for stored, label, row in images_of(pack)
+            for numbers, label, row in images_of(pack)
         }
-        for stored, label, row in images_of(path):
+        for numbers, label, row in images_of(path):
             of = max((facts for facts in listed if facts["first_row"] <= row), key=lambda f: f["first_row"])
-            assert expected.pop((stored, label)) == (of["sha256"], row - of["first_row"])
+            assert expected.pop((numbers, label)) == (of["sha256"], row - of["first_row"])
         assert expected == {}
     with pytest.raises(ConfigError, match="row 5 of its source is in"):
         merge_packs([tmp_path / "n.h5", one], tmp_path / "o.h5")

@@ -6,11 +6,11 @@ from dataclasses import replace
 import h5py
 import numpy as np
 import pytest
-import small_builds
+import repacked
 from click.testing import CliRunner
 from damaging import damage_array, damage_chunk, rows_of
+from repacked import CONFIGS, stored
 
-from edgeprune import BuildConfig, build_pack
 from edgeprune.cli import cli
 from edgeprune.repack.convert import convert_pack
 from edgeprune.repack.merge import merge_packs
@@ -27,30 +27,19 @@ from edgeprune_formats import (
 )
 from edgeprune_formats.files import file_sha256
 
-CONFIGS = {
-    "f32": BuildConfig(codec="sparse-f32", freq_prune=0.5),
-    "gzip": BuildConfig(codec="sparse-f32", freq_prune=0.5, compression="gzip"),
-    "f16": BuildConfig(codec="sparse-f16", freq_prune=0.5),
-    "quantized": BuildConfig(codec="quantized", quality=85),
-    "tiles": BuildConfig(codec="quantized", quality=60, tile="8", color="rgb"),
-}
-
 
 @pytest.fixture(scope="module", autouse=True)
 def small_chunks():
-    """Store about 8 sparse or 70 quantized images in a chunk."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("edgeprune_formats.packs.chunks.TARGET_CHUNK_BYTES", 30_000)
+    with repacked.small_chunks():
         yield
 
 
 @pytest.fixture(scope="module")
 def packs(small_chunks, tmp_path_factory):
-    """Packs of 300 images of 5 classes, 4 chunks or more, and one of them with scores."""
+    """Packs of every layout, one that was split and merged, and one with scores."""
     folder = tmp_path_factory.mktemp("packs")
-    spec = small_builds.write_source(folder, images=300, side=20, classes=5)
-    for name, config in CONFIGS.items():
-        assert build_pack(spec, folder / f"{name}.h5", config).header.chunks > 3
+    for made in repacked.packs(tmp_path_factory).iterdir():
+        shutil.copy(made, folder)
     split_pack(folder / "gzip.h5", folder / "part-{part}.h5", 3)
     merge_packs([folder / "part-1.h5", folder / "part-3.h5"], folder / "merged.h5")
     with open_pack(folder / "f32.h5") as pack:
@@ -69,17 +58,13 @@ def damaged(packs, tmp_path):
     return lambda name: shutil.copy(packs / f"{name}.h5", tmp_path / "damaged.h5")
 
 
-def stored(path, rows=None):
+def images_of(path, rows=None):
     """For each image its row, label, score and stored numbers."""
     with open_pack(path) as pack:
-        parts = [pack.read_chunk(chunk) for chunk in range(pack.header.chunks)]
-        numbers = [
-            tuple(array.tobytes() for array in vars(part.take(slice(row, row + 1))).values())
-            for part in parts
-            for row in range(len(part))
-        ]
         scores = [None] * len(pack) if pack.scores is None else pack.scores.tolist()
-        images = list(zip(pack.source_index.tolist(), pack.labels.tolist(), scores, numbers, strict=True))
+        images = list(
+            zip(pack.source_index.tolist(), pack.labels.tolist(), scores, stored(pack), strict=True)
+        )
         return images if rows is None else [images[row] for row in rows]
 
 
@@ -99,7 +84,7 @@ def test_every_intact_image_is_saved_bit_for_bit(packs, damaged, tmp_path, name)
     assert verify_pack(tmp_path / "saved.h5") == []
     gone = rows_of(before, lost)
     kept = sorted({*range(header.samples)} - {*gone})
-    assert stored(tmp_path / "saved.h5") == stored(before, kept)
+    assert images_of(tmp_path / "saved.h5") == images_of(before, kept)
     assert [one.chunk for one in report.lost] == lost
     whole = open_pack(before)
     assert np.concatenate([one.rows for one in report.lost]).tolist() == whole.source_index[gone].tolist()
@@ -127,7 +112,7 @@ def test_every_intact_image_is_saved_bit_for_bit(packs, damaged, tmp_path, name)
 def test_a_sound_pack(packs, tmp_path):
     report = repair_pack(packs / "tiles.h5", tmp_path / "saved.h5")
     assert (report.lost, report.lost_images, report.lost_by_class) == ((), 0, {})
-    assert stored(tmp_path / "saved.h5") == stored(packs / "tiles.h5")
+    assert images_of(tmp_path / "saved.h5") == images_of(packs / "tiles.h5")
 
 
 def test_damaged_scores_are_dropped(packs, damaged, tmp_path):

@@ -2,13 +2,14 @@ import itertools
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections import Counter
 
 import h5py
 import pytest
+import repacked
 import small_builds
+from forked import Forked
+from repacked import CONFIGS, stored
 
 from edgeprune import BuildConfig, build_pack
 from edgeprune.repack.merge import merge_packs
@@ -18,32 +19,16 @@ from edgeprune_formats import ConfigError, PackWriteError, open_pack, verify_pac
 from edgeprune_formats.files import file_sha256
 from edgeprune_runtime import PackLoader, open_packs
 
-CONFIGS = {
-    "f32": BuildConfig(codec="sparse-f32", freq_prune=0.5),
-    "gzip": BuildConfig(codec="sparse-f32", freq_prune=0.5, compression="gzip"),
-    "f16": BuildConfig(codec="sparse-f16", freq_prune=0.5),
-    "quantized": BuildConfig(codec="quantized", quality=85),
-    "tiles": BuildConfig(codec="quantized", quality=60, tile="8", color="rgb"),
-}
-
 
 @pytest.fixture(scope="module", autouse=True)
 def small_chunks():
-    """Store about 8 sparse or 70 quantized images in a chunk."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("edgeprune_formats.packs.chunks.TARGET_CHUNK_BYTES", 30_000)
+    with repacked.small_chunks():
         yield
 
 
 @pytest.fixture(scope="module")
-def packs(small_chunks, tmp_path_factory):
-    """Packs of 300 images of 5 classes."""
-    folder = tmp_path_factory.mktemp("packs")
-    spec = small_builds.write_source(folder, images=300, side=20, classes=5)
-    for name, config in CONFIGS.items():
-        made = build_pack(spec, folder / f"{name}.h5", config)
-        assert made.header.chunks > 3
-    return folder
+def packs(tmp_path_factory):
+    return repacked.packs(tmp_path_factory)
 
 
 def by_row(path):
@@ -51,15 +36,11 @@ def by_row(path):
     found = {}
     with open_pack(path) as pack:
         scores = [None] * len(pack) if pack.scores is None else pack.scores.tolist()
-        parts = [pack.read_chunk(chunk) for chunk in range(pack.header.chunks)]
-        stored = [
-            tuple(array.tobytes() for array in vars(part.take(slice(row, row + 1))).values())
-            for part in parts
-            for row in range(len(part))
-        ]
         # One image at a time, so that no other has a part in how sums are rounded.
         pixels = [images.tobytes() for images, _ in PackLoader(pack, 1, backend="scipy", prefetch=0)]
-        rows = zip(pack.source_index.tolist(), pack.labels.tolist(), scores, stored, pixels, strict=True)
+        rows = zip(
+            pack.source_index.tolist(), pack.labels.tolist(), scores, stored(pack), pixels, strict=True
+        )
         for row, *facts in rows:
             assert row not in found
             found[row] = tuple(facts)
@@ -224,26 +205,16 @@ def test_a_full_disk_leaves_no_part(packs, small_disk):
     assert [path.name for path in folder.iterdir()] == ["fill"]
 
 
-SPLIT_AND_WAIT = """
-import signal, sys, time
-from edgeprune.repack.split import split_pack
-# A shell that starts the tests in the background has its children ignore SIGINT.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-def wait(done, total):
-    print("ready", flush=True)
-    time.sleep(30)
-split_pack(sys.argv[1], sys.argv[2], 3, progress=wait)
-"""
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_split_that_is_stopped_leaves_no_part(packs, tmp_path, number):
-    command = [sys.executable, "-c", SPLIT_AND_WAIT, str(packs / "f32.h5"), str(tmp_path / "fleet")]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(command, **pipes) as process:
-        assert process.stdout.readline() == b"ready\n"
-        os.kill(process.pid, number)
+    def wait(done, total):
+        print("ready", flush=True)
+        signal.pause()
+
+    with Forked(lambda: split_pack(packs / "f32.h5", tmp_path / "fleet", 3, progress=wait)) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
         process.wait(20)
     if number == signal.SIGINT:
         assert list(tmp_path.iterdir()) == []
