@@ -56,6 +56,7 @@ def test_all_images_are_taken_where_all_fit():
     assert len(PeerFitter(LOSSLESS[0], 0, None).fit(images, 10**9).images.labels) == 40
 
 
+@pytest.mark.slow
 def test_a_pack_fits_its_budget_and_nearly_fills_it(tmp_path):
     images = image_set(1200)
     fitter = make_fitter("quantized", 30.0, images.take(np.arange(100)), tmp_path)

@@ -31,6 +31,7 @@ def test_the_table():
     assert found["results"].keys() == {"central", "dirichlet:0.3"}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("flwr") is not None, reason="Flower is here")
 def test_without_flower(tmp_path, monkeypatch):
     (tmp_path / "cifar10-lossless-6k.npz").touch()

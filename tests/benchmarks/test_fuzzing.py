@@ -186,6 +186,7 @@ def test_figures_and_table(tmp_path):
     assert f"| signature | JSON of a signature beside a file | {row['tried']:,} |" in "\n".join(table)
 
 
+@pytest.mark.slow
 def test_a_finding_is_kept_and_tried_again(planted, tmp_path, monkeypatch):
     monkeypatch.setattr("edgeprune_benchmarks.fuzzing.run.target_class", lambda name: Planted)
     words = ["-o", str(tmp_path / "r"), "--findings", str(tmp_path / "f"), "--target", "model"]

@@ -108,6 +108,7 @@ def test_settings_that_are_the_defaults_share_a_folder(tmp_path):
     assert experiment.without_defaults(replace(jelf, model="resnet18")).key != jelf.key
 
 
+@pytest.mark.slow
 def test_a_pack_is_the_same_however_a_network_is_trained_from_it(tmp_path, monkeypatch):
     experiment = Experiment("digits", None, TINY, "cpu", tmp_path, Deadline(None), print)
     rows = {row.label: row for row in RECIPES["adversarial"](TINY)}

@@ -263,6 +263,7 @@ def test_every_result_that_may_be_missing_stands_on_a_page():
     assert set(COMMANDS) <= named
 
 
+@pytest.mark.slow
 def test_pictures_are_drawn_of_what_is_there_and_always_the_same(tmp_path):
     pytest.importorskip("matplotlib")
     results = tmp_path / "results"

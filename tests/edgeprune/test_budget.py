@@ -11,13 +11,24 @@ from edgeprune_formats import ConfigError, EdgePruneError, open_pack
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    """Smooth random images, 600 of them, as an npz source."""
+    """600 images."""
+    return write_source(tmp_path_factory, 600)
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory):
+    """150 images, where nothing depends on their number."""
+    return write_source(tmp_path_factory, 150)
+
+
+def write_source(tmp_path_factory, images):
+    """Write smooth random images of 32x32; give the source's spec."""
     path = tmp_path_factory.mktemp("source") / "images.npz"
     random = np.random.default_rng(0)
-    coarse = random.random((600, 3, 9, 9))
+    coarse = random.random((images, 3, 9, 9))
     fine = coarse.repeat(4, axis=2).repeat(4, axis=3)[:, :, :32, :32]
     pixels = (fine + random.normal(0, 0.04, fine.shape)).clip(0, 1) * 255
-    np.savez(path, x=pixels.astype(np.uint8), y=np.arange(600) % 3)
+    np.savez(path, x=pixels.astype(np.uint8), y=np.arange(images) % 3)
     return f"npz:{path}"
 
 
@@ -100,29 +111,29 @@ def test_scores_and_masks_are_made_once_for_all_trials(source, tmp_path, more):
 
 
 @pytest.mark.slow
-def test_a_pack_may_have_any_name(source, tmp_path):
+def test_a_pack_may_have_any_name(few, tmp_path):
     path, other = tmp_path / "p.budget", tmp_path / "q.budget"
     other.write_text("rent, food, travel")
-    options = ["--codec", "quantized", "--budget", "150kB", "--force"]
+    options = ["--codec", "quantized", "--budget", "40kB", "--force"]
     for _ in range(2):
-        run("build", source, *options, "-o", path)
-    assert len(open_pack(path)) == 600
-    run("build", source, *options, "-o", tmp_path / "q.h5")
+        run("build", few, *options, "-o", path)
+    assert len(open_pack(path)) == 150
+    run("build", few, *options, "-o", tmp_path / "q.h5")
     assert other.read_text() == "rent, food, travel"
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["p.budget", "q.budget", "q.h5"]
 
 
 @pytest.mark.slow
-def test_a_budget_that_nothing_meets(source, tmp_path):
+def test_a_budget_that_nothing_meets(few, tmp_path):
     with pytest.raises(ConfigError, match=r"at quality 1 the pack still has .* raise `budget`"):
-        run("build", source, "--codec", "quantized", "--budget", "2kB", "-o", tmp_path / "p.h5")
+        run("build", few, "--codec", "quantized", "--budget", "2kB", "-o", tmp_path / "p.h5")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
-def test_a_budget_larger_than_the_best_quality(source, tmp_path):
+def test_a_budget_larger_than_the_best_quality(few, tmp_path):
     path = tmp_path / "p.h5"
-    text = run("build", source, "--codec", "quantized", "--budget", "90MB", "-o", path)
+    text = run("build", few, "--codec", "quantized", "--budget", "90MB", "-o", path)
     assert "quality 100 takes no more" in text
 
 

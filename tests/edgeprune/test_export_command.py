@@ -46,6 +46,7 @@ def test_a_run_becomes_a_model_that_knows_its_classes(edgeprune, trained, tmp_pa
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_int8_tells_its_accuracy_beside_float32s(edgeprune, trained, tmp_path):
     path, spec = tmp_path / "model.onnx", f"npz:{trained / 'images.npz'}"
     options = ["--int8", "--pack", trained / "pack.h5", "--calibrate", 40, "--test", trained / "pack.h5"]
@@ -70,6 +71,7 @@ def test_int8_tells_its_accuracy_beside_float32s(edgeprune, trained, tmp_path):
     assert report.calibrated == 96
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("int8", [False, True])
 def test_with_decoder_the_pack_is_read_by_h5py_alone(edgeprune, trained, tmp_path, int8):
     path = tmp_path / "model.onnx"
@@ -84,6 +86,7 @@ def test_with_decoder_the_pack_is_read_by_h5py_alone(edgeprune, trained, tmp_pat
     assert right > 0.9
 
 
+@pytest.mark.slow
 def test_the_pack_names_classes_that_a_run_does_not_know(trained, tmp_path):
     run = finished_run(tmp_path / "run", size=(12, 12), provenance={"mean": MEAN, "std": STD})
     with pytest.raises(ConfigError, match="does not know the names of its classes; give `pack` as well"):
@@ -92,6 +95,7 @@ def test_the_pack_names_classes_that_a_run_does_not_know(trained, tmp_path):
     assert json.loads(facts(tmp_path / "m.onnx")["class_names"]) == ["0", "1", "2"]
 
 
+@pytest.mark.slow
 def test_nothing_appears_when_the_check_fails(edgeprune, trained, tmp_path, monkeypatch):
     monkeypatch.setattr(onnx_check, "TOLERANCE", 0)
     path = tmp_path / "model.onnx"
@@ -131,6 +135,7 @@ def test_misuse_is_one_line_before_anything_is_done(edgeprune, trained, tmp_path
         assert not path.exists()
 
 
+@pytest.mark.slow
 def test_a_pack_of_other_classes_is_refused(trained, tmp_path):
     run = finished_run(tmp_path / "run", size=(12, 12))
     torch_model = load_model(run)

@@ -176,6 +176,7 @@ def test_the_damaged_pack_is_never_replaced(damaged, tmp_path):
         repair_pack(path, tmp_path / "no" / "saved.h5")
 
 
+@pytest.mark.slow
 def test_what_is_saved_can_be_repaired_split_merged_and_converted(packs, tmp_path):
     part = tmp_path / "part-2.h5"
     shutil.copy(packs / "part-2.h5", part)
@@ -198,6 +199,7 @@ def test_what_is_saved_can_be_repaired_split_merged_and_converted(packs, tmp_pat
         merge_packs([packs / "part-2.h5", tmp_path / "saved.h5"], tmp_path / "twice.h5")
 
 
+@pytest.mark.slow
 def test_a_history_as_deep_as_a_pack_may_hold_is_shortened(packs, tmp_path):
     nested = "end"
     for _ in range(60):

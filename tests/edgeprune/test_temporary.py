@@ -63,6 +63,7 @@ def names(folder):
     return sorted(entry.name for entry in folder.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("next_budget", [0, 20_000])
 @pytest.mark.parametrize("budget", [0, 20_000])
 def test_what_a_killed_build_left_is_gone_after_the_next(source, tmp_path, budget, next_budget):

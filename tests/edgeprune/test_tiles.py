@@ -59,6 +59,7 @@ def refuse():
     raise AssertionError("no sample is needed")
 
 
+@pytest.mark.slow
 def test_a_build_takes_the_tile_of_fewest_bytes_at_equal_error(spec, tmp_path):
     report = build_pack(spec, tmp_path / "p.h5")
     tried = report.header.provenance["tile"]
@@ -97,6 +98,7 @@ def test_a_tile_that_is_given_is_taken_without_a_trial(spec, tmp_path):
     assert "tile" not in made.header.provenance
 
 
+@pytest.mark.slow
 def test_auto_is_the_default(spec, tmp_path, monkeypatch):
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1000000000")
     build_pack(spec, tmp_path / "none.h5")
@@ -133,6 +135,7 @@ class Peer(Workers):
         return type(self).content
 
 
+@pytest.mark.slow
 def test_every_process_takes_what_the_first_has_found():
     first = laid_out(header(), None, sample, workers=Peer(0, 2))
     second = laid_out(header(), None, refuse, workers=Peer(1, 2))
@@ -154,6 +157,7 @@ def test_the_sample_is_bounded():
     assert sample_size(4096, 4096) == 2
 
 
+@pytest.mark.slow
 def test_a_conversion_tries_the_tiles_as_well(spec, tmp_path):
     build_pack(spec, tmp_path / "p.h5", BuildConfig(codec="sparse-f32", freq_prune=0))
     made, _ = convert_pack(tmp_path / "p.h5", tmp_path / "q.h5", BuildConfig())

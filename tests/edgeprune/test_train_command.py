@@ -60,6 +60,7 @@ def test_it_says_with_what_it_computes(train):
     assert config(folder)["provenance"]["class_names"] == ["0", "1"]
 
 
+@pytest.mark.slow
 def test_memory_does_not_change_what_is_trained_where_all_fits(train):
     train("a", "--epochs", 1)
     train("b", "--epochs", 1, "--memory", "20MB")

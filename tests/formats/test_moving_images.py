@@ -87,6 +87,7 @@ def test_images_of_any_pack_and_chunk_keep_all_that_their_pack_has(tmp_path, cod
         assert one.tobytes() == two.tobytes()
 
 
+@pytest.mark.slow
 def test_what_the_encoder_wrote_is_written_alike(tmp_path):
     path = quantized_pack(tmp_path / "p.h5", tile="8", color="ycbcr")
     with open_pack(path) as pack:

@@ -71,6 +71,7 @@ def test_a_position_outside_the_spectrum_is_an_error_of_the_runtime():
         run(model, values, positions)
 
 
+@pytest.mark.slow
 def test_coefficients_give_what_torch_gives_on_packloaders_images(make_pack, tmp_path_factory):
     network, model = exported_models.exported(tmp_path_factory)
     path, _ = make_pack(samples=6, size=(16, 16), components=100)

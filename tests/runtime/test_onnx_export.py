@@ -71,7 +71,10 @@ def test_versions_and_metadata(exported):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in MODEL_NAMES if name != "resnet8"])
+# resnet8 is what the other tests export; resnet20 and resnet34 are more of its blocks, and of resnet18's.
+@pytest.mark.parametrize(
+    "name", [one for one in MODEL_NAMES if one not in ("resnet8", "resnet20", "resnet34")]
+)
 def test_every_network_agrees_with_torch(tmp_path_factory, name):
     network, model = exported_models.exported(tmp_path_factory, name, (32, 32))
     agreement = check_export(model, network, exported_models.images(4, (32, 32)))
