@@ -104,8 +104,8 @@ def command(
     What the method does not choose is left out by energy (components) and at random, evenly from each class
     (images). An FSE-Net is learned against a classifier, by default that of the scoring run. Scores and masks
     that are not given are made, which is long work, and kept beside the pack as NAME.scores.h5 and
-    NAME.fse-net.safetensors. A build that was stopped goes on when the same command is run again. With
-    several GPUs: torchrun --standalone --nproc-per-node N -m edgeprune build ...
+    NAME.fse-net.safetensors. Such a build goes on where it was stopped when the same command is run
+    again. With several GPUs: torchrun --standalone --nproc-per-node N -m edgeprune build ...
 
     \b
     Example:
