@@ -17,9 +17,19 @@ MAY_MOUNT = hasattr(os, "geteuid") and os.geteuid() == 0 and sys.platform == "li
 
 
 def pytest_collection_finish():
-    """Let no garbage collection look again at what imports have left: torch alone has a million objects."""
+    """Have no garbage collection look again at what imports have left: torch alone has a million objects.
+
+    And begin the process that commands are forked from, before any test has run.
+    """
     gc.collect()
     gc.freeze()
+    if "forked" in sys.modules:
+        sys.modules["forked"].serve()
+
+
+def pytest_unconfigure():
+    if "forked" in sys.modules:
+        sys.modules["forked"].stop()
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import os
 import runpy
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import forked
@@ -33,16 +34,16 @@ def test_the_training_loop_runs_and_goes_on_where_it_stopped(make_pack, tmp_path
 
 def go_on(path, folder):
     """Run the training loop in a folder that has what an earlier run saved; give what it says."""
-
-    def run():
-        os.chdir(folder)
-        sys.argv = ["train_loop.py", str(path)]
-        runpy.run_path(str(EXAMPLES / "train_loop.py"), run_name="__main__")
-
-    with forked.Forked(run) as process:
+    with forked.Forked(partial(train_loop, path, folder)) as process:
         out, err = process.communicate()
     assert process.returncode == 0, err
     return out
+
+
+def train_loop(path, folder):
+    os.chdir(folder)
+    sys.argv = ["train_loop.py", str(path)]
+    runpy.run_path(str(EXAMPLES / "train_loop.py"), run_name="__main__")
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 
 import forked
 import numpy as np
@@ -66,21 +67,15 @@ def torchrun(scored, path):
     return done.returncode, done.stdout + done.stderr
 
 
-def forked_torchrun(scored, path, before=lambda: None):
-    """The same without starting interpreters; each process does something before."""
-    build = forked.run_command(*words(scored, path))
-
-    def run():
-        before()
-        build()
-
-    with forked.torchrun(run) as process:
+def forked_torchrun(run, scored, path):
+    """The same without starting interpreters."""
+    with forked.torchrun(partial(run, *words(scored, path))) as process:
         out, err = process.communicate()
     return process.returncode, out + err
 
 
-def kill_the_second():
-    """Have the second process kill itself at its seventh step: the first of the third epoch.
+def kill_the_second(*words):
+    """Run a build whose second process kills itself at its seventh step: the first of the third epoch.
 
     The first process keeps a checkpoint whenever it may.
     """
@@ -94,6 +89,7 @@ def kill_the_second():
         return step(self, *arguments, **options)
 
     MaskLearner.step = counted
+    forked.run_command(*words)
 
 
 @pytest.fixture(scope="module")
@@ -133,12 +129,12 @@ def test_two_processes_build_the_pack_that_one_builds(scored, alone, tmp_path):
 @pytest.mark.slow
 def test_a_process_that_is_killed_ends_the_run_which_then_goes_on(scored, alone, tmp_path):
     path = tmp_path / "p.h5"
-    code, said = forked_torchrun(scored, path, kill_the_second)
+    code, said = forked_torchrun(kill_the_second, scored, path)
     assert code != 0
     # torchrun, which reports the signal, may end the first process before that has said what it saw.
     assert "another process of the run has stopped" in said or "SIGKILL" in said
     assert not path.exists()
-    code, said = forked_torchrun(scored, path)
+    code, said = forked_torchrun(forked.run_command, scored, path)
     assert code == 0, said
     assert said.count("learning masks, epoch") == 1
     assert "learning masks, epoch 3/3" in said

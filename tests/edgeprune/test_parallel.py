@@ -4,6 +4,7 @@ import re
 import signal
 import subprocess
 import sys
+from functools import partial
 
 import forked
 import numpy as np
@@ -250,7 +251,7 @@ def torchrun(path, spec, act=None, pids=None):
     """Score with two processes, and act once an epoch is done; give exit code and standard error."""
     lines = []
     words = ["score", spec, "-o", path, *options(RUNS["long.h5"])]
-    with forked.torchrun(forked.run_command(*words), stdout=None, pids=pids) as process:
+    with forked.torchrun(partial(forked.run_command, *words), stdout=None, pids=pids) as process:
         for line in process.stderr:
             lines.append(line)
             if act and line.startswith("scoring, epoch"):

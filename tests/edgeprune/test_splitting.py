@@ -3,6 +3,7 @@ import os
 import shutil
 import signal
 from collections import Counter
+from functools import partial
 
 import h5py
 import pytest
@@ -205,14 +206,18 @@ def test_a_full_disk_leaves_no_part(packs, small_disk):
     assert [path.name for path in folder.iterdir()] == ["fill"]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_a_split_that_is_stopped_leaves_no_part(packs, tmp_path, number):
+def split_and_wait(path, fleet):
     def wait(done, total):
         print("ready", flush=True)
         signal.pause()
 
-    with Forked(lambda: split_pack(packs / "f32.h5", tmp_path / "fleet", 3, progress=wait)) as process:
+    split_pack(path, fleet, 3, progress=wait)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_split_that_is_stopped_leaves_no_part(packs, tmp_path, number):
+    with Forked(partial(split_and_wait, packs / "f32.h5", tmp_path / "fleet")) as process:
         assert process.stdout.readline() == "ready\n"
         process.send_signal(number)
         process.wait(20)

@@ -1,6 +1,7 @@
 import json
 import resource
 import sys
+from functools import partial
 
 import forked
 import numpy as np
@@ -304,15 +305,15 @@ def test_too_little_memory_for_a_step(train, monkeypatch, words):
 
 
 def train_within(more, *words):
-    """Train in a process that may have so many more bytes of addresses than this; give code and output."""
-
-    def run():
-        limit = _status("VmSize") + more
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-        forked.run_command("train", *words)()
-
-    with forked.Forked(run) as process:
+    """Train in a process that may have so many more bytes of addresses than it has; give output and code."""
+    with forked.Forked(partial(limited, more, *words)) as process:
         return *process.communicate(), process.wait()
+
+
+def limited(more, *words):
+    limit = _status("VmSize") + more
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    forked.run_command("train", *words)
 
 
 @pytest.mark.slow

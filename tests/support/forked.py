@@ -1,14 +1,22 @@
-"""Commands in forks of the tests' process, which has imported torch already: a start takes seconds less.
+"""Commands in forks of a process that has imported torch already: a start takes seconds less.
 
-What a fork does not try is how a process starts: tests of that start an interpreter of their own.
+What a fork does not try is how a process starts: tests of that start an interpreter of their own. The process
+is itself a fork of the tests', taken before any of them runs: the engine of autograd, once it has threads
+for devices, works in no fork. It knows the modules of the tests, so what it runs may be any function of
+theirs that can be pickled.
 """
 
 import os
+import pickle
+import select
 import signal
+import socket
 import sys
 import threading
 import traceback
 import warnings
+from functools import partial
+from pathlib import Path
 from subprocess import PIPE, TimeoutExpired
 
 import torch
@@ -16,82 +24,83 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from edgeprune.cli import main
 
+_SERVER = None
+_LENGTH = 8
+
 
 def command(*arguments, **options):
     """Start ``edgeprune`` with these arguments; see `Forked`."""
-
-    return Forked(run_command(*arguments), **options)
+    return Forked(partial(run_command, *arguments), **options)
 
 
 def run_command(*arguments):
-    """Return a function that runs ``edgeprune`` with these arguments."""
-
-    def run():
-        sys.argv = ["edgeprune", *map(str, arguments)]
-        main()
-
-    return run
+    sys.argv = ["edgeprune", *map(str, arguments)]
+    main()
 
 
-def torchrun(function, **options):
-    """Start two processes that torchrun watches over, each of which calls the function; see `Forked`.
+def torchrun(function, *, pids=None, **options):
+    """Start two processes that torchrun's agent watches over, each of which calls the function; see `Forked`.
 
-    A process leaves its number in the folder `pids`, under the name of its rank.
+    Each leaves its number in the folder `pids`, under the name of its rank.
     """
-    pids = options.pop("pids", None)
+    return Forked(partial(_watch, function, pids), **options)
 
-    def entry():
-        if pids:
-            (pids / os.environ["RANK"]).write_text(str(os.getpid()))
-        _begin()
-        function()
 
-    def run():
-        os.environ["OMP_NUM_THREADS"] = "1"
-        config = LaunchConfig(
-            min_nodes=1,
-            max_nodes=1,
-            nproc_per_node=2,
-            rdzv_backend="c10d",
-            rdzv_endpoint="localhost:0",
-            max_restarts=0,
-            start_method="fork",
-        )
-        elastic_launch(config, entry)()
+def _watch(function, pids):
+    # As torchrun has it.
+    os.environ["OMP_NUM_THREADS"] = "1"
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=2,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        start_method="fork",
+    )
+    elastic_launch(config, _enter)(function, pids)
 
-    return Forked(run, **options)
+
+def _enter(function, pids):
+    if pids:
+        (pids / os.environ["RANK"]).write_text(str(os.getpid()))
+    _begin()
+    function()
 
 
 class Forked:
     """A function that runs in a fork, with the interface of `subprocess.Popen`.
 
-    Each stream is `PIPE`, a descriptor, or None for this process's own. Signals in `ignored` are ignored,
-    as after ``nohup``. SIGINT is not, though a shell has those ignore it that it starts in the background.
+    Each stream is `PIPE`, a descriptor, or None for where pytest keeps what is printed. Signals in `ignored`
+    are ignored, as after ``nohup``. SIGINT is not, though a shell has those ignore it that it starts in the
+    background.
     """
 
     def __init__(self, function, *, stdout=PIPE, stderr=PIPE, ignored=()):
-        ends = [os.pipe() if stream is PIPE else (None, stream) for stream in (stdout, stderr)]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            self.pid = os.fork()
-        if not self.pid:
-            _run(function, ends, ignored)
-        self.returncode = None
-        for stream, (_, end) in zip((stdout, stderr), ends, strict=True):
-            if stream is PIPE:
-                os.close(end)
-        self.stdout, self.stderr = (None if end is None else open(end) for end, _ in ends)  # noqa: PTH123, SIM115
+        self.returncode, theirs, ours = None, [], []
+        for stream in (stdout, stderr, PIPE):
+            read, write = os.pipe() if stream is PIPE else (None, os.dup(1 if stream is None else stream))
+            theirs.append(write)
+            ours.append(read if read is None else open(read))  # noqa: PTH123, SIM115
+        self.stdout, self.stderr, self._news = ours
+        content = pickle.dumps((function, dict(os.environ), Path.cwd(), ignored))
+        socket.send_fds(_SERVER, [len(content).to_bytes(_LENGTH, "little")], theirs)
+        _SERVER.sendall(content)
+        for descriptor in theirs:
+            os.close(descriptor)
+        self.pid = int(self._news.readline())
 
     def __enter__(self):
         return self
 
     def __exit__(self, *error):
-        if error[0] is not None:
+        if error[0] is not None and self.returncode is None:
             self.kill()
         for stream in (self.stdout, self.stderr):
             if stream:
                 stream.close()
         self.wait()
+        self._news.close()
 
     def send_signal(self, number):
         os.kill(self.pid, number)
@@ -105,12 +114,10 @@ class Forked:
     def wait(self, timeout=120):
         """Wait for its end; kill it where that takes longer than so many seconds."""
         if self.returncode is None:
-            late = []
-            timer = threading.Timer(timeout, lambda: (late.append(True), self.kill()))
-            timer.start()
-            self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-            timer.cancel()
-            timer.join()
+            late = not select.select([self._news], [], [], timeout)[0]
+            if late:
+                self.kill()
+            self.returncode = int(self._news.readline())
             if late:
                 raise TimeoutExpired("a fork of the tests", timeout)
         return self.returncode
@@ -118,11 +125,12 @@ class Forked:
     def communicate(self, timeout=120):
         """Wait for its end; return what it said on both streams."""
         said = {}
-        readers = [
-            threading.Thread(target=lambda name=name: said.__setitem__(name, getattr(self, name).read()))
-            for name in ("stdout", "stderr")
-            if getattr(self, name)
-        ]
+
+        def read(name):
+            said[name] = getattr(self, name).read()
+
+        names = [name for name in ("stdout", "stderr") if getattr(self, name)]
+        readers = [threading.Thread(target=read, args=[name]) for name in names]
         for reader in readers:
             reader.start()
         self.wait(timeout)
@@ -131,10 +139,67 @@ class Forked:
         return said.get("stdout"), said.get("stderr")
 
 
-def _run(function, ends, ignored):
+def serve():
+    """Fork the process that the others are forks of."""
+    global _SERVER
+    _SERVER, theirs = socket.socketpair()
+    if _fork():
+        theirs.close()
+        return
+    _SERVER.close()
+    # A key that ends the tests, or the tests' own end, closes the socket.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while True:
+        length, descriptors, _, _ = socket.recv_fds(theirs, _LENGTH, 3)
+        if not length:
+            os._exit(0)
+        content = b""
+        while len(content) < int.from_bytes(length, "little"):
+            content += theirs.recv(int.from_bytes(length, "little") - len(content))
+        if not _fork():
+            theirs.close()
+            _look_after(descriptors, content)
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def stop():
+    """End that process."""
+    if _SERVER:
+        _SERVER.close()
+
+
+def _look_after(descriptors, content):
+    """Run the function in one more fork, and tell its number and how it ended."""
+    out, err, news = descriptors
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    child = _fork()
+    if not child:
+        os.close(news)
+        _run(out, err, content)
+    os.close(out)
+    os.close(err)
+    os.write(news, b"%d\n" % child)
+    os.write(news, b"%d\n" % os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    os._exit(0)
+
+
+def _run(out, err, content):
     code = 1
     try:
-        _set_up(ends, ignored)
+        for source, target in ((out, 1), (err, 2)):
+            os.dup2(source, target)
+            os.close(source)
+        # The tests' own lead to where pytest keeps what is printed.
+        sys.stdout, sys.stderr = (open(target, "w", buffering=1, closefd=False) for target in (1, 2))  # noqa: SIM115
+        _begin()
+        function, environment, folder, ignored = pickle.loads(content)
+        os.environ.clear()
+        os.environ.update(environment)
+        os.chdir(folder)
+        for number in ignored:
+            signal.signal(number, signal.SIG_IGN)
         function()
         code = 0
     except SystemExit as end:
@@ -159,14 +224,7 @@ def _begin():
     torch.set_num_threads(1)
 
 
-def _set_up(ends, ignored):
-    _begin()
-    for number in ignored:
-        signal.signal(number, signal.SIG_IGN)
-    for target, (kept, end) in enumerate(ends, 1):
-        if end is not None:
-            os.dup2(end, target)
-        if kept is not None:
-            os.close(kept)
-    # The tests' own have buffers, and lead to where pytest keeps what is printed.
-    sys.stdout, sys.stderr = (open(target, "w", buffering=1, closefd=False) for target in (1, 2))  # noqa: SIM115
+def _fork():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
