@@ -15,7 +15,7 @@
 /* Tiles that are transformed together, and whose contexts are found together. */
 enum { LANES = 32, WIDE = 256 };
 /* Tiles that are looked at together for whether there is anything to do, and the level of a context of zeros. */
-enum { GROUP = 64, QUIET = 2 };
+enum { GROUP = 32, QUIET = 2 };
 /* Magnitudes whose rates are told apart. */
 enum { MAGNITUDES = 32 };
 
@@ -248,34 +248,47 @@ static inline int eight_quiet(const int16_t *values, const uint8_t *levels)
     return (first | second | (eight ^ 0x0101010101010101u * QUIET)) == 0;
 }
 
-/* How often each magnitude, up to MAGNITUDES - 1, occurs in each class, of what bands cover, which `covered` counts for
- * each frequency: int64 [CLASSES][MAGNITUDES]. */
-EXPORT int ep_tally(const int16_t *values, const uint8_t *levels, const uint8_t *bands, const int64_t *covered,
-                    const uint8_t *bases, int64_t places, int64_t n, const int32_t *band_of_place, int64_t *tally)
+/* How often each magnitude, up to MAGNITUDES - 1, occurs in each class, of what bands cover in the first `count` of n
+ * tiles: int64 [CLASSES][MAGNITUDES]. */
+EXPORT int ep_tally(const int16_t *values, const uint8_t *levels, const uint8_t *bands, const uint8_t *bases,
+                    int64_t places, int64_t n, int64_t count, const int32_t *band_of_place, int64_t *tally)
 {
-    memset(tally, 0, CLASSES * MAGNITUDES * sizeof *tally);
+    int64_t covered[BANDS] = {0};
+    /* Two counters of each, lest one waits for the other; what is not covered goes to a row of its own. */
+    enum { SIZE = (CLASSES + 1) * MAGNITUDES, OUTSIDE = CLASSES * MAGNITUDES };
+    int64_t *const counts = calloc(2 * SIZE, sizeof *counts);
+    if (counts == NULL)
+        return 1;
+    for (int64_t l = 0; l < count; l++)
+        covered[bands[l]]++;
+    for (int band = BANDS - 2; band >= 0; band--)
+        covered[band] += covered[band + 1];
     for (int64_t p = 0; p < places; p++) {
         int32_t row_of_level[LEVELS];
         const int16_t *const row = values + p * n;
         const uint8_t *const level = levels + p * n;
-        int64_t quiet = covered[p];
+        const uint8_t band = (uint8_t)band_of_place[p];
+        int64_t quiet = covered[band];
         if (quiet == 0)
             continue;
         for (int i = 0; i < LEVELS; i++)
             row_of_level[i] = class_of(i, bases[p]) * MAGNITUDES;
-        for (int64_t l = 0; l < n; l++) {
-            if (l + 8 <= n && eight_quiet(row + l, level + l)) {
-                l += 7;
+        for (int64_t first = 0; first < count; first += 8) {
+            const int64_t end = first + 8 < count ? first + 8 : count;
+            if (end == first + 8 && eight_quiet(row + first, level + first))
                 continue;
-            }
-            if (bands[l] >= band_of_place[p]) {
-                const int32_t magnitude = size_of(row[l]);
-                tally[row_of_level[level[l]] + (magnitude < MAGNITUDES ? magnitude : MAGNITUDES - 1)]++;
-                quiet--;
+            for (int64_t l = first; l < end; l++) {
+                const int32_t magnitude = size_of(row[l]), inside = bands[l] >= band;
+                const int32_t at = inside ? row_of_level[level[l]] : OUTSIDE;
+                counts[(l & 1) * SIZE + at + (magnitude < MAGNITUDES ? magnitude : MAGNITUDES - 1)]++;
+                quiet -= inside;
             }
         }
-        tally[row_of_level[QUIET]] += quiet;
+        counts[row_of_level[QUIET]] += quiet;
     }
+    for (int64_t i = 0; i < OUTSIDE; i++)
+        tally[i] = counts[i] + counts[SIZE + i];
+    free(counts);
     return 0;
 }
 
@@ -300,6 +313,18 @@ CLONES static void choose_row(const float *restrict values, const uint8_t *restr
     }
 }
 
+/* The same of magnitudes below 1. */
+CLONES static void choose_bits(const float *restrict values, const uint8_t *restrict levels, const float *rate,
+                               int16_t *restrict chosen, float *restrict gain)
+{
+    for (int64_t l = 0; l < GROUP; l++) {
+        const float size = fabsf(values[l]), none = size * size, above = size - 1.0f;
+        const float zero = none + rate[levels[l]], one = above * above + rate[LEVELS + levels[l]];
+        chosen[l] = one < zero;
+        gain[l] += none - (one < zero ? one : zero);
+    }
+}
+
 /* The same where nothing but 0 can be best, in contexts of zeros. */
 CLONES static void choose_zeros(const float *restrict values, float rate, int16_t *restrict chosen,
                                 float *restrict gain)
@@ -311,15 +336,20 @@ CLONES static void choose_zeros(const float *restrict values, float rate, int16_
     }
 }
 
-CLONES static int all_small(const float *restrict values, const uint8_t *restrict levels)
+CLONES static int all_quiet(const uint8_t *restrict levels)
 {
     uint8_t loud = 0;
-    int32_t large = 0;
     for (int64_t l = 0; l < GROUP; l++)
         loud |= levels[l] ^ QUIET;
+    return loud == 0;
+}
+
+CLONES static int all_below(const float *restrict values, float limit)
+{
+    int32_t large = 0;
     for (int64_t l = 0; l < GROUP; l++)
-        large |= fabsf(values[l]) > 0.5f;
-    return (loud | large) == 0;
+        large |= fabsf(values[l]) >= limit;
+    return large == 0;
 }
 
 /* Of each value's magnitude 0 and the two integers around it the one of least squared error + rate, int16 [places][n],
@@ -342,8 +372,10 @@ EXPORT int ep_choose(const float *values, const uint8_t *levels, const uint8_t *
         for (int64_t first = 0; first < n; first += GROUP) {
             const int64_t at = p * n + first, used = n - first < GROUP ? n - first : GROUP;
             float *const row = gain + band_of_place[p] * n + first;
-            if (zeros && used == GROUP && all_small(values + at, levels + at))
+            if (zeros && used == GROUP && all_quiet(levels + at) && all_below(values + at, 0.5f))
                 choose_zeros(values + at, rate[QUIET], chosen + at, row);
+            else if (used == GROUP && all_below(values + at, 1.0f))
+                choose_bits(values + at, levels + at, rate, chosen + at, row);
             else
                 choose_row(values + at, levels + at, rate, used, chosen + at, row);
         }

@@ -93,9 +93,12 @@ class Kernels(Protocol):
         """Return the contexts of a plane's integers [F, N]."""
 
     def tally(
-        self, values: Integers, contexts: Contexts, bases: NDArray[np.uint8], scan: Scan
+        self, values: Integers, contexts: Contexts, bases: NDArray[np.uint8], scan: Scan, tiles: int
     ) -> NDArray[np.int64]:
-        """Return how often each magnitude, 31 for all from there on, occurs in each class: int64 [48, 32]."""
+        """Return how often each magnitude, 31 for all from there on, occurs in each class: int64 [48, 32].
+
+        Of the first `tiles`.
+        """
 
     def choose(
         self,
@@ -171,12 +174,12 @@ class NumpyKernels:
         )
 
     def tally(
-        self, values: Integers, contexts: Contexts, bases: NDArray[np.uint8], scan: Scan
+        self, values: Integers, contexts: Contexts, bases: NDArray[np.uint8], scan: Scan, tiles: int
     ) -> NDArray[np.int64]:
         """See `Kernels.tally`."""
-        covered = scan.band_of_place[:, None] <= contexts.bands
-        classes = class_of_level(bases[:, None], contexts.levels)[covered].astype(np.int64)
-        magnitudes = np.minimum(np.abs(values[covered].astype(np.int32)), MAGNITUDES - 1)
+        covered = scan.band_of_place[:, None] <= contexts.bands[:tiles]
+        classes = class_of_level(bases[:, None], contexts.levels[:, :tiles])[covered].astype(np.int64)
+        magnitudes = np.minimum(np.abs(values[:, :tiles][covered].astype(np.int32)), MAGNITUDES - 1)
         found = np.bincount(classes * MAGNITUDES + magnitudes, minlength=CLASSES * MAGNITUDES)
         return found.reshape(CLASSES, MAGNITUDES)
 

@@ -222,11 +222,11 @@ class _NativeKernels:
         return Contexts(bands, levels, *found)
 
     def tally(
-        self, values: Integers, contexts: Contexts, bases: NDArray[np.uint8], scan: Scan
+        self, values: Integers, contexts: Contexts, bases: NDArray[np.uint8], scan: Scan, tiles: int
     ) -> NDArray[np.int64]:
         """See `Kernels.tally`."""
         found = np.empty((CLASSES, MAGNITUDES), np.int64)
-        given = (values, contexts.levels, contexts.bands, contexts.count, bases, *values.shape)
+        given = (values, contexts.levels, contexts.bands, bases, *values.shape, tiles)
         self._checked("ep_tally", *given, scan.band_of_place, found)
         return found
 

@@ -17,6 +17,8 @@ ROUNDINGS = ("rdo", "deadzone")
 LAMBDA = 0.15
 DEAD_ZONE = 0.4
 _PASSES = 2
+# That rates are taken from, where there are so many.
+_LEAST_TILES = 2048
 
 
 def rounded(
@@ -56,7 +58,9 @@ def _cheapest(
     contexts = kernels.contexts(chosen, scan)
     # Where a base is 0 there are zeros only, which are not coded.
     bases = np.maximum(fit_bases(contexts.count, contexts.magnitude, contexts.around), 1)
-    rates = _rates(kernels.tally(chosen, contexts, bases, scan)) * np.float32(price)
+    # Images are in random order, so that some tell what all are like.
+    some = min(chosen.shape[1], max(_LEAST_TILES, chosen.shape[1] // 4))
+    rates = _rates(kernels.tally(chosen, contexts, bases, scan, some)) * np.float32(price)
     chosen, gain, ends = kernels.choose(values, contexts, bases, rates, scan)
     shares = ends + 0.5
     bits = (price * np.log2(shares / shares.sum())).astype(np.float32)
