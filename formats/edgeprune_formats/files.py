@@ -267,7 +267,7 @@ class Sink(io.FileIO):
             return size or 0
 
 
-def publish(partial: Path, path: Path, *, is_new: bool) -> None:
+def publish(partial: Path, path: Path, *, is_new: bool, in_transaction: bool = False) -> None:
     """Give a complete file its name; it is on the disk before, and its name before this returns.
 
     Parameters
@@ -276,6 +276,8 @@ def publish(partial: Path, path: Path, *, is_new: bool) -> None:
         On the same disk.
     is_new : bool
         Whether there was no `path` when the work began; one that has come since is then not replaced.
+    in_transaction : bool
+        The caller has waited until the disk has the content, and will wait until it has the name.
 
     Raises
     ------
@@ -284,12 +286,14 @@ def publish(partial: Path, path: Path, *, is_new: bool) -> None:
     OSError
         The file cannot be put on the disk or renamed.
     """
-    sync(partial)
+    if not in_transaction:
+        sync(partial)
     if is_new:
         _link(partial, path)
     else:
         os.replace(partial, path)  # noqa: PTH105 - tests make this call fail
-    sync(path.parent)
+    if not in_transaction:
+        sync(path.parent)
 
 
 def _link(partial: Path, path: Path) -> None:

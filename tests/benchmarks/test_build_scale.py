@@ -302,6 +302,6 @@ def test_the_table_has_goals_and_an_extrapolation():
     assert "| one shuffled epoch | 3.00 | - | 0.25 | 47 | 210 |" in lines
     assert hours(200.0, 2) == pytest.approx(1_281_167 / 200 / 3600)
     assert hours(200.0, 64) == pytest.approx(hours(200.0, 2) / 32)
-    assert any("1.8 hours on 2 cores, 0.2 hours on 16 cores" in line for line in lines)
+    assert any("107 minutes on 2 cores, 13 minutes on 16 cores" in line for line in lines)
     half = scale_table({**facts, "photographs": rows[:1], "small": [], "left_out": {"ray-8": "no Ray"}})
     assert "- ray-8 is left out: no Ray." in half

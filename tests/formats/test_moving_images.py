@@ -1,5 +1,6 @@
 """Images that go from pack to pack as they are stored."""
 
+import errno
 from dataclasses import replace
 
 import numpy as np
@@ -197,3 +198,23 @@ def test_a_name_that_cannot_be_taken_leaves_none_of_them(tmp_path, blocked):
     with pytest.raises(PackWriteError, match=paths[blocked].name):
         write()
     assert list(tmp_path.iterdir()) == [paths[blocked]]
+
+
+def test_a_disk_that_fails_once_all_have_their_names_takes_none_away(tmp_path, monkeypatch):
+    header, coefficients, paths = three(tmp_path)
+
+    def failing(path):
+        raise OSError(errno.EIO, "Input/output error")
+
+    def write():
+        with pack_transaction() as enter:
+            for path in paths:
+                enter(writer_of(path, header)).append_coefficients(coefficients)
+            for writer_path in paths:
+                assert not writer_path.exists()
+            monkeypatch.setattr("edgeprune_formats.packs.transactions.sync", failing)
+
+    with pytest.raises(PackWriteError, match="Input/output error"):
+        write()
+    assert sorted(tmp_path.iterdir()) == paths
+    assert all(verify_pack(path) == [] for path in paths)

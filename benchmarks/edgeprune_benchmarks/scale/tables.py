@@ -92,8 +92,11 @@ def _extrapolated(rows: dict[str, Results]) -> list[str]:
     if "jobs-2" not in rows:
         return []
     rate = rows["jobs-2"]["images_per_second"]
-    each = ", ".join(f"{hours(rate, cores):.1f} hours on {cores} cores" for cores in CORES)
-    return [f"By the rate of two jobs, ImageNet's {IMAGENET:,} images would take {each} (extrapolated)."]
+    each = ", ".join(f"{60 * hours(rate, cores):.0f} minutes on {cores} cores" for cores in CORES)
+    return [
+        f"By the rate of two jobs, ImageNet's {IMAGENET:,} images would take {each}, if they were files of "
+        "224x224 as these are (extrapolated)."
+    ]
 
 
 def _small(results: Results) -> list[str]:

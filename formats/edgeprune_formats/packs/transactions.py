@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 
-from ..files import shielded
+from ..files import shielded, sync, write_error
 from .writer import PackWriter
 
 __all__ = ["pack_transaction"]
@@ -17,7 +17,8 @@ def pack_transaction() -> Iterator[Callable[[PackWriter], PackWriter]]:
 
     A writer may be sealed before that, which frees its memory. All are complete on the disk before the first
     is renamed; only a power cut between two renames can leave some without the others, each of them whole.
-    If a rename fails, packs that were renamed before it are removed again; what they replaced is gone.
+    If a rename fails, packs that were renamed before it are removed again; what they replaced is gone. If the
+    disk fails after the last, all are there, and the error tells that a power cut may yet undo it.
 
     Raises
     ------
@@ -28,6 +29,7 @@ def pack_transaction() -> Iterator[Callable[[PackWriter], PackWriter]]:
     with contextlib.ExitStack() as stack:
 
         def enter(writer: PackWriter) -> PackWriter:
+            writer.in_transaction = True
             writers.append(stack.enter_context(writer))
             return writer
 
@@ -42,3 +44,8 @@ def pack_transaction() -> Iterator[Callable[[PackWriter], PackWriter]]:
                 if writer.published:
                     writer.path.unlink(missing_ok=True)
             raise
+    for folder, path in {writer.path.parent: writer.path for writer in writers}.items():
+        try:
+            sync(folder)
+        except OSError as error:
+            raise write_error(path, error) from error

@@ -72,6 +72,8 @@ class PackWriter:
         exact.
     published : bool
         Whether the pack is there under its name.
+    in_transaction : bool
+        Whether the caller waits until the disk has the name.
 
     Raises
     ------
@@ -116,6 +118,7 @@ class PackWriter:
         self._coefficients: Coefficients | None = None
         self._buffered = self._chunk = self._written = 0
         self._sealed = self.published = False
+        self.in_transaction = False
 
     def __enter__(self) -> PackWriter:
         check_writable(self.path)
@@ -143,7 +146,7 @@ class PackWriter:
             return
         self.seal()
         try:
-            publish(self._partial, self.path, is_new=self._is_new)
+            publish(self._partial, self.path, is_new=self._is_new, in_transaction=self.in_transaction)
             self.published = True
             self._folder.close()
         except BaseException as failure:
