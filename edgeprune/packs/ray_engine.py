@@ -79,6 +79,7 @@ def build_with_ray(
     check_writable(path)
     folder = work_folder(path) / f"ray-{parts}"
     with _cluster(address) as ray, _kept_if_used(folder):
+        _require_processors(ray, jobs)
         task = ray.remote(num_cpus=jobs, max_retries=RETRIES)(_build_share)
         given = (str(Path.cwd()), source, str(folder), config, scores, fse_net, jobs)
         for number in range(_ROUNDS):
@@ -92,6 +93,13 @@ def build_with_ray(
                     raise
         shutil.rmtree(folder)
     return skipped
+
+
+def _require_processors(ray: Any, jobs: int) -> None:
+    """Raise `ConfigError` if no node could ever start a task: Ray would wait for one without end."""
+    largest = max((node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]), default=0)
+    if jobs > largest:
+        raise ConfigError(f"no node of Ray has the {jobs} processors of a task; lower `jobs` to {largest:g}")
 
 
 @contextmanager

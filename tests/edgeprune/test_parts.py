@@ -305,6 +305,16 @@ def test_an_engine_that_is_unknown_or_does_not_answer(edgeprune, spec, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["images.npz"]
 
 
+@pytest.mark.slow
+def test_a_task_that_fits_no_node_of_ray_is_refused(edgeprune, spec, tmp_path):
+    pytest.importorskip("ray")
+    words = ["--engine", "ray", "--parts", "2", "--jobs", "4000"]
+    code, _, err = edgeprune("build", spec, *words, "-o", tmp_path / "p.h5")
+    assert code == 2
+    assert "no node of Ray has the 4000 processors of a task; lower --jobs to" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["images.npz"]
+
+
 def _kill_one_task(done):
     """Kill the first process that works on a task of Ray."""
     while not done.is_set():
