@@ -21,7 +21,7 @@ from ..scoring.obtain import obtain_scores
 from ..scoring.scores_file import ScoresFile
 from ..sources import Source, SourceCheck, open_source
 from ..sources.check import require_classes
-from ..work.callbacks import EpochProgress, StageProgress
+from ..work.callbacks import EpochProgress, JoinedProgress, StageProgress
 from ..work.checking import check_shared
 from ..work.processes import Workers
 from ..work.temporary import artifact_path, work_folder
@@ -244,7 +244,7 @@ class _Steps:
         shares = [
             Share(number, count) for number in range(1 + self.workers.rank, count + 1, self.workers.count)
         ]
-        tell = self._tell and _Joined(self._tell, sum(plan.images(share) for share in shares))
+        tell = self._tell and JoinedProgress(self._tell, sum(plan.images(share) for share in shares))
         for share in shares:
             try:
                 build_part(plan, place, share, tell)
@@ -309,18 +309,6 @@ def _at_hand(
 
     device = place(TrainConfig(device=workers.device)).device
     return cached_if_large(source, path, device, workers=workers)
-
-
-class _Joined:
-    """Progress of several parts, as of one."""
-
-    def __init__(self, progress: StageProgress, total: int) -> None:
-        self._progress, self._total = progress, total
-        self.before = 0
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        if stage == "encoding":
-            self._progress(stage, self.before + done, self._total)
 
 
 def _scores(
