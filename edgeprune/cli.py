@@ -9,6 +9,7 @@ import sys
 import warnings
 from functools import partial
 from importlib.metadata import entry_points
+from threading import current_thread, main_thread
 from types import FrameType
 from typing import NoReturn
 
@@ -36,6 +37,8 @@ COMMANDS = tuple(name for names in SECTIONS.values() for name in names)
 ENTRY_POINTS = "edgeprune.commands"
 MISUSE, BAD_DATA, INTERRUPTED = 2, 1, 130
 NO_MEMORY = "out of memory; choose smaller images or batches (edgeprune train: --batch-size auto)"
+# Seconds until a place is left that no exception leaves.
+_SOON = 0.01
 # Torch has no exception of its own for a host's memory, one for CUDA's that is a RuntimeError, and oneDNN's.
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "could not create a primitive")
 
@@ -132,8 +135,36 @@ def _usage(error: click.UsageError) -> str:
     return f"{' '.join(error.format_message().split())} (see {help_command})"
 
 
-def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    sys.exit(128 + number)
+class _Termination:
+    """Ends the command by an exception, so that whatever is half written is removed.
+
+    An exception that comes in a finalizer, or in a callback from C, can only be printed there. The command
+    would go on to its end, with status 0. So it is raised again, at the latest at that end.
+    """
+
+    def __init__(self) -> None:
+        self.error: BaseException | None = None
+
+    def on_signal(self, number: int, frame: FrameType | None) -> NoReturn:
+        """Leave, with the status that a shell gives for a signal."""
+        self.error = SystemExit(128 + number)
+        raise self.error
+
+    def on_unraisable(self, unraisable: sys.UnraisableHookArgs) -> None:
+        """Raise it again, once the place is left where it would be lost."""
+        error = unraisable.exc_value
+        if isinstance(error, SystemExit | KeyboardInterrupt) and current_thread() is main_thread():
+            self.error = error
+            signal.signal(signal.SIGALRM, lambda number, frame: self.settle())
+            signal.setitimer(signal.ITIMER_REAL, _SOON)
+        else:
+            sys.__unraisablehook__(unraisable)
+
+    def settle(self) -> None:
+        """Raise what came and was lost."""
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        if self.error is not None:
+            raise self.error
 
 
 def main() -> None:
@@ -143,22 +174,24 @@ def main() -> None:
     129 hung up, 130 interrupted, 143 terminated.
     """
     escape_streams()
-    # Leaving by an exception lets whatever is half written be removed.
-    signal.signal(signal.SIGTERM, _terminate)
+    termination = _Termination()
+    sys.unraisablehook = termination.on_unraisable
+    signal.signal(signal.SIGTERM, termination.on_signal)
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, _terminate)
+        signal.signal(signal.SIGHUP, termination.on_signal)
     warnings.formatwarning = _one_line
     if len(sys.argv) == 1:
         sys.argv.append("--help")
     try:
-        _run()
+        _run(termination)
     finally:
         _flush()
 
 
-def _run() -> None:
+def _run(termination: _Termination) -> None:
     try:
         cli(prog_name="edgeprune", standalone_mode=False)
+        termination.settle()
     except click.UsageError as error:
         _fail(_usage(error), MISUSE)
     except click.ClickException as error:

@@ -5,7 +5,9 @@ import subprocess
 import sys
 import time
 import warnings
+from functools import partial
 
+import click
 import forked
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ import small_builds
 from PIL import Image
 
 from edgeprune import __version__
-from edgeprune.cli import COMMANDS
+from edgeprune.cli import COMMANDS, cli
 from edgeprune.commands import demo as demo_command
 from edgeprune_formats import open_pack, verify_pack
 
@@ -252,6 +254,39 @@ def test_an_interrupted_build_leaves_nothing(tmp_path, number, code):
     assert process.returncode == code, err
     assert "Traceback" not in err
     assert list(out.iterdir()) == []
+
+
+class EndsBySignal:
+    """A signal comes while it is finalized, where no exception leaves."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def __del__(self):
+        os.kill(os.getpid(), self.number)
+        len([0] * 10)
+
+
+def go_on_after_a_lost_signal(number, seconds):
+    def callback():
+        lost = EndsBySignal(number)
+        del lost
+        time.sleep(seconds)
+        print("went on")
+
+    cli.get_command = lambda *_: click.Command("info", callback=callback)
+    forked.run_command("info")
+
+
+@pytest.mark.parametrize("seconds", [0, 60], ids=["at the end", "soon"])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_a_signal_that_comes_in_a_finalizer_ends_the_command(number, code, seconds):
+    with forked.Forked(partial(go_on_after_a_lost_signal, number, seconds)) as process:
+        out, err = process.communicate()
+    assert (process.returncode, "Traceback" in err) == (code, False), err
+    assert seconds == 0 or out == ""
 
 
 def test_a_reader_that_goes_away_is_no_error(tmp_path, npz, edgeprune):

@@ -1,6 +1,8 @@
+import contextlib
 import errno
 import math
 import os
+import re
 import signal
 from dataclasses import replace
 
@@ -11,9 +13,10 @@ from safetensors.torch import save_file
 from training_runs import CLASSES, TEST, TINY, MemoryLoader, Small, assert_same_run, metrics, run, send
 
 from edgeprune_formats import ConfigError, EdgePruneError
+from edgeprune_formats.files import replacing
 from edgeprune_runtime.errors import TrainingError
 from edgeprune_runtime.training import Cadence, TrainingInterrupted, load_model, train
-from edgeprune_runtime.training.checkpoint import DiskFullError, load_checkpoint
+from edgeprune_runtime.training.checkpoint import DiskFullError, has_checkpoint, load_checkpoint
 from edgeprune_runtime.training.placement import place
 from edgeprune_runtime.training.run_folder import opened_run
 from edgeprune_runtime.training.step import Learner
@@ -363,3 +366,42 @@ def test_a_test_image_that_cannot_be_read_costs_no_epoch(tmp_path, whole_run, ep
     assert load_checkpoint(tmp_path).state["step"] == 4 * epoch
     run(tmp_path, resume=True, provenance={"pack": "digits.h5"})
     assert_same_run(tmp_path, whole_run.run_dir)
+
+
+@pytest.mark.parametrize(
+    ("at", "when", "made"),
+    [
+        (1, "before the name", True),
+        (1, "after the name", False),
+        (2, "before the name", False),
+        (2, "after the name", True),
+        (3, "before the name", True),
+        (3, "before the name", False),
+        (3, "after the name", False),
+    ],
+)
+def test_a_disk_that_fails_before_the_first_checkpoint_leaves_a_folder_to_begin_in(
+    tmp_path, monkeypatch, whole_run, at, when, made
+):
+    """The first three files are the record, and the two of the first checkpoint."""
+    folder, calls = tmp_path / "run", []
+    if made:
+        folder.mkdir()
+
+    @contextlib.contextmanager
+    def failing(path, temporary):
+        calls.append(path)
+        broken = len(calls) >= at
+        if broken and when == "before the name":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        with replacing(path, temporary):
+            yield
+        if broken:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("edgeprune_runtime.training.checkpoint.replacing", failing)
+        with pytest.raises(TrainingError, match=re.escape(os.strerror(errno.EIO))):
+            run(folder)
+    run(folder, resume=has_checkpoint(folder))
+    assert_same_run(folder, whole_run.run_dir)

@@ -38,6 +38,7 @@ __all__ = [
     "has_checkpoint",
     "load_checkpoint",
     "read_state",
+    "remove_uncommitted",
     "save_checkpoint",
     "write_tensors",
     "write_text",
@@ -144,6 +145,11 @@ def load_checkpoint(run_dir: Path) -> Checkpoint:
 def has_checkpoint(run_dir: Path) -> bool:
     """Tell whether a checkpoint was ever committed in the folder."""
     return bool(_committed(run_dir))
+
+
+def remove_uncommitted(run_dir: Path) -> None:
+    """Remove what was written of a folder's first checkpoint; call it only where none `has_checkpoint`."""
+    _remove_others(run_dir, [])
 
 
 def read_state(run_dir: Path) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from ..errors import TrainingError
 from ..input_files import input_problem
 from ..networks.models import create_model
 from ..networks.trained import MODEL_FILE, load_trained
-from .checkpoint import RESUME, has_checkpoint, write_tensors, write_text
+from .checkpoint import RESUME, has_checkpoint, remove_uncommitted, write_tensors, write_text
 from .placement import Placement
 from .settings import TrainConfig
 
@@ -151,6 +151,7 @@ def opened_run(run_dir: Path, description: Mapping[str, Any], resume: bool) -> I
         except Exception:
             if new and not has_checkpoint(run_dir):
                 with contextlib.suppress(OSError):
+                    remove_uncommitted(run_dir)
                     for name in (_CONFIG_FILE, _LOCK_FILE):
                         (run_dir / name).unlink(missing_ok=True)
                     if made:
@@ -262,8 +263,9 @@ def _sha256(path: Path) -> str:
 
 
 def _holds_run(run_dir: Path) -> bool:
+    # Tensors of a checkpoint that was never committed are no run: the disk failed at the first one.
     names = (_CONFIG_FILE, _METRICS_FILE, MODEL_FILE)
-    return any((run_dir / name).exists() for name in names) or any(run_dir.glob("checkpoint-*"))
+    return has_checkpoint(run_dir) or any((run_dir / name).exists() for name in names)
 
 
 def _make_folder(run_dir: Path) -> None:
