@@ -190,7 +190,15 @@ def test_readers_at_once_see_the_same_images(tmp_path, monkeypatch):
     ended = [row for row in results["rows"] if row["runs"]]
     assert all(row["other"] + row["hung"] + row["failed"] == 0 for row in ended)
     assert all(row["images"] == 64 * row["epochs"] > 0 for row in ended)
-    assert load.load_table(results)[-1].startswith("| DataLoader | ")
+    assert "| DataLoader | 0, 2, 4 | fork |" in load.load_table(results)[-1]
+
+
+def test_runs_with_other_versions_of_python_are_kept(tmp_path):
+    path = tmp_path / "load.json"
+    assert load._earlier(path, "3.12") == {"minutes": {}, "rows": []}
+    results = {"minutes": {"3.10": 1, "3.12": 1}, "rows": [{"python": "3.10"}, {"python": "3.12"}]}
+    path.write_text(json.dumps({"results": results}))
+    assert load._earlier(path, "3.12")["rows"] == [{"python": "3.10"}]
 
 
 def test_runs_that_hang_fail_or_read_others_are_counted():

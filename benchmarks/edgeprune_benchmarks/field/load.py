@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import tempfile
 import threading
 import time
@@ -12,6 +13,7 @@ import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -90,10 +92,15 @@ def ways(readers: int) -> list[Way]:
 
 
 def run(settings: Settings, output: Path, tried: Sequence[Way] | None = None) -> None:
-    """Read in all ways by turns until the minutes are over, and save what was read and what hung."""
+    """Read in all ways by turns until the minutes are over, and save what was read and what hung.
+
+    What a file in `output` holds of other versions of Python is kept.
+    """
     tried = ways(settings.readers) if tried is None else tried
     preload()
-    rows = [{**asdict(way), **dict.fromkeys(COUNTS, 0)} for way in tried]
+    here = {"python": ".".join(platform.python_version_tuple()[:2]), "torch": version("torch")}
+    rows = [{**here, **asdict(way), **dict.fromkeys(COUNTS, 0)} for way in tried]
+    minutes = {here["python"]: settings.minutes}
     end = time.monotonic() + 60 * settings.minutes
     with tempfile.TemporaryDirectory() as name:
         path, sums = _pack(Path(name), settings.images)
@@ -104,12 +111,19 @@ def run(settings: Settings, output: Path, tried: Sequence[Way] | None = None) ->
                 work = partial(_tell, partial(_read, way, path))
                 _count(row, in_child(work, Path(name), limit=settings.patience), sums, settings.images)
             click.echo(f"{sum(row['runs'] for row in rows)} runs, {_wrong(rows)} wrong")
-    click.echo(save(output, "load", {**asdict(settings), "rows": rows}))
+    earlier = _earlier(output / "load.json", here["python"])
+    results = {"minutes": earlier["minutes"] | minutes, "rows": earlier["rows"] + rows}
+    click.echo(save(output, "load", asdict(settings) | results))
     if _wrong(rows):
         raise EdgePruneError("some runs hung, failed, or read other images; see the table of the result")
 
 
 COUNTS = ("runs", "epochs", "images", "other", "hung", "failed")
+
+
+def _earlier(path: Path, python: str) -> dict[str, Any]:
+    results = json.loads(path.read_text())["results"] if path.exists() else {"minutes": {}, "rows": []}
+    return results | {"rows": [row for row in results["rows"] if row["python"] != python]}
 
 
 def _wrong(rows: Iterable[dict[str, Any]]) -> int:
@@ -231,17 +245,22 @@ def _by_loader(way: Way, path: Path) -> list[str]:
 
 
 def load_table(results: dict[str, Any]) -> list[str]:
-    """Return what was read in each way."""
+    """Return what was read, a row for each version of Python and kind of reader."""
+    minutes = ", ".join(f"{count:g} with Python {python}" for python, count in results["minutes"].items())
     intro = (
-        f"{results['minutes']:g} minutes on one pack of {results['images']:,} images, the ways by turns. "
+        f"Minutes on one pack of {results['images']:,} images: {minutes}; the ways take turns. "
         f"Hung: not done within {results['patience']:g} s. "
         "Other images: epochs whose images are not those of the pack."
     )
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in results["rows"]:
+        groups.setdefault((row["python"], row["name"]), []).append(row)
     columns = [
+        Column("Python", "python"),
+        Column("torch", "torch"),
         Column("read by", "name"),
         Column("readers", "readers"),
         Column("started by", "start"),
-        Column("persistent", lambda row: "yes" if row["persistent"] else None),
         Column("runs", "runs", "{:,}"),
         Column("epochs", "epochs", "{:,}"),
         Column("images read", "images", "{:,}"),
@@ -249,4 +268,12 @@ def load_table(results: dict[str, Any]) -> list[str]:
         Column("failed", "failed"),
         Column("other images", "other"),
     ]
-    return render(columns, results["rows"], intro)
+    return render(columns, [_together(rows) for rows in groups.values()], intro)
+
+
+def _together(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return one row for several of one kind of reader."""
+    counts = {name: sum(row[name] for row in rows) for name in COUNTS}
+    readers = ", ".join(str(count) for count in sorted({row["readers"] for row in rows}))
+    start = ", ".join(sorted({row["start"] for row in rows if row["start"]})) or None
+    return {**rows[0], **counts, "readers": readers, "start": start}
