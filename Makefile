@@ -2,12 +2,13 @@
 # make test   lint, format check, types, the site and the whole test suite
 # make test-fast   the tests that are not slow
 # make docs   the site, into site/; a dead link fails
+# make wheels   the sdist, and a wheel for each kind of processor, into dist/; needs a cross compiler
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := pyproject.toml setup.py $(wildcard */edgeprune_*/*/*.[ch])
 
-.PHONY: demo test test-fast lint docs clean
+.PHONY: demo test test-fast lint docs wheels clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.ready-build
@@ -48,6 +49,25 @@ $(VENV)/.ready-all: $(INSTALLED) | $(VENV)/bin/python
 	@rm -rf edgeprune.egg-info
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[all,dev,docs]'
 	@touch $@ $(VENV)/.ready-build
+
+# For glibc 2.17 and later, of 2012: what a wheel's libraries ask for is looked up in them.
+MACHINES := x86_64 aarch64
+LIBC := manylinux_2_17
+wheels: $(VENV)/.ready-release
+	rm -rf dist
+	$(BIN)/python -m build --sdist --no-isolation --outdir dist
+	for machine in $(MACHINES); do \
+	  CC=$$machine-linux-gnu-gcc LDSHARED="$$machine-linux-gnu-gcc -shared" EDGEPRUNE_KERNELS=required \
+	    _PYTHON_HOST_PLATFORM=linux-$$machine $(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation \
+	    --config-settings=--build-option=--plat-name=$(LIBC)_$$machine --wheel-dir dist dist/*.tar.gz || exit 1; \
+	  $(BIN)/auditwheel show dist/*_$$machine.whl | tr '\n' ' ' | grep -q "tag: \"$(LIBC)_$$machine\"" \
+	    || { echo "the wheel for $$machine asks for more than $(LIBC)" >&2; exit 1; }; \
+	done
+	ls -l dist
+
+$(VENV)/.ready-release: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check auditwheel build setuptools
+	@touch $@
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info demo site

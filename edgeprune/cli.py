@@ -31,6 +31,7 @@ SECTIONS = {
     "Look into packs": ("info", "verify", "preview"),
     "Sign packs": ("keygen", "sign"),
     "Train on a device": ("train", "plot", "profile", "export", "predict"),
+    "Ask for help": ("doctor",),
 }
 COMMANDS = tuple(name for names in SECTIONS.values() for name in names)
 # Packages above this one add commands of their own, which are looked up by name.

@@ -13,6 +13,7 @@ import click
 from edgeprune.text import bytes_text, count_text, printable, say
 
 from ..options.fields import PACK
+from .doctor import KERNELS_MISSING
 
 if TYPE_CHECKING:
     from edgeprune_formats import PackHeader
@@ -34,12 +35,16 @@ def command(pack: Path, as_json: bool) -> None:
       edgeprune info photos.h5
       edgeprune info photos.h5 --json
     """
+    from edgeprune_formats.coding.native import has_kernels
+
     facts = describe(pack)
     if as_json:
         click.echo(json.dumps(facts, indent=2))
         return
     for line in _lines(facts):
         say(line)
+    if not has_kernels():
+        say(f"note: {KERNELS_MISSING}; see edgeprune doctor", err=True)
 
 
 def describe(path: Path) -> dict[str, Any]:

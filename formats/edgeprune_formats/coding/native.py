@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import importlib.machinery
 import math
 import os
 import threading
@@ -22,7 +21,7 @@ from .kernels import MAGNITUDES, Coder, Contexts, Integers, Kernels, NumpyKernel
 from .payload import Payload
 from .rans import FEW_STATES, LOW, MAX_LANES, SYMBOLS, StreamError
 
-__all__ = ["decode_native", "encoding_kernels", "load_library", "positions_native"]
+__all__ = ["decode_native", "encoding_kernels", "has_kernels", "load_library", "positions_native"]
 
 # As `ep_interface` in the C code.
 INTERFACE = 3
@@ -40,15 +39,11 @@ def load_library(folder: Path) -> ctypes.CDLL | None:
     """Return the compiled `_kernels` of a folder; None if there is none, or EDGEPRUNE_NATIVE is 0."""
     if os.environ.get("EDGEPRUNE_NATIVE") == "0":
         return None
-    for suffix in importlib.machinery.EXTENSION_SUFFIXES:
-        path = folder / f"_kernels{suffix}"
-        if path.exists():
-            try:
-                return ctypes.CDLL(str(path))
-            except OSError:
-                # Built for another machine.
-                return None
-    return None
+    try:
+        return ctypes.CDLL(str(folder / "_kernels.so"))
+    except OSError:
+        # Not built, or for another machine.
+        return None
 
 
 @functools.lru_cache(maxsize=1)
@@ -56,6 +51,11 @@ def _library() -> ctypes.CDLL | None:
     library = load_library(Path(__file__).parent)
     # One compiled from an earlier version of the code would take its arguments for others.
     return library if library is not None and _interface(library) == INTERFACE else None
+
+
+def has_kernels() -> bool:
+    """Tell whether payloads are coded in C here, and not by numpy."""
+    return _library() is not None
 
 
 def _interface(library: ctypes.CDLL) -> int:

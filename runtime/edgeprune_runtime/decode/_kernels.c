@@ -81,12 +81,19 @@ static inline int larger(int a, int b) { return a > b ? a : b; }
 
 typedef int decode_t(const plan_t *, const batch_t *);
 
-static decode_t *chosen(void) {
+/* Returns how many numbers a vector has that this processor decodes with. */
+EXPORT int edgeprune_lanes(void) {
     if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-        return decode_16;
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? decode_8 : decode_4;
+        return 16;
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? 8 : 4;
+}
+
+static decode_t *chosen(void) {
+    int lanes = edgeprune_lanes();
+    return lanes == 16 ? decode_16 : lanes == 8 ? decode_8 : decode_4;
 }
 #else
+EXPORT int edgeprune_lanes(void) { return 4; }
 #define chosen() decode_4
 #endif
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edgeprune_formats.coding.native import load_library
 
-__all__ = ["MAX_CHANNELS", "MAX_SIDE", "Plan", "library"]
+__all__ = ["MAX_CHANNELS", "MAX_SIDE", "Plan", "lanes", "library"]
 
 # As in _kernels.c.
 MAX_SIDE, MAX_CHANNELS = 64, 4
@@ -42,3 +42,9 @@ def library() -> ctypes.CDLL | None:
     )
     loaded.edgeprune_decode.restype = ctypes.c_int
     return loaded
+
+
+def lanes() -> int | None:
+    """Return how many float32 the compiled kernel computes at once on this processor; None without it."""
+    loaded = library()
+    return None if loaded is None else int(loaded.edgeprune_lanes())
