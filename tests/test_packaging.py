@@ -1,5 +1,6 @@
 """The distribution: what is in the wheel, and that it works away from the checkout."""
 
+import re
 import subprocess
 import sys
 import zipfile
@@ -15,10 +16,13 @@ import sys
 from pathlib import Path
 import edgeprune, edgeprune_benchmarks, edgeprune_formats, edgeprune_runtime
 from edgeprune.cli import main
+from edgeprune_formats.coding.native import has_kernels
+from edgeprune_runtime.decode.kernels import lanes
 
 site = sys.argv.pop(1)
 for package in (edgeprune, edgeprune_benchmarks, edgeprune_formats, edgeprune_runtime):
     assert Path(package.__file__).is_relative_to(site), package.__file__
+assert has_kernels() and lanes()
 main()
 """
 
@@ -33,6 +37,19 @@ def test_the_wheel_holds_the_four_packages_and_nothing_else(built):
     assert "edgeprune_formats/codecs/sparse_f32.py" in names
     assert any(name.endswith("/LICENSE") for name in names)
     assert len(list(built.glob("*.tar.gz"))) == 1
+
+
+@pytest.mark.slow
+def test_the_kernels_are_for_any_python_3_and_for_glibc_2_17(built):
+    (wheel,) = built.glob("*.whl")
+    assert "-py3-none-linux_" in wheel.name
+    archive = zipfile.ZipFile(wheel)
+    libraries = [name for name in archive.namelist() if name.endswith(".so")]
+    assert libraries == ["edgeprune_formats/coding/_kernels.so", "edgeprune_runtime/decode/_kernels.so"]
+    for name in libraries:
+        found = re.findall(rb"GLIBC_(\d+)\.(\d+)", archive.read(name))
+        assert found
+        assert max((int(major), int(minor)) for major, minor in found) <= (2, 17)
 
 
 @pytest.mark.slow
