@@ -135,14 +135,20 @@ def _pack(folder: Path, images: int) -> tuple[Path, str]:
     np.savez(folder / "images.npz", x=pixels(images, SIDE), y=np.arange(images) % CLASSES)
     path, config = folder / "pack.h5", BuildConfig(codec="sparse-f32", device="cpu")
     _require(in_child(partial(build_pack, f"npz:{folder / 'images.npz'}", path, config), folder, limit=600))
-    done = in_child(partial(_tell, lambda: [_digest(_dataset(path)[row] for row in range(images))]), folder)
+    done = in_child(partial(_tell, lambda: [_in_order(path, images)]), folder)
     _require(done)
     return path, json.loads(done.out)[0]
 
 
+def _in_order(path: Path, images: int) -> str:
+    dataset = _dataset(path)
+    return _digest(dataset[row] for row in range(images))
+
+
 def _require(done: Done) -> None:
     if done.code != 0:
-        raise EdgePruneError(f"the pack cannot be made or read: {done.err.strip()[-300:]}")
+        why = "not in time" if done.code is None else done.err.strip()[-300:]
+        raise EdgePruneError(f"the pack cannot be made or read: {why}")
 
 
 def _count(row: dict[str, Any], done: Done, expected: str, images: int) -> None:
