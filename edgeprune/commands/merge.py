@@ -26,8 +26,8 @@ def command(
 ) -> None:
     """Join several PACKs to one, in random order.
 
-    Images are moved as they are stored. The packs must agree in shape, classes, codec, components and
-    quantization.
+    Images are moved as they are stored. The packs must agree in shape, codec, components and
+    quantization; classes are matched by name.
 
     \b
     Example:

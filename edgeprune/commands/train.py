@@ -120,10 +120,10 @@ def command(
 ) -> None:
     """Train a network from PACK, or from several, mixed.
 
-    Several packs must have images of one size and the same classes. The folder receives metrics.jsonl,
-    checkpoints, and model.safetensors. A run that was killed goes on with --resume, to the same result.
-    An epoch leaves out a last batch that is not full, other images each time, unless the whole pack is
-    smaller than a batch.
+    Several packs must have images of one size; their classes are matched by name. The folder receives
+    metrics.jsonl, checkpoints, and model.safetensors. A run that was killed goes on with --resume, to the
+    same result. An epoch leaves out a last batch that is not full, other images each time, unless the whole
+    pack is smaller than a batch.
 
     \b
     Example:

@@ -75,7 +75,7 @@ def merge_packs(
 ) -> MergeReport:
     """Write one pack of the images of several, in bounded memory; it appears when it is complete.
 
-    Images keep coefficients, label and score bit for bit. They come in random order, as packs should store
+    Images keep coefficients, class and score bit for bit. They come in random order, as packs should store
     them: chunks of all packs are shuffled, and images within as many of them as fit 32 MiB. The mean and
     standard deviation are those of all images, see `edgeprune_runtime.loading.mixture.pooled_statistics`.
 
@@ -87,7 +87,8 @@ def merge_packs(
     Parameters
     ----------
     sources : sequence of path
-        At least two packs that agree in shape, classes, codec, components, tiles, color space and step.
+        At least two packs that agree in shape, codec, components, tiles, color space and step. Classes are
+        matched by name, see `edgeprune_runtime.Mixture`.
     path : path
         The pack to write.
     seed : int

@@ -71,6 +71,7 @@ class TestImages:
         if isinstance(self._images, Pack):
             own = self._images.header
             shape, names, chunk = own.shape, own.class_names, own.chunk_samples * memory_bytes(own)
+            labels = self._images.labels
             # One that is used, and one in each thread.
             self.images_bytes, self.least_bytes = len(self._images) * memory_bytes(own), (1 + cores()) * chunk
             self.skipped: tuple[str, ...] = ()
@@ -79,7 +80,8 @@ class TestImages:
             shape, names = self._images.shape, self._images.class_names
             self._rows, self.skipped = _readable(self._images, skip_bad)
             self.images_bytes, self.least_bytes = len(self._rows) * math.prod(shape), 0
-        self._label_of = _match(spec, shape, names, header)
+            labels = self._images.labels[self._rows]
+        self._label_of = _match(spec, shape, names, labels, header)
         self.notes: tuple[str, ...] = getattr(self._images, "notes", ())
 
     def batches(self, batch_size: int, cache_bytes: int, prefetch: int = 2) -> TestBatches:
@@ -131,16 +133,26 @@ def _open_source(spec: str, header: PackHeader) -> Source:
 
 
 def _match(
-    spec: str, shape: tuple[int, ...], names: tuple[str, ...], header: PackHeader
+    spec: str,
+    shape: tuple[int, ...],
+    names: tuple[str, ...],
+    labels: NDArray[np.int64],
+    header: PackHeader,
 ) -> NDArray[np.int64]:
-    """Return the training label for each test label, matching classes by name."""
+    """Return the training label for each test label, matching classes by name; -1 where no image has it."""
     if shape != header.shape:
         raise ConfigError(f"{spec} has images {shape}, the training pack {header.shape}")
     numbers = class_numbers(names, header.class_names)
-    unknown = [name for name, number in zip(names, numbers, strict=True) if number is None]
+    counts = np.bincount(labels, minlength=len(names)).tolist()
+    facts = zip(names, numbers, counts, strict=True)
+    unknown = [name for name, number, count in facts if number is None and count]
     if unknown:
-        raise ConfigError(f"{spec} has classes that the training pack lacks: {', '.join(unknown[:5])}")
-    return np.array(numbers, np.int64)
+        more = f" and {len(unknown) - 5:,} more" if len(unknown) > 5 else ""
+        raise ConfigError(
+            f"{spec} has images of classes that the training pack lacks: {', '.join(unknown[:5])}{more}; "
+            "leave them out, or train on a pack that has these classes as well"
+        )
+    return np.array([-1 if number is None else number for number in numbers], np.int64)
 
 
 def _readable(source: Source, skip_bad: bool) -> tuple[NDArray[np.intp], tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""Whether two sets of images have the same classes: by name, however Unicode composes its accents.
+"""Classes of several sets of images, matched by name, however Unicode composes its accents.
 
 A name with an accent has two spellings that look alike: NFC, as most keyboards give it, and NFD, as old
 file systems of macOS do. They are the same class, unless one set of images has both.
@@ -9,7 +9,9 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 
-__all__ = ["class_numbers", "composed", "same_classes"]
+from edgeprune_formats import ConfigError
+
+__all__ = ["class_numbers", "composed", "same_classes", "united_classes"]
 
 
 def composed(names: Sequence[str]) -> tuple[str, ...]:
@@ -30,3 +32,44 @@ def class_numbers(names: Sequence[str], known: Sequence[str]) -> list[int | None
     exact = {name: number for number, name in enumerate(known)}
     alike = {name: number for number, name in reversed(list(enumerate(composed(known))))}
     return [exact.get(name, alike.get(key)) for name, key in zip(names, composed(names), strict=True)]
+
+
+def united_classes(lists: Sequence[tuple[object, Sequence[str]]]) -> tuple[str, ...]:
+    """Return the classes of several sets of images, matched by name, in the order of first appearance.
+
+    A class keeps the spelling that comes first.
+
+    Parameters
+    ----------
+    lists : sequence of (object, sequence of str)
+        Where each set comes from, for a message, and its classes.
+
+    Raises
+    ------
+    ConfigError
+        The lists differ, and one has two names that are the same when composed: which of them is the class of
+        another list is not known.
+    """
+    first = tuple(lists[0][1])
+    if all(same_classes(first, names) for _, names in lists[1:]):
+        return first
+    united: dict[str, str] = {}
+    for origin, names in lists:
+        if twins := _twins(names):
+            raise ConfigError(
+                f"{origin}: classes {' and '.join(map(ascii, twins))} differ only in how Unicode composes "
+                "them, so they cannot be matched with other classes by name; rename one, and build it again"
+            )
+        for key, name in zip(composed(names), names, strict=True):
+            united.setdefault(key, name)
+    return tuple(united.values())
+
+
+def _twins(names: Sequence[str]) -> list[str]:
+    """Return the first names that are the same when composed; none where all differ."""
+    seen: dict[str, str] = {}
+    for key, name in zip(composed(names), names, strict=True):
+        if key in seen:
+            return [seen[key], name]
+        seen[key] = name
+    return []

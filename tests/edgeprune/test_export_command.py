@@ -143,7 +143,7 @@ def test_a_pack_of_other_classes_is_refused(trained, tmp_path):
     export_run(run, tmp_path / "m.onnx", ExportConfig(), pack=trained / "pack.h5")
     # The run's own names count.
     assert json.loads(facts(tmp_path / "m.onnx")["class_names"]) == list(exported_models.NAMES)
-    with pytest.raises(ConfigError, match="has classes that the training pack lacks: 0, 1, 2"):
+    with pytest.raises(ConfigError, match="has images of classes that the training pack lacks: 0, 1, 2"):
         export_run(run, tmp_path / "n.onnx", ExportConfig(), test=str(trained / "pack.h5"))
 
 

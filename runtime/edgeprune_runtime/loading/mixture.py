@@ -10,10 +10,12 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeprune_formats import ConfigError, Pack, PackHeader, open_pack
+from edgeprune_formats.limits import MAX_CLASSES
 
-from ..class_names import composed, same_classes
+from ..class_names import class_numbers, same_classes, united_classes
 
 __all__ = ["Mixture", "open_packs", "pooled_statistics"]
 
@@ -21,9 +23,9 @@ __all__ = ["Mixture", "open_packs", "pooled_statistics"]
 class Mixture:
     """Open packs whose images are numbered one pack after another.
 
-    They may differ in codec, components, tiles and chunks. Images must be of one shape, and the classes the
-    same in the same order; names that differ only in how Unicode composes accents are the same. A pack may be
-    named twice, which shows its images twice as often.
+    They may differ in classes, codec, components, tiles and chunks; images must be of one shape. Classes are
+    matched by name, in the order of first appearance; names that differ only in how Unicode composes accents
+    are the same. A pack may be named twice, which shows its images twice as often.
 
     Parameters
     ----------
@@ -34,8 +36,8 @@ class Mixture:
     ----------
     packs : tuple of Pack
     header : PackHeader
-        The first pack's, with the `samples` of all, the mean and standard deviation of all images (see
-        `pooled_statistics`), and a provenance with lists of the ``packs``, by name, and their
+        The first pack's, with the `samples` and classes of all, the mean and standard deviation of all images
+        (see `pooled_statistics`), and a provenance with lists of the ``packs``, by name, and their
         ``provenances``. Codec, components and chunks are those of the first pack alone.
     labels : int64 [N]
         Indices into `header.class_names`.
@@ -45,8 +47,9 @@ class Mixture:
     Raises
     ------
     ConfigError
-        No pack, packs that differ in shape or classes, or parts of two splits in one folder, which is what
-        a split leaves that was killed while it replaced an older one.
+        No pack, packs that differ in shape, classes that cannot be matched by name, too many of them, or
+        parts of two splits in one folder, which is what a split leaves that was killed while it replaced an
+        older one.
     """
 
     def __init__(self, packs: Sequence[Pack]) -> None:
@@ -54,7 +57,7 @@ class Mixture:
             raise ConfigError("no pack was given")
         self.packs = tuple(packs)
         for pack in self.packs[1:]:
-            _require_alike(self.packs[0], pack)
+            _require_shape(self.packs[0], pack)
             _require_one_split(self.packs[0], pack)
         headers = [pack.header for pack in self.packs]
         mean, std = pooled_statistics(headers)
@@ -63,8 +66,13 @@ class Mixture:
             "provenances": [dict(pack.header.provenance) for pack in self.packs],
         }
         samples = sum(header.samples for header in headers)
-        self.header = replace(headers[0], samples=samples, mean=mean, std=std, provenance=provenance)
-        self.labels = np.concatenate([pack.labels for pack in self.packs])
+        classes = united_classes([(pack.path, pack.header.class_names) for pack in self.packs])
+        if len(classes) > MAX_CLASSES:
+            raise ConfigError(f"the packs have {len(classes):,} classes together, above {MAX_CLASSES:,}")
+        self.header = replace(
+            headers[0], samples=samples, class_names=classes, mean=mean, std=std, provenance=provenance
+        )
+        self.labels = np.concatenate([_united_labels(pack, classes) for pack in self.packs])
         self.source_index = np.concatenate([pack.source_index for pack in self.packs])
 
     def __len__(self) -> int:
@@ -116,7 +124,7 @@ def pooled_statistics(headers: Sequence[PackHeader]) -> tuple[tuple[float, ...],
     return tuple(mean.tolist()), tuple(map(math.sqrt, variance))
 
 
-def _require_alike(first: Pack, other: Pack) -> None:
+def _require_shape(first: Pack, other: Pack) -> None:
     ours, theirs = first.header, other.header
     if theirs.shape != ours.shape:
         sizes = (f"{header.height}x{header.width}" for header in (theirs, ours))
@@ -124,11 +132,13 @@ def _require_alike(first: Pack, other: Pack) -> None:
             f"{other.path}: images of {{}}, and those of {first.path} are {{}}; "
             "build both with the same `size`".format(*sizes)
         )
-    if not same_classes(theirs.class_names, ours.class_names):
-        difference = _difference(composed(theirs.class_names), composed(ours.class_names))
-        raise ConfigError(
-            f"{other.path}: {difference} {first.path}; build both from sources with the same classes"
-        )
+
+
+def _united_labels(pack: Pack, classes: tuple[str, ...]) -> NDArray[np.int64]:
+    own = pack.header.class_names
+    if len(own) <= len(classes) and same_classes(own, classes[: len(own)]):
+        return pack.labels
+    return np.array(class_numbers(own, classes), np.int64)[pack.labels]
 
 
 def _require_one_split(first: Pack, other: Pack) -> None:
@@ -150,11 +160,3 @@ def _parent_name(split: dict[str, Any]) -> str | None:
 
 def _plain(split: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in split.items() if name != "part"}
-
-
-def _difference(theirs: tuple[str, ...], ours: tuple[str, ...]) -> str:
-    """Return what classes a pack has, up to the other pack's name."""
-    for names, has in ((set(theirs) - set(ours), "has"), (set(ours) - set(theirs), "lacks")):
-        if names:
-            return f"{has} class {min(names)!r}, against"
-    return "has the same classes in another order than"
