@@ -16,7 +16,7 @@ from edgeprune_formats import ConfigError
 from edgeprune_runtime.loading.skipping import ON_CORRUPT
 from edgeprune_runtime.training.settings import TrainConfig
 
-from ..options.fields import PACKS, Command, config_options, make_config, option, output_option
+from ..options.fields import EXISTING, PACKS, Command, config_options, make_config, option, output_option
 from ..options.sizes import size_option
 
 if TYPE_CHECKING:
@@ -73,8 +73,10 @@ THREADS = option(
 @option("--resume", is_flag=True, help="Go on with the run in the folder.")
 @option(
     "--init",
-    type=FILE,
-    help="Begin with these weights: a safetensors file of a run, or of torchvision's names.",
+    type=EXISTING,
+    metavar="RUN|FILE",
+    help="Begin with the weights of a run, whose classes are matched by name, or of a safetensors file of "
+    "torchvision's names.",
 )
 @option(
     "--teacher",

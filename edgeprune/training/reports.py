@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from edgeprune_formats import ConfigError
 
-from ..text import bytes_text, count_text, live, say_if_read
+from ..text import bytes_text, count_text, live, printable, say_if_read
 
 __all__ = ["TensorBoardReport", "TerminalReport"]
 
@@ -78,9 +79,26 @@ def _notice(event: dict[str, Any]) -> str | None:
         return f"what was trained is kept, up to step {event['step']:,}; the run can be resumed"
     if event["event"] == "skipped":
         return f"{count_text(event['images'], 'image')} left out: {event['reason']}"
-    if event["event"] == "init" and event["fresh"]:
-        return f"not of these weights, but fresh: {', '.join(event['fresh'])}"
+    if event["event"] == "init":
+        return "; ".join(_beginning(event)) or None
     return None
+
+
+def _beginning(event: dict[str, Any]) -> Iterator[str]:
+    """Yield what a run does not take of the weights that it begins with."""
+    if event["fresh"]:
+        yield f"not of these weights, but fresh: {', '.join(event['fresh'])}"
+    grown = event.get("grown")
+    if grown is not None:
+        new = f", {len(grown.new):,} new ({_some(grown.new)})" if grown.new else ""
+        gone = (
+            f", {len(grown.dropped):,} of the run left out ({_some(grown.dropped)})" if grown.dropped else ""
+        )
+        yield f"classes of the last layer: {len(grown.kept):,} kept by name{new}{gone}"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(map(printable, names[:5])) + (", ..." if len(names) > 5 else "")
 
 
 class TensorBoardReport:

@@ -17,6 +17,7 @@ import torch
 
 from edgeprune_formats import ConfigError
 
+from ..networks.grown_head import weights_file
 from ..normalization import Normalization
 from .checkpoint import has_checkpoint, read_state
 from .loop import Batches, Cadence, OnEvent, TrainLoader, TrainRun
@@ -95,7 +96,10 @@ def train(
     test : iterable of (torch.Tensor, torch.Tensor), optional
         Batches to test on after each epoch: normalized, without augmentation, iterable again and again.
     init : str or Path, optional
-        A safetensors file of weights to begin with, see `edgeprune_runtime.networks.warm_start.load_weights`.
+        A safetensors file of weights to begin with, or the folder of a finished run, see
+        `edgeprune_runtime.networks.warm_start.load_weights`. Of a run with other classes the last layer keeps
+        the rows of the classes in ``provenance["class_names"]``, matched by name, and draws the others, see
+        `edgeprune_runtime.networks.grown_head.grow_head`.
     normalization : Normalization, optional
         Of the batches; needed to perturb them (`TrainConfig.adversarial`) and by a teacher.
     teacher : str or Path, optional
@@ -115,8 +119,9 @@ def train(
         "eta_seconds", "memory_bytes", "device_memory_bytes"}`` with steps counted over the whole run, and
         loss, accuracy and rate over the epoch so far; after an epoch ``{"event": "epoch", ...}`` with its
         metrics; ``{"event": "left_out", "step", "reason"}`` at the first batch of one image that the network
-        cannot train on; ``{"event": "init", "fresh"}`` with the tensors that `init` did not have; ``{"event":
-        "fallback", "step", "reason"}`` where the newer checkpoint is damaged and the older one counts;
+        cannot train on; ``{"event": "init", "fresh", "grown"}`` with the tensors that `init` did not have,
+        and what became of its classes, a `GrownHead` or None; ``{"event": "fallback", "step", "reason"}``
+        where the newer checkpoint is damaged and the older one counts;
         ``{"event": "kept", "step"}`` where a batch could not be read and a checkpoint keeps what was done;
         ``{"event": "paused", "reason"}`` and ``{"event": "continued"}`` around waiting for room on a full
         disk; ``{"event": "skipped", "images", "reason"}`` for each chunk that the loader leaves out, see
@@ -140,13 +145,14 @@ def train(
     run_dir, placement = Path(run_dir), place(config)
     if config.freeze and init is None:
         raise ConfigError("`freeze` keeps layers as `init` gives them; give `init`, or leave `freeze` out")
+    init = None if init is None else weights_file(Path(init))
     description = describe_run(
         config,
         placement,
         num_classes=num_classes,
         image_shape=image_shape,
         steps_per_epoch=len(loader),
-        init=None if init is None else Path(init),
+        init=init,
         teacher=None if teacher is None else Path(teacher),
         provenance=provenance,
         notes=notes,
@@ -157,9 +163,17 @@ def train(
         cuda = [placement.device.index] if placement.device.type == "cuda" else []
         with deferred_signals() as interrupted, torch.random.fork_rng(cuda):
             torch.manual_seed(config.seed)
-            weights = None if init is None or has_checkpoint(run_dir) else Path(init)
+            weights = None if init is None or has_checkpoint(run_dir) else init
             objective = _objective(config, placement, normalization, teacher, description)
-            learner = Learner(config, placement, num_classes, min(image_shape[1:]), weights, objective)
+            learner = Learner(
+                config,
+                placement,
+                num_classes,
+                min(image_shape[1:]),
+                weights,
+                objective,
+                description["provenance"].get("class_names"),
+            )
             run = TrainRun(
                 loader, test, learner, config, placement, run_dir, image_shape, cadence, on_event, interrupted
             )
@@ -173,7 +187,7 @@ def _begin(run: TrainRun, *, is_warm: bool) -> None:
     """Go to the checkpoint, if there is one, and tell what the run begins with."""
     tell = run.on_event or (lambda event: None)
     if is_warm:
-        tell({"event": "init", "fresh": run.learner.fresh})
+        tell({"event": "init", "fresh": run.learner.fresh, "grown": run.learner.grown})
     if has_checkpoint(run.run_dir):
         run.restore()
     tell({"event": "start", "step": run.step})

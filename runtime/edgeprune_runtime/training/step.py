@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from torch.nn import functional
 from edgeprune_formats.errors import one_line
 
 from ..errors import TrainingError
+from ..networks.grown_head import GrownHead, grow_head, head_tensors
 from ..networks.models import create_model
 from ..networks.warm_start import freeze_all_but_head, load_weights, require_no_fresh_layer
 from .objectives import Objective
@@ -146,6 +147,8 @@ class Learner:
         Is told ``"forward"``, ``"backward"``, ``"optimizer"`` and ``"average"`` when a step is through it.
     fresh : tuple of str
         The tensors of `model` that were not in the file of weights; empty without one.
+    grown : GrownHead, optional
+        What became of the last layer, where the file is of a run with other classes.
     """
 
     def __init__(
@@ -156,13 +159,21 @@ class Learner:
         image_size: int,
         weights: Path | None = None,
         objective: Objective = Objective(),  # noqa: B008 - frozen
+        class_names: Sequence[str] | None = None,
     ) -> None:
         self._config = config
         self._placement = placement
         self._objective = objective
         self.lap: Callable[[str], object] = _no_lap
         model = create_model(config.model, num_classes, image_size)
-        self.fresh = load_weights(model, weights) if weights is not None else ()
+        self.fresh: tuple[str, ...] = ()
+        self.grown: GrownHead | None = None
+        if weights is not None:
+            drawn = head_tensors(model)
+            self.fresh = load_weights(model, weights)
+            self.grown = grow_head(model, drawn, weights, class_names)
+            if self.grown is not None:
+                self.fresh = tuple(name for name in self.fresh if name not in drawn)
         if config.freeze:
             if weights is not None:
                 require_no_fresh_layer(model, self.fresh, weights)

@@ -1,0 +1,119 @@
+"""Beginning with a run of other classes: the last layer keeps the rows of those that it knows, by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from ..class_names import class_numbers, same_classes
+from ..errors import TrainingError
+from .models import head_of
+from .trained import MODEL_FILE
+
+__all__ = ["GrownHead", "grow_head", "head_tensors", "weights_file"]
+
+
+@dataclass(frozen=True)
+class GrownHead:
+    """What became of a run's last layer for other classes.
+
+    Attributes
+    ----------
+    kept, new : tuple of str
+        Classes whose rows are the run's, and whose rows stay fresh.
+    dropped : tuple of str
+        Classes of the run that are not wanted any more.
+    """
+
+    kept: tuple[str, ...]
+    new: tuple[str, ...]
+    dropped: tuple[str, ...]
+
+
+def weights_file(init: Path) -> Path:
+    """Return the file of weights that a run's folder, or the file itself, stands for.
+
+    Raises
+    ------
+    TrainingError
+        The folder holds a run that is not finished.
+    """
+    if (init / MODEL_FILE).exists():
+        return init / MODEL_FILE
+    if (init / "config.json").exists():
+        raise TrainingError(f"{init} holds no trained model to begin with; finish the run with `resume=True`")
+    return init
+
+
+def head_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return copies of the last linear layer's tensors, by their names in the network."""
+    name, head = head_of(model)
+    return {f"{name}.{key}": value.detach().clone() for key, value in head.named_parameters()}
+
+
+def grow_head(
+    model: nn.Module, fresh: Mapping[str, torch.Tensor], path: Path, class_names: Sequence[str] | None
+) -> GrownHead | None:
+    """Give the last linear layer the rows and biases that a run has for the classes it knows, by name.
+
+    Where the file does not say which classes it knows, or these are the wanted ones in the same order,
+    nothing is changed.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Its other layers have their weights already.
+    fresh : mapping of str to torch.Tensor
+        `head_tensors` of `model` as it was drawn: the rows of new classes.
+    path : Path
+        The run's ``model.safetensors``.
+    class_names : sequence of str, optional
+        The classes of the outputs, where they are known.
+
+    Raises
+    ------
+    TrainingError
+        A row that is kept holds NaN or infinity.
+    """
+    known, given = _head_of_file(path, fresh)
+    if class_names is None or known is None or not given or same_classes(known, class_names):
+        return None
+    numbers = class_numbers(class_names, known)
+    wanted = [place for place, number in enumerate(numbers) if number is not None]
+    rows = [number for number in numbers if number is not None]
+    parameters = dict(model.named_parameters())
+    for name, drawn in fresh.items():
+        taken = given[name][rows].to(drawn.dtype)
+        if not torch.isfinite(taken).all():
+            raise TrainingError(f"{path}: {name} holds NaN or infinity; take weights that are finite")
+        drawn = drawn.clone()
+        drawn[wanted] = taken
+        parameters[name].data.copy_(drawn)
+    return GrownHead(
+        tuple(class_names[place] for place in wanted),
+        tuple(name for name, number in zip(class_names, numbers, strict=True) if number is None),
+        tuple(name for number, name in enumerate(known) if number not in rows),
+    )
+
+
+def _head_of_file(
+    path: Path, own: Mapping[str, torch.Tensor]
+) -> tuple[list[str] | None, dict[str, torch.Tensor]]:
+    """Return the classes that a file of weights knows, and its last layer where that fits."""
+    try:
+        with safe_open(path, "pt") as content:
+            facts = json.loads((content.metadata() or {}).get("edgeprune", "{}"))
+            held = {name: content.get_tensor(name) for name in own if name in content.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, ValueError):
+        return None, {}
+    names = facts.get("class_names") if isinstance(facts, dict) else None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return None, {}
+    fits = all(name in held and held[name].shape == (len(names), *own[name].shape[1:]) for name in own)
+    return names, held if fits else {}
