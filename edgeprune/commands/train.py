@@ -13,6 +13,7 @@ import click
 from edgeprune.scoring.config import ScoreConfig
 from edgeprune.text import bytes_text, count_text, say_if_read
 from edgeprune_formats import ConfigError
+from edgeprune_runtime.loading.replay import Replay
 from edgeprune_runtime.loading.skipping import ON_CORRUPT
 from edgeprune_runtime.training.settings import TrainConfig
 
@@ -22,6 +23,7 @@ from ..options.sizes import size_option
 if TYPE_CHECKING:
     from edgeprune.training.setup import Setup
     from edgeprune_runtime.decode.augmentation import Augment
+    from edgeprune_runtime.loading.replay import ReplayOrder
     from edgeprune_runtime.loading.skipping import OnCorrupt
     from edgeprune_runtime.training.loop import OnEvent
 
@@ -87,6 +89,14 @@ THREADS = option(
 @config_options(TrainConfig, "epochs", "batch_size", "lr", heading="Training", batch_size=BATCH_SIZE)
 @config_options(ScoreConfig, "augment")
 @config_options(TrainConfig, "weight_decay", "ema", "freeze", "adversarial", "seed")
+@option(
+    "--replay",
+    heading="New images beside old ones",
+    type=float,
+    metavar="SHARE",
+    help="Share of old images in each batch, e.g. 0.5; an epoch is then each new image once.",
+)
+@config_options(Replay, "new_packs")
 @config_options(TrainConfig, "device", "precision", heading="Machine")
 @THREADS
 @size_option("--memory", "Most that loaders and caches may hold, e.g. 300MB.")
@@ -117,6 +127,8 @@ def command(
     checkpoint_steps: int | None,
     on_corrupt: OnCorrupt,
     tensorboard: bool,
+    replay: float | None,
+    new_packs: int,
     resume: bool,
     **options: Any,
 ) -> None:
@@ -132,6 +144,7 @@ def command(
       edgeprune train photos.h5 --model mobilenet_v2 --test imagefolder:photos -o run
       edgeprune train photos.h5 --model mobilenet_v2 --test imagefolder:photos -o run --resume
       edgeprune train photos.h5 --adversarial n-fgsm --test imagefolder:photos -o robust
+      edgeprune train packs/*.h5 --init run --replay 0.5 -o run2
       edgeprune train photos.h5 --init imagenet.safetensors --freeze --memory 300MB --batch-size auto -o run
     """
     require_torch()
@@ -154,8 +167,11 @@ def command(
         memory=memory,
         choose_batch=batch_size == "auto",
         on_corrupt=on_corrupt,
+        replay=_replay(replay, new_packs),
         resume=resume,
     )
+    if setup.loader.replay is not None:
+        say_if_read(_replay_line(setup.loader.replay))
     for note in setup.notes:
         say_if_read(f"warning: {note}", err=True)
     with ExitStack() as stack:
@@ -167,6 +183,21 @@ def command(
     say_if_read(
         f"{output / 'model.safetensors'}: {config.model}, {count_text(config.epochs, 'epoch')}{tested}"
         f"{_left_out(metrics)}"
+    )
+
+
+def _replay(share: float | None, new_packs: int) -> Replay | None:
+    if share is not None:
+        return Replay(share, new_packs)
+    if new_packs != Replay.new_packs:
+        raise click.UsageError("--new-packs needs --replay", click.get_current_context())
+    return None
+
+
+def _replay_line(order: ReplayOrder) -> str:
+    return (
+        f"replay: {order.old_in_batch} of {order.batch_size} images in a batch are of the {order.old:,} old "
+        f"ones; an epoch is the {order.new:,} new ones once"
     )
 
 

@@ -16,6 +16,7 @@ _PARAMETER = re.compile(r"`([A-Za-z_][\w.]*)(?:=([^`]*))?`")
 _SAME = {
     "replace_existing": "force",
     "run_dir": "output",
+    "Replay.share": "replay",
     "Cadence.steps": "checkpoint_steps",
     "Cadence.seconds": "checkpoint_minutes",
 }

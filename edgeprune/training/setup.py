@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from edgeprune_formats import Pack
-from edgeprune_runtime import Mixture, PackLoader
+from edgeprune_runtime import Mixture, PackLoader, Replay
 from edgeprune_runtime.decode.augmentation import Augment
 from edgeprune_runtime.loading.memory import LoaderMemory, default_limit, divide_memory
+from edgeprune_runtime.loading.replay import replay_order
 from edgeprune_runtime.loading.skipping import OnCorrupt
 from edgeprune_runtime.training import Cadence, Normalization, TrainConfig, train
 from edgeprune_runtime.training.loop import OnEvent
@@ -112,6 +113,7 @@ def set_up(
     memory: int | None = None,
     choose_batch: bool = False,
     on_corrupt: OnCorrupt = "fail",
+    replay: Replay | None = None,
     resume: bool = False,
 ) -> Setup:
     """Open what a run trains and is tested on, within the memory that there is.
@@ -137,6 +139,8 @@ def set_up(
     on_corrupt : str
         As `PackLoader`, for the training images; a damaged test pack is always an error. A run may go on with
         the other value.
+    replay : Replay, optional
+        As `PackLoader`.
     resume : bool
         Whether the run goes on where there is one.
 
@@ -165,7 +169,7 @@ def set_up(
     return Setup(
         config=config,
         placement=placement,
-        loader=_loader(pack, config, augment, divided, on_corrupt),
+        loader=_loader(pack, config, augment, divided, on_corrupt, replay),
         test=None if images is None else images.batches(part, divided.test_bytes, divided.prefetch),
         memory=divided,
         step=step,
@@ -179,13 +183,20 @@ def set_up(
             "test": test,
             # With none, as it was before there was a choice, so that runs of then can go on.
             **({"test_images_skipped": len(images.skipped)} if images and images.skipped else {}),
+            **({} if replay is None else {"replay": asdict(replay)}),
         },
     )
 
 
 def _loader(
-    pack: Pack | Mixture, config: TrainConfig, augment: Augment, memory: LoaderMemory, on_corrupt: OnCorrupt
+    pack: Pack | Mixture,
+    config: TrainConfig,
+    augment: Augment,
+    memory: LoaderMemory,
+    on_corrupt: OnCorrupt,
+    replay: Replay | None,
 ) -> PackLoader:
+    order = replay_order(pack, replay, config.batch_size)
     return PackLoader(
         pack,
         config.batch_size,
@@ -193,12 +204,13 @@ def _loader(
         seed=config.seed,
         backend="torch",
         device=config.device,
-        drop_last=len(pack) >= config.batch_size,
+        drop_last=len(order or pack) >= config.batch_size,
         augment=augment,
         normalize=True,
         cache_bytes=memory.cache_bytes,
         prefetch=memory.prefetch,
         on_corrupt=on_corrupt,
+        replay=replay,
     )
 
 

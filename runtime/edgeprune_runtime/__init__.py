@@ -14,13 +14,15 @@ if TYPE_CHECKING:
     from .loading.dataset import PackDataset
     from .loading.loader import PackLoader
     from .loading.mixture import Mixture, open_packs
+    from .loading.replay import Replay
 
-__all__ = ["Mixture", "PackDataset", "PackLoader", "__version__", "open_packs"]
+__all__ = ["Mixture", "PackDataset", "PackLoader", "Replay", "__version__", "open_packs"]
 
 _HOMES = {
     "Mixture": "loading.mixture",
     "PackDataset": "loading.dataset",
     "PackLoader": "loading.loader",
+    "Replay": "loading.replay",
     "open_packs": "loading.mixture",
 }
 

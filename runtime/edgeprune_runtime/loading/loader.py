@@ -5,6 +5,8 @@ from __future__ import annotations
 import operator
 import zlib
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -20,6 +22,7 @@ from .cache import DEFAULT_CACHE_BYTES
 from .mixture import Mixture
 from .prefetch import Prefetcher
 from .reader import Packs, make_reader, open_given
+from .replay import Replay, replay_order
 from .skipping import ON_CORRUPT, EpochRows, OnCorrupt, SkippedChunk
 
 if TYPE_CHECKING:
@@ -89,6 +92,10 @@ class PackLoader:
         ``"fail"`` raises the error of a chunk that is damaged or cannot be read. ``"skip"`` tries it again,
         and then leaves it out of this epoch and all others. Batches keep number and size: the images that
         follow move up, and the last batches take the epoch's first images again.
+    replay : Replay or float, optional
+        Of several packs the last ones are new, the others old, and each batch has this share of old images,
+        see `Replay`. An epoch then is each new image once, and as many old ones as fill the share: over
+        epochs each old image comes equally often.
 
     Attributes
     ----------
@@ -122,6 +129,7 @@ class PackLoader:
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         prefetch: int = 2,
         on_corrupt: OnCorrupt = "fail",
+        replay: Replay | float | None = None,
     ) -> None:
         batch_size, seed, prefetch = map(operator.index, (batch_size, seed, prefetch))
         if batch_size < 1:
@@ -148,12 +156,14 @@ class PackLoader:
         )
         self._values = {"dtype": dtype_name(dtype), "normalize": _statistics(self.pack.header, normalize)}
         self.on_corrupt = on_corrupt
+        self.replay = replay_order(self.pack, replay, batch_size)
         self.skipped: tuple[SkippedChunk, ...] = ()
         self._epoch = self._batch = 0
         self._continue, self._loaded = True, False
 
     def __len__(self) -> int:
-        full, rest = divmod(len(self.pack), self.batch_size)
+        images = len(self.pack) if self.replay is None else len(self.replay)
+        full, rest = divmod(images, self.batch_size)
         return full + (rest > 0 and not self.drop_last)
 
     def set_epoch(self, epoch: int) -> None:
@@ -206,12 +216,23 @@ class PackLoader:
         return batches
 
     def _decoded(self, epoch: int, first: int) -> Generator[_Batch, None, None]:
-        cache = self._reader.cache
-        order = cache.order(seed=self.seed, epoch=epoch, shuffle=self.shuffle)
-        epoch_rows = EpochRows(order, cache.chunk_of(order), self.skipped)
+        epoch_rows = self._epoch_rows(epoch)
         for batch in range(first, len(self)):
             images, rows = self._read(epoch_rows, epoch, batch)
             yield images, self._reader.decoder.labels(self.pack.labels[rows]), epoch_rows.skipped
+
+    def _epoch_rows(self, epoch: int) -> EpochRows:
+        cache = self._reader.cache
+        draw = cache.order
+        if self.replay is not None:
+            assert isinstance(cache.window, list)
+            draw = partial(self.replay.epoch, cache.window)
+        order = draw(seed=self.seed, epoch=epoch, shuffle=self.shuffle)
+        old = None if self.replay is None else self.replay.is_old(order)
+        return EpochRows(order, cache.chunk_of(order), self.skipped, old)
+
+    def _images_in(self, chunk: int) -> int:
+        return int(np.count_nonzero(self._reader.cache.chunk_of(np.arange(len(self.pack))) == chunk))
 
     def _read(self, epoch_rows: EpochRows, epoch: int, batch: int) -> tuple[Any, NDArray[np.int64]]:
         """Return the images of a batch and their rows, without chunks that cannot be read."""
@@ -228,7 +249,7 @@ class PackLoader:
                     raise
                 found = self._reader.unreadable(rows)
                 for chunk, reason in found.items():
-                    epoch_rows.leave_out(chunk, str(reason))
+                    epoch_rows.leave_out(chunk, self._images_in(chunk), str(reason))
                 if not len(epoch_rows):
                     raise _nothing_left(error) from error
                 retries = _RETRIES if found else retries - 1
@@ -261,6 +282,8 @@ class PackLoader:
             **self._values,
             "codec": _for_each(self.pack, lambda header: f"{header.codec} of {header.components}"),
             "scale": plan.scale.tolist(),
+            # Where there is none, as states were before there was any.
+            **({} if self.replay is None else {"replay": asdict(self.replay.replay)}),
         }
 
     def state_dict(self) -> dict[str, Any]:
@@ -288,7 +311,7 @@ class PackLoader:
             The state is of a loader with other arguments or another pack, or of one whose shuffling
             window does not fit `cache_bytes`, or is no state at all.
         """
-        for name, ours in self._identity().items():
+        for name, ours in ({"replay": None} | self._identity()).items():
             if state.get(name) != ours and not (name in _ADDED and name not in state):
                 raise ConfigError(f"cannot resume: {name} was {state.get(name)} and is now {ours}")
         for name in ("epoch", "batch"):

@@ -40,8 +40,9 @@ class EpochRows:
     """The images of an epoch in visiting order, without those of chunks that are left out.
 
     An epoch keeps its number of images: the images that follow move up, and in the end come its first ones
-    again. A batch is a function of the order and of the chunks that were left out up to it. A damaged chunk
-    is found at the first of its images, so it makes no difference when in the run it was found.
+    again. Where images are of two groups, so it is in each: every place stays one of its group. A batch is a
+    function of the order and of the chunks that were left out up to it. A damaged chunk is found at the first
+    of its images, so it makes no difference when in the run it was found.
 
     Parameters
     ----------
@@ -51,6 +52,8 @@ class EpochRows:
         The chunk of each.
     skipped : sequence of SkippedChunk
         What is left out from the start.
+    group : bool [N], optional
+        Of which of two groups each is.
 
     Attributes
     ----------
@@ -59,20 +62,27 @@ class EpochRows:
     """
 
     def __init__(
-        self, order: NDArray[np.int64], chunk_of: NDArray[np.int64], skipped: Sequence[SkippedChunk]
+        self,
+        order: NDArray[np.int64],
+        chunk_of: NDArray[np.int64],
+        skipped: Sequence[SkippedChunk],
+        group: NDArray[np.bool_] | None = None,
     ) -> None:
-        self._order, self._chunk_of = order, chunk_of
+        self._order, self._chunk_of, self._group = order, chunk_of, group
         self._set(tuple(skipped))
 
     def _set(self, skipped: tuple[SkippedChunk, ...]) -> None:
         self.skipped = skipped
         lost = [one.chunk for one in skipped]
         kept = ~np.isin(self._chunk_of, lost) if lost else slice(None)
-        self._rows = self._order[kept]
-        self._chunks, self._needed_at = first_needs(self._chunk_of[kept])
+        self._rows, chunk_of = self._order[kept], self._chunk_of[kept]
+        if lost and self._group is not None and len(self._rows):
+            places = _filled(np.asarray(kept), self._group)
+            self._rows, chunk_of = self._order[places], self._chunk_of[places]
+        self._chunks, self._needed_at = first_needs(chunk_of)
 
     def __len__(self) -> int:
-        """Return how many different images are left."""
+        """Return how many images are left."""
         return len(self._rows)
 
     def take(self, start: int, stop: int) -> NDArray[np.int64]:
@@ -86,7 +96,17 @@ class EpochRows:
         """Return the chunks that are first needed at this place or after it, the soonest first."""
         return self._chunks[np.searchsorted(self._needed_at, place) :]
 
-    def leave_out(self, chunk: int, reason: str) -> None:
-        """Leave a chunk out from now on."""
-        images = int(np.count_nonzero(self._chunk_of == chunk))
+    def leave_out(self, chunk: int, images: int, reason: str) -> None:
+        """Leave a chunk of so many images out from now on."""
         self._set((*self.skipped, SkippedChunk(chunk, images, reason)))
+
+
+def _filled(kept: NDArray[np.bool_], group: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return for each place which place's image comes there: the next one that is kept of its group."""
+    places = np.empty(len(kept), np.int64)
+    for own in (group, ~group):
+        left = np.nonzero(kept & own)[0]
+        left = left if len(left) else np.nonzero(kept)[0]
+        count = np.count_nonzero(own)
+        places[own] = left[np.arange(count) % len(left)]
+    return places
