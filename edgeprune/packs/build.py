@@ -28,7 +28,7 @@ from ..work.temporary import artifact_path, work_folder
 from .assembly import assemble, build_part, make_folder, part_path, remove_parts
 from .config import METHODS, BuildConfig
 from .encoding import Encoder, UnreadableError
-from .header import pack_header
+from .header import TakenOver, pack_header
 from .layout import laid_out, sample_size
 from .plan import Plan, Share
 from .prerequisites import Prerequisites, open_prerequisites
@@ -51,6 +51,7 @@ def build_pack(
     beside: str | Path | None = None,
     tile_trial: Mapping[str, Any] | None = None,
     jobs: int = 1,
+    taken_over: TakenOver | None = None,
     workers: Workers | None = None,
     progress: StageProgress | None = None,
     report: EpochProgress | None = None,
@@ -86,6 +87,8 @@ def build_pack(
     jobs : int
         Threads that read and encode images; the pack is the same for any number. A source that is an object
         must then let several threads read at once. ``edgeprune build`` takes as many as it has cores.
+    taken_over : TakenOver, optional
+        What the header has of other packs, see `edgeprune.packs.addition`; for methods without learned masks.
     workers : Workers, optional
         The processes that share the work, from `edgeprune.work.joining.joined`.
     progress : callable, optional
@@ -118,7 +121,7 @@ def build_pack(
     sweep(path)
     given = open_prerequisites(source, config, workers, scores, classifier, fse_net)
     with _at_hand(source, beside, given, workers) as images:
-        steps = _Steps(images, config, given, beside, jobs, workers, progress, report)
+        steps = _Steps(images, config, given, beside, jobs, workers, progress, report, taken_over)
         check = steps.checked() if given.trains else None
         try:
             made = steps.write(path, check, tile_trial)
@@ -199,6 +202,7 @@ class _Steps:
     workers: Workers
     progress: StageProgress | None
     report: EpochProgress | None
+    taken_over: TakenOver | None = None
 
     def checked(self) -> SourceCheck:
         """Read all images."""
@@ -274,7 +278,7 @@ class _Steps:
         select = None if whole and selector.file is None else selector.select
         encoder = Encoder(source, select, selector.file, config.rounding, config.skip_bad)
         header = laid_out(
-            pack_header(source, coreset, selector, config),
+            pack_header(source, coreset, selector, config, self.taken_over),
             config.given_tile,
             lambda: encoder.sample(config.codec, coreset.rows[: sample_size(*source.shape[1:])]),
             rounding=config.rounding,
@@ -291,6 +295,7 @@ class _Steps:
             unreadable=np.setdiff1d(np.arange(len(source)), good),
             scored_sha256="" if scored is None else str(scored.provenance["source"]["sha256"]),
             jobs=self.jobs,
+            keep_statistics=self.taken_over is not None,
         )
         made = ((scored.path if scored else None, given.scores), (selector.file, given.fse_net))
         return plan, tuple(file for file, known in made if file is not None and known is None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from importlib.metadata import version
 from typing import Any
@@ -17,7 +17,27 @@ from ..masks.selector import ComponentSelector
 from ..sources import Source
 from .config import BuildConfig
 
-__all__ = ["pack_header", "utc_now"]
+__all__ = ["TakenOver", "pack_header", "utc_now"]
+
+
+@dataclass(frozen=True)
+class TakenOver:
+    """What a pack takes over from others that it is to be mixed with.
+
+    Attributes
+    ----------
+    class_names : tuple of str
+        All classes; those of the source are matched by name.
+    step : float
+        As in `PackHeader`.
+    mean, std : tuple of float
+        As in `PackHeader`, in place of those of the pack's own images.
+    """
+
+    class_names: tuple[str, ...]
+    step: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
 
 def pack_header(
@@ -25,6 +45,7 @@ def pack_header(
     coreset: Coreset,
     selector: ComponentSelector,
     config: BuildConfig,
+    taken: TakenOver | None = None,
 ) -> PackHeader:
     """Return the header of a pack, complete but for what its images tell, for tiles and for chunks.
 
@@ -33,7 +54,7 @@ def pack_header(
     made_by = {"config": _settings(source, config, selector), "versions": _versions()}
     created = utc_now()
     channels, height, width = source.shape
-    return PackHeader(
+    header = PackHeader(
         samples=len(coreset.rows),
         channels=channels,
         height=height,
@@ -59,6 +80,7 @@ def pack_header(
         },
         **config.quantization,
     )
+    return header if taken is None else replace(header, **vars(taken))
 
 
 def _versions() -> dict[str, str]:

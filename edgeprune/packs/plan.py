@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune_formats import ConfigError, PackHeader, PackWriter
+from edgeprune_runtime.class_names import class_numbers
 from edgeprune_runtime.errors import ArtifactError
 
 from ..coresets.selection import Coreset
@@ -102,6 +103,8 @@ class Plan:
         Of the content that was scored; "" without scores.
     jobs : int
         Threads that read and encode.
+    keep_statistics : bool
+        Whether mean and standard deviation are those of `header`, in place of the images' own.
     """
 
     source: Source
@@ -113,6 +116,7 @@ class Plan:
     unreadable: NDArray[np.int64]
     scored_sha256: str
     jobs: int
+    keep_statistics: bool = False
 
     @property
     def build(self) -> str:
@@ -150,7 +154,8 @@ class Plan:
             sha256 = source_sha256(self.source.shape, self.source.class_names, content.images, content.digest)
             content = replace(content, sha256=content.sha256 or sha256)
             require_scored(content.sha256, self.scored_sha256)
-            complete(writer, measured, with_content(self.header.provenance, content))
+            told = with_content(self.header.provenance, content)
+            complete(writer, measured, told, keep_statistics=self.keep_statistics)
         return content
 
     def images(self, share: Share) -> int:
@@ -213,6 +218,9 @@ class Plan:
         scores: NDArray[np.float32] | None,
     ) -> PackWriter:
         labels = self.source.labels[rows]
+        if self.header.class_names != self.source.class_names:
+            numbers = class_numbers(self.source.class_names, self.header.class_names)
+            labels = np.array([-1 if one is None else one for one in numbers], np.int64)[labels]
         return PackWriter(path, header, labels, rows, compression=self.compression, scores=scores)
 
     def _stored(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgeprune_formats import ConfigError
 
-__all__ = ["DEFAULT_QUALITY", "DEFAULT_ROUNDING", "quantization_step"]
+__all__ = ["DEFAULT_QUALITY", "DEFAULT_ROUNDING", "quality_of", "quantization_step"]
 
 DEFAULT_QUALITY = 75.0
 DEFAULT_ROUNDING = "rdo"
@@ -31,3 +31,10 @@ def quantization_step(quality: float) -> float:
         raise ConfigError(f"quality must be between 1 and 100, not {quality:g}")
     scale = 5000 / quality if quality < 50 else 200 - 2 * quality
     return (0.5 + 0.39 * scale) / 255
+
+
+def quality_of(step: float) -> float:
+    """Return the quality of a quantization step to six digits, or the nearest end of the scale."""
+    scale = max((255 * step - 0.5) / 0.39, 0.0)
+    quality = 5000 / scale if scale > 100 else (200 - scale) / 2
+    return min(max(round(quality, 6), 1.0), 100.0)

@@ -124,8 +124,9 @@ def build_report(path: Path, source: Source, made: Made, seconds: float) -> Buil
     with open_pack(path) as pack:
         header, labels, rows = pack.header, pack.labels, pack.source_index
     psnr = header.provenance["result"]["psnr_db"]
-    counts = np.bincount(labels, minlength=len(source.class_names))
-    empty, single = _names(source, counts == 0), _names(source, counts == 1)
+    names = header.class_names
+    counts = np.bincount(labels, minlength=len(names))
+    empty, single = _names(names, counts == 0), _names(names, counts == 1)
     # A source need not know; then its pixels count.
     stored_bytes = getattr(source, "stored_bytes", lambda rows: len(rows) * math.prod(source.shape))
     return BuildReport(
@@ -145,5 +146,5 @@ def build_report(path: Path, source: Source, made: Made, seconds: float) -> Buil
     )
 
 
-def _names(source: Source, chosen: NDArray[np.bool_]) -> tuple[str, ...]:
-    return tuple(source.class_names[label] for label in np.nonzero(chosen)[0])
+def _names(names: tuple[str, ...], chosen: NDArray[np.bool_]) -> tuple[str, ...]:
+    return tuple(names[label] for label in np.nonzero(chosen)[0])

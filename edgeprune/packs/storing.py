@@ -114,8 +114,14 @@ def store(
     return measured
 
 
-def complete(writer: PackWriter, measured: Measured, provenance: Mapping[str, Any]) -> None:
-    """Give a pack whose images are written what was measured of them; the writer is then ready to be left."""
-    pixels = writer.header.height * writer.header.width
-    writer.describe(*measured.statistics.mean_std(pixels), provenance)
+def complete(
+    writer: PackWriter, measured: Measured, provenance: Mapping[str, Any], *, keep_statistics: bool = False
+) -> None:
+    """Give a pack whose images are written what was measured of them; the writer is then ready to be left.
+
+    With `keep_statistics` mean and standard deviation stay as the header has them.
+    """
+    header = writer.header
+    own = measured.statistics.mean_std(header.height * header.width)
+    writer.describe(*((header.mean, header.std) if keep_statistics else own), provenance)
     writer.record(**measured.result(writer.header))

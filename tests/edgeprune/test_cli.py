@@ -199,7 +199,7 @@ JE, LF = ["--method", "je", "--scores"], ["--method", "lf"]
         (["preview", "sound.h5", "-o", "sound.h5"], 2, "exists and is no PNG"),
         (["preview", "sound.h5", "-o", "empty"], 1, "is a folder"),
         (["preview", "sound.h5", "-o", "grid.png", "--images", "0"], 2, "1 to 64"),
-        (["train", "sound.h5", "-o", "run", "--test", "digits"], 2, "digits has classes that the"),
+        (["train", "sound.h5", "-o", "run", "--test", "digits"], 2, "digits has images of classes that the"),
         (["train", "sound.h5", "-o", "run", "--epochs", "0"], 2, "--epochs is 0"),
         (["train", "sound.h5", "-o", "run", "--test", "no.h5"], 2, "no.h5: no such file"),
         (["build", "npz:images.npz", "-o", "images.npz", "--force"], 2, "is the source"),

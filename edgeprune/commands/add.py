@@ -1,0 +1,75 @@
+"""``edgeprune add``: more images beside the packs of a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgeprune.packs.config import BuildConfig
+from edgeprune.sources.naming.options import SourceOptions, with_options
+from edgeprune.text import bytes_text, say
+
+from ..options.fields import QUIET, Command, config_options, make_config, option, output_option
+
+__all__ = ["command"]
+
+
+@click.command("add", cls=Command)
+@click.argument("source")
+@output_option("The folder of the packs; it gets one more.", metavar="DIR")
+@config_options(BuildConfig, "split", "skip_bad", "seed")
+@config_options(SourceOptions)
+@option("--jobs", type=click.IntRange(min=1), metavar="N", help="Threads that work.  [default: all cores]")
+@QUIET
+def command(
+    source: str,
+    output: Path,
+    split: str,
+    skip_bad: bool,
+    seed: int,
+    jobs: int | None,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Add the images of SOURCE to the packs in the folder DIR.
+
+    They become a pack of their own beside the others, which stay as they are: with their size, codec,
+    quality, tiles, color space, mean and standard deviation. Classes are matched by name; new ones are
+    appended. The name of the pack sorts after all others. SOURCE is as for edgeprune build. Needs no torch.
+
+    \b
+    Example:
+      edgeprune add imagefolder:today -o packs
+      edgeprune train packs/*.h5 --init run --replay 0.5 -o run2
+    """
+    from edgeprune.packs.addition import add_images
+    from edgeprune.work.progress import progress_bars
+    from edgeprune_runtime.system.machine import cpu_quota
+
+    spec = with_options(source, make_config(SourceOptions, options))
+    with progress_bars(quiet) as tell:
+        added = add_images(
+            spec,
+            output,
+            split=split,
+            skip_bad=skip_bad,
+            seed=seed,
+            jobs=jobs or cpu_quota(),
+            progress=tell,
+        )
+    if quiet:
+        return
+    report = added.report
+    for message in report.skipped:
+        say(f"skipped {message}")
+    new = ", ".join(added.new_classes[:5]) + (", ..." if len(added.new_classes) > 5 else "")
+    classes = f"{report.classes:,} class{'' if report.classes == 1 else 'es'}"
+    say(
+        f"{report.path}: {report.images:,} image{'' if report.images == 1 else 's'} in {classes}, "
+        f"{len(added.new_classes):,} of them new{f' ({new})' if new else ''}; {report.psnr:.1f} dB, "
+        f"{bytes_text(report.path.stat().st_size)}"
+    )
+    for note in report.notes:
+        say(f"warning: {note}", err=True)

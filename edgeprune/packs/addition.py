@@ -1,0 +1,200 @@
+"""More images beside the packs of a folder: a pack of their own that mixes with them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from edgeprune_formats import ConfigError, PackHeader, PackWriteError, open_pack
+from edgeprune_formats.codecs import get_codec
+from edgeprune_formats.files import check_writable, partial_folder, publish, write_error
+from edgeprune_runtime.class_names import united_classes
+from edgeprune_runtime.loading.mixture import pooled_statistics
+
+from ..sources import Source
+from ..work.callbacks import StageProgress
+from .build import build_pack, open_for_build
+from .config import BuildConfig
+from .header import TakenOver
+from .quality import DEFAULT_ROUNDING, quality_of
+from .report import BuildReport
+
+__all__ = ["Addition", "add_images"]
+
+_DIGITS = 4
+_PARTIAL = "added.h5"
+
+
+@dataclass(frozen=True)
+class Addition:
+    """A pack that was added to a folder.
+
+    Attributes
+    ----------
+    report : BuildReport
+        On the new pack. Its classes are those of the packs in the folder, then new ones.
+    new_classes : tuple of str
+        Classes that no pack in the folder had.
+    """
+
+    report: BuildReport
+    new_classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A pack of the folder, as far as an addition depends on it."""
+
+    path: Path
+    header: PackHeader
+    compression: str
+
+
+def add_images(
+    source: str | Source,
+    folder: str | Path,
+    *,
+    split: str = "train",
+    skip_bad: bool = False,
+    seed: int = 0,
+    jobs: int = 1,
+    progress: StageProgress | None = None,
+) -> Addition:
+    """Write a pack of a source's images into a folder of packs, so that they can be mixed; none is changed.
+
+    Size, codec, components, compression, step, tiles, color space and rounding are those of the last pack by
+    name. Mean and standard deviation are those of all packs, pooled, so that what was trained from them still
+    gets its images as it knows them. Classes are matched by name, however Unicode composes accents, and the
+    pack lists those of all packs before its new ones. Its name comes after theirs: ``photos.h5`` is followed
+    by ``photos0001.h5``. Several processes may add at once.
+
+    Parameters
+    ----------
+    source, jobs, progress
+        As in `edgeprune.build_pack`.
+    folder : path
+        Holds one pack or more, ``*.h5``, with images of one shape.
+    split, skip_bad, seed
+        As in `edgeprune.BuildConfig`.
+
+    Raises
+    ------
+    ConfigError
+        The folder holds no pack, or packs of several shapes; the source has images of another, or is what one
+        of the packs was built from; or classes that cannot be matched by name.
+    SourceError, PackFormatError, PackWriteError
+        As `edgeprune.build_pack`, and a pack of the folder that is damaged.
+    """
+    folder = Path(folder)
+    known = _packs_in(folder)
+    config = _config(known[-1], split, skip_bad, seed)
+    source = open_for_build(source, config) if isinstance(source, str) else source
+    headers = [one.header for one in known]
+    if source.shape != headers[0].shape:
+        raise ConfigError(
+            f"{source.spec}: images of shape {source.shape}, and the packs in {folder} have "
+            f"{headers[0].shape}; bring the images to that shape"
+        )
+    before = united_classes([(one.path, one.header.class_names) for one in known])
+    counts = np.bincount(source.labels, minlength=len(source.class_names)).tolist()
+    own = [name for name, count in zip(source.class_names, counts, strict=True) if count]
+    classes = united_classes([(folder, before), (source.spec, own)])
+    mean, std = pooled_statistics(headers)
+    taken = TakenOver(classes, headers[-1].step, mean, std)
+    try:
+        # Of one name, so that what a killed process has left is found by the next.
+        with partial_folder(folder / _PARTIAL) as place:
+            made = place / _PARTIAL
+            report = build_pack(source, made, config, taken_over=taken, jobs=jobs, progress=progress)
+            _require_new(source, report.header, known)
+            path = _publish(made, folder)
+    except PackWriteError as error:
+        raise PackWriteError(str(error).replace(str(made), str(folder))) from error
+    except OSError as error:
+        raise write_error(folder, error) from error
+    return Addition(replace(report, path=path), classes[len(before) :])
+
+
+def _packs_in(folder: Path) -> list[_Known]:
+    """Return the packs of a folder by name."""
+    paths = _by_name(folder)
+    if not paths:
+        raise ConfigError(
+            f"{folder}: holds no pack (*.h5) to add to; build the first one with edgeprune build SOURCE -o "
+            f"{folder / 'NAME.h5'}"
+        )
+    check_writable(folder / _PARTIAL)
+    known = []
+    for path in paths:
+        with open_pack(path) as pack:
+            known.append(_Known(path, pack.header, pack.compression))
+    for one in known[1:]:
+        if one.header.shape != known[0].header.shape:
+            raise ConfigError(
+                f"{one.path}: images of shape {one.header.shape}, and those of {known[0].path} have "
+                f"{known[0].header.shape}; keep packs that are mixed in a folder of their own"
+            )
+    return known
+
+
+def _by_name(folder: Path) -> list[Path]:
+    # Scores of a build lie beside its pack.
+    found = [path for path in folder.glob("[!.]*.h5") if not path.name.endswith(".scores.h5")]
+    return sorted(found, key=lambda path: os.fsencode(path.name))
+
+
+def _config(known: _Known, split: str, skip_bad: bool, seed: int) -> BuildConfig:
+    """Return the settings that make a pack like this one, but for the step, of which a quality is near."""
+    header = known.header
+    quantizes = get_codec(header.codec).quantizes
+    earlier = header.provenance.get("config")
+    rounding = earlier.get("rounding") if isinstance(earlier, dict) else None
+    return BuildConfig(
+        freq_prune=1 - header.components / (header.height * header.width),
+        codec=header.codec,
+        compression=known.compression,
+        quality=quality_of(header.step) if quantizes else None,
+        color=header.color_space if quantizes else None,
+        tile=header.tile if quantizes else None,
+        rounding=(rounding or DEFAULT_ROUNDING) if quantizes else None,
+        size=header.height if header.height == header.width else None,
+        split=split,
+        skip_bad=skip_bad,
+        seed=seed,
+    )
+
+
+def _require_new(source: Source, header: PackHeader, known: Sequence[_Known]) -> None:
+    """Raise `ConfigError` where a pack was built from the very same images."""
+    for one in known:
+        if (found := _content(one.header)) is not None and found == _content(header):
+            raise ConfigError(f"{source.spec}: there is no new image; {one.path} was built from these")
+
+
+def _content(header: PackHeader) -> str | None:
+    facts = header.provenance.get("source")
+    return facts.get("sha256") if isinstance(facts, dict) else None
+
+
+def _publish(made: Path, folder: Path) -> Path:
+    """Give a pack the name after those that there are, also those that have come in the meantime."""
+    while True:
+        path = _next_name(_by_name(folder)[-1])
+        try:
+            publish(made, path, is_new=True)
+        except FileExistsError:
+            continue
+        return path
+
+
+def _next_name(last: Path) -> Path:
+    """Return the name that follows by counting on; its number has as many digits, so that it sorts after."""
+    stem, digits = re.fullmatch(r"(.*?)([0-9]*)", last.stem, re.DOTALL).groups()  # type: ignore[union-attr]
+    if digits.strip("9"):
+        return last.with_name(f"{stem}{int(digits) + 1:0{len(digits)}}.h5")
+    return last.with_name(f"{stem}{digits}{1:0{_DIGITS}}.h5")
