@@ -14,6 +14,7 @@ from edgeprune_formats import EdgePruneError, PackFormatError, __version__
 if TYPE_CHECKING:
     from .coresets.config import CoresetConfig
     from .masks.config import MaskConfig
+    from .packs.addition import Addition, add_images
     from .packs.build import build_pack
     from .packs.config import BuildConfig
     from .packs.report import BuildReport
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from .sources import Source, open_source
 
 __all__ = [
+    "Addition",
     "BuildConfig",
     "BuildReport",
     "CoresetConfig",
@@ -30,17 +32,20 @@ __all__ = [
     "ScoreConfig",
     "Source",
     "__version__",
+    "add_images",
     "build_pack",
     "open_source",
 ]
 
 _HOMES = {
+    "Addition": "packs.addition",
     "BuildConfig": "packs.config",
     "BuildReport": "packs.report",
     "CoresetConfig": "coresets.config",
     "MaskConfig": "masks.config",
     "ScoreConfig": "scoring.config",
     "Source": "sources",
+    "add_images": "packs.addition",
     "build_pack": "packs.build",
     "open_source": "sources",
 }

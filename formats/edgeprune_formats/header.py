@@ -41,7 +41,8 @@ class PackHeader:
     class_names : tuple of str
         A label is an index into it.
     mean, std : tuple of float
-        Per channel, of the original pixels of the stored images scaled to [0, 1].
+        Per channel, of the original pixels of the stored images scaled to [0, 1]; of a part of a split, or
+        of an addition, those of the images that it belongs to.
     color_space : str
         ``"rgb"`` or, with ``quantized``, ``"ycbcr"``.
     transform, tile : str

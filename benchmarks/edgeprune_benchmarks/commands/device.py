@@ -1,7 +1,8 @@
-"""The commands ``training-memory``, ``power-loss``, ``minutes``, ``latency`` and ``export``."""
+"""The commands ``training-memory``, ``power-loss``, ``minutes``, ``growth``, ``latency`` and ``export``."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,9 @@ import click
 from edgeprune.options.fields import config_options
 from edgeprune_runtime.training.settings import TrainConfig
 
-from ..harness.options import DATA, DEVICE, LEARNING_RATE, MODEL, OUTPUT, runs
+from ..harness.options import BATCH_SIZE, DATA, DEVICE, LEARNING_RATE, MINUTES, MODEL, OUTPUT, SEEDS, runs
 
-__all__ = ["export", "latency", "minutes", "power_loss", "training_memory"]
+__all__ = ["export", "growth", "latency", "minutes", "power_loss", "training_memory"]
 
 MODELS = ("shufflenet_v2", "mobilenet_v2", "efficientnet_b0")
 MANY_MODELS = click.option(
@@ -116,3 +117,36 @@ def export(output: Path, runs: Path) -> None:
     from ..device.exports import run
 
     run(output, runs)
+
+
+def _count(flag: str, default: int, help_text: str) -> Callable[[Any], Any]:
+    return click.option(flag, type=click.IntRange(min=1), default=default, show_default=True, help=help_text)
+
+
+@click.command()
+@DATA
+@OUTPUT
+@runs("runs/growth", "Folder of packs, runs and finished cells.")
+@MINUTES
+@MODEL
+@_count("--images", 1000, "Of each class, where classes are added.")
+@_count("--base", 2000, "Images that additions begin with.")
+@_count("--additions", 10, "How many additions.")
+@_count("--added", 200, "Images in each addition.")
+@config_options(TrainConfig, "epochs", epochs={"default": 16, "help": "Of a network from the start."})
+@BATCH_SIZE
+@LEARNING_RATE
+@click.option("--grown-lr", type=float, default=0.02, show_default=True, help="Of a network that goes on.")
+@SEEDS
+@DEVICE
+def growth(data: Path, output: Path, runs: Path, minutes: float | None, seeds: int, **options: Any) -> None:
+    """Accuracy on old and new classes as images are added, with replay and without; resumable.
+
+    \b
+    Example:
+      edgeprune bench growth --data data
+      edgeprune bench growth --data data --images 50 --base 100 --additions 2 --added 20 --epochs 2 --seeds 1
+    """
+    from ..device.growth import Settings, run
+
+    run(Settings(**options), data, output, runs, seeds, minutes)

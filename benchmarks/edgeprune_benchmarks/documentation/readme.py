@@ -15,6 +15,7 @@ from edgeprune_formats import ConfigError
 from ..codec.tables import accuracy_bytes_table, storage_short, storage_table
 from ..device.exports import export_table
 from ..device.fleet import fleet_table
+from ..device.growth import growth_table
 from ..device.install_tables import install_table
 from ..device.latency import MODELS, latency_table
 from ..device.minutes import minutes_table
@@ -193,6 +194,7 @@ PAGES: dict[str, dict[str, Table]] = {
         "latency": latency_table,
         "export": export_table,
     },
+    "docs/results/growth.md": {"growth": growth_table},
     "docs/results/fleet.md": {"fleet": fleet_table},
     "docs/results/trouble.md": {
         "trouble": trouble_table,
@@ -261,7 +263,7 @@ COMMANDS = {
     "accuracy-bytes": "accuracy-per-byte",
     "accuracy-bytes-33": "accuracy-per-byte --psnr 33 --name accuracy-bytes-33",
     **{name: name for name in ("fleet", "install", "power-loss", "training-memory")},
-    **{name: name for name in ("latency", "export", "landscape", *FIELD)},
+    **{name: name for name in ("latency", "export", "growth", "landscape", *FIELD)},
     **{f"minutes-{model}": f"minutes --model {model}" for model in MODELS},
     "robustness-cifar10-all-cpu": "robustness --recipe cifar10-all --scale cpu",
     **{
