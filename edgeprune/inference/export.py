@@ -196,7 +196,8 @@ def _open_images(path: Path, network: TrainedNetwork) -> Pack:
     header = pack.header
     if header.shape != network.image_shape:
         raise ConfigError(f"{path} has images {header.shape}, and {network.path} takes {network.image_shape}")
-    if len(header.class_names) != network.num_classes:
+    # Only for their names: a network that has grown takes the images of any pack it was trained from.
+    if network.class_names is None and len(header.class_names) != network.num_classes:
         raise ConfigError(
             f"{path} has {len(header.class_names)} classes, and {network.path} was trained on "
             f"{network.num_classes}"

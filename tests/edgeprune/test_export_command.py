@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import exported_models
 import h5py
@@ -10,9 +11,11 @@ import pytest
 import torch
 from exported_models import MEAN, STD, finished_run
 
+from edgeprune.inference import export
 from edgeprune.inference.export import ExportConfig, export_run
 from edgeprune.sources import open_source
 from edgeprune_formats import ConfigError, open_pack
+from edgeprune_runtime.networks.trained import load_trained
 from edgeprune_runtime.onnx import check as onnx_check
 from edgeprune_runtime.onnx.session import open_onnx
 from edgeprune_runtime.training import load_model
@@ -145,6 +148,13 @@ def test_a_pack_of_other_classes_is_refused(trained, tmp_path):
     assert json.loads(facts(tmp_path / "m.onnx")["class_names"]) == list(exported_models.NAMES)
     with pytest.raises(ConfigError, match="has images of classes that the training pack lacks: 0, 1, 2"):
         export_run(run, tmp_path / "n.onnx", ExportConfig(), test=str(trained / "pack.h5"))
+
+
+def test_images_of_a_pack_with_fewer_classes_do_for_a_network_that_knows_its_own(trained, tmp_path):
+    network = load_trained(finished_run(tmp_path / "run", size=(12, 12)))
+    assert export._open_images(trained / "pack.h5", replace(network, num_classes=5)).header.samples
+    with pytest.raises(ConfigError, match="has 3 classes, and .* was trained on 5"):
+        export._open_images(trained / "pack.h5", replace(network, num_classes=5, class_names=None))
 
 
 ABSENT = """
