@@ -153,7 +153,7 @@ def test_a_pack_of_other_classes_is_refused(trained, tmp_path):
 def test_images_of_a_pack_with_fewer_classes_do_for_a_network_that_knows_its_own(trained, tmp_path):
     network = load_trained(finished_run(tmp_path / "run", size=(12, 12)))
     assert export._open_images(trained / "pack.h5", replace(network, num_classes=5)).header.samples
-    with pytest.raises(ConfigError, match="has 3 classes, and .* was trained on 5"):
+    with pytest.raises(ConfigError, match=r"has 3 classes, and .* was trained on 5"):
         export._open_images(trained / "pack.h5", replace(network, num_classes=5, class_names=None))
 
 

@@ -129,11 +129,11 @@ def _count(flag: str, default: int, help_text: str) -> Callable[[Any], Any]:
 @runs("runs/growth", "Folder of packs, runs and finished cells.")
 @MINUTES
 @MODEL
-@_count("--images", 1000, "Of each class, where classes are added.")
-@_count("--base", 2000, "Images that additions begin with.")
+@_count("--images", 800, "Of each class, where classes are added.")
+@_count("--base", 1000, "Images that additions begin with.")
 @_count("--additions", 10, "How many additions.")
 @_count("--added", 200, "Images in each addition.")
-@config_options(TrainConfig, "epochs", epochs={"default": 16, "help": "Of a network from the start."})
+@config_options(TrainConfig, "epochs", epochs={"default": 12, "help": "Of a network from the start."})
 @BATCH_SIZE
 @LEARNING_RATE
 @click.option("--grown-lr", type=float, default=0.02, show_default=True, help="Of a network that goes on.")
