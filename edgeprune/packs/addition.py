@@ -159,7 +159,7 @@ def _config(known: _Known, split: str, skip_bad: bool, seed: int) -> BuildConfig
         codec=header.codec,
         compression=known.compression,
         quality=quality_of(header.step) if quantizes else None,
-        color=header.color_space if quantizes else None,
+        color=header.color_space if quantizes and header.channels == 3 else None,
         tile=header.tile if quantizes else None,
         rounding=(rounding or DEFAULT_ROUNDING) if quantizes else None,
         size=header.height if header.height == header.width else None,
