@@ -199,6 +199,7 @@ def _loader(
         cache_bytes=memory.cache_bytes,
         prefetch=memory.prefetch,
         on_corrupt=on_corrupt,
+        reuse_buffers=True,
     )
 
 

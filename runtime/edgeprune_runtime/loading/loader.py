@@ -16,6 +16,7 @@ from ..decode.augmentation import Augment, Augmentation, augment_name, draw
 from ..decode.backends import Backend
 from ..decode.dtypes import dtype_name
 from ..decode.plan import Normalize, Resolution
+from .buffers import Ring
 from .cache import DEFAULT_CACHE_BYTES
 from .mixture import Mixture
 from .prefetch import Prefetcher
@@ -89,6 +90,13 @@ class PackLoader:
         ``"fail"`` raises the error of a chunk that is damaged or cannot be read. ``"skip"`` tries it again,
         and then leaves it out of this epoch and all others. Batches keep number and size: the images that
         follow move up, and the last batches take the epoch's first images again.
+    reuse_buffers : bool or int
+        Write batches into the same few buffers again and again: for small images fresh memory takes longer
+        than decoding. With a number k the images of a batch are valid until the k-th batch after it is asked
+        for; True is 1. Copy what you keep. Decoded on the CPU by torch in a process that uses CUDA, they are
+        in pinned memory, and copies to the device with `non_blocking` are waited for, if they were started
+        in the current stream of the thread that iterates. On a CUDA device torch reuses memory by itself,
+        and a batch stays as it is. The values are the same.
 
     Attributes
     ----------
@@ -122,6 +130,7 @@ class PackLoader:
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         prefetch: int = 2,
         on_corrupt: OnCorrupt = "fail",
+        reuse_buffers: bool | int = False,
     ) -> None:
         batch_size, seed, prefetch = map(operator.index, (batch_size, seed, prefetch))
         if batch_size < 1:
@@ -148,6 +157,10 @@ class PackLoader:
         )
         self._values = {"dtype": dtype_name(dtype), "normalize": _statistics(self.pack.header, normalize)}
         self.on_corrupt = on_corrupt
+        self.reuse_buffers = operator.index(reuse_buffers)
+        if self.reuse_buffers < 0:
+            raise ConfigError(f"`reuse_buffers` must not be negative: {reuse_buffers}")
+        self._ring: Ring | None = None
         self.skipped: tuple[SkippedChunk, ...] = ()
         self._epoch = self._batch = 0
         self._continue, self._loaded = True, False
@@ -187,42 +200,64 @@ class PackLoader:
         return self._batches(self._epoch, self._batch)
 
     def _batches(self, epoch: int, first: int) -> Iterator[tuple[Any, Any]]:
-        source = self._source(epoch, first)
+        ring = self._borrow_ring()
+        source = self._source(epoch, first, ring)
         try:
             for batch in range(first, len(self)):
                 if isinstance(source, Prefetcher) and source.orphaned:
-                    source = self._source(epoch, batch)
+                    ring = self._borrow_ring()
+                    source = self._source(epoch, batch, ring)
+                if ring is not None:
+                    ring.ask()
                 images, labels, skipped = next(source)
                 self._reader.decoder.receive(images, labels)
                 self._epoch, self._batch, self.skipped = epoch, batch + 1, skipped
                 yield images, labels
+            # Not where an epoch ends before: a thread may still be writing.
+            self._ring = ring
         finally:
             source.close()
 
-    def _source(self, epoch: int, first: int) -> Prefetcher[_Batch] | Generator[_Batch, None, None]:
-        batches = self._decoded(epoch, first)
+    def _borrow_ring(self) -> Ring | None:
+        """Return buffers that no other iteration writes to: those of the last epoch, or new ones."""
+        if not self.reuse_buffers:
+            return None
+        ring, self._ring = self._ring, None
+        return ring or Ring(self._reader.decoder.room, self.reuse_buffers, self.prefetch)
+
+    def _source(
+        self, epoch: int, first: int, ring: Ring | None
+    ) -> Prefetcher[_Batch] | Generator[_Batch, None, None]:
+        batches = self._decoded(epoch, first, ring)
         if self.prefetch and self._reader.decoder.in_background:
             return Prefetcher(batches, self.prefetch)
         return batches
 
-    def _decoded(self, epoch: int, first: int) -> Generator[_Batch, None, None]:
+    def _decoded(self, epoch: int, first: int, ring: Ring | None) -> Generator[_Batch, None, None]:
         cache = self._reader.cache
         order = cache.order(seed=self.seed, epoch=epoch, shuffle=self.shuffle)
         epoch_rows = EpochRows(order, cache.chunk_of(order), self.skipped)
         for batch in range(first, len(self)):
-            images, rows = self._read(epoch_rows, epoch, batch)
+            out = None if ring is None else ring.take(len(epoch_rows.take(*self._span(batch))))
+            images, rows = self._read(epoch_rows, epoch, batch, out)
             yield images, self._reader.decoder.labels(self.pack.labels[rows]), epoch_rows.skipped
 
-    def _read(self, epoch_rows: EpochRows, epoch: int, batch: int) -> tuple[Any, NDArray[np.int64]]:
+    def _span(self, batch: int) -> tuple[int, int]:
+        """Return the places of a batch in the epoch."""
+        return batch * self.batch_size, (batch + 1) * self.batch_size
+
+    def _read(
+        self, epoch_rows: EpochRows, epoch: int, batch: int, out: Any | None
+    ) -> tuple[Any, NDArray[np.int64]]:
         """Return the images of a batch and their rows, without chunks that cannot be read."""
         retries = _RETRIES
         while True:
-            start, stop = batch * self.batch_size, (batch + 1) * self.batch_size
+            start, stop = self._span(batch)
             rows = epoch_rows.take(start, stop)
             augmentation = self._augmentation(epoch, batch, len(rows))
             try:
                 upcoming = epoch_rows.upcoming(stop) if self.prefetch else None
-                return self._reader.images(rows, augmentation, upcoming), rows
+                return self._reader.images(rows, augmentation, upcoming, out), rows
             except PackFormatError as error:
                 if self.on_corrupt == "fail" or not retries:
                     raise
