@@ -13,6 +13,7 @@ import click
 from edgeprune.scoring.config import ScoreConfig
 from edgeprune.text import bytes_text, count_text, say_if_read
 from edgeprune_formats import ConfigError
+from edgeprune_runtime.decode.augmentation import LOADER_AUGMENTS
 from edgeprune_runtime.loading.skipping import ON_CORRUPT
 from edgeprune_runtime.training.settings import TrainConfig
 
@@ -21,7 +22,7 @@ from ..options.sizes import size_option
 
 if TYPE_CHECKING:
     from edgeprune.training.setup import Setup
-    from edgeprune_runtime.decode.augmentation import Augment
+    from edgeprune_runtime.decode.augmentation import LoaderAugment
     from edgeprune_runtime.loading.skipping import OnCorrupt
     from edgeprune_runtime.training.loop import OnEvent
 
@@ -43,6 +44,10 @@ BATCH_SIZE = {
     "type": _batch_size,
     "metavar": "INTEGER|auto",
     "help": "Images in a step; auto takes them in as few parts as the free memory allows.",
+}
+AUGMENT = {
+    "type": click.Choice(LOADER_AUGMENTS),
+    "help": "Random crop after reflect padding, random horizontal flip; or light or strong, which do more.",
 }
 THREADS = option(
     "--threads",
@@ -83,7 +88,7 @@ THREADS = option(
     help="Learn the answers of this run's network in place of the labels.",
 )
 @config_options(TrainConfig, "epochs", "batch_size", "lr", heading="Training", batch_size=BATCH_SIZE)
-@config_options(ScoreConfig, "augment")
+@config_options(ScoreConfig, "augment", augment=AUGMENT)
 @config_options(TrainConfig, "weight_decay", "ema", "freeze", "adversarial", "seed")
 @config_options(TrainConfig, "device", "precision", heading="Machine")
 @THREADS
@@ -106,7 +111,7 @@ def command(
     require_signature: Path | None,
     skip_bad: bool,
     batch_size: int | str,
-    augment: Augment,
+    augment: LoaderAugment,
     init: Path | None,
     teacher: Path | None,
     threads: int | None,

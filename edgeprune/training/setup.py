@@ -9,7 +9,7 @@ from typing import Any
 
 from edgeprune_formats import Pack
 from edgeprune_runtime import Mixture, PackLoader
-from edgeprune_runtime.decode.augmentation import Augment
+from edgeprune_runtime.decode.augmentation import LoaderAugment
 from edgeprune_runtime.loading.memory import LoaderMemory, default_limit, divide_memory
 from edgeprune_runtime.loading.skipping import OnCorrupt
 from edgeprune_runtime.training import Cadence, Normalization, TrainConfig, train
@@ -106,7 +106,7 @@ def set_up(
     output: Path,
     config: TrainConfig,
     *,
-    augment: Augment = "crop+flip",
+    augment: LoaderAugment = "crop+flip",
     test: str | None = None,
     skip_bad: bool = False,
     memory: int | None = None,
@@ -184,7 +184,11 @@ def set_up(
 
 
 def _loader(
-    pack: Pack | Mixture, config: TrainConfig, augment: Augment, memory: LoaderMemory, on_corrupt: OnCorrupt
+    pack: Pack | Mixture,
+    config: TrainConfig,
+    augment: LoaderAugment,
+    memory: LoaderMemory,
+    on_corrupt: OnCorrupt,
 ) -> PackLoader:
     return PackLoader(
         pack,
@@ -209,7 +213,7 @@ def train_pack(
     *,
     test: str | None,
     resume: bool,
-    augment: Augment,
+    augment: LoaderAugment,
     report: OnEvent | None = None,
     **options: Any,
 ) -> dict[str, Any]:

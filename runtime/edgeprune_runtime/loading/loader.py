@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgeprune_formats import ConfigError, Pack, PackChecksumError, PackFormatError, PackHeader, Problem
 
-from ..decode.augmentation import Augment, Augmentation, augment_name, draw
+from ..decode.augmentation import Augmentation, LoaderAugment, draw, geometry, loader_augment
 from ..decode.backends import Backend
 from ..decode.dtypes import dtype_name
 from ..decode.plan import Normalize, Resolution
@@ -22,6 +22,7 @@ from .mixture import Mixture
 from .prefetch import Prefetcher
 from .reader import Packs, make_reader, open_given
 from .skipping import ON_CORRUPT, EpochRows, OnCorrupt, SkippedChunk
+from .transforms import BatchTransform, apply, make_recipe, transform_name
 
 if TYPE_CHECKING:
     from ..decode.dtypes import Device, Dtype
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["PackLoader"]
 
 # What states hold since they were first written; one of an earlier version is held against the rest alone.
-_ADDED = ("dtype", "normalize", "codec")
+_ADDED = ("dtype", "normalize", "codec", "transform")
 # How often a chunk is tried again that can be read by itself and not with the others of its batch.
 _RETRIES = 3
 # Images, labels, and what was left out up to here.
@@ -71,7 +72,9 @@ class PackLoader:
         Leave out a last batch that is not full; nothing remains of fewer images than a batch.
     augment : bool or str
         ``"crop"`` (random crop after padding an eighth of the side by reflection), ``"flip"`` (random
-        horizontal flip), ``"crop+flip"`` or True for both.
+        horizontal flip), ``"crop+flip"`` or True for both. ``"light"`` and ``"strong"`` are lists of
+        operations with random numbers for each image, see `edgeprune_runtime.decode.recipes`, and need
+        backend ``"torch"``. ``"strong"`` mixes images: labels are probabilities, float32 [n, classes].
     normalize : bool or (mean, std)
         Subtract the pack's mean and divide by its standard deviation, per channel; or those given, such as
         the training pack's for a test pack. Those of several packs are of all their images. Without it
@@ -97,6 +100,11 @@ class PackLoader:
         in pinned memory, and copies to the device with `non_blocking` are waited for, if they were started
         in the current stream of the thread that iterates. On a CUDA device torch reuses memory by itself,
         and a batch stays as it is. The values are the same.
+    transform : callable, optional
+        From ``(images, labels)`` of a batch to ``(images, labels)``, such as those of
+        torchvision.transforms.v2, which draw once for all images of a batch. Called in the thread that
+        iterates, after `augment`. What it draws from the global generators of Python, numpy and torch
+        depends on `seed`, epoch and batch alone.
 
     Attributes
     ----------
@@ -124,13 +132,14 @@ class PackLoader:
         device: Device = "auto",
         dtype: Dtype = "float32",
         drop_last: bool = False,
-        augment: bool | Augment = False,
+        augment: bool | LoaderAugment = False,
         normalize: Normalize = False,
         resolution: Resolution = None,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         prefetch: int = 2,
         on_corrupt: OnCorrupt = "fail",
         reuse_buffers: bool | int = False,
+        transform: BatchTransform | None = None,
     ) -> None:
         batch_size, seed, prefetch = map(operator.index, (batch_size, seed, prefetch))
         if batch_size < 1:
@@ -143,7 +152,7 @@ class PackLoader:
             raise ConfigError(f"`on_corrupt` is {on_corrupt!r}; choose one of {', '.join(ON_CORRUPT)}")
         self.pack = open_given(path)
         self.batch_size, self.shuffle, self.seed = batch_size, bool(shuffle), seed
-        self.drop_last, self.augment, self.prefetch = bool(drop_last), augment_name(augment), prefetch
+        self.drop_last, self.augment, self.prefetch = bool(drop_last), loader_augment(augment), prefetch
         self._reader = make_reader(
             self.pack,
             batch_size=batch_size,
@@ -155,7 +164,14 @@ class PackLoader:
             cache_bytes=cache_bytes,
             prefetch=True,
         )
-        self._values = {"dtype": dtype_name(dtype), "normalize": _statistics(self.pack.header, normalize)}
+        self._values: dict[str, Any] = {
+            "dtype": dtype_name(dtype),
+            "normalize": _statistics(self.pack.header, normalize),
+        }
+        self.transform = transform
+        self._recipe = make_recipe(
+            self.augment, self._reader.decoder, self.pack.header, self._values["normalize"], seed
+        )
         self.on_corrupt = on_corrupt
         self.reuse_buffers = operator.index(reuse_buffers)
         if self.reuse_buffers < 0:
@@ -211,6 +227,8 @@ class PackLoader:
                     ring.ask()
                 images, labels, skipped = next(source)
                 self._reader.decoder.receive(images, labels)
+                if self.transform is not None:
+                    images, labels = apply(self.transform, (images, labels), self.seed, epoch, batch, 4)
                 self._epoch, self._batch, self.skipped = epoch, batch + 1, skipped
                 yield images, labels
             # Not where an epoch ends before: a thread may still be writing.
@@ -240,7 +258,10 @@ class PackLoader:
         for batch in range(first, len(self)):
             out = None if ring is None else ring.take(len(epoch_rows.take(*self._span(batch))))
             images, rows = self._read(epoch_rows, epoch, batch, out)
-            yield images, self._reader.decoder.labels(self.pack.labels[rows]), epoch_rows.skipped
+            labels = self._reader.decoder.labels(self.pack.labels[rows])
+            if self._recipe is not None:
+                images, labels = self._recipe(images, labels, rows, epoch, batch)
+            yield images, labels, epoch_rows.skipped
 
     def _span(self, batch: int) -> tuple[int, int]:
         """Return the places of a batch in the epoch."""
@@ -271,7 +292,7 @@ class PackLoader:
     def _augmentation(self, epoch: int, batch: int, count: int) -> Augmentation | None:
         plan = self._reader.decoder.plan
         return draw(
-            self.augment,
+            geometry(self.augment),
             seed=self.seed,
             epoch=epoch,
             batch=batch,
@@ -292,6 +313,7 @@ class PackLoader:
             "seed": self.seed,
             "drop_last": self.drop_last,
             "augment": self.augment,
+            "transform": transform_name(self.transform),
             "resolution": [plan.height, plan.width],
             **self._values,
             "codec": _for_each(self.pack, lambda header: f"{header.codec} of {header.components}"),

@@ -76,9 +76,10 @@ class Cadence:
 class TrainLoader(Protocol):
     """What `train` takes its batches from, e.g. `edgeprune_runtime.PackLoader`.
 
-    Iterating yields float32 images ``[n, 3, H, W]``, normalized and augmented, and int64 labels ``[n]``. It
-    must not draw from torch's global random generator, whose state belongs to the network. What it leaves out
-    because it cannot be read stands in its ``skipped``, if it has that attribute: `SkippedChunk` objects.
+    Iterating yields float32 images ``[n, 3, H, W]``, normalized and augmented, and labels: int64 ``[n]``, or
+    probabilities float32 ``[n, num_classes]``, of which the largest counts in the accuracy. It must not draw
+    from torch's global random generator, whose state belongs to the network. What it leaves out because it
+    cannot be read stands in its ``skipped``, if it has that attribute: `SkippedChunk` objects.
     """
 
     def __len__(self) -> int:
@@ -275,7 +276,9 @@ class TrainRun:
         images, labels = self.placement.put(images, labels)
         lr = learning_rate(self.step, self._steps, self.config.lr)
         loss, logits = self.learner.step(images, labels, lr, self.step)
-        self.tally.add(loss, (logits.argmax(1) == labels).sum(), len(labels))
+        # Of probabilities the largest counts, as where images are mixed.
+        hard = labels.argmax(1) if labels.ndim == 2 else labels
+        self.tally.add(loss, (logits.argmax(1) == hard).sum(), len(labels))
         self.step += 1
 
     def _leave_out(self) -> None:

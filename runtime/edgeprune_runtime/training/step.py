@@ -189,7 +189,7 @@ class Learner:
         images : torch.Tensor
             float32 ``[n, 3, H, W]`` on the device.
         labels : torch.Tensor
-            int64 ``[n]`` on the device.
+            int64 ``[n]``, or probabilities float32 ``[n, num_classes]``, on the device.
         lr : float
             Learning rate of this step.
         number : int

@@ -1,0 +1,109 @@
+"""A transform of the user's on whole batches, with random numbers that a resumed run draws again."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeprune_formats import ConfigError, PackHeader
+
+from ..decode.augmentation import LoaderAugment
+from ..decode.recipes import RECIPES
+
+if TYPE_CHECKING:
+    from ..decode.torch_recipes import RecipeTransform
+    from .reader import SampleDecoder
+
+__all__ = ["BatchTransform", "apply", "make_recipe", "seeded", "transform_name"]
+
+BatchTransform = Callable[[Any, Any], tuple[Any, Any]]
+"""From (images, labels) of a batch to (images, labels)."""
+
+
+def apply(transform: BatchTransform, batch: tuple[Any, Any], *key: int) -> tuple[Any, Any]:
+    """Return what a transform makes of a batch, with global random numbers that depend on `key` alone.
+
+    Raises
+    ------
+    ConfigError
+        It does not return two things.
+    """
+    with seeded(*key):
+        found = transform(*batch)
+    if not (isinstance(found, tuple | list) and len(found) == 2):
+        raise ConfigError(f"`transform` must return (images, labels), not {type(found).__name__}")
+    return found[0], found[1]
+
+
+@contextlib.contextmanager
+def seeded(*key: int) -> Iterator[None]:
+    """Seed the global generators of Python, numpy and torch, if it is loaded, and put them back in the end.
+
+    For the thread in which everything else draws from them.
+    """
+    seed = int(np.random.SeedSequence(key).generate_state(1)[0])
+    torch = sys.modules.get("torch")
+    python, arrays = random.getstate(), np.random.get_state()  # noqa: NPY002 - what transforms draw from
+    with contextlib.nullcontext() if torch is None else _forked(torch):
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        if torch is not None:
+            torch.manual_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(arrays)  # noqa: NPY002
+
+
+def _forked(torch: Any) -> Any:
+    used = torch.cuda.is_initialized()
+    return torch.random.fork_rng([torch.cuda.current_device()] if used else [])
+
+
+def make_recipe(
+    augment: LoaderAugment,
+    decoder: SampleDecoder[Any],
+    header: PackHeader,
+    statistics: Sequence[Sequence[float]] | None,
+    seed: int,
+) -> RecipeTransform | None:
+    """Return what a preset of augmentation does to the batches of a decoder; None where it is no preset.
+
+    Parameters
+    ----------
+    augment : str
+        One of `LOADER_AUGMENTS`.
+    decoder : SampleDecoder
+        Of backend ``"torch"``.
+    header : PackHeader
+        Of which channels and classes count.
+    statistics : (mean, std) or None
+        What batches are normalized by.
+    seed : int
+
+    Raises
+    ------
+    ConfigError
+        The decoder gives no tensors, or as `RecipeTransform`.
+    """
+    if augment not in RECIPES:
+        return None
+    if isinstance(decoder.labels(np.zeros(1, np.int64)), np.ndarray):
+        raise ConfigError(f"`augment={augment!r}` needs torch: use `backend='torch'`, or crop+flip")
+    from ..decode.torch_recipes import RecipeTransform
+
+    mean, std = statistics or ([0.0] * header.channels, [1.0] * header.channels)
+    return RecipeTransform(RECIPES[augment], mean, std, len(header.class_names), seed)
+
+
+def transform_name(transform: object) -> str | None:
+    """Return what a state says of a transform: its name, for nothing else is the same in another process."""
+    if transform is None:
+        return None
+    return str(getattr(transform, "__qualname__", type(transform).__qualname__))
