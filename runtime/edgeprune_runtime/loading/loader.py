@@ -20,6 +20,7 @@ from .buffers import Ring
 from .cache import DEFAULT_CACHE_BYTES
 from .mixture import Mixture
 from .prefetch import Prefetcher
+from .ranks import rank_share
 from .reader import Packs, make_reader, open_given
 from .skipping import ON_CORRUPT, EpochRows, OnCorrupt, SkippedChunk
 from .transforms import BatchTransform, apply, make_recipe, transform_name
@@ -105,6 +106,12 @@ class PackLoader:
         torchvision.transforms.v2, which draw once for all images of a batch. Called in the thread that
         iterates, after `augment`. What it draws from the global generators of Python, numpy and torch
         depends on `seed`, epoch and batch alone.
+    rank, world_size : int, optional
+        Share the images of each epoch out to so many processes, of which this is number `rank`, from 0. All
+        other arguments must be the same in each. Every process takes every `world_size`-th image: the batches
+        of one step are together a batch of a single process with `batch_size` times `world_size`. Where the
+        images cannot be divided, the epoch's first ones are taken again, so that all take as many steps, or
+        with `drop_last` the last ones are left out. A state of any process resumes all of them.
 
     Attributes
     ----------
@@ -140,6 +147,8 @@ class PackLoader:
         on_corrupt: OnCorrupt = "fail",
         reuse_buffers: bool | int = False,
         transform: BatchTransform | None = None,
+        rank: int | None = None,
+        world_size: int | None = None,
     ) -> None:
         batch_size, seed, prefetch = map(operator.index, (batch_size, seed, prefetch))
         if batch_size < 1:
@@ -150,6 +159,7 @@ class PackLoader:
             raise ConfigError(f"`prefetch` must not be negative: {prefetch}")
         if on_corrupt not in ON_CORRUPT:
             raise ConfigError(f"`on_corrupt` is {on_corrupt!r}; choose one of {', '.join(ON_CORRUPT)}")
+        self._ranks = rank_share(rank, world_size, drop_rest=bool(drop_last))
         self.pack = open_given(path)
         self.batch_size, self.shuffle, self.seed = batch_size, bool(shuffle), seed
         self.drop_last, self.augment, self.prefetch = bool(drop_last), loader_augment(augment), prefetch
@@ -182,7 +192,7 @@ class PackLoader:
         self._continue, self._loaded = True, False
 
     def __len__(self) -> int:
-        full, rest = divmod(len(self.pack), self.batch_size)
+        full, rest = divmod(self._ranks.count(len(self.pack)), self.batch_size)
         return full + (rest > 0 and not self.drop_last)
 
     def set_epoch(self, epoch: int) -> None:
@@ -213,6 +223,7 @@ class PackLoader:
         if not self._continue:
             self._epoch, self._batch = self._epoch + 1, 0
         self._continue = self._loaded = False
+        self._ranks.warn_if_alone()
         return self._batches(self._epoch, self._batch)
 
     def _batches(self, epoch: int, first: int) -> Iterator[tuple[Any, Any]]:
@@ -227,8 +238,9 @@ class PackLoader:
                     ring.ask()
                 images, labels, skipped = next(source)
                 self._reader.decoder.receive(images, labels)
+                number = self._ranks.batch_number(batch)
                 if self.transform is not None:
-                    images, labels = apply(self.transform, (images, labels), self.seed, epoch, batch, 4)
+                    images, labels = apply(self.transform, (images, labels), self.seed, epoch, number, 4)
                 self._epoch, self._batch, self.skipped = epoch, batch + 1, skipped
                 yield images, labels
             # Not where an epoch ends before: a thread may still be writing.
@@ -253,14 +265,14 @@ class PackLoader:
 
     def _decoded(self, epoch: int, first: int, ring: Ring | None) -> Generator[_Batch, None, None]:
         cache = self._reader.cache
-        order = cache.order(seed=self.seed, epoch=epoch, shuffle=self.shuffle)
+        order = self._ranks.of(cache.order(seed=self.seed, epoch=epoch, shuffle=self.shuffle))
         epoch_rows = EpochRows(order, cache.chunk_of(order), self.skipped)
         for batch in range(first, len(self)):
             out = None if ring is None else ring.take(len(epoch_rows.take(*self._span(batch))))
             images, rows = self._read(epoch_rows, epoch, batch, out)
             labels = self._reader.decoder.labels(self.pack.labels[rows])
             if self._recipe is not None:
-                images, labels = self._recipe(images, labels, rows, epoch, batch)
+                images, labels = self._recipe(images, labels, rows, epoch, self._ranks.batch_number(batch))
             yield images, labels, epoch_rows.skipped
 
     def _span(self, batch: int) -> tuple[int, int]:
@@ -295,7 +307,7 @@ class PackLoader:
             geometry(self.augment),
             seed=self.seed,
             epoch=epoch,
-            batch=batch,
+            batch=self._ranks.batch_number(batch),
             count=count,
             height=plan.height,
             width=plan.width,
@@ -312,6 +324,7 @@ class PackLoader:
             "shuffle": self.shuffle,
             "seed": self.seed,
             "drop_last": self.drop_last,
+            "world_size": self._ranks.world_size,
             "augment": self.augment,
             "transform": transform_name(self.transform),
             "resolution": [plan.height, plan.width],
@@ -345,6 +358,8 @@ class PackLoader:
             The state is of a loader with other arguments or another pack, or of one whose shuffling
             window does not fit `cache_bytes`, or is no state at all.
         """
+        # States had none before images could be shared out.
+        state = {"world_size": 1, **state}
         for name, ours in self._identity().items():
             if state.get(name) != ours and not (name in _ADDED and name not in state):
                 raise ConfigError(f"cannot resume: {name} was {state.get(name)} and is now {ours}")
