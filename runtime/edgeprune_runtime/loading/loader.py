@@ -220,13 +220,15 @@ class PackLoader:
         )
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        self._ranks.warn_if_alone()
+        return self._batches()
+
+    def _batches(self) -> Iterator[tuple[Any, Any]]:
+        # Not before a batch is asked for: frameworks make iterators that they never use.
         if not self._continue:
             self._epoch, self._batch = self._epoch + 1, 0
         self._continue = self._loaded = False
-        self._ranks.warn_if_alone()
-        return self._batches(self._epoch, self._batch)
-
-    def _batches(self, epoch: int, first: int) -> Iterator[tuple[Any, Any]]:
+        epoch, first = self._epoch, self._batch
         ring = self._borrow_ring()
         source = self._source(epoch, first, ring)
         try:
