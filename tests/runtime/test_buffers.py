@@ -63,7 +63,7 @@ def test_a_batch_stays_as_it_is_until_k_more_are_asked_for(packs, prefetch, k):
 def test_the_memory_is_the_same(packs, backend):
     loader = PackLoader(packs, 8, backend=backend, prefetch=2, reuse_buffers=True)
     places = {np.asarray(images).ctypes.data for _ in range(3) for images, _ in loader}
-    assert len(places) <= 3
+    assert len(places) == (1 if backend == "scipy" else 3)
     once = PackLoader(packs, 8, backend=backend, prefetch=0, reuse_buffers=True)
     assert len({np.asarray(images).ctypes.data for _ in range(2) for images, _ in once}) == 1
 

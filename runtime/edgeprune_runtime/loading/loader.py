@@ -255,7 +255,8 @@ class PackLoader:
         if not self.reuse_buffers:
             return None
         ring, self._ring = self._ring, None
-        return ring or Ring(self._reader.decoder.room, self.reuse_buffers, self.prefetch)
+        decoder = self._reader.decoder
+        return ring or Ring(decoder.room, self.reuse_buffers, self.prefetch if decoder.in_background else 0)
 
     def _source(
         self, epoch: int, first: int, ring: Ring | None

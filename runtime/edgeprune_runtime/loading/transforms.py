@@ -62,8 +62,8 @@ def seeded(*key: int) -> Iterator[None]:
 
 
 def _forked(torch: Any) -> Any:
-    used = torch.cuda.is_initialized()
-    return torch.random.fork_rng([torch.cuda.current_device()] if used else [])
+    # `manual_seed` is for all devices, once CUDA is in use.
+    return torch.random.fork_rng(range(torch.cuda.device_count()) if torch.cuda.is_initialized() else [])
 
 
 def make_recipe(
