@@ -14,6 +14,7 @@ from training_runs import CLASSES, MemoryLoader, run
 
 from edgeprune.training.setup import train_pack
 from edgeprune_formats import ConfigError, open_pack
+from edgeprune_formats.targets import Column
 from edgeprune_runtime import PackLoader
 from edgeprune_runtime.decode.recipes import PRESETS, RECIPES, Recipe, uniform
 from edgeprune_runtime.decode.torch_recipes import (
@@ -46,6 +47,9 @@ def same(one, other):
         for left, right in zip(one, other, strict=True)
         for a, b in zip(left, right, strict=True)
     )
+
+
+LABELS = [Column("label", "class", ("cat", "dog", "bird"))]
 
 
 def noisy(images, labels):
@@ -102,13 +106,13 @@ def test_a_resumed_epoch_is_augmented_as_the_uninterrupted_one(path, augment):
 
 def test_an_image_is_augmented_by_its_number_and_epoch(path):
     recipe = RecipeTransform(
-        Recipe((0.3, 1.0), jitter=0.4, operations=2, erase=0.5), [0.5] * 3, [0.2] * 3, 3, 0
+        Recipe((0.3, 1.0), jitter=0.4, operations=2, erase=0.5), [0.5] * 3, [0.2] * 3, LABELS, 0
     )
     images, labels = torch.randn(6, 3, 32, 32), torch.arange(6) % 3
-    whole, _ = recipe(images, labels, np.arange(6), 1, 0)
-    some, _ = recipe(images[[4, 1]], labels[[4, 1]], np.array([4, 1]), 1, 9)
+    whole, _ = recipe(images, (labels,), np.arange(6), 1, 0)
+    some, _ = recipe(images[[4, 1]], (labels[[4, 1]],), np.array([4, 1]), 1, 9)
     assert torch.equal(some, whole[[4, 1]])
-    assert not torch.equal(recipe(images, labels, np.arange(6), 2, 0)[0], whole)
+    assert not torch.equal(recipe(images, (labels,), np.arange(6), 2, 0)[0], whole)
 
 
 def test_a_crop_of_everything_is_the_image_or_its_mirror():
@@ -169,18 +173,22 @@ def test_the_operations_of_rand_augment_are_those_of_torchvision():
 def test_mixed_batches_have_the_labels_of_both_images():
     for kind in ("mixup", "cutmix"):
         recipe = Recipe(area=(1.0, 1.0), ratio=(1.0, 1.0), **{kind: 1.0})
-        transform = RecipeTransform(recipe, [0.0], [1.0], 5, 0)
+        columns = [Column("label", "class", tuple("abcde")), Column("place", "value"), Column("name", "text")]
+        transform = RecipeTransform(recipe, [0.0], [1.0], columns, 0)
         # Image number k is all k / 8, so that a mean tells the shares.
         labels = torch.arange(4)
         images = (labels / 8).view(-1, 1, 1, 1).expand(-1, 1, 16, 16)
         seen = set()
         for batch in range(8):
-            found, soft = transform(images, labels, np.arange(4), 0, batch)
+            targets = labels, labels[:, None] / 8, list("abcd")
+            found, (soft, value, names) = transform(images, targets, np.arange(4), 0, batch)
+            assert names == list("abcd")
             assert soft.shape == (4, 5)
             assert soft.dtype == torch.float32
             torch.testing.assert_close(soft.sum(1), torch.ones(4))
             means = (soft * torch.arange(5) / 8).sum(1)
             torch.testing.assert_close(found.mean((1, 2, 3)), means, atol=1e-5, rtol=0)
+            torch.testing.assert_close(value[:, 0], means)
             seen.add(round(float(soft[0, 0]), 3))
         assert len(seen) > 3
 
@@ -218,7 +226,7 @@ def test_what_is_wrong_is_said(path):
     with pytest.raises(ConfigError, match=r"`transform` must return \(images, labels\), not Tensor"):
         next(iter(loader(path, "none", transform=lambda images, labels: images)))
     with pytest.raises(ConfigError, match="RandAugment takes images of 1 or 3 channels, not 4"):
-        RecipeTransform(RECIPES["strong"], [0.5] * 4, [0.2] * 4, 3, 0)
+        RecipeTransform(RECIPES["strong"], [0.5] * 4, [0.2] * 4, LABELS, 0)
     state = loader(path, "none", transform=noisy).state_dict()
     with pytest.raises(ConfigError, match="transform was noisy and is now None"):
         loader(path, "none").load_state_dict(state)

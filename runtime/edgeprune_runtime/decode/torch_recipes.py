@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from edgeprune_formats import ConfigError
+from edgeprune_formats.targets import TRAINABLE, Column
 
 from .recipes import Recipe, uniform
 
@@ -33,8 +34,8 @@ class RecipeTransform:
     recipe : Recipe
     mean, std : sequence of float
         Of the batches, which are normalized; 0 and 1 where they are not.
-    classes : int
-        Length of soft labels.
+    columns : sequence of Column
+        The targets of batches.
     seed : int
         Non-negative.
 
@@ -45,10 +46,15 @@ class RecipeTransform:
     """
 
     def __init__(
-        self, recipe: Recipe, mean: Sequence[float], std: Sequence[float], classes: int, seed: int
+        self,
+        recipe: Recipe,
+        mean: Sequence[float],
+        std: Sequence[float],
+        columns: Sequence[Column],
+        seed: int,
     ) -> None:
-        self._recipe, self._classes, self._seed = recipe, classes, seed
-        self._arguments = recipe, mean, std, classes, seed
+        self._recipe, self._columns, self._seed = recipe, tuple(columns), seed
+        self._arguments = recipe, mean, std, self._columns, seed
         self._mean, self._std = (
             torch.tensor(values, dtype=torch.float32).view(1, -1, 1, 1) for values in (mean, std)
         )
@@ -63,16 +69,16 @@ class RecipeTransform:
 
     @torch.no_grad()
     def __call__(
-        self, images: torch.Tensor, labels: torch.Tensor, rows: NDArray[np.int64], epoch: int, batch: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self, images: torch.Tensor, targets: Sequence[Any], rows: NDArray[np.int64], epoch: int, batch: int
+    ) -> tuple[torch.Tensor, tuple[Any, ...]]:
         """Return a batch augmented.
 
         Parameters
         ----------
         images : torch.Tensor
             [n, C, h, w], any floating-point dtype; worked on in float32.
-        labels : torch.Tensor
-            int64 [n].
+        targets : sequence
+            As `PackLoader` has them.
         rows : int64 [n]
             Numbers of the images.
         epoch, batch : int
@@ -80,8 +86,11 @@ class RecipeTransform:
 
         Returns
         -------
-        images, labels : torch.Tensor
-            New memory; labels are probabilities float32 [n, classes] where the recipe mixes images.
+        images : torch.Tensor
+            New memory.
+        targets : tuple
+            Mixed where the recipe mixes images: labels are then probabilities float32 [n, classes]. What
+            describes images, and is not predicted, is that of the image that the other is mixed into.
         """
         recipe = self._recipe
         draws = uniform(self._seed, epoch, rows, _RAND + 2 * recipe.operations)
@@ -97,8 +106,16 @@ class RecipeTransform:
             found = erased(found, draws[:, _ERASE], recipe.erase)
         if recipe.mixup or recipe.cutmix:
             random = np.random.default_rng([self._seed, epoch, batch, 3])
-            found, labels = _mixed(found, functional.one_hot(labels, self._classes).float(), recipe, random)
-        return found.to(images.dtype), labels
+            found, share = _mixed(found, recipe, random)
+            targets = [self._mixed_target(*one, share) for one in zip(self._columns, targets, strict=True)]
+        return found.to(images.dtype), tuple(targets)
+
+    def _mixed_target(self, column: Column, values: Any, share: float) -> Any:
+        if column.kind not in TRAINABLE:
+            return values
+        if column.kind == "class":
+            values = functional.one_hot(values, len(column.classes))
+        return values.float().lerp(values.float().roll(1, 0), share)
 
     def _one_operation(self, pixels: torch.Tensor, draws: NDArray[np.float64]) -> torch.Tensor:
         """Apply one operation to each image; those of one operation and sign go through together."""
@@ -210,10 +227,8 @@ def _span(place: NDArray[np.float64], share: NDArray[np.float64], size: int) -> 
     return inside
 
 
-def _mixed(
-    images: torch.Tensor, labels: torch.Tensor, recipe: Recipe, random: np.random.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mix each image with its neighbor in the batch, and probabilities [n, classes] likewise."""
+def _mixed(images: torch.Tensor, recipe: Recipe, random: np.random.Generator) -> tuple[torch.Tensor, float]:
+    """Mix each image with its neighbor in the batch, and return the neighbor's share as well."""
     takes_mixup = bool(recipe.mixup) and not (recipe.cutmix and random.random() < 0.5)
     alpha = recipe.mixup if takes_mixup else recipe.cutmix
     share = float(random.beta(alpha, alpha))
@@ -225,7 +240,7 @@ def _mixed(
         left, right = _cut(share, images.shape[3], random)
         images[:, :, top:bottom, left:right] = others[:, :, top:bottom, left:right]
         share = (bottom - top) * (right - left) / (images.shape[2] * images.shape[3])
-    return images, labels.lerp(labels.roll(1, 0), share)
+    return images, share
 
 
 def _cut(share: float, size: int, random: np.random.Generator) -> tuple[int, int]:

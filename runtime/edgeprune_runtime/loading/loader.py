@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import zlib
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -23,6 +23,7 @@ from .prefetch import Prefetcher
 from .ranks import rank_share
 from .reader import Packs, make_reader, open_given
 from .skipping import ON_CORRUPT, EpochRows, OnCorrupt, SkippedChunk
+from .targets import DEFAULT_TARGETS, TargetReader
 from .transforms import BatchTransform, apply, make_recipe, transform_name
 
 if TYPE_CHECKING:
@@ -31,15 +32,15 @@ if TYPE_CHECKING:
 __all__ = ["PackLoader"]
 
 # What states hold since they were first written; one of an earlier version is held against the rest alone.
-_ADDED = ("dtype", "normalize", "codec", "transform")
+_ADDED = ("dtype", "normalize", "codec", "transform", "targets")
 # How often a chunk is tried again that can be read by itself and not with the others of its batch.
 _RETRIES = 3
-# Images, labels, and what was left out up to here.
-_Batch = tuple[Any, Any, tuple[SkippedChunk, ...]]
+# Images, targets, and what was left out up to here.
+_Batch = tuple[Any, tuple[Any, ...], tuple[SkippedChunk, ...]]
 
 
 class PackLoader:
-    """Iterate over a pack in decoded batches ``(images [n, C, h, w], labels int64 [n])``.
+    """Iterate over a pack in decoded batches ``(images [n, C, h, w], labels int64 [n])``, or other targets.
 
     Each iteration is one epoch: the one that `set_epoch` named, or the one after the last. The order
     and the augmentation of an epoch depend only on `seed`, the epoch and the arguments below, so that a
@@ -102,7 +103,7 @@ class PackLoader:
         in the current stream of the thread that iterates. On a CUDA device torch reuses memory by itself,
         and a batch stays as it is. The values are the same.
     transform : callable, optional
-        From ``(images, labels)`` of a batch to ``(images, labels)``, such as those of
+        From the images and targets of a batch, as arguments, to as many in a tuple, such as those of
         torchvision.transforms.v2, which draw once for all images of a batch. Called in the thread that
         iterates, after `augment`. What it draws from the global generators of Python, numpy and torch
         depends on `seed`, epoch and batch alone.
@@ -112,11 +113,17 @@ class PackLoader:
         of one step are together a batch of a single process with `batch_size` times `world_size`. Where the
         images cannot be divided, the epoch's first ones are taken again, so that all take as many steps, or
         with `drop_last` the last ones are left out. A state of any process resumes all of them.
+    targets : sequence of str
+        The columns that batches have after the images, by name, such as ``("label", "weight")``; see
+        `edgeprune_formats.targets.Target` for their shapes and types. Text is a list of str. Several packs
+        must have them of the same kinds, with the same classes.
 
     Attributes
     ----------
     pack : Pack or Mixture
         The open pack or packs: ``pack.header.class_names``, ``pack.labels``, ...
+    targets : tuple of Column
+        What batches have after the images.
     skipped : tuple of SkippedChunk
         The chunks that were left out up to the last batch handed out; `state_dict` holds them.
 
@@ -145,6 +152,7 @@ class PackLoader:
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         prefetch: int = 2,
         on_corrupt: OnCorrupt = "fail",
+        targets: Sequence[str] = DEFAULT_TARGETS,
         reuse_buffers: bool | int = False,
         transform: BatchTransform | None = None,
         rank: int | None = None,
@@ -163,6 +171,7 @@ class PackLoader:
         self.pack = open_given(path)
         self.batch_size, self.shuffle, self.seed = batch_size, bool(shuffle), seed
         self.drop_last, self.augment, self.prefetch = bool(drop_last), loader_augment(augment), prefetch
+        self._targets = TargetReader(self.pack, targets)
         self._reader = make_reader(
             self.pack,
             batch_size=batch_size,
@@ -180,7 +189,12 @@ class PackLoader:
         }
         self.transform = transform
         self._recipe = make_recipe(
-            self.augment, self._reader.decoder, self.pack.header, self._values["normalize"], seed
+            self.augment,
+            self._reader.decoder,
+            self.pack.header.channels,
+            self._values["normalize"],
+            self._targets.columns,
+            seed,
         )
         self.on_corrupt = on_corrupt
         self.reuse_buffers = operator.index(reuse_buffers)
@@ -188,6 +202,7 @@ class PackLoader:
             raise ConfigError(f"`reuse_buffers` must not be negative: {reuse_buffers}")
         self._ring: Ring | None = None
         self.skipped: tuple[SkippedChunk, ...] = ()
+        self.targets = self._targets.columns
         self._epoch = self._batch = 0
         self._continue, self._loaded = True, False
 
@@ -219,11 +234,11 @@ class PackLoader:
             "a PackLoader makes batches by itself: iterate over it, or give DataLoader a PackDataset instead"
         )
 
-    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
         self._ranks.warn_if_alone()
         return self._batches()
 
-    def _batches(self) -> Iterator[tuple[Any, Any]]:
+    def _batches(self) -> Iterator[tuple[Any, ...]]:
         # Not before a batch is asked for: frameworks make iterators that they never use.
         if not self._continue:
             self._epoch, self._batch = self._epoch + 1, 0
@@ -238,13 +253,14 @@ class PackLoader:
                     source = self._source(epoch, batch, ring)
                 if ring is not None:
                     ring.ask()
-                images, labels, skipped = next(source)
-                self._reader.decoder.receive(images, labels)
-                number = self._ranks.batch_number(batch)
+                images, targets, skipped = next(source)
+                self._targets.receive(self._reader.decoder, images, targets)
+                made = images, *targets
                 if self.transform is not None:
-                    images, labels = apply(self.transform, (images, labels), self.seed, epoch, number, 4)
+                    number = self._ranks.batch_number(batch)
+                    made = apply(self.transform, made, self.seed, epoch, number, 4)
                 self._epoch, self._batch, self.skipped = epoch, batch + 1, skipped
-                yield images, labels
+                yield made
             # Not where an epoch ends before: a thread may still be writing.
             self._ring = ring
         finally:
@@ -273,10 +289,11 @@ class PackLoader:
         for batch in range(first, len(self)):
             out = None if ring is None else ring.take(len(epoch_rows.take(*self._span(batch))))
             images, rows = self._read(epoch_rows, epoch, batch, out)
-            labels = self._reader.decoder.labels(self.pack.labels[rows])
+            targets = self._targets.batch(rows, self._reader.decoder)
             if self._recipe is not None:
-                images, labels = self._recipe(images, labels, rows, epoch, self._ranks.batch_number(batch))
-            yield images, labels, epoch_rows.skipped
+                number = self._ranks.batch_number(batch)
+                images, targets = self._recipe(images, targets, rows, epoch, number)
+            yield images, targets, epoch_rows.skipped
 
     def _span(self, batch: int) -> tuple[int, int]:
         """Return the places of a batch in the epoch."""
@@ -331,6 +348,7 @@ class PackLoader:
             "augment": self.augment,
             "transform": transform_name(self.transform),
             "resolution": [plan.height, plan.width],
+            "targets": [column.name for column in self.targets],
             **self._values,
             "codec": _for_each(self.pack, lambda header: f"{header.codec} of {header.components}"),
             "scale": plan.scale.tolist(),

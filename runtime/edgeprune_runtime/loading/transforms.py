@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeprune_formats import ConfigError, PackHeader
+from edgeprune_formats import ConfigError
+from edgeprune_formats.targets import Column
 
 from ..decode.augmentation import LoaderAugment
 from ..decode.recipes import RECIPES
@@ -21,23 +22,24 @@ if TYPE_CHECKING:
 
 __all__ = ["BatchTransform", "apply", "make_recipe", "seeded", "transform_name"]
 
-BatchTransform = Callable[[Any, Any], tuple[Any, Any]]
-"""From (images, labels) of a batch to (images, labels)."""
+BatchTransform = Callable[..., tuple[Any, ...]]
+"""From the images and targets of a batch, as arguments, to as many: ``(images, labels)`` mostly."""
 
 
-def apply(transform: BatchTransform, batch: tuple[Any, Any], *key: int) -> tuple[Any, Any]:
+def apply(transform: BatchTransform, batch: tuple[Any, ...], *key: int) -> tuple[Any, ...]:
     """Return what a transform makes of a batch, with global random numbers that depend on `key` alone.
 
     Raises
     ------
     ConfigError
-        It does not return two things.
+        It does not return as many things as it is given.
     """
     with seeded(*key):
         found = transform(*batch)
-    if not (isinstance(found, tuple | list) and len(found) == 2):
-        raise ConfigError(f"`transform` must return (images, labels), not {type(found).__name__}")
-    return found[0], found[1]
+    if not (isinstance(found, tuple | list) and len(found) == len(batch)):
+        wanted = "images, labels" if len(batch) == 2 else f"images and {len(batch) - 1} targets"
+        raise ConfigError(f"`transform` must return ({wanted}), not {type(found).__name__}")
+    return tuple(found)
 
 
 @contextlib.contextmanager
@@ -69,8 +71,9 @@ def _forked(torch: Any) -> Any:
 def make_recipe(
     augment: LoaderAugment,
     decoder: SampleDecoder[Any],
-    header: PackHeader,
+    channels: int,
     statistics: Sequence[Sequence[float]] | None,
+    columns: Sequence[Column],
     seed: int,
 ) -> RecipeTransform | None:
     """Return what a preset of augmentation does to the batches of a decoder; None where it is no preset.
@@ -81,10 +84,12 @@ def make_recipe(
         One of `LOADER_AUGMENTS`.
     decoder : SampleDecoder
         Of backend ``"torch"``.
-    header : PackHeader
-        Of which channels and classes count.
+    channels : int
+        Of the images.
     statistics : (mean, std) or None
         What batches are normalized by.
+    columns : sequence of Column
+        The targets of batches.
     seed : int
 
     Raises
@@ -98,8 +103,8 @@ def make_recipe(
         raise ConfigError(f"`augment={augment!r}` needs torch: use `backend='torch'`, or crop+flip")
     from ..decode.torch_recipes import RecipeTransform
 
-    mean, std = statistics or ([0.0] * header.channels, [1.0] * header.channels)
-    return RecipeTransform(RECIPES[augment], mean, std, len(header.class_names), seed)
+    mean, std = statistics or ([0.0] * channels, [1.0] * channels)
+    return RecipeTransform(RECIPES[augment], mean, std, columns, seed)
 
 
 def transform_name(transform: object) -> str | None:
