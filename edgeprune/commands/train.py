@@ -13,6 +13,7 @@ import click
 from edgeprune.scoring.config import ScoreConfig
 from edgeprune.text import bytes_text, count_text, say_if_read
 from edgeprune_formats import ConfigError
+from edgeprune_formats.targets import LABEL
 from edgeprune_runtime.decode.augmentation import LOADER_AUGMENTS
 from edgeprune_runtime.loading.skipping import ON_CORRUPT
 from edgeprune_runtime.training.settings import TrainConfig
@@ -60,6 +61,13 @@ THREADS = option(
 @PACKS
 @output_option("Folder of the run.", heading="The run")
 @config_options(TrainConfig, "model")
+@option(
+    "--target",
+    default=LABEL,
+    show_default=True,
+    metavar="NAME",
+    help="What to learn of the packs: a class, several labels, values or probabilities; see edgeprune info.",
+)
 @option("--test", metavar="PACK_OR_SOURCE", help="Test on these images after each epoch.")
 @option(
     "--require-signature",
@@ -107,6 +115,7 @@ THREADS = option(
 def command(
     packs: tuple[Path, ...],
     output: Path,
+    target: str,
     test: str | None,
     require_signature: Path | None,
     skip_bad: bool,
@@ -134,10 +143,12 @@ def command(
     Example:
       edgeprune train photos.h5 --model mobilenet_v2 --test imagefolder:photos -o run
       edgeprune train photos.h5 --model mobilenet_v2 --test imagefolder:photos -o run --resume
+      edgeprune train photos.h5 --target weight --test imagefolder:photos -o run
       edgeprune train photos.h5 --adversarial n-fgsm --test imagefolder:photos -o robust
       edgeprune train photos.h5 --init imagenet.safetensors --freeze --memory 300MB --batch-size auto -o run
     """
     require_torch()
+    from edgeprune.training.reports import metrics_text
     from edgeprune.training.setup import set_up
     from edgeprune_runtime import open_packs
     from edgeprune_runtime.training import Cadence
@@ -158,6 +169,7 @@ def command(
         choose_batch=batch_size == "auto",
         on_corrupt=on_corrupt,
         resume=resume,
+        target=target,
     )
     for note in setup.notes:
         say_if_read(f"warning: {note}", err=True)
@@ -166,7 +178,8 @@ def command(
         metrics = setup.train(
             output, init=init, teacher=teacher, resume=resume, cadence=cadence, report=report
         )
-    tested = "" if metrics["test_accuracy"] is None else f", test accuracy {metrics['test_accuracy']:.2%}"
+    found = metrics_text(metrics, "test")
+    tested = f", test {found}" if found else ""
     say_if_read(
         f"{output / 'model.safetensors'}: {config.model}, {count_text(config.epochs, 'epoch')}{tested}"
         f"{_left_out(metrics)}"
