@@ -315,3 +315,85 @@ def test_folders_of_classes_that_differ_in_normalization_alone(tmp_path):
     images(tmp_path, [f"{spelled('NFC', 'é')}/1.png", f"{spelled('NFD', 'é')}/1.png"])
     with pytest.raises(SourceError, match="differ only in how Unicode composes their accents"):
         open_source(f"imagefolder:{tmp_path}")
+
+
+def encoded(count):
+    from io import BytesIO
+
+    found = []
+    for number in range(count):
+        buffer = BytesIO()
+        Image.new("RGB", (8, 8), (40 * number, 9, 9)).save(buffer, "png")
+        found.append({"bytes": buffer.getvalue(), "path": None})
+    return found
+
+
+def arrow_table(count=4, **columns):
+    pa = pytest.importorskip("pyarrow")
+    return pa.table({"image": encoded(count), **columns})
+
+
+def test_parquet(tmp_path):
+    import pyarrow.parquet as pq
+
+    columns = {
+        "label": ["a", "b", "a", "b"],
+        "age": [1.5, 2.5, 3.5, 4.5],
+        "tags": [["x"], [], ["y", "x"], None],
+        "pose": [[1.0, 2.0]] * 4,
+        "name": ["p", "q", None, "s"],
+    }
+    pq.write_table(arrow_table(**columns), tmp_path / "a.parquet")
+    texts = "&".join(f"target={name}" for name in ("age", "tags", "pose:value", "name"))
+    source = open_source(f"parquet:{tmp_path / 'a.parquet'}?{texts}")
+    age, tags, pose, name = source_targets(source)
+    assert age.values[:, 0].tolist() == [1.5, 2.5, 3.5, 4.5]
+    assert (tags.column.kind, tags.column.classes) == ("multilabel", ("x", "y"))
+    assert tags.values.tolist() == [[True, False], [False, False], [True, True], [False, False]]
+    assert pose.values.shape == (4, 2)
+    assert name.values.tolist() == ["p", "q", "", "s"]
+    assert source.class_names == ("a", "b")
+
+
+def test_parquet_of_two_splits_without_labels(tmp_path):
+    import pyarrow.parquet as pq
+
+    pq.write_table(arrow_table(4, age=[1.0, 2, 3, 4], odd=[0, 1, 0, 1]), tmp_path / "train.parquet")
+    pq.write_table(arrow_table(2, age=[5.0, 6], odd=[1, 2]), tmp_path / "test.parquet")
+    spec = f"parquet:{tmp_path}?target=age&target=odd:class"
+    train, test = (open_source(spec, split=split) for split in ("train", "test"))
+    assert (train.class_names, len(train), len(test)) == ((), 4, 2)
+    assert source_targets(test)[0].values[:, 0].tolist() == [5, 6]
+    assert source_targets(test)[1].column.classes == ("0", "1", "2")
+    with pytest.raises(SourceError, match="no column of labels, and no target that can be learned"):
+        open_source(f"parquet:{tmp_path}?target=age:float")
+    with pytest.raises(SourceError, match="has no column 'weight' of a target"):
+        open_source(f"parquet:{tmp_path}?target=weight")
+
+
+@pytest.mark.parametrize("bad", [[1.0, None, 3, 4], [1.0, float("nan"), 3, 4]])
+def test_parquet_whose_value_is_missing(tmp_path, bad):
+    import pyarrow.parquet as pq
+
+    pq.write_table(arrow_table(age=bad), tmp_path / "a.parquet")
+    with pytest.raises(SourceError, match=r"target 'age': .*a\.parquet\[1\]: is nan"):
+        open_source(f"parquet:{tmp_path / 'a.parquet'}?target=age")
+
+
+def test_features_of_hugging_face_name_the_classes(tmp_path):
+    import json
+
+    import pyarrow.parquet as pq
+
+    names = {"_type": "ClassLabel", "names": ["cat", "dog", "owl"]}
+    features = {"label": names, "breed": names, "seen": {"_type": "Sequence", "feature": names}}
+    table = arrow_table(label=[0, 1, 2, 0], breed=[2, 0, 1, 1], seen=[[0], [2, 1], [], [1]])
+    table = table.replace_schema_metadata(
+        {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
+    )
+    pq.write_table(table, tmp_path / "a.parquet")
+    spec = f"parquet:{tmp_path / 'a.parquet'}?label-column=label&target=breed:class&target=seen"
+    breed, seen = source_targets(open_source(spec))
+    assert (breed.column.classes, breed.values.tolist()) == (("cat", "dog", "owl"), [2, 0, 1, 1])
+    assert seen.column.classes == ("cat", "dog", "owl")
+    assert seen.values.astype(int).tolist() == [[1, 0, 0], [0, 1, 1], [0, 0, 0], [0, 1, 0]]
