@@ -45,7 +45,7 @@ SCORING = "The scoring run, where no --scores are given"
 @click.argument("source", default="digits")
 @output_option("The pack to write.", heading="What to read and write")
 @config_options(BuildConfig, "size", "split", "skip_bad")
-@config_options(SourceOptions, target={"multiple": True, "type": str, "show_default": False})
+@config_options(SourceOptions)
 @FORCE
 @config_options(BuildConfig, "method", "sample_prune", "freq_prune", heading="What to keep")
 @option("--scores", type=EXISTING, help="Scores file of these images, of edgeprune score.")
