@@ -397,3 +397,62 @@ def test_features_of_hugging_face_name_the_classes(tmp_path):
     assert (breed.column.classes, breed.values.tolist()) == (("cat", "dog", "owl"), [2, 0, 1, 1])
     assert seen.column.classes == ("cat", "dog", "owl")
     assert seen.values.astype(int).tolist() == [[1, 0, 0], [0, 1, 1], [0, 0, 0], [0, 1, 0]]
+
+
+def shard(path, *samples):
+    import io
+    import json
+    import tarfile
+
+    with tarfile.open(path, "w") as tar:
+        for number, members in enumerate(samples):
+            image = encoded(number + 1)[number]["bytes"]
+            for ending, content in {"png": image, **members}.items():
+                raw = content if isinstance(content, bytes) else json.dumps(content).encode()
+                member = tarfile.TarInfo(f"{number:04d}.{ending}")
+                member.size = len(raw)
+                tar.addfile(member, io.BytesIO(raw))
+    return f"webdataset:{path}"
+
+
+def test_webdataset(tmp_path):
+    one, two = (
+        {"json": {"label": n, "age": n + 0.5, "tags": ["a"] * n}, "note": b"x%d " % n} for n in range(2)
+    )
+    source = open_source(shard(tmp_path / "a.tar", one, two) + "?target=age&target=tags&target=note:text")
+    age, tags, note = source_targets(source)
+    assert (age.column.kind, age.values.tolist()) == ("value", [[0.5], [1.5]])
+    assert (tags.column.classes, tags.values.tolist()) == (("a",), [[False], [True]])
+    assert note.values.tolist() == ["x0", "x1"]
+    assert source.class_names == ("0", "1")
+
+
+def test_webdataset_without_labels(tmp_path):
+    spec = shard(tmp_path / "a.tar", *({"json": {"age": n + 0.5, "pose": [n, 2]}} for n in range(3)))
+    source = open_source(f"{spec}?target=age&target=pose:value")
+    assert (source.class_names, source.labels.tolist()) == ((), [0, 0, 0])
+    assert source_targets(source)[1].values.tolist() == [[0, 2], [1, 2], [2, 2]]
+    with pytest.raises(SourceError, match="has no labels, and no target that can be learned"):
+        open_source(f"{spec}?target=age:float")
+    with pytest.raises(SourceError, match=r"a\.tar/0000: has no 'weight' for a target; it has age, pose"):
+        open_source(f"{spec}?target=weight")
+
+
+@pytest.mark.parametrize("kind", ["parquet", "hf"])
+def test_a_table_of_lists_of_equal_length(tmp_path, kind):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = arrow_table(2, label=[0, 1], pose=[[1.0, 2.0], [3.0, 4.0]])
+    folder = tmp_path / "saved"
+    folder.mkdir()
+    if kind == "parquet":
+        pq.write_table(table, folder / "a.parquet")
+    else:
+        file = str(folder / "data-00000-of-00001.arrow")
+        with pa.OSFile(file, "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+        (folder / "state.json").write_text('{"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}')
+        (folder / "dataset_info.json").write_text("{}")
+    source = open_source(f"{kind}:{folder}?target=pose:value")
+    assert source_targets(source)[0].values.tolist() == [[1, 2], [3, 4]]

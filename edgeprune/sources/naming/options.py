@@ -19,7 +19,7 @@ _USED = {
     "csv": _ALL,
     "hf": _ALL,
     "parquet": _ALL,
-    "webdataset": ("image_column", "label_column", "class_names"),
+    "webdataset": ("image_column", "label_column", "class_names", "target"),
     "npz": ("target",),
     "imagefolder": ("target",),
 }
