@@ -81,10 +81,10 @@ class TrainLoader(Protocol):
     """What `train` takes its batches from, e.g. `edgeprune_runtime.PackLoader`.
 
     Iterating yields float32 images ``[n, 3, H, W]``, normalized and augmented, and labels: int64 ``[n]``, or
-    probabilities float32 ``[n, num_classes]``, of which the largest counts in the accuracy; or another target, as
-    `edgeprune_formats.targets.Target` has it. It must not draw from torch's global random generator, whose state
-    belongs to the network. What it leaves out because it cannot be read stands in its ``skipped``, if it has that
-    attribute: `SkippedChunk` objects.
+    probabilities float32 ``[n, num_classes]``, of which the largest counts in the accuracy; or another
+    target, as `edgeprune_formats.targets.Target` has it. It must not draw from torch's global random
+    generator, whose state belongs to the network. What it leaves out because it cannot be read stands in its
+    ``skipped``, if it has that attribute: `SkippedChunk` objects.
     """
 
     def __len__(self) -> int:
