@@ -9,7 +9,7 @@ import click
 
 from edgeprune.packs.config import BuildConfig
 from edgeprune.sources.naming.options import SourceOptions, with_options
-from edgeprune.text import bytes_text, say
+from edgeprune.text import bytes_text, count_text, say
 
 from ..options.fields import QUIET, Command, config_options, make_config, option, output_option
 
@@ -37,7 +37,8 @@ def command(
 
     They become a pack of their own beside the others, which stay as they are: with their size, codec,
     quality, tiles, color space, mean and standard deviation. Classes are matched by name; new ones are
-    appended. The name of the pack sorts after all others. SOURCE is as for edgeprune build. Needs no torch.
+    appended. Targets that the last pack has are taken by name. The name of the pack sorts after all others.
+    SOURCE is as for edgeprune build. Needs no torch.
 
     \b
     Example:
@@ -65,11 +66,11 @@ def command(
     for message in report.skipped:
         say(f"skipped {message}")
     new = ", ".join(added.new_classes[:5]) + (", ..." if len(added.new_classes) > 5 else "")
-    classes = f"{report.classes:,} class{'' if report.classes == 1 else 'es'}"
+    classes = f" in {report.classes:,} class{'' if report.classes == 1 else 'es'}, "
+    classes += f"{len(added.new_classes):,} of them new{f' ({new})' if new else ''}"
     say(
-        f"{report.path}: {report.images:,} image{'' if report.images == 1 else 's'} in {classes}, "
-        f"{len(added.new_classes):,} of them new{f' ({new})' if new else ''}; {report.psnr:.1f} dB, "
-        f"{bytes_text(report.path.stat().st_size)}"
+        f"{report.path}: {count_text(report.images, 'image')}{classes if report.classes else ''}"
+        f"{report.targets_text}; {report.psnr:.1f} dB, {bytes_text(report.path.stat().st_size)}"
     )
     for note in report.notes:
         say(f"warning: {note}", err=True)

@@ -271,13 +271,13 @@ def _print(report: BuildReport) -> None:
     images = f"{header.samples:,} images of {header.height}x{header.width}"
     if report.skipped:
         images += f" ({len(report.skipped):,} unreadable ones skipped)"
-    classes = f"{report.classes:,} class{'' if report.classes == 1 else 'es'}"
+    classes = f" in {report.classes:,} class{'' if report.classes == 1 else 'es'}" if report.classes else ""
     kept, of = header.components, header.height * header.width
     components = "" if kept == of else f"{kept:,} of {of:,} components a channel, "
     say(
-        f"{report.path}: {images} in {classes}, {components}{report.bytes_per_image:,.0f} B an image "
-        f"(its source {report.source_bytes_per_image:,.0f}), {report.psnr:.1f} dB, "
-        f"{bytes_text(report.path.stat().st_size)}, in {report.seconds:.1f} s"
+        f"{report.path}: {images}{classes}{report.targets_text}, {components}"
+        f"{report.bytes_per_image:,.0f} B an image (its source {report.source_bytes_per_image:,.0f}), "
+        f"{report.psnr:.1f} dB, {bytes_text(report.path.stat().st_size)}, in {report.seconds:.1f} s"
     )
     for warning in report.warnings:
         say(f"warning: {warning}", err=True)

@@ -13,6 +13,8 @@ import click
 from edgeprune.scoring.config import ScoreConfig
 from edgeprune.text import bytes_text, count_text, say_if_read
 from edgeprune_formats import ConfigError
+from edgeprune_formats.targets import LABEL
+from edgeprune_runtime.decode.augmentation import LOADER_AUGMENTS
 from edgeprune_runtime.loading.replay import Replay
 from edgeprune_runtime.loading.skipping import ON_CORRUPT
 from edgeprune_runtime.training.settings import TrainConfig
@@ -22,7 +24,7 @@ from ..options.sizes import size_option
 
 if TYPE_CHECKING:
     from edgeprune.training.setup import Setup
-    from edgeprune_runtime.decode.augmentation import Augment
+    from edgeprune_runtime.decode.augmentation import LoaderAugment
     from edgeprune_runtime.loading.replay import ReplayOrder
     from edgeprune_runtime.loading.skipping import OnCorrupt
     from edgeprune_runtime.training.loop import OnEvent
@@ -46,6 +48,10 @@ BATCH_SIZE = {
     "metavar": "INTEGER|auto",
     "help": "Images in a step; auto takes them in as few parts as the free memory allows.",
 }
+AUGMENT = {
+    "type": click.Choice(LOADER_AUGMENTS),
+    "help": "Random crop after reflect padding, random horizontal flip; or light or strong, which do more.",
+}
 THREADS = option(
     "--threads",
     type=click.IntRange(1),
@@ -57,6 +63,13 @@ THREADS = option(
 @PACKS
 @output_option("Folder of the run.", heading="The run")
 @config_options(TrainConfig, "model")
+@option(
+    "--target",
+    default=LABEL,
+    show_default=True,
+    metavar="NAME",
+    help="What to learn of the packs: a class, several labels, values or probabilities; see edgeprune info.",
+)
 @option("--test", metavar="PACK_OR_SOURCE", help="Test on these images after each epoch.")
 @option(
     "--require-signature",
@@ -87,7 +100,7 @@ THREADS = option(
     help="Learn the answers of this run's network in place of the labels.",
 )
 @config_options(TrainConfig, "epochs", "batch_size", "lr", heading="Training", batch_size=BATCH_SIZE)
-@config_options(ScoreConfig, "augment")
+@config_options(ScoreConfig, "augment", augment=AUGMENT)
 @config_options(TrainConfig, "weight_decay", "ema", "freeze", "adversarial", "seed")
 @option(
     "--replay",
@@ -114,11 +127,12 @@ THREADS = option(
 def command(
     packs: tuple[Path, ...],
     output: Path,
+    target: str,
     test: str | None,
     require_signature: Path | None,
     skip_bad: bool,
     batch_size: int | str,
-    augment: Augment,
+    augment: LoaderAugment,
     init: Path | None,
     teacher: Path | None,
     threads: int | None,
@@ -143,11 +157,13 @@ def command(
     Example:
       edgeprune train photos.h5 --model mobilenet_v2 --test imagefolder:photos -o run
       edgeprune train photos.h5 --model mobilenet_v2 --test imagefolder:photos -o run --resume
+      edgeprune train photos.h5 --target weight --test imagefolder:photos -o run
       edgeprune train photos.h5 --adversarial n-fgsm --test imagefolder:photos -o robust
       edgeprune train packs/*.h5 --init run --replay 0.5 -o run2
       edgeprune train photos.h5 --init imagenet.safetensors --freeze --memory 300MB --batch-size auto -o run
     """
     require_torch()
+    from edgeprune.training.reports import metrics_text
     from edgeprune.training.setup import set_up
     from edgeprune_runtime import open_packs
     from edgeprune_runtime.training import Cadence
@@ -169,6 +185,7 @@ def command(
         on_corrupt=on_corrupt,
         replay=_replay(replay, new_packs),
         resume=resume,
+        target=target,
     )
     if setup.loader.replay is not None:
         say_if_read(_replay_line(setup.loader.replay))
@@ -179,7 +196,8 @@ def command(
         metrics = setup.train(
             output, init=init, teacher=teacher, resume=resume, cadence=cadence, report=report
         )
-    tested = "" if metrics["test_accuracy"] is None else f", test accuracy {metrics['test_accuracy']:.2%}"
+    found = metrics_text(metrics, "test")
+    tested = f", test {found}" if found else ""
     say_if_read(
         f"{output / 'model.safetensors'}: {config.model}, {count_text(config.epochs, 'epoch')}{tested}"
         f"{_left_out(metrics)}"

@@ -13,12 +13,14 @@ import numpy as np
 from edgeprune_formats import ConfigError, PackHeader, PackWriteError, open_pack
 from edgeprune_formats.codecs import get_codec
 from edgeprune_formats.files import check_writable, partial_folder, publish, write_error
+from edgeprune_formats.targets import LABEL, Column
 from edgeprune_runtime.class_names import united_classes
 from edgeprune_runtime.loading.mixture import pooled_statistics
 
 from ..sources import Source
 from ..work.callbacks import StageProgress
 from .build import build_pack, open_for_build
+from .columns import columns_as, with_columns
 from .config import BuildConfig
 from .header import TakenOver
 from .quality import DEFAULT_ROUNDING, quality_of
@@ -53,6 +55,7 @@ class _Known:
     path: Path
     header: PackHeader
     compression: str
+    columns: tuple[Column, ...]
 
 
 def add_images(
@@ -70,8 +73,9 @@ def add_images(
     Size, codec, components, compression, step, tiles, color space and rounding are those of the last pack by
     name. Mean and standard deviation are those of all packs, pooled, so that what was trained from them still
     gets its images as it knows them. Classes are matched by name, however Unicode composes accents, and the
-    pack lists those of all packs before its new ones. Its name comes after theirs: ``photos.h5`` is followed
-    by ``photos0001.h5``. Several processes may add at once.
+    pack lists those of all packs before its new ones. It has the targets of the last pack, whose classes are
+    matched by name as well, and get no new ones. Its name comes after theirs: ``photos.h5`` is followed by
+    ``photos0001.h5``. Several processes may add at once.
 
     Parameters
     ----------
@@ -86,26 +90,29 @@ def add_images(
     ------
     ConfigError
         The folder holds no pack, or packs of several shapes; the source has images of another, or is what one
-        of the packs was built from; or classes that cannot be matched by name.
+        of the packs was built from; classes that cannot be matched by name; or targets that are not those of
+        the last pack.
     SourceError, PackFormatError, PackWriteError
         As `edgeprune.build_pack`, and a pack of the folder that is damaged.
     """
     folder = Path(folder)
     known = _packs_in(folder)
-    config = _config(known[-1], split, skip_bad, seed)
-    source = open_for_build(source, config) if isinstance(source, str) else source
+    config, columns = _config(known[-1], split, skip_bad, seed), known[-1].columns
+    if isinstance(source, str):
+        source = open_for_build(with_columns(source, columns, known[-1].path), config)
     headers = [one.header for one in known]
     if source.shape != headers[0].shape:
         raise ConfigError(
             f"{source.spec}: images of shape {source.shape}, and the packs in {folder} have "
             f"{headers[0].shape}; bring the images to that shape"
         )
+    _require_classes(source, known)
     before = united_classes([(one.path, one.header.class_names) for one in known])
-    counts = np.bincount(source.labels, minlength=len(source.class_names)).tolist()
-    own = [name for name, count in zip(source.class_names, counts, strict=True) if count]
+    own = [name for label, name in enumerate(source.class_names) if np.any(source.labels == label)]
     classes = united_classes([(folder, before), (source.spec, own)])
     mean, std = pooled_statistics(headers)
-    taken = TakenOver(classes, headers[-1].step, mean, std)
+    targets = columns_as(source, columns, known[-1].path)
+    taken = TakenOver(classes, headers[-1].step, mean, std, targets)
     try:
         # Of one name, so that what a killed process has left is found by the next.
         with partial_folder(folder / _PARTIAL) as place:
@@ -132,7 +139,8 @@ def _packs_in(folder: Path) -> list[_Known]:
     known = []
     for path in paths:
         with open_pack(path) as pack:
-            known.append(_Known(path, pack.header, pack.compression))
+            columns = tuple(one.column for name, one in pack.targets.items() if name != LABEL)
+            known.append(_Known(path, pack.header, pack.compression, columns))
     for one in known[1:]:
         if one.header.shape != known[0].header.shape:
             raise ConfigError(
@@ -167,6 +175,17 @@ def _config(known: _Known, split: str, skip_bad: bool, seed: int) -> BuildConfig
         skip_bad=skip_bad,
         seed=seed,
     )
+
+
+def _require_classes(source: Source, known: Sequence[_Known]) -> None:
+    """Raise `ConfigError` where some have classes and some have none: a label of 0 would stand for both."""
+    has = bool(source.class_names)
+    for one in known:
+        if bool(one.header.class_names) != has:
+            facts = ("has classes", "has none") if has else ("has no classes", "has")
+            raise ConfigError(
+                f"{source.spec}: {facts[0]}, and {one.path} {facts[1]}; give images of the same kind"
+            )
 
 
 def _require_new(source: Source, header: PackHeader, known: Sequence[_Known]) -> None:

@@ -19,7 +19,7 @@ from ..coresets.selection import Coreset, require_enough, select_images
 from ..masks.selector import ComponentSelector, component_selector
 from ..scoring.obtain import obtain_scores
 from ..scoring.scores_file import ScoresFile
-from ..sources import Source, SourceCheck, open_source
+from ..sources import Source, SourceCheck, open_source, source_targets
 from ..sources.check import require_classes
 from ..work.callbacks import EpochProgress, JoinedProgress, StageProgress
 from ..work.checking import check_shared
@@ -295,6 +295,7 @@ class _Steps:
             unreadable=np.setdiff1d(np.arange(len(source)), good),
             scored_sha256="" if scored is None else str(scored.provenance["source"]["sha256"]),
             jobs=self.jobs,
+            targets=source_targets(source) if self.taken_over is None else self.taken_over.targets,
             keep_statistics=self.taken_over is not None,
         )
         made = ((scored.path if scored else None, given.scores), (selector.file, given.fse_net))

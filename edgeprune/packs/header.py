@@ -11,6 +11,7 @@ from importlib.metadata import version
 from typing import Any
 
 from edgeprune_formats import PackHeader, __version__
+from edgeprune_formats.targets import Target
 
 from ..coresets.selection import Coreset
 from ..masks.selector import ComponentSelector
@@ -20,7 +21,7 @@ from .config import BuildConfig
 __all__ = ["TakenOver", "pack_header", "utc_now"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TakenOver:
     """What a pack takes over from others that it is to be mixed with.
 
@@ -32,12 +33,15 @@ class TakenOver:
         As in `PackHeader`.
     mean, std : tuple of float
         As in `PackHeader`, in place of those of the pack's own images.
+    targets : tuple of Target
+        The source's columns, as the others have them.
     """
 
     class_names: tuple[str, ...]
     step: float
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    targets: tuple[Target, ...]
 
 
 def pack_header(
@@ -80,7 +84,9 @@ def pack_header(
         },
         **config.quantization,
     )
-    return header if taken is None else replace(header, **vars(taken))
+    if taken is None:
+        return header
+    return replace(header, class_names=taken.class_names, step=taken.step, mean=taken.mean, std=taken.std)
 
 
 def _versions() -> dict[str, str]:

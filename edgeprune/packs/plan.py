@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune_formats import ConfigError, PackHeader, PackWriter
+from edgeprune_formats.targets import Target, encode_target
 from edgeprune_runtime.class_names import class_numbers
 from edgeprune_runtime.errors import ArtifactError
 
@@ -103,6 +104,8 @@ class Plan:
         Of the content that was scored; "" without scores.
     jobs : int
         Threads that read and encode.
+    targets : tuple of Target
+        Columns of all images of the source.
     keep_statistics : bool
         Whether mean and standard deviation are those of `header`, in place of the images' own.
     """
@@ -116,6 +119,7 @@ class Plan:
     unreadable: NDArray[np.int64]
     scored_sha256: str
     jobs: int
+    targets: tuple[Target, ...] = ()
     keep_statistics: bool = False
 
     @property
@@ -133,6 +137,9 @@ class Plan:
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
         for array in (self.coreset.rows, source.labels):
             digest.update(array.astype("<i8").tobytes())
+        for target in self.targets:
+            digest.update(json.dumps(target.column.to_json()).encode())
+            digest.update(encode_target(target, len(source)).tobytes())
         return digest.hexdigest()[:16]
 
     def write(self, path: Path, progress: StageProgress | None = None) -> Content:
@@ -221,7 +228,10 @@ class Plan:
         if self.header.class_names != self.source.class_names:
             numbers = class_numbers(self.source.class_names, self.header.class_names)
             labels = np.array([-1 if one is None else one for one in numbers], np.int64)[labels]
-        return PackWriter(path, header, labels, rows, compression=self.compression, scores=scores)
+        targets = [target.take(rows) for target in self.targets]
+        return PackWriter(
+            path, header, labels, rows, compression=self.compression, scores=scores, targets=targets
+        )
 
     def _stored(
         self,

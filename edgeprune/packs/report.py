@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune_formats import PackHeader, open_pack
+from edgeprune_formats.targets import LABEL, Column
 
 from ..sources import Source
 
@@ -43,6 +44,8 @@ class BuildReport:
     source_bytes_per_image : float
         The same images in the source: the mean size of their files for ``imagefolder``, otherwise their
         pixels as uint8.
+    columns : tuple of Column
+        The targets beside the label.
     single_classes : tuple of str
         Classes of which the pack holds one image.
     notes : tuple of str
@@ -61,7 +64,14 @@ class BuildReport:
     bytes_per_image: float
     source_bytes_per_image: float
     single_classes: tuple[str, ...]
+    columns: tuple[Column, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def targets_text(self) -> str:
+        """The targets beside the label, to follow the number of classes; "" where there are none."""
+        named = [f"{column.name} ({column.kind})" for column in self.columns]
+        return f", target{'s' * (len(named) > 1)} {', '.join(named)}" if named else ""
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -123,9 +133,11 @@ def build_report(path: Path, source: Source, made: Made, seconds: float) -> Buil
     """Describe the pack that was built of a source."""
     with open_pack(path) as pack:
         header, labels, rows = pack.header, pack.labels, pack.source_index
+        columns = tuple(target.column for name, target in pack.targets.items() if name != LABEL)
     psnr = header.provenance["result"]["psnr_db"]
     names = header.class_names
-    counts = np.bincount(labels, minlength=len(names))
+    # Labels of images without classes are all 0, and stand for none.
+    counts = np.bincount(labels, minlength=len(names))[: len(names)]
     empty, single = _names(names, counts == 0), _names(names, counts == 1)
     # A source need not know; then its pixels count.
     stored_bytes = getattr(source, "stored_bytes", lambda rows: len(rows) * math.prod(source.shape))
@@ -142,6 +154,7 @@ def build_report(path: Path, source: Source, made: Made, seconds: float) -> Buil
         bytes_per_image=path.stat().st_size / len(labels),
         source_bytes_per_image=stored_bytes(rows) / len(rows),
         single_classes=single,
+        columns=columns,
         notes=getattr(source, "notes", ()),
     )
 

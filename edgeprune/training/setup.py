@@ -7,12 +7,17 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edgeprune_formats import Pack
+from edgeprune_formats.targets import LABEL, Column
 from edgeprune_runtime import Mixture, PackLoader, Replay
-from edgeprune_runtime.decode.augmentation import Augment
+from edgeprune_runtime.decode.augmentation import LoaderAugment
 from edgeprune_runtime.loading.memory import LoaderMemory, default_limit, divide_memory
 from edgeprune_runtime.loading.replay import replay_order
 from edgeprune_runtime.loading.skipping import OnCorrupt
+from edgeprune_runtime.loading.targets import TargetReader
+from edgeprune_runtime.task import Task, task_of
 from edgeprune_runtime.training import Cadence, Normalization, TrainConfig, train
 from edgeprune_runtime.training.loop import OnEvent
 from edgeprune_runtime.training.memory import (
@@ -52,6 +57,10 @@ class Setup:
         What the folder of the run says of the data.
     notes : tuple of str
         What a user should know of the test images.
+    column : Column
+        The target that is learned.
+    task : Task
+        How.
     """
 
     config: TrainConfig
@@ -61,6 +70,8 @@ class Setup:
     memory: LoaderMemory
     step: StepMemory
     provenance: dict[str, Any]
+    column: Column
+    task: Task
     notes: tuple[str, ...] = ()
 
     @property
@@ -87,7 +98,8 @@ class Setup:
             self.loader,
             self.config,
             output,
-            num_classes=len(header.class_names),
+            num_classes=self.column.outputs,
+            task=self.task,
             image_shape=header.shape,
             test=self.test,
             init=init,
@@ -107,7 +119,7 @@ def set_up(
     output: Path,
     config: TrainConfig,
     *,
-    augment: Augment = "crop+flip",
+    augment: LoaderAugment = "crop+flip",
     test: str | None = None,
     skip_bad: bool = False,
     memory: int | None = None,
@@ -115,6 +127,7 @@ def set_up(
     on_corrupt: OnCorrupt = "fail",
     replay: Replay | None = None,
     resume: bool = False,
+    target: str = LABEL,
 ) -> Setup:
     """Open what a run trains and is tested on, within the memory that there is.
 
@@ -143,6 +156,8 @@ def set_up(
         As `PackLoader`.
     resume : bool
         Whether the run goes on where there is one.
+    target : str
+        The column of the packs that is learned; its kind chooses loss and metrics.
 
     Raises
     ------
@@ -154,11 +169,14 @@ def set_up(
     header = pack.header
     earlier = read_description(output) if resume else {}
     limit = memory or _earlier_limit(earlier) or default_limit()
-    placement, step = place(config), step_memory(config, len(header.class_names), header.shape)
+    reader = TargetReader(pack, (target,))
+    column = reader.columns[0]
+    task = task_of(column, reader.read(np.arange(len(pack)))[0])
+    placement, step = place(config), step_memory(config, column.outputs, header.shape)
     if choose_batch:
         config = _in_parts(config, placement, step, limit, earlier)
     part = -(-config.batch_size // config.accumulate)
-    images = None if test is None else TestImages(test, header, skip_bad=skip_bad)
+    images = None if test is None else TestImages(test, header, skip_bad=skip_bad, column=column)
     divided = divide_memory(
         limit,
         pack,
@@ -169,16 +187,20 @@ def set_up(
     return Setup(
         config=config,
         placement=placement,
-        loader=_loader(pack, config, augment, divided, on_corrupt, replay),
+        loader=_loader(pack, config, augment, divided, on_corrupt, replay, target),
         test=None if images is None else images.batches(part, divided.test_bytes, divided.prefetch),
         memory=divided,
         step=step,
+        column=column,
+        task=task,
         notes=() if images is None else (*images.notes, *(f"skipped {line}" for line in images.skipped)),
         provenance={
             **{f"pack {name}": value for name, value in header.provenance.items()},
             "mean": header.mean,
             "std": header.std,
-            "class_names": header.class_names,
+            **({"class_names": column.classes} if column.classes else {}),
+            # Absent of labels, as it was before there was a choice.
+            **({} if target == LABEL else {"target": target}),
             "augment": augment,
             "test": test,
             # With none, as it was before there was a choice, so that runs of then can go on.
@@ -191,10 +213,11 @@ def set_up(
 def _loader(
     pack: Pack | Mixture,
     config: TrainConfig,
-    augment: Augment,
+    augment: LoaderAugment,
     memory: LoaderMemory,
     on_corrupt: OnCorrupt,
     replay: Replay | None,
+    target: str,
 ) -> PackLoader:
     order = replay_order(pack, replay, config.batch_size)
     return PackLoader(
@@ -211,6 +234,8 @@ def _loader(
         prefetch=memory.prefetch,
         on_corrupt=on_corrupt,
         replay=replay,
+        reuse_buffers=True,
+        targets=(target,),
     )
 
 
@@ -220,8 +245,9 @@ def train_pack(
     *,
     test: str | None,
     resume: bool,
-    augment: Augment,
+    augment: LoaderAugment,
     report: OnEvent | None = None,
+    target: str = LABEL,
     **options: Any,
 ) -> dict[str, Any]:
     """Train from open packs and return the last epoch's metrics; `options` are those of `TrainConfig`.
@@ -231,7 +257,9 @@ def train_pack(
     ConfigError, SourceError, PackFormatError, TrainingError, TrainingInterrupted
         See `set_up` and `edgeprune_runtime.training.train`.
     """
-    setup = set_up(pack, output, TrainConfig(**options), augment=augment, test=test, resume=resume)
+    setup = set_up(
+        pack, output, TrainConfig(**options), augment=augment, test=test, resume=resume, target=target
+    )
     return setup.train(output, resume=resume, report=report)
 
 

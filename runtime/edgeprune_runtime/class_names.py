@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
 
 from edgeprune_formats import ConfigError
+from edgeprune_formats.targets import Target
 
-__all__ = ["class_numbers", "composed", "same_classes", "united_classes"]
+__all__ = ["class_numbers", "composed", "same_classes", "united_classes", "with_classes"]
 
 
 def composed(names: Sequence[str]) -> tuple[str, ...]:
@@ -32,6 +36,38 @@ def class_numbers(names: Sequence[str], known: Sequence[str]) -> list[int | None
     exact = {name: number for number, name in enumerate(known)}
     alike = {name: number for number, name in reversed(list(enumerate(composed(known))))}
     return [exact.get(name, alike.get(key)) for name, key in zip(names, composed(names), strict=True)]
+
+
+def with_classes(target: Target, classes: Sequence[str]) -> tuple[Target, tuple[str, ...]]:
+    """Return a column with other classes, matched by name, and its own that images have and these lack.
+
+    Parameters
+    ----------
+    target : Target
+        Of the kind class, multilabel or probabilities.
+    classes : sequence of str
+
+    Returns
+    -------
+    target : Target
+        Where a class is lacking, -1 of the kind class, and nothing of the others.
+    lacking : tuple of str
+        Without those of no image.
+    """
+    column, values = target.column, target.values
+    numbers = np.array(
+        [-1 if one is None else one for one in class_numbers(column.classes, classes)], np.int64
+    )
+    known = numbers >= 0
+    if column.kind == "class":
+        used = np.bincount(values, minlength=len(numbers)) > 0
+        found = numbers[values]
+    else:
+        used = np.asarray(values.any(axis=0))
+        found = np.zeros((len(values), len(classes)), values.dtype)
+        found[:, numbers[known]] = values[:, known]
+    lacking = tuple(column.classes[place] for place in np.nonzero(used & ~known)[0])
+    return Target(replace(column, classes=tuple(classes)), found), lacking
 
 
 def united_classes(lists: Sequence[tuple[object, Sequence[str]]]) -> tuple[str, ...]:

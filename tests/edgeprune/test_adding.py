@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from edgeprune import BuildConfig, build_pack
+from edgeprune.errors import SourceError
 from edgeprune.packs.addition import add_images
 from edgeprune_formats import ConfigError, PackWriteError, PackWriter, open_pack, verify_pack
 from edgeprune_runtime import PackLoader, open_packs
@@ -210,7 +211,8 @@ def test_images_that_are_there_already(folder, more):
 def test_classes_that_differ_only_in_normalization(folder, tmp_path):
     both = ("ca\u00f1a", unicodedata.normalize("NFD", "ca\u00f1a"))
     twins = write_source(tmp_path / "twins.npz", both)
-    with pytest.raises(ConfigError, match=r"twins\.npz: classes 'ca\\xf1a' and 'can\\u0303a' differ only in"):
+    message = r"twins\.npz: classes 'ca\\xf1a' and 'can\\u0303a' differ only in"
+    with pytest.raises(SourceError, match=message):
         add_images(twins, folder)
 
 

@@ -107,6 +107,51 @@ def test_images_and_labels_are_those_of_the_order(paths):
     np.testing.assert_array_equal(np.concatenate([one for _, one in got]), labels[rows])
 
 
+def test_several_processes_are_refused_in_one_line(paths):
+    assert len(loader(paths, rank=0, world_size=1)) == 4
+    with pytest.raises(
+        ConfigError, match=r"`replay` fixes the share .*leave `rank` and `world_size`"
+    ) as caught:
+        loader(paths, rank=1, world_size=2)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_buffers_that_are_used_again_hold_the_same(paths, prefetch):
+    options = {"backend": "native", "augment": True, "cache_bytes": 1, "prefetch": prefetch}
+    plain = PackLoader(paths, 8, True, 3, replay=0.5, **options)
+    reusing = PackLoader(paths, 8, True, 3, replay=0.5, reuse_buffers=True, **options)
+    for _ in range(2):
+        wanted = [(np.array(images), np.array(labels)) for images, labels in plain]
+        assert same([(np.array(images), np.array(labels)) for images, labels in reusing], wanted)
+
+
+def test_a_preset_augments_and_resumes(paths):
+    def make():
+        return PackLoader(paths, 8, True, 3, backend="torch", device="cpu", replay=0.5, augment="strong")
+
+    original = make()
+    batches = iter(original)
+    next(batches)
+    state = json.loads(json.dumps(original.state_dict()))
+    rest = [(images.numpy().copy(), labels.numpy()) for images, labels in batches]
+    resumed = make()
+    resumed.load_state_dict(state)
+    assert same(batches_of(resumed), rest)
+    assert rest[0][1].shape == (8, len(original.pack.header.class_names))
+
+
+def test_an_image_that_comes_twice_in_an_epoch_is_augmented_in_two_ways(paths):
+    few = [paths[2], paths[0]]
+    light = PackLoader(few, 8, True, 3, backend="torch", device="cpu", replay=0.7, augment="light")
+    rows = light.replay.epoch(light._reader.cache.window, seed=3, epoch=0, shuffle=True)
+    images = np.concatenate([images for images, _ in batches_of(light)])
+    twice = [np.nonzero(rows == row)[0] for row in range(13)]
+    assert min(map(len, twice)) > 2
+    for places in twice:
+        assert not np.allclose(images[places[0]], images[places[1]], atol=1e-3)
+
+
 def test_states_with_and_without_replay_are_told_apart(paths):
     with_replay, without = loader(paths), loader(paths, replay=None)
     assert "replay" not in without.state_dict()

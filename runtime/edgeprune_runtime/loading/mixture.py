@@ -47,9 +47,9 @@ class Mixture:
     Raises
     ------
     ConfigError
-        No pack, packs that differ in shape, classes that cannot be matched by name, too many of them, or
-        parts of two splits in one folder, which is what a split leaves that was killed while it replaced an
-        older one.
+        No pack, packs that differ in shape, one with classes and one without, classes that cannot be matched
+        by name, too many of them, or parts of two splits in one folder, which is what a split leaves that was
+        killed while it replaced an older one.
     """
 
     def __init__(self, packs: Sequence[Pack]) -> None:
@@ -58,6 +58,7 @@ class Mixture:
         self.packs = tuple(packs)
         for pack in self.packs[1:]:
             _require_shape(self.packs[0], pack)
+            _require_classes(self.packs[0], pack)
             _require_one_split(self.packs[0], pack)
         headers = [pack.header for pack in self.packs]
         mean, std = pooled_statistics(headers)
@@ -131,6 +132,15 @@ def _require_shape(first: Pack, other: Pack) -> None:
         raise ConfigError(
             f"{other.path}: images of {{}}, and those of {first.path} are {{}}; "
             "build both with the same `size`".format(*sizes)
+        )
+
+
+def _require_classes(first: Pack, other: Pack) -> None:
+    ours, theirs = (bool(pack.header.class_names) for pack in (first, other))
+    if ours != theirs:
+        bare, classed = (first, other) if theirs else (other, first)
+        raise ConfigError(
+            f"{bare.path}: has no classes, and {classed.path} has, so they cannot be mixed; build both alike"
         )
 
 

@@ -9,7 +9,7 @@ would have ended in without the interruption, bit for bit.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,10 @@ from edgeprune_formats import ConfigError
 
 from ..networks.grown_head import weights_file
 from ..normalization import Normalization
+from ..task import Task
 from .checkpoint import has_checkpoint, read_state
 from .loop import Batches, Cadence, OnEvent, TrainLoader, TrainRun
+from .losses import loss_of
 from .objectives import Objective, Perturbation, Teacher
 from .placement import Placement, place
 from .run_folder import describe_run, is_finished, load_model, opened_run, save_model
@@ -50,8 +52,10 @@ class TrainResult:
         Its folder; `load_model` reads the network from it.
     metrics : tuple of dict
         What ``metrics.jsonl`` holds: for each epoch ``epoch`` (from 1), ``train_loss`` and ``test_loss``
-        (mean cross entropy in nats; of training with a teacher the divergence from its answers),
-        ``train_accuracy`` and ``test_accuracy`` (fractions; of training on perturbed images that on them),
+        (mean cross entropy in nats; of training with a teacher the divergence from its answers; of other
+        targets see `edgeprune_runtime.training.losses`), ``train_accuracy`` and ``test_accuracy`` (fractions;
+        of training on perturbed images that on them; None for several labels and for values), what else
+        `edgeprune_runtime.training.metrics` measures of the target, such as ``test_map``,
         ``skipped_images`` (left out because their chunks could not be read),
         ``lr`` (of the epoch's last step), ``images_per_second`` (of the steps), ``seconds`` (with the test),
         ``peak_memory_bytes`` (of the process in RAM, since it began) and ``peak_device_memory_bytes`` (of
@@ -73,6 +77,7 @@ def train(
     init: str | Path | None = None,
     normalization: Normalization | None = None,
     teacher: str | Path | None = None,
+    task: Task | None = None,
     resume: bool = False,
     cadence: Cadence = Cadence(),  # noqa: B008 - frozen
     provenance: Mapping[str, Any] | None = None,
@@ -90,7 +95,7 @@ def train(
     run_dir : str or Path
         Folder of the run, made if missing.
     num_classes : int
-        Labels are below this.
+        Labels are below this; of other targets, how many numbers the network gives.
     image_shape : sequence of int
         Channels (3), height and width of an image in pixels.
     test : iterable of (torch.Tensor, torch.Tensor), optional
@@ -105,6 +110,9 @@ def train(
     teacher : str or Path, optional
         A finished run, whose answers are learned in place of the labels; with `TrainConfig.adversarial`
         those to perturbed images, see `edgeprune_runtime.training.objectives.Objective`.
+    task : Task, optional
+        What the batches have after the images, see `edgeprune_runtime.task.task_of`: it chooses loss and
+        metrics. By default the class.
     resume : bool
         Go on with the run in `run_dir`; where there is none, start one.
     cadence : Cadence
@@ -142,7 +150,11 @@ def train(
     TrainingInterrupted
         After SIGINT, SIGTERM or SIGHUP, once the current step is done and a checkpoint is written.
     """
-    run_dir, placement = Path(run_dir), place(config)
+    run_dir, placement, task = Path(run_dir), place(config), task or Task()
+    if not task.is_default:
+        provenance = {**(provenance or {}), "task": task.to_json()}
+    if teacher is not None and not task.is_ranked:
+        raise ConfigError(f"a teacher answers with classes, and {task.target!r} is a {task.kind}")
     if config.freeze and init is None:
         raise ConfigError("`freeze` keeps layers as `init` gives them; give `init`, or leave `freeze` out")
     init = None if init is None else weights_file(Path(init))
@@ -165,6 +177,7 @@ def train(
             torch.manual_seed(config.seed)
             weights = None if init is None or has_checkpoint(run_dir) else init
             objective = _objective(config, placement, normalization, teacher, description)
+            objective = replace(objective, loss=loss_of(task))
             learner = Learner(
                 config,
                 placement,
@@ -175,7 +188,17 @@ def train(
                 description["provenance"].get("class_names"),
             )
             run = TrainRun(
-                loader, test, learner, config, placement, run_dir, image_shape, cadence, on_event, interrupted
+                loader,
+                test,
+                learner,
+                config,
+                placement,
+                run_dir,
+                image_shape,
+                cadence,
+                on_event,
+                interrupted,
+                task,
             )
             _begin(run, is_warm=weights is not None)
             run.finish()

@@ -19,6 +19,7 @@ from edgeprune_formats import ConfigError
 from ..class_names import same_classes
 from ..networks.trained import load_trained
 from ..normalization import Normalization
+from .losses import TargetLoss, class_loss
 from .placement import MEMORY_FORMAT, Placement
 from .settings import Adversary
 
@@ -177,7 +178,7 @@ class Teacher:
 
 @dataclass(frozen=True)
 class Objective:
-    """What a step lowers: the cross entropy of the images, or of perturbed ones, to labels or a teacher.
+    """What a step lowers: the loss of the images, or of perturbed ones, against labels or a teacher.
 
     Attributes
     ----------
@@ -185,10 +186,13 @@ class Objective:
         None trains on the images as they are.
     teacher : Teacher, optional
         None trains on the labels.
+    loss : callable
+        Of the target that is learned.
     """
 
     perturbation: Perturbation | None = None
     teacher: Teacher | None = None
+    loss: TargetLoss = class_loss
 
     def terms(
         self, network: Network, images: torch.Tensor, labels: torch.Tensor
@@ -213,7 +217,7 @@ class Objective:
 
     def _loss(self, images: torch.Tensor, labels: torch.Tensor) -> Loss:
         if self.teacher is None:
-            return lambda logits: functional.cross_entropy(logits, labels)
+            return lambda logits: self.loss(logits, labels, "mean")
         wanted = self.teacher(images)
         return lambda logits: functional.kl_div(logits.log_softmax(1), wanted, reduction="batchmean")
 

@@ -218,7 +218,7 @@ def save_model(run_dir: Path, model: nn.Module, description: Mapping[str, Any]) 
     """
     network = {"model": description["config"]["model"]}
     network |= {name: description[name] for name in ("num_classes", "image_shape")}
-    known = [name for name in ("mean", "std", "class_names") if name in description["provenance"]]
+    known = [name for name in ("mean", "std", "class_names", "task") if name in description["provenance"]]
     network |= {name: description["provenance"][name] for name in known}
     # One entry: safetensors writes several in an order of its own, and equal runs are to give equal files.
     entry = {"edgeprune": json.dumps(network)}
