@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from edgeprune.scoring.config import ScoreConfig
 from edgeprune.text import bytes_text, count_text, say_if_read
@@ -51,7 +52,24 @@ THREADS = option(
 )
 
 
-@click.command("train", cls=Command)
+class _Resumable(Command):
+    """Has the options that are not given from the run that it goes on with."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; `click.Command.invoke`."""
+        if ctx.params["resume"]:
+            require_torch()
+            from edgeprune.training.resuming import recorded_options
+
+            for name, value in recorded_options(ctx.params["output"]).items():
+                is_given = ctx.get_parameter_source(name) is not ParameterSource.DEFAULT
+                chosen = name == "accumulate" and ctx.params["batch_size"] == "auto"
+                if name in ctx.params and not is_given and not chosen:
+                    ctx.params[name] = value
+        return super().invoke(ctx)
+
+
+@click.command("train", cls=_Resumable)
 @PACKS
 @output_option("Folder of the run.", heading="The run")
 @config_options(TrainConfig, "model")
@@ -70,7 +88,11 @@ THREADS = option(
     show_default=True,
     help="What to do when a part of PACK is damaged: end, or leave its images out.",
 )
-@option("--resume", is_flag=True, help="Go on with the run in the folder.")
+@option(
+    "--resume",
+    is_flag=True,
+    help="Go on with the run in the folder, by the options that it was begun with; --epochs may grow.",
+)
 @option(
     "--init",
     type=FILE,
@@ -128,7 +150,8 @@ def command(
     \b
     Example:
       edgeprune train photos.h5 --model mobilenet_v2 --test imagefolder:photos -o run
-      edgeprune train photos.h5 --model mobilenet_v2 --test imagefolder:photos -o run --resume
+      edgeprune train photos.h5 -o run --resume
+      edgeprune train photos.h5 -o run --resume --epochs 60
       edgeprune train photos.h5 --adversarial n-fgsm --test imagefolder:photos -o robust
       edgeprune train photos.h5 --init imagenet.safetensors --freeze --memory 300MB --batch-size auto -o run
     """

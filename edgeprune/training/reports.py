@@ -78,6 +78,11 @@ def _notice(event: dict[str, Any]) -> str | None:
         return f"what was trained is kept, up to step {event['step']:,}; the run can be resumed"
     if event["event"] == "skipped":
         return f"{count_text(event['images'], 'image')} left out: {event['reason']}"
+    if event["event"] == "schedule":
+        return (
+            f"epochs {event['first']:,} to {event['epochs']:,} are a new schedule: the learning rate rises "
+            f"to {event['lr']:g} and falls to 0 once more; the epochs before keep theirs"
+        )
     if event["event"] == "init" and event["fresh"]:
         return f"not of these weights, but fresh: {', '.join(event['fresh'])}"
     return None

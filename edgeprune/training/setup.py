@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgeprune_formats import Pack
+from edgeprune_formats import ConfigError, Pack, PackHeader
 from edgeprune_runtime import Mixture, PackLoader
 from edgeprune_runtime.decode.augmentation import Augment
 from edgeprune_runtime.loading.memory import LoaderMemory, default_limit, divide_memory
@@ -24,6 +24,7 @@ from edgeprune_runtime.training.memory import (
 from edgeprune_runtime.training.placement import Placement, place
 from edgeprune_runtime.training.run_folder import read_description
 
+from ..errors import SourceError
 from .evaluation import TestBatches, TestImages
 
 __all__ = ["Setup", "set_up", "train_pack"]
@@ -154,7 +155,7 @@ def set_up(
     if choose_batch:
         config = _in_parts(config, placement, step, limit, earlier)
     part = -(-config.batch_size // config.accumulate)
-    images = None if test is None else TestImages(test, header, skip_bad=skip_bad)
+    images = None if test is None else _open_test(test, header, skip_bad, earlier)
     divided = divide_memory(
         limit,
         pack,
@@ -179,8 +180,44 @@ def set_up(
             "test": test,
             # With none, as it was before there was a choice, so that runs of then can go on.
             **({"test_images_skipped": len(images.skipped)} if images and images.skipped else {}),
+            **({} if images is None else _tested_on(images, test, output, earlier)),
         },
     )
+
+
+def _open_test(test: str, header: PackHeader, skip_bad: bool, earlier: Mapping[str, Any]) -> TestImages:
+    try:
+        return TestImages(test, header, skip_bad=skip_bad)
+    except (ConfigError, SourceError, OSError) as error:
+        place = test if ":" not in test else test.partition(":")[2]
+        if test == earlier.get("provenance", {}).get("test") and place and not Path(place).exists():
+            raise ConfigError(
+                f"{error}; if the test images were moved, `test` takes their new place"
+            ) from error
+        raise
+
+
+def _tested_on(
+    images: TestImages, test: str | None, output: Path, earlier: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what the run says of its test images: those of a run that goes on have moved, but are the same.
+
+    Raises
+    ------
+    ConfigError
+        They are others.
+    """
+    before = earlier.get("provenance", {})
+    if not earlier:
+        return {"test_sha256": images.sha256}
+    if "test_sha256" not in before:
+        return {}
+    if before["test_sha256"] != images.sha256:
+        raise ConfigError(
+            f"{test}: not the test images of the run in {output}, by their SHA-256; name those with `test`, "
+            "or start in another folder"
+        )
+    return {"test_sha256": images.sha256, "test": before.get("test")}
 
 
 def _loader(

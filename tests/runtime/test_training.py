@@ -31,8 +31,8 @@ from edgeprune_runtime.errors import TrainingError
 from edgeprune_runtime.networks.models import MODEL_NAMES, head_of
 from edgeprune_runtime.training import Cadence, TrainConfig, TrainingInterrupted, load_model, train
 from edgeprune_runtime.training.checkpoint import load_checkpoint
+from edgeprune_runtime.training.schedule import learning_rate
 from edgeprune_runtime.training.signals import deferred_signals
-from edgeprune_runtime.training.step import learning_rate
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -23,6 +23,7 @@ from .loop import Batches, Cadence, OnEvent, TrainLoader, TrainRun
 from .objectives import Objective, Perturbation, Teacher
 from .placement import Placement, place
 from .run_folder import describe_run, is_finished, load_model, opened_run, save_model
+from .schedule import Schedule
 from .settings import Adversary, TrainConfig
 from .signals import TrainingInterrupted, deferred_signals
 from .step import Learner
@@ -102,7 +103,9 @@ def train(
         A finished run, whose answers are learned in place of the labels; with `TrainConfig.adversarial`
         those to perturbed images, see `edgeprune_runtime.training.objectives.Objective`.
     resume : bool
-        Go on with the run in `run_dir`; where there is none, start one.
+        Go on with the run in `run_dir`; where there is none, start one. The config may have more epochs than
+        the run had: the schedule of the learning rate that it began is trained to its end, and a new one
+        follows for the epochs that were added. `init` may be left out once there is a checkpoint.
     cadence : Cadence
         How often a checkpoint is written beside the one after each epoch; every five minutes.
     provenance : mapping of str to Any, optional
@@ -115,12 +118,13 @@ def train(
         "eta_seconds", "memory_bytes", "device_memory_bytes"}`` with steps counted over the whole run, and
         loss, accuracy and rate over the epoch so far; after an epoch ``{"event": "epoch", ...}`` with its
         metrics; ``{"event": "left_out", "step", "reason"}`` at the first batch of one image that the network
-        cannot train on; ``{"event": "init", "fresh"}`` with the tensors that `init` did not have; ``{"event":
-        "fallback", "step", "reason"}`` where the newer checkpoint is damaged and the older one counts;
-        ``{"event": "kept", "step"}`` where a batch could not be read and a checkpoint keeps what was done;
-        ``{"event": "paused", "reason"}`` and ``{"event": "continued"}`` around waiting for room on a full
-        disk; ``{"event": "skipped", "images", "reason"}`` for each chunk that the loader leaves out, see
-        `PackLoader`. Without `on_event` a full disk is an error at once.
+        cannot train on; ``{"event": "init", "fresh"}`` with the tensors that `init` did not have;
+        ``{"event": "schedule", "first", "epochs", "lr"}`` where the epochs from `first` on were added to the
+        run; ``{"event": "fallback", "step", "reason"}`` where the newer checkpoint is damaged and the older
+        one counts; ``{"event": "kept", "step"}`` where a batch could not be read and a checkpoint keeps what
+        was done; ``{"event": "paused", "reason"}`` and ``{"event": "continued"}`` around waiting for room on
+        a full disk; ``{"event": "skipped", "images", "reason"}`` for each chunk that the loader leaves out,
+        see `PackLoader`. Without `on_event` a full disk is an error at once.
 
     Returns
     -------
@@ -138,7 +142,8 @@ def train(
         After SIGINT, SIGTERM or SIGHUP, once the current step is done and a checkpoint is written.
     """
     run_dir, placement = Path(run_dir), place(config)
-    if config.freeze and init is None:
+    goes_on = resume and has_checkpoint(run_dir)
+    if config.freeze and init is None and not goes_on:
         raise ConfigError("`freeze` keeps layers as `init` gives them; give `init`, or leave `freeze` out")
     description = describe_run(
         config,
@@ -151,17 +156,30 @@ def train(
         provenance=provenance,
         notes=notes,
     )
-    with opened_run(run_dir, description, resume):
+    with opened_run(run_dir, description, resume) as description:
         if is_finished(run_dir) and has_checkpoint(run_dir):
-            return TrainResult(run_dir, tuple(read_state(run_dir)["history"]))
+            history = read_state(run_dir)["history"]
+            if len(history) >= config.epochs:
+                return TrainResult(run_dir, tuple(history))
         cuda = [placement.device.index] if placement.device.type == "cuda" else []
         with deferred_signals() as interrupted, torch.random.fork_rng(cuda):
             torch.manual_seed(config.seed)
             weights = None if init is None or has_checkpoint(run_dir) else Path(init)
             objective = _objective(config, placement, normalization, teacher, description)
             learner = Learner(config, placement, num_classes, min(image_shape[1:]), weights, objective)
+            schedule = Schedule(description.get("schedules", [config.epochs]), len(loader), config.lr)
             run = TrainRun(
-                loader, test, learner, config, placement, run_dir, image_shape, cadence, on_event, interrupted
+                loader,
+                test,
+                learner,
+                config,
+                placement,
+                run_dir,
+                image_shape,
+                cadence,
+                on_event,
+                interrupted,
+                schedule,
             )
             _begin(run, is_warm=weights is not None)
             run.finish()
@@ -177,6 +195,9 @@ def _begin(run: TrainRun, *, is_warm: bool) -> None:
     if has_checkpoint(run.run_dir):
         run.restore()
     tell({"event": "start", "step": run.step})
+    *_, before, epochs = 0, *run.schedule.ends
+    if before:
+        tell({"event": "schedule", "first": before + 1, "epochs": epochs, "lr": run.config.lr})
 
 
 def _objective(

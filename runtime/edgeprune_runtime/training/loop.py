@@ -23,9 +23,10 @@ from .checkpoint import load_checkpoint, save_checkpoint
 from .full_disk import PatientDisk
 from .placement import Placement
 from .run_folder import write_metrics
+from .schedule import Schedule
 from .settings import TrainConfig
 from .signals import TrainingInterrupted
-from .step import Learner, Sums, Tally, learning_rate
+from .step import Learner, Sums, Tally
 
 __all__ = ["Batches", "Cadence", "OnEvent", "TrainLoader", "TrainRun"]
 
@@ -155,12 +156,13 @@ class TrainRun:
     cadence: Cadence
     on_event: OnEvent | None
     interrupted: Callable[[], bool]
+    schedule: Schedule
     history: list[dict[str, Any]] = field(default_factory=list)
     step: int = 0
     tally: Tally = field(default_factory=Tally)
 
     def __post_init__(self) -> None:
-        self._steps = self.config.epochs * len(self.loader)
+        self._steps = self.schedule.steps
         self._first_step, self._began = self.step, time.perf_counter()
         self._next_event = self._began + _EVENT_SECONDS
         self._saved, self._saved_step = self._began, self.step
@@ -273,8 +275,7 @@ class TrainRun:
 
     def _take_step(self, images: torch.Tensor, labels: torch.Tensor) -> None:
         images, labels = self.placement.put(images, labels)
-        lr = learning_rate(self.step, self._steps, self.config.lr)
-        loss, logits = self.learner.step(images, labels, lr, self.step)
+        loss, logits = self.learner.step(images, labels, self.schedule.rate(self.step), self.step)
         self.tally.add(loss, (logits.argmax(1) == labels).sum(), len(labels))
         self.step += 1
 
@@ -369,7 +370,7 @@ class TrainRun:
             "skipped_images": sum(one.images for one in self._skipped()),
             "test_loss": scores[0],
             "test_accuracy": scores[1],
-            "lr": learning_rate(self.step - 1, self._steps, self.config.lr),
+            "lr": self.schedule.rate(self.step - 1),
             "images_per_second": tally.images / tally.seconds,
             "seconds": seconds,
             "peak_memory_bytes": peak_bytes(),

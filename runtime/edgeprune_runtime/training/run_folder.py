@@ -48,7 +48,7 @@ _METRICS_FILE = "metrics.jsonl"
 _LOCK_FILE = LOCK_FILE
 _MAX_CONFIG_BYTES = 2**26
 # What may differ when a run goes on: consequences of the other entries, versions, and what a run is free in.
-_DESCRIPTIVE = ("versions", "parameters", "notes")
+_DESCRIPTIVE = ("versions", "parameters", "notes", "schedules")
 
 
 def describe_run(
@@ -88,7 +88,11 @@ def describe_run(
         "provenance": dict(provenance or {}),
         "parameters": sum(p.numel() for p in model.parameters()),
         "versions": versions(),
-        "notes": {**(notes or {}), "threads": torch.get_num_threads()},
+        "notes": {
+            **(notes or {}),
+            "threads": torch.get_num_threads(),
+            **{name: str(path) for name, path in (("init", init), ("teacher", teacher)) if path is not None},
+        },
     }
     plain: dict[str, Any] = json.loads(json.dumps(description))
     return plain
@@ -104,8 +108,14 @@ def versions() -> dict[str, str]:
     }
 
 
-def open_run(run_dir: Path, description: Mapping[str, Any], resume: bool) -> None:
+def open_run(run_dir: Path, description: Mapping[str, Any], resume: bool) -> dict[str, Any]:
     """Begin a new run in a folder that is `locked`, or check that the run in it is the one to go on with.
+
+    Returns
+    -------
+    dict
+        The description; of a run that goes on for more epochs than it was to with ``schedules``, the epochs
+        at which each schedule of the learning rate ends.
 
     Raises
     ------
@@ -116,11 +126,24 @@ def open_run(run_dir: Path, description: Mapping[str, Any], resume: bool) -> Non
     """
     path = run_dir / _CONFIG_FILE
     if not _holds_run(run_dir):
-        write_text(path, json.dumps(description, indent=1) + "\n")
-    elif not resume:
+        _write_config(path, description)
+        return dict(description)
+    if not resume:
         raise ConfigError(f"{run_dir} already holds a run; go on with `resume=True`, or use another folder")
-    else:
-        _require_same(run_dir, _read_config(path), description)
+    old = _read_config(path)
+    asked, epochs = old.get("config", {}), description["config"].get("epochs")
+    ends = old.get("schedules", [asked.get("epochs")])
+    grows = isinstance(epochs, int) and isinstance(ends[-1], int) and epochs > ends[-1]
+    if grows:
+        old = {**old, "config": {**asked, "epochs": epochs}, "schedules": [*ends, epochs]}
+    new = dict(description)
+    if has_checkpoint(run_dir) and new.get("init") is None:
+        # The first step alone needs the weights to begin with.
+        new["init"] = old.get("init")
+    _require_same(run_dir, old, new)
+    if grows:
+        _write_config(path, old)
+    return {**new, "schedules": old["schedules"]} if "schedules" in old else new
 
 
 def read_description(run_dir: Path) -> dict[str, Any]:
@@ -136,8 +159,8 @@ def read_description(run_dir: Path) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def opened_run(run_dir: Path, description: Mapping[str, Any], resume: bool) -> Iterator[None]:
-    """Make and lock the folder of a run, as `locked` and `open_run`, until the block ends.
+def opened_run(run_dir: Path, description: Mapping[str, Any], resume: bool) -> Iterator[dict[str, Any]]:
+    """Make and lock the folder of a run until the block ends, and give what `open_run` returns.
 
     On an error before the first checkpoint of a new run its files are removed again, so that the same command
     can be given again once what was wrong is right.
@@ -146,8 +169,7 @@ def opened_run(run_dir: Path, description: Mapping[str, Any], resume: bool) -> I
     with locked(run_dir):
         new = not _holds_run(run_dir)
         try:
-            open_run(run_dir, description, resume)
-            yield
+            yield open_run(run_dir, description, resume)
         except Exception:
             if new and not has_checkpoint(run_dir):
                 with contextlib.suppress(OSError):
@@ -282,11 +304,30 @@ def _read_config(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise TrainingError(f"{path} cannot be read ({one_line(error)}); {remedy}") from error
     parts = ("config", "provenance", "notes", "versions")
-    if not isinstance(description, dict) or any(
-        not isinstance(description.get(name, {}), dict) for name in parts
+    if (
+        not isinstance(description, dict)
+        or any(not isinstance(description.get(name, {}), dict) for name in parts)
+        or not _are_schedules(description)
     ):
         raise TrainingError(f"{path} is not the record of a run; {remedy}")
     return description
+
+
+def _are_schedules(description: Mapping[str, Any]) -> bool:
+    """Tell whether the schedules, where there are several, end one after the other, the last with the run."""
+    if "schedules" not in description:
+        return True
+    ends = description["schedules"]
+    return (
+        isinstance(ends, list)
+        and all(type(end) is int for end in ends)
+        and [0, *ends] == sorted({0, *ends})
+        and ends[-1:] == [description.get("config", {}).get("epochs")]
+    )
+
+
+def _write_config(path: Path, description: Mapping[str, Any]) -> None:
+    write_text(path, json.dumps(description, indent=1) + "\n")
 
 
 def _require_same(run_dir: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
@@ -303,7 +344,8 @@ def _settings(description: Mapping[str, Any]) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for name, entry in description.items():
         if name == "config":
-            settings |= entry
+            # Runs of earlier releases have what there was no choice of.
+            settings |= {**asdict(TrainConfig()), **entry}
         elif name == "provenance":
             settings |= {f"provenance {key}": value for key, value in entry.items()}
         elif name not in _DESCRIPTIVE:

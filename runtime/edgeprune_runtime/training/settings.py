@@ -87,7 +87,7 @@ class TrainConfig:
         Train the last linear layer alone, and keep the statistics of batch normalization as they are. Needs
         weights to begin with that have all other layers.
     lr : float
-        Peak learning rate, see `edgeprune_runtime.training.step.learning_rate`.
+        Peak learning rate, see `edgeprune_runtime.training.schedule.learning_rate`.
     momentum : float
         Momentum of SGD, in [0, 1).
     nesterov : bool
