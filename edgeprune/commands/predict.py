@@ -35,8 +35,9 @@ def command(model: Path, images: tuple[Path | str, ...], top: int, skip_bad: boo
     """Classify IMAGES by MODEL.
 
     IMAGES are files, folders of files, packs, or sources as edgeprune build takes them, of which the test
-    split is read; MODEL is an .onnx file or the folder of a run. Files are scaled and cropped as
-    `edgeprune build --size` does it. An image that cannot be read is named once all others are told.
+    split is read; MODEL is an .onnx file or the folder of a run, finished or not. Files are scaled and
+    cropped as `edgeprune build --size` does it. An image that cannot be read is named once all others are
+    told.
 
     \b
     Example:
@@ -45,7 +46,7 @@ def command(model: Path, images: tuple[Path | str, ...], top: int, skip_bad: boo
     """
     from edgeprune.inference.prediction import open_predictor, predict
 
-    predictor = open_predictor(model)
+    predictor = open_predictor(model, _tell)
     for prediction in predict(predictor, images, skip_bad=skip_bad, tell=_tell):
         best = _best(prediction, predictor.class_names, top)
         say(json.dumps(_record(prediction, best)) if as_json else _line(prediction, best))

@@ -23,14 +23,23 @@ from ..input_files import input_problem
 from ..normalization import Normalization
 from .models import create_model
 
-__all__ = ["MODEL_FILE", "TrainedNetwork", "load_trained", "open_network", "rebuild_network"]
+__all__ = [
+    "DAMAGE",
+    "MODEL_FILE",
+    "Facts",
+    "TrainedNetwork",
+    "load_trained",
+    "open_network",
+    "rebuild_network",
+]
 
 MODEL_FILE = "model.safetensors"
 """The file of a run's folder that holds its trained network."""
 
 CHANNELS = 3
 """Of the images that every network takes."""
-_DAMAGE = (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError, ConfigError)
+DAMAGE = (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError, ConfigError)
+"""What a file that is no network, or a damaged one, raises."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +79,8 @@ class TrainedNetwork:
         One for each class, where they are known.
     normalization : Normalization, optional
         Of the images it takes, where that is known.
+    stage : str, optional
+        Which weights of a run these are, where they are not those of its end.
     """
 
     path: Path
@@ -79,6 +90,7 @@ class TrainedNetwork:
     num_classes: int
     class_names: tuple[str, ...] | None = None
     normalization: Normalization | None = None
+    stage: str | None = None
 
     @property
     def known_normalization(self) -> Normalization:
@@ -192,7 +204,7 @@ def load_trained(path: Path) -> TrainedNetwork:
             facts = asdict(from_json(Facts, parse_json((content.metadata() or {})["edgeprune"].encode())))
             tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 - not a dict
         return rebuild_network(path, tensors, facts)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         reason = one_line(error)
         raise TrainingError(f"{file}: not a model of a run, or damaged ({reason}); train it again") from error
 

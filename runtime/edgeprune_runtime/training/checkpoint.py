@@ -110,13 +110,15 @@ def save_checkpoint(
     _remove_others(run_dir, [path.stem for path in (*(_path(run_dir, n) for n in before), manifest)[-_KEPT:]])
 
 
-def load_checkpoint(run_dir: Path) -> Checkpoint:
+def load_checkpoint(run_dir: Path, *, set_aside: bool = True) -> Checkpoint:
     """Read the newest checkpoint that is whole, verified; one that is damaged is set aside.
 
     Parameters
     ----------
     run_dir : Path
         A folder that `save_checkpoint` has written to.
+    set_aside : bool
+        False leaves the folder as it is, which may be that of another process.
 
     Raises
     ------
@@ -132,7 +134,7 @@ def load_checkpoint(run_dir: Path) -> Checkpoint:
         except TrainingError as error:
             damage.append((path, error))
             continue
-        for damaged, _ in damage:
+        for damaged, _ in damage if set_aside else ():
             # So that the next checkpoint takes its number, and not the place of this one.
             with contextlib.suppress(OSError):
                 damaged.rename(damaged.with_name(damaged.name + _ASIDE))

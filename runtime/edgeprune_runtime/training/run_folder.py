@@ -35,6 +35,7 @@ __all__ = [
     "is_finished",
     "load_model",
     "locked",
+    "network_facts",
     "open_run",
     "opened_run",
     "read_description",
@@ -238,13 +239,17 @@ def save_model(run_dir: Path, model: nn.Module, description: Mapping[str, Any]) 
     TrainingError
         If it cannot be written.
     """
+    # One entry: safetensors writes several in an order of its own, and equal runs are to give equal files.
+    entry = {"edgeprune": json.dumps(network_facts(description))}
+    write_tensors(run_dir / MODEL_FILE, model.state_dict(), entry, remedy=RESUME)
+
+
+def network_facts(description: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what rebuilds the network of a run, see `edgeprune_runtime.networks.trained.Facts`."""
     network = {"model": description["config"]["model"]}
     network |= {name: description[name] for name in ("num_classes", "image_shape")}
     known = [name for name in ("mean", "std", "class_names") if name in description["provenance"]]
-    network |= {name: description["provenance"][name] for name in known}
-    # One entry: safetensors writes several in an order of its own, and equal runs are to give equal files.
-    entry = {"edgeprune": json.dumps(network)}
-    write_tensors(run_dir / MODEL_FILE, model.state_dict(), entry, remedy=RESUME)
+    return network | {name: description["provenance"][name] for name in known}
 
 
 def is_finished(run_dir: Path) -> bool:
