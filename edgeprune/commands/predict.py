@@ -14,7 +14,7 @@ from edgeprune.text import say
 if TYPE_CHECKING:
     from edgeprune.inference.prediction import Prediction
 
-__all__ = ["command"]
+__all__ = ["LABELED", "command", "tell"]
 
 
 class _Images(click.Path):
@@ -25,9 +25,12 @@ class _Images(click.Path):
         return str(value) if is_source else super().convert(value, param, ctx)
 
 
+LABELED = _Images(exists=True, path_type=Path)
+
+
 @click.command("predict")
 @click.argument("model", type=click.Path(exists=True, path_type=Path))
-@click.argument("images", type=_Images(exists=True, path_type=Path), nargs=-1, required=True)
+@click.argument("images", type=LABELED, nargs=-1, required=True)
 @click.option("--top", type=click.IntRange(min=1), default=3, show_default=True, help="Classes to print.")
 @click.option("--skip-bad", is_flag=True, help="Leave out images that cannot be read, and count them.")
 @click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each image.")
@@ -46,13 +49,14 @@ def command(model: Path, images: tuple[Path | str, ...], top: int, skip_bad: boo
     """
     from edgeprune.inference.prediction import open_predictor, predict
 
-    predictor = open_predictor(model, _tell)
-    for prediction in predict(predictor, images, skip_bad=skip_bad, tell=_tell):
+    predictor = open_predictor(model, tell)
+    for prediction in predict(predictor, images, skip_bad=skip_bad, tell=tell):
         best = _best(prediction, predictor.class_names, top)
         say(json.dumps(_record(prediction, best)) if as_json else _line(prediction, best))
 
 
-def _tell(line: str) -> None:
+def tell(line: str) -> None:
+    """Print what is beside the result."""
     say(f"edgeprune: {line}", err=True)
 
 
