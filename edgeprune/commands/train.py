@@ -106,7 +106,8 @@ class _Resumable(Command):
 )
 @config_options(TrainConfig, "epochs", "batch_size", "lr", heading="Training", batch_size=BATCH_SIZE)
 @config_options(ScoreConfig, "augment")
-@config_options(TrainConfig, "weight_decay", "ema", "freeze", "adversarial", "seed")
+@config_options(TrainConfig, "weight_decay", "ema", "freeze", "adversarial")
+@config_options(TrainConfig, "label_smoothing", "class_weights", "sampling", "clip_norm", "patience", "seed")
 @config_options(TrainConfig, "device", "precision", heading="Machine")
 @THREADS
 @size_option("--memory", "Most that loaders and caches may hold, e.g. 300MB.")
@@ -186,9 +187,15 @@ def command(
         )
     tested = "" if metrics["test_accuracy"] is None else f", test accuracy {metrics['test_accuracy']:.2%}"
     say_if_read(
-        f"{output / 'model.safetensors'}: {config.model}, {count_text(config.epochs, 'epoch')}{tested}"
+        f"{output / 'model.safetensors'}: {config.model}, {_trained(config, metrics)}{tested}"
         f"{_left_out(metrics)}"
     )
+
+
+def _trained(config: TrainConfig, metrics: dict[str, Any]) -> str:
+    if config.patience is None:
+        return count_text(config.epochs, "epoch")
+    return f"weights of epoch {metrics['epoch']}, the best"
 
 
 def _left_out(metrics: dict[str, Any]) -> str:

@@ -83,6 +83,13 @@ def _notice(event: dict[str, Any]) -> str | None:
             f"epochs {event['first']:,} to {event['epochs']:,} are a new schedule: the learning rate rises "
             f"to {event['lr']:g} and falls to 0 once more; the epochs before keep theirs"
         )
+    if event["event"] == "stopped":
+        return (
+            f"stopped after epoch {event['epoch']} of {event['epochs']}: no better test since epoch "
+            f"{event['best_epoch']}, whose weights are kept"
+        )
+    if event["event"] == "best_lost":
+        return f"the weights of the best epoch are lost, those of the last are kept: {event['reason']}"
     if event["event"] == "init" and event["fresh"]:
         return f"not of these weights, but fresh: {', '.join(event['fresh'])}"
     return None

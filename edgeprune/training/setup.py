@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edgeprune_formats import ConfigError, Pack, PackHeader
 from edgeprune_runtime import Mixture, PackLoader
 from edgeprune_runtime.decode.augmentation import Augment
@@ -81,8 +83,9 @@ class Setup:
         cadence: Cadence = Cadence(),  # noqa: B008 - frozen
         report: OnEvent | None = None,
     ) -> dict[str, Any]:
-        """Train and return the last epoch's metrics; see `edgeprune_runtime.training.train`."""
+        """Train and return the metrics of the epoch that is kept; see `edgeprune_runtime.training.train`."""
         header = self.loader.pack.header
+        counts = np.bincount(self.loader.pack.labels, minlength=len(header.class_names)).tolist()
         result = train(
             self.loader,
             self.config,
@@ -93,13 +96,14 @@ class Setup:
             init=init,
             teacher=teacher,
             normalization=Normalization(header.mean, header.std),
+            class_counts=counts,
             resume=resume,
             cadence=cadence,
             provenance=self.provenance,
             notes={"memory_bytes": self.memory.limit, "on_corrupt": self.loader.on_corrupt},
             on_event=report,
         )
-        return result.metrics[-1]
+        return result.kept
 
 
 def set_up(
@@ -235,6 +239,7 @@ def _loader(
         normalize=True,
         cache_bytes=memory.cache_bytes,
         prefetch=memory.prefetch,
+        sampling=config.sampling,
         on_corrupt=on_corrupt,
     )
 
@@ -249,7 +254,9 @@ def train_pack(
     report: OnEvent | None = None,
     **options: Any,
 ) -> dict[str, Any]:
-    """Train from open packs and return the last epoch's metrics; `options` are those of `TrainConfig`.
+    """Train from open packs and return the metrics of the epoch that is kept.
+
+    `options` are those of `TrainConfig`.
 
     Raises
     ------

@@ -413,3 +413,23 @@ def test_pictures_that_cannot_be_written(edgeprune, run, tmp_path):
     assert code == 1
     assert "there is no folder" in err
     assert plot_command.command.name == "plot"
+
+
+def test_early_stopping_and_what_is_done_to_the_loss(train, npz):
+    options = ["--test", npz, "--patience", 1, "--label-smoothing", 0.1, "--sampling", "balanced"]
+    # So small a rate that no test becomes better.
+    options += ["--clip-norm", 1, "--epochs", 9, "--lr", 1e-30, "--weight-decay", 0]
+    code, out, err, folder = train("a", *options)
+    assert code == 0, err
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    best = lines[-1]["best_epoch"]
+    assert len(lines) == best + 1 < 9
+    assert f"stopped after epoch {best + 1} of 9: no better test since epoch {best}, whose weights" in err
+    assert f"weights of epoch {best}, the best, test accuracy" in out.splitlines()[-1]
+    assert train("b", "--class-weights", "balanced", "--epochs", 1)[0] == 0
+    code, _, err, _ = train("c", "--teacher", folder, "--label-smoothing", 0.1)
+    assert code == 2
+    assert "a teacher's answers replace the labels; leave --label-smoothing and --class-weights out" in err
+    code, _, err, _ = train("d", "--patience", 2)
+    assert code == 2
+    assert "--patience waits for a better test; give --test" in err

@@ -20,6 +20,7 @@ from .cache import DEFAULT_CACHE_BYTES
 from .mixture import Mixture
 from .prefetch import Prefetcher
 from .reader import Packs, make_reader, open_given
+from .sampling import SAMPLINGS, Sampling
 from .skipping import ON_CORRUPT, EpochRows, OnCorrupt, SkippedChunk
 
 if TYPE_CHECKING:
@@ -85,6 +86,10 @@ class PackLoader:
         Batches that a thread decodes before they are asked for, while others decode the chunks that come
         next; 0 decodes each batch when it is asked for. The batches are the same. Backend ``"scipy"``
         prefetches chunks alone: the process may fork while it is in use, see `Decoder.in_background`.
+    sampling : str
+        ``"uniform"`` shows each image once in an epoch. ``"balanced"`` shows each class equally often, in an
+        epoch of as many images: images of small classes repeat, and of large ones others are there each time.
+        That holds within each window of `shuffle`, which it needs, for the classes that the window has.
     on_corrupt : str
         ``"fail"`` raises the error of a chunk that is damaged or cannot be read. ``"skip"`` tries it again,
         and then leaves it out of this epoch and all others. Batches keep number and size: the images that
@@ -121,6 +126,7 @@ class PackLoader:
         resolution: Resolution = None,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         prefetch: int = 2,
+        sampling: Sampling = "uniform",
         on_corrupt: OnCorrupt = "fail",
     ) -> None:
         batch_size, seed, prefetch = map(operator.index, (batch_size, seed, prefetch))
@@ -132,6 +138,11 @@ class PackLoader:
             raise ConfigError(f"`prefetch` must not be negative: {prefetch}")
         if on_corrupt not in ON_CORRUPT:
             raise ConfigError(f"`on_corrupt` is {on_corrupt!r}; choose one of {', '.join(ON_CORRUPT)}")
+        if sampling not in SAMPLINGS:
+            raise ConfigError(f"`sampling` is {sampling!r}; choose one of {', '.join(SAMPLINGS)}")
+        if sampling == "balanced" and not shuffle:
+            raise ConfigError('`sampling="balanced"` needs `shuffle=True`')
+        self.sampling = sampling
         self.pack = open_given(path)
         self.batch_size, self.shuffle, self.seed = batch_size, bool(shuffle), seed
         self.drop_last, self.augment, self.prefetch = bool(drop_last), augment_name(augment), prefetch
@@ -207,7 +218,8 @@ class PackLoader:
 
     def _decoded(self, epoch: int, first: int) -> Generator[_Batch, None, None]:
         cache = self._reader.cache
-        order = cache.order(seed=self.seed, epoch=epoch, shuffle=self.shuffle)
+        labels = self.pack.labels if self.sampling == "balanced" else None
+        order = cache.order(seed=self.seed, epoch=epoch, shuffle=self.shuffle, labels=labels)
         epoch_rows = EpochRows(order, cache.chunk_of(order), self.skipped)
         for batch in range(first, len(self)):
             images, rows = self._read(epoch_rows, epoch, batch)
@@ -228,7 +240,7 @@ class PackLoader:
                     raise
                 found = self._reader.unreadable(rows)
                 for chunk, reason in found.items():
-                    epoch_rows.leave_out(chunk, str(reason))
+                    epoch_rows.leave_out(chunk, str(reason), self._images_in_chunks()[chunk])
                 if not len(epoch_rows):
                     raise _nothing_left(error) from error
                 retries = _RETRIES if found else retries - 1
@@ -254,6 +266,7 @@ class PackLoader:
             "content": zlib.crc32(self.pack.source_index.tobytes(), zlib.crc32(self.pack.labels.tobytes())),
             "batch_size": self.batch_size,
             "shuffle": self.shuffle,
+            "sampling": self.sampling,
             "seed": self.seed,
             "drop_last": self.drop_last,
             "augment": self.augment,
@@ -288,6 +301,8 @@ class PackLoader:
             The state is of a loader with other arguments or another pack, or of one whose shuffling
             window does not fit `cache_bytes`, or is no state at all.
         """
+        # What states of earlier releases do not say.
+        state = {"sampling": "uniform", **state}
         for name, ours in self._identity().items():
             if state.get(name) != ours and not (name in _ADDED and name not in state):
                 raise ConfigError(f"cannot resume: {name} was {state.get(name)} and is now {ours}")
@@ -308,7 +323,7 @@ class PackLoader:
     def _skipped_in(self, state: dict[str, Any]) -> tuple[SkippedChunk, ...]:
         # States had none before chunks could be left out.
         chunks = state.get("skipped", [])
-        counts = np.bincount(self._reader.cache.chunk_of(np.arange(len(self.pack))))
+        counts = self._images_in_chunks()
         sound = isinstance(chunks, list) and all(
             type(chunk) is int and 0 <= chunk < len(counts) for chunk in chunks
         )
@@ -320,7 +335,11 @@ class PackLoader:
                 'pass `on_corrupt="skip"`'
             )
         reason = "it was left out before the run was resumed"
-        return tuple(SkippedChunk(chunk, int(counts[chunk]), reason) for chunk in chunks)
+        return tuple(SkippedChunk(chunk, counts[chunk], reason) for chunk in chunks)
+
+    def _images_in_chunks(self) -> list[int]:
+        counts: list[int] = np.bincount(self._reader.cache.chunk_of(np.arange(len(self.pack)))).tolist()
+        return counts
 
 
 def _nothing_left(error: PackFormatError) -> PackFormatError:

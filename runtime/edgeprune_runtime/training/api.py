@@ -20,13 +20,14 @@ from edgeprune_formats import ConfigError
 from ..normalization import Normalization
 from .checkpoint import has_checkpoint, read_state
 from .loop import Batches, Cadence, OnEvent, TrainLoader, TrainRun
-from .objectives import Objective, Perturbation, Teacher
+from .objectives import Objective, Perturbation, Teacher, balanced_weights
 from .placement import Placement, place
 from .run_folder import describe_run, is_finished, load_model, opened_run, save_model
 from .schedule import Schedule
 from .settings import Adversary, TrainConfig
 from .signals import TrainingInterrupted, deferred_signals
 from .step import Learner
+from .stopping import best_epoch, is_over
 
 __all__ = [
     "Cadence",
@@ -55,11 +56,18 @@ class TrainResult:
         ``skipped_images`` (left out because their chunks could not be read),
         ``lr`` (of the epoch's last step), ``images_per_second`` (of the steps), ``seconds`` (with the test),
         ``peak_memory_bytes`` (of the process in RAM, since it began) and ``peak_device_memory_bytes`` (of
-        tensors on a CUDA device). The test's are None without a test set, and memory where it is not known.
+        tensors on a CUDA device), and with `TrainConfig.patience` ``best_epoch`` (up to here). With smoothed
+        labels or weights of classes ``train_loss`` is what is minimized. The test's are None without a test
+        set, and memory where it is not known.
     """
 
     run_dir: Path
     metrics: tuple[dict[str, Any], ...]
+
+    @property
+    def kept(self) -> dict[str, Any]:
+        """The metrics of the epoch whose weights are kept: of the best with `TrainConfig.patience`."""
+        return self.metrics[best_epoch(self.metrics) - 1 if "best_epoch" in self.metrics[-1] else -1]
 
 
 def train(
@@ -73,6 +81,7 @@ def train(
     init: str | Path | None = None,
     normalization: Normalization | None = None,
     teacher: str | Path | None = None,
+    class_counts: Sequence[int] | None = None,
     resume: bool = False,
     cadence: Cadence = Cadence(),  # noqa: B008 - frozen
     provenance: Mapping[str, Any] | None = None,
@@ -102,6 +111,8 @@ def train(
     teacher : str or Path, optional
         A finished run, whose answers are learned in place of the labels; with `TrainConfig.adversarial`
         those to perturbed images, see `edgeprune_runtime.training.objectives.Objective`.
+    class_counts : sequence of int, optional
+        Training images of each class; needed by `TrainConfig.class_weights`.
     resume : bool
         Go on with the run in `run_dir`; where there is none, start one. The config may have more epochs than
         the run had: the schedule of the learning rate that it began is trained to its end, and a new one
@@ -124,7 +135,9 @@ def train(
         one counts; ``{"event": "kept", "step"}`` where a batch could not be read and a checkpoint keeps what
         was done; ``{"event": "paused", "reason"}`` and ``{"event": "continued"}`` around waiting for room on
         a full disk; ``{"event": "skipped", "images", "reason"}`` for each chunk that the loader leaves out,
-        see `PackLoader`. Without `on_event` a full disk is an error at once.
+        see `PackLoader`; ``{"event": "stopped", "epoch", "epochs", "best_epoch"}`` where patience ended a
+        run; ``{"event": "best_lost", "best_epoch", "reason"}`` where the best weights cannot be read and the
+        last are kept. Without `on_event` a full disk is an error at once.
 
     Returns
     -------
@@ -145,6 +158,8 @@ def train(
     goes_on = resume and has_checkpoint(run_dir)
     if config.freeze and init is None and not goes_on:
         raise ConfigError("`freeze` keeps layers as `init` gives them; give `init`, or leave `freeze` out")
+    if config.patience is not None and test is None:
+        raise ConfigError("`patience` waits for a better test; give `test`, or leave `patience` out")
     description = describe_run(
         config,
         placement,
@@ -159,13 +174,13 @@ def train(
     with opened_run(run_dir, description, resume) as description:
         if is_finished(run_dir) and has_checkpoint(run_dir):
             history = read_state(run_dir)["history"]
-            if len(history) >= config.epochs:
+            if is_over(history, config):
                 return TrainResult(run_dir, tuple(history))
         cuda = [placement.device.index] if placement.device.type == "cuda" else []
         with deferred_signals() as interrupted, torch.random.fork_rng(cuda):
             torch.manual_seed(config.seed)
             weights = None if init is None or has_checkpoint(run_dir) else Path(init)
-            objective = _objective(config, placement, normalization, teacher, description)
+            objective = _objective(config, placement, normalization, teacher, class_counts, description)
             learner = Learner(config, placement, num_classes, min(image_shape[1:]), weights, objective)
             schedule = Schedule(description.get("schedules", [config.epochs]), len(loader), config.lr)
             run = TrainRun(
@@ -183,7 +198,8 @@ def train(
             )
             _begin(run, is_warm=weights is not None)
             run.finish()
-            run.disk.write(lambda: save_model(run_dir, learner.tested, description))
+            epoch = run.take_best()
+            run.disk.write(lambda: save_model(run_dir, learner.tested, description, epoch))
     return TrainResult(run_dir, tuple(run.history))
 
 
@@ -205,10 +221,12 @@ def _objective(
     placement: Placement,
     normalization: Normalization | None,
     teacher: str | Path | None,
+    class_counts: Sequence[int] | None,
     description: Mapping[str, Any],
 ) -> Objective:
+    of_labels = _of_labels(config, placement, teacher, class_counts, description["num_classes"])
     if config.adversarial is None and teacher is None:
-        return Objective()
+        return Objective(**of_labels)
     if normalization is None:
         raise ConfigError("adversarial training and a teacher need the normalization of the batches")
     perturbation = None
@@ -216,7 +234,30 @@ def _objective(
         adversary = Adversary.parse(config.adversarial)
         perturbation = Perturbation(adversary, normalization, placement.device)
     if teacher is None:
-        return Objective(perturbation)
+        return Objective(perturbation, **of_labels)
     names = description["provenance"].get("class_names")
     shape = description["num_classes"], description["image_shape"], names
     return Objective(perturbation, Teacher(Path(teacher), placement, normalization, *shape))
+
+
+def _of_labels(
+    config: TrainConfig,
+    placement: Placement,
+    teacher: str | Path | None,
+    class_counts: Sequence[int] | None,
+    num_classes: int,
+) -> dict[str, Any]:
+    """Return what an `Objective` does with labels."""
+    is_weighted = config.class_weights == "balanced"
+    if teacher is not None and (is_weighted or config.label_smoothing):
+        raise ConfigError(
+            "a teacher's answers replace the labels; leave `label_smoothing` and `class_weights` out"
+        )
+    if not is_weighted:
+        return {"label_smoothing": config.label_smoothing}
+    if class_counts is None or len(class_counts) != num_classes or sum(class_counts) < 1:
+        raise ConfigError(
+            f"`class_weights` needs the images of each of {num_classes} classes; give `class_counts`"
+        )
+    weights = balanced_weights(class_counts).to(placement.device)
+    return {"label_smoothing": config.label_smoothing, "class_weights": weights}

@@ -38,6 +38,7 @@ __all__ = [
     "has_checkpoint",
     "load_checkpoint",
     "read_state",
+    "read_tensors",
     "remove_uncommitted",
     "save_checkpoint",
     "write_tensors",
@@ -130,7 +131,7 @@ def load_checkpoint(run_dir: Path, *, set_aside: bool = True) -> Checkpoint:
         path = _path(run_dir, number)
         try:
             manifest = _read_manifest(path)
-            tensors = _read_tensors(path.with_suffix(".safetensors"), manifest.sha256)
+            tensors = read_tensors(path.with_suffix(".safetensors"), manifest.sha256)
         except TrainingError as error:
             damage.append((path, error))
             continue
@@ -268,7 +269,8 @@ def _remove_others(run_dir: Path, keep: list[str]) -> None:
                 path.unlink()
 
 
-def _read_tensors(path: Path, digest: str) -> dict[str, torch.Tensor]:
+def read_tensors(path: Path, digest: str) -> dict[str, torch.Tensor]:
+    """Read a safetensors file that has this SHA-256, or raise `TrainingError`; no value may be infinite."""
     try:
         if path.exists() and not path.is_file():
             raise _damaged(path, "not a regular file")

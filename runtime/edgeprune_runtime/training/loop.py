@@ -19,6 +19,7 @@ from ..errors import TrainingError
 from ..loading.skipping import SkippedChunk
 from ..networks.models import smallest_batch
 from ..system.machine import peak_bytes, resident_bytes
+from .best import best_weights, remove_other_bests, write_best
 from .checkpoint import load_checkpoint, save_checkpoint
 from .full_disk import PatientDisk
 from .placement import Placement
@@ -27,6 +28,7 @@ from .schedule import Schedule
 from .settings import TrainConfig
 from .signals import TrainingInterrupted
 from .step import Learner, Sums, Tally
+from .stopping import best_epoch, is_over
 
 __all__ = ["Batches", "Cadence", "OnEvent", "TrainLoader", "TrainRun"]
 
@@ -114,6 +116,7 @@ class TrainState:
     tally: Sums
     history: list[dict[str, int | float | None]]
     loader: dict[str, Any]
+    best: dict[str, str] = field(default_factory=dict)
 
     def check(self, epochs: int, steps: int) -> None:
         """Raise ValueError unless a run of so many epochs, of so many steps each, can stand there."""
@@ -123,6 +126,8 @@ class TrainState:
             missing = METRICS - epoch.keys() or {name for name in _MEASURED if epoch[name] is None}
             if missing or epoch["epoch"] != number:
                 raise ValueError(f"history[{number - 1}] is not the metrics of epoch {number}")
+        if not all(epoch.isdecimal() for epoch in self.best):
+            raise ValueError("best is not the digests of epochs")
         tally = self.tally
         if not 0 <= tally.steps <= (steps if len(self.history) < epochs else 0):
             raise ValueError(f"tally.steps is {tally.steps}, of {steps} steps in an epoch")
@@ -144,6 +149,8 @@ class TrainRun:
         Steps taken since the run began.
     tally : Tally
         The running sums of the epoch that is not complete.
+    best : dict of str to str
+        The digests of the files of the best weights, with `TrainConfig.patience`.
     """
 
     loader: TrainLoader
@@ -160,6 +167,7 @@ class TrainRun:
     history: list[dict[str, Any]] = field(default_factory=list)
     step: int = 0
     tally: Tally = field(default_factory=Tally)
+    best: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._steps = self.schedule.steps
@@ -185,6 +193,7 @@ class TrainRun:
         state = self._checked(checkpoint.state)
         self.step, self.history, self.tally = state.step, state.history, state.tally.running()
         self._first_step = self._saved_step = self.step
+        self.best = state.best
         if checkpoint.damage is not None and self.on_event is not None:
             self.on_event({"event": "fallback", "step": self.step, "reason": checkpoint.damage})
         self.disk.write(lambda: write_metrics(self.run_dir, self.history))
@@ -218,12 +227,30 @@ class TrainRun:
         EdgePruneError, OSError
             If a batch cannot be read, once a checkpoint is written of the steps that were taken.
         """
-        while len(self.history) < self.config.epochs:
+        while not is_over(self.history, self.config):
             started = time.perf_counter() - self.tally.seconds
             with self._keeping_work(started):
                 self._train_epoch(started)
                 scores = self._score()
             self._end_epoch(scores, time.perf_counter() - started)
+
+    def take_best(self) -> int | None:
+        """Take the weights of the best epoch for those to keep, and return its number.
+
+        None without `TrainConfig.patience`. Where they cannot be read, the last stay, and this is told.
+        """
+        if self.config.patience is None:
+            return None
+        last, epoch = len(self.history), best_epoch(self.history)
+        tell = self.on_event or (lambda event: None)
+        if last < self.config.epochs:
+            tell({"event": "stopped", "epoch": last, "epochs": self.config.epochs, "best_epoch": epoch})
+        try:
+            self.learner.tested.load_state_dict(best_weights(self.run_dir, epoch, self.best))
+        except (TrainingError, RuntimeError) as error:
+            tell({"event": "best_lost", "best_epoch": epoch, "reason": one_line(error)})
+            return last
+        return epoch
 
     @contextlib.contextmanager
     def _keeping_work(self, started: float) -> Iterator[None]:
@@ -378,18 +405,31 @@ class TrainRun:
         }
         self.history.append(metrics)
         self.tally = Tally()
-        self._checkpoint()
+        if self.config.patience is None:
+            self._checkpoint()
+        else:
+            self._checkpoint_with_best(metrics)
         self.disk.write(lambda: write_metrics(self.run_dir, self.history))
         if self.on_event is not None:
             self.on_event({"event": "epoch", **metrics})
 
+    def _checkpoint_with_best(self, metrics: dict[str, Any]) -> None:
+        metrics["best_epoch"] = best_epoch(self.history)
+        if metrics["best_epoch"] == metrics["epoch"]:
+            weights = self.learner.tested.state_dict()
+            self.disk.write(lambda: self.best.update(write_best(self.run_dir, metrics["epoch"], weights)))
+        self._checkpoint()
+        self.best = remove_other_bests(self.run_dir, self.history, self.best)
+
     def _checkpoint(self) -> None:
-        state = {
+        state: dict[str, Any] = {
             "step": self.step,
             "tally": self.tally.sums(),
             "history": self.history,
             "loader": self.loader.state_dict(),
         }
+        if self.best:
+            state["best"] = self.best
         self.disk.write(lambda: save_checkpoint(self.run_dir, self.learner.tensors(), state))
         self._saved, self._saved_step = time.perf_counter(), self.step
 

@@ -175,8 +175,8 @@ def opened_run(run_dir: Path, description: Mapping[str, Any], resume: bool) -> I
             if new and not has_checkpoint(run_dir):
                 with contextlib.suppress(OSError):
                     remove_uncommitted(run_dir)
-                    for name in (_CONFIG_FILE, _LOCK_FILE):
-                        (run_dir / name).unlink(missing_ok=True)
+                    for path in (run_dir / _CONFIG_FILE, run_dir / _LOCK_FILE, *run_dir.glob("best-*")):
+                        path.unlink(missing_ok=True)
                     if made:
                         run_dir.rmdir()
             raise
@@ -231,8 +231,12 @@ def write_metrics(run_dir: Path, history: Sequence[Mapping[str, Any]]) -> None:
     write_text(run_dir / _METRICS_FILE, "".join(json.dumps(epoch) + "\n" for epoch in history), remedy=RESUME)
 
 
-def save_model(run_dir: Path, model: nn.Module, description: Mapping[str, Any]) -> None:
+def save_model(
+    run_dir: Path, model: nn.Module, description: Mapping[str, Any], epoch: int | None = None
+) -> None:
     """Write the trained network to ``model.safetensors``, with what `load_model` needs to rebuild it.
+
+    The epoch is noted where it is not simply the last.
 
     Raises
     ------
@@ -240,7 +244,8 @@ def save_model(run_dir: Path, model: nn.Module, description: Mapping[str, Any]) 
         If it cannot be written.
     """
     # One entry: safetensors writes several in an order of its own, and equal runs are to give equal files.
-    entry = {"edgeprune": json.dumps(network_facts(description))}
+    facts = network_facts(description) | ({} if epoch is None else {"epoch": epoch})
+    entry = {"edgeprune": json.dumps(facts)}
     write_tensors(run_dir / MODEL_FILE, model.state_dict(), entry, remedy=RESUME)
 
 

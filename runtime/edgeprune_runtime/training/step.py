@@ -190,6 +190,8 @@ class Learner:
                 losses.append(part.detach())
                 answer = logits.detach()
             outputs.append(answer)
+        if self._config.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self._config.clip_norm)
         self._optimizer.step()
         self._optimizer.zero_grad()
         self.lap("optimizer")

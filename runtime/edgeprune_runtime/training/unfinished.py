@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from edgeprune_formats import ConfigError
 from edgeprune_formats.errors import one_line
@@ -12,8 +15,10 @@ from edgeprune_formats.errors import one_line
 from ..checks import from_json
 from ..errors import TrainingError
 from ..networks.trained import DAMAGE, Facts, TrainedNetwork, load_trained, rebuild_network
-from .checkpoint import has_checkpoint, load_checkpoint, read_state
+from .best import best_weights
+from .checkpoint import Checkpoint, has_checkpoint, load_checkpoint, read_state
 from .run_folder import is_finished, network_facts, read_description
+from .stopping import best_epoch
 
 __all__ = ["open_run_network"]
 
@@ -22,7 +27,8 @@ def open_run_network(run: Path) -> TrainedNetwork:
     """Return the network of a run's folder, which says how its images are normalized.
 
     Of a finished run it is the trained network. Otherwise it is that of the last checkpoint that is whole,
-    the moving average where there is one, and its `stage` says so. The folder is left as it is.
+    the moving average where there is one, or of the best epoch so far of a run that has patience, and its
+    `stage` says so. The folder is left as it is.
 
     Raises
     ------
@@ -51,19 +57,27 @@ def _finished(run: Path) -> TrainedNetwork:
 
 def _from_checkpoint(run: Path) -> TrainedNetwork:
     record, checkpoint = read_description(run), load_checkpoint(run, set_aside=False)
-    start = "average." if any(name.startswith("average.") for name in checkpoint.tensors) else "model."
-    tensors = {
-        name.removeprefix(start): tensor
-        for name, tensor in checkpoint.tensors.items()
-        if name.startswith(start)
-    }
     try:
-        facts = asdict(from_json(Facts, network_facts(record)))
-        network = rebuild_network(run, tensors, facts)
-        return replace(network, stage=f"the last checkpoint, {_reached(checkpoint.state, record)}")
+        what, tensors = _weights(run, checkpoint)
+        network = rebuild_network(run, tensors, asdict(from_json(Facts, network_facts(record))))
+        return replace(network, stage=f"{what}, {_reached(checkpoint.state, record)}")
     except DAMAGE as error:
         reason = one_line(error)
         raise TrainingError(f"{run}: its checkpoint is no network of its record ({reason})") from error
+
+
+def _weights(run: Path, checkpoint: Checkpoint) -> tuple[str, dict[str, torch.Tensor]]:
+    """Return those of the best epoch, where the run keeps them, or of the checkpoint, and which they are."""
+    state = checkpoint.state
+    if best := state.get("best"):
+        epoch = best_epoch(state["history"])
+        # Another process may have gone on, and removed them, since the checkpoint was read.
+        with contextlib.suppress(TrainingError):
+            return f"the best epoch so far, {epoch}", best_weights(run, epoch, best)
+    every = checkpoint.tensors
+    start = "average." if any(name.startswith("average.") for name in every) else "model."
+    own = {name.removeprefix(start): tensor for name, tensor in every.items() if name.startswith(start)}
+    return "the last checkpoint", own
 
 
 def _reached(state: dict[str, Any], record: dict[str, Any]) -> str:
