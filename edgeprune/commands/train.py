@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,8 @@ __all__ = ["THREADS", "choose_threads", "command", "require_torch"]
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+# With this share of the processors free, or less, a thread on each would wait for those of others.
+_HELD = 0.6
 _AUTO_BATCH = TrainConfig().batch_size
 
 
@@ -48,7 +51,7 @@ BATCH_SIZE = {
 THREADS = option(
     "--threads",
     type=click.IntRange(1),
-    help="Threads of the CPU to compute in.  [default: all that there are]",
+    help="Threads of the CPU to compute in.  [default: as many as processors are free]",
 )
 
 
@@ -231,14 +234,28 @@ def require_torch() -> None:
 
 
 def choose_threads(threads: int | None) -> None:
-    """Set how many threads torch computes with, before it starts them; None is as many as there may be."""
+    """Set how many threads torch computes with, before it starts them.
+
+    None is as many as there may be; of processors that other processes hold, those are left out, with a word.
+    """
     import torch
 
-    from edgeprune_runtime.system.machine import cpu_quota, save_address_space
+    from edgeprune_runtime.system.machine import cpu_quota, free_processors, save_address_space
 
     save_address_space()
     # OMP_NUM_THREADS, which torch has read, may ask for fewer; a container's quota is not known to it.
-    torch.set_num_threads(threads or min(torch.get_num_threads(), cpu_quota()))
+    most = min(torch.get_num_threads(), cpu_quota())
+    if threads is None and most > 1 and "OMP_NUM_THREADS" not in os.environ:
+        free = free_processors()
+        # All threads of a step wait for the last, which shares its processor with another process.
+        if free is not None and free <= _HELD * most:
+            threads = max(1, round(free))
+            say_if_read(
+                f"edgeprune: others hold the processors, {free:.1f} of {most} are free: computing in "
+                f"{count_text(threads, 'thread')} (--threads {most} takes all)",
+                err=True,
+            )
+    torch.set_num_threads(threads or most)
 
 
 def _setting(setup: Setup) -> str:

@@ -9,8 +9,9 @@ from types import TracebackType
 from typing import Any
 
 from edgeprune_formats import ConfigError
+from edgeprune_runtime.training.lines import epoch_line, notice_line, step_line
 
-from ..text import bytes_text, count_text, live, say_if_read
+from ..text import live, say_if_read
 
 __all__ = ["TensorBoardReport", "TerminalReport"]
 
@@ -38,61 +39,8 @@ class TerminalReport:
             say_if_read(self._setting)
         elif kind == "epoch":
             say_if_read(epoch_line(event, self._epochs))
-        elif line := _notice(event):
+        elif line := notice_line(event):
             say_if_read(f"edgeprune: {line}", err=True)
-
-
-def step_line(event: dict[str, Any]) -> str:
-    """Return where a run stands, on one line."""
-    minutes, seconds = divmod(round(event["eta_seconds"]), 60)
-    memory = [event["memory_bytes"], event["device_memory_bytes"]]
-    held = " + ".join(bytes_text(size) for size in memory if size is not None)
-    return (
-        f"epoch {event['epoch']}/{event['epochs']} step {event['step']:,}/{event['steps']:,} "
-        f"loss {event['loss']:.3f} accuracy {event['accuracy']:.1%} "
-        f"{event['images_per_second']:,.0f} images/s ETA {minutes}:{seconds:02d} {held}"
-    ).rstrip()
-
-
-def epoch_line(metrics: dict[str, Any], epochs: int) -> str:
-    """Return an epoch's metrics on one line."""
-    line = (
-        f"epoch {metrics['epoch']:>3}/{epochs}  train loss {metrics['train_loss']:.4f} "
-        f"accuracy {metrics['train_accuracy']:.2%}"
-    )
-    if metrics["test_accuracy"] is not None:
-        line += f"  test loss {metrics['test_loss']:.4f} accuracy {metrics['test_accuracy']:.2%}"
-    return f"{line}  {metrics['images_per_second']:,.0f} images/s"
-
-
-def _notice(event: dict[str, Any]) -> str | None:
-    if event["event"] == "paused":
-        return f"paused: {event['reason']}; waiting for room (Ctrl-C leaves)"
-    if event["event"] == "continued":
-        return "there is room again; going on"
-    if event["event"] == "fallback":
-        return f"going on from the checkpoint before it, of step {event['step']:,}: {event['reason']}"
-    if event["event"] == "left_out":
-        return f"{event['reason']}; in each epoch the last is left out"
-    if event["event"] == "kept":
-        return f"what was trained is kept, up to step {event['step']:,}; the run can be resumed"
-    if event["event"] == "skipped":
-        return f"{count_text(event['images'], 'image')} left out: {event['reason']}"
-    if event["event"] == "schedule":
-        return (
-            f"epochs {event['first']:,} to {event['epochs']:,} are a new schedule: the learning rate rises "
-            f"to {event['lr']:g} and falls to 0 once more; the epochs before keep theirs"
-        )
-    if event["event"] == "stopped":
-        return (
-            f"stopped after epoch {event['epoch']} of {event['epochs']}: no better test since epoch "
-            f"{event['best_epoch']}, whose weights are kept"
-        )
-    if event["event"] == "best_lost":
-        return f"the weights of the best epoch are lost, those of the last are kept: {event['reason']}"
-    if event["event"] == "init" and event["fresh"]:
-        return f"not of these weights, but fresh: {', '.join(event['fresh'])}"
-    return None
 
 
 class TensorBoardReport:

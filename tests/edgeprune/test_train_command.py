@@ -433,3 +433,22 @@ def test_early_stopping_and_what_is_done_to_the_loss(train, npz):
     code, _, err, _ = train("d", "--patience", 2)
     assert code == 2
     assert "--patience waits for a better test; give --test" in err
+
+
+@pytest.mark.parametrize(("free", "threads"), [(0.1, 1), (2.2, 2), (3.9, 4), (None, 4)])
+def test_processors_that_others_hold_are_left_to_them(monkeypatch, capsys, free, threads):
+    chosen = []
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    monkeypatch.setattr(torch, "set_num_threads", chosen.append)
+    monkeypatch.setattr("edgeprune_runtime.system.machine.cpu_quota", lambda: 8)
+    monkeypatch.setattr("edgeprune_runtime.system.machine.free_processors", lambda: free)
+    train_command.choose_threads(None)
+    err = capsys.readouterr().err
+    assert chosen == [threads]
+    assert (f"computing in {threads} thread" in err) == (threads < 4)
+    train_command.choose_threads(3)
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    train_command.choose_threads(None)
+    assert chosen[1:] == [3, 4]
+    assert capsys.readouterr().err == ""

@@ -8,7 +8,7 @@ would have ended in without the interruption, bit for bit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,9 @@ import torch
 from edgeprune_formats import ConfigError
 
 from ..normalization import Normalization
+from ..text import count_text
 from .checkpoint import has_checkpoint, read_state
+from .lines import LineReport
 from .loop import Batches, Cadence, OnEvent, TrainLoader, TrainRun
 from .objectives import Objective, Perturbation, Teacher, balanced_weights
 from .placement import Placement, place
@@ -87,6 +89,7 @@ def train(
     provenance: Mapping[str, Any] | None = None,
     notes: Mapping[str, Any] | None = None,
     on_event: OnEvent | None = None,
+    report: Callable[[str], object] | None = None,
 ) -> TrainResult:
     """Train a network with SGD, or go on with a run that was interrupted.
 
@@ -137,7 +140,10 @@ def train(
         a full disk; ``{"event": "skipped", "images", "reason"}`` for each chunk that the loader leaves out,
         see `PackLoader`; ``{"event": "stopped", "epoch", "epochs", "best_epoch"}`` where patience ended a
         run; ``{"event": "best_lost", "best_epoch", "reason"}`` where the best weights cannot be read and the
-        last are kept. Without `on_event` a full disk is an error at once.
+        last are kept. Without `on_event` and `report` a full disk is an error at once.
+    report : callable, optional
+        Is given lines for people, such as `print` takes: what the run computes with, the metrics of each
+        epoch, and what else happens.
 
     Returns
     -------
@@ -155,6 +161,7 @@ def train(
         After SIGINT, SIGTERM or SIGHUP, once the current step is done and a checkpoint is written.
     """
     run_dir, placement = Path(run_dir), place(config)
+    on_event = _told(on_event, report, config, placement)
     goes_on = resume and has_checkpoint(run_dir)
     if config.freeze and init is None and not goes_on:
         raise ConfigError("`freeze` keeps layers as `init` gives them; give `init`, or leave `freeze` out")
@@ -201,6 +208,28 @@ def train(
             epoch = run.take_best()
             run.disk.write(lambda: save_model(run_dir, learner.tested, description, epoch))
     return TrainResult(run_dir, tuple(run.history))
+
+
+def _told(
+    on_event: OnEvent | None,
+    report: Callable[[str], object] | None,
+    config: TrainConfig,
+    placement: Placement,
+) -> OnEvent | None:
+    """Return what takes events, and makes lines of them where there is a report."""
+    if report is None:
+        return on_event
+    threads = count_text(torch.get_num_threads(), "thread")
+    lines = LineReport(
+        report, config.epochs, f"{config.model}; {placement.device}; {threads}; {placement.precision}"
+    )
+
+    def tell(event: dict[str, Any]) -> None:
+        if on_event is not None:
+            on_event(event)
+        lines(event)
+
+    return tell
 
 
 def _begin(run: TrainRun, *, is_warm: bool) -> None:
