@@ -452,3 +452,25 @@ def test_processors_that_others_hold_are_left_to_them(monkeypatch, capsys, free,
     train_command.choose_threads(None)
     assert chosen[1:] == [3, 4]
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("images", [2, 5])
+def test_a_part_smaller_than_a_batch_is_trained_on(edgeprune, tmp_path, images):
+    pixels = np.random.default_rng(0).integers(0, 256, (images, 16, 16, 3)).astype(np.uint8)
+    np.savez(tmp_path / "i.npz", x=pixels, y=np.arange(images) % 2)
+    edgeprune("build", f"npz:{tmp_path / 'i.npz'}", "-o", tmp_path / "small.h5", "-q")
+    code, _, err = edgeprune(
+        "train",
+        tmp_path / "small.h5",
+        *NETWORK,
+        "--epochs",
+        2,
+        "-o",
+        tmp_path / "run",
+        "--sampling",
+        "balanced",
+    )
+    assert (code, err) == (0, "")
+    assert load_checkpoint(tmp_path / "run").state["step"] == 2
+    first, _ = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0]), None
+    assert first["train_loss"] > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import warnings
 import zlib
 from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -68,7 +69,7 @@ class PackLoader:
         Of the images: ``"float32"``, ``"float16"``, ``"float64"``, and ``"bfloat16"`` with torch. Decoding is
         in float32.
     drop_last : bool
-        Leave out a last batch that is not full; nothing remains of fewer images than a batch.
+        Leave out a last batch that is not full; nothing remains of fewer images than a batch, with a warning.
     augment : bool or str
         ``"crop"`` (random crop after padding an eighth of the side by reflection), ``"flip"`` (random
         horizontal flip), ``"crop+flip"`` or True for both.
@@ -162,6 +163,11 @@ class PackLoader:
         self.skipped: tuple[SkippedChunk, ...] = ()
         self._epoch = self._batch = 0
         self._continue, self._loaded = True, False
+        if not len(self):
+            what = f"{len(self.pack)} images are fewer than a batch of {batch_size}"
+            warnings.warn(
+                f"{what}, so an epoch has none; pass `drop_last=False` to train on them", stacklevel=2
+            )
 
     def __len__(self) -> int:
         full, rest = divmod(len(self.pack), self.batch_size)

@@ -19,6 +19,7 @@ from edgeprune_formats import ConfigError
 
 from ..normalization import Normalization
 from ..text import count_text
+from .batches import check_batches
 from .checkpoint import has_checkpoint, read_state
 from .lines import LineReport
 from .loop import Batches, Cadence, OnEvent, TrainLoader, TrainRun
@@ -106,7 +107,8 @@ def train(
     image_shape : sequence of int
         Channels (3), height and width of an image in pixels.
     test : iterable of (torch.Tensor, torch.Tensor), optional
-        Batches to test on after each epoch: normalized, without augmentation, iterable again and again.
+        Batches to test on after each epoch: normalized, without augmentation, iterable again and again. Of a
+        list all batches are checked before the first epoch, of a `PackLoader` the labels.
     init : str or Path, optional
         A safetensors file of weights to begin with, see `edgeprune_runtime.networks.warm_start.load_weights`.
     normalization : Normalization, optional
@@ -167,6 +169,7 @@ def train(
         raise ConfigError("`freeze` keeps layers as `init` gives them; give `init`, or leave `freeze` out")
     if config.patience is not None and test is None:
         raise ConfigError("`patience` waits for a better test; give `test`, or leave `patience` out")
+    check_batches(test, num_classes, image_shape)
     description = describe_run(
         config,
         placement,

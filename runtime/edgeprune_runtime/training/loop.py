@@ -283,6 +283,9 @@ class TrainRun:
             self._tell_of_skipped()
             self._look_up(started)
         self._drain(started)
+        if not self.tally.images:
+            what = f"the loader gave no batch in epoch {len(self.history) + 1}"
+            raise TrainingError(f"{what}; lower `batch_size` or keep the last batch")
         self._require_finite()
 
     def _look_up(self, started: float) -> None:
