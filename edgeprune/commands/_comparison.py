@@ -86,7 +86,7 @@ def _read(files: Sequence[bytes]) -> Pixels:
 
 def _decoded(path: Path) -> Pixels:
     with open_pack(path) as pack:
-        batches = [np.asarray(images) for images, _ in PackLoader(pack, 128, device="cpu")]
+        batches = [np.asarray(images) for (images,) in PackLoader(pack, 128, device="cpu", targets=())]
     images = np.concatenate(batches).transpose(0, 2, 3, 1)
     pixels: Pixels = np.clip(np.rint(images * 255), 0, 255).astype(np.uint8)
     return pixels

@@ -14,7 +14,7 @@ from edgeprune.masks.config import MaskConfig
 from edgeprune.packs.config import METHODS, BuildConfig
 from edgeprune.scoring.config import ScoreConfig
 from edgeprune.sources.naming.options import SourceOptions, with_options, without_options
-from edgeprune.text import bytes_text, say
+from edgeprune.text import bytes_text, printable, say
 from edgeprune_formats import ConfigError
 
 from ..options.fields import (
@@ -271,11 +271,13 @@ def _print(report: BuildReport) -> None:
     images = f"{header.samples:,} images of {header.height}x{header.width}"
     if report.skipped:
         images += f" ({len(report.skipped):,} unreadable ones skipped)"
-    classes = f"{report.classes:,} class{'' if report.classes == 1 else 'es'}"
+    named = [f"{column.name} ({column.kind})" for column in report.columns]
+    targets = f", target{'s' * (len(named) > 1)} {', '.join(map(printable, named))}" if named else ""
+    classes = f" in {report.classes:,} class{'' if report.classes == 1 else 'es'}" if report.classes else ""
     kept, of = header.components, header.height * header.width
     components = "" if kept == of else f"{kept:,} of {of:,} components a channel, "
     say(
-        f"{report.path}: {images} in {classes}, {components}{report.bytes_per_image:,.0f} B an image "
+        f"{report.path}: {images}{classes}{targets}, {components}{report.bytes_per_image:,.0f} B an image "
         f"(its source {report.source_bytes_per_image:,.0f}), {report.psnr:.1f} dB, "
         f"{bytes_text(report.path.stat().st_size)}, in {report.seconds:.1f} s"
     )

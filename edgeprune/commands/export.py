@@ -45,8 +45,9 @@ def command(
     """Write the trained network of RUN as an ONNX file.
 
     RUN is a folder of `edgeprune train`; of a run that is not finished the last checkpoint is taken. The file
-    takes images, float32 [n, 3, height, width] on [0, 1], and gives logits; normalization is part of it. The
-    file appears when it was checked, and compared with torch in onnxruntime.
+    takes images, float32 [n, 3, height, width] on [0, 1], and gives logits; of several labels probabilities,
+    and of values these in their unit. Normalization is part of it. The file appears when it was checked, and
+    compared with torch in onnxruntime.
 
     \b
     Example:
@@ -67,6 +68,8 @@ def command(
 
 
 def _lines(output: Path, config: ExportConfig, report: ExportReport, test: str | None) -> Iterator[str]:
+    from edgeprune_runtime.training.lines import metrics_text
+
     decoder = " with decoder" if config.decoder else ""
     yield f"{output}: {report.network.name}, {config.precision}{decoder}, {report.size / 1e6:.2f} MB"
     if report.network.stage is not None:
@@ -78,7 +81,12 @@ def _lines(output: Path, config: ExportConfig, report: ExportReport, test: str |
     )
     if report.same_class is not None:
         same, count = report.same_class, report.calibrated
-        yield f"  int8 against float32   the same class for {same:.1%} of {count:,} images"
+        what = "labels" if report.network.task.kind == "multilabel" else "class"
+        yield f"  int8 against float32   the same {what} for {same:.1%} of {count:,} images"
     if report.accuracy:
         each = ", ".join(f"{name} {accuracy:.2%}" for name, accuracy in report.accuracy.items())
         yield f"  test accuracy          {each}, {report.tested:,} images of {test}"
+        return
+    for name, measured in report.metrics.items():
+        text = metrics_text({f"test_{key}": value for key, value in measured.items()}, "test")
+        yield f"  test, {name:<16} {text}, {report.tested:,} images of {test}"

@@ -58,12 +58,15 @@ def describe(path: Path) -> dict[str, Any]:
     import numpy as np
 
     from edgeprune_formats import open_pack
+    from edgeprune_formats.targets import LABEL
 
     with open_pack(path) as pack:
         header, labels, payload = pack.header, pack.labels, pack.payload_bytes
         scored = pack.scores is not None
+        columns = [target.column for name, target in pack.targets.items() if name != LABEL]
     size = path.stat().st_size
-    counts = np.bincount(labels, minlength=len(header.class_names)).tolist()
+    classes = len(header.class_names)
+    counts = np.bincount(labels, minlength=classes)[:classes].tolist()
     return {
         "path": str(path),
         "format": f"edgepack {header.format_version}",
@@ -81,6 +84,7 @@ def describe(path: Path) -> dict[str, Any]:
         "classes": [
             {"name": name, "images": count} for name, count in zip(header.class_names, counts, strict=True)
         ],
+        "targets": [column.to_json() for column in columns],
         "scores": scored,
         "mean": list(header.mean),
         "std": list(header.std),
@@ -132,8 +136,24 @@ def _lines(facts: dict[str, Any]) -> list[str]:
         coreset = facts["provenance"].get("coreset")
         kind = coreset.get("score") if isinstance(coreset, dict) else None
         lines.append(f"  scores      one an image, {kind or 'of a kind that is not told'}")
-    lines += _class_lines(facts["classes"]) + _provenance_lines(facts)
+    lines += _target_lines(facts["targets"]) + _class_lines(facts["classes"]) + _provenance_lines(facts)
     return [*lines, "  checked     structure and labels; edgeprune verify reads all the images"]
+
+
+def _target_lines(targets: list[dict[str, Any]]) -> list[str]:
+    lines = []
+    for place, facts in enumerate(targets):
+        classes, width, unit = facts.get("classes", []), facts.get("width"), facts.get("unit")
+        of = (
+            f", {len(classes):,} class{'' if len(classes) == 1 else 'es'}: {', '.join(classes[:3])}"
+            if classes
+            else ""
+        )
+        of += ", ..." if len(classes) > 3 else ""
+        of += f", {count_text(width, 'number')} an image" if width else ""
+        what = printable(f"{facts['name']}: {facts['kind']}{of}{f', in {unit}' if unit else ''}")
+        lines.append(f"  {'' if place else 'targets':<11} {what}")
+    return lines
 
 
 def _ratio(size: float, raw: int) -> str:
@@ -145,6 +165,8 @@ def _numbers(values: list[float]) -> str:
 
 
 def _class_lines(classes: list[dict[str, Any]]) -> list[str]:
+    if not classes:
+        return ["  classes     none"]
     counts = [entry["images"] for entry in classes]
     if len(classes) > MANY_CLASSES:
         return [f"  classes     {len(classes):,}, with {min(counts)} to {max(counts)} images each"]

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 __all__ = ["LABELED", "command", "tell"]
 
 
+# The probability from which a label of several is told to be there.
+_THERE = 0.5
+
+
 class _Images(click.Path):
     """A path that exists, or a source such as csv:FILE."""
 
@@ -35,12 +39,12 @@ LABELED = _Images(exists=True, path_type=Path)
 @click.option("--skip-bad", is_flag=True, help="Leave out images that cannot be read, and count them.")
 @click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each image.")
 def command(model: Path, images: tuple[Path | str, ...], top: int, skip_bad: bool, as_json: bool) -> None:
-    """Classify IMAGES by MODEL.
+    """Tell by MODEL what IMAGES are, or the values that it has learned of them.
 
     IMAGES are files, folders of files, packs, or sources as edgeprune build takes them, of which the test
     split is read; MODEL is an .onnx file or the folder of a run, finished or not. Files are scaled and
-    cropped as `edgeprune build --size` does it. An image that cannot be read is named once all others are
-    told.
+    cropped as `edgeprune build --size` does it. Of several labels those of a probability from 50% on are
+    printed. An image that cannot be read is named once all others are told.
 
     \b
     Example:
@@ -50,8 +54,18 @@ def command(model: Path, images: tuple[Path | str, ...], top: int, skip_bad: boo
     from edgeprune.inference.prediction import open_predictor, predict
 
     predictor = open_predictor(model, tell)
+    kind, unit = predictor.task.kind, predictor.task.unit
     for prediction in predict(predictor, images, skip_bad=skip_bad, tell=tell):
+        if kind == "value":
+            numbers = prediction.probabilities.tolist()
+            record = {"image": prediction.image, "value": numbers} | ({"unit": unit} if unit else {})
+            text = ", ".join(f"{number:.6g}" for number in numbers)
+            say(json.dumps(record) if as_json else f"{prediction.image}: {text} {unit}".rstrip())
+            continue
         best = _best(prediction, predictor.class_names, top)
+        if kind == "multilabel" and not as_json:
+            # Labels that are there, or else the likeliest one.
+            best = [(name, one) for name, one in best if one >= _THERE] or best[:1]
         say(json.dumps(_record(prediction, best)) if as_json else _line(prediction, best))
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgeprune.text import count_text, say
+from edgeprune.text import count_text, printable, say
 
 from ..options.fields import FORCE, PACK, QUIET, Command, output_option
 from ..options.output import require_spare
@@ -52,10 +52,11 @@ def _lines(pack: Path, output: Path, report: RepairReport) -> list[str]:
     lines += [f"lost of {name}: {count_text(count, 'image')}" for name, count in report.lost_by_class.items()]
     if report.lost_scores is not None:
         lines.append(f"lost: all scores ({report.lost_scores})")
+    lines += [f"lost: target {printable(name)} ({why})" for name, why in report.lost_targets.items()]
     left = count_text(report.header.samples, "image")
     total = f"{report.header.samples + report.lost_images:,}"
     lost = f", {count_text(report.lost_images, 'image')} in {count_text(len(report.lost), 'chunk')} lost"
-    sound = "" if report.lost_scores else f"; {pack} is sound, and nothing is lost"
+    sound = "" if report.lost_scores or report.lost_targets else f"; {pack} is sound, and nothing is lost"
     return [*lines, f"{output}: {left} saved of {total}{lost if report.lost else sound}"]
 
 

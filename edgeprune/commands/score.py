@@ -32,7 +32,7 @@ __all__ = ["command", "require_torch"]
 @click.argument("source", default="digits")
 @output_option("The scores file to write.", heading="What to read and write")
 @config_options(BuildConfig, "size", "skip_bad")
-@config_options(SourceOptions)
+@config_options(SourceOptions, "image_column", "label_column", "split_column", "class_names")
 @FORCE
 @config_options(ScoreConfig, "model", "epochs", "every", "batch_size", "lr", heading="The scoring run")
 @config_options(ScoreConfig, "weight_decay", "augment", "seed")

@@ -60,7 +60,5 @@ def command(pack: Path, parts: int, output: Path, by: str, seed: int, force: boo
         )
     for part in made if not quiet else []:
         held = sum(count > 0 for count in part.classes)
-        say(
-            f"{part.path}: {part.header.samples:,} images of {held} of "
-            f"{len(part.classes)} classes, {part.path.stat().st_size / 1e6:.2f} MB"
-        )
+        classes = f" of {held} of {len(part.classes)} classes" if part.classes else ""
+        say(f"{part.path}: {part.header.samples:,} images{classes}, {part.path.stat().st_size / 1e6:.2f} MB")

@@ -15,6 +15,8 @@ from click.core import ParameterSource
 from edgeprune.scoring.config import ScoreConfig
 from edgeprune.text import bytes_text, count_text, say_if_read
 from edgeprune_formats import ConfigError
+from edgeprune_formats.targets import LABEL
+from edgeprune_runtime.decode.augmentation import LOADER_AUGMENTS
 from edgeprune_runtime.loading.skipping import ON_CORRUPT
 from edgeprune_runtime.training.settings import TrainConfig
 
@@ -23,7 +25,7 @@ from ..options.sizes import size_option
 
 if TYPE_CHECKING:
     from edgeprune.training.setup import Setup
-    from edgeprune_runtime.decode.augmentation import Augment
+    from edgeprune_runtime.decode.augmentation import LoaderAugment
     from edgeprune_runtime.loading.skipping import OnCorrupt
     from edgeprune_runtime.training.loop import OnEvent
 
@@ -47,6 +49,10 @@ BATCH_SIZE = {
     "type": _batch_size,
     "metavar": "INTEGER|auto",
     "help": "Images in a step; auto takes them in as few parts as the free memory allows.",
+}
+AUGMENT = {
+    "type": click.Choice(LOADER_AUGMENTS),
+    "help": "Random crop after reflect padding, random horizontal flip; or light or strong, which do more.",
 }
 THREADS = option(
     "--threads",
@@ -76,6 +82,13 @@ class _Resumable(Command):
 @PACKS
 @output_option("Folder of the run.", heading="The run")
 @config_options(TrainConfig, "model")
+@option(
+    "--target",
+    default=LABEL,
+    show_default=True,
+    metavar="NAME",
+    help="What to learn of the packs: a class, several labels, values or probabilities; see edgeprune info.",
+)
 @option("--test", metavar="PACK_OR_SOURCE", help="Test on these images after each epoch.")
 @option(
     "--require-signature",
@@ -108,7 +121,7 @@ class _Resumable(Command):
     help="Learn the answers of this run's network in place of the labels.",
 )
 @config_options(TrainConfig, "epochs", "batch_size", "lr", heading="Training", batch_size=BATCH_SIZE)
-@config_options(ScoreConfig, "augment")
+@config_options(ScoreConfig, "augment", augment=AUGMENT)
 @config_options(TrainConfig, "weight_decay", "ema", "freeze", "adversarial")
 @config_options(TrainConfig, "label_smoothing", "class_weights", "sampling", "clip_norm", "patience", "seed")
 @config_options(TrainConfig, "device", "precision", heading="Machine")
@@ -128,11 +141,12 @@ class _Resumable(Command):
 def command(
     packs: tuple[Path, ...],
     output: Path,
+    target: str,
     test: str | None,
     require_signature: Path | None,
     skip_bad: bool,
     batch_size: int | str,
-    augment: Augment,
+    augment: LoaderAugment,
     init: Path | None,
     teacher: Path | None,
     threads: int | None,
@@ -156,6 +170,7 @@ def command(
       edgeprune train photos.h5 --model mobilenet_v2 --test imagefolder:photos -o run
       edgeprune train photos.h5 -o run --resume
       edgeprune train photos.h5 -o run --resume --epochs 60
+      edgeprune train photos.h5 --target weight --test imagefolder:photos -o run
       edgeprune train photos.h5 --adversarial n-fgsm --test imagefolder:photos -o robust
       edgeprune train photos.h5 --init imagenet.safetensors --freeze --memory 300MB --batch-size auto -o run
     """
@@ -163,6 +178,7 @@ def command(
     from edgeprune.training.setup import set_up
     from edgeprune_runtime import open_packs
     from edgeprune_runtime.training import Cadence
+    from edgeprune_runtime.training.lines import metrics_text
 
     cadence = Cadence(checkpoint_steps, checkpoint_minutes * 60)
     config = _config(batch_size, options)
@@ -180,6 +196,7 @@ def command(
         choose_batch=batch_size == "auto",
         on_corrupt=on_corrupt,
         resume=resume,
+        target=target,
     )
     for note in setup.notes:
         say_if_read(f"warning: {note}", err=True)
@@ -188,7 +205,8 @@ def command(
         metrics = setup.train(
             output, init=init, teacher=teacher, resume=resume, cadence=cadence, report=report
         )
-    tested = "" if metrics["test_accuracy"] is None else f", test accuracy {metrics['test_accuracy']:.2%}"
+    found = metrics_text(metrics, "test")
+    tested = f", test {found}" if found else ""
     say_if_read(
         f"{output / 'model.safetensors'}: {config.model}, {_trained(config, metrics)}{tested}"
         f"{_left_out(metrics)}"

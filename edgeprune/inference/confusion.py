@@ -151,6 +151,12 @@ def evaluate(
     SourceError, PackFormatError
         An image or a chunk cannot be read.
     """
+    task = model.task
+    if not task.is_default:
+        raise ConfigError(
+            f"{model.path} has learned {task.target!r}, of kind {task.kind}, and evaluate compares classes; "
+            "`test` of train and export measures it"
+        )
     own = _class_names(data, model)
     names = own if model.class_names is None else model.class_names
     numbers = dict(zip(own, class_numbers(own, names), strict=True))

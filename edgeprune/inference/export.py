@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from edgeprune_formats import ConfigError, Pack, PackHeader, open_pack
 from edgeprune_formats.files import check_writable
+from edgeprune_formats.targets import Column
 from edgeprune_runtime import PackLoader
 from edgeprune_runtime.networks.trained import TrainedNetwork
 from edgeprune_runtime.onnx.check import Agreement, check_export, check_structure, write_model
@@ -19,6 +20,7 @@ from edgeprune_runtime.onnx.decoder import with_decoder
 from edgeprune_runtime.onnx.export import export_network
 from edgeprune_runtime.onnx.quantize import quantize
 from edgeprune_runtime.onnx.session import IMAGES, LOGITS, require, start_session
+from edgeprune_runtime.task import Task
 from edgeprune_runtime.training.unfinished import open_run_network
 
 from ..training.evaluation import TestBatches, open_test
@@ -82,7 +84,9 @@ class ExportReport:
     calibrated : int
         How many these are.
     accuracy : dict of str to float
-        By precision, on the test set.
+        By precision, on the test set, of classes.
+    metrics : dict of str to dict
+        By precision, on the test set, as `edgeprune_runtime.training.metrics` has them of the target.
     tested : int
         Images of the test set.
     """
@@ -93,6 +97,7 @@ class ExportReport:
     same_class: float | None = None
     calibrated: int = 0
     accuracy: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
     tested: int = 0
 
 
@@ -130,16 +135,19 @@ def export_run(
         )
     network = open_run_network(run)
     images = None if pack is None else _open_images(pack, network)
-    if images is not None and network.class_names is None:
+    if images is not None and network.class_names is None and network.task.is_default:
         network = replace(network, class_names=images.header.class_names)
-    batches = None if test is None else open_test(test, _as_trained(network, test))
+    batches = None
+    if test is not None:
+        batches = open_test(test, _as_trained(network, test), column=_column(network))
     models = {"float32": export_network(network)}
     agreement = _agreement(models["float32"], network, config, images)
     if config.int8:
         assert images is not None
         models["int8"] = quantize(models["float32"], _drawn(images, config.calibrate))
     sessions = {name: start_session(model.SerializeToString()) for name, model in models.items()}
-    measured = _measure(sessions, images if config.int8 else None, config.calibrate, batches)
+    calibration = images if config.int8 else None
+    measured = _measure(network.task, sessions, calibration, config.calibrate, batches)
     chosen = models[config.precision]
     if config.decoder:
         chosen = with_decoder(chosen, network.image_shape)
@@ -159,31 +167,55 @@ def _agreement(
     return agreement
 
 
+def _column(network: TrainedNetwork) -> Column:
+    """Return the target that a network has learned."""
+    task = network.task
+    width = len(task.mean) or 1
+    return Column(task.target, task.kind, network.class_names or (), width, task.unit)
+
+
 def _measure(
-    sessions: dict[str, Any], pack: Pack | None, count: int, test: TestBatches | None
+    task: Task, sessions: dict[str, Any], pack: Pack | None, count: int, test: TestBatches | None
 ) -> dict[str, Any]:
-    """Return the fields of the report that say how well the models of images classify."""
+    """Return the fields of the report that say how well the models of images do."""
+    import torch
+
+    from edgeprune_runtime.training.metrics import make_meter
+
     measured: dict[str, Any] = {}
-    if pack is not None:
+    if pack is not None and task.kind != "value":
         same = [
-            np.equal(*(_classes(one, batch) for one in sessions.values())) for batch in _drawn(pack, count)
+            np.equal(*(_told(task, _outputs(one, batch)) for one in sessions.values()))
+            for batch in _drawn(pack, count)
         ]
         measured["same_class"] = float(np.concatenate(same).mean())
         measured["calibrated"] = sum(map(len, same))
     if test is not None:
-        right = dict.fromkeys(sessions, 0)
+        meters = {name: make_meter(task) for name in sessions}
         tested = 0
-        for images, labels in test:
-            tested += len(labels)
+        for images, wanted in test:
+            tested += len(wanted)
             for name, session in sessions.items():
-                right[name] += int((_classes(session, images.numpy()) == labels.numpy()).sum())
-        measured |= {"accuracy": {name: count / tested for name, count in right.items()}, "tested": tested}
+                outputs = _outputs(session, images.numpy())
+                if task.kind == "value":
+                    # As the network gave them, which the meter takes.
+                    outputs = ((outputs - task.mean) / task.std).astype(np.float32)
+                meters[name].add(torch.from_numpy(outputs), wanted)
+        found = {name: meter.result() for name, meter in meters.items()}
+        measured |= {"metrics": found, "tested": tested}
+        if task.is_ranked:
+            measured["accuracy"] = {name: one["accuracy"] for name, one in found.items()}
     return measured
 
 
-def _classes(session: Any, images: NDArray[np.float32]) -> NDArray[np.int64]:
-    classes: NDArray[np.int64] = session.run([LOGITS], {IMAGES: images})[0].argmax(axis=1)
-    return classes
+def _outputs(session: Any, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    outputs: NDArray[np.float32] = session.run([LOGITS], {IMAGES: images})[0]
+    return outputs
+
+
+def _told(task: Task, outputs: NDArray[np.float32]) -> NDArray[Any]:
+    """Return the class of each image, or whether each of several labels is there."""
+    return outputs.argmax(axis=1) if task.is_ranked else outputs >= 0.5
 
 
 def _check_output(output: Path) -> None:
@@ -197,7 +229,7 @@ def _open_images(path: Path, network: TrainedNetwork) -> Pack:
     header = pack.header
     if header.shape != network.image_shape:
         raise ConfigError(f"{path} has images {header.shape}, and {network.path} takes {network.image_shape}")
-    if len(header.class_names) != network.num_classes:
+    if network.task.is_default and len(header.class_names) != network.num_classes:
         raise ConfigError(
             f"{path} has {len(header.class_names)} classes, and {network.path} was trained on "
             f"{network.num_classes}"
@@ -207,7 +239,7 @@ def _open_images(path: Path, network: TrainedNetwork) -> Pack:
 
 def _as_trained(network: TrainedNetwork, test: str) -> PackHeader:
     """Return a header that stands for the training pack, but leaves images on [0, 1]."""
-    if network.class_names is None:
+    if network.class_names is None and network.task.kind != "value":
         raise ConfigError(
             f"`test={test}`: {network.path} does not know the names of its classes; give `pack` as well"
         )
@@ -220,7 +252,7 @@ def _as_trained(network: TrainedNetwork, test: str) -> PackHeader:
         components=1,
         codec="sparse-f32",
         chunk_samples=1,
-        class_names=network.class_names,
+        class_names=network.class_names or (),
         mean=(0.0,) * channels,
         std=(1.0,) * channels,
     )
@@ -228,8 +260,10 @@ def _as_trained(network: TrainedNetwork, test: str) -> PackHeader:
 
 def _drawn(pack: Pack, count: int) -> Iterator[NDArray[np.float32]]:
     """Give `count` images of a pack on [0, 1], always the same; a batch is decoded when it is asked for."""
-    loader = PackLoader(pack, _BATCH, shuffle=True, device="cpu", cache_bytes=_CACHE_BYTES, prefetch=0)
-    for images, _ in loader:
+    loader = PackLoader(
+        pack, _BATCH, shuffle=True, device="cpu", cache_bytes=_CACHE_BYTES, prefetch=0, targets=()
+    )
+    for (images,) in loader:
         batch = np.asarray(images)[:count]
         yield batch
         count -= len(batch)

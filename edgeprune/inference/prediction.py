@@ -20,6 +20,7 @@ from edgeprune_runtime import PackDataset
 from edgeprune_runtime.errors import TrainingError
 from edgeprune_runtime.loading.cache import ChunkCache
 from edgeprune_runtime.onnx.session import OnnxModel, open_onnx, require
+from edgeprune_runtime.task import Task
 
 from ..errors import SourceError
 from ..sources import open_source
@@ -55,12 +56,17 @@ class Predictor(Protocol):
         ...
 
     @property
+    def task(self) -> Task:
+        """What it tells of images."""
+        ...
+
+    @property
     def takes_coefficients(self) -> bool:
         """Whether it decodes packs by itself, and takes nothing else."""
         ...
 
     def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return logits [n, classes] of images [n, C, H, W] on [0, 1]."""
+        """Return logits [n, classes] of images [n, C, H, W] on [0, 1], or other targets as they are told."""
         ...
 
 
@@ -73,6 +79,7 @@ class Prediction:
     image : str
         The file, the pack and row, or what a source calls it.
     probabilities : float32 [classes]
+        Of each class by itself where an image has several labels; of a value its numbers, in its unit.
     label : str, optional
         The true class, where a pack or source says it.
     """
@@ -89,7 +96,7 @@ class _RunNetwork:
 
     def __init__(self, network: TrainedNetwork) -> None:
         self.path, self.image_shape = network.path, network.image_shape
-        self.class_names = network.class_names
+        self.class_names, self.task = network.class_names, network.task
         self._on_images = network.on_images()
 
     def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -219,7 +226,7 @@ def _of_files(model: Predictor, files: Sequence[Path], bad: list[EdgePruneError]
         if not good:
             continue
         logits = model.logits(np.stack([image for _, image in good]))
-        for (file, _), probabilities in zip(good, _softmax(logits), strict=True):
+        for (file, _), probabilities in zip(good, _told(model, logits), strict=True):
             yield Prediction(str(file), probabilities)
 
 
@@ -239,6 +246,7 @@ def _of_source(model: Predictor, spec: str, bad: list[EdgePruneError]) -> Iterat
         raise ConfigError(f"{model.path} takes coefficients; give it packs, or export without a decoder")
     _, height, width = model.image_shape
     source = open_source(spec, split="test", size=height if height == width else None)
+    is_label = model.task.is_default
     if source.shape != model.image_shape:
         raise ConfigError(f"{spec} has images {source.shape}, and {model.path} takes {model.image_shape}")
     for start in range(0, len(source), _BATCH):
@@ -251,8 +259,8 @@ def _of_source(model: Predictor, spec: str, bad: list[EdgePruneError]) -> Iterat
         if not good:
             continue
         logits = model.logits(np.stack([image for _, image in good]).astype(np.float32) / np.float32(255))
-        for (row, _), probabilities in zip(good, _softmax(logits), strict=True):
-            label = source.class_names[source.labels[row]]
+        for (row, _), probabilities in zip(good, _told(model, logits), strict=True):
+            label = source.class_names[source.labels[row]] if source.class_names and is_label else None
             yield Prediction(source.name(row), probabilities, label)
 
 
@@ -267,8 +275,10 @@ def _of_pack(model: Predictor, path: Path, bad: list[EdgePruneError]) -> Iterato
         if header.shape != model.image_shape:
             raise ConfigError(f"{path} has images {header.shape}, and {model.path} takes {model.image_shape}")
         for first, logits in _logits_of_pack(model, pack, bad):
-            for row, probabilities in enumerate(_softmax(logits), first):
-                label = header.class_names[pack.labels[row]]
+            for row, probabilities in enumerate(_told(model, logits), first):
+                label = None
+                if header.class_names and model.task.is_default:
+                    label = header.class_names[pack.labels[row]]
                 yield Prediction(f"{path}[{row}]", probabilities, label)
 
 
@@ -303,12 +313,17 @@ def _reader_of(model: Predictor, pack: Pack) -> Callable[[range], NDArray[np.flo
 
         return logits_of_coefficients
     # Without torch, though it may be there: importing it takes longer than most calls of this.
-    images = PackDataset(pack, backend="scipy", cache_bytes=_ONE_CHUNK)
+    images = PackDataset(pack, backend="scipy", cache_bytes=_ONE_CHUNK, targets=())
 
     def logits_of_images(rows: range) -> NDArray[np.float32]:
-        return model.logits(np.stack([image for image, _ in images.__getitems__(rows)]))
+        return model.logits(np.stack([image for (image,) in images.__getitems__(rows)]))
 
     return logits_of_images
+
+
+def _told(model: Predictor, outputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return what a model tells of images: probabilities of classes, or other targets as they come."""
+    return _softmax(outputs) if model.task.is_ranked else outputs
 
 
 def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import NoneType
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import click
 
@@ -136,6 +136,8 @@ def _settings(
     }
     if hint is bool:
         return flags, settings | {"is_flag": True, "show_default": False}
+    if get_origin(hint) is tuple:
+        return flags, settings | {"multiple": True, "type": str, "show_default": False}
     kind = next((kind for kind in get_args(hint) if kind is not NoneType), hint)
     return flags, settings | {"type": click.Choice(facts["choices"]) if "choices" in facts else kind}
 

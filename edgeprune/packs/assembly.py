@@ -24,6 +24,7 @@ from edgeprune_runtime.errors import ArtifactError
 
 from ..sources.check import source_sha256
 from ..work.callbacks import StageProgress
+from .columns import joined_targets
 from .header import utc_now
 from .plan import Content, Plan, Share, require_scored, with_content
 from .storing import Measured, complete
@@ -226,6 +227,7 @@ def _writer(path: Path, header: PackHeader, parts: list[_Part]) -> PackWriter:
         compression=packs[0].compression,
         scores=np.concatenate(scores) if len(scores) == len(packs) else None,
         stream_bytes=sizes,
+        targets=joined_targets(packs),
     )
 
 

@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune_formats import ConfigError, PackHeader, PackWriter
+from edgeprune_formats.targets import encode_target
 from edgeprune_runtime.errors import ArtifactError
 
 from ..coresets.selection import Coreset
-from ..sources import Source, SourceCheck
+from ..sources import Source, SourceCheck, source_targets
 from ..sources.check import Statistics, read_rest, refuse_bad, source_sha256
 from ..work.callbacks import StageProgress
 from .encoding import Encoder
@@ -129,6 +130,9 @@ class Plan:
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
         for array in (self.coreset.rows, source.labels):
             digest.update(array.astype("<i8").tobytes())
+        for target in source_targets(source):
+            digest.update(json.dumps(target.column.to_json()).encode())
+            digest.update(encode_target(target, len(source)).tobytes())
         return digest.hexdigest()[:16]
 
     def write(self, path: Path, progress: StageProgress | None = None) -> Content:
@@ -213,7 +217,10 @@ class Plan:
         scores: NDArray[np.float32] | None,
     ) -> PackWriter:
         labels = self.source.labels[rows]
-        return PackWriter(path, header, labels, rows, compression=self.compression, scores=scores)
+        targets = [target.take(rows) for target in source_targets(self.source)]
+        return PackWriter(
+            path, header, labels, rows, compression=self.compression, scores=scores, targets=targets
+        )
 
     def _stored(
         self,

@@ -70,6 +70,11 @@ def open_prerequisites(
     method = METHODS[config.method]
     learns = method.learned_masks and fse_net is None
     needs_scores = method.scored_images or (learns and classifier is None)
+    if (needs_scores or learns) and not source.class_names:
+        raise ConfigError(
+            f"{source.spec} has no classes, by which method {config.method} chooses; use `method=energy` or "
+            "`method=random`"
+        )
     network, net = _open_networks(source, config, workers, classifier, fse_net)
     if needs_scores and scores is None:
         training = config.scoring.training(config.scoring.model_for(source.shape))

@@ -130,7 +130,8 @@ def draw_preview(pack: Pack, path: Path, *, count: int = 8, source: Source | Non
     _check_output(path)
     header = pack.header
     rows = np.arange(min(count, len(pack)))
-    names = [header.class_names[label] for label in pack.labels[rows].tolist()]
+    names = [header.class_names[label] for label in pack.labels[rows].tolist()] if header.class_names else []
+    names = names or [f"image {row}" for row in rows.tolist()]
     originals = None
     if source is not None:
         _check_same(pack, source)
@@ -189,8 +190,8 @@ def _check_same(pack: Pack, source: Source) -> None:
 
 
 def _decoded(pack: Pack, rows: NDArray[Any]) -> NDArray[np.uint8]:
-    dataset = PackDataset(pack, backend="scipy", cache_bytes=CACHE_BYTES)
-    images = np.stack([image for image, _ in dataset.__getitems__(rows.tolist())])
+    dataset = PackDataset(pack, backend="scipy", cache_bytes=CACHE_BYTES, targets=())
+    images = np.stack([image for (image,) in dataset.__getitems__(rows.tolist())])
     pixels: NDArray[np.uint8] = np.clip(np.rint(images * 255), 0, 255).astype(np.uint8)
     return np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune_formats import PackHeader, open_pack
+from edgeprune_formats.targets import LABEL, Column
 
 from ..sources import Source
 
@@ -43,6 +44,8 @@ class BuildReport:
     source_bytes_per_image : float
         The same images in the source: the mean size of their files for ``imagefolder``, otherwise their
         pixels as uint8.
+    columns : tuple of Column
+        The targets beside the label.
     single_classes : tuple of str
         Classes of which the pack holds one image.
     notes : tuple of str
@@ -61,6 +64,7 @@ class BuildReport:
     bytes_per_image: float
     source_bytes_per_image: float
     single_classes: tuple[str, ...]
+    columns: tuple[Column, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -123,8 +127,10 @@ def build_report(path: Path, source: Source, made: Made, seconds: float) -> Buil
     """Describe the pack that was built of a source."""
     with open_pack(path) as pack:
         header, labels, rows = pack.header, pack.labels, pack.source_index
+        columns = tuple(target.column for name, target in pack.targets.items() if name != LABEL)
     psnr = header.provenance["result"]["psnr_db"]
-    counts = np.bincount(labels, minlength=len(source.class_names))
+    # Labels of images without classes are all 0, and stand for none.
+    counts = np.bincount(labels, minlength=len(source.class_names))[: len(source.class_names)]
     empty, single = _names(source, counts == 0), _names(source, counts == 1)
     # A source need not know; then its pixels count.
     stored_bytes = getattr(source, "stored_bytes", lambda rows: len(rows) * math.prod(source.shape))
@@ -141,6 +147,7 @@ def build_report(path: Path, source: Source, made: Made, seconds: float) -> Buil
         bytes_per_image=path.stat().st_size / len(labels),
         source_bytes_per_image=stored_bytes(rows) / len(rows),
         single_classes=single,
+        columns=columns,
         notes=getattr(source, "notes", ()),
     )
 

@@ -33,7 +33,7 @@ def convert_pack(
     *,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[PackHeader, float]:
-    """Write a pack of the same images, labels and scores in another codec, in bounded memory.
+    """Write a pack of the same images, labels, targets and scores in another codec, in bounded memory.
 
     What is encoded are the images that `source` decodes to, so errors add up. Components are kept as they are
     from one sparse codec to another; from a quantized pack, or with `config.freq_prune`, those of highest
@@ -90,6 +90,7 @@ def _converted(
         compression=config.compression,
         scores=pack.scores,
         rounding=config.rounding or DEFAULT_ROUNDING,
+        targets=pack.take_targets(),
     )
     lost = 0.0
     with writer:

@@ -24,8 +24,10 @@ from edgeprune_formats.codecs import get_codec, memory_bytes
 from edgeprune_formats.coefficients import Coefficients
 from edgeprune_formats.files import check_writable
 from edgeprune_formats.packs.chunks import plan_chunks
+from edgeprune_formats.targets import Target
 from edgeprune_runtime.loading.mixture import Mixture
 
+from ..packs.columns import joined_targets
 from ..packs.header import utc_now
 from .lineage import joined_provenance, joined_rows, recent
 
@@ -75,9 +77,9 @@ def merge_packs(
 ) -> MergeReport:
     """Write one pack of the images of several, in bounded memory; it appears when it is complete.
 
-    Images keep coefficients, label and score bit for bit. They come in random order, as packs should store
-    them: chunks of all packs are shuffled, and images within as many of them as fit 32 MiB. The mean and
-    standard deviation are those of all images, see `edgeprune_runtime.loading.mixture.pooled_statistics`.
+    Images keep coefficients, label, targets and score bit for bit. They come in random order, as packs should
+    store them: chunks of all packs are shuffled, and images within as many of them as fit 32 MiB. The mean
+    and standard deviation are those of all images, see `edgeprune_runtime.loading.mixture.pooled_statistics`.
 
     What the packs' provenances have in common stays, and ``merged`` lists each pack with its SHA-256 and
     what it does not have in common. Merging all parts of a split also brings back what was measured of the
@@ -87,7 +89,8 @@ def merge_packs(
     Parameters
     ----------
     sources : sequence of path
-        At least two packs that agree in shape, classes, codec, components, tiles, color space and step.
+        At least two packs that agree in shape, classes, targets, codec, components, tiles, color space and
+        step.
     path : path
         The pack to write.
     seed : int
@@ -129,7 +132,8 @@ def merge_packs(
         provenance, whole = joined_provenance(packs, rows, facts)
         header = _header(mixture.header, provenance)
         scores = _scores(packs)
-        _write(path, header, mixture, rows.index, scores, np.random.default_rng(seed), progress)
+        random = np.random.default_rng(seed)
+        _write(path, header, mixture, rows.index, scores, joined_targets(packs), random, progress)
         lost = scores is None and any(pack.scores is not None for pack in packs)
         return MergeReport(header, rows.duplicates, whole, lost)
 
@@ -181,6 +185,7 @@ def _write(
     mixture: Mixture,
     index: NDArray[np.int64],
     scores: NDArray[np.float32] | None,
+    targets: Sequence[Target],
     random: np.random.Generator,
     progress: Callable[[int, int], None] | None,
 ) -> None:
@@ -193,6 +198,7 @@ def _write(
         index[order],
         compression=mixture.packs[0].compression,
         scores=None if scores is None else scores[order],
+        targets=[target.take(order) for target in targets],
     )
     starts = _starts(mixture.packs)
     with writer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from edgeprune_formats import (
 )
 from edgeprune_formats.coefficients import Coefficients
 from edgeprune_formats.files import check_writable
+from edgeprune_formats.targets import LABEL, Target
 
 from ..work.callbacks import StageProgress
 from .lineage import derived_header, parent_facts
@@ -62,11 +63,14 @@ class RepairReport:
         In ascending order; empty where the pack was sound.
     lost_scores : str or None
         What is wrong with the scores, if that is why the new pack has none.
+    lost_targets : dict of str to str
+        What is wrong with each column that the new pack lacks, by its name.
     """
 
     header: PackHeader
     lost: tuple[LostChunk, ...]
     lost_scores: str | None
+    lost_targets: dict[str, str]
 
     @property
     def lost_images(self) -> int:
@@ -78,6 +82,8 @@ class RepairReport:
         """How many images of each class are lost, of the classes of which some are."""
         labels = [label for one in self.lost for label in one.labels.tolist()]
         counts = np.bincount(np.array(labels, np.int64))
+        if not self.header.class_names:
+            return {}
         return {self.header.class_names[label]: int(counts[label]) for label in np.nonzero(counts)[0]}
 
 
@@ -86,10 +92,10 @@ def repair_pack(
 ) -> RepairReport:
     """Write a sound pack of the images of every intact chunk, in bounded memory.
 
-    Images keep coefficients, label, row in the source and score bit for bit, and their order. A chunk of
-    which one array is damaged is lost whole. Header, classes and provenance stay, with ``repaired`` added:
-    the damaged pack with its SHA-256, and what is lost. The mean and standard deviation stay those of all
-    images.
+    Images keep coefficients, label, targets, row in the source and score bit for bit, and their order. A
+    chunk of which one array is damaged is lost whole, and so is a damaged column of targets. Header, classes
+    and provenance stay, with ``repaired`` added: the damaged pack with its SHA-256, and what is lost. The
+    mean and standard deviation stay those of all images.
 
     Parameters
     ----------
@@ -117,7 +123,8 @@ def repair_pack(
         lost = tuple(_lost_chunks(pack, tell))
         rows = _intact_rows(pack, lost)
         scores, lost_scores = _scores(pack)
-        header = _header(pack, len(rows), lost, lost_scores)
+        targets, lost_targets = _targets(pack, rows)
+        header = _header(pack, len(rows), lost, lost_scores, lost_targets)
         with PackWriter(
             path,
             header,
@@ -125,13 +132,14 @@ def repair_pack(
             pack.source_index[rows],
             compression=pack.compression,
             scores=None if scores is None else scores[rows],
+            targets=targets,
         ) as writer:
             done = 0
             for coefficients in _intact(pack, lost):
                 writer.append_coefficients(coefficients)
                 done += len(coefficients)
                 tell("saving", done, len(rows))
-    return RepairReport(header, lost, lost_scores)
+    return RepairReport(header, lost, lost_scores, lost_targets)
 
 
 def _opened(source: Path) -> Pack:
@@ -192,11 +200,32 @@ def _scores(pack: Pack) -> tuple[NDArray[np.float32] | None, str | None]:
         return None, str(error.problem)
 
 
-def _header(pack: Pack, samples: int, lost: Sequence[LostChunk], lost_scores: str | None) -> PackHeader:
+def _targets(pack: Pack, rows: NDArray[np.int64]) -> tuple[list[Target], dict[str, str]]:
+    kept, lost = [], {}
+    for name, target in pack.targets.items():
+        try:
+            if name != LABEL:
+                kept.append(target.take(rows))
+        except PackFormatError as error:
+            lost[name] = str(error.problem)
+    if not kept and not pack.header.class_names:
+        message = "neither classes nor targets are intact, nothing can be saved; copy the file again"
+        raise PackChecksumError(pack.path, Problem("checksum", "/targets", message))
+    return kept, lost
+
+
+def _header(
+    pack: Pack,
+    samples: int,
+    lost: Sequence[LostChunk],
+    lost_scores: str | None,
+    lost_targets: Mapping[str, str],
+) -> PackHeader:
     repaired = {
         "parent": parent_facts(pack),
         "lost_images": len(pack) - samples,
         "lost_chunks": [one.chunk for one in lost],
         "lost_scores": lost_scores is not None,
+        **({"lost_targets": list(lost_targets)} if lost_targets else {}),
     }
     return derived_header(pack, samples, repaired=repaired)

@@ -92,7 +92,7 @@ def split_pack(
 ) -> list[Part]:
     """Share the images of a pack out to several packs, which appear at once, in bounded memory.
 
-    Images keep coefficients, label, row in the source and score bit for bit, and their order; parts keep
+    Images keep coefficients, label, targets, row in the source and score bit for bit, in order; parts keep
     codec, class names, mean, standard deviation and provenance, to which ``split`` is added: part, parts, by,
     seed, and the parent with its SHA-256 and what its build measured. Every image goes to one part.
 
@@ -122,6 +122,8 @@ def split_pack(
     source, target = Path(source), Path(target)
     paths = part_paths(source, target, parts)
     with open_pack(source) as pack:
+        if not pack.header.class_names and by != IID:
+            raise ConfigError(f"{source} has no classes to share out; use `by=iid`")
         part_of = partition(pack.labels, parts, by, seed)
         record = {"parts": parts, "by": str(by), "seed": seed, "parent": parent_facts(pack)}
         headers = [
@@ -135,6 +137,8 @@ def split_pack(
             _write(pack, paths, headers, part_of, progress)
         classes = [
             np.bincount(pack.labels[part_of == part], minlength=len(pack.header.class_names))
+            if pack.header.class_names
+            else np.zeros(0, np.int64)
             for part in range(parts)
         ]
     return [
@@ -182,6 +186,7 @@ def _write(
                     pack.source_index[rows],
                     compression=compression,
                     scores=scores,
+                    targets=pack.take_targets(rows),
                 )
                 writers[number] = enter(writer)
             for written in _share_out(pack, writers, part_of):

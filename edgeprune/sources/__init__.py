@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edgeprune_formats import ConfigError
+from edgeprune_formats.targets import alike_names
 
-from .base import Source
+from ..errors import SourceError
+from .base import Source, source_targets
 from .check import SourceCheck, check_source, source_facts
 from .cifar import open_cifar
 from .digits import open_digits
@@ -24,6 +26,7 @@ __all__ = [
     "check_source",
     "open_source",
     "source_facts",
+    "source_targets",
     "with_options",
 ]
 
@@ -105,4 +108,11 @@ def open_source(spec: str, *, split: str = "train", size: int | None = None) -> 
         raise ConfigError(f"`split` is 'train' or 'test', not {split!r}")
     if size is not None and not 1 <= size <= _MAX_SIDE:
         raise ConfigError(f"`size` is 1 to {_MAX_SIDE} pixels, not {size}")
-    return _OPENERS[kind](spec, split, size)
+    source = _OPENERS[kind](spec, split, size)
+    alike = alike_names(source.class_names)
+    if alike is not None:
+        raise SourceError(
+            f"{spec}: classes {alike[0]!a} and {alike[1]!a} differ only in how Unicode composes their "
+            "accents; give each class one spelling"
+        )
+    return source

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from edgeprune_formats.targets import Target
+
 from .base import Rows
 from .decoding.images import resize_and_crop
 
@@ -33,6 +35,8 @@ class ArraySource:
         Whether the source has no halves, so that either split is all of it.
     notes : tuple[str, ...]
         What a user should know of the arrays.
+    targets : tuple of Target
+        See `Source`.
     """
 
     spec: str
@@ -45,6 +49,7 @@ class ArraySource:
     array_name: str
     undivided: bool = False
     notes: tuple[str, ...] = ()
+    targets: tuple[Target, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int, int]:

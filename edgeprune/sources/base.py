@@ -8,7 +8,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Rows", "Source"]
+from edgeprune_formats.targets import Target
+
+__all__ = ["Rows", "Source", "source_targets"]
 
 Rows = Sequence[int] | NDArray[np.intp]
 
@@ -19,7 +21,9 @@ class Source(Protocol):
     A source holds labels and names; pixels stay where they are, or in one array, until `read` asks for
     them. Rows count from 0 and never change while the files behind the source stay the same.
 
-    A source may have ``notes``, a tuple of lines that a user should see of how it was understood.
+    A source may have ``notes``, a tuple of lines that a user should see of how it was understood, and
+    ``targets``, a sequence of `edgeprune_formats.targets.Target`: columns of values for all N images. One
+    that has such may have no classes: no names, and labels that are all 0.
     """
 
     @property
@@ -79,3 +83,8 @@ class Source(Protocol):
             An image cannot be read; the message names it and says why.
         """
         ...
+
+
+def source_targets(source: Source) -> tuple[Target, ...]:
+    """Return the columns that a source has beside its labels."""
+    return tuple(getattr(source, "targets", ()))

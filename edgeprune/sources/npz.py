@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -10,10 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune_formats import ConfigError
+from edgeprune_formats.targets import Target
 
 from ..errors import SourceError
 from .arrays import ArraySource
+from .columns.requests import TargetRequest, are_enough, parse_targets
+from .columns.values import make_target
 from .naming.labels import refuse_empty_classes
+from .naming.options import with_targets
 
 __all__ = ["open_npz"]
 
@@ -34,6 +38,9 @@ def open_npz(spec: str, split: str, size: int | None) -> ArraySource:
     Labels are integers of any width, [N] or [N, 1], numbered from 0. An optional array ``class_names``
     (text, [classes]) names the classes; otherwise they are ``"0"``, ``"1"`` and so on up to the highest
     label of either split.
+
+    Further arrays become targets where they are named, such as ``age`` or ``age_train`` by
+    ``npz:FILE?target=age:value``, with the names of classes in ``age_names``. Then there need not be labels.
 
     Parameters
     ----------
@@ -56,39 +63,76 @@ def open_npz(spec: str, split: str, size: int | None) -> ArraySource:
     -----
     The pixels of one split are held in memory.
     """
-    file = spec.partition(":")[2]
+    place, options = with_targets(spec)
+    file = place.partition(":")[2]
     if not file:
         raise ConfigError("npz needs a file; write npz:FILE")
     path = str(Path(file).expanduser())
-    arrays = _load(path, split)
-    x_key, y_key, *_ = arrays
+    requests = parse_targets(options.target)
+    arrays = _load(path, split, requests)
+    x_key = next(iter(arrays))
+    y_key = x_key.replace("x", "y", 1)
     pixels = _pixels(arrays[x_key], f"{path}: {x_key}")
-    labels = _labels(arrays[y_key], f"{path}: {y_key}")
-    if len(pixels) != len(labels):
-        raise SourceError(f"{path}: {x_key} has {len(pixels)} images but {y_key} has {len(labels)} labels")
-    classes = 1 + max(int(labels.max()), _highest(arrays, path))
-    names = _class_names(arrays.get("class_names"), classes, path)
-    if split == "train":
-        refuse_empty_classes(labels, names, f"{path}: {y_key}")
+    targets = tuple(_target(one, arrays, x_key, len(pixels), path) for one in requests)
+    names: tuple[str, ...] = ()
+    labels = np.zeros(len(pixels), np.int64)
+    if y_key in arrays or not are_enough(target.column.kind for target in targets):
+        labels, names = _labels_and_names(arrays, x_key, y_key, path)
+        if len(pixels) != len(labels):
+            found = f"{x_key} has {len(pixels)} images but {y_key} has {len(labels)} labels"
+            raise SourceError(f"{path}: {found}")
+        if split == "train":
+            refuse_empty_classes(labels, names, f"{path}: {y_key}")
     notes = (
         (f"{path}: no pixel of {x_key} is above 1; pixels are 0 to 255: multiply fractions by 255",)
         if int(pixels.max()) <= 1
         else ()
     )
-    return ArraySource(spec, split, None, names, labels, pixels, size, x_key, x_key == "x", notes)
+    return ArraySource(spec, split, None, names, labels, pixels, size, x_key, x_key == "x", notes, targets)
 
 
-def _load(path: str, split: str) -> dict[str, _Array]:
+def _labels_and_names(
+    arrays: Mapping[str, _Array], x_key: str, y_key: str, path: str
+) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    if y_key not in arrays:
+        raise SourceError(f"{path}: has no {y_key} for {x_key}, nor a target that can be learned")
+    labels = _labels(arrays[y_key], f"{path}: {y_key}")
+    classes = 1 + max(int(labels.max(initial=0)), _highest(arrays, path))
+    return labels, _class_names(arrays.get("class_names"), classes, path)
+
+
+def _target(
+    request: TargetRequest, arrays: Mapping[str, _Array], x_key: str, images: int, path: str
+) -> Target:
+    columns = [arrays[_own_key(name, x_key, arrays)] for name in request.columns]
+    for name, column in zip(request.columns, columns, strict=True):
+        if column.ndim < 1 or len(column) != images:
+            found = f"{len(column)} values" if column.ndim else "one value"
+            raise SourceError(f"{path}: {name} has {found} for {images} images")
+    names = arrays.get(f"{request.columns[0]}_names")
+    if names is not None and (names.dtype.kind != "U" or names.ndim != 1):
+        raise SourceError(f"{path}: {request.columns[0]}_names is {names.dtype}; save a list of text")
+    classes = None if names is None else [str(name) for name in names]
+    return make_target(request, columns, path, lambda row: f"image {row}", classes)
+
+
+def _own_key(name: str, x_key: str, keys: Collection[str]) -> str:
+    """Return the array of a target: that of the split, where images have one."""
+    own = name + x_key.removeprefix("x")
+    return own if own in keys else name
+
+
+def _load(path: str, split: str, requests: Sequence[TargetRequest]) -> dict[str, _Array]:
     """Read the images and labels of `split`, in this order, then what else tells the classes."""
     try:
         # Given a path, np.load leaves the file open when it is no archive.
         with Path(path).open("rb") as stream:
-            return _members(stream, split, path)
+            return _members(stream, split, path, requests)
     except OSError as error:
         raise SourceError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def _members(stream: BinaryIO, split: str, path: str) -> dict[str, _Array]:
+def _members(stream: BinaryIO, split: str, path: str, requests: Sequence[TargetRequest]) -> dict[str, _Array]:
     try:
         archive = np.load(stream, allow_pickle=False)
     # NumPy and zipfile raise nearly any exception on damaged files.
@@ -97,16 +141,21 @@ def _members(stream: BinaryIO, split: str, path: str) -> dict[str, _Array]:
     if not isinstance(archive, np.lib.npyio.NpzFile):
         raise SourceError(f"{path}: is a single array; write images and labels with np.savez(x=..., y=...)")
     with archive:
-        return {key: _member(archive, key, path) for key in _wanted(archive.files, split, path)}
+        return {key: _member(archive, key, path) for key in _wanted(archive.files, split, path, requests)}
 
 
-def _wanted(keys: list[str], split: str, path: str) -> list[str]:
+def _wanted(keys: list[str], split: str, path: str, requests: Sequence[TargetRequest]) -> list[str]:
     own = (f"x_{split}", f"y_{split}")
     images, labels = own if own[0] in keys or own[1] in keys else ("x", "y")
-    if images not in keys or labels not in keys:
-        found = ", ".join(keys) or "nothing"
+    found = ", ".join(keys) or "nothing"
+    if images not in keys or (labels not in keys and not requests):
         raise SourceError(f"{path}: has no {own[0]} and {own[1]} (nor x and y); it holds {found}")
-    others = ("y_train", "y_test") if images != "x" else ()
+    others = ["y_train", "y_test"] if images != "x" else []
+    for name in (name for request in requests for name in request.columns):
+        own_key = _own_key(name, images, keys)
+        if own_key not in keys:
+            raise SourceError(f"{path}: has no array {name!r} for a target; it holds {found}")
+        others += [own_key, f"{name}_names"]
     return [images, *(key for key in dict.fromkeys((labels, *others, "class_names")) if key in keys)]
 
 

@@ -21,13 +21,15 @@ __all__ = ["draw", "read_metrics"]
 
 _MAX_BYTES = 2**26
 Metrics = Sequence[Mapping[str, Any]]
+# Of a run the first that it has is drawn.
+_MEASURES = {"accuracy": "accuracy, %", "map": "mean average precision, %", "r2": "R2"}
 
 
 @dataclass(frozen=True)
 class _Line:
     """A line of the file, but for being the entry of an object."""
 
-    metrics: dict[str, int | float | None]
+    metrics: dict[str, int | float | list[float | None] | None]
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
@@ -43,10 +45,10 @@ def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
         lines = read_regular(path, _MAX_BYTES).splitlines()
         epochs = [from_json(_Line, {"metrics": parse_json(line)}).metrics for line in lines]
         for epoch in epochs:
-            for name in ("epoch", "train_loss", "train_accuracy"):
+            for name in ("epoch", "train_loss"):
                 if epoch[name] is None:
                     raise ValueError(f"{name} is null")
-            _ = epoch["test_loss"], epoch["test_accuracy"]
+            _ = epoch["train_accuracy"], epoch["test_loss"], epoch["test_accuracy"]
     except FileNotFoundError:
         remedy = "give the folder of a run, once its first epoch is complete"
         raise TrainingError(f"{path}: no such file; {remedy}") from None
@@ -58,8 +60,10 @@ def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
 
 
 def draw(runs: Mapping[str, Metrics], path: Path) -> None:
-    """Draw loss (mean cross entropy, nats) and accuracy (%) over the epochs of runs.
+    """Draw loss and accuracy (%) over the epochs of runs, or in its place mean average precision (%) or R2.
 
+    The loss of classes is the mean cross entropy in nats; other targets have others, see
+    `edgeprune_runtime.training.losses`.
     Training is dashed and tests are drawn through. The file appears whole or not at all.
 
     Parameters
@@ -78,11 +82,13 @@ def draw(runs: Mapping[str, Metrics], path: Path) -> None:
     """
     with picture(path, (9, 3.6)) as figure:
         loss, accuracy = figure.subplots(1, 2)
+        shown = [_measure(epochs) for epochs in runs.values()]
         for number, (name, epochs) in enumerate(runs.items()):
             _curve(loss, name, epochs, "loss", 1, f"C{number}")
-            _curve(accuracy, name, epochs, "accuracy", 100, f"C{number}")
-        loss.set_ylabel("mean cross entropy, nats")
-        accuracy.set_ylabel("accuracy, %")
+            what = shown[number]
+            _curve(accuracy, name, epochs, what, 1 if what == "r2" else 100, f"C{number}")
+        loss.set_ylabel("mean cross entropy, nats" if set(shown) == {"accuracy"} else "loss")
+        accuracy.set_ylabel(" or ".join(_MEASURES[what] for what in dict.fromkeys(shown)))
         for axes in (loss, accuracy):
             axes.set_xlabel("epoch")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -92,10 +98,25 @@ def draw(runs: Mapping[str, Metrics], path: Path) -> None:
             text.set_parse_math(False)
 
 
+def _measure(epochs: Metrics) -> str:
+    """Return which of `_MEASURES` a run has."""
+    found = [what for what in _MEASURES if epochs[-1].get(f"test_{what}", []) not in (None, [])]
+    return found[0] if found else "accuracy"
+
+
 def _curve(axes: Axes, name: str, epochs: Metrics, what: str, scale: float, color: str) -> None:
     shown = label(name)
     for part, line in (("train", "--"), ("test", "-")):
         column = f"{part}_{what}"
-        points = [(e["epoch"], scale * e[column]) for e in epochs if e[column] is not None]
+        values = [(e["epoch"], _mean(e.get(column))) for e in epochs]
+        points = [(epoch, scale * value) for epoch, value in values if value is not None]
         if points:
             axes.plot(*zip(*points, strict=True), line, color=color, label=f"{shown}, {part}", marker=".")
+
+
+def _mean(value: float | list[float | None] | None) -> float | None:
+    """Return a metric, of several numbers their mean."""
+    if not isinstance(value, list):
+        return value
+    known = [one for one in value if one is not None]
+    return sum(known) / len(known) if known else None

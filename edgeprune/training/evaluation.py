@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,12 +15,20 @@ from numpy.typing import NDArray
 from edgeprune_formats import ConfigError, Pack, PackHeader, open_pack
 from edgeprune_formats.codecs import memory_bytes
 from edgeprune_formats.files import file_sha256
+from edgeprune_formats.targets import LABEL, Column, Target
 from edgeprune_runtime import PackLoader
 from edgeprune_runtime.class_names import class_numbers
 from edgeprune_runtime.system.threads import cores
 
 from ..errors import SourceError
-from ..sources import Source, check_source, open_source
+from ..sources import (
+    Source,
+    SourceOptions,
+    check_source,
+    open_source,
+    source_targets,
+    with_options,
+)
 from ..sources.decoding.files import as_text
 
 __all__ = ["Batch", "TestBatches", "TestImages", "open_test"]
@@ -33,18 +42,27 @@ class TestBatches:
     """Batches ``(images float32 [n, 3, H, W], labels int64 [n])``, iterable again and again.
 
     Images are normalized by the training pack's mean and standard deviation, labels are the training
-    pack's.
+    pack's; so are those of another target that is learned.
+
+    Parameters
+    ----------
+    make : callable
+        Returns the images in batches, always in the same order.
+    wanted : array [N, ...]
+        What is to be told of them.
     """
 
     __test__ = False
 
-    def __init__(self, make: Callable[[], Iterable[Batch]], label_of: NDArray[np.int64]) -> None:
+    def __init__(self, make: Callable[[], Iterable[torch.Tensor]], wanted: NDArray[Any]) -> None:
         self._make = make
-        self._label_of = torch.from_numpy(label_of)
+        self._wanted = torch.from_numpy(wanted)
 
     def __iter__(self) -> Iterator[Batch]:
-        for images, labels in self._make():
-            yield images, self._label_of.to(labels.device)[labels]
+        start = 0
+        for images in self._make():
+            yield images, self._wanted[start : start + len(images)]
+            start += len(images)
 
 
 class TestImages:
@@ -69,22 +87,33 @@ class TestImages:
 
     __test__ = False
 
-    def __init__(self, spec: str, header: PackHeader, *, skip_bad: bool = False) -> None:
+    def __init__(
+        self, spec: str, header: PackHeader, *, skip_bad: bool = False, column: Column | None = None
+    ) -> None:
         self._header = header
-        self._images: Pack | Source = open_pack(spec) if Path(spec).is_file() else _open_source(spec, header)
+        self._images: Pack | Source = (
+            open_pack(spec) if Path(spec).is_file() else _open_source(spec, header, column)
+        )
         if isinstance(self._images, Pack):
             own = self._images.header
             shape, names, chunk = own.shape, own.class_names, own.chunk_samples * memory_bytes(own)
             # One that is used, and one in each thread.
             self.images_bytes, self.least_bytes = len(self._images) * memory_bytes(own), (1 + cores()) * chunk
             self.skipped: tuple[str, ...] = ()
+            self._rows = np.arange(len(self._images))
             _require_sound(self._images)
             self.sha256 = file_sha256(self._images.path)
         else:
             shape, names = self._images.shape, self._images.class_names
             self._rows, self.skipped, self.sha256 = _readable(self._images, skip_bad)
             self.images_bytes, self.least_bytes = len(self._rows) * math.prod(shape), 0
-        self._label_of = _match(spec, shape, names, header)
+        if shape != header.shape:
+            raise ConfigError(f"{spec} has images {shape}, the training pack {header.shape}")
+        if column is None or column.name == LABEL:
+            label_of = _match(spec, names, header.class_names)
+            self._wanted: NDArray[Any] = label_of[self._images.labels[self._rows]]
+        else:
+            self._wanted = _as_trained(spec, _target(spec, self._images, column.name), column)[self._rows]
         self.notes: tuple[str, ...] = getattr(self._images, "notes", ())
 
     def batches(self, batch_size: int, cache_bytes: int, prefetch: int = 2) -> TestBatches:
@@ -97,14 +126,17 @@ class TestImages:
                 normalize=(self._header.mean, self._header.std),
                 cache_bytes=max(1, cache_bytes),
                 prefetch=prefetch,
+                targets=(),
             )
-            return TestBatches(lambda: loader, self._label_of)
+            return TestBatches(lambda: (images for (images,) in loader), self._wanted)
         keep = self.images_bytes <= cache_bytes
         batches = _SourceBatches(self._images, self._rows, self._header, batch_size, keep)
-        return TestBatches(batches, self._label_of)
+        return TestBatches(batches, self._wanted)
 
 
-def open_test(spec: str, header: PackHeader, *, batch_size: int = 256) -> TestBatches:
+def open_test(
+    spec: str, header: PackHeader, *, batch_size: int = 256, column: Column | None = None
+) -> TestBatches:
     """Open a test set for a network that is trained from a pack with this header.
 
     Parameters
@@ -115,6 +147,8 @@ def open_test(spec: str, header: PackHeader, *, batch_size: int = 256) -> TestBa
         Of the training pack.
     batch_size : int
         Images in a batch.
+    column : Column, optional
+        The target that is learned, if not the label.
 
     Raises
     ------
@@ -123,25 +157,53 @@ def open_test(spec: str, header: PackHeader, *, batch_size: int = 256) -> TestBa
     SourceError, PackFormatError
         The test set cannot be read.
     """
-    return TestImages(spec, header).batches(batch_size, KEEP_BYTES)
+    return TestImages(spec, header, column=column).batches(batch_size, KEEP_BYTES)
 
 
-def _open_source(spec: str, header: PackHeader) -> Source:
+def _open_source(spec: str, header: PackHeader, column: Column | None) -> Source:
     if ":" not in spec and ("/" in spec or "." in spec):
         raise ConfigError(
             f"{spec}: no such file; `test` takes a pack or a source, such as imagefolder:{spec}"
         )
     size = header.height if header.height == header.width else None
+    if column is not None and column.name != LABEL and "target=" not in spec:
+        # As the training images have it.
+        spec = with_options(spec, SourceOptions(target=(f"{column.name}:{column.kind}",)))
     return open_source(spec, split="test", size=size)
 
 
-def _match(
-    spec: str, shape: tuple[int, ...], names: tuple[str, ...], header: PackHeader
-) -> NDArray[np.int64]:
+def _target(spec: str, images: Pack | Source, name: str) -> Target:
+    """Return a column of a test set."""
+    known = {one.column.name: one for one in source_targets(images)} if not isinstance(images, Pack) else {}
+    if isinstance(images, Pack) and name in images.targets:
+        return images.targets[name].take()
+    if name not in known:
+        listed = ", ".join(images.targets if isinstance(images, Pack) else [LABEL, *known])
+        raise ConfigError(f"{spec}: has no target {name!r} to test; those it has: {listed or 'none'}")
+    return known[name]
+
+
+def _as_trained(spec: str, target: Target, column: Column) -> NDArray[Any]:
+    """Return the values of a test set, of its classes in the order of those that were trained on."""
+    own = target.column
+    if (own.kind, own.width, own.unit) != (column.kind, column.width, column.unit):
+        theirs, ours = (" ".join((one.kind, one.unit)).strip() for one in (own, column))
+        raise ConfigError(
+            f"{spec}: target {column.name!r} is {theirs} of {own.width}, and was trained as {ours}"
+        )
+    if column.kind == "value":
+        return np.asarray(target.values, np.float32)
+    number_of = _match(spec, own.classes, column.classes)
+    if column.kind == "class":
+        return np.asarray(number_of[target.values])
+    values = np.zeros((len(target.values), len(column.classes)), target.values.dtype)
+    values[:, number_of] = target.values
+    return values
+
+
+def _match(spec: str, names: tuple[str, ...], trained: tuple[str, ...]) -> NDArray[np.int64]:
     """Return the training label for each test label, matching classes by name."""
-    if shape != header.shape:
-        raise ConfigError(f"{spec} has images {shape}, the training pack {header.shape}")
-    numbers = class_numbers(names, header.class_names)
+    numbers = class_numbers(names, trained)
     unknown = [name for name, number in zip(names, numbers, strict=True) if number is None]
     if unknown:
         raise ConfigError(f"{spec} has classes that the training pack lacks: {', '.join(unknown[:5])}")
@@ -177,10 +239,9 @@ class _SourceBatches:
         self._std = torch.tensor(header.std, dtype=torch.float32).view(1, -1, 1, 1)
         self._kept = source.read(rows) if keep else None
 
-    def __call__(self) -> Iterator[Batch]:
+    def __call__(self) -> Iterator[torch.Tensor]:
         for start in range(0, len(self._rows), self._batch_size):
             part = slice(start, start + self._batch_size)
             rows = self._rows[part]
             pixels = self._source.read(rows) if self._kept is None else self._kept[part]
-            images = (torch.from_numpy(pixels).float() / 255 - self._mean) / self._std
-            yield images, torch.from_numpy(self._source.labels[rows])
+            yield (torch.from_numpy(pixels).float() / 255 - self._mean) / self._std

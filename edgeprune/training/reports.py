@@ -77,8 +77,12 @@ class TensorBoardReport:
                 if name not in ("event", "epoch"):
                     self._write(f"epoch/{name}", value, event["epoch"])
 
-    def _write(self, name: str, value: float | None, step: int) -> None:
+    def _write(self, name: str, value: float | list[float | None] | None, step: int) -> None:
         if value is None:
+            return
+        if isinstance(value, list):
+            for place, one in enumerate(value):
+                self._write(f"{name}/{place}", one, step)
             return
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter

@@ -28,7 +28,8 @@ def recorded_options(run_dir: Path) -> dict[str, Any]:
     record = read_description(run_dir)
     config, provenance, notes = (record.get(name, {}) for name in ("config", "provenance", "notes"))
     found = {one.name: config[one.name] for one in fields(TrainConfig) if one.name in config}
-    found |= {name: provenance[name] for name in ("augment", "test") if _is_text(provenance.get(name))}
+    told = ("augment", "test", "target")
+    found |= {name: provenance[name] for name in told if _is_text(provenance.get(name))}
     found |= {name: notes[name] for name in ("on_corrupt",) if _is_text(notes.get(name))}
     if provenance.get("test_images_skipped"):
         found["skip_bad"] = True

@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 
 from edgeprune_formats import ConfigError, Pack, PackHeader
+from edgeprune_formats.targets import LABEL, Column
 from edgeprune_runtime import Mixture, PackLoader
-from edgeprune_runtime.decode.augmentation import Augment
+from edgeprune_runtime.decode.augmentation import LoaderAugment
 from edgeprune_runtime.loading.memory import LoaderMemory, default_limit, divide_memory
 from edgeprune_runtime.loading.skipping import OnCorrupt
+from edgeprune_runtime.loading.targets import TargetReader
+from edgeprune_runtime.task import Task, task_of
 from edgeprune_runtime.training import Cadence, Normalization, TrainConfig, train
 from edgeprune_runtime.training.loop import OnEvent
 from edgeprune_runtime.training.memory import (
@@ -54,6 +57,10 @@ class Setup:
         What the folder of the run says of the data.
     notes : tuple of str
         What a user should know of the test images.
+    column : Column
+        The target that is learned.
+    task : Task
+        How.
     """
 
     config: TrainConfig
@@ -63,6 +70,8 @@ class Setup:
     memory: LoaderMemory
     step: StepMemory
     provenance: dict[str, Any]
+    column: Column
+    task: Task
     notes: tuple[str, ...] = ()
 
     @property
@@ -85,12 +94,15 @@ class Setup:
     ) -> dict[str, Any]:
         """Train and return the metrics of the epoch that is kept; see `edgeprune_runtime.training.train`."""
         header = self.loader.pack.header
-        counts = np.bincount(self.loader.pack.labels, minlength=len(header.class_names)).tolist()
+        counts = None
+        if self.column.name == LABEL:
+            counts = np.bincount(self.loader.pack.labels, minlength=self.column.outputs).tolist()
         result = train(
             self.loader,
             self.config,
             output,
-            num_classes=len(header.class_names),
+            num_classes=self.column.outputs,
+            task=self.task,
             image_shape=header.shape,
             test=self.test,
             init=init,
@@ -111,13 +123,14 @@ def set_up(
     output: Path,
     config: TrainConfig,
     *,
-    augment: Augment = "crop+flip",
+    augment: LoaderAugment = "crop+flip",
     test: str | None = None,
     skip_bad: bool = False,
     memory: int | None = None,
     choose_batch: bool = False,
     on_corrupt: OnCorrupt = "fail",
     resume: bool = False,
+    target: str = LABEL,
 ) -> Setup:
     """Open what a run trains and is tested on, within the memory that there is.
 
@@ -144,6 +157,8 @@ def set_up(
         the other value.
     resume : bool
         Whether the run goes on where there is one.
+    target : str
+        The column of the packs that is learned; its kind chooses loss and metrics.
 
     Raises
     ------
@@ -155,11 +170,16 @@ def set_up(
     header = pack.header
     earlier = read_description(output) if resume else {}
     limit = memory or _earlier_limit(earlier) or default_limit()
-    placement, step = place(config), step_memory(config, len(header.class_names), header.shape)
+    if target != LABEL and "balanced" in (config.class_weights, config.sampling):
+        raise ConfigError(f"`class_weights` and `sampling` go by the class; leave them out with {target!r}")
+    reader = TargetReader(pack, (target,))
+    column = reader.columns[0]
+    task = task_of(column, reader.read(np.arange(len(pack)))[0])
+    placement, step = place(config), step_memory(config, column.outputs, header.shape)
     if choose_batch:
         config = _in_parts(config, placement, step, limit, earlier)
     part = -(-config.batch_size // config.accumulate)
-    images = None if test is None else _open_test(test, header, skip_bad, earlier)
+    images = None if test is None else _open_test(test, header, skip_bad, column, earlier)
     divided = divide_memory(
         limit,
         pack,
@@ -170,16 +190,20 @@ def set_up(
     return Setup(
         config=config,
         placement=placement,
-        loader=_loader(pack, config, augment, divided, on_corrupt),
+        loader=_loader(pack, config, augment, divided, on_corrupt, target),
         test=None if images is None else images.batches(part, divided.test_bytes, divided.prefetch),
         memory=divided,
         step=step,
+        column=column,
+        task=task,
         notes=() if images is None else (*images.notes, *(f"skipped {line}" for line in images.skipped)),
         provenance={
             **{f"pack {name}": value for name, value in header.provenance.items()},
             "mean": header.mean,
             "std": header.std,
-            "class_names": header.class_names,
+            **({"class_names": column.classes} if column.classes else {}),
+            # Absent of labels, as it was before there was a choice.
+            **({} if target == LABEL else {"target": target}),
             "augment": augment,
             "test": test,
             # With none, as it was before there was a choice, so that runs of then can go on.
@@ -189,9 +213,11 @@ def set_up(
     )
 
 
-def _open_test(test: str, header: PackHeader, skip_bad: bool, earlier: Mapping[str, Any]) -> TestImages:
+def _open_test(
+    test: str, header: PackHeader, skip_bad: bool, column: Column, earlier: Mapping[str, Any]
+) -> TestImages:
     try:
-        return TestImages(test, header, skip_bad=skip_bad)
+        return TestImages(test, header, skip_bad=skip_bad, column=column)
     except (ConfigError, SourceError, OSError) as error:
         place = test if ":" not in test else test.partition(":")[2]
         if test == earlier.get("provenance", {}).get("test") and place and not Path(place).exists():
@@ -225,7 +251,12 @@ def _tested_on(
 
 
 def _loader(
-    pack: Pack | Mixture, config: TrainConfig, augment: Augment, memory: LoaderMemory, on_corrupt: OnCorrupt
+    pack: Pack | Mixture,
+    config: TrainConfig,
+    augment: LoaderAugment,
+    memory: LoaderMemory,
+    on_corrupt: OnCorrupt,
+    target: str,
 ) -> PackLoader:
     return PackLoader(
         pack,
@@ -241,6 +272,8 @@ def _loader(
         prefetch=memory.prefetch,
         sampling=config.sampling,
         on_corrupt=on_corrupt,
+        reuse_buffers=True,
+        targets=(target,),
     )
 
 
@@ -250,8 +283,9 @@ def train_pack(
     *,
     test: str | None,
     resume: bool,
-    augment: Augment,
+    augment: LoaderAugment,
     report: OnEvent | None = None,
+    target: str = LABEL,
     **options: Any,
 ) -> dict[str, Any]:
     """Train from open packs and return the metrics of the epoch that is kept.
@@ -263,7 +297,9 @@ def train_pack(
     ConfigError, SourceError, PackFormatError, TrainingError, TrainingInterrupted
         See `set_up` and `edgeprune_runtime.training.train`.
     """
-    setup = set_up(pack, output, TrainConfig(**options), augment=augment, test=test, resume=resume)
+    setup = set_up(
+        pack, output, TrainConfig(**options), augment=augment, test=test, resume=resume, target=target
+    )
     return setup.train(output, resume=resume, report=report)
 
 

@@ -31,7 +31,7 @@ from edgeprune_formats.files import LOCK_FILE, open_lock
 from edgeprune_runtime.errors import TrainingError
 from edgeprune_runtime.training.signals import TrainingInterrupted
 
-from ..sources import Source
+from ..sources import Source, source_targets
 from ..sources.arrays import ArraySource
 from ..sources.base import Rows
 from ..sources.folders.folder import FolderSource
@@ -85,6 +85,7 @@ class CachedSource:
     def __init__(self, source: Source, path: Path, tell: _Tell | None = None) -> None:
         self.spec, self.split, self.license = source.spec, source.split, source.license
         self.class_names, self.labels, self.shape = source.class_names, source.labels, source.shape
+        self.targets = source_targets(source)
         self._source, self._path, self._tell = source, path, tell
         self._step = math.prod(source.shape) + _CHECKSUM_BYTES
         self._descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)

@@ -9,6 +9,7 @@ from edgeprune.inference.confusion import Evaluation, evaluate
 from edgeprune.inference.confusion_picture import draw_confusion
 from edgeprune.inference.prediction import Prediction, open_predictor, predict
 from edgeprune_formats import ConfigError
+from edgeprune_runtime.task import Task
 
 
 class Fixed:
@@ -16,6 +17,7 @@ class Fixed:
 
     takes_coefficients = False
     path = "fixed"
+    task = Task()
 
     def __init__(self, names, side=8):
         self.class_names, self.image_shape = names, (3, side, side)

@@ -8,7 +8,7 @@ import sys
 import click
 import pytest
 
-from edgeprune.cli import COMMANDS, cli
+from edgeprune.cli import COMMANDS, SECTIONS, cli
 from edgeprune.coresets.config import CoresetConfig
 from edgeprune.masks.config import MaskConfig
 from edgeprune.options.fields import Command, config_options, make_config, option
@@ -86,7 +86,7 @@ def test_the_help_of_build_begins_with_the_everyday(edgeprune):
 def test_commands_are_listed_by_the_road_one_line_each(edgeprune, monkeypatch):
     monkeypatch.setenv("COLUMNS", "110")
     _, out, _ = edgeprune("--help")
-    headings = ("Try it", "Make packs", "Look into packs", "Sign packs", "Train on a device", "Measure")
+    headings = (*SECTIONS, "Measure")
     places = [out.index(f"\n{heading}:\n") for heading in headings]
     assert places == sorted(places)
     assert "..." not in out[places[0] :]

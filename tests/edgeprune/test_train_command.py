@@ -18,6 +18,7 @@ from edgeprune.training.evaluation import TestImages
 from edgeprune_formats import ConfigError
 from edgeprune_runtime.system.machine import _status
 from edgeprune_runtime.training.checkpoint import load_checkpoint
+from edgeprune_runtime.training.lines import step_line
 
 NETWORK = ["--model", "resnet8", "--batch-size", 8, "--device", "cpu", "--precision", "float32"]
 
@@ -252,11 +253,11 @@ def test_the_live_line():
         "device_memory_bytes": None,
     }  # fmt: skip
     line = "epoch 2/30 step 1,200/9,000 loss 1.235 accuracy 45.7% 1,234 images/s ETA 2:05 412 MB"
-    assert training_reports.step_line(event) == line
+    assert step_line(event) == line
     event |= {"memory_bytes": None}
-    assert training_reports.step_line(event) == line.removesuffix(" 412 MB")
+    assert step_line(event) == line.removesuffix(" 412 MB")
     event |= {"memory_bytes": 5_000, "device_memory_bytes": 2_000_000_000}
-    assert training_reports.step_line(event).endswith(" 5.00 kB + 2.00 GB")
+    assert step_line(event).endswith(" 5.00 kB + 2.00 GB")
 
 
 def test_curves_for_tensorboard(train, npz):

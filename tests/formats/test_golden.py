@@ -124,3 +124,32 @@ def test_codecs_since_1_2_decode_to_what_was_recorded(monkeypatch, version, code
     for name in ("values", "extents" if codec == "quantized" else "positions"):
         assert np.concatenate([getattr(part, name) for part in parts]).tolist() == recorded[name]
     native._library.cache_clear()
+
+
+def test_columns_since_1_3_are_what_was_recorded(make):
+    path = GOLDEN / "edgepack-1.3-targets.h5"
+    recorded = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    assert recorded == json.loads(json.dumps(make.targets()))
+    assert verify_pack(path) == []
+    with open_pack(path) as pack:
+        assert pack.header.class_names == ()
+        assert list(pack.targets) == list(recorded)
+        for name, (kind, values, facts) in recorded.items():
+            column = pack.targets[name].column
+            assert column.kind == kind
+            assert {key: getattr(column, key) for key in facts} == facts | (
+                {"classes": tuple(facts["classes"])} if "classes" in facts else {}
+            )
+            read = pack.targets[name].read()
+            read = np.rint(read * 255) if name == "parts" else read
+            assert read.tolist() == values
+
+
+def test_columns_are_still_written_alike(make, tmp_path):
+    path = tmp_path / "edgepack-1.3-targets.h5"
+    make.write_targets(path)
+    with h5py.File(path) as new, h5py.File(GOLDEN / path.name) as old:
+        assert list(new["targets"]) == list(old["targets"])
+        for name, dataset in old["targets"].items():
+            assert new["targets"][name].dtype == dataset.dtype
+            assert new["targets"][name][()].tobytes() == dataset[()].tobytes()

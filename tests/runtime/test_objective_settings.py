@@ -13,9 +13,12 @@ from torch.nn import functional
 from training_runs import CLASSES, TEST, TINY, MemoryLoader, assert_same_run, metrics, run, send
 
 from edgeprune_formats import ConfigError
+from edgeprune_runtime.task import Task
 from edgeprune_runtime.training import TrainConfig, TrainingInterrupted, load_model
 from edgeprune_runtime.training.checkpoint import load_checkpoint
-from edgeprune_runtime.training.objectives import Objective, balanced_weights, cross_entropy
+from edgeprune_runtime.training.losses import balanced_weights, class_loss, loss_of
+from edgeprune_runtime.training.metrics import ClassMeter
+from edgeprune_runtime.training.objectives import Objective
 from edgeprune_runtime.training.placement import place
 from edgeprune_runtime.training.step import Learner
 from edgeprune_runtime.training.stopping import best_epoch, is_over
@@ -30,10 +33,23 @@ def test_smoothed_and_weighted_cross_entropy_by_hand():
     logs = LOGITS.log_softmax(1)
     wanted = 0.9 * functional.one_hot(LABELS, 3) + 0.1 / 3
     each = -(wanted * logs).sum(1)
-    torch.testing.assert_close(cross_entropy(LOGITS, LABELS, 0.1), each.mean())
+    torch.testing.assert_close(class_loss(LOGITS, LABELS, "mean", 0.1), each.mean())
     weights = torch.tensor([0.5, 2.0, 3.0])
-    torch.testing.assert_close(cross_entropy(LOGITS, LABELS, 0.1, weights), (each * weights[LABELS]).mean())
-    assert torch.equal(cross_entropy(LOGITS, LABELS), functional.cross_entropy(LOGITS, LABELS))
+    weighted = each * weights[LABELS]
+    torch.testing.assert_close(class_loss(LOGITS, LABELS, "mean", 0.1, weights), weighted.mean())
+    torch.testing.assert_close(class_loss(LOGITS, LABELS, "sum", 0.1, weights), weighted.sum())
+    soft = functional.one_hot(LABELS, 3).float()
+    torch.testing.assert_close(class_loss(LOGITS, soft, "mean", 0.1, weights), weighted.mean())
+    assert torch.equal(class_loss(LOGITS, LABELS, "mean"), functional.cross_entropy(LOGITS, LABELS))
+
+
+@pytest.mark.parametrize("kind", ["multilabel", "value", "probabilities"])
+def test_what_is_for_classes_is_refused_of_other_targets(kind):
+    task = Task("place", kind, mean=(0.0,), std=(1.0,)) if kind == "value" else Task("place", kind)
+    with pytest.raises(ConfigError, match=f"'place' is of kind {kind}; leave `label_smoothing` out"):
+        loss_of(task, 0.1)
+    with pytest.raises(ConfigError, match="leave `class_weights` out"):
+        loss_of(task, 0.0, torch.ones(3))
 
 
 def test_balanced_weights():
@@ -45,11 +61,12 @@ def test_balanced_weights():
 def test_parts_of_a_batch_add_up(parts):
     config = replace(TINY, model="resnet8", accumulate=parts, ema=None, batch_size=6)
     torch.manual_seed(0)
-    objective = Objective(label_smoothing=0.1, class_weights=torch.tensor([0.5, 2.0, 3.0, 1.0]))
+    loss_of_parts = loss_of(Task(), 0.1, torch.tensor([0.5, 2.0, 3.0, 1.0]))
+    objective = Objective(loss=loss_of_parts)
     learner = Learner(config, place(config), CLASSES, 16, objective=objective)
     learner.model.eval()
     images = torch.randn(6, 3, 16, 16, generator=torch.Generator().manual_seed(1))
-    expected = cross_entropy(learner.model(images), LABELS, 0.1, objective.class_weights)
+    expected = loss_of_parts(learner.model(images), LABELS, "mean")
     loss, _ = learner.step(images, LABELS, 0.0, 0)
     torch.testing.assert_close(loss, expected.detach())
 
@@ -125,16 +142,12 @@ RIGHTS = [1, 3, 2, 2, 4, 4, 4, 4]
 @pytest.fixture
 def scripted(monkeypatch):
     """Train with accuracies in the order of RIGHTS, whatever the network does; return the events."""
-    score = Learner.score
+    result = ClassMeter.result
 
     def go(run_dir, config=PATIENT, **options):
         test, events = Scripted(run_dir, RIGHTS), []
 
-        def scored(self, images, labels):
-            loss, _ = score(self, images, labels).tolist()
-            return torch.tensor([loss, 4.0 * test.right], dtype=torch.float64)
-
-        monkeypatch.setattr(Learner, "score", scored)
+        monkeypatch.setattr(ClassMeter, "result", lambda self: {**result(self), "accuracy": test.right / 8})
         run(run_dir, config, test=test, on_event=events.append, **options)
         return events
 

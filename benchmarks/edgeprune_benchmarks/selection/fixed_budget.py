@@ -75,7 +75,10 @@ def train_on(
     loader = PixelLoader(store, recipe.batch_size, statistics, seed=seed, steps=recipe.iterations)
     classes = len(source.class_names)
     parts = np.array_split(np.arange(len(test)), -(-len(test) // 500))
-    batches = TestBatches(lambda: normalized(tested, parts, repeat(None), statistics), np.arange(classes))
+    labels = np.concatenate([test.labels[part] for part in parts])
+    batches = TestBatches(
+        lambda: (images for images, _ in normalized(tested, parts, repeat(None), statistics)), labels
+    )
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         result = train(loader, config, run, num_classes=classes, image_shape=source.shape, test=batches)

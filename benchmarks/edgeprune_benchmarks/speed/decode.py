@@ -19,7 +19,7 @@ from ..codec.peers import LOSSY, encode_all
 from ..harness.results import save, spread
 from ..harness.timing import Epoch, images_of, interleave, limits, pinned, ratios, serve
 from .images import SIZES, prepare, without_images
-from .jpeg_decoders import Peers
+from .jpeg_decoders import REUSED, Peers
 
 __all__ = ["measure", "run"]
 
@@ -104,10 +104,11 @@ class _Bench:
         absent: dict[str, str] = {}
         for (codec, pack), backend in itertools.product(self._packs.items(), BACKENDS):
             whole = memory_bytes(pack.header) * len(pack)
-            for kind, share in (("from chunks", WINDOW_SHARE), ("in memory", 2.0)):
-                name = f"{codec}, {backend}, {kind}"
+            kinds = (("from chunks", WINDOW_SHARE), ("in memory", 2.0))
+            for (kind, share), reuse in itertools.product(kinds, (False, True)):
+                name = f"{codec}, {backend}, {kind}" + (f", {REUSED}" if reuse else "")
                 # As the peers do it: a batch is decoded when it is asked for.
-                options = {"backend": backend, "device": "cpu", "prefetch": 0}
+                options = {"backend": backend, "device": "cpu", "prefetch": 0, "reuse_buffers": reuse}
                 options["cache_bytes"] = int(whole * share) + 1
                 try:
                     loader = PackLoader(pack, batch, shuffle=True, normalize=True, **options)

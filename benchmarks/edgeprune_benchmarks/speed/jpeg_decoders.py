@@ -14,7 +14,10 @@ from numpy.typing import NDArray
 
 from ..harness.timing import Epoch
 
-__all__ = ["Peers"]
+__all__ = ["REUSED", "Peers"]
+
+REUSED = "reused buffers"
+"""What rows of batches are called that are written over by the next one."""
 
 Decode = Callable[[bytes], NDArray[np.uint8]]
 
@@ -65,7 +68,8 @@ class Peers:
         finer : (str, list of bytes)
             Files of another quality, for simplejpeg alone, and what to call it.
         """
-        epochs: dict[str, Epoch] = {"raw": partial(self.raw, batch)}
+        reused = partial(self.raw_reused, batch)
+        epochs: dict[str, Epoch] = {"raw": partial(self.raw, batch), f"raw, {REUSED}": reused}
         for name, decode in self._decoders.items():
             epochs[name] = partial(self._normalized, files, decode, batch)
             if name == "simplejpeg":
@@ -77,6 +81,12 @@ class Peers:
         """Gather uint8 images and normalize them, float32 [n, 3, H, W]."""
         for start in range(0, len(self._order), batch):
             yield self._arithmetic.gathered(self._order[start : start + batch])
+
+    def raw_reused(self, batch: int) -> Iterator[Any]:
+        """Do so in memory that each batch writes over."""
+        room = self._arithmetic.room(batch)
+        for start in range(0, len(self._order), batch):
+            yield self._arithmetic.gathered_into(self._order[start : start + batch], *room)
 
     def _normalized(self, files: list[bytes], decode: Decode, batch: int) -> Iterator[Any]:
         for images in self._pixels(files, decode, batch):
@@ -108,6 +118,18 @@ class _Torch:
 
         return self._stored[torch.from_numpy(rows)].float().mul_(self._scale).add_(self._shift)
 
+    def room(self, count: int) -> tuple[Any, Any]:
+        import torch
+
+        shape = (count, *self._stored.shape[1:])
+        return torch.empty(shape, dtype=torch.uint8), torch.empty(shape)
+
+    def gathered_into(self, rows: NDArray[np.int64], pixels: Any, images: Any) -> Any:
+        import torch
+
+        some = torch.index_select(self._stored, 0, torch.from_numpy(rows), out=pixels[: len(rows)])
+        return images[: len(rows)].copy_(some).mul_(self._scale).add_(self._shift)
+
     def normalized(self, pixels: NDArray[np.uint8]) -> Any:
         import torch
 
@@ -125,11 +147,23 @@ class _Numpy:
     def gathered(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         return self._scaled(self._stored[rows])
 
+    def room(self, count: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        shape = (count, *self._stored.shape[1:])
+        return np.empty(shape, np.uint8), np.empty(shape, np.float32)
+
+    def gathered_into(
+        self, rows: NDArray[np.int64], pixels: NDArray[np.uint8], images: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        some = self._stored.take(rows, axis=0, out=pixels[: len(rows)], mode="clip")
+        return self._scaled(some, images[: len(rows)])
+
     def normalized(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         return self._scaled(pixels.transpose(0, 3, 1, 2))
 
-    def _scaled(self, planes: NDArray[np.uint8]) -> NDArray[np.float32]:
-        images = np.empty(planes.shape, np.float32)
+    def _scaled(
+        self, planes: NDArray[np.uint8], images: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
+        images = np.empty(planes.shape, np.float32) if images is None else images
         np.multiply(planes, self._scale, out=images)
         images += self._shift
         return images

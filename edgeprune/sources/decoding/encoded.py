@@ -12,6 +12,8 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeprune_formats.targets import Target
+
 from ...errors import SourceError
 from ..base import Rows
 from ..ordered import shares_threads
@@ -43,6 +45,8 @@ class EncodedSource:
         Whether the source has no halves, so that either split is all of it.
     notes : tuple[str, ...]
         What a user should know: how the source was understood, images that are not read.
+    targets : tuple of Target
+        See `Source`.
 
     A class for one kind of source gives `name`, `stored_bytes`, and `contents` or `content`; all may be
     called from several threads at once, and in forked processes.
@@ -58,6 +62,7 @@ class EncodedSource:
     model: str
     undivided: bool = False
     notes: tuple[str, ...] = ()
+    targets: tuple[Target, ...] = ()
 
     def __len__(self) -> int:
         """Return the number of images."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -15,9 +15,13 @@ from edgeprune_formats import ConfigError
 
 from ...errors import SourceError
 from ..base import Rows
+from ..columns.requests import parse_targets
 from ..decoding.encoded import EncodedSource, first_shape
 from ..decoding.files import as_text, images_below, sub_folders, unread_text, visible
 from ..decoding.images import IMAGE_SUFFIXES
+from ..naming.options import with_targets
+from ..tables.csv_table import CsvSource, open_listed
+from .metadata import FILE_COLUMN, METADATA, metadata_targets
 from .splits import find_class_root, refuse_splits_in_classes
 
 __all__ = ["FolderSource", "open_imagefolder"]
@@ -51,13 +55,18 @@ class FolderSource(EncodedSource):
         return sum(Path(self.content(row)).stat().st_size for row in rows)
 
 
-def open_imagefolder(spec: str, split: str, size: int | None) -> FolderSource:
+def open_imagefolder(spec: str, split: str, size: int | None) -> FolderSource | CsvSource:
     """Open a folder of image files in torchvision's arrangement: ``PATH/cat/any/depth/1.jpg``.
 
     Classes are the sub-folders in the order of their names; hidden files and folders and files without
     an image suffix are passed over. If PATH holds folders for splits, such as train and test, the one for
     `split` is used, see `edgeprune.sources.folders.splits.find_class_root`, and the classes of a test split
     are those of the train folder where there is one. Otherwise PATH serves either split.
+
+    A ``metadata.csv`` in the folder of the classes, or in PATH, tells more of each image: its columns become
+    targets where they are named, such as ``imagefolder:PATH?target=age:value``. Its column ``file_name`` has
+    the paths of the images. Where images lie directly in the folder, it tells their labels too, see
+    `edgeprune.sources.tables.csv_table.open_csv`; with targets there need not be labels.
 
     Parameters
     ----------
@@ -77,11 +86,16 @@ def open_imagefolder(spec: str, split: str, size: int | None) -> FolderSource:
         PATH is no folder, or holds no class folders, or what is no class, or (split ``"train"``) a class
         has no images.
     """
-    argument = spec.partition(":")[2]
+    place, options = with_targets(spec)
+    argument = place.partition(":")[2]
     if not argument:
         raise ConfigError("imagefolder needs a folder; write imagefolder:PATH")
     path = str(Path(argument).expanduser())
     found = find_class_root(path, split)
+    table = f"{found.path}{os.sep}{METADATA}"
+    if not sub_folders(found.path) and Path(table).is_file():
+        listed = open_listed(spec, table, split, size, replace(options, image_column=FILE_COLUMN))
+        return replace(listed, undivided=found.path == path)
     root, classes = found.path, _class_folders(found.path)
     if found.train is not None:
         classes = _train_classes(found.train, root, classes)
@@ -104,6 +118,7 @@ def open_imagefolder(spec: str, split: str, size: int | None) -> FolderSource:
         notes=notes,
         root=root,
         files=files,
+        targets=metadata_targets(parse_targets(options.target), root, path, files),
     )
 
 

@@ -9,15 +9,19 @@ from urllib.parse import parse_qsl, quote, urlencode
 from edgeprune_formats import ConfigError
 from edgeprune_runtime.checks import check_types
 
-__all__ = ["SourceOptions", "with_options", "without_options"]
+from ..columns.requests import parse_targets
 
-_ALL = ("image_column", "label_column", "split_column", "class_names")
+__all__ = ["SourceOptions", "with_options", "with_targets", "without_options"]
+
+_ALL = ("image_column", "label_column", "split_column", "class_names", "target")
 # The fields of `SourceOptions` that a kind of source looks at.
 _USED = {
     "csv": _ALL,
     "hf": _ALL,
     "parquet": _ALL,
-    "webdataset": ("image_column", "label_column", "class_names"),
+    "webdataset": ("image_column", "label_column", "class_names", "target"),
+    "npz": ("target",),
+    "imagefolder": ("target",),
 }
 _QUERY = re.compile(r"\?([\w-]+=[^&]*(?:&[\w-]+=[^&]*)*)$")
 
@@ -36,6 +40,9 @@ class SourceOptions:
         The column that says of each image which split it is of.
     class_names : str or None
         A text file with the name of a class in each line.
+    target : tuple of str
+        Columns to take as targets beside the labels, or in their place: ``NAME``, ``NAME:KIND`` or
+        ``NAME=COLUMN+COLUMN:KIND``, with a kind of `edgeprune_formats.targets.KINDS`.
 
     Raises
     ------
@@ -75,9 +82,19 @@ class SourceOptions:
             "default_text": "what the source says",
         },
     )
+    target: tuple[str, ...] = field(
+        default=(),
+        metadata={
+            "help": "Take a column as a target too, of KIND class, multilabel, value, probabilities, text, "
+            "integer or float; of several, NAME=A+B:value. May be given again.",
+            "metavar": "NAME[:KIND]",
+        },
+    )
 
     def __post_init__(self) -> None:
         check_types(self)
+        object.__setattr__(self, "target", tuple(self.target))
+        parse_targets(self.target)
         empty = [name for name, value in asdict(self).items() if value == ""]
         if empty:
             raise ConfigError(f"`{empty[0]}` is empty; name one, or leave it out")
@@ -92,7 +109,7 @@ def with_options(spec: str, options: SourceOptions) -> str:
         The kind of source does not look at one of them.
     """
     kind = spec.partition(":")[0]
-    given = {name: value for name, value in asdict(options).items() if value is not None}
+    given = {name: value for name, value in asdict(options).items() if value not in (None, ())}
     for name in given:
         if name not in _USED.get(kind, ()):
             users = ", ".join(user for user, used in _USED.items() if name in used)
@@ -100,9 +117,9 @@ def with_options(spec: str, options: SourceOptions) -> str:
     if not given:
         return spec
     place, own = without_options(spec)
-    merged = {name: value for name, value in asdict(own).items() if value is not None} | given
+    merged = {name: value for name, value in asdict(own).items() if value not in (None, ())} | given
     fields = {name.replace("_", "-"): value for name, value in merged.items()}
-    return f"{place}?{urlencode(fields, safe='/:,', quote_via=quote)}"
+    return f"{place}?{urlencode(fields, doseq=True, safe='/:,', quote_via=quote)}"
 
 
 def without_options(spec: str) -> tuple[str, SourceOptions]:
@@ -122,9 +139,16 @@ def without_options(spec: str) -> tuple[str, SourceOptions]:
     place, pairs = spec[: found.start()], parse_qsl(found[1], keep_blank_values=True)
     names = [name.replace("-", "_") for name, _ in pairs]
     for name in names:
-        if name not in _ALL or names.count(name) > 1:
+        if name not in _ALL or (names.count(name) > 1 and name != "target"):
             known = ", ".join(_ALL).replace("_", "-")
-            raise ConfigError(f"{spec}: after the question mark come, each once: {known}")
-    options = SourceOptions(**dict(zip(names, (value for _, value in pairs), strict=True)))
+            raise ConfigError(f"{spec}: after the question mark come, each once: {known} (that repeatedly)")
+    values = dict(zip(names, (value for _, value in pairs), strict=True))
+    targets = tuple(value for name, (_, value) in zip(names, pairs, strict=True) if name == "target")
+    options = SourceOptions(**{**values, "target": targets})
     with_options(place.partition(":")[0], options)
     return place, options
+
+
+def with_targets(spec: str) -> tuple[str, SourceOptions]:
+    """As `without_options`, of a source that takes no option but targets: any other ``?`` is of its path."""
+    return without_options(spec) if "?target=" in spec else (spec, SourceOptions())

@@ -11,15 +11,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 from pyarrow import types
 
 from ...errors import SourceError
+from ..columns.requests import parse_targets
 from ..decoding.encoded import Content
 from ..naming.labels import LabelError, Labels
 from ..naming.options import SourceOptions
 from .column_names import IMAGE_NAMES, LABEL_NAMES, SPLIT_NAME, only_one
 
-__all__ = ["Columns", "add_labels", "content_of", "find_columns", "texts_of"]
+__all__ = ["Columns", "add_labels", "content_of", "find_columns", "texts_of", "values_of"]
 
 
 @dataclass(frozen=True)
@@ -28,16 +30,20 @@ class Columns:
 
     Attributes
     ----------
-    image, label : str
-    split : str or None
+    image : str
+    label, split : str or None
+        There need not be labels where targets are named.
     class_names : tuple of str or None
         Those that Hugging Face's feature ClassLabel gives the integers of `label`.
+    target_names : mapping of str to tuple of str
+        Those that it gives the integers of other columns, or those within their lists.
     """
 
     image: str
-    label: str
+    label: str | None
     split: str | None
     class_names: tuple[str, ...] | None
+    target_names: Mapping[str, tuple[str, ...]]
 
 
 def find_columns(schema: pa.Schema, options: SourceOptions, where: str, info: Mapping[str, Any]) -> Columns:
@@ -71,16 +77,24 @@ def find_columns(schema: pa.Schema, options: SourceOptions, where: str, info: Ma
             f"{where}: column {image} is {kinds[image]}, neither encoded images nor their paths; "
             "name another with `image_column`"
         )
-    label = named("labels", options.label_column) or _label_column(schema, features, kinds, image, where)
-    kind = _value_type(schema.field(label).type)
-    if not (types.is_integer(kind) or _is_text(kind)):
-        raise SourceError(f"{where}: column {label} is {kinds[label]}; labels are integers or text")
+    targets = [name for request in parse_targets(options.target) for name in request.columns]
+    for name in targets:
+        named("a target", name)
+    label = named("labels", options.label_column)
+    if label is None:
+        label = _label_column(schema, features, kinds, {image, *targets}, where, is_needed=not targets)
+    if label is not None:
+        kind = _value_type(schema.field(label).type)
+        if not (types.is_integer(kind) or _is_text(kind)):
+            raise SourceError(f"{where}: column {label} is {kinds[label]}; labels are integers or text")
     split = named("splits", options.split_column)
     if split is not None and not _is_text(_value_type(schema.field(split).type)):
         raise SourceError(f"{where}: column {split} is {kinds[split]}; the names of splits are text")
     if split is None and SPLIT_NAME in kinds and _is_text(_value_type(schema.field(SPLIT_NAME).type)):
         split = SPLIT_NAME
-    return Columns(image, label, split, _class_names(features.get(label)))
+    names = {name: _class_names(_innermost(features.get(name))) for name in targets}
+    known = {name: classes for name, classes in names.items() if classes is not None}
+    return Columns(image, label, split, _class_names(features.get(label or "")), known)
 
 
 def _features(schema: pa.Schema, info: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,6 +109,12 @@ def _features(schema: pa.Schema, info: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(features, dict)
         else {}
     )
+
+
+def _innermost(feature: Any) -> dict[str, Any] | None:
+    """Return the feature of the items of a list, or the feature itself."""
+    inner = feature.get("feature") if isinstance(feature, dict) else None
+    return inner if isinstance(inner, dict) else feature
 
 
 def _class_names(feature: dict[str, Any] | None) -> tuple[str, ...] | None:
@@ -114,10 +134,19 @@ def _image_column(schema: pa.Schema, features: dict[str, Any], kinds: dict[str, 
 
 
 def _label_column(
-    schema: pa.Schema, features: dict[str, Any], kinds: dict[str, str], image: str, where: str
-) -> str:
-    found = [name for name in schema.names if features.get(name, {}).get("_type") == "ClassLabel"]
-    found = found or [name for name in schema.names if name.lower() in LABEL_NAMES and name != image]
+    schema: pa.Schema,
+    features: dict[str, Any],
+    kinds: dict[str, str],
+    others: set[str],
+    where: str,
+    *,
+    is_needed: bool,
+) -> str | None:
+    names = [name for name in schema.names if name not in others]
+    found = [name for name in names if features.get(name, {}).get("_type") == "ClassLabel"]
+    found = found or [name for name in names if name.lower() in LABEL_NAMES]
+    if not found and not is_needed:
+        return None
     return only_one(found, ("label",), kinds, where, "labels", "label_column")
 
 
@@ -174,6 +203,32 @@ def texts_of(column: pa.ChunkedArray) -> tuple[np.ndarray[Any, np.dtype[np.int64
         return encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64), encoded.dictionary.to_pylist()
     except UnicodeDecodeError as error:
         raise LabelError("is no text in UTF-8") from error
+
+
+def values_of(column: pa.ChunkedArray, names: tuple[str, ...] | None) -> NDArray[Any]:
+    """Return a column as a target is made of it: numbers, or objects of text, lists or None.
+
+    Parameters
+    ----------
+    column : pyarrow.ChunkedArray
+    names : tuple of str or None
+        Of classes, which take the place of integers in lists.
+    """
+    kind = _value_type(column.type)
+    column = column.cast(kind)
+    if types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind):
+        return np.asarray(column.to_numpy())
+    values = np.empty(len(column), object)
+    values[:] = column.to_pylist()
+    if names is not None:
+        values[:] = [_named_items(value, names) for value in values]
+    return values
+
+
+def _named_items(value: Any, names: tuple[str, ...]) -> Any:
+    if not isinstance(value, list):
+        return value
+    return [names[item] if type(item) is int and 0 <= item < len(names) else item for item in value]
 
 
 def _integers(column: pa.ChunkedArray) -> np.ndarray[Any, np.dtype[np.int64]]:

@@ -12,13 +12,17 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from edgeprune_formats.targets import Target
+
 from ...errors import SourceError
+from ..columns.requests import are_enough, parse_targets
+from ..columns.values import make_target
 from ..decoding.files import as_text
 from ..naming.classes import Classes, classes_of
 from ..naming.labels import LabelError, Labels
 from ..naming.options import SourceOptions
 from ..naming.split_names import NAMES, Division, SplitFiles, divide_rows
-from .arrow_columns import Columns, add_labels, find_columns
+from .arrow_columns import Columns, add_labels, find_columns, values_of
 
 __all__ = ["ARROW_ERRORS", "TableReader", "TableRows", "read_json", "read_rows"]
 
@@ -44,6 +48,8 @@ class TableRows:
         Of these rows.
     undivided : bool
         Whether there are no splits.
+    targets : tuple of Target
+        Of these rows.
     """
 
     columns: Columns
@@ -51,6 +57,7 @@ class TableRows:
     rows: NDArray[np.int64]
     classes: Classes
     undivided: bool
+    targets: tuple[Target, ...]
 
 
 def read_rows(
@@ -84,31 +91,48 @@ def read_rows(
     first = as_text(files[0])
     columns = find_columns(_schema(schema_of, files[0]), options, first, info or {})
     words, codes = Labels(), columns.split if found.undivided else None
+    requests = parse_targets(options.target)
+    parts: dict[str, list[NDArray[Any]]] = {name: [] for request in requests for name in request.columns}
     for file in files:
-        alike = find_columns(_schema(schema_of, file), _as_found(columns), as_text(file), info or {})
+        alike = find_columns(_schema(schema_of, file), _as_found(columns, options), as_text(file), info or {})
         if alike.class_names != columns.class_names:
             raise SourceError(f"{as_text(file)}: names other classes for {columns.label} than {first}")
-        table = _table(read, file, [name for name in (columns.label, codes) if name])
-        _add(labels, table[columns.label], file, columns.label)
+        names = dict.fromkeys(name for name in (columns.label, codes, *parts) if name)
+        table = _table(read, file, list(names))
+        if columns.label is not None:
+            _add(labels, table[columns.label], file, columns.label)
         if codes is not None:
             _add(words, table[codes], file, codes)
-        counts.append(len(table[columns.label]))
+        for name, values in parts.items():
+            values.append(_values(table[name], file, columns.target_names.get(name)))
+        counts.append(len(next(iter(table.values()))))
     row_name = _namer(files, counts)
     where = f"{first}: {columns.label}"
     division = _division(found, counts, words, split, options.split_column is not None, f"{first}: {codes}")
     if not division.own.any():
         raise SourceError(f"{first}: holds no rows")
-    classes = classes_of(
-        labels,
-        division,
-        options,
-        split=split,
-        own_names=columns.class_names,
-        where=where,
-        row_name=row_name,
-    )
+    rows = np.flatnonzero(division.own)
+    targets = []
+    for request in requests:
+        arrays = [np.concatenate(parts[name]) for name in request.columns]
+        known = columns.target_names.get(request.columns[0])
+        targets.append(make_target(request, arrays, first, row_name, known))
+    classes = Classes(np.zeros(len(rows), np.int64), (), ())
+    if columns.label is not None:
+        classes = classes_of(
+            labels,
+            division,
+            options,
+            split=split,
+            own_names=columns.class_names,
+            where=where,
+            row_name=row_name,
+        )
+    elif not are_enough(target.column.kind for target in targets):
+        raise SourceError(f"{first}: has no column of labels, and no target that can be learned")
     own = tuple(counts[: len(found.files)])
-    return TableRows(columns, own, np.flatnonzero(division.own), classes, division.undivided)
+    taken = tuple(target.take(rows) for target in targets)
+    return TableRows(columns, own, rows, classes, division.undivided, taken)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -130,8 +154,15 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _as_found(columns: Columns) -> SourceOptions:
-    return SourceOptions(columns.image, columns.label, columns.split)
+def _as_found(columns: Columns, options: SourceOptions) -> SourceOptions:
+    return SourceOptions(columns.image, columns.label, columns.split, target=options.target)
+
+
+def _values(column: pa.ChunkedArray, file: str, names: tuple[str, ...] | None) -> NDArray[Any]:
+    try:
+        return values_of(column, names)
+    except ARROW_ERRORS as error:
+        raise SourceError(_unreadable(file, error)) from error
 
 
 def _schema(schema_of: Callable[[str], pa.Schema], file: str) -> pa.Schema:

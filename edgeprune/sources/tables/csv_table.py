@@ -4,29 +4,33 @@ from __future__ import annotations
 
 import csv
 from array import array
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune_formats import ConfigError
+from edgeprune_formats.targets import Target
 
 from ...errors import SourceError
 from ..base import Rows
+from ..columns.requests import TargetRequest, are_enough, parse_targets
+from ..columns.values import make_target
 from ..decoding.encoded import EncodedSource, first_shape
 from ..decoding.files import as_text
 from ..decoding.packed import PackedTexts
-from ..naming.classes import classes_of
+from ..naming.classes import Classes, classes_of
 from ..naming.labels import LabelError, Labels
 from ..naming.options import SourceOptions, without_options
 from ..naming.patterns import refuse_remote
 from ..naming.split_names import NAMES, Division, divide_rows
 from .column_names import IMAGE_NAMES, LABEL_NAMES, SPLIT_NAME, only_one
 
-__all__ = ["open_csv"]
+__all__ = ["open_csv", "open_listed", "read_csv"]
 
 _DELIMITERS = ",;\t|"
 
@@ -40,8 +44,9 @@ class _Table:
     lines: array[int]
     labels: Labels
     splits: Labels
-    label_column: str
+    label_column: str | None
     split_column: str | None
+    targets: tuple[Target, ...] = ()
 
     def name(self, row: int) -> str:
         return f"{as_text(self.file)}, line {self.lines[row]}: {self.paths[row]}"
@@ -84,7 +89,8 @@ def open_csv(spec: str, split: str, size: int | None) -> CsvSource:
     The first line names the columns; which ones hold paths, labels and, if there is one, splits, is found by
     usual names or said after the file, see `edgeprune.sources.naming.options`. Fields are divided by ``,``,
     ``;``, ``|`` or tabs; text is UTF-8. Paths are relative to the folder of the table. Labels that are all
-    integers are the numbers of classes.
+    integers are the numbers of classes. Other columns become targets where they are named; then there need
+    not be labels.
 
     Parameters
     ----------
@@ -109,19 +115,38 @@ def open_csv(spec: str, split: str, size: int | None) -> CsvSource:
     if not file:
         raise ConfigError("csv needs a file; write csv:FILE")
     refuse_remote("csv", file)
-    table = _read(str(Path(file).expanduser()), options)
+    path = str(Path(file).expanduser())
+    return open_listed(spec, path, split, size, options)
+
+
+def open_listed(spec: str, path: str, split: str, size: int | None, options: SourceOptions) -> CsvSource:
+    """Open the images that a table lists, see `open_csv`.
+
+    Parameters
+    ----------
+    spec : str
+        What the user named.
+    path : str
+        Of the table.
+    split, size
+        As in `open_csv`.
+    options : SourceOptions
+    """
+    table = read_csv(path, partial(_table, path, options=options))
     division = _division(table, split, options)
     shown = as_text(table.file)
-    classes = classes_of(
-        table.labels,
-        division,
-        options,
-        split=split,
-        own_names=None,
-        where=f"{shown}: {table.label_column}",
-        row_name=table.name,
-    )
     rows = np.flatnonzero(division.own)
+    classes = Classes(np.zeros(len(rows), np.int64), (), ())
+    if table.label_column is not None:
+        classes = classes_of(
+            table.labels,
+            division,
+            options,
+            split=split,
+            own_names=None,
+            where=f"{shown}: {table.label_column}",
+            row_name=table.name,
+        )
     images = ((table.name(row), partial(table.path, row)) for row in rows.tolist())
     shape, model = first_shape(size, images, shown)
     return CsvSource(
@@ -134,8 +159,9 @@ def open_csv(spec: str, split: str, size: int | None) -> CsvSource:
         model=model,
         undivided=division.undivided,
         notes=classes.notes,
-        table=table,
+        table=replace(table, targets=()),
         rows=rows,
+        targets=tuple(target.take(rows) for target in table.targets),
     )
 
 
@@ -147,14 +173,24 @@ def _division(table: _Table, split: str, options: SourceOptions) -> Division:
     return Division(np.ones(len(table.paths), np.bool_), None, True)
 
 
-def _read(file: str, options: SourceOptions) -> _Table:
+_Made = TypeVar("_Made")
+
+
+def read_csv(file: str, make: Callable[[Iterator[tuple[int, list[str]]]], _Made]) -> _Made:
+    """Return what `make` makes of the rows of a table, each with its line, the names of columns first.
+
+    Raises
+    ------
+    SourceError
+        It cannot be read, or is no text in UTF-8, or no table.
+    """
     shown = as_text(file)
     try:
         with Path(file).open(encoding="utf-8-sig", newline="") as stream:
             delimiter = max(_DELIMITERS, key=stream.readline(2**16).count)
             stream.seek(0)
             rows = csv.reader(stream, delimiter=delimiter, strict=True)
-            return _table(file, ((rows.line_num, row) for row in rows), options)
+            return make((rows.line_num, row) for row in rows)
     except OSError as error:
         raise SourceError(f"{shown}: cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
@@ -163,13 +199,15 @@ def _read(file: str, options: SourceOptions) -> _Table:
         raise SourceError(f"{shown}, line {rows.line_num}: is no line of a table: {error}") from error
 
 
-def _table(file: str, rows: Iterator[tuple[int, list[str]]], options: SourceOptions) -> _Table:
+def _table(file: str, rows: Iterator[tuple[int, list[str]]], *, options: SourceOptions) -> _Table:
     shown = as_text(file)
     _, header = next(rows, (0, []))
     columns = [name.strip() for name in header]
-    path, label, split = _columns(columns, options, shown)
+    requests = parse_targets(options.target)
+    path, label, split = _columns(columns, options, requests, shown)
+    texts_of: dict[str, list[str]] = {name: [] for request in requests for name in request.columns}
     paths, lines, labels, splits = PackedTexts(), array("q"), Labels(), Labels()
-    at = [columns.index(name) for name in (path, label, split) if name is not None]
+    at = {name: columns.index(name) for name in (path, label, split, *texts_of) if name is not None}
     for line, row in rows:
         if not row:
             continue
@@ -178,15 +216,18 @@ def _table(file: str, rows: Iterator[tuple[int, list[str]]], options: SourceOpti
                 f"{shown}, line {line}: has {len(row)} fields, and the first line names {len(columns)}"
             )
         try:
-            texts = [(name, row[place]) for name, place in zip((path, label, split), at, strict=False)]
-            labels.append(texts[1][1])
+            if label is not None:
+                labels.append(row[at[label]])
             if split is not None:
-                splits.append(texts[2][1])
+                splits.append(row[at[split]])
         except LabelError as error:
             raise SourceError(f"{shown}, line {line}: its label or split {error}") from error
-        if not texts[0][1].strip() or "\0" in texts[0][1]:
+        place = row[at[path]].strip()
+        if not place or "\0" in place:
             raise SourceError(f"{shown}, line {line}: {path} is no path")
-        paths.append(texts[0][1].strip())
+        paths.append(place)
+        for name, texts in texts_of.items():
+            texts.append(row[at[name]])
         lines.append(line)
     if not len(paths):
         raise SourceError(f"{shown}: has no rows below its first line; it names the columns: path,label")
@@ -194,23 +235,31 @@ def _table(file: str, rows: Iterator[tuple[int, list[str]]], options: SourceOpti
         labels = labels.numbered()
     except LabelError as error:
         raise SourceError(f"{shown}, line {lines[error.place]}: its label {error}") from error
-    return _Table(file, paths, lines, labels, splits, label, split)
+    table = _Table(file, paths, lines, labels, splits, label, split)
+    arrays = {name: np.array(texts, object) for name, texts in texts_of.items()}
+    targets = tuple(
+        make_target(request, [arrays[name] for name in request.columns], shown, table.name)
+        for request in requests
+    )
+    if label is None and not are_enough(target.column.kind for target in targets):
+        raise SourceError(f"{shown}: has no column of labels, and no target that can be learned")
+    return replace(table, targets=targets)
 
 
-def _columns(columns: list[str], options: SourceOptions, shown: str) -> tuple[str, str, str | None]:
-    for name in (options.image_column, options.label_column, options.split_column):
+def _columns(
+    columns: list[str], options: SourceOptions, requests: Sequence[TargetRequest], shown: str
+) -> tuple[str, str | None, str | None]:
+    named = [name for request in requests for name in request.columns]
+    for name in (options.image_column, options.label_column, options.split_column, *named):
         if name is not None and columns.count(name) != 1:
             raise SourceError(f"{shown}: has no column {name!r}; its columns are {', '.join(columns)}")
     path = options.image_column or only_one(
         [name for name in columns if name.lower() in IMAGE_NAMES], (), columns, shown, "paths", "image_column"
     )
-    label = options.label_column or only_one(
-        [name for name in columns if name.lower() in LABEL_NAMES],
-        ("label",),
-        columns,
-        shown,
-        "labels",
-        "label_column",
-    )
+    label = options.label_column
+    found = [name for name in columns if name.lower() in LABEL_NAMES and name not in named]
+    # A table whose targets are named needs no labels.
+    if label is None and (found or not requests):
+        label = only_one(found, ("label",), columns, shown, "labels", "label_column")
     split = options.split_column or next((name for name in columns if name.lower() == SPLIT_NAME), None)
     return path, label, split

@@ -123,6 +123,7 @@ def _open_arrow(
         model=model,
         undivided=table.undivided,
         notes=table.classes.notes,
+        targets=table.targets,
         rows=table.rows,
         tables=tables,
     )

@@ -124,6 +124,7 @@ def open_files(spec: str, found: SplitFiles, split: str, size: int | None) -> Pa
         model=model,
         undivided=table.undivided,
         notes=table.classes.notes,
+        targets=table.targets,
         groups=groups,
         rows=table.rows,
         reader=reader,

@@ -8,18 +8,23 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeprune_formats import ConfigError
+from edgeprune_formats.targets import Target
 
 from ...errors import SourceError
 from ..base import Rows
+from ..columns.requests import are_enough, parse_targets
+from ..columns.values import make_target
 from ..decoding.encoded import EncodedSource, first_shape
 from ..decoding.files import as_text
 from ..decoding.images import IMAGE_SUFFIXES
 from ..decoding.packed import PackedTexts
-from ..naming.classes import classes_of
+from ..naming.classes import Classes, classes_of
 from ..naming.labels import LabelError, Labels
 from ..naming.options import SourceOptions, without_options
 from ..naming.patterns import find_files
@@ -89,7 +94,8 @@ def open_webdataset(spec: str, split: str, size: int | None) -> TarSource:
     A sample is an image beside its label: ``0001.jpg`` and ``0001.cls``, which holds an integer, or
     ``0001.json``, an object with the field ``label``, or ``0001.txt``, the name of the class. Others can be
     named, see `edgeprune.sources.naming.options`. The headers of all members are read once, images when they
-    are asked for. Nothing else is opened, pickles least of all.
+    are asked for. Nothing else is opened, pickles least of all. Fields of the JSON member, and text members,
+    become targets where they are named; then there need not be labels.
 
     Files of several splits are told apart by their names, or by those of their folders.
 
@@ -119,17 +125,19 @@ def open_webdataset(spec: str, split: str, size: int | None) -> TarSource:
     reader = _Reader((*files.files, *files.training), options)
     own = reader.read(len(files.files))
     index, first = reader.index, as_text(files.files[0])
-    labels = reader.finished_labels()
     is_own = np.arange(len(index.file)) < own
-    classes = classes_of(
-        labels,
-        Division(is_own, ~is_own if files.training else None, files.undivided),
-        options,
-        split=split,
-        own_names=None,
-        where=f"{first}: {reader.label}",
-        row_name=index.name,
-    )
+    targets = tuple(target.take(is_own) for target in reader.targets(first))
+    classes = Classes(np.zeros(own, np.int64), (), ())
+    if reader.has_labels or not are_enough(target.column.kind for target in targets):
+        classes = classes_of(
+            reader.finished_labels(first),
+            Division(is_own, ~is_own if files.training else None, files.undivided),
+            options,
+            split=split,
+            own_names=None,
+            where=f"{first}: {reader.label}",
+            row_name=index.name,
+        )
     images = ((index.name(row), partial(index.content, row)) for row in range(own))
     shape, model = first_shape(size, images, first)
     return TarSource(
@@ -143,6 +151,7 @@ def open_webdataset(spec: str, split: str, size: int | None) -> TarSource:
         undivided=files.undivided,
         notes=(*classes.notes, *reader.notes(first)),
         index=index,
+        targets=targets,
     )
 
 
@@ -152,6 +161,12 @@ class _Reader:
     def __init__(self, files: tuple[str, ...], options: SourceOptions) -> None:
         self.index, self.labels, self._image = _Index(files), Labels(), options.image_column
         self.label = options.label_column or ""
+        # Where targets are named, the first sample tells whether there are labels.
+        self.has_labels, self._is_settled = True, options.label_column is not None
+        self._requests = parse_targets(options.target)
+        self._values: dict[str, list[object]] = {
+            name: [] for request in self._requests for name in request.columns
+        }
         self._keys: array[int] = array("q")
         self._passed: Counter[str] = Counter()
 
@@ -182,11 +197,17 @@ class _Reader:
                 )
             self._passed.update(members.keys())
             return
+        file = self.index.files[place]
+        self._add_values(file, members, descriptor, sample)
         self.label = self.label or _found_label(members)
-        try:
-            self.labels.append(self._label_of(self.index.files[place], members, descriptor))
-        except LabelError as error:
-            raise SourceError(f"{sample}: its label {error}") from error
+        if not self._is_settled:
+            self.has_labels = not self._requests or self._says_label(file, members, descriptor)
+            self._is_settled = True
+        if self.has_labels:
+            try:
+                self.labels.append(self._label_of(file, members, descriptor))
+            except LabelError as error:
+                raise SourceError(f"{sample}: its label {error}") from error
         self.index.append(place, f"{key}.{image}", members[image])
         self._keys.append(hash(key))
         self._passed.update(members.keys() - {image, "cls", "txt", "json"})
@@ -226,6 +247,42 @@ class _Reader:
             raise LabelError(f"is missing: json has {has[:100]}, not {name}; name one with `label_column`")
         return fields[name]
 
+    def _says_label(self, file: str, members: dict[str, Member], descriptor: int) -> bool:
+        try:
+            self._label_of(file, members, descriptor)
+        except LabelError:
+            return False
+        return self.label not in self._values
+
+    def _add_values(self, file: str, members: dict[str, Member], descriptor: int, sample: str) -> None:
+        """Note what a sample says of the targets: fields of its JSON, or members of text."""
+        if not self._values:
+            return
+        texts = {name: members[name] for name in ("json", *self._values) if name in members}
+        large = [name for name, member in texts.items() if member.size > _LABEL_BYTES]
+        if large:
+            size = texts[large[0]].size
+            raise SourceError(f"{sample}: {large[0]} takes {size:,} bytes, too many for a target")
+        try:
+            found = {name: read_at(file, descriptor, member).decode() for name, member in texts.items()}
+            fields = json.loads(found.pop("json", "{}"))
+        except (ValueError, RecursionError) as error:
+            raise SourceError(f"{sample}: its targets cannot be read: {error}") from error
+        known = {**{name: text.strip() for name, text in found.items()}, **_fields(fields)}
+        for name, values in self._values.items():
+            if name not in known:
+                has = ", ".join(map(str, known)) or "none"
+                raise SourceError(f"{sample}: has no {name!r} for a target; it has {has[:100]}")
+            values.append(known[name])
+
+    def targets(self, where: str) -> list[Target]:
+        """Return the targets of all images."""
+        arrays = {name: _as_array(values) for name, values in self._values.items()}
+        return [
+            make_target(request, [arrays[name] for name in request.columns], where, self.index.name)
+            for request in self._requests
+        ]
+
     def _refuse_repeated(self, file: str, start: int) -> None:
         keys = np.frombuffer(self._keys, np.int64)[start:]
         if len(np.unique(keys)) < len(keys):
@@ -236,8 +293,10 @@ class _Reader:
                 "file, and the members of a sample lie together"
             )
 
-    def finished_labels(self) -> Labels:
+    def finished_labels(self, where: str) -> Labels:
         """Return the labels of all images, integers where all are."""
+        if not self.has_labels:
+            raise SourceError(f"{where}: has no labels, and no target that can be learned")
         try:
             return self.labels.numbered()
         except LabelError as error:
@@ -257,6 +316,21 @@ class _Reader:
     def _kinds(self) -> str:
         kinds = sorted(self._passed.items(), key=lambda entry: (-entry[1], entry[0]))
         return ", ".join(f"{count:,} .{as_text(ending)}" for ending, count in kinds[:5])
+
+
+def _fields(value: object) -> dict[str, object]:
+    return value if isinstance(value, dict) else {}
+
+
+def _as_array(values: list[object]) -> NDArray[Any]:
+    """Return values of JSON as a column: numbers where all are, otherwise objects."""
+    if all(isinstance(value, bool | int | float) for value in values):
+        numbers = np.array(values)
+        if numbers.dtype != object:
+            return numbers
+    column = np.empty(len(values), object)
+    column[:] = values
+    return column
 
 
 def _found_label(members: dict[str, Member]) -> str:

@@ -27,6 +27,8 @@ from ..hdf5 import (
 )
 from ..header import FORMAT_VERSION, INTEGERS, TEXTS, PackHeader, attribute_name
 from ..limits import MAX_CHUNK_BYTES, MAX_CLASSES, MAX_PROVENANCE_BYTES, MAX_TEXT_BYTES
+from ..targets import Column
+from .columns import GROUP, inspect_columns
 from .header_checks import header_problems
 from .provenance import parse_provenance, promises_scores
 
@@ -52,6 +54,7 @@ class Contents:
         self.header: PackHeader | None = None
         self.labels: NDArray[np.int64] = np.empty(0, np.int64)
         self.source_index: NDArray[np.int64] = np.empty(0, np.int64)
+        self.columns: tuple[Column, ...] = ()
         self.problems: list[Problem] = []
 
     def attempt(self, step: Callable[[], Any], location: str) -> Any:
@@ -106,8 +109,12 @@ def _version(file: h5py.File) -> str:
 
 
 def _class_names(file: h5py.File, file_bytes: int) -> tuple[str, ...]:
+    there = {name: file.id.links.exists(name.encode()) for name in ("class_names", "labels", GROUP)}
+    # Since 1.3 other targets may take the place of classes; a file of before has no such group.
+    if there[GROUP] and not (there["class_names"] or there["labels"]) and _has_columns(_version(file)):
+        return ()
     stored = open_contiguous(file, "class_names", TEXT, (-1,), file_bytes)
-    if stored.ndim != 1 or len(stored) > MAX_CLASSES or stored.dtype.itemsize > MAX_TEXT_BYTES:
+    if stored.ndim != 1 or not 1 <= len(stored) <= MAX_CLASSES or stored.dtype.itemsize > MAX_TEXT_BYTES:
         message = f"of shape {stored.shape}, {stored.dtype.itemsize} B each"
         raise DefectError("limit", "/class_names", message)
     raw = read_array(file, "class_names", TEXT, (-1,), file_bytes)
@@ -201,6 +208,10 @@ def _minor(header: PackHeader) -> int:
     return int(header.format_version.partition(".")[2])
 
 
+def _has_columns(version: str) -> bool:
+    return int(version.partition(".")[2]) >= 3
+
+
 def must_be_plain(header: PackHeader) -> bool:
     """Return whether the version of a file allows no storage but what `edgeprune_formats.structure` knows."""
     return _minor(header) >= 3
@@ -211,6 +222,9 @@ def _since_1_2(header: PackHeader, dtypes: tuple[np.dtype[Any], ...]) -> Dtypes:
 
 
 def _labels(file: h5py.File, contents: Contents, header: PackHeader, file_bytes: int) -> None:
+    if not header.class_names:
+        contents.labels = np.zeros(header.samples, np.int64)
+        return
     labels = read_array(file, "labels", _since_1_2(header, LABELS), (header.samples,), file_bytes).astype(
         np.int64
     )
@@ -225,6 +239,11 @@ def _source_index(file: h5py.File, contents: Contents, header: PackHeader, file_
     if rows.min() < 0:
         raise DefectError("layout", "/source_index", "a negative row")
     contents.source_index = rows
+
+
+def _columns(file: h5py.File, contents: Contents, header: PackHeader, file_bytes: int) -> None:
+    if _has_columns(header.format_version):
+        contents.columns = inspect_columns(file, header.samples, file_bytes)
 
 
 def _scores(file: h5py.File, header: PackHeader, file_bytes: int) -> NDArray[np.float32] | None:
@@ -262,7 +281,7 @@ def inspect_scores(
 
 
 def inspect(file: h5py.File, file_bytes: int) -> Contents:
-    """Read header and labels and check the structure of the samples; neither they nor scores are read.
+    """Read header and labels and check the structure of samples and targets, which are not read, nor scores.
 
     Parameters
     ----------
@@ -277,7 +296,8 @@ def inspect(file: h5py.File, file_bytes: int) -> Contents:
     header = _header(file, contents, file_bytes)
     if header is None:
         return contents
-    for step, location in ((_labels, "/labels"), (_source_index, "/source_index"), (_samples, "/samples")):
+    steps = {"/labels": _labels, "/source_index": _source_index, "/samples": _samples, "/targets": _columns}
+    for location, step in steps.items():
         contents.attempt(partial(step, file, contents, header, file_bytes), location)
     contents.header = header
     return contents

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import h5py
@@ -13,6 +13,7 @@ from ..codecs import get_codec
 from ..hdf5 import checksum
 from ..header import INTEGERS, TEXTS, PackHeader, attribute_name
 from .checks import provenance_text
+from .columns import Stored, write_columns
 
 __all__ = ["write_metadata"]
 
@@ -24,16 +25,20 @@ def write_metadata(
     source_index: NDArray[np.integer[Any]],
     scores: NDArray[np.float32] | None,
     result: Mapping[str, Any],
+    columns: Sequence[Stored] = (),
 ) -> None:
-    """Write attributes, labels, rows, scores, class names and provenance.
+    """Write attributes, labels, rows, scores, class names, provenance and columns of targets.
 
     Parameters
     ----------
     labels : int32 [N]
+        Not stored where the header has no classes.
     source_index : int64 [N]
     scores : float32 [N] or None
     result : mapping
         Goes into the provenance, if there is anything in it.
+    columns : sequence of (Column, array)
+        As `edgeprune_formats.packs.columns.encode_targets` returns them.
     """
     for name in TEXTS:
         file.attrs[attribute_name(name)] = _text(getattr(header, name))
@@ -47,15 +52,18 @@ def write_metadata(
         file.attrs[name] = np.array(getattr(header, name), "<f8")
     # Readers of 1.1 know one type only, and no codecs that came later.
     old = codec.since < 2
-    _write_array(file, "labels", labels if old else _narrow(labels, ("u1", "<u2")))
+    if header.class_names:
+        _write_array(file, "labels", labels if old else _narrow(labels, ("u1", "<u2")))
     _write_array(file, "source_index", source_index if old else _narrow(source_index, ("<u2", "<u4")))
     if scores is not None:
         _write_array(file, "scores", scores)
-    names = [name.encode() for name in header.class_names]
-    width = max(1, *(len(name) for name in names))
-    _write_array(file, "class_names", np.array(names, h5py.string_dtype("utf-8", width)))
+    if header.class_names:
+        names = [name.encode() for name in header.class_names]
+        width = max(1, *(len(name) for name in names))
+        _write_array(file, "class_names", np.array(names, h5py.string_dtype("utf-8", width)))
     text = provenance_text(header, result)
     _write_array(file, "provenance", np.array(text, h5py.string_dtype("utf-8", len(text))))
+    write_columns(file, columns)
 
 
 def _narrow(array: NDArray[Any], dtypes: tuple[str, ...]) -> NDArray[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,7 +26,9 @@ from ..errors import (
 )
 from ..hdf5 import open_hdf5, unreadable
 from ..isolation import Identity, examine, identity_of, require_safe
+from ..targets import LABEL, Column, Target
 from .chunks import StoredField
+from .columns import StoredTarget, read_column
 from .handles import Handles, OpenFile
 from .inspection import Contents, inspect, inspect_scores, must_be_plain, signature_problem
 
@@ -45,7 +48,7 @@ class Pack:
     header : PackHeader
         Everything but the samples.
     labels : int64 [N]
-        Indices into `header.class_names`.
+        Indices into `header.class_names`; all 0 where the pack has other targets and no classes.
     source_index : int64 [N]
         The row of each image in the source that it was built from.
     """
@@ -60,6 +63,8 @@ class Pack:
         self.header = contents.header
         self.labels = contents.labels
         self.source_index = contents.source_index
+        self._columns = contents.columns
+        self._stored_columns: dict[int, NDArray[Any]] = {}
         self._scores: NDArray[np.float32] | None = None
         self._scores_read = False
 
@@ -120,6 +125,44 @@ class Pack:
             self._scores = scores
             self._scores_read = True
         return self._scores
+
+    @property
+    def targets(self) -> dict[str, StoredTarget]:
+        """The columns of the pack by name: ``"label"``, if it has classes, then the others in their order.
+
+        A column is read and checked when its values are first asked for: ``pack.targets["weight"].read()``.
+        """
+        found = [StoredTarget(column, partial(self._column, n)) for n, column in enumerate(self._columns)]
+        if self.header.class_names:
+            label = Column(LABEL, "class", self.header.class_names)
+            found.insert(0, StoredTarget(label, lambda: self.labels))
+        return {target.name: target for target in found}
+
+    def take_targets(self, rows: Any = None) -> list[Target]:
+        """Return the columns beside the label, of some images or of all, to be written into another pack.
+
+        Raises
+        ------
+        PackFormatError
+            One is damaged.
+        """
+        return [target.take(rows) for target in self.targets.values() if target.name != LABEL]
+
+    def _column(self, number: int) -> NDArray[Any]:
+        if number not in self._stored_columns:
+            problems, stored = self._load_column(number)
+            for problem in problems:
+                raise error_for(self.path, problem)
+            assert stored is not None
+            self._stored_columns[number] = stored
+        return self._stored_columns[number]
+
+    def _load_column(self, number: int) -> tuple[list[Problem], NDArray[Any] | None]:
+        column, contents = self._columns[number], Contents()
+        with self._reading() as opened:
+            step = partial(read_column, opened.file, number, column, len(self), self._identity[0])
+            stored = contents.attempt(step, f"/targets/{number}")
+        return contents.problems, stored
 
     def _load_scores(self) -> tuple[list[Problem], NDArray[np.float32] | None]:
         with self._reading() as opened:
@@ -305,7 +348,7 @@ def _inspect_file(path: Path, identity: Identity, reason: str | None) -> Content
 
 
 def open_pack(path: str | os.PathLike[str], *, isolated: bool | None = None) -> Pack:
-    """Open a pack, checking header, labels and structure; samples and scores are checked as they are read.
+    """Open a pack, checking header, labels and structure; samples, scores, targets are checked when read.
 
     Parameters
     ----------
@@ -319,7 +362,8 @@ def open_pack(path: str | os.PathLike[str], *, isolated: bool | None = None) -> 
     Returns
     -------
     Pack
-        ``len(pack)``, ``pack.header``, ``pack.labels``, ``pack.scores``, ``pack.read_chunk(i)``.
+        ``len(pack)``, ``pack.header``, ``pack.labels``, ``pack.targets``, ``pack.scores``,
+        ``pack.read_chunk(i)``.
 
     Raises
     ------
@@ -374,6 +418,8 @@ def verify_trusted(path: Path, reason: str | None) -> list[Problem]:
         return problems
     with Pack(path, identity, contents) as pack:
         problems = problems + pack._load_scores()[0]
+        for number in range(len(contents.columns)):
+            problems = problems + pack._load_column(number)[0]
         if any(problem.location.startswith("/samples") for problem in problems):
             return problems
         chunks = range(pack.header.chunks)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -29,8 +29,10 @@ from ..files import (
 )
 from ..hdf5 import MAX_LINKS, create_hdf5
 from ..header import PackHeader
+from ..targets import Target
 from .checks import check_header, check_rows, check_scores
 from .chunks import COMPRESSIONS, Stream, create_field, write_chunk
+from .columns import encode_targets
 from .metadata import write_metadata
 from .provenance import promises_scores
 
@@ -51,7 +53,7 @@ class PackWriter:
     header : PackHeader
         Complete description; `header.samples` images must be appended.
     labels : int [N]
-        Indices into `header.class_names`.
+        Indices into `header.class_names`; all 0 where that is empty, which takes `targets`.
     source_index : int [N]
         The row of each image in its source.
     compression : str
@@ -64,6 +66,8 @@ class PackWriter:
     stream_bytes : mapping of str to int, optional
         Bytes of all chunks of each array whose size differs from chunk to chunk, where they are known: then
         they are written where they stay. Otherwise they wait in a file beside the pack until the end.
+    targets : sequence of Target, optional
+        Columns beside the labels, see `edgeprune_formats.targets`.
 
     Attributes
     ----------
@@ -94,6 +98,7 @@ class PackWriter:
         scores: NDArray[np.floating[Any] | np.integer[Any]] | None = None,
         rounding: str = "rdo",
         stream_bytes: Mapping[str, int] | None = None,
+        targets: Sequence[Target] = (),
     ) -> None:
         self.path = Path(path)
         self.header = header
@@ -106,7 +111,11 @@ class PackWriter:
         if compression not in COMPRESSIONS:
             raise ConfigError(f"unknown compression {compression!r}; known: {', '.join(COMPRESSIONS)}")
         check_header(header)
-        self._labels = check_rows("labels", labels, header.samples, len(header.class_names)).astype("<i4")
+        if not header.class_names and not targets:
+            raise ConfigError("a pack has classes, or other `targets`, and here is neither")
+        classes = max(1, len(header.class_names))
+        self._labels = check_rows("labels", labels, header.samples, classes).astype("<i4")
+        self._targets = encode_targets(targets, header.samples)
         self._source_index = check_rows("source_index", source_index, header.samples, 2**63).astype("<i8")
         self._scores = None if scores is None else check_scores(scores, header.samples)
         if scores is None and promises_scores(header.provenance):
@@ -364,7 +373,8 @@ class PackWriter:
         if self._buffered:
             self._flush()
         assert self._file is not None
-        write_metadata(self._file, self.header, self._labels, self._source_index, self._scores, self._result)
+        facts = self._labels, self._source_index, self._scores, self._result, self._targets
+        write_metadata(self._file, self.header, *facts)
         for field in self._codec.fields(self.header):
             if field.shape is None:
                 self._streams[field.name].store()

@@ -10,10 +10,25 @@ from numpy.typing import NDArray
 
 from edgeprune_formats import ConfigError
 
-__all__ = ["AUGMENTS", "Augment", "Augmentation", "augment_name", "draw"]
+from .recipes import PRESETS, Preset
+
+__all__ = [
+    "AUGMENTS",
+    "LOADER_AUGMENTS",
+    "Augment",
+    "Augmentation",
+    "LoaderAugment",
+    "augment_name",
+    "draw",
+    "geometry",
+    "loader_augment",
+]
 
 Augment = Literal["none", "crop", "flip", "crop+flip"]
 AUGMENTS: tuple[Augment, ...] = get_args(Augment)
+LoaderAugment = Augment | Preset
+LOADER_AUGMENTS: tuple[LoaderAugment, ...] = (*AUGMENTS, *PRESETS)
+"""What a loader can do: also what needs torch, see `edgeprune_runtime.decode.recipes`."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +68,26 @@ def augment_name(augment: bool | Augment) -> Augment:
     if augment not in AUGMENTS:
         raise ConfigError(f"unknown augmentation {augment!r}; known: {', '.join(AUGMENTS)}")
     return augment
+
+
+def loader_augment(augment: bool | LoaderAugment) -> LoaderAugment:
+    """Return which of `LOADER_AUGMENTS` is meant, as `augment_name`.
+
+    Raises
+    ------
+    ConfigError
+        None of them.
+    """
+    if augment in PRESETS:
+        return augment
+    if isinstance(augment, str) and augment not in AUGMENTS:
+        raise ConfigError(f"unknown augmentation {augment!r}; known: {', '.join(LOADER_AUGMENTS)}")
+    return augment_name(augment)
+
+
+def geometry(augment: LoaderAugment) -> Augment:
+    """Return what of an augmentation decoders do: nothing of a preset, which follows the decoding."""
+    return "none" if augment == "light" or augment == "strong" else augment
 
 
 def _reflected(size: int, pad: int) -> NDArray[np.int64]:

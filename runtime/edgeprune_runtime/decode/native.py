@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Callable
 from concurrent.futures import wait
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from ..system.threads import cores, pool
 from .augmentation import Augmentation
 from .dtypes import require_dtype
 from .kernels import MAX_CHANNELS, MAX_SIDE, Plan, library
-from .plan import DecodePlan, inverse_basis
+from .plan import DecodePlan, batch_shape, inverse_basis
 from .scipy_backend import DTYPES
 
 if TYPE_CHECKING:
@@ -140,15 +141,37 @@ class NativeDecoder:
         self.plan = plan
         self._kernel = kernel
         self._dtype = np.dtype(require_dtype(dtype, "native", DTYPES))
+        self._scratch = np.empty(0, np.float32)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_scratch": self._scratch[:0]}
+
+    def room(self, count: int) -> NDArray[np.floating[Any]]:
+        """Return memory for so many images of the decoder's dtype."""
+        return np.empty(batch_shape(self.plan, count), self._dtype)
 
     def images(
-        self, coefficients: Coefficients, rows: NDArray[np.int64], augmentation: Augmentation | None = None
+        self,
+        coefficients: Coefficients,
+        rows: NDArray[np.int64],
+        augmentation: Augmentation | None = None,
+        out: NDArray[np.floating[Any]] | None = None,
     ) -> NDArray[np.floating[Any]]:
         """Return images [n, C, h, w] of the decoder's dtype."""
-        plan = self.plan
-        images = np.empty((len(rows), plan.header.channels, plan.height, plan.width), np.float32)
+        images = out if out is not None and self._dtype == np.float32 else self._float32(len(rows), out)
         self._kernel.decode(coefficients, rows, augmentation, images.ctypes.data, cores())
-        return images.astype(self._dtype, copy=False)
+        if out is None or images is out:
+            return images.astype(self._dtype, copy=False)
+        np.copyto(out, images, casting="same_kind")
+        return out
+
+    def _float32(self, count: int, out: object) -> NDArray[np.float32]:
+        shape = batch_shape(self.plan, count)
+        if out is None:
+            return np.empty(shape, np.float32)
+        if self._scratch.size < math.prod(shape):
+            self._scratch = np.empty(math.prod(shape), np.float32)
+        return self._scratch[: math.prod(shape)].reshape(shape)
 
     def labels(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the labels as they are."""

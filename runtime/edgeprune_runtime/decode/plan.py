@@ -52,10 +52,20 @@ class Decoder(Protocol):
         parent, the child, or both. Whoever forks need not know that a loader has started a thread.
         """
 
+    def room(self, count: int) -> Any | None:
+        """Return memory for the images of a batch that `images` can write again and again.
+
+        None on a CUDA device, where torch's allocator hands out the same memory again by itself.
+        """
+
     def images(
-        self, coefficients: Coefficients, rows: NDArray[np.int64], augmentation: Augmentation | None = None
+        self,
+        coefficients: Coefficients,
+        rows: NDArray[np.int64],
+        augmentation: Augmentation | None = None,
+        out: Any | None = None,
     ) -> Any:
-        """Return the images at `rows`, [n, C, h, w], as an array or tensor of the backend."""
+        """Return the images at `rows`, [n, C, h, w], as the backend's array or tensor: `out`, if given."""
 
     def labels(self, labels: NDArray[np.int64]) -> Any:
         """Return labels int64 [n] beside the images, on the same device."""
@@ -207,6 +217,11 @@ def _statistics(header: PackHeader, normalize: Normalize) -> tuple[NDArray[np.fl
     if len(given.mean) != header.channels:
         raise ConfigError(f"`normalize` has {len(given.mean)} means and the pack {header.channels} channels")
     return np.array(given.mean, np.float64), np.array(given.std, np.float64)
+
+
+def batch_shape(plan: DecodePlan, count: int) -> tuple[int, int, int, int]:
+    """Return the shape of so many decoded images."""
+    return count, plan.header.channels, plan.height, plan.width
 
 
 def full_size(plan: DecodePlan) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from edgeprune_formats.coefficients import (
 
 from .augmentation import Augmentation
 from .dtypes import require_dtype
-from .plan import DecodePlan, basis_fits, full_size, held_sides, inverse_basis
+from .plan import DecodePlan, basis_fits, batch_shape, full_size, held_sides, inverse_basis
 
 if TYPE_CHECKING:
     from .dtypes import Device, Dtype
@@ -50,14 +50,25 @@ class ScipyDecoder:
             self._rows = inverse_basis(rows, plan.tile[0])
             self._columns = inverse_basis(columns, plan.tile[1])
 
+    def room(self, count: int) -> NDArray[np.floating[Any]]:
+        """Return memory for so many images of the decoder's dtype."""
+        return np.empty(batch_shape(self.plan, count), self._dtype)
+
     def images(
-        self, coefficients: Coefficients, rows: NDArray[np.int64], augmentation: Augmentation | None = None
+        self,
+        coefficients: Coefficients,
+        rows: NDArray[np.int64],
+        augmentation: Augmentation | None = None,
+        out: NDArray[np.floating[Any]] | None = None,
     ) -> NDArray[np.floating[Any]]:
         """Return images [n, C, h, w] of the decoder's dtype."""
         images = self._pixels(coefficients, rows)
         if augmentation is not None:
             images = _augment(images, augmentation)
-        return images.astype(self._dtype, copy=False)
+        if out is None:
+            return images.astype(self._dtype, copy=False)
+        np.copyto(out, images, casting="same_kind")
+        return out
 
     def labels(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the labels as they are."""

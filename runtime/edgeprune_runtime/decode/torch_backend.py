@@ -21,7 +21,7 @@ from ..system.devices import resolve_device
 from .augmentation import Augmentation
 from .dtypes import require_dtype
 from .native import NativeKernel, native_kernel
-from .plan import DecodePlan, basis_fits, full_size, held_sides, inverse_basis
+from .plan import DecodePlan, basis_fits, batch_shape, full_size, held_sides, inverse_basis
 
 if TYPE_CHECKING:
     from .dtypes import Device, Dtype
@@ -79,18 +79,44 @@ class TorchDecoder:
             held = self._scratch[name] = torch.empty(size, dtype=dtype, device=self._device)
         return held[:size].view(shape)
 
+    def room(self, count: int) -> torch.Tensor | None:
+        """Return memory for so many images on the CPU, pinned where the process uses CUDA; None on CUDA."""
+        if self._device.type != "cpu":
+            return None
+        pinned: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+        return torch.empty(batch_shape(self.plan, count), dtype=self._dtype, device="cpu", pin_memory=pinned)
+
     @torch.no_grad()
     def images(
-        self, coefficients: Coefficients, rows: NDArray[np.int64], augmentation: Augmentation | None = None
+        self,
+        coefficients: Coefficients,
+        rows: NDArray[np.int64],
+        augmentation: Augmentation | None = None,
+        out: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Return images [n, C, h, w] of the decoder's dtype on its device."""
+        whole = out
+        if out is not None and self._dtype != torch.float32:
+            whole = self._reused("images", torch.float32, *out.shape)
+        images = self._float32(coefficients, rows, augmentation, whole)
+        if out is None:
+            return images.to(self._dtype)
+        return out if images is out else out.copy_(images)
+
+    def _float32(
+        self,
+        coefficients: Coefficients,
+        rows: NDArray[np.int64],
+        augmentation: Augmentation | None,
+        out: torch.Tensor | None,
+    ) -> torch.Tensor:
         if self._kernel is not None:
-            return self._compiled(self._kernel, coefficients, rows, augmentation).to(self._dtype)
+            return self._compiled(self._kernel, coefficients, rows, augmentation, out)
         mirrored = None if augmentation is None or not self._whole else augmentation.mirrored
         images = self._pixels(coefficients, rows, mirrored)
         if augmentation is not None and mirrored is None:
             images = self._augment(images, augmentation)
-        return images.to(self._dtype)
+        return images
 
     @property
     def _whole(self) -> bool:
@@ -103,10 +129,10 @@ class TorchDecoder:
         coefficients: Coefficients,
         rows: NDArray[np.int64],
         augmentation: Augmentation | None,
+        out: torch.Tensor | None,
     ) -> torch.Tensor:
-        plan = self.plan
-        shape = (len(rows), plan.header.channels, plan.height, plan.width)
-        images = torch.empty(shape, dtype=torch.float32, device="cpu")
+        shape = batch_shape(self.plan, len(rows))
+        images = torch.empty(shape, dtype=torch.float32, device="cpu") if out is None else out
         kernel.decode(coefficients, rows, augmentation, images.data_ptr(), torch.get_num_threads())
         return images
 

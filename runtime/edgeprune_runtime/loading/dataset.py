@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, SupportsIndex, overload
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from ..decode.backends import Backend
 from ..decode.plan import Normalize, Resolution, check_batch
 from .cache import DEFAULT_CACHE_BYTES
 from .reader import Packs, make_reader, open_given
+from .targets import DEFAULT_TARGETS, TargetReader
 
 if TYPE_CHECKING:
     from ..decode.dtypes import Dtype
@@ -21,7 +22,7 @@ __all__ = ["PackDataset"]
 
 
 class PackDataset:
-    """Decoded images of a pack by index: ``dataset[i] -> (image [C, h, w], label)``.
+    """Decoded images of a pack by index: ``dataset[i] -> (image [C, h, w], label)``, or other targets.
 
     Works with workers that are forked or spawned: it can be pickled, and each process opens the file for
     itself. Threads may share one; they decode in turn. `PackLoader` is faster where a plain loop over
@@ -37,6 +38,8 @@ class PackDataset:
         Applied to each image.
     cache_bytes : int
         Bound on the memory for stored coefficients, in each worker.
+    targets : sequence of str
+        The columns that follow the image, as in `PackLoader`.
 
     Raises
     ------
@@ -54,8 +57,10 @@ class PackDataset:
         resolution: Resolution = None,
         transform: Callable[[Any], Any] | None = None,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
+        targets: Sequence[str] = DEFAULT_TARGETS,
     ) -> None:
         self.pack = open_given(path)
+        self._targets = TargetReader(self.pack, targets)
         self.transform = transform
         self._reader = make_reader(
             self.pack,
@@ -72,13 +77,7 @@ class PackDataset:
     def __len__(self) -> int:
         return len(self.pack)
 
-    @overload
-    def __getitem__(self, index: SupportsIndex) -> tuple[Any, int]: ...
-
-    @overload
-    def __getitem__(self, index: slice | Iterable[SupportsIndex]) -> tuple[Any, NDArray[np.int64]]: ...
-
-    def __getitem__(self, index: Any) -> tuple[Any, Any]:
+    def __getitem__(self, index: Any) -> tuple[Any, ...]:
         """Return (image [C, h, w], label) number `index`, or the batch that several indices ask for.
 
         Parameters
@@ -103,9 +102,9 @@ class PackDataset:
             return self.__getitems__([index])[0]
         several = range(*index.indices(len(self))) if isinstance(index, slice) else index
         rows = self._rows(several)
-        return _stacked(self._images(rows)), self.pack.labels[rows]
+        return _stacked(self._images(rows)), *self._targets.read(rows)
 
-    def __getitems__(self, indices: Iterable[SupportsIndex]) -> list[tuple[Any, int]]:
+    def __getitems__(self, indices: Iterable[SupportsIndex]) -> list[tuple[Any, ...]]:
         """Return several samples, decoded as one batch; torch's DataLoader calls this by itself.
 
         Raises
@@ -116,7 +115,8 @@ class PackDataset:
         rows = self._rows(indices)
         if not len(rows):
             return []
-        return list(zip(self._images(rows), self.pack.labels[rows].tolist(), strict=True))
+        samples = self._targets.samples(rows)
+        return [(image, *values) for image, values in zip(self._images(rows), samples, strict=True)]
 
     def _images(self, rows: NDArray[np.int64]) -> Any:
         for plan in self._reader.plans:

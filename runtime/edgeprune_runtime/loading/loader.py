@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import warnings
 import zlib
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -13,16 +13,20 @@ from numpy.typing import NDArray
 
 from edgeprune_formats import ConfigError, Pack, PackChecksumError, PackFormatError, PackHeader, Problem
 
-from ..decode.augmentation import Augment, Augmentation, augment_name, draw
+from ..decode.augmentation import Augmentation, LoaderAugment, draw, geometry, loader_augment
 from ..decode.backends import Backend
 from ..decode.dtypes import dtype_name
 from ..decode.plan import Normalize, Resolution
+from .buffers import Ring
 from .cache import DEFAULT_CACHE_BYTES
 from .mixture import Mixture
 from .prefetch import Prefetcher
+from .ranks import rank_share
 from .reader import Packs, make_reader, open_given
 from .sampling import SAMPLINGS, Sampling
 from .skipping import ON_CORRUPT, EpochRows, OnCorrupt, SkippedChunk
+from .targets import DEFAULT_TARGETS, TargetReader
+from .transforms import BatchTransform, apply, make_recipe, transform_name
 
 if TYPE_CHECKING:
     from ..decode.dtypes import Device, Dtype
@@ -30,15 +34,15 @@ if TYPE_CHECKING:
 __all__ = ["PackLoader"]
 
 # What states hold since they were first written; one of an earlier version is held against the rest alone.
-_ADDED = ("dtype", "normalize", "codec")
+_ADDED = ("dtype", "normalize", "codec", "transform", "targets")
 # How often a chunk is tried again that can be read by itself and not with the others of its batch.
 _RETRIES = 3
-# Images, labels, and what was left out up to here.
-_Batch = tuple[Any, Any, tuple[SkippedChunk, ...]]
+# Images, targets, and what was left out up to here.
+_Batch = tuple[Any, tuple[Any, ...], tuple[SkippedChunk, ...]]
 
 
 class PackLoader:
-    """Iterate over a pack in decoded batches ``(images [n, C, h, w], labels int64 [n])``.
+    """Iterate over a pack in decoded batches ``(images [n, C, h, w], labels int64 [n])``, or other targets.
 
     Each iteration is one epoch: the one that `set_epoch` named, or the one after the last. The order
     and the augmentation of an epoch depend only on `seed`, the epoch and the arguments below, so that a
@@ -72,7 +76,9 @@ class PackLoader:
         Leave out a last batch that is not full; nothing remains of fewer images than a batch, with a warning.
     augment : bool or str
         ``"crop"`` (random crop after padding an eighth of the side by reflection), ``"flip"`` (random
-        horizontal flip), ``"crop+flip"`` or True for both.
+        horizontal flip), ``"crop+flip"`` or True for both. ``"light"`` and ``"strong"`` are lists of
+        operations with random numbers for each image, see `edgeprune_runtime.decode.recipes`, and need
+        backend ``"torch"``. ``"strong"`` mixes images: labels are probabilities, float32 [n, classes].
     normalize : bool or (mean, std)
         Subtract the pack's mean and divide by its standard deviation, per channel; or those given, such as
         the training pack's for a test pack. Those of several packs are of all their images. Without it
@@ -95,11 +101,35 @@ class PackLoader:
         ``"fail"`` raises the error of a chunk that is damaged or cannot be read. ``"skip"`` tries it again,
         and then leaves it out of this epoch and all others. Batches keep number and size: the images that
         follow move up, and the last batches take the epoch's first images again.
+    reuse_buffers : bool or int
+        Write batches into the same few buffers again and again: for small images fresh memory takes longer
+        than decoding. With a number k the images of a batch are valid until the k-th batch after it is asked
+        for; True is 1. Copy what you keep. Decoded on the CPU by torch in a process that uses CUDA, they are
+        in pinned memory, and copies to the device with `non_blocking` are waited for, if they were started
+        in the current stream of the thread that iterates. On a CUDA device torch reuses memory by itself,
+        and a batch stays as it is. The values are the same.
+    transform : callable, optional
+        From the images and targets of a batch, as arguments, to as many in a tuple, such as those of
+        torchvision.transforms.v2, which draw once for all images of a batch. Called in the thread that
+        iterates, after `augment`. What it draws from the global generators of Python, numpy and torch
+        depends on `seed`, epoch and batch alone.
+    rank, world_size : int, optional
+        Share the images of each epoch out to so many processes, of which this is number `rank`, from 0. All
+        other arguments must be the same in each. Every process takes every `world_size`-th image: the batches
+        of one step are together a batch of a single process with `batch_size` times `world_size`. Where the
+        images cannot be divided, the epoch's first ones are taken again, so that all take as many steps, or
+        with `drop_last` the last ones are left out. A state of any process resumes all of them.
+    targets : sequence of str
+        The columns that batches have after the images, by name, such as ``("label", "weight")``; see
+        `edgeprune_formats.targets.Target` for their shapes and types. Text is a list of str. Several packs
+        must have them of the same kinds, with the same classes.
 
     Attributes
     ----------
     pack : Pack or Mixture
         The open pack or packs: ``pack.header.class_names``, ``pack.labels``, ...
+    targets : tuple of Column
+        What batches have after the images.
     skipped : tuple of SkippedChunk
         The chunks that were left out up to the last batch handed out; `state_dict` holds them.
 
@@ -122,13 +152,18 @@ class PackLoader:
         device: Device = "auto",
         dtype: Dtype = "float32",
         drop_last: bool = False,
-        augment: bool | Augment = False,
+        augment: bool | LoaderAugment = False,
         normalize: Normalize = False,
         resolution: Resolution = None,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         prefetch: int = 2,
         sampling: Sampling = "uniform",
         on_corrupt: OnCorrupt = "fail",
+        targets: Sequence[str] = DEFAULT_TARGETS,
+        reuse_buffers: bool | int = False,
+        transform: BatchTransform | None = None,
+        rank: int | None = None,
+        world_size: int | None = None,
     ) -> None:
         batch_size, seed, prefetch = map(operator.index, (batch_size, seed, prefetch))
         if batch_size < 1:
@@ -144,9 +179,11 @@ class PackLoader:
         if sampling == "balanced" and not shuffle:
             raise ConfigError('`sampling="balanced"` needs `shuffle=True`')
         self.sampling = sampling
+        self._ranks = rank_share(rank, world_size, drop_rest=bool(drop_last))
         self.pack = open_given(path)
         self.batch_size, self.shuffle, self.seed = batch_size, bool(shuffle), seed
-        self.drop_last, self.augment, self.prefetch = bool(drop_last), augment_name(augment), prefetch
+        self.drop_last, self.augment, self.prefetch = bool(drop_last), loader_augment(augment), prefetch
+        self._targets = TargetReader(self.pack, targets)
         self._reader = make_reader(
             self.pack,
             batch_size=batch_size,
@@ -158,9 +195,26 @@ class PackLoader:
             cache_bytes=cache_bytes,
             prefetch=True,
         )
-        self._values = {"dtype": dtype_name(dtype), "normalize": _statistics(self.pack.header, normalize)}
+        self._values: dict[str, Any] = {
+            "dtype": dtype_name(dtype),
+            "normalize": _statistics(self.pack.header, normalize),
+        }
+        self.transform = transform
+        self._recipe = make_recipe(
+            self.augment,
+            self._reader.decoder,
+            self.pack.header.channels,
+            self._values["normalize"],
+            self._targets.columns,
+            seed,
+        )
         self.on_corrupt = on_corrupt
+        self.reuse_buffers = operator.index(reuse_buffers)
+        if self.reuse_buffers < 0:
+            raise ConfigError(f"`reuse_buffers` must not be negative: {reuse_buffers}")
+        self._ring: Ring | None = None
         self.skipped: tuple[SkippedChunk, ...] = ()
+        self.targets = self._targets.columns
         self._epoch = self._batch = 0
         self._continue, self._loaded = True, False
         if not len(self):
@@ -170,7 +224,7 @@ class PackLoader:
             )
 
     def __len__(self) -> int:
-        full, rest = divmod(len(self.pack), self.batch_size)
+        full, rest = divmod(self._ranks.count(len(self.pack)), self.batch_size)
         return full + (rest > 0 and not self.drop_last)
 
     def set_epoch(self, epoch: int) -> None:
@@ -197,50 +251,85 @@ class PackLoader:
             "a PackLoader makes batches by itself: iterate over it, or give DataLoader a PackDataset instead"
         )
 
-    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        self._ranks.warn_if_alone()
+        return self._batches()
+
+    def _batches(self) -> Iterator[tuple[Any, ...]]:
+        # Not before a batch is asked for: frameworks make iterators that they never use.
         if not self._continue:
             self._epoch, self._batch = self._epoch + 1, 0
         self._continue = self._loaded = False
-        return self._batches(self._epoch, self._batch)
-
-    def _batches(self, epoch: int, first: int) -> Iterator[tuple[Any, Any]]:
-        source = self._source(epoch, first)
+        epoch, first = self._epoch, self._batch
+        ring = self._borrow_ring()
+        source = self._source(epoch, first, ring)
         try:
             for batch in range(first, len(self)):
                 if isinstance(source, Prefetcher) and source.orphaned:
-                    source = self._source(epoch, batch)
-                images, labels, skipped = next(source)
-                self._reader.decoder.receive(images, labels)
+                    ring = self._borrow_ring()
+                    source = self._source(epoch, batch, ring)
+                if ring is not None:
+                    ring.ask()
+                images, targets, skipped = next(source)
+                self._targets.receive(self._reader.decoder, images, targets)
+                made = images, *targets
+                if self.transform is not None:
+                    number = self._ranks.batch_number(batch)
+                    made = apply(self.transform, made, self.seed, epoch, number, 4)
                 self._epoch, self._batch, self.skipped = epoch, batch + 1, skipped
-                yield images, labels
+                yield made
+            # Not where an epoch ends before: a thread may still be writing.
+            self._ring = ring
         finally:
             source.close()
 
-    def _source(self, epoch: int, first: int) -> Prefetcher[_Batch] | Generator[_Batch, None, None]:
-        batches = self._decoded(epoch, first)
+    def _borrow_ring(self) -> Ring | None:
+        """Return buffers that no other iteration writes to: those of the last epoch, or new ones."""
+        if not self.reuse_buffers:
+            return None
+        ring, self._ring = self._ring, None
+        decoder = self._reader.decoder
+        return ring or Ring(decoder.room, self.reuse_buffers, self.prefetch if decoder.in_background else 0)
+
+    def _source(
+        self, epoch: int, first: int, ring: Ring | None
+    ) -> Prefetcher[_Batch] | Generator[_Batch, None, None]:
+        batches = self._decoded(epoch, first, ring)
         if self.prefetch and self._reader.decoder.in_background:
             return Prefetcher(batches, self.prefetch)
         return batches
 
-    def _decoded(self, epoch: int, first: int) -> Generator[_Batch, None, None]:
+    def _decoded(self, epoch: int, first: int, ring: Ring | None) -> Generator[_Batch, None, None]:
         cache = self._reader.cache
         labels = self.pack.labels if self.sampling == "balanced" else None
         order = cache.order(seed=self.seed, epoch=epoch, shuffle=self.shuffle, labels=labels)
+        order = self._ranks.of(order)
         epoch_rows = EpochRows(order, cache.chunk_of(order), self.skipped)
         for batch in range(first, len(self)):
-            images, rows = self._read(epoch_rows, epoch, batch)
-            yield images, self._reader.decoder.labels(self.pack.labels[rows]), epoch_rows.skipped
+            out = None if ring is None else ring.take(len(epoch_rows.take(*self._span(batch))))
+            images, rows = self._read(epoch_rows, epoch, batch, out)
+            targets = self._targets.batch(rows, self._reader.decoder)
+            if self._recipe is not None:
+                number = self._ranks.batch_number(batch)
+                images, targets = self._recipe(images, targets, rows, epoch, number)
+            yield images, targets, epoch_rows.skipped
 
-    def _read(self, epoch_rows: EpochRows, epoch: int, batch: int) -> tuple[Any, NDArray[np.int64]]:
+    def _span(self, batch: int) -> tuple[int, int]:
+        """Return the places of a batch in the epoch."""
+        return batch * self.batch_size, (batch + 1) * self.batch_size
+
+    def _read(
+        self, epoch_rows: EpochRows, epoch: int, batch: int, out: Any | None
+    ) -> tuple[Any, NDArray[np.int64]]:
         """Return the images of a batch and their rows, without chunks that cannot be read."""
         retries = _RETRIES
         while True:
-            start, stop = batch * self.batch_size, (batch + 1) * self.batch_size
+            start, stop = self._span(batch)
             rows = epoch_rows.take(start, stop)
             augmentation = self._augmentation(epoch, batch, len(rows))
             try:
                 upcoming = epoch_rows.upcoming(stop) if self.prefetch else None
-                return self._reader.images(rows, augmentation, upcoming), rows
+                return self._reader.images(rows, augmentation, upcoming, out), rows
             except PackFormatError as error:
                 if self.on_corrupt == "fail" or not retries:
                     raise
@@ -254,10 +343,10 @@ class PackLoader:
     def _augmentation(self, epoch: int, batch: int, count: int) -> Augmentation | None:
         plan = self._reader.decoder.plan
         return draw(
-            self.augment,
+            geometry(self.augment),
             seed=self.seed,
             epoch=epoch,
-            batch=batch,
+            batch=self._ranks.batch_number(batch),
             count=count,
             height=plan.height,
             width=plan.width,
@@ -275,8 +364,11 @@ class PackLoader:
             "sampling": self.sampling,
             "seed": self.seed,
             "drop_last": self.drop_last,
+            "world_size": self._ranks.world_size,
             "augment": self.augment,
+            "transform": transform_name(self.transform),
             "resolution": [plan.height, plan.width],
+            "targets": [column.name for column in self.targets],
             **self._values,
             "codec": _for_each(self.pack, lambda header: f"{header.codec} of {header.components}"),
             "scale": plan.scale.tolist(),
@@ -308,7 +400,7 @@ class PackLoader:
             window does not fit `cache_bytes`, or is no state at all.
         """
         # What states of earlier releases do not say.
-        state = {"sampling": "uniform", **state}
+        state = {"sampling": "uniform", "world_size": 1, **state}
         for name, ours in self._identity().items():
             if state.get(name) != ours and not (name in _ADDED and name not in state):
                 raise ConfigError(f"cannot resume: {name} was {state.get(name)} and is now {ours}")

@@ -16,6 +16,7 @@ from edgeprune_formats.coefficients import Coefficients
 
 from ..decode.augmentation import Augmentation
 from ..decode.plan import DecodePlan, Decoder
+from .buffers import Ring
 from .cache import ChunkCache, is_window
 from .mixture import Mixture
 from .order import mixed_order
@@ -156,6 +157,7 @@ class MixedDecoder:
 
     def __init__(self, decoders: Sequence[Decoder]) -> None:
         self._decoders = list(decoders)
+        self._parts = [Ring(decoder.room, 1) for decoder in decoders]
 
     @property
     def plan(self) -> DecodePlan:
@@ -167,17 +169,26 @@ class MixedDecoder:
         """Whether another thread may decode, as `Decoder.in_background`."""
         return all(decoder.in_background for decoder in self._decoders)
 
+    def room(self, count: int) -> Any | None:
+        """Return memory for so many images, as `Decoder.room`."""
+        return self._decoders[0].room(count)
+
     def images(
-        self, shares: list[Share], rows: NDArray[np.int64], augmentation: Augmentation | None = None
+        self,
+        shares: list[Share],
+        rows: NDArray[np.int64],
+        augmentation: Augmentation | None = None,
+        out: Any | None = None,
     ) -> Any:
-        """Return the images of a batch, [n, C, h, w], in its order."""
+        """Return the images of a batch, [n, C, h, w], in its order; `out`, if given."""
         if len(shares) == 1:
             share = shares[0]
-            return self._decoders[share.member].images(share.coefficients, share.where, augmentation)
-        batch: Any = None
+            return self._decoders[share.member].images(share.coefficients, share.where, augmentation, out)
+        batch = out
         for share in shares:
             part = None if augmentation is None else augmentation.take(share.places)
-            images = self._decoders[share.member].images(share.coefficients, share.where, part)
+            room = None if out is None else self._parts[share.member].take(len(share.places))
+            images = self._decoders[share.member].images(share.coefficients, share.where, part, room)
             batch = _room_for(images, len(rows)) if batch is None else batch
             batch[share.places] = images
         return batch

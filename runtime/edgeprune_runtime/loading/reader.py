@@ -73,10 +73,18 @@ class SampleDecoder(Protocol[Takes]):
     def in_background(self) -> bool:
         """Whether another thread may decode, though this one may fork meanwhile."""
 
+    def room(self, count: int) -> Any | None:
+        """Return memory for so many images, or None where reusing it saves nothing."""
+
     def images(
-        self, found: Takes, where: NDArray[np.int64], augmentation: Augmentation | None = None, /
+        self,
+        found: Takes,
+        where: NDArray[np.int64],
+        augmentation: Augmentation | None = None,
+        out: Any | None = None,
+        /,
     ) -> Any:
-        """Return images [n, C, h, w] as an array or tensor."""
+        """Return images [n, C, h, w] as an array or tensor: `out`, if given."""
 
     def labels(self, labels: NDArray[np.int64], /) -> Any:
         """Return labels int64 [n] beside the images."""
@@ -107,6 +115,7 @@ class Reader(Generic[Found]):
         rows: NDArray[np.int64],
         augmentation: Augmentation | None = None,
         upcoming: NDArray[np.int64] | None = None,
+        out: Any | None = None,
     ) -> Any:
         """Return the images at `rows`, [n, C, h, w], and meanwhile prepare the chunks that come next.
 
@@ -116,6 +125,8 @@ class Reader(Generic[Found]):
         augmentation : Augmentation, optional
         upcoming : int64 [m], optional
             The chunks that are needed next, the soonest first.
+        out : array or tensor, optional
+            Room for the images, see `SampleDecoder.room`.
 
         Raises
         ------
@@ -126,7 +137,7 @@ class Reader(Generic[Found]):
             found, where = self.cache.find(rows)
             if upcoming is not None:
                 self.cache.prepare(upcoming)
-            return self.decoder.images(found, where, augmentation)
+            return self.decoder.images(found, where, augmentation, out)
 
     def unreadable(self, rows: NDArray[np.int64]) -> dict[int, PackFormatError]:
         """Return the chunks of the images at `rows` that cannot be read, each tried twice, and why not."""

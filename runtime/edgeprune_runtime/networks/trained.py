@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from ..checks import from_json
 from ..errors import TrainingError
 from ..input_files import input_problem
 from ..normalization import Normalization
+from ..task import Task
 from .models import create_model
 
 __all__ = [
@@ -53,12 +54,15 @@ class Facts:
     std: tuple[float, ...] = ()
     class_names: tuple[str, ...] | None = None
     epoch: int | None = None
+    task: Task | None = None
 
     def __post_init__(self) -> None:
         if len(self.image_shape) != 3 or min(self.image_shape) < 1 or max(self.image_shape) > MAX_SIDE:
             raise ValueError(f"image_shape is {self.image_shape}")
         if not 1 <= self.num_classes <= MAX_CLASSES:
             raise ValueError(f"num_classes is {self.num_classes}")
+        if self.task is not None and self.task.mean and len(self.task.mean) != self.num_classes:
+            raise ValueError(f"{self.num_classes} outputs and {len(self.task.mean)} values")
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +86,8 @@ class TrainedNetwork:
         Of the images it takes, where that is known.
     stage : str, optional
         Which weights of a run these are, where they are not those of its end.
+    task : Task
+        What it has learned.
     """
 
     path: Path
@@ -92,6 +98,7 @@ class TrainedNetwork:
     class_names: tuple[str, ...] | None = None
     normalization: Normalization | None = None
     stage: str | None = None
+    task: Task = Task()  # noqa: RUF009 - frozen
 
     @property
     def known_normalization(self) -> Normalization:
@@ -118,8 +125,8 @@ class TrainedNetwork:
         return tuple(self.known_normalization.std)
 
     def on_images(self) -> NormalizedNetwork:
-        """Return the network with normalization before it: images [n, C, H, W] on [0, 1] to logits."""
-        return NormalizedNetwork(self.model, self.known_normalization).eval()
+        """Return what maps images [n, C, H, W] on [0, 1] to logits or, of other targets, to predictions."""
+        return NormalizedNetwork(self.model, self.known_normalization, self.task).eval()
 
     def identity(self) -> dict[str, Any]:
         """Return which network it is, for provenance, ready for JSON.
@@ -144,29 +151,46 @@ class TrainedNetwork:
 
 
 class NormalizedNetwork(nn.Module):
-    """A network behind the normalization of its images.
+    """A network behind the normalization of its images, and before what makes predictions of its outputs.
+
+    Several labels come as a probability each, by the sigmoid function, and values in the unit of the data;
+    classes stay logits.
 
     Parameters
     ----------
     network : torch.nn.Module
         Normalized float32 [n, C, H, W] to logits [n, classes].
     normalization : Normalization
+    task : Task
     """
 
     pixel_mean: torch.Tensor
     pixel_std: torch.Tensor
+    value_mean: torch.Tensor
+    value_std: torch.Tensor
 
-    def __init__(self, network: nn.Module, normalization: Normalization) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        normalization: Normalization,
+        task: Task = Task(),  # noqa: B008 - frozen
+    ) -> None:
         super().__init__()
         self.network = network
         # Torch 2.6 calls a node "mean" as well, were that the name of a buffer.
         self.register_buffer("pixel_mean", torch.tensor(normalization.mean).view(1, -1, 1, 1))
         self.register_buffer("pixel_std", torch.tensor(normalization.std).view(1, -1, 1, 1))
+        self._kind = task.kind
+        if task.kind == "value":
+            self.register_buffer("value_mean", torch.tensor(task.mean))
+            self.register_buffer("value_std", torch.tensor(task.std))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Map float32 images ``[n, C, H, W]`` on [0, 1] to logits ``[n, classes]``."""
-        logits: torch.Tensor = self.network((images - self.pixel_mean) / self.pixel_std)
-        return logits
+        """Map float32 images ``[n, C, H, W]`` on [0, 1] to logits ``[n, classes]``, or to predictions."""
+        outputs: torch.Tensor = self.network((images - self.pixel_mean) / self.pixel_std)
+        if self._kind == "multilabel":
+            return outputs.sigmoid()
+        return outputs * self.value_std + self.value_mean if self._kind == "value" else outputs
 
 
 def open_network(run: Path) -> TrainedNetwork:
@@ -202,7 +226,7 @@ def load_trained(path: Path) -> TrainedNetwork:
         if problem is not None:
             raise ValueError(problem)
         with safe_open(file, "pt") as content:
-            facts = asdict(from_json(Facts, parse_json((content.metadata() or {})["edgeprune"].encode())))
+            facts = vars(from_json(Facts, parse_json((content.metadata() or {})["edgeprune"].encode())))
             tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 - not a dict
         return rebuild_network(path, tensors, facts)
     except DAMAGE as error:
@@ -222,8 +246,8 @@ def rebuild_network(
     tensors : mapping of str to torch.Tensor
         Its state dict.
     facts : mapping of str to Any
-        ``model`` (its name), ``num_classes``, ``image_shape`` and, where they are known, ``mean``, ``std``
-        and ``class_names``.
+        ``model`` (its name), ``num_classes``, ``image_shape`` and, where they are known, ``mean``, ``std``,
+        ``class_names`` and ``task`` (a `Task`).
 
     Raises
     ------
@@ -252,6 +276,7 @@ def rebuild_network(
         classes,
         tuple(map(str, names)) if names and len(names) == classes else None,
         _normalization(facts, channels),
+        task=facts.get("task") or Task(),
     )
 
 

@@ -42,7 +42,8 @@ def export_network(network: TrainedNetwork) -> onnx.ModelProto:
         ``images``, float32 [n, C, H, W] on [0, 1], to ``logits``, float32 [n, classes], for any n. Batch
         norms are folded into the convolutions before them. Its metadata: ``edgeprune`` (a version),
         ``model``, ``precision``, and as JSON ``image_shape``, ``mean``, ``std`` and, where they are known,
-        ``class_names``.
+        ``class_names`` and ``task``. Several labels come as probabilities, by the sigmoid function, and
+        values in their unit, in place of logits.
 
     Raises
     ------
@@ -51,7 +52,7 @@ def export_network(network: TrainedNetwork) -> onnx.ModelProto:
     """
     from torch.fx.experimental.optimization import fuse
 
-    folded = NormalizedNetwork(fuse(network.model), network.known_normalization).eval()
+    folded = NormalizedNetwork(fuse(network.model), network.known_normalization, network.task).eval()
     # One image would make the exporter take the number for a constant.
     example = torch.zeros(2, *network.image_shape)
     try:
@@ -120,6 +121,8 @@ def _describe(model: onnx.ModelProto, network: TrainedNetwork) -> None:
         "mean": json.dumps(network.mean),
         "std": json.dumps(network.std),
     }
+    if not network.task.is_default:
+        facts["task"] = json.dumps(network.task.to_json())
     if network.class_names is not None:
         facts["class_names"] = json.dumps(network.class_names)
     for key, value in facts.items():

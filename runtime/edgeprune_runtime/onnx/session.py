@@ -22,6 +22,7 @@ from edgeprune_formats.strict_json import parse_json
 from ..checks import from_json
 from ..errors import ArtifactError
 from ..input_files import input_problem
+from ..task import Task
 from .graph_check import check_graph
 
 __all__ = ["IMAGES", "INDICES", "LOGITS", "VALUES", "OnnxModel", "open_onnx", "require", "start_session"]
@@ -50,6 +51,8 @@ class OnnxModel:
         Channels, height and width in pixels.
     class_names : tuple of str, optional
         One for each logit.
+    task : Task
+        What comes in place of logits of classes, see `edgeprune_runtime.onnx.export.export_network`.
     """
 
     path: Path
@@ -57,6 +60,7 @@ class OnnxModel:
     facts: Mapping[str, str]
     image_shape: tuple[int, int, int]
     class_names: tuple[str, ...] | None
+    task: Task = Task()  # noqa: RUF009 - frozen
 
     @property
     def takes_coefficients(self) -> bool:
@@ -135,13 +139,13 @@ def open_onnx(path: Path, *, threads: int | None = None) -> OnnxModel:
     session = start_session(content, name=path, threads=threads)
     try:
         facts = session.get_modelmeta().custom_metadata_map
-        shape, class_names = _facts(facts)
-        _check_interface(session, shape, class_names)
+        shape, class_names, task = _facts(facts)
+        _check_interface(session, shape, class_names, task)
     except (KeyError, TypeError, ValueError) as error:
         raise ArtifactError(
             f"{path}: not a model of edgeprune export ({one_line(error)}); {_REMEDY}"
         ) from error
-    return OnnxModel(path, session, facts, shape, class_names)
+    return OnnxModel(path, session, facts, shape, class_names, task)
 
 
 @dataclass(frozen=True)
@@ -150,12 +154,13 @@ class _Facts:
 
     image_shape: tuple[int, ...]
     class_names: tuple[str, ...] | None
+    task: Task | None
 
 
-def _facts(given: Mapping[str, str]) -> tuple[tuple[int, int, int], tuple[str, ...] | None]:
+def _facts(given: Mapping[str, str]) -> tuple[tuple[int, int, int], tuple[str, ...] | None, Task]:
     parsed = {
         name: parse_json(given.get(name, "null").encode(errors="surrogatepass"))
-        for name in ("image_shape", "class_names")
+        for name in ("image_shape", "class_names", "task")
     }
     facts = from_json(_Facts, parsed)
     if len(facts.image_shape) != 3 or min(facts.image_shape) < 1:
@@ -163,10 +168,12 @@ def _facts(given: Mapping[str, str]) -> tuple[tuple[int, int, int], tuple[str, .
     if math.prod(facts.image_shape) > MAX_IMAGE_VALUES or facts.class_names == ():
         raise ValueError(f"images of shape {facts.image_shape}, classes {facts.class_names}")
     channels, height, width = facts.image_shape
-    return (channels, height, width), facts.class_names
+    return (channels, height, width), facts.class_names, facts.task or Task()
 
 
-def _check_interface(session: Any, shape: tuple[int, int, int], names: tuple[str, ...] | None) -> None:
+def _check_interface(
+    session: Any, shape: tuple[int, int, int], names: tuple[str, ...] | None, task: Task
+) -> None:
     inputs = {one.name: one for one in session.get_inputs()}
     outputs = {one.name: one for one in session.get_outputs()}
     if inputs.keys() not in ({IMAGES}, {VALUES, INDICES}) or LOGITS not in outputs:
@@ -175,6 +182,8 @@ def _check_interface(session: Any, shape: tuple[int, int, int], names: tuple[str
     classes = _fixed(logits.shape)[1:]
     if logits.type != _FLOAT or len(classes) != 1 or (names and classes[0] not in (None, len(names))):
         raise ValueError(f"its logits are {logits.type} {logits.shape}")
+    if task.mean and classes[0] not in (None, len(task.mean)):
+        raise ValueError(f"{classes[0]} outputs, and {len(task.mean)} values")
     channels, height, width = shape
     wanted: dict[str, tuple[str, list[int | None]]] = {
         IMAGES: (_FLOAT, list(shape)),

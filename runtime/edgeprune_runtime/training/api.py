@@ -18,12 +18,14 @@ import torch
 from edgeprune_formats import ConfigError
 
 from ..normalization import Normalization
+from ..task import Task
 from ..text import count_text
 from .batches import check_batches
 from .checkpoint import has_checkpoint, read_state
 from .lines import LineReport
 from .loop import Batches, Cadence, OnEvent, TrainLoader, TrainRun
-from .objectives import Objective, Perturbation, Teacher, balanced_weights
+from .losses import TargetLoss, balanced_weights, loss_of
+from .objectives import Objective, Perturbation, Teacher
 from .placement import Placement, place
 from .run_folder import describe_run, is_finished, load_model, opened_run, save_model
 from .schedule import Schedule
@@ -54,8 +56,10 @@ class TrainResult:
         Its folder; `load_model` reads the network from it.
     metrics : tuple of dict
         What ``metrics.jsonl`` holds: for each epoch ``epoch`` (from 1), ``train_loss`` and ``test_loss``
-        (mean cross entropy in nats; of training with a teacher the divergence from its answers),
-        ``train_accuracy`` and ``test_accuracy`` (fractions; of training on perturbed images that on them),
+        (mean cross entropy in nats; of training with a teacher the divergence from its answers; of other
+        targets see `edgeprune_runtime.training.losses`), ``train_accuracy`` and ``test_accuracy`` (fractions;
+        of training on perturbed images that on them; None for several labels and for values), what else
+        `edgeprune_runtime.training.metrics` measures of the target, such as ``test_map``,
         ``skipped_images`` (left out because their chunks could not be read),
         ``lr`` (of the epoch's last step), ``images_per_second`` (of the steps), ``seconds`` (with the test),
         ``peak_memory_bytes`` (of the process in RAM, since it began) and ``peak_device_memory_bytes`` (of
@@ -85,6 +89,7 @@ def train(
     normalization: Normalization | None = None,
     teacher: str | Path | None = None,
     class_counts: Sequence[int] | None = None,
+    task: Task | None = None,
     resume: bool = False,
     cadence: Cadence = Cadence(),  # noqa: B008 - frozen
     provenance: Mapping[str, Any] | None = None,
@@ -103,7 +108,7 @@ def train(
     run_dir : str or Path
         Folder of the run, made if missing.
     num_classes : int
-        Labels are below this.
+        Labels are below this; of other targets, how many numbers the network gives.
     image_shape : sequence of int
         Channels (3), height and width of an image in pixels.
     test : iterable of (torch.Tensor, torch.Tensor), optional
@@ -118,6 +123,9 @@ def train(
         those to perturbed images, see `edgeprune_runtime.training.objectives.Objective`.
     class_counts : sequence of int, optional
         Training images of each class; needed by `TrainConfig.class_weights`.
+    task : Task, optional
+        What the batches have after the images, see `edgeprune_runtime.task.task_of`: it chooses loss and
+        metrics. By default the class.
     resume : bool
         Go on with the run in `run_dir`; where there is none, start one. The config may have more epochs than
         the run had: the schedule of the learning rate that it began is trained to its end, and a new one
@@ -162,8 +170,12 @@ def train(
     TrainingInterrupted
         After SIGINT, SIGTERM or SIGHUP, once the current step is done and a checkpoint is written.
     """
-    run_dir, placement = Path(run_dir), place(config)
+    run_dir, placement, task = Path(run_dir), place(config), task or Task()
     on_event = _told(on_event, report, config, placement)
+    if not task.is_default:
+        provenance = {**(provenance or {}), "task": task.to_json()}
+    if teacher is not None and not task.is_ranked:
+        raise ConfigError(f"a teacher answers with classes, and {task.target!r} is a {task.kind}")
     goes_on = resume and has_checkpoint(run_dir)
     if config.freeze and init is None and not goes_on:
         raise ConfigError("`freeze` keeps layers as `init` gives them; give `init`, or leave `freeze` out")
@@ -190,7 +202,8 @@ def train(
         with deferred_signals() as interrupted, torch.random.fork_rng(cuda):
             torch.manual_seed(config.seed)
             weights = None if init is None or has_checkpoint(run_dir) else Path(init)
-            objective = _objective(config, placement, normalization, teacher, class_counts, description)
+            loss = _loss(config, task, placement, class_counts, num_classes)
+            objective = _objective(config, placement, normalization, teacher, loss, description)
             learner = Learner(config, placement, num_classes, min(image_shape[1:]), weights, objective)
             schedule = Schedule(description.get("schedules", [config.epochs]), len(loader), config.lr)
             run = TrainRun(
@@ -205,6 +218,7 @@ def train(
                 on_event,
                 interrupted,
                 schedule,
+                task,
             )
             _begin(run, is_warm=weights is not None)
             run.finish()
@@ -253,12 +267,11 @@ def _objective(
     placement: Placement,
     normalization: Normalization | None,
     teacher: str | Path | None,
-    class_counts: Sequence[int] | None,
+    loss: TargetLoss,
     description: Mapping[str, Any],
 ) -> Objective:
-    of_labels = _of_labels(config, placement, teacher, class_counts, description["num_classes"])
     if config.adversarial is None and teacher is None:
-        return Objective(**of_labels)
+        return Objective(loss=loss)
     if normalization is None:
         raise ConfigError("adversarial training and a teacher need the normalization of the batches")
     perturbation = None
@@ -266,30 +279,27 @@ def _objective(
         adversary = Adversary.parse(config.adversarial)
         perturbation = Perturbation(adversary, normalization, placement.device)
     if teacher is None:
-        return Objective(perturbation, **of_labels)
+        return Objective(perturbation, loss=loss)
+    if config.class_weights == "balanced" or config.label_smoothing:
+        raise ConfigError(
+            "a teacher's answers replace the labels; leave `label_smoothing` and `class_weights` out"
+        )
     names = description["provenance"].get("class_names")
     shape = description["num_classes"], description["image_shape"], names
     return Objective(perturbation, Teacher(Path(teacher), placement, normalization, *shape))
 
 
-def _of_labels(
+def _loss(
     config: TrainConfig,
+    task: Task,
     placement: Placement,
-    teacher: str | Path | None,
     class_counts: Sequence[int] | None,
     num_classes: int,
-) -> dict[str, Any]:
-    """Return what an `Objective` does with labels."""
-    is_weighted = config.class_weights == "balanced"
-    if teacher is not None and (is_weighted or config.label_smoothing):
-        raise ConfigError(
-            "a teacher's answers replace the labels; leave `label_smoothing` and `class_weights` out"
-        )
-    if not is_weighted:
-        return {"label_smoothing": config.label_smoothing}
+) -> TargetLoss:
+    if config.class_weights != "balanced":
+        return loss_of(task, config.label_smoothing)
     if class_counts is None or len(class_counts) != num_classes or sum(class_counts) < 1:
         raise ConfigError(
             f"`class_weights` needs the images of each of {num_classes} classes; give `class_counts`"
         )
-    weights = balanced_weights(class_counts).to(placement.device)
-    return {"label_smoothing": config.label_smoothing, "class_weights": weights}
+    return loss_of(task, config.label_smoothing, balanced_weights(class_counts).to(placement.device))

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from edgeprune_formats import ConfigError
+from edgeprune_formats.targets import LABEL
 
 from ..loading.loader import PackLoader
 
@@ -31,7 +32,8 @@ def check_batches(test: Iterable[Any] | None, num_classes: int, image_shape: Seq
     if isinstance(given, Sized) and not len(given):
         raise ConfigError("the test set yields no batch")
     if isinstance(given, PackLoader):
-        _require_classes(int(given.pack.labels.max()), num_classes)
+        if given.targets and given.targets[0].name == LABEL:
+            _require_classes(int(given.pack.labels.max()), num_classes)
     elif isinstance(given, Sequence):
         for place in range(len(given)):
             images, labels = given[place]

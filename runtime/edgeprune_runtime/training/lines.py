@@ -7,7 +7,10 @@ from typing import Any
 
 from ..text import bytes_text, count_text
 
-__all__ = ["LineReport", "epoch_line", "notice_line", "step_line"]
+__all__ = ["LineReport", "epoch_line", "metrics_text", "notice_line", "step_line"]
+
+# Of several outputs so many are told.
+_SHOWN = 4
 
 
 class LineReport:
@@ -40,24 +43,41 @@ class LineReport:
 def step_line(event: dict[str, Any]) -> str:
     """Return where a run stands, on one line."""
     minutes, seconds = divmod(round(event["eta_seconds"]), 60)
+    accuracy = "" if event["accuracy"] is None else f"accuracy {event['accuracy']:.1%} "
     memory = [event["memory_bytes"], event["device_memory_bytes"]]
     held = " + ".join(bytes_text(size) for size in memory if size is not None)
     return (
         f"epoch {event['epoch']}/{event['epochs']} step {event['step']:,}/{event['steps']:,} "
-        f"loss {event['loss']:.3f} accuracy {event['accuracy']:.1%} "
+        f"loss {event['loss']:.3f} {accuracy}"
         f"{event['images_per_second']:,.0f} images/s ETA {minutes}:{seconds:02d} {held}"
     ).rstrip()
 
 
 def epoch_line(metrics: dict[str, Any], epochs: int) -> str:
     """Return an epoch's metrics on one line."""
-    line = (
-        f"epoch {metrics['epoch']:>3}/{epochs}  train loss {metrics['train_loss']:.4f} "
-        f"accuracy {metrics['train_accuracy']:.2%}"
-    )
-    if metrics["test_accuracy"] is not None:
-        line += f"  test loss {metrics['test_loss']:.4f} accuracy {metrics['test_accuracy']:.2%}"
+    line = f"epoch {metrics['epoch']:>3}/{epochs}"
+    for name in ("train", "test"):
+        if metrics[f"{name}_loss"] is not None:
+            measured = f"{name} loss {metrics[f'{name}_loss']:.4f} {metrics_text(metrics, name)}"
+            line += f"  {measured.rstrip()}"
     return f"{line}  {metrics['images_per_second']:,.0f} images/s"
+
+
+def metrics_text(metrics: dict[str, Any], name: str) -> str:
+    """Return what was measured of the ``"train"`` or ``"test"`` set, but for the loss, or ""."""
+    found = []
+    for key, what, form in (
+        ("accuracy", "accuracy", "{:.2%}"),
+        ("map", "mean average precision", "{:.2%}"),
+        ("mae", "mean absolute error", "{:.4g}"),
+        ("r2", "R2", "{:.3f}"),
+    ):
+        value = metrics.get(f"{name}_{key}")
+        if value is not None:
+            each = value if isinstance(value, list) else [value]
+            shown = ["undefined" if one is None else form.format(one) for one in each[:_SHOWN]]
+            found.append(f"{what} {', '.join(shown)}{', ...' if len(each) > _SHOWN else ''}")
+    return " ".join(found)
 
 
 def notice_line(event: dict[str, Any]) -> str | None:

@@ -19,9 +19,12 @@ from ..errors import TrainingError
 from ..loading.skipping import SkippedChunk
 from ..networks.models import smallest_batch
 from ..system.machine import peak_bytes, resident_bytes
+from ..task import Task
 from .best import best_weights, remove_other_bests, write_best
 from .checkpoint import load_checkpoint, save_checkpoint
 from .full_disk import PatientDisk
+from .losses import loss_of
+from .metrics import hits, make_meter
 from .placement import Placement
 from .run_folder import write_metrics
 from .schedule import Schedule
@@ -35,8 +38,9 @@ __all__ = ["Batches", "Cadence", "OnEvent", "TrainLoader", "TrainRun"]
 _EVENT_SECONDS = 0.3
 METRICS = {"epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "lr", "seconds"}
 """What the history has of every epoch, among the rest."""
-# Without a test set the others are None.
+# Without a test set the others are None; only targets with a likeliest class have an accuracy.
 _MEASURED = METRICS - {"test_loss", "test_accuracy"}
+_UNRANKED = _MEASURED - {"train_accuracy"}
 
 Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]
 OnEvent = Callable[[dict[str, Any]], None]
@@ -79,9 +83,11 @@ class Cadence:
 class TrainLoader(Protocol):
     """What `train` takes its batches from, e.g. `edgeprune_runtime.PackLoader`.
 
-    Iterating yields float32 images ``[n, 3, H, W]``, normalized and augmented, and int64 labels ``[n]``. It
-    must not draw from torch's global random generator, whose state belongs to the network. What it leaves out
-    because it cannot be read stands in its ``skipped``, if it has that attribute: `SkippedChunk` objects.
+    Iterating yields float32 images ``[n, 3, H, W]``, normalized and augmented, and labels: int64 ``[n]``, or
+    probabilities float32 ``[n, num_classes]``, of which the largest counts in the accuracy; or another
+    target, as `edgeprune_formats.targets.Target` has it. It must not draw from torch's global random
+    generator, whose state belongs to the network. What it leaves out because it cannot be read stands in its
+    ``skipped``, if it has that attribute: `SkippedChunk` objects.
     """
 
     def __len__(self) -> int:
@@ -114,16 +120,18 @@ class TrainState:
 
     step: int
     tally: Sums
-    history: list[dict[str, int | float | None]]
+    history: list[dict[str, int | float | list[float | None] | None]]
     loader: dict[str, Any]
     best: dict[str, str] = field(default_factory=dict)
 
-    def check(self, epochs: int, steps: int) -> None:
+    def check(self, epochs: int, steps: int, *, is_ranked: bool = True) -> None:
         """Raise ValueError unless a run of so many epochs, of so many steps each, can stand there."""
         if len(self.history) > epochs:
             raise ValueError(f"{len(self.history)} epochs are complete, of {epochs}")
+        measured = _MEASURED if is_ranked else _UNRANKED
         for number, epoch in enumerate(self.history, 1):
-            missing = METRICS - epoch.keys() or {name for name in _MEASURED if epoch[name] is None}
+            missing = METRICS - epoch.keys() or {name for name in measured if epoch[name] is None}
+            missing |= {name for name in METRICS if isinstance(epoch.get(name), list)}
             if missing or epoch["epoch"] != number:
                 raise ValueError(f"history[{number - 1}] is not the metrics of epoch {number}")
         if not all(epoch.isdecimal() for epoch in self.best):
@@ -164,6 +172,7 @@ class TrainRun:
     on_event: OnEvent | None
     interrupted: Callable[[], bool]
     schedule: Schedule
+    task: Task = Task()  # noqa: RUF009 - frozen
     history: list[dict[str, Any]] = field(default_factory=list)
     step: int = 0
     tally: Tally = field(default_factory=Tally)
@@ -178,6 +187,7 @@ class TrainRun:
         self._smallest_batch = smallest_batch(self.config.model, self.image_shape)
         self._left_out = False
         self._told_skipped = 0
+        self._loss = loss_of(self.task)
 
     def restore(self) -> None:
         """Go to where the checkpoint in the folder stands, and cut the metrics back to it.
@@ -206,7 +216,7 @@ class TrainRun:
     def _checked(self, state: dict[str, Any]) -> TrainState:
         try:
             found = from_json(TrainState, state)
-            found.check(self.config.epochs, len(self.loader))
+            found.check(self.config.epochs, len(self.loader), is_ranked=self.task.is_ranked)
         except ValueError as error:
             raise self._forged(str(error)) from error
         return found
@@ -306,7 +316,7 @@ class TrainRun:
     def _take_step(self, images: torch.Tensor, labels: torch.Tensor) -> None:
         images, labels = self.placement.put(images, labels)
         loss, logits = self.learner.step(images, labels, self.schedule.rate(self.step), self.step)
-        self.tally.add(loss, (logits.argmax(1) == labels).sum(), len(labels))
+        self.tally.add(loss, hits(self.task, logits, labels), len(labels))
         self.step += 1
 
     def _leave_out(self) -> None:
@@ -352,13 +362,16 @@ class TrainRun:
                 "step": self.step,
                 "steps": self._steps,
                 "loss": self.tally.loss / self.tally.images,
-                "accuracy": self.tally.correct / self.tally.images,
+                "accuracy": self._train_accuracy(),
                 "images_per_second": self.tally.images / self.tally.seconds,
                 "eta_seconds": seconds_per_step * (self._steps - self.step),
                 "memory_bytes": resident_bytes(),
                 "device_memory_bytes": self._device_bytes(torch.cuda.memory_allocated),
             }
         )
+
+    def _train_accuracy(self) -> float | None:
+        return self.tally.correct / self.tally.images if self.task.is_ranked else None
 
     def _device_bytes(self, measure: Callable[[torch.device], int]) -> int | None:
         return measure(self.placement.device) if self.placement.device.type == "cuda" else None
@@ -374,32 +387,36 @@ class TrainRun:
         where = f"after step {self.step} of {self._steps}"
         raise TrainingInterrupted(f"{self.run_dir}: interrupted {where}; go on with `resume=True`")
 
-    def _score(self) -> tuple[float | None, float | None]:
+    def _score(self) -> dict[str, Any]:
+        """Return the metrics of the test set, whose names begin with ``test_``."""
         if self.test is None:
-            return None, None
+            return {"test_loss": None, "test_accuracy": None}
         self.learner.tested.eval()
-        sums, count = torch.zeros(2, dtype=torch.float64, device=self.placement.device), 0
-        for images, labels in self.test:
-            sums += self.learner.score(*self.placement.put(images, labels))
-            count += len(labels)
+        total, count = torch.zeros((), dtype=torch.float64, device=self.placement.device), 0
+        meter = make_meter(self.task)
+        for images, wanted in self.test:
+            images, wanted = self.placement.put(images, wanted)
+            outputs = self.learner.answers(images)
+            total += self._loss(outputs, wanted, "sum").double()
+            meter.add(outputs, wanted)
+            count += len(wanted)
             if self.interrupted():
                 self._stop()
         if not count:
             raise ConfigError("the test set yields no batch")
-        loss, correct = sums.tolist()
-        if not torch.isfinite(sums).all():
-            raise self._diverged(f"the test loss became {loss}")
-        return loss / count, correct / count
+        if not torch.isfinite(total):
+            raise self._diverged(f"the test loss became {float(total)}")
+        found = {f"test_{name}": value for name, value in meter.result().items()}
+        return {"test_loss": float(total) / count, "test_accuracy": None, **found}
 
-    def _end_epoch(self, scores: tuple[float | None, float | None], seconds: float) -> None:
+    def _end_epoch(self, scores: dict[str, Any], seconds: float) -> None:
         tally = self.tally
         metrics = {
             "epoch": len(self.history) + 1,
             "train_loss": tally.loss / tally.images,
-            "train_accuracy": tally.correct / tally.images,
+            "train_accuracy": self._train_accuracy(),
             "skipped_images": sum(one.images for one in self._skipped()),
-            "test_loss": scores[0],
-            "test_accuracy": scores[1],
+            **scores,
             "lr": self.schedule.rate(self.step - 1),
             "images_per_second": tally.images / tally.seconds,
             "seconds": seconds,

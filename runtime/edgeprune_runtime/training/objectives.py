@@ -19,6 +19,7 @@ from edgeprune_formats import ConfigError
 from ..class_names import same_classes
 from ..networks.trained import load_trained
 from ..normalization import Normalization
+from .losses import TargetLoss, class_loss
 from .placement import MEMORY_FORMAT, Placement
 from .settings import Adversary
 
@@ -27,8 +28,6 @@ __all__ = [
     "Perturbation",
     "Teacher",
     "ascend_in_ball",
-    "balanced_weights",
-    "cross_entropy",
 ]
 
 Network = Callable[[torch.Tensor], torch.Tensor]
@@ -184,7 +183,7 @@ class Teacher:
 
 @dataclass(frozen=True)
 class Objective:
-    """What a step lowers: the cross entropy of the images, or of perturbed ones, to labels or a teacher.
+    """What a step lowers: the loss of the images, or of perturbed ones, against labels or a teacher.
 
     Attributes
     ----------
@@ -192,14 +191,13 @@ class Objective:
         None trains on the images as they are.
     teacher : Teacher, optional
         None trains on the labels.
-    label_smoothing, class_weights
-        As `cross_entropy` has them; of labels alone.
+    loss : callable
+        Of the target that is learned.
     """
 
     perturbation: Perturbation | None = None
     teacher: Teacher | None = None
-    label_smoothing: float = 0.0
-    class_weights: torch.Tensor | None = None
+    loss: TargetLoss = class_loss
 
     def terms(
         self, network: Network, images: torch.Tensor, labels: torch.Tensor
@@ -224,40 +222,9 @@ class Objective:
 
     def _loss(self, images: torch.Tensor, labels: torch.Tensor) -> Loss:
         if self.teacher is None:
-            return lambda logits: cross_entropy(logits, labels, self.label_smoothing, self.class_weights)
+            return lambda logits: self.loss(logits, labels, "mean")
         wanted = self.teacher(images)
         return lambda logits: functional.kl_div(logits.log_softmax(1), wanted, reduction="batchmean")
-
-
-def cross_entropy(
-    logits: torch.Tensor,
-    labels: torch.Tensor,
-    label_smoothing: float = 0.0,
-    class_weights: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """Return the mean cross entropy of a batch in nats, 0-d.
-
-    Parameters
-    ----------
-    logits : float32 [n, classes]
-    labels : int64 [n]
-    label_smoothing : float
-        Share of each label that is spread evenly over all classes.
-    class_weights : float32 [classes], optional
-        Factors on the losses of images. The mean is over images, not over weights, so that the parts of a
-        batch add up to it.
-    """
-    if class_weights is None:
-        return functional.cross_entropy(logits, labels, label_smoothing=label_smoothing)
-    losses = functional.cross_entropy(logits, labels, reduction="none", label_smoothing=label_smoothing)
-    return (losses * class_weights[labels]).mean()
-
-
-def balanced_weights(counts: Sequence[int]) -> torch.Tensor:
-    """Return ``N / (C * N_c)`` for each of C classes that have images, else 0; float32 [classes]."""
-    images = torch.tensor(counts, dtype=torch.float64)
-    weights = images.sum() / (images.count_nonzero() * images)
-    return torch.where(images > 0, weights, 0.0).float()
 
 
 def _term(network: Network, images: torch.Tensor, loss: Loss) -> tuple[torch.Tensor, torch.Tensor]:

@@ -253,7 +253,7 @@ def network_facts(description: Mapping[str, Any]) -> dict[str, Any]:
     """Return what rebuilds the network of a run, see `edgeprune_runtime.networks.trained.Facts`."""
     network = {"model": description["config"]["model"]}
     network |= {name: description[name] for name in ("num_classes", "image_shape")}
-    known = [name for name in ("mean", "std", "class_names") if name in description["provenance"]]
+    known = [name for name in ("mean", "std", "class_names", "task") if name in description["provenance"]]
     return network | {name: description["provenance"][name] for name in known}
 
 

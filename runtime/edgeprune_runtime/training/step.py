@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from edgeprune_formats.errors import one_line
 
@@ -163,7 +162,7 @@ class Learner:
         images : torch.Tensor
             float32 ``[n, 3, H, W]`` on the device.
         labels : torch.Tensor
-            int64 ``[n]`` on the device.
+            int64 ``[n]``, probabilities float32 ``[n, num_classes]``, or another target, on the device.
         lr : float
             Learning rate of this step.
         number : int
@@ -213,12 +212,11 @@ class Learner:
         return max(1, min(-(-images // largest), images // 2))
 
     @torch.no_grad()
-    def score(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Return the summed cross entropy and the count of correct images of a batch, float64 ``[2]``."""
+    def answers(self, images: torch.Tensor) -> torch.Tensor:
+        """Return what the network to test gives for a batch, float32 ``[n, num_classes]``."""
         with self._placement.autocast():
-            logits = self.tested(images)
-        loss = functional.cross_entropy(logits.float(), labels, reduction="sum")
-        return torch.stack([loss.double(), (logits.argmax(1) == labels).sum().double()])
+            outputs: torch.Tensor = self.tested(images)
+        return outputs.float()
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return everything that the next step depends on, torch's random state included.

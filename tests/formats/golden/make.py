@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from edgeprune_formats import PackHeader, PackWriter, open_pack
+from edgeprune_formats.targets import Column, Target
 
 SAMPLES, CHANNELS, HEIGHT, WIDTH, COMPONENTS, CHUNK = 5, 3, 12, 20, 40, 2
 VERSION = "1.3"
@@ -92,7 +93,7 @@ def common():
     }
 
 
-def write_pack(path, compression, **options):
+def write_pack(path, compression, targets=(), **options):
     facts = expected()
     codec = {"codec": "sparse-f32"} | options
     header = PackHeader(
@@ -102,7 +103,7 @@ def write_pack(path, compression, **options):
         width=WIDTH,
         components=COMPONENTS,
         chunk_samples=CHUNK,
-        class_names=NAMES,
+        class_names=() if targets else NAMES,
         mean=tuple(facts["mean"]),
         std=tuple(facts["std"]),
         generator=facts["generator"],
@@ -121,7 +122,13 @@ def write_pack(path, compression, **options):
                 mask[image, channel, place[0], place[1]] = True
     scores = np.array(facts["scores"])
     with PackWriter(
-        path, header, np.array(LABELS), np.array(SOURCE_INDEX), compression=compression, scores=scores
+        path,
+        header,
+        np.array(LABELS) if not targets else np.zeros(SAMPLES, int),
+        np.array(SOURCE_INDEX),
+        compression=compression,
+        scores=scores,
+        targets=targets,
     ) as writer:
         writer.append(coefficients, mask)
 
@@ -144,6 +151,39 @@ def write_coded(codec, **options):
     path.with_suffix(".json").write_text(json.dumps(facts) + "\n")
 
 
+def targets():
+    """Columns of every kind; all numbers are exact in what they are stored as."""
+    rows = range(SAMPLES)
+    tags = [[noise(4, image, number) % 2 == 1 for number in range(10)] for image in rows]
+    values = [[noise(5, image, number) % 4001 / 64 - 20 for number in range(2)] for image in rows]
+    shares = [[0.25, 0.5, 0.25], [1, 0, 0], [0, 0.125, 0.875], [0.5, 0.5, 0], [0, 0, 1]]
+    parts = [[(noise(6, image, 0) % 256), 0] for image in rows]
+    for part in parts:
+        part[1] = 255 - part[0]
+    return {
+        "kind": ("class", [noise(7, image) % 3 for image in rows], {"classes": NAMES}),
+        "tags": ("multilabel", tags, {"classes": tuple("abcdefghij")}),
+        "position": ("value", values, {"width": 2, "unit": "mm"}),
+        "shares": ("probabilities", shares, {"classes": NAMES}),
+        "parts": ("probabilities", parts, {"classes": ("no", "ja"), "dtype": "uint8"}),
+        "file": ("text", ["1.jpg", "Käfer.jpg", "", "b/4.jpg", "5.jpg"], {}),
+        "time": ("integer", [1 - 2**63, 0, 5, 2**63 - 1, noise(8)], {"unit": "s"}),
+    }
+
+
+def write_targets(path):
+    """Write a pack of the present version without classes, and record its columns."""
+    columns = targets()
+    given = []
+    for name, (kind, values, facts) in columns.items():
+        array = np.array(values, object if kind == "text" else None)
+        array = array.astype(np.float32) / np.float32(255) if name == "parts" else array
+        given.append(Target(Column(name, kind, **facts), array))
+    write_pack(path, "none", targets=given)
+    record = {name: [kind, values, facts] for name, (kind, values, facts) in columns.items()}
+    path.with_suffix(".json").write_text(json.dumps(record, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
 def main():
     plain = FOLDER / f"edgepack-{VERSION}-sparse-f32.h5"
     packed = FOLDER / f"edgepack-{VERSION}-sparse-f32-gzip.h5"
@@ -156,6 +196,7 @@ def main():
     facts.write_text(json.dumps(expected(), ensure_ascii=False) + "\n", encoding="utf-8")
     write_coded("sparse-f16")
     write_coded("quantized", tile="8", color_space="ycbcr", step=4.0)
+    write_targets(FOLDER / f"edgepack-{VERSION}-targets.h5")
 
 
 if __name__ == "__main__":

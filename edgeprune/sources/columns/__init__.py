@@ -1,0 +1,1 @@
+"""Targets of a source: which columns the user names, and what their values are."""

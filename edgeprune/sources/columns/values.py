@@ -1,0 +1,292 @@
+"""From what a source holds in its columns to a target of a pack."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeprune_formats import ConfigError
+from edgeprune_formats.targets import Column, Target, alike_names, encode_target
+
+from ...errors import SourceError
+from .requests import TargetRequest
+
+__all__ = ["RowName", "make_target"]
+
+RowName = Callable[[int], str]
+"""Returns what messages call an image."""
+_SEPARATORS = "|;,"
+_INTEGER = re.compile(r"[+-]?[0-9]+", re.ASCII)
+
+
+def make_target(
+    request: TargetRequest,
+    columns: Sequence[NDArray[Any]],
+    where: str,
+    row_name: RowName,
+    classes: Sequence[str] | None = None,
+) -> Target:
+    """Return the target of all images of a source.
+
+    Parameters
+    ----------
+    request : TargetRequest
+    columns : sequence of array
+        Those that it names, [N] or [N, k]: numbers, or objects: text, None, or lists of these.
+    where : str
+        What messages call the source.
+    row_name : callable
+    classes : sequence of str, optional
+        Their names, where the source tells them.
+
+    Raises
+    ------
+    SourceError
+        The values are not what the kind allows; the message names an image.
+    """
+    where = f"{where}: target {request.name!r}"
+    columns = [_as_numbers(column) for column in columns]
+    kind = request.kind or _kind_of(columns)
+    if kind not in ("value", "multilabel", "probabilities") and len(columns) > 1:
+        raise SourceError(f"{where}: a {kind} is of one column; name the kind value, as in NAME=A+B:value")
+    make = {"class": _classes, "multilabel": _multilabel, "probabilities": _probabilities, "value": _value}
+    try:
+        if kind in make:
+            target = make[kind](request, columns, classes)
+        else:
+            target = Target(Column(request.name, kind), _metadata(kind, columns[0]))
+        _require_composed(target.column.classes)
+        encode_target(target, len(columns[0]))
+    except _BadValueError as error:
+        place = "" if error.row is None else f"{row_name(error.row)}: "
+        raise SourceError(f"{where}: {place}{error}") from None
+    except ConfigError as error:
+        raise SourceError(f"{where}: {str(error).partition(': ')[2] or error}") from None
+    return target
+
+
+class _BadValueError(ValueError):
+    """A value that cannot be used; `row` is its image, or None."""
+
+    def __init__(self, message: str, row: int | None = None) -> None:
+        super().__init__(message)
+        self.row = row
+
+
+def _as_numbers(column: NDArray[Any]) -> NDArray[Any]:
+    """Return a column of text as numbers where all of it is numbers, otherwise as it is."""
+    if column.dtype.kind in "US":
+        column = column.astype(str).astype(object)
+    if column.dtype != object or column.ndim != 1:
+        return column
+    values = column.tolist()
+    if not all(isinstance(value, str) and _is_number(value) for value in values):
+        return column
+    if all(_INTEGER.fullmatch(value.strip()) for value in values):
+        whole = [int(value) for value in values]
+        if min(whole) >= -(2**63) and max(whole) < 2**63:
+            return np.array(whole, np.int64)
+    return np.array([float(value) for value in values], np.float64)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        # Underscores are of Python, not of numbers in tables.
+        return "_" not in text and float(text) is not None
+    except ValueError:
+        return False
+
+
+def _kind_of(columns: Sequence[NDArray[Any]]) -> str:
+    first = columns[0]
+    if len(columns) > 1 or first.dtype.kind == "f":
+        return "value"
+    if first.dtype.kind == "b" or (first.dtype == object and any(_is_list(one) for one in first)):
+        return "multilabel"
+    if first.ndim == 2:
+        return "value"
+    return "integer" if first.dtype.kind in "iu" else "text"
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, list | tuple | np.ndarray)
+
+
+def _require_composed(classes: Sequence[str]) -> None:
+    alike = alike_names(classes)
+    if alike is not None:
+        raise _BadValueError(
+            f"classes {alike[0]!a} and {alike[1]!a} differ only in how Unicode composes their accents; "
+            "give each class one spelling"
+        )
+
+
+def _first(wrong: NDArray[np.bool_]) -> int:
+    return int(np.argmax(wrong if wrong.ndim == 1 else wrong.any(axis=1)))
+
+
+def _numbers(columns: Sequence[NDArray[Any]], kind: str) -> NDArray[np.float64]:
+    """Return columns of numbers, or of lists of as many numbers each, side by side: float64 [N, k]."""
+    wide = []
+    for column in columns:
+        if column.dtype == object:
+            column = _from_lists(column, kind)
+        if column.dtype.kind not in "iufb" or column.ndim > 2:
+            raise _BadValueError(f"{column.dtype} {list(column.shape)} is no column of numbers")
+        wide.append(column.reshape(len(column), -1).astype(np.float64))
+    return np.concatenate(wide, axis=1)
+
+
+def _from_lists(column: NDArray[Any], kind: str) -> NDArray[np.float64]:
+    rows, width = [], None
+    for row, value in enumerate(column.tolist()):
+        items = list(value) if _is_list(value) else [value]
+        width = len(items) if width is None else width
+        if len(items) != width:
+            raise _BadValueError(f"holds {len(items)} numbers, and those before it {width}", row)
+        try:
+            rows.append([float(item) for item in items])
+        except (TypeError, ValueError):
+            shown = "missing" if value is None or value == "" else f"{str(value)[:40]!r}"
+            raise _BadValueError(f"is {shown}, no {kind}", row) from None
+    return np.array(rows, np.float64).reshape(len(rows), -1)
+
+
+def _value(request: TargetRequest, columns: Sequence[NDArray[Any]], classes: Sequence[str] | None) -> Target:
+    wide = _numbers(columns, "number")
+    with np.errstate(over="ignore"):
+        values = wide.astype(np.float32)
+    wrong = ~np.isfinite(values)
+    if wrong.any():
+        row = _first(wrong)
+        shown = wide[row][wrong[row]][0]
+        raise _BadValueError(f"is {shown}, and values are finite numbers; leave such images out", row)
+    return Target(Column(request.name, "value", width=values.shape[1]), values)
+
+
+def _classes(
+    request: TargetRequest, columns: Sequence[NDArray[Any]], classes: Sequence[str] | None
+) -> Target:
+    column = columns[0]
+    if column.dtype.kind in "iub" and column.ndim == 1:
+        labels = column.astype(np.int64)
+        if int(labels.min()) < 0:
+            row = _first(labels < 0)
+            raise _BadValueError(f"is {labels[row]}; number the classes 0, 1, 2 and so on", row)
+        names = list(classes) if classes is not None else [str(n) for n in range(int(labels.max()) + 1)]
+        if int(labels.max()) >= len(names):
+            row = _first(labels >= len(names))
+            raise _BadValueError(f"is class {labels[row]}, outside 0..{len(names) - 1}", row)
+        return Target(Column(request.name, "class", tuple(names)), labels)
+    texts = [_text(value, row) for row, value in enumerate(column.tolist())]
+    names = list(classes) if classes is not None else sorted(set(texts))
+    number = {name: place for place, name in enumerate(names)}
+    for row, text in enumerate(texts):
+        if text not in number:
+            raise _BadValueError(f"is {text[:40]!r}, none of the {len(names)} classes", row)
+    labels = np.array([number[text] for text in texts], np.int64)
+    return Target(Column(request.name, "class", tuple(names)), labels)
+
+
+def _text(value: object, row: int) -> str:
+    if isinstance(value, str) and value.strip():
+        return value.strip()
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    raise _BadValueError("has no class" if value in (None, "") else f"{str(value)[:40]!r} is no class", row)
+
+
+def _multilabel(
+    request: TargetRequest, columns: Sequence[NDArray[Any]], classes: Sequence[str] | None
+) -> Target:
+    column = columns[0]
+    if len(columns) > 1 or column.dtype != object:
+        bits = _numbers(columns, "0 or 1")
+        wrong = (bits != 0) & (bits != 1)
+        if wrong.any():
+            row = _first(wrong)
+            raise _BadValueError(f"has {bits[row][wrong[row]][0]:g}, not 0 or 1", row)
+        names = _names_of(request, bits.shape[1], classes)
+        return Target(Column(request.name, "multilabel", names), bits.astype(bool))
+    lists = [_labels_of(value, _separator(column), row) for row, value in enumerate(column.tolist())]
+    known = {name for labels in lists for name in labels}
+    names = tuple(classes) if classes is not None else tuple(sorted(known, key=_order))
+    if not names:
+        raise _BadValueError("no image has a label")
+    number = {name: place for place, name in enumerate(names)}
+    values = np.zeros((len(lists), len(names)), bool)
+    for row, labels in enumerate(lists):
+        for name in labels:
+            if name not in number:
+                raise _BadValueError(f"has label {name[:40]!r}, none of the {len(names)} classes", row)
+            values[row, number[name]] = True
+    return Target(Column(request.name, "multilabel", names), values)
+
+
+def _order(name: str) -> tuple[int, str]:
+    """Return a key by which numbers are in their order and before text."""
+    return (int(name), "") if name.isdecimal() and len(name) < 18 else (10**18, name)
+
+
+def _names_of(request: TargetRequest, width: int, classes: Sequence[str] | None) -> tuple[str, ...]:
+    if classes is not None:
+        if len(classes) != width:
+            raise _BadValueError(f"{len(classes)} names for {width} classes")
+        return tuple(classes)
+    return request.columns if len(request.columns) == width > 1 else tuple(map(str, range(width)))
+
+
+def _separator(column: NDArray[Any]) -> str:
+    """Return what divides labels in text: the first of several characters that there is."""
+    texts = [value for value in column.tolist() if isinstance(value, str)]
+    return next((mark for mark in _SEPARATORS if any(mark in text for text in texts)), _SEPARATORS[0])
+
+
+def _labels_of(value: object, separator: str, row: int) -> list[str]:
+    if value is None:
+        return []
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(separator) if part.strip()]
+    if _is_list(value):
+        return [_text(item, row) for item in list(value)]  # type: ignore[call-overload]
+    raise _BadValueError(f"{str(value)[:40]!r} is no list of labels", row)
+
+
+def _probabilities(
+    request: TargetRequest, columns: Sequence[NDArray[Any]], classes: Sequence[str] | None
+) -> Target:
+    rows = _numbers(columns, "probabilities")
+    wrong = ~((rows >= 0) & (rows <= 1)).all(axis=1) | ~(np.abs(rows.sum(axis=1) - 1) <= 0.005)
+    if wrong.any():
+        row = _first(wrong)
+        raise _BadValueError(f"its probabilities are not 0 to 1 with a sum of 1 but {rows[row].sum():g}", row)
+    names = _names_of(request, rows.shape[1], classes)
+    return Target(Column(request.name, "probabilities", names), rows.astype(np.float32))
+
+
+def _metadata(kind: str, column: NDArray[Any]) -> NDArray[Any]:
+    if column.ndim != 1:
+        raise _BadValueError(f"is {list(column.shape)}, and {kind} is one of an image")
+    if kind == "text":
+        texts = np.empty(len(column), object)
+        texts[:] = ["" if value is None else str(value) for value in column.tolist()]
+        return texts
+    if column.dtype == object:
+        # What is not told is NaN; an integer has no such number.
+        missing = np.array([value is None or value == "" for value in column.tolist()])
+        if kind == "integer" and missing.any():
+            raise _BadValueError("is missing; name the kind float, where NaN stands for it", _first(missing))
+        filled = column.copy()
+        filled[missing] = np.nan
+        column = _from_lists(filled, kind)[:, 0]
+    if kind == "float":
+        return column.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        whole = column.astype(np.int64)
+    if (whole != column).any():
+        raise _BadValueError("is no integer", _first(whole != column))
+    return whole
