@@ -44,7 +44,7 @@ SCORING = "The scoring run, where no --scores are given"
 @click.command("build", cls=Command)
 @click.argument("source", default="digits")
 @output_option("The pack to write.", heading="What to read and write")
-@config_options(BuildConfig, "size", "split", "skip_bad")
+@config_options(BuildConfig, "size", "channels", "split", "skip_bad")
 @config_options(SourceOptions)
 @FORCE
 @config_options(BuildConfig, "method", "sample_prune", "freq_prune", heading="What to keep")

@@ -185,7 +185,7 @@ class ScoringTask:
             torch.manual_seed(int(words.generate_state(1, np.uint64)[0] >> np.uint64(1)))
 
     def _normalize(self, images: torch.Tensor) -> torch.Tensor:
-        return (images.float() / 255 - self._mean) / self._std
+        return (images.float() / torch.iinfo(images.dtype).max - self._mean) / self._std
 
     def _parts(self, epoch: int) -> list[tuple[NDArray[np.int64], int]]:
         """Return, for each step, this process's rows and how many the batch has in all processes."""

@@ -29,7 +29,9 @@ from ..sources import (
     source_targets,
     with_options,
 )
+from ..sources.base import source_bits
 from ..sources.decoding.files import as_text
+from ..sources.decoding.kinds import peak_of
 
 __all__ = ["Batch", "TestBatches", "TestImages", "open_test"]
 
@@ -106,7 +108,8 @@ class TestImages:
         else:
             shape, names = self._images.shape, self._images.class_names
             self._rows, self.skipped, self.sha256 = _readable(self._images, skip_bad)
-            self.images_bytes, self.least_bytes = len(self._rows) * math.prod(shape), 0
+            each = math.prod(shape) * source_bits(self._images) // 8
+            self.images_bytes, self.least_bytes = len(self._rows) * each, 0
         if shape != header.shape:
             raise ConfigError(f"{spec} has images {shape}, the training pack {header.shape}")
         if column is None or column.name == LABEL:
@@ -169,7 +172,7 @@ def _open_source(spec: str, header: PackHeader, column: Column | None) -> Source
     if column is not None and column.name != LABEL and "target=" not in spec:
         # As the training images have it.
         spec = with_options(spec, SourceOptions(target=(f"{column.name}:{column.kind}",)))
-    return open_source(spec, split="test", size=size)
+    return open_source(spec, split="test", size=size, planes=header.channels)
 
 
 def _target(spec: str, images: Pack | Source, name: str) -> Target:
@@ -244,4 +247,4 @@ class _SourceBatches:
             part = slice(start, start + self._batch_size)
             rows = self._rows[part]
             pixels = self._source.read(rows) if self._kept is None else self._kept[part]
-            yield (torch.from_numpy(pixels).float() / 255 - self._mean) / self._std
+            yield (torch.from_numpy(pixels).float() / peak_of(pixels) - self._mean) / self._std

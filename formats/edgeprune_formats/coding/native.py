@@ -317,6 +317,5 @@ class _NativeCoder:
         states, words = np.full(lanes, LOW, np.uint32), _scratch.take("words", (self._used,), np.uint16)
         runs, firsts = np.concatenate(self._runs), np.concatenate(self._firsts)
         given = (self._contexts, self._symbols, runs, firsts, len(runs))
-        given += (of_context, starts, states, lanes, words)
-        count = self._call("ep_code", *given, self._used)
+        count = self._call("ep_code", *given, of_context, starts, states, lanes, words, self._used)
         return states, words[self._used - count :], self._bits[: (int(self._bit[0]) + 7) // 8]
