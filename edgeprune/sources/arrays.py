@@ -112,8 +112,7 @@ def resize_batch(pixels: NDArray[Any], size: int) -> NDArray[Any]:
 
 def _converted(pixels: NDArray[Any], kind: Kind) -> NDArray[np.uint8]:
     """Return gray or RGB pixels [n, C, H, W] as gray, RGB or RGBA of 8 bits."""
-    if pixels.dtype == np.uint16:
-        pixels = reduced_to_8(pixels)
+    pixels = reduced_to_8(pixels)
     if kind == GRAY and pixels.shape[1] == RGB.channels:
         # ITU-R BT.601, rounded as Pillow does it.
         red, green, blue = (pixels[:, number].astype(np.uint32) for number in range(3))

@@ -280,7 +280,7 @@ def _of_bands(planes: NDArray[Any], size: int | None, wanted: Wanted) -> NDArray
     """Return planes [H, W, C] of 8 or 16 bits, scaled and converted."""
     if planes.shape[2] == wanted.kind.channels and planes.dtype == wanted.kind.dtype:
         return planes if size is None else resize_planes(planes, size)
-    eight = reduced_to_8(planes) if planes.dtype == np.uint16 else planes
+    eight = reduced_to_8(planes)
     image = Image.fromarray(np.ascontiguousarray(eight[..., 0] if eight.shape[2] == 1 else eight))
     image = image.convert(MODES[wanted.kind.channels])
     pixels = np.array(image if size is None else resize_and_crop(image, size))

@@ -66,7 +66,9 @@ def peak_of(pixels: NDArray[Any]) -> int:
 
 
 def reduced_to_8(pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    """Return pixels of 16 bits divided by 257 and rounded."""
+    """Return pixels of 16 bits divided by 257 and rounded, and those of 8 bits as they are."""
+    if pixels.dtype == np.uint8:
+        return pixels
     return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
