@@ -60,9 +60,10 @@ def _of_array(source: ArraySource, channels: str, planes: int | None) -> ArraySo
     kind = NAMED.get(channels if channels != "as-is" else _BY_COUNT.get(planes or 0, ""))
     stored = source.pixels.shape[1]
     if kind is None or (stored not in (1, 3) and stored != kind.channels):
+        remedy = 'use `channels="as-is"`' if channels != "as-is" else "give images that have them"
         raise SourceError(
             f"{source.spec}: {source.array_name} has {stored} channels, which cannot be made "
-            f"{kind or planes}; {'leave `channels` as-is' if kind else 'give images that have them'}"
+            f"{kind or planes}; {remedy}"
         )
     return replace(source, kind=kind)
 
@@ -95,7 +96,7 @@ def _as_they_are(source: EncodedSource, planes: int | None) -> tuple[Wanted, tup
         _refuse(found)
     if mixed and planes is None:
         some = f"{counts[GRAY]} of {sum(counts.values())} images looked at are gray, the others color"
-        notes.append(f"{some}; all are read as RGB; `channels` gray reads one plane")
+        notes.append(f'{some}; all are read as RGB; `channels="gray"` reads one plane')
     others = f"{found[kind]} is {kind}" if kind in found else ""
     return Wanted(kind, convert=False, others=others), tuple(notes)
 
@@ -116,7 +117,7 @@ def _kinds(source: EncodedSource) -> Iterator[tuple[str, Kind, str]]:
 
 def _refuse(found: dict[Kind, str]) -> None:
     (first, its_name), (other, name) = list(found.items())[:2]
-    remedy = "pass `channels` rgb (or gray) to convert all"
+    remedy = 'pass `channels="rgb"` (or gray) to convert all'
     if not {first.channels, other.channels} <= {1, 3}:
         remedy = "put them in sources of their own"
     raise SourceError(f"{name}: is {other}, but {its_name} is {first}; {remedy}")

@@ -47,7 +47,7 @@ def test_files_are_read_with_the_planes_that_the_network_takes(tmp_path):
     (first, *_), of_alpha = predict(Mean((3, 8, 8)), files[:2]), list(predict(Mean((4, 8, 8)), files[2:]))
     np.testing.assert_allclose(first.probabilities, [1 / 3] * 3, rtol=1e-5)
     np.testing.assert_allclose(of_alpha[0].probabilities, expected(alpha), rtol=1e-4)
-    with pytest.raises(SourceError, match="is RGB, which cannot be made 5 planes"):
+    with pytest.raises(SourceError, match="is RGB, and 5 planes are needed"):
         list(predict(Mean((5, 8, 8)), files[1:2]))
 
 

@@ -73,8 +73,8 @@ BANDS = RANDOM.integers(0, 256, (9, 7, 5), dtype=np.uint8)
 @pytest.mark.parametrize(
     ("kinds", "words"),
     [
-        (["gray", "deep"], "b/001.png: is gray of 16 bits, but a/000.png is gray; pass `channels` rgb"),
-        (["deep", "color"], "is RGB, but a/000.png is gray of 16 bits; pass `channels` rgb"),
+        (["gray", "deep"], "b/001.png: is gray of 16 bits, but a/000.png is gray; pass `channels=.rgb.`"),
+        (["deep", "color"], "is RGB, but a/000.png is gray of 16 bits; pass `channels=.rgb.`"),
         (
             ["color", tiff(BANDS)],
             "b/001.tif: is 5 planes, but a/000.png is RGB; put them in sources of their own",
@@ -92,7 +92,9 @@ def test_an_image_that_no_one_looked_at_is_refused_when_it_is_read(tmp_path):
     MODES["color"].save(tmp_path / "a" / "002.png")
     source = open_source(spec)
     assert source.name(1) == "a/002.png"
-    with pytest.raises(SourceError, match=r"a/002\.png: is RGB, but a/000\.png is gray; pass `channels` rgb"):
+    with pytest.raises(
+        SourceError, match=r"a/002\.png: is RGB, but a/000\.png is gray; pass `channels=.rgb.`"
+    ):
         source.read([1])
 
 
@@ -132,7 +134,7 @@ def test_color_tiff_files_keep_16_bits_and_lose_their_alpha(tmp_path):
 def test_a_fourth_band_that_is_no_alpha_is_kept(tmp_path):
     spec = folder(tmp_path, [tiff(BANDS[..., :4], photometric=2, extra=(0,))] * 2)
     np.testing.assert_array_equal(open_source(spec).read([0])[0], BANDS[..., :4].transpose(2, 0, 1))
-    with pytest.raises(SourceError, match="is 4 planes, which cannot be made RGB; leave `channels` as-is"):
+    with pytest.raises(SourceError, match=r"is 4 planes, which cannot be made RGB; use `channels=.as-is.`"):
         open_source(spec, channels="rgb").read([0])
 
 

@@ -245,6 +245,8 @@ def _fitting(wanted: Wanted | int | None, kind: Kind) -> Wanted:
     if wanted is None:
         return Wanted(kind)
     if isinstance(wanted, int):
+        if kind.channels != wanted and (wanted not in MODES or kind.channels not in (1, 3)):
+            raise _UnfitError(f"is {kind}, and {wanted} planes are needed")
         wanted = Wanted(kind if kind.channels == wanted else Kind(wanted))
     reason = wanted.reason_against(kind)
     if reason is not None:

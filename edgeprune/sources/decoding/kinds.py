@@ -95,10 +95,10 @@ class Wanted:
         if kind == self.kind or (not self.convert and (kind, self.kind) == (GRAY, RGB)):
             return None
         if not self.convert:
-            remedy = "" if kind.channels not in (1, 3) else "; pass `channels` rgb (or gray) to convert all"
+            remedy = "" if kind.channels not in (1, 3) else '; pass `channels="rgb"` (or gray) to convert all'
             return f"is {kind}, but {self.others}{remedy}"
         if self.kind.bits != 8 or self.kind.channels not in MODES or kind.channels not in (1, 3):
-            return f"is {kind}, which cannot be made {self.kind}; leave `channels` as-is"
+            return f'is {kind}, which cannot be made {self.kind}; use `channels="as-is"`'
         return None
 
 
