@@ -19,7 +19,7 @@ def test_the_size_of_pack_and_source(tmp_path):
     report = build_pack(npz(tmp_path, np.arange(40) % 2), tmp_path / "p.h5", BuildConfig(sample_prune=0.5))
     assert (report.images, report.classes) == (20, 2)
     assert report.bytes_per_image == (tmp_path / "p.h5").stat().st_size / 20
-    assert report.source_bytes_per_image == 16 * 16
+    assert report.source_bytes_per_image == 16 * 16 * 3
 
 
 def test_a_gray_array_counts_as_it_is_stored(tmp_path):

@@ -11,6 +11,7 @@ from plane_packs import plane_header, plane_pack, plane_pixels
 from edgeprune.errors import SourceError
 from edgeprune.inference.prediction import predict
 from edgeprune.training.evaluation import open_test
+from edgeprune_runtime.task import Task
 
 RANDOM = np.random.default_rng(3)
 
@@ -22,6 +23,7 @@ class Mean:
     image_shape: tuple[int, int, int]
     path: Path = Path("model.onnx")
     class_names = None
+    task = Task()
     takes_coefficients = False
 
     def logits(self, images):
