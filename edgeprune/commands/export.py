@@ -11,6 +11,7 @@ import click
 from edgeprune.text import say
 
 from ..options.fields import FORCE, PACK_FILE, Command, option, output_option
+from ..options.networks import TRUST_MODEL
 from ..options.output import require_spare
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ __all__ = ["command"]
 )
 @option("--calibrate", type=int, default=256, show_default=True, help="Images to calibrate int8 with.")
 @option("--test", metavar="PACK_OR_SOURCE", help="Measure the accuracy on these images.")
+@TRUST_MODEL
 @FORCE
 def command(
     run: Path,

@@ -96,8 +96,9 @@ def _notice(event: dict[str, Any]) -> str | None:
         return f"what was trained is kept, up to step {event['step']:,}; the run can be resumed"
     if event["event"] == "skipped":
         return f"{count_text(event['images'], 'image')} left out: {event['reason']}"
-    if event["event"] == "init" and event["fresh"]:
-        return f"not of these weights, but fresh: {', '.join(event['fresh'])}"
+    if event["event"] == "init":
+        fresh = [f"not of these weights, but fresh: {', '.join(event['fresh'])}"] if event["fresh"] else []
+        return "; ".join((*event["fitted"], *fresh)) or None
     return None
 
 

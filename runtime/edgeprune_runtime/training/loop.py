@@ -17,7 +17,7 @@ from edgeprune_formats.errors import one_line
 from ..checks import check_types, from_json
 from ..errors import TrainingError
 from ..loading.skipping import SkippedChunk
-from ..networks.models import smallest_batch
+from ..networks.shapes import smallest_batch
 from ..system.machine import peak_bytes, resident_bytes
 from ..task import Task
 from .checkpoint import load_checkpoint, save_checkpoint
@@ -174,7 +174,7 @@ class TrainRun:
         self._next_event = self._began + _EVENT_SECONDS
         self._saved, self._saved_step = self._began, self.step
         self.disk = PatientDisk(self.on_event, self.interrupted)
-        self._smallest_batch = smallest_batch(self.config.model, self.image_shape)
+        self._smallest_batch = smallest_batch(self.config.model, self.image_shape, self.config.stem)
         self._left_out = False
         self._told_skipped = 0
         self._loss = loss_of(self.task)

@@ -20,11 +20,14 @@ from torch import nn
 from edgeprune_formats import ConfigError, __version__
 from edgeprune_formats.errors import one_line
 from edgeprune_formats.files import LOCK_FILE, file_sha256, open_lock, read_regular
+from edgeprune_formats.limits import MAX_CHANNELS
 from edgeprune_formats.strict_json import parse_json
 
 from ..errors import TrainingError
-from ..input_files import input_problem
-from ..networks.models import create_model
+from ..input_files import input_problem, is_pickle
+from ..networks.code import BuildNetwork
+from ..networks.freezing import freeze
+from ..networks.shapes import shaped_network
 from ..networks.trained import MODEL_FILE, load_trained
 from .checkpoint import RESUME, has_checkpoint, remove_uncommitted, write_tensors, write_text
 from .placement import Placement
@@ -68,16 +71,17 @@ def describe_run(
     Raises
     ------
     ConfigError
-        If the images do not have 3 channels, or there is nothing to train on.
+        If there is nothing to train on, or the network cannot be built or does not take such images.
     TrainingError
         If the weights to begin with, or the teacher's, cannot be read.
     """
-    if len(image_shape) != 3 or image_shape[0] != 3:
-        raise ConfigError(f"images of shape {tuple(image_shape)}: the networks take 3 channels, (3, h, w)")
+    if len(image_shape) != 3 or not 1 <= image_shape[0] <= MAX_CHANNELS:
+        what = f"the networks take 1 to {MAX_CHANNELS} channels, (channels, h, w)"
+        raise ConfigError(f"images of shape {tuple(image_shape)}: {what}")
     if steps_per_epoch < 1:
         raise ConfigError("the training set yields no batch; lower `batch_size` or keep the last batch")
-    with torch.device("meta"):
-        model = create_model(config.model, num_classes, min(image_shape[1:]))
+    model, _ = shaped_network(config.model, num_classes, image_shape, config.stem)
+    freeze(model, config.freeze, num_classes)
     description = {
         "config": {**asdict(config), "device": str(placement.device), "precision": placement.precision},
         "num_classes": num_classes,
@@ -216,7 +220,10 @@ def save_model(run_dir: Path, model: nn.Module, description: Mapping[str, Any]) 
     TrainingError
         If it cannot be written.
     """
-    network = {"model": description["config"]["model"]}
+    config = description["config"]
+    network = {"model": config["model"]}
+    if config.get("stem", "auto") != "auto":
+        network["stem"] = config["stem"]
     network |= {name: description[name] for name in ("num_classes", "image_shape")}
     known = [name for name in ("mean", "std", "class_names", "task") if name in description["provenance"]]
     network |= {name: description["provenance"][name] for name in known}
@@ -230,30 +237,35 @@ def is_finished(run_dir: Path) -> bool:
     return (run_dir / MODEL_FILE).exists()
 
 
-def load_model(run_dir: str | Path) -> nn.Module:
+def load_model(run_dir: str | Path, trust_model: str | BuildNetwork | None = None) -> nn.Module:
     """Return the network that a finished run has trained, on the CPU and in evaluation mode.
 
     Parameters
     ----------
     run_dir : str or Path
         The folder given to `train`.
+    trust_model : str or callable, optional
+        What builds the network, where it is no name of a library's: see
+        `edgeprune_runtime.networks.trained.load_trained`.
 
     Returns
     -------
     torch.nn.Module
-        Maps normalized float32 images ``[n, 3, height, width]`` to logits ``[n, num_classes]``. The moving
-        average of the weights where the run kept one.
+        Maps normalized float32 images ``[n, channels, height, width]`` to logits ``[n, num_classes]``. The
+        moving average of the weights where the run kept one.
 
     Raises
     ------
+    ConfigError
+        If its network is built by code that was not named.
     TrainingError
         If the run is not finished, or its ``model.safetensors`` is damaged.
     """
-    return load_trained(Path(run_dir)).model
+    return load_trained(Path(run_dir), trust_model).model
 
 
 def _sha256(path: Path) -> str:
-    problem = input_problem(path)
+    problem = None if is_pickle(path) else input_problem(path)
     if problem is not None:
         raise TrainingError(f"{path}: {problem}")
     try:
@@ -303,7 +315,8 @@ def _settings(description: Mapping[str, Any]) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for name, entry in description.items():
         if name == "config":
-            settings |= entry
+            # Runs of earlier releases have what there was no choice of.
+            settings |= {**asdict(TrainConfig()), **entry}
         elif name == "provenance":
             settings |= {f"provenance {key}": value for key, value in entry.items()}
         elif name not in _DESCRIPTIVE:
