@@ -58,10 +58,13 @@ class Tied(nn.Module):
         self.two = nn.Conv2d(3, 3, 3, padding=1)
         self.two.weight = self.one.weight
         self.register_buffer("scale", torch.full((1,), 0.5), persistent=False)
+        self.mix, self.again = nn.Linear(3, 3), nn.Linear(3, 3)
+        self.again.weight = self.mix.weight
         self.head = nn.Linear(3, num_classes)
 
     def forward(self, images):
-        return self.head(self.scale * self.two(self.one(images)).mean(dim=(2, 3)))
+        features = self.scale * self.two(self.one(images)).mean(dim=(2, 3))
+        return self.head(self.again(self.mix(features)))
 
 
 number = 3
