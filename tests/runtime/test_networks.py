@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import own_networks
 import pytest
 import torch
@@ -21,10 +22,13 @@ from edgeprune_runtime.networks.code import allow_code
 from edgeprune_runtime.networks.layers import head_of
 from edgeprune_runtime.networks.models import MODEL_NAMES, create_model
 from edgeprune_runtime.networks.shapes import multiplications, shaped_network, smallest_batch, stem_cost
-from edgeprune_runtime.networks.trained import load_trained
+from edgeprune_runtime.networks.trained import load_trained, open_network
+from edgeprune_runtime.onnx.check import check_export, check_structure
+from edgeprune_runtime.onnx.export import export_network
+from edgeprune_runtime.onnx.quantize import quantize
 from edgeprune_runtime.training import TrainConfig, load_model, train
 from edgeprune_runtime.training.memory import step_memory
-from edgeprune_runtime.training.run_folder import read_description
+from edgeprune_runtime.training.run_folder import read_description, save_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 needs_timm = pytest.mark.skipif(not importlib.util.find_spec("timm"), reason="timm is not installed")
@@ -285,6 +289,22 @@ def test_planes_train(tmp_path):
     assert load_model(tmp_path).conv1.in_channels == 5
     with pytest.raises(ConfigError, match="the networks take 1 to 32 channels"):
         train(MemoryLoader(), TINY, tmp_path / "b", num_classes=CLASSES, image_shape=(33, 16, 16))
+
+
+@pytest.mark.slow
+def test_a_network_of_code_is_exported_and_quantized(tmp_path):
+    name, shape = allow_code(own_networks.tiny), (1, 16, 16)
+    record = {
+        "config": {"model": name},
+        "num_classes": CLASSES,
+        "image_shape": list(shape),
+        "provenance": {"mean": [0.5], "std": [0.2]},
+    }
+    save_model(tmp_path, create_model(name, CLASSES, 16, 1), record)
+    network = open_network(tmp_path)
+    model, images = export_network(network), np.random.default_rng(0).random((5, *shape), np.float32)
+    assert check_export(model, network, images).difference < 1e-5
+    check_structure(quantize(model, [images]))
 
 
 def test_the_smallest_batch_of_any_network():
