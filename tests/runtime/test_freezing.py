@@ -135,6 +135,14 @@ def test_a_first_layer_that_stays_fresh_may_be_trained_but_not_frozen(tmp_path):
         run(tmp_path / "run", replace(TINY, freeze=3), init=tmp_path / "a.safetensors")
 
 
+def test_the_last_layer_alone_is_another_run_than_one_block(tmp_path):
+    save_file(create_model("resnet8", CLASSES, 16).state_dict(), tmp_path / "a.safetensors")
+    config, options = replace(TINY, epochs=1, freeze=True), {"init": tmp_path / "a.safetensors"}
+    run(tmp_path / "run", config, **options)
+    with pytest.raises(ConfigError, match="freeze was True and is now 1; resume with the former"):
+        run(tmp_path / "run", replace(config, freeze=1), resume=True, **options)
+
+
 @pytest.mark.slow
 def test_blocks_are_trained_and_resumed(tmp_path):
     weights = create_model("resnet8", CLASSES, 16).state_dict()

@@ -304,7 +304,9 @@ def _read_config(path: Path) -> dict[str, Any]:
 def _require_same(run_dir: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     before, now = _settings(old), _settings(new)
     for name in sorted(before.keys() | now.keys()):
-        if before.get(name) != now.get(name):
+        one, other = before.get(name), now.get(name)
+        # True equals 1, and `freeze` means another thing by each.
+        if one != other or isinstance(one, bool) != isinstance(other, bool):
             raise ConfigError(
                 f"{run_dir} cannot be resumed: {name} was {before.get(name)!r} and is now {now.get(name)!r}; "
                 "resume with the former, or start in another folder"
