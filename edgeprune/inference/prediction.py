@@ -109,21 +109,30 @@ class _RunNetwork:
         return logits
 
 
-def open_predictor(path: Path) -> Predictor:
+def open_predictor(path: Path, tell: Callable[[str], None] | None = None) -> Predictor:
     """Open an ``.onnx`` file, for which onnxruntime suffices, or the folder of a run, which needs torch.
+
+    Parameters
+    ----------
+    path : Path
+    tell : callable, optional
+        Given a line on which weights these are, of a run that is not finished.
 
     Raises
     ------
     ConfigError
         It is neither, or what it needs is not installed.
     ArtifactError, TrainingError
-        It is damaged, or the run is not finished.
+        It is damaged, or the run has not a checkpoint yet.
     """
     if path.is_dir():
         require("a run's folder", "torch", "torchvision", "safetensors")
-        from edgeprune_runtime.networks.trained import open_network
+        from edgeprune_runtime.training.unfinished import open_run_network
 
-        return _RunNetwork(open_network(path))
+        network = open_run_network(path)
+        if network.stage is not None and tell is not None:
+            tell(f"{path}: {network.stage}")
+        return _RunNetwork(network)
     if path.suffix != ".onnx":
         raise ConfigError(f"{path}: name a file that ends in .onnx, or the folder of a run")
     return open_onnx(path)

@@ -23,7 +23,8 @@ from edgeprune_runtime.errors import ArtifactError, TrainingError
 from edgeprune_runtime.training import TrainConfig
 from edgeprune_runtime.training.checkpoint import write_tensors
 from edgeprune_runtime.training.placement import Placement
-from edgeprune_runtime.training.step import Learner, learning_rate
+from edgeprune_runtime.training.schedule import learning_rate
+from edgeprune_runtime.training.step import Learner
 
 from ..sources import SourceCheck
 from ..work.image_store import ImageStore

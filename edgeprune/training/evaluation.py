@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from edgeprune_formats import ConfigError, Pack, PackHeader, open_pack
 from edgeprune_formats.codecs import memory_bytes
+from edgeprune_formats.files import file_sha256
 from edgeprune_formats.targets import LABEL, Column, Target
 from edgeprune_runtime import PackLoader
 from edgeprune_runtime.class_names import class_numbers
@@ -77,6 +78,9 @@ class TestImages:
         What a user should know of the source.
     skipped : tuple of str
         A line for each image that cannot be read.
+    sha256 : str
+        Of the pack's file, or of the source's images that can be read, with labels and names of classes,
+        wherever they lie.
 
     All images are read once, so that one that cannot be read is found before there is anything to lose.
     """
@@ -98,9 +102,10 @@ class TestImages:
             self.skipped: tuple[str, ...] = ()
             self._rows = np.arange(len(self._images))
             _require_sound(self._images)
+            self.sha256 = file_sha256(self._images.path)
         else:
             shape, names = self._images.shape, self._images.class_names
-            self._rows, self.skipped = _readable(self._images, skip_bad)
+            self._rows, self.skipped, self.sha256 = _readable(self._images, skip_bad)
             self.images_bytes, self.least_bytes = len(self._rows) * math.prod(shape), 0
         if shape != header.shape:
             raise ConfigError(f"{spec} has images {shape}, the training pack {header.shape}")
@@ -205,8 +210,8 @@ def _match(spec: str, names: tuple[str, ...], trained: tuple[str, ...]) -> NDArr
     return np.array(numbers, np.int64)
 
 
-def _readable(source: Source, skip_bad: bool) -> tuple[NDArray[np.intp], tuple[str, ...]]:
-    """Return the rows of a test set that can be read, and a message for each that cannot."""
+def _readable(source: Source, skip_bad: bool) -> tuple[NDArray[np.intp], tuple[str, ...], str]:
+    """Return the rows of a test set that can be read, a message for each that cannot, and the SHA-256."""
     check = check_source(source, skip_bad=True)
     root = getattr(source, "root", None)
     where = f"{source.spec}: " if root is None else f"{as_text(root)}{os.sep}"
@@ -214,7 +219,7 @@ def _readable(source: Source, skip_bad: bool) -> tuple[NDArray[np.intp], tuple[s
     if bad and not skip_bad:
         others = f" (and {len(bad) - 1:,} more like it)" if len(bad) > 1 else ""
         raise SourceError(f"{bad[0]}{others}; pass `skip_bad=True` to leave such test images out")
-    return check.good, bad
+    return check.good, bad, check.sha256
 
 
 def _require_sound(pack: Pack) -> None:

@@ -12,7 +12,8 @@ from edgeprune_runtime.networks.models import MODEL_NAMES
 from edgeprune_runtime.training import Cadence, TrainConfig
 from edgeprune_runtime.training.checkpoint import load_checkpoint
 from edgeprune_runtime.training.placement import Placement, place
-from edgeprune_runtime.training.step import Learner, Tally, learning_rate, update_average
+from edgeprune_runtime.training.schedule import Schedule, learning_rate
+from edgeprune_runtime.training.step import Learner, Tally, update_average
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -157,3 +158,10 @@ def test_weight_decay_spares_biases_and_norms(model):
     assert spared["weight_decay"] == 0
     assert decayed["weight_decay"] == TINY.weight_decay
     assert len(decayed["params"]) + len(spared["params"]) == len(list(learner.model.parameters()))
+
+
+def test_a_schedule_after_another_is_one_of_its_own():
+    schedule = Schedule([2, 5], 30, 0.1)
+    rates = [schedule.rate(step) for step in range(schedule.steps)]
+    assert rates[:60] == [learning_rate(step, 60, 0.1) for step in range(60)]
+    assert rates[60:] == [learning_rate(step, 90, 0.1) for step in range(90)]

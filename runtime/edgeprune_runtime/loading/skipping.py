@@ -86,7 +86,8 @@ class EpochRows:
         """Return the chunks that are first needed at this place or after it, the soonest first."""
         return self._chunks[np.searchsorted(self._needed_at, place) :]
 
-    def leave_out(self, chunk: int, reason: str) -> None:
-        """Leave a chunk out from now on."""
-        images = int(np.count_nonzero(self._chunk_of == chunk))
+    def leave_out(self, chunk: int, reason: str, images: int | None = None) -> None:
+        """Leave a chunk out from now on; by default it holds as many images as the epoch has of it."""
+        if images is None:
+            images = int(np.count_nonzero(self._chunk_of == chunk))
         self._set((*self.skipped, SkippedChunk(chunk, images, reason)))

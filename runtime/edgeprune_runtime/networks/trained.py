@@ -28,12 +28,22 @@ from .libraries import builder_of
 from .models import create_model
 from .names import MODEL_NAMES, Stem, is_code, name_problem
 
-__all__ = ["MODEL_FILE", "TrainedNetwork", "load_trained", "open_network", "rebuild_network"]
+__all__ = [
+    "DAMAGE",
+    "MODEL_FILE",
+    "Facts",
+    "TrainedNetwork",
+    "load_trained",
+    "open_network",
+    "rebuild_network",
+    "resolve_model",
+]
 
 MODEL_FILE = "model.safetensors"
 """The file of a run's folder that holds its trained network."""
 
-_DAMAGE = (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError, ConfigError)
+DAMAGE = (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError, ConfigError)
+"""What a file that is no network, or a damaged one, raises."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +56,7 @@ class Facts:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     class_names: tuple[str, ...] | None = None
+    epoch: int | None = None
     task: Task | None = None
     stem: Stem = "auto"
 
@@ -77,6 +88,8 @@ class TrainedNetwork:
         One for each class, where they are known.
     normalization : Normalization, optional
         Of the images it takes, where that is known.
+    stage : str, optional
+        Which weights of a run these are, where they are not those of its end.
     task : Task
         What it has learned.
     """
@@ -88,6 +101,7 @@ class TrainedNetwork:
     num_classes: int
     class_names: tuple[str, ...] | None = None
     normalization: Normalization | None = None
+    stage: str | None = None
     task: Task = Task()  # noqa: RUF009 - frozen
 
     @property
@@ -227,13 +241,13 @@ def load_trained(path: Path, trust_model: str | BuildNetwork | None = None) -> T
         with safe_open(file, "pt") as content:
             facts = vars(from_json(Facts, parse_json((content.metadata() or {})["edgeprune"].encode())))
             tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 - not a dict
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise _damaged(file, error) from error
     # Before what is wrong counts as damage: a name that needs leave, or a library that is missing.
-    facts["model"] = _resolved(file, facts["model"], trust_model)
+    facts["model"] = resolve_model(file, facts["model"], trust_model)
     try:
         return rebuild_network(path, tensors, facts)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise _damaged(file, error) from error
 
 
@@ -241,8 +255,16 @@ def _damaged(file: Path, error: Exception) -> TrainingError:
     return TrainingError(f"{file}: not a model of a run, or damaged ({one_line(error)}); train it again")
 
 
-def _resolved(file: Path, recorded: str, trust_model: str | BuildNetwork | None) -> str:
-    """Return the name that the network is built by, once it is known that it can be."""
+def resolve_model(file: Path, recorded: str, trust_model: str | BuildNetwork | None) -> str:
+    """Return the name that a recorded network is built by, once it is known that it can be.
+
+    Raises
+    ------
+    ConfigError
+        It is built by code that was not named, or by a library that is not installed.
+    TrainingError
+        It is no name.
+    """
     if name_problem(recorded) is not None:
         raise _damaged(file, ConfigError(f"unknown model {recorded!r}"))
     name = recorded if trust_model is None or not is_code(recorded) else allow_code(trust_model)

@@ -38,6 +38,7 @@ __all__ = [
     "is_finished",
     "load_model",
     "locked",
+    "network_facts",
     "open_run",
     "opened_run",
     "read_description",
@@ -51,7 +52,7 @@ _METRICS_FILE = "metrics.jsonl"
 _LOCK_FILE = LOCK_FILE
 _MAX_CONFIG_BYTES = 2**26
 # What may differ when a run goes on: consequences of the other entries, versions, and what a run is free in.
-_DESCRIPTIVE = ("versions", "parameters", "notes")
+_DESCRIPTIVE = ("versions", "parameters", "notes", "schedules")
 
 
 def describe_run(
@@ -92,7 +93,11 @@ def describe_run(
         "provenance": dict(provenance or {}),
         "parameters": sum(p.numel() for p in model.parameters()),
         "versions": versions(),
-        "notes": {**(notes or {}), "threads": torch.get_num_threads()},
+        "notes": {
+            **(notes or {}),
+            "threads": torch.get_num_threads(),
+            **{name: str(path) for name, path in (("init", init), ("teacher", teacher)) if path is not None},
+        },
     }
     plain: dict[str, Any] = json.loads(json.dumps(description))
     return plain
@@ -108,8 +113,14 @@ def versions() -> dict[str, str]:
     }
 
 
-def open_run(run_dir: Path, description: Mapping[str, Any], resume: bool) -> None:
+def open_run(run_dir: Path, description: Mapping[str, Any], resume: bool) -> dict[str, Any]:
     """Begin a new run in a folder that is `locked`, or check that the run in it is the one to go on with.
+
+    Returns
+    -------
+    dict
+        The description; of a run that goes on for more epochs than it was to with ``schedules``, the epochs
+        at which each schedule of the learning rate ends.
 
     Raises
     ------
@@ -120,11 +131,24 @@ def open_run(run_dir: Path, description: Mapping[str, Any], resume: bool) -> Non
     """
     path = run_dir / _CONFIG_FILE
     if not _holds_run(run_dir):
-        write_text(path, json.dumps(description, indent=1) + "\n")
-    elif not resume:
+        _write_config(path, description)
+        return dict(description)
+    if not resume:
         raise ConfigError(f"{run_dir} already holds a run; go on with `resume=True`, or use another folder")
-    else:
-        _require_same(run_dir, _read_config(path), description)
+    old = _read_config(path)
+    asked, epochs = old.get("config", {}), description["config"].get("epochs")
+    ends = old.get("schedules", [asked.get("epochs")])
+    grows = isinstance(epochs, int) and isinstance(ends[-1], int) and epochs > ends[-1]
+    if grows:
+        old = {**old, "config": {**asked, "epochs": epochs}, "schedules": [*ends, epochs]}
+    new = dict(description)
+    if has_checkpoint(run_dir) and new.get("init") is None:
+        # The first step alone needs the weights to begin with.
+        new["init"] = old.get("init")
+    _require_same(run_dir, old, new)
+    if grows:
+        _write_config(path, old)
+    return {**new, "schedules": old["schedules"]} if "schedules" in old else new
 
 
 def read_description(run_dir: Path) -> dict[str, Any]:
@@ -140,8 +164,8 @@ def read_description(run_dir: Path) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def opened_run(run_dir: Path, description: Mapping[str, Any], resume: bool) -> Iterator[None]:
-    """Make and lock the folder of a run, as `locked` and `open_run`, until the block ends.
+def opened_run(run_dir: Path, description: Mapping[str, Any], resume: bool) -> Iterator[dict[str, Any]]:
+    """Make and lock the folder of a run until the block ends, and give what `open_run` returns.
 
     On an error before the first checkpoint of a new run its files are removed again, so that the same command
     can be given again once what was wrong is right.
@@ -150,14 +174,13 @@ def opened_run(run_dir: Path, description: Mapping[str, Any], resume: bool) -> I
     with locked(run_dir):
         new = not _holds_run(run_dir)
         try:
-            open_run(run_dir, description, resume)
-            yield
+            yield open_run(run_dir, description, resume)
         except Exception:
             if new and not has_checkpoint(run_dir):
                 with contextlib.suppress(OSError):
                     remove_uncommitted(run_dir)
-                    for name in (_CONFIG_FILE, _LOCK_FILE):
-                        (run_dir / name).unlink(missing_ok=True)
+                    for path in (run_dir / _CONFIG_FILE, run_dir / _LOCK_FILE, *run_dir.glob("best-*")):
+                        path.unlink(missing_ok=True)
                     if made:
                         run_dir.rmdir()
             raise
@@ -212,24 +235,33 @@ def write_metrics(run_dir: Path, history: Sequence[Mapping[str, Any]]) -> None:
     write_text(run_dir / _METRICS_FILE, "".join(json.dumps(epoch) + "\n" for epoch in history), remedy=RESUME)
 
 
-def save_model(run_dir: Path, model: nn.Module, description: Mapping[str, Any]) -> None:
+def save_model(
+    run_dir: Path, model: nn.Module, description: Mapping[str, Any], epoch: int | None = None
+) -> None:
     """Write the trained network to ``model.safetensors``, with what `load_model` needs to rebuild it.
+
+    The epoch is noted where it is not simply the last.
 
     Raises
     ------
     TrainingError
         If it cannot be written.
     """
+    # One entry: safetensors writes several in an order of its own, and equal runs are to give equal files.
+    facts = network_facts(description) | ({} if epoch is None else {"epoch": epoch})
+    entry = {"edgeprune": json.dumps(facts)}
+    write_tensors(run_dir / MODEL_FILE, model.state_dict(), entry, remedy=RESUME)
+
+
+def network_facts(description: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what rebuilds the network of a run, see `edgeprune_runtime.networks.trained.Facts`."""
     config = description["config"]
     network = {"model": config["model"]}
     if config.get("stem", "auto") != "auto":
         network["stem"] = config["stem"]
     network |= {name: description[name] for name in ("num_classes", "image_shape")}
     known = [name for name in ("mean", "std", "class_names", "task") if name in description["provenance"]]
-    network |= {name: description["provenance"][name] for name in known}
-    # One entry: safetensors writes several in an order of its own, and equal runs are to give equal files.
-    entry = {"edgeprune": json.dumps(network)}
-    write_tensors(run_dir / MODEL_FILE, model.state_dict(), entry, remedy=RESUME)
+    return network | {name: description["provenance"][name] for name in known}
 
 
 def is_finished(run_dir: Path) -> bool:
@@ -294,11 +326,30 @@ def _read_config(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise TrainingError(f"{path} cannot be read ({one_line(error)}); {remedy}") from error
     parts = ("config", "provenance", "notes", "versions")
-    if not isinstance(description, dict) or any(
-        not isinstance(description.get(name, {}), dict) for name in parts
+    if (
+        not isinstance(description, dict)
+        or any(not isinstance(description.get(name, {}), dict) for name in parts)
+        or not _are_schedules(description)
     ):
         raise TrainingError(f"{path} is not the record of a run; {remedy}")
     return description
+
+
+def _are_schedules(description: Mapping[str, Any]) -> bool:
+    """Tell whether the schedules, where there are several, end one after the other, the last with the run."""
+    if "schedules" not in description:
+        return True
+    ends = description["schedules"]
+    return (
+        isinstance(ends, list)
+        and all(type(end) is int for end in ends)
+        and [0, *ends] == sorted({0, *ends})
+        and ends[-1:] == [description.get("config", {}).get("epochs")]
+    )
+
+
+def _write_config(path: Path, description: Mapping[str, Any]) -> None:
+    write_text(path, json.dumps(description, indent=1) + "\n")
 
 
 def _require_same(run_dir: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:

@@ -9,12 +9,14 @@ from typing import Literal, cast, get_args
 from edgeprune_formats import ConfigError
 
 from ..checks import check_types
+from ..loading.sampling import Sampling
 from ..networks.names import MODEL_NAMES, STEMS, Stem, name_problem
 
 __all__ = ["PRECISIONS", "Adversary", "Precision", "TrainConfig"]
 
 Precision = Literal["auto", "float32", "bfloat16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+ClassWeights = Literal["none", "balanced"]
 AdversaryMethod = Literal["n-fgsm", "pgd"]
 _ADVERSARIES: tuple[AdversaryMethod, ...] = get_args(AdversaryMethod)
 
@@ -91,7 +93,7 @@ class TrainConfig:
         `edgeprune_runtime.networks.freezing.blocks_of`. What is frozen keeps its statistics of batch
         normalization, and needs weights to begin with.
     lr : float
-        Peak learning rate, see `edgeprune_runtime.training.step.learning_rate`.
+        Peak learning rate, see `edgeprune_runtime.training.schedule.learning_rate`.
     momentum : float
         Momentum of SGD, in [0, 1).
     nesterov : bool
@@ -104,6 +106,20 @@ class TrainConfig:
     adversarial : str, optional
         Train on perturbed images: ``"METHOD:EPS"`` of an `Adversary`, such as ``"n-fgsm:8"``. None trains
         on the images as they are.
+    label_smoothing : float
+        Share of each label that is spread evenly over all classes, in [0, 1) (Szegedy et al. 2016, sec. 7).
+    class_weights : str
+        ``"none"``, or ``"balanced"``: the loss of an image counts ``N / (C * N_c)``, with N images in all,
+        C classes that have any, and N_c of its class, so that each class counts as much as another.
+    sampling : str
+        ``"uniform"``, or ``"balanced"``: an epoch shows each class as often as another, see `PackLoader`. The
+        loader does it; here it is recorded and held against a resumed run.
+    clip_norm : float, optional
+        The largest norm of the gradient of all weights; a larger one is scaled down to it. None leaves it.
+    patience : int, optional
+        Stop when the test has not become better for so many epochs, and keep the weights of the best one.
+        Better is a higher test accuracy, or the same with a lower loss. None trains all epochs and keeps the
+        weights of the last.
     seed : int
         Seeds the initial weights, dropout and stochastic depth.
     device : str
@@ -157,6 +173,34 @@ class TrainConfig:
             "default_text": "images as they are",
         },
     )
+    label_smoothing: float = field(
+        default=0.0, metadata={"help": "Share of a label that is spread over all classes, e.g. 0.1."}
+    )
+    class_weights: ClassWeights = field(
+        default="none",
+        metadata={
+            "help": "Weigh the loss of images so that classes count equally: balanced.",
+            "choices": get_args(ClassWeights),
+        },
+    )
+    sampling: Sampling = field(
+        default="uniform",
+        metadata={
+            "help": "Show classes equally often in an epoch: balanced.",
+            "choices": get_args(Sampling),
+        },
+    )
+    clip_norm: float | None = field(
+        default=None,
+        metadata={"help": "Scale a larger gradient down to this norm.", "default_text": "no bound"},
+    )
+    patience: int | None = field(
+        default=None,
+        metadata={
+            "help": "Stop after so many epochs without a better test, and keep the best weights.",
+            "default_text": "all epochs, the last weights",
+        },
+    )
     seed: int = field(
         default=0, metadata={"help": "Fixes the first weights, the order of images and the augmentation."}
     )
@@ -188,6 +232,7 @@ class TrainConfig:
 
     def _checks(self) -> list[tuple[str, str, bool]]:
         parts, size, ema = self.accumulate, self.batch_size, self.ema
+        clip, patience = self.clip_norm, self.patience
         return [
             ("epochs", "it must be at least 1", self.epochs < 1),
             ("batch_size", "it must be at least 1", size < 1),
@@ -199,6 +244,14 @@ class TrainConfig:
             ("nesterov", "it needs a `momentum` above 0", self.nesterov and self.momentum == 0),
             ("weight_decay", "it must be >= 0 and finite", not 0 <= self.weight_decay < math.inf),
             ("ema", "it must be in (0, 1)", ema is not None and not 0 < ema < 1),
+            ("label_smoothing", "it must be in [0, 1)", not 0 <= self.label_smoothing < 1),
+            ("clip_norm", "it must be positive and finite", not 0 < (1 if clip is None else clip) < math.inf),
+            ("patience", "it must be at least 1", patience is not None and patience < 1),
+            (
+                "class_weights",
+                'use it or `sampling="balanced"`, not both',
+                self.class_weights == self.sampling == "balanced",
+            ),
             ("seed", "it must be in [0, 2**63)", not 0 <= self.seed < 2**63),
         ]
 

@@ -22,33 +22,7 @@ from .objectives import Objective
 from .placement import MEMORY_FORMAT, Placement
 from .settings import TrainConfig
 
-__all__ = ["Learner", "Tally", "learning_rate", "update_average"]
-
-_WARM_UP_FRACTION = 0.05
-# A twentieth of a short run would be a handful of steps, too few for BatchNorm's running statistics and the
-# momentum to settle before the peak.
-_LEAST_WARM_UP = 20
-
-
-def learning_rate(step: int, steps: int, peak: float) -> float:
-    """Return the learning rate of one step: linear warm-up, then half a cosine down to 0.
-
-    The warm-up takes a twentieth of the steps but at least 20, and never more than half of them (Goyal et
-    al. 2017, section 2.2); the cosine is that of Loshchilov and Hutter (2017), equation 5, without restarts.
-
-    Parameters
-    ----------
-    step : int
-        From 0 to ``steps - 1``.
-    steps : int
-        Steps of the whole run.
-    peak : float
-        The rate at the end of the warm-up.
-    """
-    warm_up = min(max(round(_WARM_UP_FRACTION * steps), _LEAST_WARM_UP), steps // 2)
-    if step < warm_up:
-        return peak * (step + 1) / warm_up
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / (steps - warm_up)))
+__all__ = ["Learner", "Tally", "update_average"]
 
 
 @torch.no_grad()
@@ -218,6 +192,8 @@ class Learner:
                 losses.append(part.detach())
                 answer = logits.detach()
             outputs.append(answer)
+        if self._config.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self._config.clip_norm)
         self._optimizer.step()
         self._optimizer.zero_grad()
         self.lap("optimizer")
