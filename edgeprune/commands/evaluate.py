@@ -11,6 +11,7 @@ import click
 
 from edgeprune.text import count_text, printable, say
 
+from ..options.networks import TRUST_MODEL
 from .predict import LABELED, tell
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ _NAME_WIDTH = 24
 @click.command("evaluate")
 @click.argument("model", metavar="RUN", type=click.Path(exists=True, path_type=Path))
 @click.argument("data", metavar="SOURCE_OR_PACK", type=LABELED)
+@TRUST_MODEL
 @click.option("--skip-bad", is_flag=True, help="Leave out images that cannot be read, and count them.")
 @click.option("--json", "as_json", type=FILE, metavar="FILE", help="Write all figures as JSON as well.")
 @click.option("--plot", type=FILE, metavar="FILE", help="Draw the confusion matrix: .png, .svg or .pdf.")

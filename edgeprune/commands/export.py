@@ -11,6 +11,7 @@ import click
 from edgeprune.text import say
 
 from ..options.fields import FORCE, PACK_FILE, Command, option, output_option
+from ..options.networks import TRUST_MODEL
 from ..options.output import require_spare
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ __all__ = ["command"]
 )
 @option("--calibrate", type=int, default=256, show_default=True, help="Images to calibrate int8 with.")
 @option("--test", metavar="PACK_OR_SOURCE", help="Measure the accuracy on these images.")
+@TRUST_MODEL
 @FORCE
 def command(
     run: Path,
@@ -45,7 +47,7 @@ def command(
     """Write the trained network of RUN as an ONNX file.
 
     RUN is a folder of `edgeprune train`; of a run that is not finished the last checkpoint is taken. The file
-    takes images, float32 [n, 3, height, width] on [0, 1], and gives logits; of several labels probabilities,
+    takes images, float32 [n, C, height, width] on [0, 1], and gives logits; of several labels probabilities,
     and of values these in their unit. Normalization is part of it. The file appears when it was checked, and
     compared with torch in onnxruntime.
 

@@ -11,6 +11,8 @@ import click
 
 from edgeprune.text import say
 
+from ..options.networks import TRUST_MODEL
+
 if TYPE_CHECKING:
     from edgeprune.inference.prediction import Prediction
 
@@ -38,6 +40,7 @@ LABELED = _Images(exists=True, path_type=Path)
 @click.option("--top", type=click.IntRange(min=1), default=3, show_default=True, help="Classes to print.")
 @click.option("--skip-bad", is_flag=True, help="Leave out images that cannot be read, and count them.")
 @click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each image.")
+@TRUST_MODEL
 def command(model: Path, images: tuple[Path | str, ...], top: int, skip_bad: bool, as_json: bool) -> None:
     """Tell by MODEL what IMAGES are, or the values that it has learned of them.
 

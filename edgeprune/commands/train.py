@@ -21,6 +21,7 @@ from edgeprune_runtime.loading.skipping import ON_CORRUPT
 from edgeprune_runtime.training.settings import TrainConfig
 
 from ..options.fields import PACKS, Command, config_options, make_config, option, output_option
+from ..options.networks import NETWORK, TRUST_MODEL
 from ..options.sizes import size_option
 
 if TYPE_CHECKING:
@@ -81,7 +82,8 @@ class _Resumable(Command):
 @click.command("train", cls=_Resumable)
 @PACKS
 @output_option("Folder of the run.", heading="The run")
-@config_options(TrainConfig, "model")
+@config_options(TrainConfig, "model", "stem", model=NETWORK)
+@TRUST_MODEL
 @option(
     "--target",
     default=LABEL,
@@ -112,7 +114,7 @@ class _Resumable(Command):
 @option(
     "--init",
     type=FILE,
-    help="Begin with these weights: a safetensors file of a run, or of torchvision's names.",
+    help="Begin with these weights: of a run, of torchvision or timm; safetensors, or .pth of torch.save.",
 )
 @option(
     "--teacher",
@@ -280,9 +282,14 @@ def _setting(setup: Setup) -> str:
     """Return what the run computes with, on one line."""
     import torch
 
+    from edgeprune_runtime.networks.models import has_small_stem
+    from edgeprune_runtime.networks.shapes import stem_cost
     from edgeprune_runtime.system.machine import keep_freed_memory
 
     config, placement = setup.config, setup.placement
+    shape = setup.loader.pack.header.shape
+    cost = stem_cost(config.model, shape)
+    stem = "small" if has_small_stem(config.stem, min(shape[1:])) else "imagenet"
     kept = setup.is_roomy and keep_freed_memory()
     parts = f" in {config.accumulate} parts" if config.accumulate > 1 else ""
     facts = [
@@ -291,6 +298,7 @@ def _setting(setup: Setup) -> str:
         f"{placement.precision}, channels_last",
         f"batches of {config.batch_size}{parts}",
         *([] if config.adversarial is None else [f"perturbed by {config.adversarial}"]),
+        *([] if cost == 1 else [f"stem {stem}; small multiplies {cost:.1f} times as often as imagenet"]),
         f"{bytes_text(setup.memory.limit)} for loaders, {setup.memory.prefetch} batches ahead",
     ]
     return "; ".join(facts) + ("; freed memory is kept" if kept else "")

@@ -75,7 +75,8 @@ class ScoringTask:
         self.steps = -(-len(store) // config.batch_size)
         self._store, self._placement, self._workers = store, placement, workers
         self._folder = folder
-        self._learner = Learner(training, placement, classes, min(store.shape[1:]))
+        shape = store.shape
+        self._learner = Learner(training, placement, classes, min(shape[1:]), channels=shape[0])
         self._learner.model = workers.synchronized(self._learner.model)
         forward = workers.wrap(self._learner.model)
         self._learner.forward = cast(nn.Module, torch.compile(forward)) if config.compile else forward

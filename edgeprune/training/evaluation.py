@@ -41,7 +41,7 @@ KEEP_BYTES = 2**28
 
 
 class TestBatches:
-    """Batches ``(images float32 [n, 3, H, W], labels int64 [n])``, iterable again and again.
+    """Batches ``(images float32 [n, C, H, W], labels int64 [n])``, iterable again and again.
 
     Images are normalized by the training pack's mean and standard deviation, labels are the training
     pack's; so are those of another target that is learned.

@@ -6,6 +6,7 @@ from PIL import Image
 from plane_packs import plane_pixels
 
 from edgeprune import BuildConfig, build_pack, open_source
+from edgeprune.masks.config import MaskConfig
 from edgeprune.packs.assembly import assemble
 from edgeprune.packs.build import build_share
 from edgeprune.packs.plan import Share
@@ -14,6 +15,7 @@ from edgeprune.repack.convert import convert_pack
 from edgeprune.repack.merge import merge_packs
 from edgeprune.repack.repair import repair_pack
 from edgeprune.repack.split import split_pack
+from edgeprune.scoring.config import ScoreConfig
 from edgeprune_formats import ConfigError, open_pack, verify_pack
 from edgeprune_runtime import PackLoader
 
@@ -149,3 +151,40 @@ def test_the_command_takes_channels(edgeprune, tmp_path):
     assert done[0] == 0, done[2]
     with open_pack(tmp_path / "g.h5") as pack:
         assert (pack.header.color_space, pack.header.shape) == ("gray", (1, 32, 32))
+
+
+def test_masks_and_scores_of_planes(tmp_path):
+    spec, _ = write_npz(tmp_path, 2, 16)
+    scoring = ScoreConfig(model="resnet8", epochs=1, every=1, batch_size=12, augment="none", device="cpu")
+    config = BuildConfig(
+        method="jelf",
+        codec="sparse-f32",
+        device="cpu",
+        scoring=scoring,
+        masks=MaskConfig(epochs=1, batch_size=12),
+    )
+    report = build_pack(spec, tmp_path / "p.h5", config)
+    assert (report.header.channels, report.header.bits, report.header.components) == (2, 16, 128)
+
+
+def test_gray_training_evaluation_and_prediction(tmp_path, edgeprune):
+    spec, _ = write_npz(tmp_path, 1, 16)
+    build_pack(spec, tmp_path / "g.h5", BuildConfig(device="cpu"))
+    train = (
+        "train",
+        tmp_path / "g.h5",
+        "--model",
+        "resnet8",
+        "--epochs",
+        1,
+        "--batch-size",
+        8,
+        "--device",
+        "cpu",
+    )
+    code, _, error = edgeprune(*train, "--test", spec, "-o", tmp_path / "run")
+    assert code == 0, error
+    code, text, error = edgeprune("predict", tmp_path / "run", spec)
+    assert code == 0, error
+    code, _, error = edgeprune("export", tmp_path / "run", "-o", tmp_path / "m.onnx")
+    assert code == 0, error

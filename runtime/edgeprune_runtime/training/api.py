@@ -9,7 +9,7 @@ would have ended in without the interruption, bit for bit.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 
 from edgeprune_formats import ConfigError
 
+from ..networks.code import BuildNetwork, allow_code
 from ..normalization import Normalization
 from ..task import Task
 from ..text import count_text
@@ -84,6 +85,7 @@ def train(
     *,
     num_classes: int,
     image_shape: Sequence[int],
+    model: str | BuildNetwork | None = None,
     test: Batches | None = None,
     init: str | Path | None = None,
     normalization: Normalization | None = None,
@@ -110,12 +112,17 @@ def train(
     num_classes : int
         Labels are below this; of other targets, how many numbers the network gives.
     image_shape : sequence of int
-        Channels (3), height and width of an image in pixels.
+        Channels, height and width of an image in pixels.
+    model : str or callable, optional
+        The network, in place of `TrainConfig.model`: a name of one, or a function that builds it, of those of
+        ``num_classes``, ``channels`` and ``image_size`` that its signature names. A run records the
+        function's name, and needs the function again to be resumed and loaded.
     test : iterable of (torch.Tensor, torch.Tensor), optional
         Batches to test on after each epoch: normalized, without augmentation, iterable again and again. Of a
         list all batches are checked before the first epoch, of a `PackLoader` the labels.
     init : str or Path, optional
-        A safetensors file of weights to begin with, see `edgeprune_runtime.networks.warm_start.load_weights`.
+        A file of weights to begin with, safetensors or what torch.save has written, see
+        `edgeprune_runtime.networks.warm_start.load_weights`.
     normalization : Normalization, optional
         Of the batches; needed to perturb them (`TrainConfig.adversarial`) and by a teacher.
     teacher : str or Path, optional
@@ -142,7 +149,8 @@ def train(
         "eta_seconds", "memory_bytes", "device_memory_bytes"}`` with steps counted over the whole run, and
         loss, accuracy and rate over the epoch so far; after an epoch ``{"event": "epoch", ...}`` with its
         metrics; ``{"event": "left_out", "step", "reason"}`` at the first batch of one image that the network
-        cannot train on; ``{"event": "init", "fresh"}`` with the tensors that `init` did not have;
+        cannot train on; ``{"event": "init", "fresh", "fitted"}`` with the tensors that `init` did not have,
+        and lines on those that were changed to fit;
         ``{"event": "schedule", "first", "epochs", "lr"}`` where the epochs from `first` on were added to the
         run; ``{"event": "fallback", "step", "reason"}`` where the newer checkpoint is damaged and the older
         one counts; ``{"event": "kept", "step"}`` where a batch could not be read and a checkpoint keeps what
@@ -170,6 +178,8 @@ def train(
     TrainingInterrupted
         After SIGINT, SIGTERM or SIGHUP, once the current step is done and a checkpoint is written.
     """
+    if model is not None:
+        config = replace(config, model=allow_code(model))
     run_dir, placement, task = Path(run_dir), place(config), task or Task()
     on_event = _told(on_event, report, config, placement)
     if not task.is_default:
@@ -204,7 +214,9 @@ def train(
             weights = None if init is None or has_checkpoint(run_dir) else Path(init)
             loss = _loss(config, task, placement, class_counts, num_classes)
             objective = _objective(config, placement, normalization, teacher, loss, description)
-            learner = Learner(config, placement, num_classes, min(image_shape[1:]), weights, objective)
+            learner = Learner(
+                config, placement, num_classes, min(image_shape[1:]), weights, objective, image_shape[0]
+            )
             schedule = Schedule(description.get("schedules", [config.epochs]), len(loader), config.lr)
             run = TrainRun(
                 loader,
@@ -253,7 +265,7 @@ def _begin(run: TrainRun, *, is_warm: bool) -> None:
     """Go to the checkpoint, if there is one, and tell what the run begins with."""
     tell = run.on_event or (lambda event: None)
     if is_warm:
-        tell({"event": "init", "fresh": run.learner.fresh})
+        tell({"event": "init", "fresh": run.learner.fresh, "fitted": run.learner.fitted})
     if has_checkpoint(run.run_dir):
         run.restore()
     tell({"event": "start", "step": run.step})

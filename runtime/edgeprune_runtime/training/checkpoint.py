@@ -212,10 +212,21 @@ def write_tensors(
     DiskFullError, TrainingError
         If it cannot be written.
     """
-    rows = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    rows = _unshared({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     with _replacing(path, remedy) as temporary:
         save_file(rows, temporary, metadata)
         return file_sha256(temporary)
+
+
+def _unshared(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return tensors with memory of their own each, as safetensors wants them: networks may tie some."""
+    seen: set[int] = set()
+    rows: dict[str, torch.Tensor] = {}
+    for name, tensor in tensors.items():
+        place = tensor.untyped_storage().data_ptr()
+        rows[name] = tensor.clone() if place in seen else tensor
+        seen.add(place)
+    return rows
 
 
 @contextlib.contextmanager

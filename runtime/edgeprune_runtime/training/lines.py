@@ -106,8 +106,9 @@ def notice_line(event: dict[str, Any]) -> str | None:
         )
     if event["event"] == "best_lost":
         return f"the weights of the best epoch are lost, those of the last are kept: {event['reason']}"
-    if event["event"] == "init" and event["fresh"]:
-        return f"not of these weights, but fresh: {', '.join(event['fresh'])}"
+    if event["event"] == "init":
+        fresh = [f"not of these weights, but fresh: {', '.join(event['fresh'])}"] if event["fresh"] else []
+        return "; ".join((*event["fitted"], *fresh)) or None
     return None
 
 

@@ -17,7 +17,7 @@ from edgeprune_formats.errors import one_line
 from ..checks import check_types, from_json
 from ..errors import TrainingError
 from ..loading.skipping import SkippedChunk
-from ..networks.models import smallest_batch
+from ..networks.shapes import smallest_batch
 from ..system.machine import peak_bytes, resident_bytes
 from ..task import Task
 from .best import best_weights, remove_other_bests, write_best
@@ -83,7 +83,7 @@ class Cadence:
 class TrainLoader(Protocol):
     """What `train` takes its batches from, e.g. `edgeprune_runtime.PackLoader`.
 
-    Iterating yields float32 images ``[n, 3, H, W]``, normalized and augmented, and labels: int64 ``[n]``, or
+    Iterating yields float32 images ``[n, C, H, W]``, normalized and augmented, and labels: int64 ``[n]``, or
     probabilities float32 ``[n, num_classes]``, of which the largest counts in the accuracy; or another
     target, as `edgeprune_formats.targets.Target` has it. It must not draw from torch's global random
     generator, whose state belongs to the network. What it leaves out because it cannot be read stands in its
@@ -184,7 +184,7 @@ class TrainRun:
         self._next_event = self._began + _EVENT_SECONDS
         self._saved, self._saved_step = self._began, self.step
         self.disk = PatientDisk(self.on_event, self.interrupted)
-        self._smallest_batch = smallest_batch(self.config.model, self.image_shape)
+        self._smallest_batch = smallest_batch(self.config.model, self.image_shape, self.config.stem)
         self._left_out = False
         self._told_skipped = 0
         self._loss = loss_of(self.task)

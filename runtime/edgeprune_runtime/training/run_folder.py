@@ -20,11 +20,14 @@ from torch import nn
 from edgeprune_formats import ConfigError, __version__
 from edgeprune_formats.errors import one_line
 from edgeprune_formats.files import LOCK_FILE, file_sha256, open_lock, read_regular
+from edgeprune_formats.limits import MAX_CHANNELS
 from edgeprune_formats.strict_json import parse_json
 
 from ..errors import TrainingError
-from ..input_files import input_problem
-from ..networks.models import create_model
+from ..input_files import input_problem, is_pickle
+from ..networks.code import BuildNetwork
+from ..networks.freezing import freeze
+from ..networks.shapes import shaped_network
 from ..networks.trained import MODEL_FILE, load_trained
 from .checkpoint import RESUME, has_checkpoint, remove_uncommitted, write_tensors, write_text
 from .placement import Placement
@@ -69,16 +72,17 @@ def describe_run(
     Raises
     ------
     ConfigError
-        If the images do not have 3 channels, or there is nothing to train on.
+        If there is nothing to train on, or the network cannot be built or does not take such images.
     TrainingError
         If the weights to begin with, or the teacher's, cannot be read.
     """
-    if len(image_shape) != 3 or image_shape[0] != 3:
-        raise ConfigError(f"images of shape {tuple(image_shape)}: the networks take 3 channels, (3, h, w)")
+    if len(image_shape) != 3 or not 1 <= image_shape[0] <= MAX_CHANNELS:
+        what = f"the networks take 1 to {MAX_CHANNELS} channels, (channels, h, w)"
+        raise ConfigError(f"images of shape {tuple(image_shape)}: {what}")
     if steps_per_epoch < 1:
         raise ConfigError("the training set yields no batch; lower `batch_size` or keep the last batch")
-    with torch.device("meta"):
-        model = create_model(config.model, num_classes, min(image_shape[1:]))
+    model, _ = shaped_network(config.model, num_classes, image_shape, config.stem)
+    freeze(model, config.freeze, num_classes)
     description = {
         "config": {**asdict(config), "device": str(placement.device), "precision": placement.precision},
         "num_classes": num_classes,
@@ -251,7 +255,10 @@ def save_model(
 
 def network_facts(description: Mapping[str, Any]) -> dict[str, Any]:
     """Return what rebuilds the network of a run, see `edgeprune_runtime.networks.trained.Facts`."""
-    network = {"model": description["config"]["model"]}
+    config = description["config"]
+    network = {"model": config["model"]}
+    if config.get("stem", "auto") != "auto":
+        network["stem"] = config["stem"]
     network |= {name: description[name] for name in ("num_classes", "image_shape")}
     known = [name for name in ("mean", "std", "class_names", "task") if name in description["provenance"]]
     return network | {name: description["provenance"][name] for name in known}
@@ -262,30 +269,35 @@ def is_finished(run_dir: Path) -> bool:
     return (run_dir / MODEL_FILE).exists()
 
 
-def load_model(run_dir: str | Path) -> nn.Module:
+def load_model(run_dir: str | Path, trust_model: str | BuildNetwork | None = None) -> nn.Module:
     """Return the network that a finished run has trained, on the CPU and in evaluation mode.
 
     Parameters
     ----------
     run_dir : str or Path
         The folder given to `train`.
+    trust_model : str or callable, optional
+        What builds the network, where it is no name of a library's: see
+        `edgeprune_runtime.networks.trained.load_trained`.
 
     Returns
     -------
     torch.nn.Module
-        Maps normalized float32 images ``[n, 3, height, width]`` to logits ``[n, num_classes]``. The moving
-        average of the weights where the run kept one.
+        Maps normalized float32 images ``[n, channels, height, width]`` to logits ``[n, num_classes]``. The
+        moving average of the weights where the run kept one.
 
     Raises
     ------
+    ConfigError
+        If its network is built by code that was not named.
     TrainingError
         If the run is not finished, or its ``model.safetensors`` is damaged.
     """
-    return load_trained(Path(run_dir)).model
+    return load_trained(Path(run_dir), trust_model).model
 
 
 def _sha256(path: Path) -> str:
-    problem = input_problem(path)
+    problem = None if is_pickle(path) else input_problem(path)
     if problem is not None:
         raise TrainingError(f"{path}: {problem}")
     try:
@@ -343,7 +355,9 @@ def _write_config(path: Path, description: Mapping[str, Any]) -> None:
 def _require_same(run_dir: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     before, now = _settings(old), _settings(new)
     for name in sorted(before.keys() | now.keys()):
-        if before.get(name) != now.get(name):
+        one, other = before.get(name), now.get(name)
+        # True equals 1, and `freeze` means another thing by each.
+        if one != other or isinstance(one, bool) != isinstance(other, bool):
             raise ConfigError(
                 f"{run_dir} cannot be resumed: {name} was {before.get(name)!r} and is now {now.get(name)!r}; "
                 "resume with the former, or start in another folder"

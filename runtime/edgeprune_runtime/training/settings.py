@@ -10,7 +10,7 @@ from edgeprune_formats import ConfigError
 
 from ..checks import check_types
 from ..loading.sampling import Sampling
-from ..networks.names import MODEL_NAMES
+from ..networks.names import MODEL_NAMES, STEMS, Stem, name_problem
 
 __all__ = ["PRECISIONS", "Adversary", "Precision", "TrainConfig"]
 
@@ -77,7 +77,10 @@ class TrainConfig:
     Attributes
     ----------
     model : str
-        One of `edgeprune_runtime.networks.names.MODEL_NAMES`.
+        One of `edgeprune_runtime.networks.names.MODEL_NAMES`, ``torchvision:NAME``, ``timm:NAME`` or
+        ``package.module:function``, see `edgeprune_runtime.networks.models.create_model`.
+    stem : str
+        ``"auto"``, ``"imagenet"`` or ``"small"``, of the networks in `MODEL_NAMES`; see `create_model` there.
     epochs : int
         Passes over the training images.
     batch_size : int
@@ -85,9 +88,10 @@ class TrainConfig:
     accumulate : int
         Parts that a batch goes through the network in, one after the other, their gradients added up: the
         memory of a part for the step of a batch. Batch normalization sees the parts.
-    freeze : bool
-        Train the last linear layer alone, and keep the statistics of batch normalization as they are. Needs
-        weights to begin with that have all other layers.
+    freeze : bool or int
+        True trains the last layer alone, k also the last k blocks before it, see
+        `edgeprune_runtime.networks.freezing.blocks_of`. What is frozen keeps its statistics of batch
+        normalization, and needs weights to begin with.
     lr : float
         Peak learning rate, see `edgeprune_runtime.training.schedule.learning_rate`.
     momentum : float
@@ -132,12 +136,22 @@ class TrainConfig:
     model: str = field(
         default="mobilenet_v2", metadata={"help": "The network to train.", "choices": MODEL_NAMES}
     )
+    stem: Stem = field(
+        default="auto",
+        metadata={
+            "help": "First layers of short names: small leaves out two strides, and auto below 64 pixels.",
+            "choices": STEMS,
+        },
+    )
     epochs: int = field(default=30, metadata={"help": "Passes over the training images."})
     batch_size: int = field(default=128, metadata={"help": "Images in a step."})
     accumulate: int = field(
         default=1, metadata={"help": "Parts that a batch goes through the network in, to save memory."}
     )
-    freeze: bool = field(default=False, metadata={"help": "Train the last layer alone."})
+    freeze: bool | int = field(
+        default=False,
+        metadata={"help": "Train the last layer alone, or with K also the last K blocks.", "metavar": "[K]"},
+    )
     lr: float = field(default=0.05, metadata={"help": "Peak learning rate."})
     momentum: float = 0.9
     nesterov: bool = True
@@ -206,8 +220,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_types(self)
-        if self.model not in MODEL_NAMES:
-            raise ConfigError(f"unknown model {self.model!r}; choose one of {', '.join(MODEL_NAMES)}")
+        if problem := name_problem(self.model):
+            raise ConfigError(problem)
         if not _is_device_name(self.device):
             raise ConfigError(f"unknown device {self.device!r}; use auto, cpu, cuda or cuda:N")
         for name, rule, is_wrong in self._checks():
@@ -224,6 +238,7 @@ class TrainConfig:
             ("batch_size", "it must be at least 1", size < 1),
             ("accumulate", "it must be at least 1", parts < 1),
             ("accumulate", f"it leaves parts of one image of {size}", parts > 1 and size < 2 * parts),
+            ("freeze", "it must be at least 1", self.freeze is not False and self.freeze < 1),
             ("lr", "it must be positive and finite", not 0 < self.lr < math.inf),
             ("momentum", "it must be in [0, 1)", not 0 <= self.momentum < 1),
             ("nesterov", "it needs a `momentum` above 0", self.nesterov and self.momentum == 0),

@@ -15,8 +15,9 @@ from torch import nn
 from edgeprune_formats.errors import one_line
 
 from ..errors import TrainingError
+from ..networks.freezing import freeze, set_training
 from ..networks.models import create_model
-from ..networks.warm_start import freeze_all_but_head, load_weights, require_no_fresh_layer
+from ..networks.warm_start import load_weights, require_no_fresh_layer
 from .objectives import Objective
 from .placement import MEMORY_FORMAT, Placement
 from .settings import TrainConfig
@@ -119,6 +120,8 @@ class Learner:
         Is told ``"forward"``, ``"backward"``, ``"optimizer"`` and ``"average"`` when a step is through it.
     fresh : tuple of str
         The tensors of `model` that were not in the file of weights; empty without one.
+    fitted : list of str
+        A line on each tensor that was changed to fit.
     """
 
     def __init__(
@@ -129,28 +132,28 @@ class Learner:
         image_size: int,
         weights: Path | None = None,
         objective: Objective = Objective(),  # noqa: B008 - frozen
+        channels: int = 3,
     ) -> None:
         self._config = config
         self._placement = placement
         self._objective = objective
         self.lap: Callable[[str], object] = _no_lap
-        model = create_model(config.model, num_classes, image_size)
-        self.fresh = load_weights(model, weights) if weights is not None else ()
-        if config.freeze:
-            if weights is not None:
-                require_no_fresh_layer(model, self.fresh, weights)
-            freeze_all_but_head(model)
+        model = create_model(config.model, num_classes, image_size, channels, config.stem)
+        self.fitted: list[str] = []
+        self.fresh: tuple[str, ...] = ()
+        if weights is not None:
+            self.fresh = load_weights(model, weights, num_classes, tell=self.fitted.append)
+        freeze(model, config.freeze, num_classes)
+        if weights is not None:
+            require_no_fresh_layer(model, self.fresh, weights)
         self.model = model.to(placement.device).to(memory_format=MEMORY_FORMAT)
         self.forward: nn.Module = self.model
         self._optimizer = _optimizer(self.model, config)
         self.tested = copy.deepcopy(self.model).eval() if config.ema else self.model
 
     def train(self) -> None:
-        """Put the network in training mode; one that is frozen but for its head keeps its statistics."""
-        self.model.train(not self._config.freeze)
-        if self._config.freeze:
-            for module in self.model.modules():
-                module.train(isinstance(module, nn.Dropout))
+        """Put the network in training mode; what is frozen keeps its statistics."""
+        set_training(self.model, self._config.freeze)
 
     def step(
         self, images: torch.Tensor, labels: torch.Tensor, lr: float, number: int, *, share: float = 1.0
@@ -160,7 +163,7 @@ class Learner:
         Parameters
         ----------
         images : torch.Tensor
-            float32 ``[n, 3, H, W]`` on the device.
+            float32 ``[n, C, H, W]`` on the device.
         labels : torch.Tensor
             int64 ``[n]``, probabilities float32 ``[n, num_classes]``, or another target, on the device.
         lr : float

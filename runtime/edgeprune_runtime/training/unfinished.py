@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,14 @@ from edgeprune_formats.errors import one_line
 
 from ..checks import from_json
 from ..errors import TrainingError
-from ..networks.trained import DAMAGE, Facts, TrainedNetwork, load_trained, rebuild_network
+from ..networks.trained import (
+    DAMAGE,
+    Facts,
+    TrainedNetwork,
+    load_trained,
+    rebuild_network,
+    resolve_model,
+)
 from .best import best_weights
 from .checkpoint import Checkpoint, has_checkpoint, load_checkpoint, read_state
 from .run_folder import is_finished, network_facts, read_description
@@ -58,12 +65,21 @@ def _finished(run: Path) -> TrainedNetwork:
 def _from_checkpoint(run: Path) -> TrainedNetwork:
     record, checkpoint = read_description(run), load_checkpoint(run, set_aside=False)
     try:
+        facts = vars(from_json(Facts, network_facts(record)))
+    except DAMAGE as error:
+        raise _no_network(run, error) from error
+    # Before what is wrong counts as damage: a name that needs leave, or a library that is missing.
+    facts["model"] = resolve_model(run, facts["model"], None)
+    try:
         what, tensors = _weights(run, checkpoint)
-        network = rebuild_network(run, tensors, asdict(from_json(Facts, network_facts(record))))
+        network = rebuild_network(run, tensors, facts)
         return replace(network, stage=f"{what}, {_reached(checkpoint.state, record)}")
     except DAMAGE as error:
-        reason = one_line(error)
-        raise TrainingError(f"{run}: its checkpoint is no network of its record ({reason})") from error
+        raise _no_network(run, error) from error
+
+
+def _no_network(run: Path, error: Exception) -> TrainingError:
+    return TrainingError(f"{run}: its checkpoint is no network of its record ({one_line(error)})")
 
 
 def _weights(run: Path, checkpoint: Checkpoint) -> tuple[str, dict[str, torch.Tensor]]:
