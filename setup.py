@@ -43,7 +43,9 @@ setup(
     cmdclass={"build_ext": BuildLibrary, "bdist_wheel": Wheel},
     ext_modules=[
         # What is encoded is the same to the bit on every machine.
-        _kernels("formats/edgeprune_formats/coding", ["_kernels.c", "_encode.c"], ["_format.h"], "off"),
+        _kernels(
+            "formats/edgeprune_formats/coding", ["_kernels.c", "_encode.c"], ["_format.h", "_pixels.h"], "off"
+        ),
         _kernels("runtime/edgeprune_runtime/decode", ["_kernels.c"], ["_kernels_decode.h"], "fast"),
     ],
 )

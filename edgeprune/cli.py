@@ -30,7 +30,7 @@ SECTIONS = {
     "Make packs": ("build", "add", "score", "convert", "split", "merge", "repair"),
     "Look into packs": ("info", "verify", "preview"),
     "Sign packs": ("keygen", "sign"),
-    "Train on a device": ("train", "plot", "profile", "export", "predict"),
+    "Train on a device": ("train", "plot", "profile", "export", "predict", "evaluate"),
     "Ask for help": ("doctor",),
 }
 COMMANDS = tuple(name for names in SECTIONS.values() for name in names)

@@ -9,6 +9,7 @@ import sys
 import click
 
 from edgeprune_formats.errors import printable
+from edgeprune_runtime.text import bytes_text, count_text
 
 __all__ = ["bytes_text", "count_text", "escape_streams", "live", "printable", "say", "say_if_read"]
 
@@ -36,16 +37,3 @@ def live(line: str = "") -> None:
     """Put a line on the terminal in place of the live one before it, if anybody still reads."""
     with contextlib.suppress(OSError):
         click.echo(f"\r\x1b[K{line}", err=True, nl=False)
-
-
-def bytes_text(size: int) -> str:
-    """Return a number of bytes in B, kB (1000 bytes), MB or GB, with three digits or more."""
-    for unit, scale in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if size >= scale:
-            return f"{size / scale:,.2f} {unit}" if size < 100 * scale else f"{size / scale:,.0f} {unit}"
-    return f"{size} B"
-
-
-def count_text(count: int, noun: str) -> str:
-    """Return ``"1 chunk"`` or ``"1,200 chunks"``."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

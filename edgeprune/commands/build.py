@@ -27,6 +27,7 @@ from ..options.fields import (
     option,
     output_option,
 )
+from ..options.networks import TRUST_MODEL
 from ..options.output import require_spare
 from ..options.sizes import size_option
 from ._parts import assemble_parts, build_on_engine, build_one_part, parse_share, require_alone
@@ -44,12 +45,13 @@ SCORING = "The scoring run, where no --scores are given"
 @click.command("build", cls=Command)
 @click.argument("source", default="digits")
 @output_option("The pack to write.", heading="What to read and write")
-@config_options(BuildConfig, "size", "split", "skip_bad")
+@config_options(BuildConfig, "size", "channels", "split", "skip_bad")
 @config_options(SourceOptions)
 @FORCE
 @config_options(BuildConfig, "method", "sample_prune", "freq_prune", heading="What to keep")
 @option("--scores", type=EXISTING, help="Scores file of these images, of edgeprune score.")
 @option("--classifier", type=EXISTING, help="Run of edgeprune train to learn masks against.")
+@TRUST_MODEL
 @option("--fse-net", type=EXISTING, help="Choose components by this FSE-Net; learn none.")
 @config_options(BuildConfig, "quality", heading="How to store it")
 @size_option("--budget", "Choose the quality for a file of at most this size, e.g. 5MB.")

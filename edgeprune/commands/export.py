@@ -11,6 +11,7 @@ import click
 from edgeprune.text import say
 
 from ..options.fields import FORCE, PACK_FILE, Command, option, output_option
+from ..options.networks import TRUST_MODEL
 from ..options.output import require_spare
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ __all__ = ["command"]
 )
 @option("--calibrate", type=int, default=256, show_default=True, help="Images to calibrate int8 with.")
 @option("--test", metavar="PACK_OR_SOURCE", help="Measure the accuracy on these images.")
+@TRUST_MODEL
 @FORCE
 def command(
     run: Path,
@@ -44,9 +46,10 @@ def command(
 ) -> None:
     """Write the trained network of RUN as an ONNX file.
 
-    RUN is a folder of `edgeprune train`. The file takes images, float32 [n, 3, height, width] on [0, 1],
-    and gives logits; of several labels probabilities, and of values these in their unit. Normalization is
-    part of it. The file appears when it was checked, and compared with torch in onnxruntime.
+    RUN is a folder of `edgeprune train`; of a run that is not finished the last checkpoint is taken. The file
+    takes images, float32 [n, C, height, width] on [0, 1], and gives logits; of several labels probabilities,
+    and of values these in their unit. Normalization is part of it. The file appears when it was checked, and
+    compared with torch in onnxruntime.
 
     \b
     Example:
@@ -67,10 +70,12 @@ def command(
 
 
 def _lines(output: Path, config: ExportConfig, report: ExportReport, test: str | None) -> Iterator[str]:
-    from edgeprune.training.reports import metrics_text
+    from edgeprune_runtime.training.lines import metrics_text
 
     decoder = " with decoder" if config.decoder else ""
     yield f"{output}: {report.network.name}, {config.precision}{decoder}, {report.size / 1e6:.2f} MB"
+    if report.network.stage is not None:
+        yield f"  {report.network.stage}"
     found = report.agreement
     yield (
         f"  float32 against torch  logits up to {found.logit:.3g} differ by {found.difference:.1e} at most, "

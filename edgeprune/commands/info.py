@@ -75,6 +75,7 @@ def describe(path: Path) -> dict[str, Any]:
         "shape": list(header.shape),
         "tile": header.tile,
         "color_space": header.color_space,
+        "bits": header.bits,
         "step": header.step,
         "components": header.components,
         "components_of": header.height * header.width,
@@ -103,7 +104,7 @@ def _bytes_per_image(header: PackHeader, size: int, payload: int) -> dict[str, f
         "file": size / header.samples,
         # Where nothing has a fixed size, as it lies in the file.
         "coefficients": stored_bytes(header) if fixed else payload / header.samples,
-        "raw_uint8": values,
+        f"raw_uint{header.bits}": values * header.bits // 8,
         "raw_float32": 4 * values,
     }
 
@@ -111,19 +112,22 @@ def _bytes_per_image(header: PackHeader, size: int, payload: int) -> dict[str, f
 def _lines(facts: dict[str, Any]) -> list[str]:
     channels, height, width = facts["shape"]
     share = facts["components"] / facts["components_of"]
-    each = facts["bytes_per_image"]
+    each, bits = facts["bytes_per_image"], facts["bits"]
+    raw, planes = each[f"raw_uint{bits}"], "" if bits == 8 else f" of {bits} bits"
     lines = [
         f"{facts['path']}: {facts['format']}, codec {facts['codec']}, {bytes_text(facts['file_bytes'])}",
-        f"  images      {facts['images']:,} of {channels}x{height}x{width} "
+        f"  images      {facts['images']:,} of {channels}x{height}x{width}{planes} "
         f"in {count_text(facts['chunks'], 'chunk')}",
         f"  components  {facts['components']:,} of {facts['components_of']:,} a channel ({share:.1%})",
         f"  bytes/image {each['file']:,.0f} in the file, {each['coefficients']:,.0f} as coefficients; "
-        f"raw uint8 {each['raw_uint8']:,} ({_ratio(each['file'], each['raw_uint8'])}), "
+        f"raw uint{bits} {raw:,} ({_ratio(each['file'], raw)}), "
         f"float32 {each['raw_float32']:,} ({_ratio(each['file'], each['raw_float32'])})",
     ]
     if facts["step"]:
         tiles = "whole images" if facts["tile"] == "full" else f"tiles of {facts['tile']} pixels"
-        lines.append(f"  quantized   {tiles}, {facts['color_space']}, step {255 * facts['step']:.2f} of 255")
+        peak = 2**bits - 1
+        step = f"step {peak * facts['step']:.2f} of {peak:,}"
+        lines.append(f"  quantized   {tiles}, {facts['color_space']}, {step}")
     result = facts["provenance"].get("result", {})
     for name, against in (
         ("psnr_db", "the original pixels"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import click
@@ -31,8 +30,9 @@ def command(runs: tuple[Path, ...], output: Path | None) -> None:
       edgeprune plot run
       edgeprune plot run-50 run-100 -o both.svg
     """
-    if importlib.util.find_spec("matplotlib") is None:
-        raise ConfigError("plot needs Matplotlib; pip install 'edgeprune[watch]'")
+    from edgeprune.training.pictures import require_matplotlib
+
+    require_matplotlib("plot")
     from edgeprune.training.curves import draw, read_metrics
 
     if output is None:

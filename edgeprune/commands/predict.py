@@ -11,10 +11,12 @@ import click
 
 from edgeprune.text import say
 
+from ..options.networks import TRUST_MODEL
+
 if TYPE_CHECKING:
     from edgeprune.inference.prediction import Prediction
 
-__all__ = ["command"]
+__all__ = ["LABELED", "command", "tell"]
 
 
 # The probability from which a label of several is told to be there.
@@ -29,19 +31,23 @@ class _Images(click.Path):
         return str(value) if is_source else super().convert(value, param, ctx)
 
 
+LABELED = _Images(exists=True, path_type=Path)
+
+
 @click.command("predict")
 @click.argument("model", type=click.Path(exists=True, path_type=Path))
-@click.argument("images", type=_Images(exists=True, path_type=Path), nargs=-1, required=True)
+@click.argument("images", type=LABELED, nargs=-1, required=True)
 @click.option("--top", type=click.IntRange(min=1), default=3, show_default=True, help="Classes to print.")
 @click.option("--skip-bad", is_flag=True, help="Leave out images that cannot be read, and count them.")
 @click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each image.")
+@TRUST_MODEL
 def command(model: Path, images: tuple[Path | str, ...], top: int, skip_bad: bool, as_json: bool) -> None:
     """Tell by MODEL what IMAGES are, or the values that it has learned of them.
 
     IMAGES are files, folders of files, packs, or sources as edgeprune build takes them, of which the test
-    split is read; MODEL is an .onnx file or the folder of a run. Files are scaled and cropped as
-    `edgeprune build --size` does it. Of several labels those of a probability from 50% on are printed. An
-    image that cannot be read is named once all others are told.
+    split is read; MODEL is an .onnx file or the folder of a run, finished or not. Files are scaled and
+    cropped as `edgeprune build --size` does it. Of several labels those of a probability from 50% on are
+    printed. An image that cannot be read is named once all others are told.
 
     \b
     Example:
@@ -50,9 +56,9 @@ def command(model: Path, images: tuple[Path | str, ...], top: int, skip_bad: boo
     """
     from edgeprune.inference.prediction import open_predictor, predict
 
-    predictor = open_predictor(model)
+    predictor = open_predictor(model, tell)
     kind, unit = predictor.task.kind, predictor.task.unit
-    for prediction in predict(predictor, images, skip_bad=skip_bad, tell=_tell):
+    for prediction in predict(predictor, images, skip_bad=skip_bad, tell=tell):
         if kind == "value":
             numbers = prediction.probabilities.tolist()
             record = {"image": prediction.image, "value": numbers} | ({"unit": unit} if unit else {})
@@ -66,7 +72,8 @@ def command(model: Path, images: tuple[Path | str, ...], top: int, skip_bad: boo
         say(json.dumps(_record(prediction, best)) if as_json else _line(prediction, best))
 
 
-def _tell(line: str) -> None:
+def tell(line: str) -> None:
+    """Print what is beside the result."""
     say(f"edgeprune: {line}", err=True)
 
 

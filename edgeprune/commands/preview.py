@@ -34,8 +34,10 @@ def command(pack: Path, output: Path, source: str | None, images: int) -> None:
         if source is not None:
             config = opened.header.provenance.get("config", {})
             split = "test" if config.get("split") == "test" else "train"
-            size = config.get("size")
-            originals = open_source(source, split=split, size=size if isinstance(size, int) else None)
+            size, channels = config.get("size"), config.get("channels", "as-is")
+            originals = open_source(
+                source, split=split, size=size if isinstance(size, int) else None, channels=str(channels)
+            )
         draw_preview(opened, output, count=images, source=originals)
         shown = min(images, len(opened))
     say(f"{output}: {shown} images")

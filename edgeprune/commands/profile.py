@@ -14,6 +14,7 @@ from edgeprune.text import say
 from edgeprune_runtime.training.settings import TrainConfig
 
 from ..options.fields import PACKS, Command, config_options, make_config, option
+from ..options.networks import NETWORK
 from .train import THREADS, choose_threads, require_torch
 
 if TYPE_CHECKING:
@@ -24,7 +25,17 @@ __all__ = ["command"]
 
 @click.command("profile", cls=Command)
 @PACKS
-@config_options(TrainConfig, "model", "batch_size", "accumulate", "freeze", "ema", heading="The step")
+@config_options(
+    TrainConfig,
+    "model",
+    "stem",
+    "batch_size",
+    "accumulate",
+    "freeze",
+    "ema",
+    heading="The step",
+    model=NETWORK,
+)
 @option("--steps", type=int, default=20, show_default=True, help="Steps to measure.")
 @config_options(TrainConfig, "device", "precision", heading="Machine")
 @THREADS

@@ -31,7 +31,7 @@ __all__ = ["command", "require_torch"]
 @click.command("score", cls=Command)
 @click.argument("source", default="digits")
 @output_option("The scores file to write.", heading="What to read and write")
-@config_options(BuildConfig, "size", "skip_bad")
+@config_options(BuildConfig, "size", "channels", "skip_bad")
 @config_options(SourceOptions, "image_column", "label_column", "split_column", "class_names")
 @FORCE
 @config_options(ScoreConfig, "model", "epochs", "every", "batch_size", "lr", heading="The scoring run")
@@ -39,7 +39,14 @@ __all__ = ["command", "require_torch"]
 @config_options(ScoreConfig, "device", "jobs", "precision", "compile", heading="Machine")
 @QUIET
 def command(
-    source: str, output: Path, size: int | None, skip_bad: bool, force: bool, quiet: bool, **options: Any
+    source: str,
+    output: Path,
+    size: int | None,
+    channels: str,
+    skip_bad: bool,
+    force: bool,
+    quiet: bool,
+    **options: Any,
 ) -> None:
     """Find out by one training run how hard each image of SOURCE is.
 
@@ -67,7 +74,7 @@ def command(
     with joined(options.pop("device")) as workers:
         quiet = quiet or workers.rank > 0
         config = make_config(ScoreConfig, options, device=workers.device)
-        images = open_source(source, size=size)
+        images = open_source(source, size=size, channels=channels)
         if not quiet:
             for note in getattr(images, "notes", ()):
                 say(f"warning: {note}", err=True)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from edgeprune.scoring.config import ScoreConfig
 from edgeprune.text import bytes_text, count_text, say_if_read
@@ -20,6 +22,7 @@ from edgeprune_runtime.loading.skipping import ON_CORRUPT
 from edgeprune_runtime.training.settings import TrainConfig
 
 from ..options.fields import EXISTING, PACKS, Command, config_options, make_config, option, output_option
+from ..options.networks import NETWORK, TRUST_MODEL
 from ..options.sizes import size_option
 
 if TYPE_CHECKING:
@@ -33,6 +36,8 @@ __all__ = ["THREADS", "choose_threads", "command", "require_torch"]
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+# With this share of the processors free, or less, a thread on each would wait for those of others.
+_HELD = 0.6
 _AUTO_BATCH = TrainConfig().batch_size
 
 
@@ -55,14 +60,32 @@ AUGMENT = {
 THREADS = option(
     "--threads",
     type=click.IntRange(1),
-    help="Threads of the CPU to compute in.  [default: all that there are]",
+    help="Threads of the CPU to compute in.  [default: as many as processors are free]",
 )
 
 
-@click.command("train", cls=Command)
+class _Resumable(Command):
+    """Has the options that are not given from the run that it goes on with."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; `click.Command.invoke`."""
+        if ctx.params["resume"]:
+            require_torch()
+            from edgeprune.training.resuming import recorded_options
+
+            for name, value in recorded_options(ctx.params["output"]).items():
+                is_given = ctx.get_parameter_source(name) is not ParameterSource.DEFAULT
+                chosen = name == "accumulate" and ctx.params["batch_size"] == "auto"
+                if name in ctx.params and not is_given and not chosen:
+                    ctx.params[name] = value
+        return super().invoke(ctx)
+
+
+@click.command("train", cls=_Resumable)
 @PACKS
 @output_option("Folder of the run.", heading="The run")
-@config_options(TrainConfig, "model")
+@config_options(TrainConfig, "model", "stem", model=NETWORK)
+@TRUST_MODEL
 @option(
     "--target",
     default=LABEL,
@@ -85,13 +108,17 @@ THREADS = option(
     show_default=True,
     help="What to do when a part of PACK is damaged: end, or leave its images out.",
 )
-@option("--resume", is_flag=True, help="Go on with the run in the folder.")
+@option(
+    "--resume",
+    is_flag=True,
+    help="Go on with the run in the folder, by the options that it was begun with; --epochs may grow.",
+)
 @option(
     "--init",
     type=EXISTING,
     metavar="RUN|FILE",
-    help="Begin with the weights of a run, whose classes are matched by name, or of a safetensors file of "
-    "torchvision's names.",
+    help="Begin with the weights of a run, whose classes are matched by name, or of torchvision or timm; "
+    "safetensors, or .pth of torch.save.",
 )
 @option(
     "--teacher",
@@ -101,7 +128,8 @@ THREADS = option(
 )
 @config_options(TrainConfig, "epochs", "batch_size", "lr", heading="Training", batch_size=BATCH_SIZE)
 @config_options(ScoreConfig, "augment", augment=AUGMENT)
-@config_options(TrainConfig, "weight_decay", "ema", "freeze", "adversarial", "seed")
+@config_options(TrainConfig, "weight_decay", "ema", "freeze", "adversarial")
+@config_options(TrainConfig, "label_smoothing", "class_weights", "sampling", "clip_norm", "patience", "seed")
 @option(
     "--replay",
     heading="New images beside old ones",
@@ -156,17 +184,18 @@ def command(
     \b
     Example:
       edgeprune train photos.h5 --model mobilenet_v2 --test imagefolder:photos -o run
-      edgeprune train photos.h5 --model mobilenet_v2 --test imagefolder:photos -o run --resume
+      edgeprune train photos.h5 -o run --resume
+      edgeprune train photos.h5 -o run --resume --epochs 60
       edgeprune train photos.h5 --target weight --test imagefolder:photos -o run
       edgeprune train photos.h5 --adversarial n-fgsm --test imagefolder:photos -o robust
       edgeprune train packs/*.h5 --init run --replay 0.5 -o run2
       edgeprune train photos.h5 --init imagenet.safetensors --freeze --memory 300MB --batch-size auto -o run
     """
     require_torch()
-    from edgeprune.training.reports import metrics_text
     from edgeprune.training.setup import set_up
     from edgeprune_runtime import open_packs
     from edgeprune_runtime.training import Cadence
+    from edgeprune_runtime.training.lines import metrics_text
 
     cadence = Cadence(checkpoint_steps, checkpoint_minutes * 60)
     config = _config(batch_size, options)
@@ -199,7 +228,7 @@ def command(
     found = metrics_text(metrics, "test")
     tested = f", test {found}" if found else ""
     say_if_read(
-        f"{output / 'model.safetensors'}: {config.model}, {count_text(config.epochs, 'epoch')}{tested}"
+        f"{output / 'model.safetensors'}: {config.model}, {_trained(config, metrics)}{tested}"
         f"{_left_out(metrics)}"
     )
 
@@ -217,6 +246,12 @@ def _replay_line(order: ReplayOrder) -> str:
         f"replay: {order.old_in_batch} of {order.batch_size} images in a batch are of the {order.old:,} old "
         f"ones; an epoch is the {order.new:,} new ones once"
     )
+
+
+def _trained(config: TrainConfig, metrics: dict[str, Any]) -> str:
+    if config.patience is None:
+        return count_text(config.epochs, "epoch")
+    return f"weights of epoch {metrics['epoch']}, the best"
 
 
 def _left_out(metrics: dict[str, Any]) -> str:
@@ -252,23 +287,42 @@ def require_torch() -> None:
 
 
 def choose_threads(threads: int | None) -> None:
-    """Set how many threads torch computes with, before it starts them; None is as many as there may be."""
+    """Set how many threads torch computes with, before it starts them.
+
+    None is as many as there may be; of processors that other processes hold, those are left out, with a word.
+    """
     import torch
 
-    from edgeprune_runtime.system.machine import cpu_quota, save_address_space
+    from edgeprune_runtime.system.machine import cpu_quota, free_processors, save_address_space
 
     save_address_space()
     # OMP_NUM_THREADS, which torch has read, may ask for fewer; a container's quota is not known to it.
-    torch.set_num_threads(threads or min(torch.get_num_threads(), cpu_quota()))
+    most = min(torch.get_num_threads(), cpu_quota())
+    if threads is None and most > 1 and "OMP_NUM_THREADS" not in os.environ:
+        free = free_processors()
+        # All threads of a step wait for the last, which shares its processor with another process.
+        if free is not None and free <= _HELD * most:
+            threads = max(1, round(free))
+            say_if_read(
+                f"edgeprune: others hold the processors, {free:.1f} of {most} are free: computing in "
+                f"{count_text(threads, 'thread')} (--threads {most} takes all)",
+                err=True,
+            )
+    torch.set_num_threads(threads or most)
 
 
 def _setting(setup: Setup) -> str:
     """Return what the run computes with, on one line."""
     import torch
 
+    from edgeprune_runtime.networks.models import has_small_stem
+    from edgeprune_runtime.networks.shapes import stem_cost
     from edgeprune_runtime.system.machine import keep_freed_memory
 
     config, placement = setup.config, setup.placement
+    shape = setup.loader.pack.header.shape
+    cost = stem_cost(config.model, shape)
+    stem = "small" if has_small_stem(config.stem, min(shape[1:])) else "imagenet"
     kept = setup.is_roomy and keep_freed_memory()
     parts = f" in {config.accumulate} parts" if config.accumulate > 1 else ""
     facts = [
@@ -277,6 +331,7 @@ def _setting(setup: Setup) -> str:
         f"{placement.precision}, channels_last",
         f"batches of {config.batch_size}{parts}",
         *([] if config.adversarial is None else [f"perturbed by {config.adversarial}"]),
+        *([] if cost == 1 else [f"stem {stem}; small multiplies {cost:.1f} times as often as imagenet"]),
         f"{bytes_text(setup.memory.limit)} for loaders, {setup.memory.prefetch} batches ahead",
     ]
     return "; ".join(facts) + ("; freed memory is kept" if kept else "")

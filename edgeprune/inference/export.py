@@ -14,13 +14,14 @@ from edgeprune_formats import ConfigError, Pack, PackHeader, open_pack
 from edgeprune_formats.files import check_writable
 from edgeprune_formats.targets import Column
 from edgeprune_runtime import PackLoader
-from edgeprune_runtime.networks.trained import TrainedNetwork, open_network
+from edgeprune_runtime.networks.trained import TrainedNetwork
 from edgeprune_runtime.onnx.check import Agreement, check_export, check_structure, write_model
 from edgeprune_runtime.onnx.decoder import with_decoder
 from edgeprune_runtime.onnx.export import export_network
 from edgeprune_runtime.onnx.quantize import quantize
 from edgeprune_runtime.onnx.session import IMAGES, LOGITS, require, start_session
 from edgeprune_runtime.task import Task
+from edgeprune_runtime.training.unfinished import open_run_network
 
 from ..training.evaluation import TestBatches, open_test
 
@@ -108,7 +109,7 @@ def export_run(
     Parameters
     ----------
     run : Path
-        The folder of a finished run.
+        The folder of a run; of one that is not finished the last checkpoint is taken.
     output : Path
         The ``.onnx`` file to write.
     config : ExportConfig
@@ -122,7 +123,7 @@ def export_run(
     ConfigError
         A package is missing, `output` is no ``.onnx``, int8 without a pack, or images that do not fit.
     TrainingError
-        The run is not finished or damaged, or what came out of it is not what torch computes.
+        The run has no checkpoint or is damaged, or what came out of it is not what torch computes.
     PackWriteError, PackFormatError, SourceError
         A file cannot be written or read.
     """
@@ -132,7 +133,7 @@ def export_run(
         raise ConfigError(
             f"`int8` needs images to calibrate with; give `pack`, such as the one {run} is from"
         )
-    network = open_network(run)
+    network = open_run_network(run)
     images = None if pack is None else _open_images(pack, network)
     if images is not None and network.class_names is None and network.task.is_default:
         network = replace(network, class_names=images.header.class_names)

@@ -26,6 +26,7 @@ from ..errors import SourceError
 from ..sources import open_source
 from ..sources.decoding.files import images_below, unread_text
 from ..sources.decoding.images import IMAGE_SUFFIXES, read_image
+from ..sources.decoding.kinds import peak_of
 
 if TYPE_CHECKING:
     from edgeprune_runtime.networks.trained import TrainedNetwork
@@ -109,21 +110,30 @@ class _RunNetwork:
         return logits
 
 
-def open_predictor(path: Path) -> Predictor:
+def open_predictor(path: Path, tell: Callable[[str], None] | None = None) -> Predictor:
     """Open an ``.onnx`` file, for which onnxruntime suffices, or the folder of a run, which needs torch.
+
+    Parameters
+    ----------
+    path : Path
+    tell : callable, optional
+        Given a line on which weights these are, of a run that is not finished.
 
     Raises
     ------
     ConfigError
         It is neither, or what it needs is not installed.
     ArtifactError, TrainingError
-        It is damaged, or the run is not finished.
+        It is damaged, or the run has not a checkpoint yet.
     """
     if path.is_dir():
         require("a run's folder", "torch", "torchvision", "safetensors")
-        from edgeprune_runtime.networks.trained import open_network
+        from edgeprune_runtime.training.unfinished import open_run_network
 
-        return _RunNetwork(open_network(path))
+        network = open_run_network(path)
+        if network.stage is not None and tell is not None:
+            tell(f"{path}: {network.stage}")
+        return _RunNetwork(network)
     if path.suffix != ".onnx":
         raise ConfigError(f"{path}: name a file that ends in .onnx, or the folder of a run")
     return open_onnx(path)
@@ -222,26 +232,26 @@ def _of_files(model: Predictor, files: Sequence[Path], bad: list[EdgePruneError]
 
 
 def _pixels(file: Path, shape: tuple[int, int, int]) -> NDArray[np.float32]:
-    """Return one file as float32 [3, H, W] on [0, 1]."""
-    _, height, width = shape
-    pixels = read_image(file, height if height == width else None)
+    """Return one file as float32 [C, H, W] on [0, 1]."""
+    channels, height, width = shape
+    pixels = read_image(file, height if height == width else None, channels)
     if pixels.shape[:2] != (height, width):
         found = f"{pixels.shape[1]}x{pixels.shape[0]}"
         raise SourceError(f"{file}: has {found} pixels, and the model takes {width}x{height}")
-    image: NDArray[np.float32] = pixels.transpose(2, 0, 1).astype(np.float32) / np.float32(255)
+    image: NDArray[np.float32] = pixels.transpose(2, 0, 1).astype(np.float32) / np.float32(peak_of(pixels))
     return image
 
 
 def _of_source(model: Predictor, spec: str, bad: list[EdgePruneError]) -> Iterator[Prediction]:
     if model.takes_coefficients:
         raise ConfigError(f"{model.path} takes coefficients; give it packs, or export without a decoder")
-    _, height, width = model.image_shape
-    source = open_source(spec, split="test", size=height if height == width else None)
+    channels, height, width = model.image_shape
+    source = open_source(spec, split="test", size=height if height == width else None, planes=channels)
     is_label = model.task.is_default
     if source.shape != model.image_shape:
         raise ConfigError(f"{spec} has images {source.shape}, and {model.path} takes {model.image_shape}")
     for start in range(0, len(source), _BATCH):
-        good: list[tuple[int, NDArray[np.uint8]]] = []
+        good: list[tuple[int, NDArray[np.uint8 | np.uint16]]] = []
         for row in range(start, min(start + _BATCH, len(source))):
             try:
                 good.append((row, source.read([row])[0]))
@@ -249,7 +259,8 @@ def _of_source(model: Predictor, spec: str, bad: list[EdgePruneError]) -> Iterat
                 bad.append(error)
         if not good:
             continue
-        logits = model.logits(np.stack([image for _, image in good]).astype(np.float32) / np.float32(255))
+        pixels = np.stack([image for _, image in good])
+        logits = model.logits(pixels.astype(np.float32) / np.float32(peak_of(pixels)))
         for (row, _), probabilities in zip(good, _told(model, logits), strict=True):
             label = source.class_names[source.labels[row]] if source.class_names and is_label else None
             yield Prediction(source.name(row), probabilities, label)

@@ -151,7 +151,7 @@ class MaskLearner:
 
         Parameters
         ----------
-        images : uint8 [n, C, H, W]
+        images : uint8 or uint16 [n, C, H, W]
         labels : int64 [n]
             Both on the device of the network.
         share : float
@@ -173,7 +173,7 @@ class MaskLearner:
         Raises
         ------
         ConfigError
-            The images are not uint8, or not of the size that the network takes.
+            The images are of another type, or not of the size that the network takes.
         """
         self.optimizer.zero_grad()
         sums: dict[str, torch.Tensor] = {}
@@ -196,9 +196,9 @@ class MaskLearner:
         return self._figures(spectra, self.net(spectra), labels)
 
     def _spectra(self, images: torch.Tensor) -> torch.Tensor:
-        if images.dtype != torch.uint8:
-            raise ConfigError(f"`images` must be uint8, not {images.dtype}")
-        return dct2(images.to(torch.float32) / 255)
+        if images.dtype not in (torch.uint8, torch.uint16):
+            raise ConfigError(f"`images` must be uint8 or uint16, not {images.dtype}")
+        return dct2(images.to(torch.float32) / torch.iinfo(images.dtype).max)
 
     def _figures(
         self, spectra: torch.Tensor, weights: torch.Tensor, labels: torch.Tensor

@@ -207,9 +207,9 @@ def learned_selector(
     """
     where = place(TrainConfig(device=device)).device
     net = net.to(where).eval()
-    at_once = max(1, _SELECT_VALUES // (3 * net.height * net.width))
 
     def selected(spectra: NDArray[np.float32]) -> NDArray[np.bool_]:
+        at_once = max(1, _SELECT_VALUES // math.prod(spectra.shape[1:]))
         parts = [
             select(net, torch.from_numpy(spectra[start : start + at_once]).to(where), k, k_total)[0]
             for start in range(0, len(spectra), at_once)

@@ -30,6 +30,7 @@ Config = TypeVar("Config")
 Decorator = Callable[[Any], Any]
 EXISTING = click.Path(exists=True, path_type=Path)
 _FLAGS_WIDTH = 24
+_ALONE = "true"
 PACK_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -64,8 +65,26 @@ class Option(click.Option):
         return record and (record[0].replace(f", {self._alias}", "") if self._alias else record[0], record[1])
 
 
+def _switch_or_number(value: bool | str) -> bool | int:
+    """Return the value of an option that may be given alone, or with a number."""
+    try:
+        return True if value == _ALONE else int(value) if isinstance(value, str) else value
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is no number") from None
+
+
 class Command(click.Command):
     """A command whose help lists options in sections, in the order in which they are declared."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the words; after an option with an optional number, one that is none is not its value."""
+        own = [param for param in self.params if getattr(param.type, "func", None) is _switch_or_number]
+        flags = {flag for param in own for flag in param.opts}
+        words = zip(args, [*args[1:], ""], strict=False)
+        args = [
+            f"{word}={_ALONE}" if word in flags and not after.isdecimal() else word for word, after in words
+        ]
+        return super().parse_args(ctx, args)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write a section for each heading."""
@@ -138,6 +157,8 @@ def _settings(
         return flags, settings | {"is_flag": True, "show_default": False}
     if get_origin(hint) is tuple:
         return flags, settings | {"multiple": True, "type": str, "show_default": False}
+    if bool in get_args(hint):
+        return flags, settings | {"type": _switch_or_number, "show_default": False}
     kind = next((kind for kind in get_args(hint) if kind is not NoneType), hint)
     return flags, settings | {"type": click.Choice(facts["choices"]) if "choices" in facts else kind}
 

@@ -18,6 +18,7 @@ from edgeprune_runtime.class_names import united_classes
 from edgeprune_runtime.loading.mixture import pooled_statistics
 
 from ..sources import Source
+from ..sources.base import source_bits
 from ..work.callbacks import StageProgress
 from .build import build_pack, open_for_build
 from .columns import columns_as, with_columns
@@ -101,10 +102,10 @@ def add_images(
     if isinstance(source, str):
         source = open_for_build(with_columns(source, columns, known[-1].path), config)
     headers = [one.header for one in known]
-    if source.shape != headers[0].shape:
+    if source.shape != headers[0].shape or source_bits(source) != headers[0].bits:
         raise ConfigError(
-            f"{source.spec}: images of shape {source.shape}, and the packs in {folder} have "
-            f"{headers[0].shape}; bring the images to that shape"
+            f"{source.spec}: images of shape {source.shape} and {source_bits(source)} bits, and the packs in "
+            f"{folder} have {headers[0].shape} and {headers[0].bits}; bring the images to that shape"
         )
     _require_classes(source, known)
     before = united_classes([(one.path, one.header.class_names) for one in known])
@@ -162,7 +163,11 @@ def _config(known: _Known, split: str, skip_bad: bool, seed: int) -> BuildConfig
     quantizes = get_codec(header.codec).quantizes
     earlier = header.provenance.get("config")
     rounding = earlier.get("rounding") if isinstance(earlier, dict) else None
+    channels = "as-is"
+    if header.bits == 8:
+        channels = "gray" if header.channels == 1 else "rgb" if header.channels == 3 else channels
     return BuildConfig(
+        channels=channels,
         freq_prune=1 - header.components / (header.height * header.width),
         codec=header.codec,
         compression=known.compression,

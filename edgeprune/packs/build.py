@@ -387,7 +387,7 @@ def _selector(
 
 def open_for_build(spec: str, config: BuildConfig) -> Source:
     """Open a source as a build with these settings does; raises `ConfigError` and `SourceError`."""
-    source = open_source(spec, split=config.split, size=config.size)
+    source = open_source(spec, split=config.split, size=config.size, channels=config.channels)
     if config.split == "test" and getattr(source, "undivided", False):
         raise ConfigError(
             f"{spec} has no test half, so `split=test` would pack all of it; name the test images themselves "

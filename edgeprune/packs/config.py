@@ -9,12 +9,13 @@ from edgeprune_formats import ConfigError
 from edgeprune_formats.codecs import codec_names, get_codec
 from edgeprune_formats.coding.rounding import ROUNDINGS
 from edgeprune_formats.packs.chunks import COMPRESSIONS
-from edgeprune_formats.tiles import COLOR_SPACES, TILES
+from edgeprune_formats.tiles import COLOR_SPACES, TILES, color_spaces
 from edgeprune_runtime.checks import check_types
 
 from ..coresets.config import CoresetConfig
 from ..masks.config import MaskConfig
 from ..scoring.config import ScoreConfig
+from ..sources.naming.options import CHANNELS
 from .quality import DEFAULT_QUALITY, quantization_step
 
 __all__ = ["METHODS", "BuildConfig", "Method"]
@@ -82,6 +83,9 @@ class BuildConfig:
         Of ``quantized``: ``"deadzone"``, or ``"rdo"`` by rate and distortion, for which None stands.
     size : int or None
         Resize the short side to this many pixels and crop the center; None keeps sizes, which must agree.
+    channels : str
+        ``"as-is"``: the channels and bits that the images have; ``"gray"``, ``"rgb"`` or ``"rgba"``: all are
+        converted to that, of 8 bits. See `edgeprune.sources.channels.with_channels`.
     split : str
         ``"train"`` or ``"test"``.
     skip_bad : bool
@@ -172,6 +176,14 @@ class BuildConfig:
             "default_text": "as the images are",
         },
     )
+    channels: str = field(
+        default="as-is",
+        metadata={
+            "help": "Channels of the images: as-is, what they have with all their bits; or convert all to "
+            "gray, rgb or rgba of 8 bits.",
+            "choices": CHANNELS,
+        },
+    )
     split: str = field(
         default="train",
         metadata={"help": "Which half of the source to read.", "choices": ("train", "test")},
@@ -221,6 +233,8 @@ class BuildConfig:
             )
         if self.size is not None and not 1 <= self.size <= 4096:
             raise ConfigError(f"`size` must be between 1 and 4096 pixels, not {self.size}")
+        if self.channels not in CHANNELS:
+            raise ConfigError(f"`channels` must be one of {', '.join(CHANNELS)}, not {self.channels!r}")
         if self.split not in ("train", "test"):
             raise ConfigError(f"`split` must be train or test, not {self.split!r}")
         if not 0 <= self.seed < 2**63:
@@ -251,14 +265,21 @@ class BuildConfig:
         """The size of tiles that was asked for; None where the sizes are to be tried."""
         return None if self.tile == "auto" else self.tile
 
-    @property
-    def quantization(self) -> dict[str, Any]:
-        """The header's ``color_space`` and ``step``; RGB and 0 for a codec that does not quantize."""
+    def quantization(self, channels: int) -> dict[str, Any]:
+        """Return the header's ``color_space``, and ``step``, 0 for a codec that does not quantize.
+
+        Raises
+        ------
+        ConfigError
+            `color` is given, and images of so many channels have no colors.
+        """
         codec = get_codec(self.codec)
-        if not codec.quantizes:
-            return {"color_space": "rgb", "step": 0.0}
-        color_space = self.color or codec.color_spaces[-1]
-        return {"color_space": color_space, "step": quantization_step(self.stored_quality)}
+        if channels != 3 and self.color:
+            raise ConfigError(f"`color` has no effect on images of {channels} channels; leave it out")
+        choices = codec.color_spaces if channels == 3 else color_spaces(channels)
+        color_space = self.color or (choices[-1] if codec.quantizes else choices[0])
+        step = quantization_step(self.stored_quality) if codec.quantizes else 0.0
+        return {"color_space": color_space, "step": step}
 
     @property
     def components_dropped(self) -> float:

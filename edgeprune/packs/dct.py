@@ -11,7 +11,7 @@ from scipy.fft import dctn, idctn
 __all__ = ["dct2", "dct2_of_pixels", "idct2_of_tiles"]
 
 
-def dct2(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+def dct2(images: NDArray[np.uint8 | np.uint16]) -> NDArray[np.float32]:
     """Return the orthonormal 2-D DCT-II of whole images, pixels scaled to [0, 1] (paper, §3.2).
 
     Computed in double precision, so that what rounding leaves of coefficients that are equal or zero by
@@ -19,7 +19,7 @@ def dct2(images: NDArray[np.uint8]) -> NDArray[np.float32]:
 
     Parameters
     ----------
-    images : uint8 [n, C, H, W]
+    images : uint8 or uint16 [n, C, H, W]
 
     Returns
     -------
@@ -27,7 +27,7 @@ def dct2(images: NDArray[np.uint8]) -> NDArray[np.float32]:
         Vertical frequency along the third axis, horizontal along the fourth.
     """
     pixels = images.astype(np.float64)
-    pixels /= 255
+    pixels /= np.iinfo(images.dtype).max
     return dct2_of_pixels(pixels)
 
 

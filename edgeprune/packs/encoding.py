@@ -137,14 +137,14 @@ class Encoder:
         return spectra, np.ones(spectra.shape, bool) if self.select is None else self.select(spectra)
 
     def encode(
-        self, header: PackHeader, pixels: NDArray[np.uint8]
+        self, header: PackHeader, pixels: NDArray[np.uint8 | np.uint16]
     ) -> tuple[dict[str, NDArray[Any]], float, NDArray[np.int64]]:
         """Return a chunk's arrays, its squared error, and the counts of what its masks keep.
 
         Parameters
         ----------
         header : PackHeader
-        pixels : uint8 [n, C, H, W]
+        pixels : uint8 or uint16 [n, C, H, W]
         """
         codec, counts = get_codec(header.codec), MaskCounts(header.height, header.width)
         rounding = self.rounding or DEFAULT_ROUNDING

@@ -15,7 +15,7 @@ from edgeprune_formats.targets import Target
 
 from ..coresets.selection import Coreset
 from ..masks.selector import ComponentSelector
-from ..sources import Source
+from ..sources.base import Source, source_bits
 from .config import BuildConfig
 
 __all__ = ["TakenOver", "pack_header", "utc_now"]
@@ -82,7 +82,8 @@ def pack_header(
             **selector.facts,
             **made_by,
         },
-        **config.quantization,
+        bits=source_bits(source),
+        **config.quantization(channels),
     )
     if taken is None:
         return header
@@ -102,6 +103,9 @@ def _settings(source: Source, config: BuildConfig, selector: ComponentSelector) 
     for name in ("quality", "color", "tile", "rounding"):
         if settings[name] is None:
             del settings[name]
+    # As it was before there was a choice.
+    if config.channels == "as-is":
+        del settings["channels"]
     # How scores and masks were made is told by the files they are in, whoever made them.
     return {name: value for name, value in settings.items() if name not in ("coreset", "masks", "scoring")}
 

@@ -27,7 +27,7 @@ WHOLE_IMAGE = 64
 # The second step that each size is tried at, to compare sizes at the same error.
 COARSER = 1.25
 
-Sample = NDArray[np.uint8] | tuple[NDArray[np.float32], NDArray[np.bool_]]
+Sample = NDArray[np.uint8 | np.uint16] | tuple[NDArray[np.float32], NDArray[np.bool_]]
 """Pixels of images of which everything is kept, or spectra and masks."""
 
 

@@ -17,6 +17,7 @@ from edgeprune_formats.files import atomic_file, check_writable
 from edgeprune_runtime import PackDataset
 from edgeprune_runtime.loading.cache import ChunkCache
 
+from ..sources.decoding.kinds import reduced_to_8
 from ..text import printable
 
 if TYPE_CHECKING:
@@ -41,8 +42,16 @@ class Row:
     legend: str
 
 
+def in_color(planes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return planes [n, C, H, W] as pictures [n, H, W, 3]: gray, or the first three as colors."""
+    n, channels, height, width = planes.shape
+    shown = np.zeros((n, height, width, 3), np.uint8)
+    shown[..., : 3 if channels == 1 else channels] = planes[:, :3].transpose(0, 2, 3, 1)
+    return shown
+
+
 def kept_components(coefficients: Coefficients, header: PackHeader) -> NDArray[np.uint8]:
-    """Draw which frequencies each image keeps: red, green and blue where that plane keeps them.
+    """Draw which frequencies each image keeps: in a plane's color where that keeps them, see `in_color`.
 
     Where images are cut in tiles, each frequency of a tile fills its share of the picture.
 
@@ -57,7 +66,7 @@ def kept_components(coefficients: Coefficients, header: PackHeader) -> NDArray[n
         for size, side in zip((header.height, header.width), kept.shape[2:], strict=True)
     )
     mask = kept[:, :, rows[:, None], columns].astype(np.uint8) * 255
-    return np.ascontiguousarray(mask.transpose(0, 2, 3, 1))
+    return in_color(mask)
 
 
 def detail(coefficients: QuantizedCoefficients, header: PackHeader) -> tuple[NDArray[np.uint8], int]:
@@ -135,7 +144,8 @@ def draw_preview(pack: Pack, path: Path, *, count: int = 8, source: Source | Non
     originals = None
     if source is not None:
         _check_same(pack, source)
-        originals = source.read(pack.source_index[rows].astype(np.intp)).transpose(0, 2, 3, 1)
+        pixels = source.read(pack.source_index[rows].astype(np.intp))
+        originals = in_color(reduced_to_8(pixels))
     _write(_sheet(_rows(pack, rows, originals), names), path)
 
 
@@ -143,7 +153,8 @@ def _rows(pack: Pack, rows: NDArray[Any], originals: NDArray[np.uint8] | None) -
     decoded = _decoded(pack, rows)
     quality = pack.header.provenance.get("result", {}).get("psnr_db")
     against = f", {quality:.1f} dB PSNR in the whole pack" if isinstance(quality, int | float) else ""
-    lines = [Row("decoded", decoded, f"the image that a network is trained on{against}")]
+    what = f"the image that a network is trained on{_planes_shown(pack.header.channels)}"
+    lines = [Row("decoded", decoded, f"{what}{against}")]
     if originals is not None:
         picture, scale = lost(originals, decoded)
         lines.insert(0, Row("original", originals, "the image of the source"))
@@ -153,18 +164,35 @@ def _rows(pack: Pack, rows: NDArray[Any], originals: NDArray[np.uint8] | None) -
     return [*lines, _kept_row(coefficients.take(where), pack.header)]
 
 
+def _planes_shown(channels: int) -> str:
+    """Return what a legend says of images that are neither gray nor RGB."""
+    if channels in (1, 3):
+        return ""
+    if channels == 2:
+        return ", its planes 1 and 2 as red and green"
+    return f", planes 1 to 3 of its {channels} as red, green and blue"
+
+
 def _kept_row(coefficients: Coefficients, header: PackHeader) -> Row:
     if isinstance(coefficients, QuantizedCoefficients) and math.prod(header.grid) > 1:
         picture, most = detail(coefficients, header)
         height, width = header.tile_shape
         legend = f"coefficients that each tile of {height}x{width} stores; brighter is more, white {most:,}"
         return Row("detail", picture, legend)
-    planes = ("Y", "Cb", "Cr") if header.color_space == "ycbcr" else ("R", "G", "B")
-    legend = (
-        "frequencies that are stored, the lowest at the top left: "
-        "red in {}, green in {}, blue in {}, white in all, black in none".format(*planes)
-    )
+    legend = f"frequencies that are stored, the lowest at the top left: {_planes_kept(header)}, black in none"
     return Row("kept", kept_components(coefficients, header), legend)
+
+
+def _planes_kept(header: PackHeader) -> str:
+    """Return in which planes a frequency of each color is stored."""
+    if header.channels == 1:
+        return "white"
+    named = {"ycbcr": ("Y", "Cb", "Cr"), "rgb": ("R", "G", "B")}
+    planes = named.get(header.color_space, ("plane 1", "plane 2", "plane 3")[: header.channels])
+    colors = ", ".join(
+        f"{color} in {plane}" for color, plane in zip(("red", "green", "blue"), planes, strict=False)
+    )
+    return f"{colors}, {'yellow in both' if len(planes) == 2 else 'white in all'}"
 
 
 def _check_output(path: Path) -> None:
@@ -193,7 +221,7 @@ def _decoded(pack: Pack, rows: NDArray[Any]) -> NDArray[np.uint8]:
     dataset = PackDataset(pack, backend="scipy", cache_bytes=CACHE_BYTES, targets=())
     images = np.stack([image for (image,) in dataset.__getitems__(rows.tolist())])
     pixels: NDArray[np.uint8] = np.clip(np.rint(images * 255), 0, 255).astype(np.uint8)
-    return np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
+    return in_color(pixels)
 
 
 def _sheet(lines: list[Row], names: list[str]) -> Image.Image:

@@ -43,7 +43,7 @@ class BuildReport:
         Of the pack's file.
     source_bytes_per_image : float
         The same images in the source: the mean size of their files for ``imagefolder``, otherwise their
-        pixels as uint8.
+        pixels as uint8 or uint16.
     columns : tuple of Column
         The targets beside the label.
     single_classes : tuple of str
@@ -140,7 +140,8 @@ def build_report(path: Path, source: Source, made: Made, seconds: float) -> Buil
     counts = np.bincount(labels, minlength=len(names))[: len(names)]
     empty, single = _names(names, counts == 0), _names(names, counts == 1)
     # A source need not know; then its pixels count.
-    stored_bytes = getattr(source, "stored_bytes", lambda rows: len(rows) * math.prod(source.shape))
+    of_pixels = math.prod(source.shape) * header.bits // 8
+    stored_bytes = getattr(source, "stored_bytes", lambda rows: len(rows) * of_pixels)
     return BuildReport(
         path=path,
         header=header,

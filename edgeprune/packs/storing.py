@@ -52,7 +52,7 @@ class Measured:
         """Return that of no image."""
         zeros = (0,) * header.channels
         kept = MaskCounts(header.height, header.width).full(0)
-        return cls(0, 0.0, kept, Statistics(0, 0, zeros, zeros))
+        return cls(0, 0.0, kept, Statistics(0, 0, zeros, zeros, header.bits))
 
     def result(self, header: PackHeader) -> dict[str, Any]:
         """Return the provenance's ``result``: PSNR in dB and, where components are dropped, how many."""
@@ -75,13 +75,15 @@ class Measured:
             "digest": f"{statistics.digest:064x}",
             "sums": list(statistics.sums),
             "squares": list(statistics.squares),
+            "bits": statistics.bits,
         }
 
     @classmethod
     def from_json(cls, facts: Mapping[str, Any]) -> Measured:
         """Return what `to_json` was called on; raises `KeyError`, `TypeError` or `ValueError` of others."""
         sums, squares = (tuple(int(value) for value in facts[name]) for name in ("sums", "squares"))
-        statistics = Statistics(int(facts["images"]), int(facts["digest"], 16), sums, squares)
+        images, digest, bits = int(facts["images"]), int(facts["digest"], 16), int(facts["bits"])
+        statistics = Statistics(images, digest, sums, squares, bits)
         kept = np.array(facts["kept"], np.int64)
         return cls(statistics.images, float(facts["squared_error"]), kept, statistics)
 

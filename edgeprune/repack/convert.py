@@ -129,7 +129,7 @@ def _header(pack: Pack, config: BuildConfig) -> PackHeader:
         format_version=FORMAT_VERSION,
         provenance=recent(provenance),
         tile="full",
-        **config.quantization,
+        **config.quantization(old.channels),
     )
 
 
@@ -156,7 +156,7 @@ def _spectra(pack: Pack, header: PackHeader) -> Iterator[tuple[NDArray[np.float3
 
 
 def _whole(coefficients: Coefficients, header: PackHeader) -> NDArray[np.float32]:
-    """Return the spectra of whole RGB images, float32 [n, 3, H, W]."""
+    """Return the spectra of whole images, float32 [n, C, H, W]."""
     tiles = coefficients.to_tiles(header)
     matrix, shift = coefficients.color_transform(header)
     if header.tile == "full" and not shift.any():

@@ -144,6 +144,12 @@ def _require_alike(first: Pack, other: Pack) -> None:
             f"{other.path} is a part of a build; put its parts together with: edgeprune build --assemble "
             f"{other.path.parent} -o PACK"
         )
+    if other.header.bits != first.header.bits:
+        raise ConfigError(
+            f"{other.path}: made of pixels of {other.header.bits} bits, and {first.path} of "
+            f"{first.header.bits}; build both with the same `channels`, or train from both: edgeprune train "
+            "PACK PACK"
+        )
     sparse = not get_codec(first.header.codec).quantizes
     for name, called, remedy in _ALIKE:
         ours, theirs = getattr(first.header, name), getattr(other.header, name)

@@ -23,7 +23,8 @@ from edgeprune_runtime.errors import ArtifactError, TrainingError
 from edgeprune_runtime.training import TrainConfig
 from edgeprune_runtime.training.checkpoint import write_tensors
 from edgeprune_runtime.training.placement import Placement
-from edgeprune_runtime.training.step import Learner, learning_rate
+from edgeprune_runtime.training.schedule import learning_rate
+from edgeprune_runtime.training.step import Learner
 
 from ..sources import SourceCheck
 from ..work.image_store import ImageStore
@@ -74,7 +75,8 @@ class ScoringTask:
         self.steps = -(-len(store) // config.batch_size)
         self._store, self._placement, self._workers = store, placement, workers
         self._folder = folder
-        self._learner = Learner(training, placement, classes, min(store.shape[1:]))
+        shape = store.shape
+        self._learner = Learner(training, placement, classes, min(shape[1:]), channels=shape[0])
         self._learner.model = workers.synchronized(self._learner.model)
         forward = workers.wrap(self._learner.model)
         self._learner.forward = cast(nn.Module, torch.compile(forward)) if config.compile else forward
@@ -184,7 +186,7 @@ class ScoringTask:
             torch.manual_seed(int(words.generate_state(1, np.uint64)[0] >> np.uint64(1)))
 
     def _normalize(self, images: torch.Tensor) -> torch.Tensor:
-        return (images.float() / 255 - self._mean) / self._std
+        return (images.float() / torch.iinfo(images.dtype).max - self._mean) / self._std
 
     def _parts(self, epoch: int) -> list[tuple[NDArray[np.int64], int]]:
         """Return, for each step, this process's rows and how many the batch has in all processes."""

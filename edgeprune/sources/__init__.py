@@ -10,6 +10,7 @@ from edgeprune_formats.targets import alike_names
 
 from ..errors import SourceError
 from .base import Source, source_targets
+from .channels import with_channels
 from .check import SourceCheck, check_source, source_facts
 from .cifar import open_cifar
 from .digits import open_digits
@@ -71,7 +72,14 @@ _FORMS = (
 _BY_SUFFIX = {".npz": "npz", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".tar": "webdataset"}
 
 
-def open_source(spec: str, *, split: str = "train", size: int | None = None) -> Source:
+def open_source(
+    spec: str,
+    *,
+    split: str = "train",
+    size: int | None = None,
+    channels: str = "as-is",
+    planes: int | None = None,
+) -> Source:
     """Open a source of labeled images.
 
     Parameters
@@ -86,6 +94,10 @@ def open_source(spec: str, *, split: str = "train", size: int | None = None) -> 
     size : int or None
         Scale the short side of every image to `size` pixels and keep the center square; None keeps the
         images as they are.
+    channels : str
+        ``"as-is"``, ``"gray"``, ``"rgb"`` or ``"rgba"``; see `edgeprune.sources.channels.with_channels`.
+    planes : int or None
+        How many channels are needed, likewise.
 
     Returns
     -------
@@ -95,7 +107,7 @@ def open_source(spec: str, *, split: str = "train", size: int | None = None) -> 
     Raises
     ------
     ConfigError
-        Unknown kind of source or split, a size out of range, or a package that is not installed.
+        Unknown kind of source, split or channels, a size out of range, or a package that is not installed.
     SourceError
         Nothing usable is there; the message says what to do.
     """
@@ -115,4 +127,4 @@ def open_source(spec: str, *, split: str = "train", size: int | None = None) -> 
             f"{spec}: classes {alike[0]!a} and {alike[1]!a} differ only in how Unicode composes their "
             "accents; give each class one spelling"
         )
-    return source
+    return with_channels(source, channels, planes)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edgeprune_formats.targets import Target
 
-__all__ = ["Rows", "Source", "source_targets"]
+__all__ = ["Rows", "Source", "source_bits", "source_targets"]
 
 Rows = Sequence[int] | NDArray[np.intp]
 
@@ -23,7 +23,8 @@ class Source(Protocol):
 
     A source may have ``notes``, a tuple of lines that a user should see of how it was understood, and
     ``targets``, a sequence of `edgeprune_formats.targets.Target`: columns of values for all N images. One
-    that has such may have no classes: no names, and labels that are all 0.
+    that has such may have no classes: no names, and labels that are all 0. It may have ``bits``, 16 where
+    `read` gives uint16.
     """
 
     @property
@@ -53,7 +54,7 @@ class Source(Protocol):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(3, H, W) of every image."""
+        """(C, H, W) of every image."""
         ...
 
     def __len__(self) -> int:
@@ -64,7 +65,7 @@ class Source(Protocol):
         """Return how a message calls image `row`: its file or its place in an array."""
         ...
 
-    def read(self, rows: Rows) -> NDArray[np.uint8]:
+    def read(self, rows: Rows) -> NDArray[np.uint8 | np.uint16]:
         """Read some images; may be called from several threads at once, and after a fork.
 
         Parameters
@@ -74,8 +75,8 @@ class Source(Protocol):
 
         Returns
         -------
-        NDArray[np.uint8]
-            [n, 3, H, W], RGB, in the order of `rows`.
+        NDArray[np.uint8] or NDArray[np.uint16]
+            [n, C, H, W], in the order of `rows`.
 
         Raises
         ------
@@ -88,3 +89,8 @@ class Source(Protocol):
 def source_targets(source: Source) -> tuple[Target, ...]:
     """Return the columns that a source has beside its labels."""
     return tuple(getattr(source, "targets", ()))
+
+
+def source_bits(source: Source) -> int:
+    """Return the bits of a channel, 8 or 16."""
+    return int(getattr(source, "bits", 8))

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SourceError
-from .base import Source
+from .base import Source, source_bits
 from .ordered import in_order
 
 __all__ = [
@@ -35,7 +35,7 @@ __all__ = [
 _BATCH_BYTES = 32 * 2**20
 _DIGEST_BYTES = 32
 
-Keep = Callable[[NDArray[np.intp], NDArray[np.uint8]], None]
+Keep = Callable[[NDArray[np.intp], NDArray[np.uint8 | np.uint16]], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,17 +46,17 @@ class Piece:
     ----------
     rows : intp [n]
         Those that can be read.
-    pixels : uint8 [n, C, H, W]
+    pixels : uint8 or uint16 [n, C, H, W]
     bad : tuple of str
         One message for each image that cannot be read: its name and the reason.
     digests : uint8 [n, 32]
         SHA-256 over row and label (8 bytes each, little-endian) and pixels in C order.
     sums, squares : int64 [n, C]
-        Of the pixels (0..255) of each channel, and of their squares.
+        Of the pixels, whole numbers, of each channel, and of their squares.
     """
 
     rows: NDArray[np.intp]
-    pixels: NDArray[np.uint8]
+    pixels: NDArray[np.uint8 | np.uint16]
     bad: tuple[str, ...]
     digests: NDArray[np.uint8]
     sums: NDArray[np.int64]
@@ -74,12 +74,15 @@ class Statistics:
         Sum of their digests, modulo 2^256.
     sums, squares : tuple of int
         Of the pixels of each channel, and of their squares.
+    bits : int
+        Of a channel.
     """
 
     images: int
     digest: int
     sums: tuple[int, ...]
     squares: tuple[int, ...]
+    bits: int = 8
 
     @classmethod
     def of(cls, piece: Piece) -> Statistics:
@@ -89,6 +92,7 @@ class Statistics:
             _digest_sum(piece.digests),
             tuple(piece.sums.sum(axis=0).tolist()),
             tuple(piece.squares.sum(axis=0).tolist()),
+            8 * piece.pixels.itemsize,
         )
 
     def __add__(self, other: Statistics) -> Statistics:
@@ -97,11 +101,13 @@ class Statistics:
             (self.digest + other.digest) % 2 ** (8 * _DIGEST_BYTES),
             tuple(a + b for a, b in zip(self.sums, other.sums, strict=True)),
             tuple(a + b for a, b in zip(self.squares, other.squares, strict=True)),
+            self.bits,
         )
 
     def mean_std(self, pixels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Return mean and standard deviation on [0, 1], per channel, of images of so many pixels."""
-        return _mean_std(np.array(self.sums, float), np.array(self.squares, float), self.images * pixels)
+        sums, squares = np.array(self.sums, float), np.array(self.squares, float)
+        return _mean_std(sums, squares, self.images * pixels, self.bits)
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,9 +123,11 @@ class SourceCheck:
     sha256 : str
         Of the images of `good`, see `source_sha256`.
     channel_sums : NDArray[np.float64]
-        [N, 3]: sum of the pixels (0..255) of each image and channel; exact; 0 for a bad row.
+        [N, C]: sum of the pixels, whole numbers, of each image and channel; exact; 0 for a bad row.
     channel_squares : NDArray[np.float64]
-        [N, 3]: sum of their squares, likewise.
+        [N, C]: sum of their squares, likewise.
+    bits : int
+        Of a channel.
     """
 
     good: NDArray[np.intp]
@@ -127,11 +135,12 @@ class SourceCheck:
     sha256: str
     channel_sums: NDArray[np.float64]
     channel_squares: NDArray[np.float64]
+    bits: int = 8
 
     def to_bytes(self) -> bytes:
         """Return the check as bytes, for another process; see `from_bytes`."""
         buffer = io.BytesIO()
-        texts = np.frombuffer(json.dumps([self.bad, self.sha256]).encode(), np.uint8)
+        texts = np.frombuffer(json.dumps([self.bad, self.sha256, self.bits]).encode(), np.uint8)
         sums, squares = self.channel_sums, self.channel_squares
         np.savez(buffer, texts=texts, good=self.good, sums=sums, squares=squares)
         return buffer.getvalue()
@@ -140,8 +149,8 @@ class SourceCheck:
     def from_bytes(cls, content: bytes) -> SourceCheck:
         """Return the check that `to_bytes` was called on."""
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            bad, sha256 = json.loads(arrays["texts"].tobytes())
-            return cls(arrays["good"], tuple(bad), sha256, arrays["sums"], arrays["squares"])
+            bad, sha256, bits = json.loads(arrays["texts"].tobytes())
+            return cls(arrays["good"], tuple(bad), sha256, arrays["sums"], arrays["squares"], bits)
 
     def statistics(
         self, rows: NDArray[np.integer[Any]], pixels: int
@@ -156,16 +165,16 @@ class SourceCheck:
             H * W.
         """
         sums, squares = self.channel_sums[rows].sum(axis=0), self.channel_squares[rows].sum(axis=0)
-        return _mean_std(sums, squares, len(rows) * pixels)
+        return _mean_std(sums, squares, len(rows) * pixels, self.bits)
 
 
 def _mean_std(
-    sums: NDArray[np.float64], squares: NDArray[np.float64], count: int
+    sums: NDArray[np.float64], squares: NDArray[np.float64], count: int, bits: int
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    mean = sums / count
+    mean, peak = sums / count, 2**bits - 1
     # A channel that is the same everywhere is left as it is: dividing by 1 gray level keeps it finite.
     std = np.sqrt(np.maximum(squares / count - mean**2, 1.0))
-    return tuple((mean / 255).tolist()), tuple((std / 255).tolist())
+    return tuple((mean / peak).tolist()), tuple((std / peak).tolist())
 
 
 def check_source(
@@ -224,7 +233,7 @@ def check_source(
         refuse_bad(bad)
     require_classes(source, rows, bad)
     digest = source_sha256(source.shape, source.class_names, len(rows), total)
-    return SourceCheck(rows, tuple(bad), digest, sums, squares)
+    return SourceCheck(rows, tuple(bad), digest, sums, squares, source_bits(source))
 
 
 def source_sha256(shape: tuple[int, ...], class_names: Sequence[str], images: int, digest: int) -> str:
@@ -273,7 +282,8 @@ def read_piece(source: Source, rows: NDArray[np.intp]) -> Piece:
     """Read some images; those that cannot be read are told in `Piece.bad`."""
     good, pixels, bad = _read(source, rows)
     wide = pixels.reshape(len(pixels), source.shape[0], math.prod(source.shape[1:]))
-    squares = np.square(wide, dtype=np.uint16).sum(axis=2, dtype=np.int64)
+    # The square of the highest pixel still fits.
+    squares = np.square(wide, dtype=f"u{2 * wide.itemsize}").sum(axis=2, dtype=np.int64)
     digests = np.zeros((len(good), _DIGEST_BYTES), np.uint8)
     heads = np.stack([good.astype("<i8"), source.labels[good].astype("<i8")], axis=1)
     for digest, head, image in zip(digests, heads, pixels, strict=True):
@@ -284,17 +294,19 @@ def read_piece(source: Source, rows: NDArray[np.intp]) -> Piece:
 
 
 def _batches(source: Source, rows: NDArray[np.intp], batch: int) -> Iterator[NDArray[np.intp]]:
-    step = max(1, min(batch, _BATCH_BYTES // math.prod(source.shape)))
+    step = max(1, min(batch, _BATCH_BYTES // (math.prod(source.shape) * source_bits(source) // 8)))
     for start in range(0, len(rows), step):
         yield rows[start : start + step]
 
 
-def _read(source: Source, rows: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.uint8], list[str]]:
+def _read(
+    source: Source, rows: NDArray[np.intp]
+) -> tuple[NDArray[np.intp], NDArray[np.uint8 | np.uint16], list[str]]:
     try:
         return rows, source.read(rows), []
     except SourceError as error:
         if len(rows) == 1:
-            return rows[:0], np.empty((0, *source.shape), dtype=np.uint8), [str(error)]
+            return rows[:0], np.empty((0, *source.shape), f"u{source_bits(source) // 8}"), [str(error)]
     halves = [_read(source, half) for half in np.array_split(rows, 2)]
     good, pixels, messages = zip(*halves, strict=True)
     return np.concatenate(good), np.concatenate(pixels), [*messages[0], *messages[1]]

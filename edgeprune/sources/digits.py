@@ -9,6 +9,7 @@ from PIL import Image
 from edgeprune_formats import ConfigError
 
 from .arrays import ArraySource
+from .decoding.kinds import RGB
 
 __all__ = ["open_digits"]
 
@@ -48,7 +49,7 @@ def open_digits(spec: str, split: str, size: int | None) -> ArraySource:
     rows = np.flatnonzero(_is_test(labels) == (split == "test"))
     pixels = _enlarged(digits.images[rows])
     names = tuple(str(digit) for digit in range(10))
-    return ArraySource(spec, split, _LICENSE, names, labels[rows], pixels, size, f"digits {split}")
+    return ArraySource(spec, split, _LICENSE, names, labels[rows], pixels, size, f"digits {split}", kind=RGB)
 
 
 def _is_test(labels: NDArray[np.int64]) -> NDArray[np.bool_]:

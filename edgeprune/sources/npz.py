@@ -10,12 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune_formats import ConfigError
+from edgeprune_formats.limits import MAX_CHANNELS
 from edgeprune_formats.targets import Target
 
 from ..errors import SourceError
 from .arrays import ArraySource
 from .columns.requests import TargetRequest, are_enough, parse_targets
 from .columns.values import make_target
+from .decoding.kinds import peak_of
 from .naming.labels import refuse_empty_classes
 from .naming.options import with_targets
 
@@ -32,8 +34,9 @@ def open_npz(spec: str, split: str, size: int | None) -> ArraySource:
     Arrays ``x_train`` and ``y_train`` (``x_test`` and ``y_test``) are used if there, else ``x`` and ``y``,
     which serve either split.
 
-    Images are uint8: [N, C, H, W] or [N, H, W, C] with C of 1 or 3, or [N, H, W] gray. A shape that fits
-    both, such as [N, 3, 32, 3], is taken as [N, C, H, W]. Gray becomes RGB by repetition.
+    Images are uint8 or uint16: [N, C, H, W] or [N, H, W, C] with C from 1 to 32, or [N, H, W] gray. A shape
+    that fits both, such as [N, 3, 32, 3], is taken as [N, C, H, W], unless C would be other than 1 and 3 and
+    only as [N, H, W, C] the images are squares, or have 1 or 3 channels.
 
     Labels are integers of any width, [N] or [N, 1], numbered from 0. An optional array ``class_names``
     (text, [classes]) names the classes; otherwise they are ``"0"``, ``"1"`` and so on up to the highest
@@ -83,12 +86,17 @@ def open_npz(spec: str, split: str, size: int | None) -> ArraySource:
             raise SourceError(f"{path}: {found}")
         if split == "train":
             refuse_empty_classes(labels, names, f"{path}: {y_key}")
-    notes = (
-        (f"{path}: no pixel of {x_key} is above 1; pixels are 0 to 255: multiply fractions by 255",)
-        if int(pixels.max()) <= 1
-        else ()
-    )
+    notes = _notes(pixels, f"{path}: no pixel of {x_key} is above")
     return ArraySource(spec, split, None, names, labels, pixels, size, x_key, x_key == "x", notes, targets)
+
+
+def _notes(pixels: NDArray[np.uint8 | np.uint16], none_above: str) -> tuple[str, ...]:
+    peak, highest = peak_of(pixels), int(pixels.max())
+    if highest <= 1:
+        return (f"{none_above} 1; pixels are 0 to {peak}: multiply fractions by {peak}",)
+    if peak > 255 >= highest:
+        return (f"{none_above} 255, and of uint16 they are 0 to {peak}: save them as uint8",)
+    return ()
 
 
 def _labels_and_names(
@@ -175,21 +183,32 @@ def _member(archive: Mapping[str, _Array], key: str, path: str) -> _Array:
     return array
 
 
-def _pixels(array: _Array, where: str) -> NDArray[np.uint8]:
-    if array.dtype != np.uint8:
-        raise SourceError(f"{where} is {array.dtype}; save pixels of 0..255 as uint8")
+def _pixels(array: _Array, where: str) -> NDArray[np.uint8 | np.uint16]:
+    if array.dtype.kind != "u" or array.dtype.itemsize > 2:
+        raise SourceError(f"{where} is {array.dtype}; save pixels of 0..255 as uint8, of 0..65535 as uint16")
+    # In the byte order of this machine.
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if array.ndim == 3:
         array = array[:, np.newaxis]
-    elif array.ndim == 4 and array.shape[1] not in (1, 3) and array.shape[3] in (1, 3):
+    elif array.ndim == 4 and _channels_last(*array.shape[1:]):
         array = array.transpose(0, 3, 1, 2)
-    if array.ndim != 4 or array.shape[1] not in (1, 3):
-        alpha = "; composite RGBA to RGB first" if array.ndim == 4 and 4 in array.shape[1::2] else ""
+    if array.ndim != 4 or array.shape[1] > MAX_CHANNELS:
         raise SourceError(
-            f"{where} is {list(array.shape)}, not [N, 3, H, W], [N, H, W, 3] or [N, H, W]{alpha}"
+            f"{where} is {list(array.shape)}, not [N, C, H, W], [N, H, W, C] or [N, H, W], with at most "
+            f"{MAX_CHANNELS} channels"
         )
     if array.size == 0:
         raise SourceError(f"{where} is {list(array.shape)}: it holds no images")
     return array
+
+
+def _channels_last(second: int, third: int, last: int) -> bool:
+    """Tell whether images of these sides are [H, W, C] rather than [C, H, W]."""
+    if second in (1, 3):
+        return False
+    if last in (1, 3):
+        return True
+    return last <= MAX_CHANNELS and (second > MAX_CHANNELS or second == third != last)
 
 
 def _labels(array: _Array, where: str) -> NDArray[np.int64]:

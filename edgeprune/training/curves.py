@@ -7,30 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.ticker import MaxNLocator
 
-from edgeprune_formats import ConfigError
-from edgeprune_formats.files import atomic_file, read_regular
+from edgeprune_formats.files import read_regular
 from edgeprune_formats.strict_json import parse_json
 from edgeprune_runtime.checks import from_json
 from edgeprune_runtime.errors import TrainingError
 
-from ..text import printable
+from .pictures import label, picture
 
 __all__ = ["draw", "read_metrics"]
-
-_KINDS = (".png", ".svg", ".pdf")
-# The same picture from the same metrics.
-_STYLE: Any = {"svg.hashsalt": "edgeprune", "font.size": 9}
-_METADATA: dict[str, dict[str, Any]] = {
-    ".png": {"Software": None},
-    ".svg": {"Date": None, "Creator": None},
-    ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
-}
 
 _MAX_BYTES = 2**26
 Metrics = Sequence[Mapping[str, Any]]
@@ -93,11 +80,7 @@ def draw(runs: Mapping[str, Metrics], path: Path) -> None:
     PackWriteError
         If it cannot be written.
     """
-    kind = path.suffix.lower()
-    if kind not in _KINDS:
-        raise ConfigError(f"{path}: a picture's name ends in {', '.join(_KINDS)}")
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(9, 3.6), layout="constrained")
+    with picture(path, (9, 3.6)) as figure:
         loss, accuracy = figure.subplots(1, 2)
         shown = [_measure(epochs) for epochs in runs.values()]
         for number, (name, epochs) in enumerate(runs.items()):
@@ -113,8 +96,6 @@ def draw(runs: Mapping[str, Metrics], path: Path) -> None:
         # Of the names of folders nothing is mathematics.
         for text in accuracy.legend(fontsize=8).get_texts():
             text.set_parse_math(False)
-        with atomic_file(path) as partial:
-            figure.savefig(partial, format=kind[1:], dpi=150, metadata=_METADATA[kind])
 
 
 def _measure(epochs: Metrics) -> str:
@@ -124,7 +105,7 @@ def _measure(epochs: Metrics) -> str:
 
 
 def _curve(axes: Axes, name: str, epochs: Metrics, what: str, scale: float, color: str) -> None:
-    shown = _label(name)
+    shown = label(name)
     for part, line in (("train", "--"), ("test", "-")):
         column = f"{part}_{what}"
         values = [(e["epoch"], _mean(e.get(column))) for e in epochs]
@@ -139,11 +120,3 @@ def _mean(value: float | list[float | None] | None) -> float | None:
         return value
     known = [one for one in value if one is not None]
     return sum(known) / len(known) if known else None
-
-
-def _label(name: str) -> str:
-    """Return a name in characters that the font has, the others as their escapes."""
-    known = get_font(findfont(FontProperties())).get_charmap()
-    text = "".join(c if ord(c) in known else ascii(c)[1:-1] for c in printable(name))
-    # A label that begins with an underscore is left out of the legend.
-    return f" {text}" if text.startswith("_") else text

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from edgeprune_formats import ConfigError, Pack, PackHeader, open_pack
 from edgeprune_formats.codecs import memory_bytes
+from edgeprune_formats.files import file_sha256
 from edgeprune_formats.packs.columns import StoredTarget
 from edgeprune_formats.targets import LABEL, Column, Target
 from edgeprune_runtime import PackLoader
@@ -29,7 +30,9 @@ from ..sources import (
     source_targets,
     with_options,
 )
+from ..sources.base import source_bits
 from ..sources.decoding.files import as_text
+from ..sources.decoding.kinds import peak_of
 
 __all__ = ["Batch", "TestBatches", "TestImages", "open_test"]
 
@@ -39,7 +42,7 @@ KEEP_BYTES = 2**28
 
 
 class TestBatches:
-    """Batches ``(images float32 [n, 3, H, W], labels int64 [n])``, iterable again and again.
+    """Batches ``(images float32 [n, C, H, W], labels int64 [n])``, iterable again and again.
 
     Images are normalized by the training pack's mean and standard deviation, labels are the training
     pack's; so are those of another target that is learned.
@@ -78,6 +81,9 @@ class TestImages:
         What a user should know of the source.
     skipped : tuple of str
         A line for each image that cannot be read.
+    sha256 : str
+        Of the pack's file, or of the source's images that can be read, with labels and names of classes,
+        wherever they lie.
 
     All images are read once, so that one that cannot be read is found before there is anything to lose.
     """
@@ -99,10 +105,12 @@ class TestImages:
             self.skipped: tuple[str, ...] = ()
             self._rows = np.arange(len(self._images))
             _require_sound(self._images)
+            self.sha256 = file_sha256(self._images.path)
         else:
             shape = self._images.shape
-            self._rows, self.skipped = _readable(self._images, skip_bad)
-            self.images_bytes, self.least_bytes = len(self._rows) * math.prod(shape), 0
+            self._rows, self.skipped, self.sha256 = _readable(self._images, skip_bad)
+            each = math.prod(shape) * source_bits(self._images) // 8
+            self.images_bytes, self.least_bytes = len(self._rows) * each, 0
         if shape != header.shape:
             raise ConfigError(f"{spec} has images {shape}, the training pack {header.shape}")
         column = column or Column(LABEL, "class", header.class_names)
@@ -162,7 +170,7 @@ def _open_source(spec: str, header: PackHeader, column: Column | None) -> Source
     if column is not None and column.name != LABEL and "target=" not in spec:
         # As the training images have it.
         spec = with_options(spec, SourceOptions(target=(f"{column.name}:{column.kind}",)))
-    return open_source(spec, split="test", size=size)
+    return open_source(spec, split="test", size=size, planes=header.channels)
 
 
 def _target(spec: str, images: Pack | Source, name: str) -> Target:
@@ -201,8 +209,8 @@ def _as_trained(spec: str, target: Target, column: Column) -> NDArray[Any]:
     return matched.values
 
 
-def _readable(source: Source, skip_bad: bool) -> tuple[NDArray[np.intp], tuple[str, ...]]:
-    """Return the rows of a test set that can be read, and a message for each that cannot."""
+def _readable(source: Source, skip_bad: bool) -> tuple[NDArray[np.intp], tuple[str, ...], str]:
+    """Return the rows of a test set that can be read, a message for each that cannot, and the SHA-256."""
     check = check_source(source, skip_bad=True)
     root = getattr(source, "root", None)
     where = f"{source.spec}: " if root is None else f"{as_text(root)}{os.sep}"
@@ -210,7 +218,7 @@ def _readable(source: Source, skip_bad: bool) -> tuple[NDArray[np.intp], tuple[s
     if bad and not skip_bad:
         others = f" (and {len(bad) - 1:,} more like it)" if len(bad) > 1 else ""
         raise SourceError(f"{bad[0]}{others}; pass `skip_bad=True` to leave such test images out")
-    return check.good, bad
+    return check.good, bad, check.sha256
 
 
 def _require_sound(pack: Pack) -> None:
@@ -235,4 +243,4 @@ class _SourceBatches:
             part = slice(start, start + self._batch_size)
             rows = self._rows[part]
             pixels = self._source.read(rows) if self._kept is None else self._kept[part]
-            yield (torch.from_numpy(pixels).float() / 255 - self._mean) / self._std
+            yield (torch.from_numpy(pixels).float() / peak_of(pixels) - self._mean) / self._std

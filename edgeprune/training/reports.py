@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from edgeprune_formats import ConfigError
+from edgeprune_runtime.training.lines import epoch_line, notice_line, step_line
 
-from ..text import bytes_text, count_text, live, printable, say_if_read
+from ..text import live, say_if_read
 
 __all__ = ["TensorBoardReport", "TerminalReport"]
 
 _FOLDER = "tensorboard"
-_SHOWN = 4
 
 
 class TerminalReport:
@@ -40,83 +39,8 @@ class TerminalReport:
             say_if_read(self._setting)
         elif kind == "epoch":
             say_if_read(epoch_line(event, self._epochs))
-        elif line := _notice(event):
+        elif line := notice_line(event):
             say_if_read(f"edgeprune: {line}", err=True)
-
-
-def step_line(event: dict[str, Any]) -> str:
-    """Return where a run stands, on one line."""
-    minutes, seconds = divmod(round(event["eta_seconds"]), 60)
-    accuracy = "" if event["accuracy"] is None else f"accuracy {event['accuracy']:.1%} "
-    memory = [event["memory_bytes"], event["device_memory_bytes"]]
-    held = " + ".join(bytes_text(size) for size in memory if size is not None)
-    return (
-        f"epoch {event['epoch']}/{event['epochs']} step {event['step']:,}/{event['steps']:,} "
-        f"loss {event['loss']:.3f} {accuracy}"
-        f"{event['images_per_second']:,.0f} images/s ETA {minutes}:{seconds:02d} {held}"
-    ).rstrip()
-
-
-def epoch_line(metrics: dict[str, Any], epochs: int) -> str:
-    """Return an epoch's metrics on one line."""
-    line = f"epoch {metrics['epoch']:>3}/{epochs}"
-    for name in ("train", "test"):
-        if metrics[f"{name}_loss"] is not None:
-            measured = f"{name} loss {metrics[f'{name}_loss']:.4f} {metrics_text(metrics, name)}"
-            line += f"  {measured.rstrip()}"
-    return f"{line}  {metrics['images_per_second']:,.0f} images/s"
-
-
-def metrics_text(metrics: dict[str, Any], name: str) -> str:
-    """Return what was measured of the ``"train"`` or ``"test"`` set, but for the loss, or ""."""
-    found = []
-    for key, what, form in (
-        ("accuracy", "accuracy", "{:.2%}"),
-        ("map", "mean average precision", "{:.2%}"),
-        ("mae", "mean absolute error", "{:.4g}"),
-        ("r2", "R2", "{:.3f}"),
-    ):
-        value = metrics.get(f"{name}_{key}")
-        if value is not None:
-            each = value if isinstance(value, list) else [value]
-            shown = ["undefined" if one is None else form.format(one) for one in each[:_SHOWN]]
-            found.append(f"{what} {', '.join(shown)}{', ...' if len(each) > _SHOWN else ''}")
-    return " ".join(found)
-
-
-def _notice(event: dict[str, Any]) -> str | None:
-    if event["event"] == "paused":
-        return f"paused: {event['reason']}; waiting for room (Ctrl-C leaves)"
-    if event["event"] == "continued":
-        return "there is room again; going on"
-    if event["event"] == "fallback":
-        return f"going on from the checkpoint before it, of step {event['step']:,}: {event['reason']}"
-    if event["event"] == "left_out":
-        return f"{event['reason']}; in each epoch the last is left out"
-    if event["event"] == "kept":
-        return f"what was trained is kept, up to step {event['step']:,}; the run can be resumed"
-    if event["event"] == "skipped":
-        return f"{count_text(event['images'], 'image')} left out: {event['reason']}"
-    if event["event"] == "init":
-        return "; ".join(_beginning(event)) or None
-    return None
-
-
-def _beginning(event: dict[str, Any]) -> Iterator[str]:
-    """Yield what a run does not take of the weights that it begins with."""
-    if event["fresh"]:
-        yield f"not of these weights, but fresh: {', '.join(event['fresh'])}"
-    grown = event.get("grown")
-    if grown is not None:
-        new = f", {len(grown.new):,} new ({_some(grown.new)})" if grown.new else ""
-        gone = (
-            f", {len(grown.dropped):,} of the run left out ({_some(grown.dropped)})" if grown.dropped else ""
-        )
-        yield f"classes of the last layer: {len(grown.kept):,} kept by name{new}{gone}"
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(map(printable, names[:5])) + (", ..." if len(names) > 5 else "")
 
 
 class TensorBoardReport:

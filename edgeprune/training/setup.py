@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune_formats import Pack
+from edgeprune_formats import ConfigError, Pack, PackHeader
 from edgeprune_formats.targets import LABEL, Column
 from edgeprune_runtime import Mixture, PackLoader, Replay
 from edgeprune_runtime.decode.augmentation import LoaderAugment
@@ -30,6 +30,7 @@ from edgeprune_runtime.training.memory import (
 from edgeprune_runtime.training.placement import Placement, place
 from edgeprune_runtime.training.run_folder import read_description
 
+from ..errors import SourceError
 from .evaluation import TestBatches, TestImages
 
 __all__ = ["Setup", "set_up", "train_pack"]
@@ -92,8 +93,11 @@ class Setup:
         cadence: Cadence = Cadence(),  # noqa: B008 - frozen
         report: OnEvent | None = None,
     ) -> dict[str, Any]:
-        """Train and return the last epoch's metrics; see `edgeprune_runtime.training.train`."""
+        """Train and return the metrics of the epoch that is kept; see `edgeprune_runtime.training.train`."""
         header = self.loader.pack.header
+        counts = None
+        if self.column.name == LABEL:
+            counts = np.bincount(self.loader.pack.labels, minlength=self.column.outputs).tolist()
         result = train(
             self.loader,
             self.config,
@@ -105,13 +109,14 @@ class Setup:
             init=init,
             teacher=teacher,
             normalization=Normalization(header.mean, header.std),
+            class_counts=counts,
             resume=resume,
             cadence=cadence,
             provenance=self.provenance,
             notes={"memory_bytes": self.memory.limit, "on_corrupt": self.loader.on_corrupt},
             on_event=report,
         )
-        return result.metrics[-1]
+        return result.kept
 
 
 def set_up(
@@ -169,6 +174,8 @@ def set_up(
     header = pack.header
     earlier = read_description(output) if resume else {}
     limit = memory or _earlier_limit(earlier) or default_limit()
+    if target != LABEL and "balanced" in (config.class_weights, config.sampling):
+        raise ConfigError(f"`class_weights` and `sampling` go by the class; leave them out with {target!r}")
     reader = TargetReader(pack, (target,))
     column = reader.columns[0]
     task = task_of(column, reader.read(np.arange(len(pack)))[0])
@@ -176,7 +183,7 @@ def set_up(
     if choose_batch:
         config = _in_parts(config, placement, step, limit, earlier)
     part = -(-config.batch_size // config.accumulate)
-    images = None if test is None else TestImages(test, header, skip_bad=skip_bad, column=column)
+    images = None if test is None else _open_test(test, header, skip_bad, column, earlier)
     divided = divide_memory(
         limit,
         pack,
@@ -206,8 +213,46 @@ def set_up(
             # With none, as it was before there was a choice, so that runs of then can go on.
             **({"test_images_skipped": len(images.skipped)} if images and images.skipped else {}),
             **({} if replay is None else {"replay": asdict(replay)}),
+            **({} if images is None else _tested_on(images, test, output, earlier)),
         },
     )
+
+
+def _open_test(
+    test: str, header: PackHeader, skip_bad: bool, column: Column, earlier: Mapping[str, Any]
+) -> TestImages:
+    try:
+        return TestImages(test, header, skip_bad=skip_bad, column=column)
+    except (ConfigError, SourceError, OSError) as error:
+        place = test if ":" not in test else test.partition(":")[2]
+        if test == earlier.get("provenance", {}).get("test") and place and not Path(place).exists():
+            raise ConfigError(
+                f"{error}; if the test images were moved, `test` takes their new place"
+            ) from error
+        raise
+
+
+def _tested_on(
+    images: TestImages, test: str | None, output: Path, earlier: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what the run says of its test images: those of a run that goes on have moved, but are the same.
+
+    Raises
+    ------
+    ConfigError
+        They are others.
+    """
+    before = earlier.get("provenance", {})
+    if not earlier:
+        return {"test_sha256": images.sha256}
+    if "test_sha256" not in before:
+        return {}
+    if before["test_sha256"] != images.sha256:
+        raise ConfigError(
+            f"{test}: not the test images of the run in {output}, by their SHA-256; name those with `test`, "
+            "or start in another folder"
+        )
+    return {"test_sha256": images.sha256, "test": before.get("test")}
 
 
 def _loader(
@@ -232,6 +277,7 @@ def _loader(
         normalize=True,
         cache_bytes=memory.cache_bytes,
         prefetch=memory.prefetch,
+        sampling=config.sampling,
         on_corrupt=on_corrupt,
         replay=replay,
         reuse_buffers=True,
@@ -250,7 +296,9 @@ def train_pack(
     target: str = LABEL,
     **options: Any,
 ) -> dict[str, Any]:
-    """Train from open packs and return the last epoch's metrics; `options` are those of `TrainConfig`.
+    """Train from open packs and return the metrics of the epoch that is kept.
+
+    `options` are those of `TrainConfig`.
 
     Raises
     ------

@@ -33,7 +33,7 @@ from edgeprune_runtime.training.signals import TrainingInterrupted
 
 from ..sources import Source, source_targets
 from ..sources.arrays import ArraySource
-from ..sources.base import Rows
+from ..sources.base import Rows, source_bits
 from ..sources.folders.folder import FolderSource
 from ..sources.tables.csv_table import CsvSource
 from ..text import bytes_text
@@ -54,10 +54,10 @@ _INSTEAD = "images are decoded in every epoch"
 _Tell = Callable[[str], None]
 
 
-def channels_last(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def channels_last(pixels: NDArray[Any]) -> NDArray[Any]:
     """Return [n, C, H, W] as [n, H, W, C], in this order in memory."""
     count, channels, height, width = pixels.shape
-    images = np.empty((count, height, width, channels), dtype=np.uint8)
+    images = np.empty((count, height, width, channels), pixels.dtype)
     # Plane by plane is four times as fast as NumPy's copy of the transposed array.
     for channel in range(channels):
         images[..., channel] = pixels[:, channel]
@@ -87,7 +87,8 @@ class CachedSource:
         self.class_names, self.labels, self.shape = source.class_names, source.labels, source.shape
         self.targets = source_targets(source)
         self._source, self._path, self._tell = source, path, tell
-        self._step = math.prod(source.shape) + _CHECKSUM_BYTES
+        self._dtype = np.dtype(f"u{source_bits(source) // 8}")
+        self._step = math.prod(source.shape) * self._dtype.itemsize + _CHECKSUM_BYTES
         self._descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         # Not at the end of a block: a thread that still reads must never meet another file of that number.
         weakref.finalize(self, os.close, self._descriptor)
@@ -104,18 +105,18 @@ class CachedSource:
         """Return how a message calls image `row`."""
         return self._source.name(row)
 
-    def read(self, rows: Rows) -> NDArray[np.uint8]:
+    def read(self, rows: Rows) -> NDArray[np.uint8 | np.uint16]:
         """Read some images, [n, C, H, W]; see `Source.read`."""
         images = self.read_channels_last(rows)
-        pixels = np.empty((len(images), *self.shape), dtype=np.uint8)
+        pixels = np.empty((len(images), *self.shape), self._dtype)
         for channel in range(self.shape[0]):
             pixels[:, channel] = images[..., channel]
         return pixels
 
-    def read_channels_last(self, rows: Rows) -> NDArray[np.uint8]:
+    def read_channels_last(self, rows: Rows) -> NDArray[Any]:
         """Read some images, [n, H, W, C]; see `Source.read`."""
         channels, height, width = self.shape
-        images = np.empty((len(rows), height, width, channels), dtype=np.uint8)
+        images = np.empty((len(rows), height, width, channels), self._dtype)
         missing = [at for at, row in enumerate(rows) if not self._get(int(row), images[at])]
         if missing:
             chosen = np.asarray(rows)[missing]
@@ -130,7 +131,7 @@ class CachedSource:
         with suppress(OSError):
             os.ftruncate(self._descriptor, 0)
 
-    def _get(self, row: int, image: NDArray[np.uint8]) -> bool:
+    def _get(self, row: int, image: NDArray[Any]) -> bool:
         """Read an image from the file, and tell whether it was there."""
         checksum = bytearray(_CHECKSUM_BYTES)
         try:
@@ -139,7 +140,7 @@ class CachedSource:
             return False
         return count == self._step and any(checksum) and checksum == _checksum(image)
 
-    def _put(self, row: int, image: NDArray[np.uint8]) -> None:
+    def _put(self, row: int, image: NDArray[Any]) -> None:
         """Write an image to the file, if there is room."""
         # Of another length: another process of the run has found the disk full.
         if self._takes_more and os.fstat(self._descriptor).st_size != len(self) * self._step:
@@ -161,7 +162,7 @@ def _reason(error: OSError) -> str:
     return "the disk is full" if error.errno == errno.ENOSPC else str(error.strerror)
 
 
-def _checksum(image: NDArray[np.uint8]) -> bytes:
+def _checksum(image: NDArray[Any]) -> bytes:
     return zlib.crc32(image.data).to_bytes(_CHECKSUM_BYTES, "little")
 
 
@@ -240,7 +241,7 @@ def _made(folder: Path, source: Source, run: bytes, tell: _Tell) -> Iterator[boo
 def _prepared(folder: Path, source: Source, run: bytes) -> str:
     """Make the file, or take the one that is there, and return a line on it; without room there is none."""
     file, stamp = folder / _PIXELS_FILE, _stamp(source)
-    size = len(source) * (math.prod(source.shape) + _CHECKSUM_BYTES)
+    size = len(source) * (math.prod(source.shape) * source_bits(source) // 8 + _CHECKSUM_BYTES)
     if stamp is None or not _is_of(folder, stamp, size):
         for old in (folder / _STAMP_FILE, file):
             old.unlink(missing_ok=True)
@@ -279,7 +280,7 @@ def _stamp(source: Source) -> dict[str, str] | None:
             status = os.stat(path)  # noqa: PTH116 - a Path for each takes long
             digest.update(b"\0%d\0%d\0" % (status.st_size, status.st_mtime_ns))
     versions = f"edgeprune {__version__}, pillow {PIL.__version__}"
-    return {"shape": str(source.shape), "files": digest.hexdigest(), "by": versions}
+    return {"shape": f"{source.shape} {source.wanted.kind}", "files": digest.hexdigest(), "by": versions}
 
 
 def _opened(folder: Path, source: Source, run: bytes, tell: _Tell) -> CachedSource | None:

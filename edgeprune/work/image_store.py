@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from edgeprune_runtime.decode.augmentation import Augmentation
 from edgeprune_runtime.system.machine import available_bytes, cpu_quota
 
 from ..sources import Source
+from ..sources.base import source_bits
 from ..sources.ordered import in_order
 from .image_cache import CachedSource, cached, channels_last
 from .processes import Workers, local_processes
@@ -37,7 +38,7 @@ _LEAST_ROWS, _MOST_ROWS = 8, 32
 
 
 class ImageStore:
-    """Images as uint8, cropped and mirrored by several threads ahead of the step that needs them.
+    """Images as uint8 or uint16, cropped and mirrored by several threads ahead of the step that needs them.
 
     Which images a batch has, and their pixels, do not depend on the number of threads.
 
@@ -87,8 +88,9 @@ class ImageStore:
         self._source, self._rows, self._device = source, rows, device
         self._jobs = jobs or max(1, cpu_quota() // local_processes())
         self.shape = source.shape
+        self._dtype = torch.uint16 if source_bits(source) == 16 else torch.uint8
         self.labels = torch.from_numpy(source.labels[rows]).to(device)
-        self.place = _place(len(rows) * math.prod(source.shape), device, budget)
+        self.place = _place(len(rows) * _image_bytes(source), device, budget)
         self._pixels: torch.Tensor | None = None
         if self.place != "source":
             self._pixels = self._load(device if self.place == "device" else torch.device("cpu"))
@@ -99,7 +101,7 @@ class ImageStore:
         return len(self._rows)
 
     def batches(self, batches: Iterable[Batch]) -> Iterator[torch.Tensor]:
-        """Yield the images of each batch: uint8 [n, C, H, W] in channels-last order, on the device.
+        """Yield the images of each batch: uint8 or uint16 [n, C, H, W] in channels-last order, on the device.
 
         Parameters
         ----------
@@ -123,7 +125,7 @@ class ImageStore:
 
     def _load(self, where: torch.device) -> torch.Tensor:
         channels, height, width = self.shape
-        pixels = torch.empty((len(self), height, width, channels), dtype=torch.uint8, device=where)
+        pixels = torch.empty((len(self), height, width, channels), dtype=self._dtype, device=where)
         step = max(1, min(_MOST_ROWS, _LOAD_BYTES // math.prod(self.shape)))
         parts = np.split(np.arange(len(self)), range(step, len(self), step))
         for rows, part in zip(parts, in_order(self._read, parts, self._jobs), strict=True):
@@ -135,7 +137,7 @@ class ImageStore:
         rows, augmentation = batch
         channels, height, width = self.shape
         shape, pinned = (len(rows), height, width, channels), self._device.type == "cuda"
-        images = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
+        images = torch.empty(shape, dtype=self._dtype, pin_memory=pinned)
         step = min(_MOST_ROWS, max(_LEAST_ROWS, -(-len(rows) // self._jobs)))
         parts = np.split(np.arange(len(rows)), range(step, len(rows), step))
         return images, [
@@ -148,9 +150,7 @@ class ImageStore:
             for part in parts
         ]
 
-    def _fill(
-        self, target: NDArray[np.uint8], rows: NDArray[np.int64], augmentation: Augmentation | None
-    ) -> None:
+    def _fill(self, target: NDArray[Any], rows: NDArray[np.int64], augmentation: Augmentation | None) -> None:
         """Write some images to [n, H, W, C]."""
         if self._pixels is None:
             images, rows = self._read(rows), np.arange(len(rows))
@@ -164,7 +164,7 @@ class ImageStore:
             cropped = images[row].take(augmentation.rows[at], axis=0)
             cropped.take(augmentation.columns[at], axis=1, out=target[at], mode="clip")
 
-    def _read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+    def _read(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Read some of the store's images from the source, [n, H, W, C]."""
         if isinstance(self._source, CachedSource):
             return self._source.read_channels_last(self._rows[rows])
@@ -193,7 +193,7 @@ def cached_if_large(
     workers, tell
         See `edgeprune.work.image_cache.cached`.
     """
-    is_large = _place(len(source) * math.prod(source.shape), device, None) == "source"
+    is_large = _place(len(source) * _image_bytes(source), device, None) == "source"
     return cached(source, path, wanted=is_large, workers=workers, tell=tell)
 
 
@@ -223,11 +223,18 @@ def _crop_on_device(
 ) -> torch.Tensor:
     """Return rows of NHWC pixels, each cropped and mirrored, as NCHW in channels-last order."""
     chosen = torch.from_numpy(rows).to(pixels.device, non_blocking=True)
+    if pixels.dtype == torch.uint16:
+        # Torch takes no rows of unsigned ones.
+        return _crop_on_device(pixels.view(torch.int16), rows, augmentation).view(torch.uint16)
     if augmentation is None:
         return pixels[chosen].permute(0, 3, 1, 2)
     down = torch.from_numpy(augmentation.rows).to(pixels.device, non_blocking=True)
     across = torch.from_numpy(augmentation.columns).to(pixels.device, non_blocking=True)
     return pixels[chosen[:, None, None], down[:, :, None], across[:, None, :]].permute(0, 3, 1, 2)
+
+
+def _image_bytes(source: Source) -> int:
+    return math.prod(source.shape) * source_bits(source) // 8
 
 
 def _place(size: int, device: torch.device, budget: int | None) -> str:

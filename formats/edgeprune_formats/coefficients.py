@@ -253,7 +253,10 @@ class QuantizedCoefficients(Coefficients):
     @classmethod
     def color_transform(cls, header: PackHeader) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return `color_matrix` and `color_shift` of the pack's color space."""
-        return color_matrix(header.color_space), color_shift(header.color_space)
+        return (
+            color_matrix(header.color_space, header.channels),
+            color_shift(header.color_space, header.channels),
+        )
 
     def to_tiles(self, header: PackHeader) -> NDArray[np.float32]:
         """Return the values times the step; see `Coefficients.to_tiles`."""

@@ -44,12 +44,14 @@ class PackHeader:
         Per channel, of the original pixels of the stored images scaled to [0, 1]; of a part of a split, or
         of an addition, those of the images that it belongs to.
     color_space : str
-        ``"rgb"`` or, with ``quantized``, ``"ycbcr"``.
+        ``"gray"`` of one channel; of three ``"rgb"`` or, with ``quantized``, ``"ycbcr"``; else ``"planes"``.
     transform, tile : str
         ``"dct-ii-orthonormal"`` over the ``"full"`` image or, with ``quantized``, over tiles of ``"8"``,
         ``"16"`` or ``"32"`` pixels a side. In the file this attribute is called ``block``.
     step : float
         Quantization step for pixels on [0, 1]; 0 for a codec that does not quantize.
+    bits : int
+        8 or 16: those of a channel of the original pixels, which 0 to ``2**bits - 1`` are scaled to [0, 1].
     format_version : str
         ``"MAJOR.MINOR"``.
     generator, created : str
@@ -72,6 +74,7 @@ class PackHeader:
     transform: str = TRANSFORM
     tile: str = "full"
     step: float = 0.0
+    bits: int = 8
     format_version: str = FORMAT_VERSION
     generator: str = ""
     created: str = ""

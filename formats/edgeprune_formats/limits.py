@@ -1,6 +1,7 @@
 """The bounds that a reader holds a pack to before it allocates by any declared size; see formats/SPEC.md."""
 
 MAX_SAMPLES = 2**31 - 1
+MAX_CHANNELS = 32
 MAX_SIDE = 2**16
 MAX_IMAGE_VALUES = 2**26
 MAX_CHUNK_BYTES = 2**28

@@ -17,6 +17,7 @@ __all__ = [
     "Scan",
     "color_matrix",
     "color_shift",
+    "color_spaces",
     "dct_basis",
     "from_tiles",
     "scan_order",
@@ -26,6 +27,7 @@ __all__ = [
 TILES = ("full", "8", "16", "32")
 """The whole image, or tiles of so many pixels a side."""
 COLOR_SPACES = ("rgb", "ycbcr")
+"""Those of three channels; see `color_spaces`."""
 BANDS = 16
 # What coefficients of lower frequency, (rows, columns) below this one, weigh in the context of one.
 NEIGHBORS = (
@@ -46,20 +48,27 @@ NEIGHBORS = (
 _FROM_YCBCR = ((1.0, 0.0, 1.402), (1.0, -0.344136, -0.714136), (1.0, 1.772, 0.0))
 
 
-def color_matrix(color_space: str) -> NDArray[np.float64]:
-    """Return the matrix [3, 3] that takes the stored planes of a pixel to red, green and blue.
+def color_spaces(channels: int) -> tuple[str, ...]:
+    """Return which color spaces images of so many channels may have."""
+    return COLOR_SPACES if channels == 3 else ("gray",) if channels == 1 else ("planes",)
+
+
+def color_matrix(color_space: str, channels: int = 3) -> NDArray[np.float64]:
+    """Return the matrix [C, C] that takes the stored planes of a pixel to its channels.
 
     Parameters
     ----------
     color_space : str
-        ``"rgb"`` or ``"ycbcr"`` (ITU-R BT.601 in full range, as in JFIF).
+        ``"ycbcr"`` (ITU-R BT.601 in full range, as in JFIF), or one whose planes are the channels.
+    channels : int
+        C.
     """
-    return np.array(_FROM_YCBCR) if color_space == "ycbcr" else np.eye(3)
+    return np.array(_FROM_YCBCR) if color_space == "ycbcr" else np.eye(channels)
 
 
-def color_shift(color_space: str) -> NDArray[np.float64]:
-    """Return what was subtracted, [3], from each stored plane of pixels on [0, 1] before the transform."""
-    return np.array((0.5, 0.0, 0.0) if color_space == "ycbcr" else (0.5, 0.5, 0.5))
+def color_shift(color_space: str, channels: int = 3) -> NDArray[np.float64]:
+    """Return what was subtracted, [C], from each stored plane of pixels on [0, 1] before the transform."""
+    return np.array((0.5, 0.0, 0.0) if color_space == "ycbcr" else (0.5,) * channels)
 
 
 @functools.lru_cache(maxsize=16)
@@ -137,11 +146,11 @@ def scan_order(height: int, width: int) -> Scan:
 def to_tiles(
     spectra: NDArray[np.floating[Any]], tile: tuple[int, int], grid: tuple[int, int], color_space: str
 ) -> NDArray[np.float32]:
-    """Return the coefficients of tiles in the stored color space, from spectra of whole RGB images.
+    """Return the coefficients of tiles in the stored color space, from spectra of whole images.
 
     Parameters
     ----------
-    spectra : float [n, 3, H, W]
+    spectra : float [n, C, H, W]
         Orthonormal DCT-II of whole images on [0, 1].
     tile : (int, int)
         Height and width of a tile in pixels.
@@ -152,14 +161,14 @@ def to_tiles(
 
     Returns
     -------
-    float32 [n, 3, tiles, tile height * tile width]
+    float32 [n, C, tiles, tile height * tile width]
         Of planes from which `color_shift` was subtracted.
     """
     n, channels, height, width = spectra.shape
-    matrix = np.linalg.inv(color_matrix(color_space)).astype(np.float32)
+    matrix = np.linalg.inv(color_matrix(color_space, channels)).astype(np.float32)
     planes = np.matmul(matrix, spectra.reshape(n, channels, -1).astype(np.float32, copy=False))
     planes = planes.reshape(spectra.shape)
-    shift = color_shift(color_space)
+    shift = color_shift(color_space, channels)
     if (height, width) == tile:
         planes[:, :, 0, 0] -= (shift * math.sqrt(height * width)).astype(np.float32)
         whole: NDArray[np.float32] = planes.reshape(n, channels, 1, -1)
@@ -181,11 +190,11 @@ def from_tiles(
     size: tuple[int, int],
     color_space: str,
 ) -> NDArray[np.float64]:
-    """Return pixels float64 [n, 3, H, W], not shifted back, of tiles' coefficients: `to_tiles` undone.
+    """Return pixels float64 [n, C, H, W], not shifted back, of tiles' coefficients: `to_tiles` undone.
 
     Parameters
     ----------
-    tiles : float [n, 3, tiles, tile height * tile width]
+    tiles : float [n, C, tiles, tile height * tile width]
     tile, grid, color_space
         As in `to_tiles`.
     size : (int, int)
@@ -196,5 +205,5 @@ def from_tiles(
     pixels = dct_basis(tile[0]).T @ parts @ dct_basis(tile[1])
     whole = pixels.swapaxes(3, 4).reshape(n, channels, grid[0] * tile[0], grid[1] * tile[1])
     cropped = np.ascontiguousarray(whole[:, :, : size[0], : size[1]])
-    mixed = np.matmul(color_matrix(color_space), cropped.reshape(n, channels, -1))
+    mixed = np.matmul(color_matrix(color_space, channels), cropped.reshape(n, channels, -1))
     return np.asarray(mixed.reshape(cropped.shape))

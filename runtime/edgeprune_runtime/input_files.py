@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["input_problem"]
+__all__ = ["input_problem", "is_pickle"]
 
 _PICKLE = (
     "a pickle of torch.save, which could run code and is not opened; make a safetensors file of it: "
@@ -40,3 +40,8 @@ def input_problem(path: Path) -> str | None:
     if head[_JSON_AT : _JSON_AT + 1] == b"{":
         return None
     return next((what for begins, what in _BEGINNINGS.items() if head.startswith(begins)), None)
+
+
+def is_pickle(path: Path) -> bool:
+    """Tell whether a file is one of torch.save, by how it begins."""
+    return input_problem(path) == _PICKLE

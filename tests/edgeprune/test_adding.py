@@ -190,7 +190,8 @@ def test_images_of_another_size_than_oblong_packs(tmp_path, base, more):
         with PackWriter(place / "a.h5", header, pack.labels, pack.source_index) as writer:
             writer.append_coefficients(writer_coefficients(header))
     with pytest.raises(
-        ConfigError, match=r"more\.npz: images of shape \(3, 16, 16\), and the packs .*\(3, 8, 24\)"
+        ConfigError,
+        match=r"more\.npz: images of shape \(3, 16, 16\) and 8 bits, and the packs .*\(3, 8, 24\)",
     ):
         add_images(more, place)
 
@@ -267,3 +268,15 @@ def test_replay_that_cannot_be(edgeprune, folder, tmp_path, arguments, words):
     assert code == 2
     assert words in err
     assert not (tmp_path / "run").exists()
+
+
+def test_gray_images_beside_gray_packs(tmp_path, edgeprune):
+    """Color images are added to them as gray ones."""
+    place, images = tmp_path / "packs", np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3)).astype("u1")
+    place.mkdir()
+    for name, pixels in (("gray", images[..., 0]), ("color", images)):
+        np.savez(tmp_path / f"{name}.npz", x=pixels, y=np.arange(8) % 2)
+    assert edgeprune("build", f"npz:{tmp_path / 'gray.npz'}", "-o", place / "a.h5", "-q")[0] == 0
+    code, _, err = edgeprune("add", f"npz:{tmp_path / 'color.npz'}", "-o", place)
+    assert code == 0, err
+    assert [open_pack(path).header.shape for path in sorted(place.glob("*.h5"))] == [(1, 16, 16)] * 2

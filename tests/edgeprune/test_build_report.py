@@ -58,7 +58,7 @@ class Bare:
 
 def test_a_source_need_not_know_its_size(tmp_path):
     source = Bare(open_source(npz(tmp_path, np.arange(40) % 2, channels=1)))
-    assert build_pack(source, tmp_path / "p.h5").source_bytes_per_image == 16 * 16 * 3
+    assert build_pack(source, tmp_path / "p.h5").source_bytes_per_image == 16 * 16
 
 
 @pytest.mark.parametrize(

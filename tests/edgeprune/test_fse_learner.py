@@ -325,7 +325,7 @@ def test_settings_out_of_range_are_refused(options, message):
 
 
 def test_images_other_than_bytes_of_the_right_size_are_refused():
-    with pytest.raises(ConfigError, match=r"`images` must be uint8, not torch\.float32"):
+    with pytest.raises(ConfigError, match=r"`images` must be uint8 or uint16, not torch\.float32"):
         linear_learner().step(torch.zeros(1, 3, 8, 8), torch.zeros(1, dtype=torch.int64))
     with pytest.raises(ConfigError, match="takes spectra"):
         linear_learner().step(*batch(size=(8, 9)))

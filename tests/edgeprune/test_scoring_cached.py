@@ -41,9 +41,9 @@ def decoded(monkeypatch):
     """The names of the files that are decoded."""
     found, decode = [], encoded.decode_image
 
-    def noted(content, size, *, name):
+    def noted(content, size, *, name, wanted):
         found.append(name)
-        return decode(content, size, name=name)
+        return decode(content, size, name=name, wanted=wanted)
 
     monkeypatch.setattr(encoded, "decode_image", noted)
     return found

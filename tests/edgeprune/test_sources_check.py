@@ -72,7 +72,7 @@ def test_check_reports_progress(two_classes: Source) -> None:
 
 
 def test_large_images_are_read_in_smaller_batches(tmp_path: Path) -> None:
-    x = np.zeros((5, 1, 2048, 2048), dtype=np.uint8)
+    x = np.zeros((5, 3, 2048, 2048), dtype=np.uint8)
     seen: list[int] = []
     check_source(open_source(write_npz(tmp_path / "a.npz", x=x, y=[0] * 5)), progress=seen.append)
     assert seen == [2, 4, 5]

@@ -18,6 +18,7 @@ from edgeprune.training.evaluation import TestImages
 from edgeprune_formats import ConfigError
 from edgeprune_runtime.system.machine import _status
 from edgeprune_runtime.training.checkpoint import load_checkpoint
+from edgeprune_runtime.training.lines import step_line
 
 NETWORK = ["--model", "resnet8", "--batch-size", 8, "--device", "cpu", "--precision", "float32"]
 
@@ -252,11 +253,11 @@ def test_the_live_line():
         "device_memory_bytes": None,
     }  # fmt: skip
     line = "epoch 2/30 step 1,200/9,000 loss 1.235 accuracy 45.7% 1,234 images/s ETA 2:05 412 MB"
-    assert training_reports.step_line(event) == line
+    assert step_line(event) == line
     event |= {"memory_bytes": None}
-    assert training_reports.step_line(event) == line.removesuffix(" 412 MB")
+    assert step_line(event) == line.removesuffix(" 412 MB")
     event |= {"memory_bytes": 5_000, "device_memory_bytes": 2_000_000_000}
-    assert training_reports.step_line(event).endswith(" 5.00 kB + 2.00 GB")
+    assert step_line(event).endswith(" 5.00 kB + 2.00 GB")
 
 
 def test_curves_for_tensorboard(train, npz):
@@ -413,3 +414,64 @@ def test_pictures_that_cannot_be_written(edgeprune, run, tmp_path):
     assert code == 1
     assert "there is no folder" in err
     assert plot_command.command.name == "plot"
+
+
+def test_early_stopping_and_what_is_done_to_the_loss(train, npz):
+    options = ["--test", npz, "--patience", 1, "--label-smoothing", 0.1, "--sampling", "balanced"]
+    # So small a rate that no test becomes better.
+    options += ["--clip-norm", 1, "--epochs", 9, "--lr", 1e-30, "--weight-decay", 0]
+    code, out, err, folder = train("a", *options)
+    assert code == 0, err
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    best = lines[-1]["best_epoch"]
+    assert len(lines) == best + 1 < 9
+    assert f"stopped after epoch {best + 1} of 9: no better test since epoch {best}, whose weights" in err
+    assert f"weights of epoch {best}, the best, test accuracy" in out.splitlines()[-1]
+    assert train("b", "--class-weights", "balanced", "--epochs", 1)[0] == 0
+    code, _, err, _ = train("c", "--teacher", folder, "--label-smoothing", 0.1)
+    assert code == 2
+    assert "a teacher's answers replace the labels; leave --label-smoothing and --class-weights out" in err
+    code, _, err, _ = train("d", "--patience", 2)
+    assert code == 2
+    assert "--patience waits for a better test; give --test" in err
+
+
+@pytest.mark.parametrize(("free", "threads"), [(0.1, 1), (2.2, 2), (3.9, 4), (None, 4)])
+def test_processors_that_others_hold_are_left_to_them(monkeypatch, capsys, free, threads):
+    chosen = []
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    monkeypatch.setattr(torch, "set_num_threads", chosen.append)
+    monkeypatch.setattr("edgeprune_runtime.system.machine.cpu_quota", lambda: 8)
+    monkeypatch.setattr("edgeprune_runtime.system.machine.free_processors", lambda: free)
+    train_command.choose_threads(None)
+    err = capsys.readouterr().err
+    assert chosen == [threads]
+    assert (f"computing in {threads} thread" in err) == (threads < 4)
+    train_command.choose_threads(3)
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    train_command.choose_threads(None)
+    assert chosen[1:] == [3, 4]
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("images", [2, 5])
+def test_a_part_smaller_than_a_batch_is_trained_on(edgeprune, tmp_path, images):
+    pixels = np.random.default_rng(0).integers(0, 256, (images, 16, 16, 3)).astype(np.uint8)
+    np.savez(tmp_path / "i.npz", x=pixels, y=np.arange(images) % 2)
+    edgeprune("build", f"npz:{tmp_path / 'i.npz'}", "-o", tmp_path / "small.h5", "-q")
+    code, _, err = edgeprune(
+        "train",
+        tmp_path / "small.h5",
+        *NETWORK,
+        "--epochs",
+        2,
+        "-o",
+        tmp_path / "run",
+        "--sampling",
+        "balanced",
+    )
+    assert (code, err) == (0, "")
+    assert load_checkpoint(tmp_path / "run").state["step"] == 2
+    first, _ = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0]), None
+    assert first["train_loss"] > 0

@@ -97,6 +97,19 @@ def test_writer_still_writes_the_same_content(make, tmp_path, name):
             assert before.positions.tobytes() == after.positions.tobytes()
 
 
+@pytest.mark.parametrize("name", ["quantized-gray", "quantized-planes", "sparse-f32-planes"])
+def test_planes_are_read_as_recorded_and_written_again(make, tmp_path, name):
+    path = GOLDEN / f"edgepack-1.3-{name}.h5"
+    recorded = json.loads(path.with_suffix(".json").read_text())
+    assert verify_pack(path) == []
+    make.write_planes(tmp_path / "again.h5", name)
+    for file in (path, tmp_path / "again.h5"):
+        found = json.loads(json.dumps(make.planes_facts(file)))
+        np.testing.assert_allclose(found.pop("values"), recorded["values"], atol=1e-6)
+        assert found == {name: recorded[name] for name in found}
+    assert path.stat().st_size < 60_000
+
+
 def test_script_refuses_to_overwrite(make):
     with pytest.raises(SystemExit, match="must never change"):
         make.main()

@@ -159,7 +159,8 @@ def test_a_state_taken_before_the_first_batch_begins_there(loader, prefetch):
 
 
 def test_a_loader_without_a_batch_has_a_state(loader):
-    empty = loader(batch_size=100, drop_last=True)
+    with pytest.warns(UserWarning, match="53 images are fewer than a batch of 100"):
+        empty = loader(batch_size=100, drop_last=True)
     assert list(empty) == []
     empty.load_state_dict(empty.state_dict())
     assert list(empty) == []
@@ -267,3 +268,10 @@ def test_the_bound_on_a_batch_is_the_one_that_is_documented():
     said = f"more than {MAX_BATCH_BYTES // 2**30} GiB"
     assert said in " ".join(PackLoader.__doc__.split())
     assert said in " ".join(check_batch.__doc__.split())
+
+
+def test_an_epoch_without_a_batch_is_warned_of(make_pack):
+    path, _ = make_pack(samples=5)
+    with pytest.warns(UserWarning, match="5 images are fewer than a batch of 8.* pass `drop_last=False`"):
+        loader = PackLoader(path, 8, drop_last=True)
+    assert len(loader) == 0

@@ -115,3 +115,30 @@ def test_freed_memory_is_kept_where_the_library_can():
     code = "from edgeprune_runtime.system.machine import keep_freed_memory; print(keep_freed_memory())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == f"{sys.platform.startswith('linux')}\n"
+
+
+def stat(*busy_and_idle):
+    """The text of /proc/stat with so many ticks of each processor."""
+    lines = [f"cpu{k} {busy} 0 0 {idle} 0 0 0 0 0 0" for k, (busy, idle) in enumerate(busy_and_idle)]
+    return "\n".join(["cpu  9 9 9 9 9 9 9 9 0 0", *lines, "intr 5 6", ""])
+
+
+@pytest.mark.parametrize(
+    ("own", "later", "free"),
+    [
+        ({0, 1, 2}, [(10, 100), (40, 70), (25, 85)], 1 + 0 + 0.5),
+        ({1, 2}, [(10, 100), (40, 70), (25, 85)], 0.5),
+        ({0, 1}, [(10, 70), (10, 70), (10, 70)], 2.0),
+    ],
+)
+def test_free_processors(monkeypatch, tmp_path, own, later, free):
+    monkeypatch.setattr(machine, "_PROC", tmp_path)
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: own)
+    (tmp_path / "stat").write_text(stat((10, 70), (10, 70), (10, 70)))
+    monkeypatch.setattr(machine.time, "sleep", lambda _: (tmp_path / "stat").write_text(stat(*later)))
+    assert machine.free_processors() == pytest.approx(free)
+
+
+def test_free_processors_that_are_not_told(monkeypatch, tmp_path):
+    monkeypatch.setattr(machine, "_PROC", tmp_path)
+    assert machine.free_processors(0) is None

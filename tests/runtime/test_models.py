@@ -4,7 +4,8 @@ import torch
 from edgeprune.commands import score, train
 from edgeprune_formats import ConfigError
 from edgeprune_runtime.networks import models
-from edgeprune_runtime.networks.models import MODEL_NAMES, create_model, final_feature_map, smallest_batch
+from edgeprune_runtime.networks.models import MODEL_NAMES, create_model
+from edgeprune_runtime.networks.shapes import smallest_batch
 
 # Published by torchvision for 1000 classes.
 TORCHVISION = {
@@ -58,14 +59,14 @@ def test_the_commands_offer_every_name(command):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_small_images_are_reduced_by_8(name):
-    assert feature_map(name, 32) == (4, 4) == final_feature_map((3, 32, 32))
-    assert feature_map(name, 20) == (3, 3) == final_feature_map((3, 20, 20))
+    assert feature_map(name, 32) == (4, 4)
+    assert feature_map(name, 20) == (3, 3)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_large_images_are_reduced_by_32(name):
-    assert feature_map(name, 64) == (2, 2) == final_feature_map((3, 64, 64))
+    assert feature_map(name, 64) == (2, 2)
 
 
 @pytest.mark.parametrize("name", TORCHVISION)

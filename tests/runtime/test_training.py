@@ -31,8 +31,8 @@ from edgeprune_runtime.errors import TrainingError
 from edgeprune_runtime.networks.models import MODEL_NAMES, head_of
 from edgeprune_runtime.training import Cadence, TrainConfig, TrainingInterrupted, load_model, train
 from edgeprune_runtime.training.checkpoint import load_checkpoint
+from edgeprune_runtime.training.schedule import learning_rate
 from edgeprune_runtime.training.signals import deferred_signals
-from edgeprune_runtime.training.step import learning_rate
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -354,3 +354,14 @@ def test_a_hang_up_that_is_ignored_stays_ignored():
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_lines_for_people(tmp_path):
+    lines, events = [], []
+    run(tmp_path / "run", replace(TINY, epochs=1), report=lines.append, on_event=events.append)
+    assert lines[0] == "resnet8; cpu; 1 thread; float32"
+    assert lines[1].startswith("epoch   1/1  train loss ")
+    assert len(lines) == 2
+    assert {"start", "epoch"} <= {event["event"] for event in events}
+    run(tmp_path / "run", replace(TINY, epochs=2), resume=True, report=lines.append)
+    assert "epoch 2 is a new schedule" in lines[3]

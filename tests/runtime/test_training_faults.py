@@ -14,6 +14,7 @@ from training_runs import CLASSES, TEST, TINY, MemoryLoader, Small, assert_same_
 
 from edgeprune_formats import ConfigError, EdgePruneError
 from edgeprune_formats.files import replacing
+from edgeprune_runtime import PackLoader
 from edgeprune_runtime.errors import TrainingError
 from edgeprune_runtime.training import Cadence, TrainingInterrupted, load_model, train
 from edgeprune_runtime.training.checkpoint import DiskFullError, has_checkpoint, load_checkpoint
@@ -36,7 +37,7 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path, name):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"epochs": 4}, "epochs was 3 and is now 4"),
+        ({"epochs": 2}, "epochs was 3 and is now 2"),
         ({"model": "resnet18"}, "model was 'resnet8' and is now 'resnet18'"),
         ({"ema": None}, "ema was 0.9 and is now None"),
         ({"seed": 7}, "seed was 0 and is now 7"),
@@ -179,9 +180,9 @@ def test_one_image_left_over_of_a_larger_size_is_fine(tmp_path):
     run(tmp_path, replace(TINY, model="mobilenet_v2", epochs=1), loader=MemoryLoader(9, 8))
 
 
-@pytest.mark.parametrize("shape", [(1, 16, 16), (16, 16)])
+@pytest.mark.parametrize("shape", [(33, 16, 16), (0, 16, 16), (16, 16)])
 def test_images_that_no_network_takes(tmp_path, shape):
-    with pytest.raises(ConfigError, match="3 channels"):
+    with pytest.raises(ConfigError, match="the networks take 1 to 32 channels"):
         train(MemoryLoader(), TINY, tmp_path / "run", num_classes=CLASSES, image_shape=shape)
     assert not (tmp_path / "run").exists()
 
@@ -405,3 +406,43 @@ def test_a_disk_that_fails_before_the_first_checkpoint_leaves_a_folder_to_begin_
             run(folder)
     run(folder, resume=has_checkpoint(folder))
     assert_same_run(folder, whole_run.run_dir)
+
+
+@pytest.mark.parametrize(
+    ("test", "message"),
+    [
+        (iter(TEST), "can be read only once"),
+        (
+            [TEST[0], (torch.zeros(2, 3, 8, 8), torch.zeros(2, dtype=torch.int64))],
+            "test images are (3, 8, 8)",
+        ),
+        ([TEST[0], (torch.zeros(2, 3, 16, 16), torch.tensor([0, 9]))], "label 9, and the network 4 classes"),
+        (MemoryLoader(0), "the test set yields no batch"),
+    ],
+)
+def test_a_test_set_that_does_not_fit_is_found_before_the_first_epoch(tmp_path, test, message):
+    seen = []
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        run(tmp_path / "run", test=test, on_batch=lambda *at: seen.append(at))
+    assert not seen
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_labels_of_a_test_pack_are_looked_at_first(tmp_path, make_pack):
+    path, _ = make_pack(samples=9, size=(16, 16), components=50)
+    options = {"num_classes": 2, "image_shape": (3, 16, 16), "test": PackLoader(path)}
+    with pytest.raises(ConfigError, match="label 2, and the network 2 classes"):
+        train(MemoryLoader(), TINY, tmp_path / "run", **options)
+
+
+class Empty(MemoryLoader):
+    """Says that it has batches, and has none."""
+
+    def __iter__(self):
+        return iter(())
+
+
+def test_an_epoch_of_no_step_is_not_done(tmp_path):
+    with pytest.raises(TrainingError, match="gave no batch in epoch 1; lower `batch_size`"):
+        run(tmp_path / "run", loader=Empty())
+    assert not (tmp_path / "run").exists()

@@ -12,7 +12,8 @@ from edgeprune_runtime.networks.models import MODEL_NAMES
 from edgeprune_runtime.training import Cadence, TrainConfig
 from edgeprune_runtime.training.checkpoint import load_checkpoint
 from edgeprune_runtime.training.placement import Placement, place
-from edgeprune_runtime.training.step import Learner, Tally, learning_rate, update_average
+from edgeprune_runtime.training.schedule import Schedule, learning_rate
+from edgeprune_runtime.training.step import Learner, Tally, update_average
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -50,7 +51,12 @@ def test_bfloat16_autocast_trains(tmp_path):
         ({"lr": "0.1"}, "lr` is '0.1'; it must be a number"),
         ({"lr": None}, "lr` is None; it must be a number"),
         ({"ema": "0.9"}, "ema` is '0.9'; it must be a number or None"),
-        ({"freeze": 1}, "freeze` is 1; it must be True or False"),
+        ({"freeze": 1.0}, "freeze` is 1.0; it must be True or False or an integer"),
+        ({"freeze": 0}, "freeze` is 0; it must be at least 1"),
+        ({"freeze": -1}, "freeze` is -1; it must be at least 1"),
+        ({"stem": "large"}, "stem` is 'large'; it must be one of auto, imagenet, small"),
+        ({"model": "torchvision:"}, "unknown model 'torchvision:'; choose one of shufflenet_v2"),
+        ({"model": "a b:c"}, "or torchvision:NAME, timm:NAME or package.module:function"),
         ({"nesterov": "no"}, "nesterov` is 'no'; it must be True or False"),
         ({"model": 18}, "model` is 18; it must be a string"),
         ({"device": 0}, "device` is 0; it must be a string"),
@@ -152,3 +158,10 @@ def test_weight_decay_spares_biases_and_norms(model):
     assert spared["weight_decay"] == 0
     assert decayed["weight_decay"] == TINY.weight_decay
     assert len(decayed["params"]) + len(spared["params"]) == len(list(learner.model.parameters()))
+
+
+def test_a_schedule_after_another_is_one_of_its_own():
+    schedule = Schedule([2, 5], 30, 0.1)
+    rates = [schedule.rate(step) for step in range(schedule.steps)]
+    assert rates[:60] == [learning_rate(step, 60, 0.1) for step in range(60)]
+    assert rates[60:] == [learning_rate(step, 90, 0.1) for step in range(90)]

@@ -4,7 +4,9 @@ import os
 import re
 import signal
 from dataclasses import replace
+from importlib.util import find_spec
 
+import own_networks
 import pytest
 import strange_files
 import torch
@@ -84,12 +86,140 @@ def test_weights_that_cannot_be_read(tmp_path, content):
 @pytest.mark.parametrize("kind", strange_files.WORDS)
 def test_weights_that_are_none_are_named_for_what_they_are(tmp_path, kind):
     path = strange_files.make(kind, tmp_path / "a.safetensors")
-    for load in (lambda: run(tmp_path / "run", init=path), lambda: load_trained(path)):
+    # Weights to begin with may be a file of torch.save; a run's network may not.
+    begin = [] if "pickle" in kind else [lambda: run(tmp_path / "run", init=path)]
+    for load in (*begin, lambda: load_trained(path)):
         with pytest.raises(TrainingError, match=re.escape(strange_files.WORDS[kind])) as caught:
             load()
         assert str(caught.value).startswith(f"{path}: ")
         assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("new_format", [True, False])
+@pytest.mark.parametrize(
+    "place",
+    [None, "state_dict", "model_state_dict", "model", "net", "network"],
+)
+def test_weights_of_torch_save(tmp_path, new_format, place):
+    weights = create_model("resnet8", CLASSES, 16).state_dict()
+    content = {f"module.{name}": tensor for name, tensor in weights.items()}
+    content = content if place is None else {"epoch": 3, "args": {"lr": 0.1}, place: content}
+    torch.save(content, tmp_path / "a.pth", _use_new_zipfile_serialization=new_format)
+    model = create_model("resnet8", CLASSES, 16)
+    assert load_weights(model, tmp_path / "a.pth") == ()
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+
+
+class Planted:
+    """What a stranger's file would have run."""
+
+    def __reduce__(self):
+        return os.mkdir, ("planted",)
+
+
+def whole_network():
+    return create_model("resnet8", CLASSES, 16)
+
+
+@pytest.mark.parametrize("content", [Planted, lambda: {"state_dict": Planted()}, whole_network])
+@pytest.mark.parametrize("new_format", [True, False])
+def test_torch_save_of_more_than_weights_is_not_opened(tmp_path, monkeypatch, content, new_format):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "a.pth"
+    with path.open("wb") as file:
+        torch.save(content(), file, _use_new_zipfile_serialization=new_format)
+    words = r"a\.pth: holds more than weights, which could run code and is not opened; .* torch\.save\("
+    with pytest.raises(TrainingError, match=words) as caught:
+        run(tmp_path / "run", init=path)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "planted").exists()
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"epoch": 3}, "holds no state dict of tensors, by itself or as state_dict, model_state_dict"),
+        ([torch.zeros(2)], "holds no state dict of tensors"),
+        (torch.zeros(2), "holds no state dict of tensors"),
+    ],
+)
+def test_torch_save_of_no_state_dict(tmp_path, content, message):
+    torch.save(content, tmp_path / "a.pth")
+    with pytest.raises(TrainingError, match=message):
+        load_weights(create_model("resnet8", CLASSES, 16), tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("new_format", [True, False])
+@pytest.mark.parametrize("size", [10, 300, -1000, -1])
+def test_torch_save_that_was_cut(tmp_path, new_format, size):
+    path = tmp_path / "a.pth"
+    weights = create_model("resnet8", CLASSES, 16).state_dict()
+    torch.save(weights, path, _use_new_zipfile_serialization=new_format)
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(TrainingError, match=r"a\.pth: ") as caught:
+        load_weights(create_model("resnet8", CLASSES, 16), path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [math.nan, -math.inf])
+def test_torch_save_of_weights_that_are_not_finite(tmp_path, value):
+    weights = create_model("resnet8", CLASSES, 16).state_dict()
+    weights["fc.bias"][1] = value
+    torch.save(weights, tmp_path / "a.pth")
+    with pytest.raises(TrainingError, match=r"a\.pth: fc\.bias holds NaN or infinity; take"):
+        load_weights(create_model("resnet8", CLASSES, 16), tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4, 7])
+@pytest.mark.parametrize("name", ["resnet8", "torchvision:squeezenet1_1"])
+def test_a_first_layer_of_rgb_weights_is_made_for_the_planes(tmp_path, name, channels):
+    given = create_model(name, CLASSES, 32)
+    torch.save(given.state_dict(), tmp_path / "a.pth")
+    model = create_model(name, CLASSES, 32, channels)
+    told = []
+    assert load_weights(model, tmp_path / "a.pth", tell=told.append) == ()
+    first, conv = next((n, m) for n, m in model.named_modules() if isinstance(m, torch.nn.Conv2d))
+    rgb = given.get_submodule(first).weight
+    if channels == 1:
+        assert told == [f"{first}.weight of these weights is for RGB images: summed for one channel"]
+        gray = torch.randn(2, 1, 32, 32)
+        torch.testing.assert_close(model.eval()(gray), given.eval()(gray.expand(2, 3, 32, 32)))
+    else:
+        ending = f"repeated for {channels} channels, scaled by 3/{channels}"
+        assert told == [f"{first}.weight of these weights is for RGB images: {ending}"]
+        for plane in range(channels):
+            torch.testing.assert_close(conv.weight[:, plane], rgb[:, plane % 3] * 3 / channels)
+
+
+def test_a_first_layer_for_other_planes_stays_fresh(tmp_path):
+    torch.save(create_model("resnet8", CLASSES, 16, 4).state_dict(), tmp_path / "a.pth")
+    assert load_weights(create_model("resnet8", CLASSES, 16, 4), tmp_path / "a.pth") == ()
+    for channels in (1, 3, 5):
+        fresh = load_weights(create_model("resnet8", CLASSES, 16, channels), tmp_path / "a.pth")
+        assert fresh == ("conv1.weight",)
+
+
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [
+        ("torchvision:squeezenet1_1", "classifier.1"),
+        pytest.param(
+            "timm:resnet10t", "fc", marks=pytest.mark.skipif(not find_spec("timm"), reason="no timm")
+        ),
+    ],
+)
+def test_weights_of_libraries_with_other_classes(tmp_path, name, head):
+    save_file(create_model(name, 9, 32).state_dict(), tmp_path / "a.safetensors")
+    model = create_model(name, CLASSES, 32)
+    assert set(load_weights(model, tmp_path / "a.safetensors", CLASSES)) == {f"{head}.weight", f"{head}.bias"}
+
+
+def test_a_head_that_is_not_the_last_layer_held(tmp_path):
+    save_file(own_networks.Tiny(9, 3).state_dict(), tmp_path / "a.safetensors")
+    model = own_networks.Tiny(CLASSES, 3)
+    assert load_weights(model, tmp_path / "a.safetensors", CLASSES) == ("head.weight", "head.bias")
 
 
 def test_a_folder_in_the_place_of_weights(tmp_path):

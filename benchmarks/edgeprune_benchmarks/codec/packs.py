@@ -12,13 +12,21 @@ from numpy.typing import NDArray
 from edgeprune import BuildConfig, build_pack
 from edgeprune.sources import Source
 from edgeprune.sources.arrays import ArraySource
-from edgeprune_formats import Pack, open_pack
+from edgeprune_formats import ConfigError, Pack, open_pack
 from edgeprune_runtime import PackLoader
 
 from .matching import Point
 from .quality import psnr, ssim
 
-__all__ = ["ImageSet", "build", "measure_pack", "pixels_of", "zstd_bytes"]
+__all__ = ["ImageSet", "build", "measure_pack", "pixels_of", "read_8_bits", "zstd_bytes"]
+
+
+def read_8_bits(source: Source, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Read images of 8 bits; raises `ConfigError` for others."""
+    pixels = source.read(rows)
+    if pixels.dtype != np.uint8:
+        raise ConfigError(f"{source.spec}: has pixels of 16 bits, and is measured with 8; pass 8-bit images")
+    return pixels.astype(np.uint8, copy=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +48,7 @@ class ImageSet:
     @classmethod
     def of(cls, source: Source, name: str) -> ImageSet:
         """Read all images of a source."""
-        return cls(name, source.read(np.arange(len(source))), source.labels)
+        return cls(name, read_8_bits(source, np.arange(len(source))), source.labels)
 
     def take(self, rows: NDArray[np.int64]) -> ImageSet:
         """Return some of the images."""

@@ -67,7 +67,7 @@ def power_loss(data: Path, output: Path, **options: Any) -> None:
 @MANY_MODELS
 @click.option("--minutes", type=float, default=30.0, show_default=True, help="Of training, for each.")
 @click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True)
-@config_options(TrainConfig, "batch_size", batch_size={"type": click.IntRange(min=2)})
+@config_options(TrainConfig, "stem", "batch_size", batch_size={"type": click.IntRange(min=2)})
 @LEARNING_RATE
 @DEVICE
 def minutes(data: Path, output: Path, runs: Path, models: tuple[str, ...], **options: Any) -> None:
@@ -76,6 +76,7 @@ def minutes(data: Path, output: Path, runs: Path, models: tuple[str, ...], **opt
     \b
     Example:
       edgeprune bench minutes --data data --minutes 5 --model shufflenet_v2
+      edgeprune bench minutes --data data --minutes 30 --model mobilenet_v2 --stem imagenet
     """
     from ..device.minutes import Settings, run
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeprune.options.fields import config_options
+from edgeprune.options.networks import TRUST_MODEL
 from edgeprune.packs.config import BuildConfig
 
 from ..harness.options import DEVICE, MINUTES, OUTPUT, require_packages, runs
@@ -104,6 +105,7 @@ def landscape(output: Path, images: int, directions: int, pictures: Path, **opti
 @_LINF
 @_PRECISION
 @DEVICE
+@TRUST_MODEL
 def attack(run: Path, source: str, scale: str, device: str, **options: Any) -> None:
     """Attack the network in RUN, a folder of ``edgeprune train``, and judge the report; resumable.
 

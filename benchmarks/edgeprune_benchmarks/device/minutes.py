@@ -18,6 +18,7 @@ from edgeprune.training.evaluation import open_test
 from edgeprune.training.reports import TerminalReport
 from edgeprune.work.image_store import ImageStore
 from edgeprune_formats import Pack, open_pack
+from edgeprune_runtime.networks.names import Stem
 from edgeprune_runtime.system.machine import keep_freed_memory
 from edgeprune_runtime.training import TrainConfig, TrainLoader
 from edgeprune_runtime.training.checkpoint import write_text
@@ -56,6 +57,8 @@ class Settings:
         As `TrainConfig`.
     freq_prune : float
         Share of the components that the pack leaves out.
+    stem : str
+        Of the networks, as `TrainConfig`; their results have names of their own where it is not auto.
     """
 
     models: tuple[str, ...]
@@ -65,11 +68,23 @@ class Settings:
     lr: float
     device: str
     freq_prune: float = 0.5
+    stem: Stem = "auto"
+
+    @property
+    def ending(self) -> str:
+        """What the names of a stem that was asked for end in."""
+        return "" if self.stem == "auto" else f"-{self.stem}"
 
     def config(self, model: str, seed: int) -> TrainConfig:
         """Return the settings of one run: a single epoch, however often it goes through the images."""
         return TrainConfig(
-            model=model, epochs=1, batch_size=self.batch_size, lr=self.lr, seed=seed, device=self.device
+            model=model,
+            stem=self.stem,
+            epochs=1,
+            batch_size=self.batch_size,
+            lr=self.lr,
+            seed=seed,
+            device=self.device,
         )
 
 
@@ -93,11 +108,11 @@ def run(settings: Settings, data: Path, output: Path, runs: Path) -> None:
         for model, of_model in cells.items():
             rows = [_cell(settings, source, pack, runs, config, images) for config, images in of_model]
             results = {**asdict(settings), "models": [model], **facts, "rows": rows}
-            click.echo(save(output, f"minutes-{model}", results))
+            click.echo(save(output, f"minutes-{model}{settings.ending}", results))
 
 
 def _folder(settings: Settings, runs: Path, config: TrainConfig, images: str) -> Path:
-    return runs / f"{config.model}-{images}-{settings.minutes:g}-{config.seed}"
+    return runs / f"{config.model}-{images}-{settings.minutes:g}-{config.seed}{settings.ending}"
 
 
 def _shape(pack: Pack) -> dict[str, Any]:

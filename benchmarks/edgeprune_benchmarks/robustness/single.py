@@ -83,8 +83,10 @@ def attack_run(
     network = load_trained(run_dir)
     if network.num_classes < 2:
         raise ConfigError(f"{run_dir}: a network of one class cannot err; attack one of two classes or more")
-    _, height, width = network.image_shape
-    test = open_source(spec, split="test", size=height if height == width else None)
+    channels, height, width = network.image_shape
+    if channels != 3:
+        raise ConfigError(f"{run_dir}: takes images of {channels} channels; attacks are for networks of RGB")
+    test = open_source(spec, split="test", size=height if height == width else None, channels="rgb")
     label_of = _labels(test, network)
     protocol = _protocol(scale, images, linf, len(test))
     victim = load_victim(run_dir, device)

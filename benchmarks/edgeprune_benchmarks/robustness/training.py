@@ -69,7 +69,7 @@ class Experiment:
     @cached_property
     def source(self) -> Source:
         """The training images."""
-        return open_source(self.spec, size=self.size)
+        return open_source(self.spec, size=self.size, channels="rgb")
 
     @cached_property
     def check(self) -> SourceCheck:
@@ -79,7 +79,7 @@ class Experiment:
     @cached_property
     def test(self) -> Source:
         """The test images."""
-        return open_source(self.spec, split="test", size=self.size)
+        return open_source(self.spec, split="test", size=self.size, channels="rgb")
 
     @cached_property
     def scores_file(self) -> ScoresFile:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from edgeprune_formats import ConfigError, EdgePruneError, open_pack, verify_pack
 
+from ..codec.packs import read_8_bits
 from ..harness.peak import peak_mib
 from ..harness.process import run_python
 
@@ -125,7 +126,7 @@ def _build(pack: Path, task: dict[str, Any]) -> dict[str, Any]:
     from edgeprune import BuildConfig, build_pack, open_source
 
     source = open_source(f"npz:{task['data']}")
-    varied = Varied(source.read(np.arange(len(source))), source.labels, task["count"])
+    varied = Varied(read_8_bits(source, np.arange(len(source))), source.labels, task["count"])
     jobs, started = os.cpu_count() or 1, time.perf_counter()
     build_pack(varied, pack, BuildConfig(device="cpu"), jobs=jobs)
     seconds = time.perf_counter() - started

@@ -24,7 +24,7 @@ from edgeprune_formats.coding.native import encoding_kernels
 
 from ..codec.containers import avif_payload, webp_payload
 from ..codec.matching import bracket
-from ..codec.packs import ImageSet, build, pixels_of
+from ..codec.packs import ImageSet, build, pixels_of, read_8_bits
 from ..codec.peers import Peer, decode_all, encode_all
 from ..codec.quality import psnr
 from ..harness.images import lossless, photographs, unpack_photographs
@@ -96,7 +96,7 @@ def _images(data: Path, folder: Path, size: str, count: int | None) -> ImageSet:
         files = unpack_photographs(data, folder / "photographs")
         source, name = open_source(f"imagefolder:{files}", size=224), photographs(data).name
     rows = np.random.default_rng(0).permutation(len(source))[:count]
-    return ImageSet(name, source.read(rows), source.labels[rows]).renumbered()
+    return ImageSet(name, read_8_bits(source, rows), source.labels[rows]).renumbered()
 
 
 def prepare(images: ImageSet, folder: Path, size: str) -> dict[str, Any]:

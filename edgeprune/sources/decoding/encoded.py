@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from ...errors import SourceError
 from ..base import Rows
 from ..ordered import shares_threads
 from .images import decode_image, pillow_guard
+from .kinds import RGB_IF_COLOR, Wanted
 
 __all__ = ["Content", "EncodedSource", "PerProcess", "first_shape"]
 
@@ -47,6 +48,8 @@ class EncodedSource:
         What a user should know: how the source was understood, images that are not read.
     targets : tuple of Target
         See `Source`.
+    wanted : Wanted
+        What the images are decoded to; its channels are those of `shape`.
 
     A class for one kind of source gives `name`, `stored_bytes`, and `contents` or `content`; all may be
     called from several threads at once, and in forked processes.
@@ -63,6 +66,12 @@ class EncodedSource:
     undivided: bool = False
     notes: tuple[str, ...] = ()
     targets: tuple[Target, ...] = ()
+    wanted: Wanted = RGB_IF_COLOR
+
+    @property
+    def bits(self) -> int:
+        """Of a channel of what is read."""
+        return self.wanted.kind.bits
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -81,9 +90,9 @@ class EncodedSource:
         for row in rows:
             yield self.content(int(row))
 
-    def read(self, rows: Rows) -> NDArray[np.uint8]:
-        """Decode some images, [n, 3, H, W]; in a few threads, unless others do so too. See `Source`."""
-        images = np.empty((len(rows), *self.shape), dtype=np.uint8)
+    def read(self, rows: Rows) -> NDArray[np.uint8 | np.uint16]:
+        """Decode some images, [n, C, H, W]; in a few threads, unless others do so too. See `Source`."""
+        images = np.empty((len(rows), *self.shape), dtype=self.wanted.kind.dtype)
         wanted = np.asarray(rows, dtype=np.intp)
         # In the order in which they are stored.
         places = np.argsort(wanted, kind="stable")
@@ -96,15 +105,15 @@ class EncodedSource:
                 done.result()
         return images
 
-    def _fill(self, images: NDArray[np.uint8], places: NDArray[np.intp], rows: NDArray[np.intp]) -> None:
+    def _fill(self, images: NDArray[Any], places: NDArray[np.intp], rows: NDArray[np.intp]) -> None:
         with closing(self.contents(rows)) as contents:
             for place, row, content in zip(places, rows.tolist(), contents, strict=True):
-                pixels = decode_image(content, self.size, name=self.name(row))
+                pixels = decode_image(content, self.size, name=self.name(row), wanted=self.wanted)
                 if pixels.shape[:2] != self.shape[1:]:
                     raise SourceError(self._other_size(row, pixels))
                 images[place] = pixels.transpose(2, 0, 1)
 
-    def _other_size(self, row: int, pixels: NDArray[np.uint8]) -> str:
+    def _other_size(self, row: int, pixels: NDArray[Any]) -> str:
         height, width = pixels.shape[:2]
         usual = f"{self.shape[2]}x{self.shape[1]}"
         return (
@@ -116,7 +125,7 @@ class EncodedSource:
 def first_shape(
     size: int | None, images: Iterable[tuple[str, Callable[[], Content]]], where: str
 ) -> tuple[tuple[int, int, int], str]:
-    """Return the shape (3, H, W) of a source's images and the name of the one that it was taken from.
+    """Return the shape (3, H, W) of a source's images, as RGB, and the name of the one it was taken from.
 
     Parameters
     ----------
@@ -138,7 +147,7 @@ def first_shape(
     with pillow_guard():
         for name, content in images:
             try:
-                pixels = decode_image(content(), None, name=name)
+                pixels = decode_image(content(), None, name=name, wanted=None)
             except SourceError as error:
                 problem, count = problem or str(error), count + 1
                 continue

@@ -1,8 +1,9 @@
-"""One image file to 8-bit RGB, whatever its mode, orientation and depth."""
+"""One image file to pixels, whatever its mode, orientation and depth: by default 8-bit RGB."""
 
 from __future__ import annotations
 
 import io
+import logging
 import os
 import stat
 import threading
@@ -17,16 +18,20 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError, features
 
 from ...errors import SourceError
+from .kinds import MODES, RGB_IF_COLOR, Kind, Wanted, kind_of, reduced_to_8
 from .orientation import upright
 from .png import without_extras
+from .tiff import BandsError, bands_of, is_tiff, read_bands, read_tags
 
 __all__ = [
     "IMAGE_SUFFIXES",
     "UNREAD_SUFFIXES",
     "decode_image",
+    "image_kind",
     "pillow_guard",
     "read_image",
     "resize_and_crop",
+    "resize_planes",
 ]
 
 _HAS_AVIF = "avif" in features.modules and features.check_module("avif")
@@ -71,6 +76,8 @@ class _Guard:
 
 
 _GUARD, _LARGE = _Guard(), threading.Lock()
+# Pillow's remarks on files that are read all the same, which Python prints where nobody listens.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 def _new_locks() -> None:
@@ -82,11 +89,14 @@ def _new_locks() -> None:
 os.register_at_fork(after_in_child=_new_locks)
 
 
-def read_image(path: str | Path, size: int | None) -> NDArray[np.uint8]:
+def read_image(
+    path: str | Path, size: int | None, planes: int | None = None
+) -> NDArray[np.uint8 | np.uint16]:
     """Read one image file as a viewer shows it.
 
     EXIF orientation is applied; transparency is composited on white; 16-bit gray is divided by 257 and
-    rounded (mode ``I`` counts as 16-bit gray); other modes are converted as Pillow does. Of an animation
+    rounded (mode ``I`` counts as 16-bit gray); other modes are converted as Pillow does, and several bands
+    of a TIFF file that are no color are refused. Of an animation
     the first frame is read. ICC profiles are ignored, and so are damaged chunks of a PNG that its pixels do
     not need. An image of more pixels than ``PIL.Image.MAX_IMAGE_PIXELS`` is scaled while it is decoded, and
     one of more than twice as many is refused.
@@ -98,11 +108,14 @@ def read_image(path: str | Path, size: int | None) -> NDArray[np.uint8]:
         suffix.
     size : int or None
         Passed to `resize_and_crop`; None keeps the size of the file.
+    planes : int, optional
+        So many channels in place of RGB: those of the image, with all their bits, if it has so many;
+        otherwise it is converted to gray (1), RGB (3) or RGBA (4).
 
     Returns
     -------
-    NDArray[np.uint8]
-        [H, W, 3], RGB.
+    NDArray[np.uint8] or NDArray[np.uint16]
+        [H, W, 3], RGB; or [H, W, planes].
 
     Raises
     ------
@@ -116,7 +129,55 @@ def read_image(path: str | Path, size: int | None) -> NDArray[np.uint8]:
     calls of `decode_image`.
     """
     with pillow_guard():
-        return decode_image(str(path), size, name=str(path))
+        return decode_image(str(path), size, name=str(path), wanted=planes or RGB_IF_COLOR)
+
+
+def image_kind(image: str | bytes, *, name: str) -> tuple[Kind, str]:
+    """Return the kind of an image by its header, and a note where its pixels are read with fewer bits.
+
+    To be called as `decode_image`; raises `SourceError` as it does, for what the header tells.
+    """
+    try:
+        file = image if isinstance(image, str) else io.BytesIO(image)
+        with Image.open(file, formats=_FORMATS) as opened:
+            return kind_of(opened), _bits_lost(opened)
+    except MemoryError:
+        raise
+    except Exception as error:
+        try:
+            bands = _bands_alone(image)
+        except BandsError as reason:
+            raise SourceError(f"{name}: {reason}") from error
+        except OSError:
+            bands = None
+        if bands is None:
+            raise SourceError(f"{name}: {_reason(error, image)}") from error
+        return bands[0], ""
+
+
+def _bits_lost(opened: Image.Image) -> str:
+    """Return a note on 16 bits of a color PNG, of which Pillow reads 8."""
+    tile = getattr(opened, "tile", None)
+    raw = tile[0][3] if opened.format == "PNG" and tile else ""
+    is_deep = isinstance(raw, str) and raw.endswith(";16B") and not opened.mode.startswith("I")
+    return "color PNG of 16 bits are read as 8 bits; TIFF and npz keep 16" if is_deep else ""
+
+
+def _bands_alone(image: str | bytes) -> tuple[Kind, bytes] | None:
+    """Return the kind and the bytes of a TIFF file with bands that are read here; None for other files.
+
+    Raises
+    ------
+    BandsError
+        Bands that cannot be read.
+    """
+    with _stream(image) as stream:
+        content = stream.read(4)
+        if not is_tiff(content):
+            return None
+        content += stream.read()
+    bands = bands_of(read_tags(content))
+    return None if bands is None else (Kind(bands.channels, bands.bits), content)
 
 
 @contextmanager
@@ -133,7 +194,9 @@ def pillow_guard() -> Iterator[None]:
         guard.leave()
 
 
-def decode_image(image: str | bytes, size: int | None, *, name: str) -> NDArray[np.uint8]:
+def decode_image(
+    image: str | bytes, size: int | None, *, name: str, wanted: Wanted | int | None = RGB_IF_COLOR
+) -> NDArray[np.uint8 | np.uint16]:
     """Do the work of `read_image`, safe in any thread as long as `pillow_guard` is entered around it.
 
     Parameters
@@ -144,11 +207,13 @@ def decode_image(image: str | bytes, size: int | None, *, name: str) -> NDArray[
         Passed to `resize_and_crop`.
     name : str
         How an error message calls the image.
+    wanted : Wanted, int or None
+        What it is decoded to; a number is the `planes` of `read_image`; None leaves its kind as it is.
 
     Returns
     -------
-    NDArray[np.uint8]
-        [H, W, 3], RGB.
+    NDArray[np.uint8] or NDArray[np.uint16]
+        [H, W, C].
 
     Raises
     ------
@@ -158,28 +223,84 @@ def decode_image(image: str | bytes, size: int | None, *, name: str) -> NDArray[
     if isinstance(image, str) and _is_pipe(image):
         raise SourceError(f"{name}: is not a regular file")
     try:
-        return _decoded(image, size)
+        return _decoded(image, size, wanted)
     except MemoryError:
         raise
+    except _UnfitError as reason:
+        raise SourceError(f"{name}: {reason}") from None
     # Damaged files make Pillow's plugins raise nearly any exception, struct.error and IndexError included.
     except Exception as error:
-        pixels = _decoded_without_extras(image, size)
+        pixels = _decoded_otherwise(image, size, wanted, name)
         if pixels is None:
             raise SourceError(f"{name}: {_reason(error, image)}") from error
         return pixels
 
 
-def _decoded(content: str | bytes, size: int | None) -> NDArray[np.uint8]:
+class _UnfitError(Exception):
+    """An image is sound, and not of the kind that is wanted."""
+
+
+def _fitting(wanted: Wanted | int | None, kind: Kind) -> Wanted:
+    """Return what an image of a kind is decoded to; raises `_UnfitError`."""
+    if wanted is None:
+        return Wanted(kind)
+    if isinstance(wanted, int):
+        if kind.channels != wanted and (wanted not in MODES or kind.channels not in (1, 3)):
+            raise _UnfitError(f"is {kind}, and {wanted} planes are needed")
+        wanted = Wanted(kind if kind.channels == wanted else Kind(wanted))
+    reason = wanted.reason_against(kind)
+    if reason is not None:
+        raise _UnfitError(reason)
+    return wanted
+
+
+def _decoded(
+    content: str | bytes, size: int | None, wanted: Wanted | int | None
+) -> NDArray[np.uint8 | np.uint16]:
     file = content if isinstance(content, str) else io.BytesIO(content)
     with Image.open(file, formats=_FORMATS) as opened, _room_for(opened, size) as is_large:
+        kind = kind_of(opened)
+        wanted = _fitting(wanted, kind)
+        if opened.format == "TIFF" and bands_of(opened.tag_v2) is not None:
+            with _stream(content) as stream:
+                return _of_bands(read_bands(stream.read()), size, wanted)
         if is_large and size is not None:
             # Of JPEG files only; they come out 4 to 8 times as large as wanted, or as they are.
             scale = 4 * size / min(opened.size)
             opened.draft(None, (round(scale * opened.width), round(scale * opened.height)))
         opened.load()
         image = _reduced(opened, 4 * size) if is_large and size is not None else opened
-        image = _to_rgb(upright(image, opened), opened)
-        return np.array(image if size is None else resize_and_crop(image, size))
+        image = upright(image, opened)
+        if kind == Kind(1, 16):
+            return _of_bands(_gray16(image, getattr(opened, "tag_v2", {}))[..., None], size, wanted)
+        image = _to_mode(image, MODES[wanted.kind.channels])
+        pixels = np.array(image if size is None else resize_and_crop(image, size))
+        return pixels if pixels.ndim == 3 else pixels[..., None]
+
+
+def _of_bands(planes: NDArray[Any], size: int | None, wanted: Wanted) -> NDArray[np.uint8 | np.uint16]:
+    """Return planes [H, W, C] of 8 or 16 bits, scaled and converted."""
+    if planes.shape[2] == wanted.kind.channels and planes.dtype == wanted.kind.dtype:
+        return planes if size is None else resize_planes(planes, size)
+    eight = reduced_to_8(planes)
+    image = Image.fromarray(np.ascontiguousarray(eight[..., 0] if eight.shape[2] == 1 else eight))
+    image = image.convert(MODES[wanted.kind.channels])
+    pixels = np.array(image if size is None else resize_and_crop(image, size))
+    return pixels if pixels.ndim == 3 else pixels[..., None]
+
+
+def resize_planes(planes: NDArray[Any], size: int) -> NDArray[Any]:
+    """Apply `resize_and_crop` to each plane of uint8 or uint16 [H, W, C]."""
+    if planes.shape[:2] == (size, size):
+        return planes
+    scaled = np.empty((size, size, planes.shape[2]), planes.dtype)
+    for number in range(planes.shape[2]):
+        plane = np.ascontiguousarray(planes[..., number])
+        # Pillow scales 16 bits as floating-point numbers only.
+        wide = plane if plane.dtype == np.uint8 else plane.astype(np.float32)
+        found = np.asarray(resize_and_crop(Image.fromarray(wide), size))
+        scaled[..., number] = np.rint(np.clip(found, 0, np.iinfo(planes.dtype).max))
+    return scaled
 
 
 def _is_pipe(path: str) -> bool:
@@ -194,14 +315,24 @@ def _stream(content: str | bytes) -> BinaryIO:
     return Path(content).open("rb") if isinstance(content, str) else io.BytesIO(content)
 
 
-def _decoded_without_extras(image: str | bytes, size: int | None) -> NDArray[np.uint8] | None:
-    """Return the pixels of a PNG where something beside them is damaged, None if that is not all."""
+def _decoded_otherwise(
+    image: str | bytes, size: int | None, wanted: Wanted | int | None, name: str
+) -> NDArray[np.uint8 | np.uint16] | None:
+    """Return the pixels of a PNG where something beside them is damaged, or of a TIFF with many bands.
+
+    None if that is not all; raises `SourceError` for a TIFF that is refused.
+    """
     try:
         with _stream(image) as stream:
             content = without_extras(stream)
-        return None if content is None else _decoded(content, size)
+        if content is not None:
+            return _decoded(content, size, wanted)
+        bands = _bands_alone(image)
+        return None if bands is None else _of_bands(read_bands(bands[1]), size, _fitting(wanted, bands[0]))
     except MemoryError:
         raise
+    except (_UnfitError, BandsError) as reason:
+        raise SourceError(f"{name}: {reason}") from None
     except Exception:
         return None
 
@@ -252,18 +383,22 @@ def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
     return image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + short, top + short))
 
 
-def _to_rgb(image: Image.Image, opened: Image.Image) -> Image.Image:
+def _to_mode(image: Image.Image, mode: str) -> Image.Image:
     if image.mode == "F":
         raise ValueError("has floating-point pixels, whose range is unknown; save it as 8-bit RGB first")
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        return _gray16_to_rgb(image, getattr(opened, "tag_v2", {}))
     if image.mode in _ALPHA_MODES or "transparency" in image.info:
         image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")
+        if mode == "RGBA":
+            return image
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    if image.mode == mode:
+        return image
+    is_plain = mode == "RGB" or image.mode in ("1", "L", "RGB")
+    return (image if is_plain else image.convert("RGB")).convert(mode)
 
 
-def _gray16_to_rgb(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
+def _gray16(image: Image.Image, tags: Mapping[int, Any]) -> NDArray[np.uint16]:
+    """Return the pixels of 16-bit gray, uint16 [H, W]."""
     values = np.asarray(image)
     if values.min() < 0 or values.max() > 65535:
         span = f"{values.min()} to {values.max()}"
@@ -277,7 +412,7 @@ def _gray16_to_rgb(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
         values[values == transparent] = 65535
-    return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
+    return values.astype(np.uint16)
 
 
 def _reason(error: Exception, image: str | bytes) -> str:

@@ -11,8 +11,10 @@ from edgeprune_runtime.checks import check_types
 
 from ..columns.requests import parse_targets
 
-__all__ = ["SourceOptions", "with_options", "with_targets", "without_options"]
+__all__ = ["CHANNELS", "SourceOptions", "with_options", "with_targets", "without_options"]
 
+CHANNELS = ("as-is", "gray", "rgb", "rgba")
+"""What images may be read with; ``"as-is"`` is what they have."""
 _ALL = ("image_column", "label_column", "split_column", "class_names", "target")
 # The fields of `SourceOptions` that a kind of source looks at.
 _USED = {

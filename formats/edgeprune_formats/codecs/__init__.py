@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ..coefficients import Coefficients, QuantizedCoefficients, SparseCoefficients
 from ..errors import ConfigError, Problem, attribute_problem
 from ..header import PackHeader
-from ..tiles import COLOR_SPACES, TILES
+from ..tiles import COLOR_SPACES, TILES, color_spaces
 
 __all__ = [
     "Codec",
@@ -90,8 +90,9 @@ class Codec(ABC):
         Which values of the header's ``tile`` it takes, of `edgeprune_formats.tiles.TILES`. Sparse
         coefficients are those of whole images.
     color_spaces : tuple of str
-        Which values of the header's ``color_space`` it takes, of `edgeprune_formats.tiles.COLOR_SPACES`; the
-        last is the one to take where none is asked for.
+        Which values of the header's ``color_space`` it takes of images of three channels, of
+        `edgeprune_formats.tiles.COLOR_SPACES`; the last is the one to take where none is asked for. Images
+        of other channels have one, see `edgeprune_formats.tiles.color_spaces`.
     takes_pixels : bool
         Whether `encode_pixels` takes images of which all components are kept.
     memory_ratio : int
@@ -116,10 +117,10 @@ class Codec(ABC):
     def header_problems(self, header: PackHeader) -> list[Problem]:
         """Return what this codec cannot store of a header; an override adds to what this finds."""
         problems = []
-        if header.color_space not in self.color_spaces or header.channels != 3:
-            known = f"known: {', '.join(self.color_spaces)} with 3"
+        known = self.color_spaces if header.channels == 3 else color_spaces(header.channels)
+        if header.color_space not in known:
             found = f"{header.color_space!r} with {header.channels} channels"
-            problems.append(attribute_problem("color_space", f"{found}; {known}"))
+            problems.append(attribute_problem("color_space", f"{found}; known: {', '.join(known)}"))
         if header.tile not in self.tiles:
             problems.append(
                 attribute_problem("block", f"{header.tile!r} is not one of: {', '.join(self.tiles)}")
@@ -156,7 +157,7 @@ class Codec(ABC):
         """
 
     def encode_pixels(
-        self, header: PackHeader, pixels: NDArray[np.uint8], *, rounding: str = "rdo"
+        self, header: PackHeader, pixels: NDArray[np.uint8 | np.uint16], *, rounding: str = "rdo"
     ) -> tuple[dict[str, NDArray[Any]], float]:
         """Return the arrays of one chunk, by field name, and their squared error over all pixels on [0, 1].
 
@@ -165,7 +166,8 @@ class Codec(ABC):
 
         Parameters
         ----------
-        pixels : uint8 [n, C, H, W]
+        pixels : uint8 or uint16 [n, C, H, W]
+            By the header's ``bits``.
         rounding : str
             See `encode`.
         """

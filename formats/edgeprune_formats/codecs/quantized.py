@@ -74,7 +74,7 @@ class Quantized(Codec):
         return _coded(header, _rounded(header, values, rounding, kernels), kernels)
 
     def encode_pixels(
-        self, header: PackHeader, pixels: NDArray[np.uint8], *, rounding: str = "rdo"
+        self, header: PackHeader, pixels: NDArray[np.uint8 | np.uint16], *, rounding: str = "rdo"
     ) -> tuple[dict[str, NDArray[Any]], float]:
         """Transform, quantize and code; see `Codec.encode_pixels`."""
         self._check_rounding(rounding)
@@ -145,7 +145,7 @@ def _rounded(
         largest = max(float(values.max()), -float(values.min()))
         if largest * 2 > _LARGEST:
             raise ConfigError("a coefficient exceeds 16 bits; lower the quality or choose smaller tiles")
-    weights = (color_matrix(header.color_space) ** 2).sum(axis=0)
+    weights = (color_matrix(header.color_space, header.channels) ** 2).sum(axis=0)
     return rounded(values, rounding, scan_order(*header.tile_shape), weights, kernels)
 
 
@@ -160,11 +160,15 @@ def _squared_error(
     header: PackHeader, values: NDArray[np.float32], integers: NDArray[np.int16], kernels: Kernels
 ) -> float:
     """Return the squared error over all pixels, of coefficients over the step."""
-    matrix = color_matrix(header.color_space)
-    products = kernels.products(values, integers)
-    both = products + np.triu(products, 1).T
-    found = float(((matrix.T @ matrix) * both).sum()) - _error_of_padding(header, values, integers)
-    return found * header.step**2
+    if header.channels == 3:
+        matrix = color_matrix(header.color_space)
+        products = kernels.products(values, integers)
+        both = products + np.triu(products, 1).T
+        found = float(((matrix.T @ matrix) * both).sum())
+    else:
+        each = (slice(c, c + 1) for c in range(header.channels))
+        found = float(sum(kernels.products(values[c], integers[c]).item() for c in each))
+    return (found - _error_of_padding(header, values, integers)) * header.step**2
 
 
 def _error_of_padding(header: PackHeader, values: NDArray[np.float32], integers: NDArray[np.int16]) -> float:
@@ -182,7 +186,7 @@ def _error_of_padding(header: PackHeader, values: NDArray[np.float32], integers:
     errors[:, raster] = (integers - values).reshape(*values.shape[:2], -1, len(row))[..., cut]
     tiles = errors.transpose(2, 3, 0, 1).reshape(-1, len(cut), len(values), height, width)
     pixels = dct_basis(height).T @ tiles @ dct_basis(width)
-    mixed = np.einsum("dc,ntchw->ntdhw", color_matrix(header.color_space), pixels)
+    mixed = np.einsum("dc,ntchw->ntdhw", color_matrix(header.color_space, header.channels), pixels)
     return float(((mixed**2) * ~inside[cut][None, :, None]).sum())
 
 

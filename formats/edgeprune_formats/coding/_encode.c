@@ -57,48 +57,34 @@ CLONES static void transform_rows(const float *restrict basis, int64_t n, float 
     }
 }
 
-CLONES static void mix_colors(const uint8_t *restrict pixels, int64_t places, const float *matrix, float shift,
-                              float *restrict plane)
-{
-    const uint8_t *const red = pixels, *const green = red + places * LANES, *const blue = green + places * LANES;
-    for (int64_t i = 0; i < places * LANES; i++)
-        plane[i] = matrix[0] * (float)red[i] + matrix[1] * (float)green[i] + matrix[2] * (float)blue[i] - shift;
-}
-
 typedef struct {
     int64_t height, width, tile_height, tile_width, down, across;
 } Layout;
 
-/* The pixels of one tile into column `lane` of [channels][tile pixels][LANES]. */
-static void gather_tile(const uint8_t *image, const Layout *layout, int64_t tile, int64_t lane, uint8_t *to)
-{
-    const int64_t top = tile / layout->across * layout->tile_height;
-    const int64_t left = tile % layout->across * layout->tile_width;
-    const int64_t inside =
-        layout->width - left < layout->tile_width ? layout->width - left : layout->tile_width;
-    to += lane;
-    for (int c = 0; c < 3; c++)
-        for (int64_t y = 0; y < layout->tile_height; y++) {
-            const int64_t row = top + y < layout->height ? top + y : layout->height - 1;
-            const uint8_t *from = image + (c * layout->height + row) * layout->width + left;
-            for (int64_t x = 0; x < inside; x++, to += LANES)
-                *to = from[x];
-            for (int64_t x = inside; x < layout->tile_width; x++, to += LANES)
-                *to = from[inside - 1];
-        }
-}
+#define PIXEL uint8_t
+#define NAME(name) name##_8
+#include "_pixels.h"
+#undef PIXEL
+#undef NAME
+#define PIXEL uint16_t
+#define NAME(name) name##_16
+#include "_pixels.h"
+#undef PIXEL
+#undef NAME
 
-/* Coefficients over the step, float [3][places][images * tiles] in coding order, of pixels [images][3][H][W].
+/* Coefficients over the step, float [channels][places][images * tiles] in coding order, of pixels [images][channels]
+ * [H][W] of `bytes` each. Three channels are mixed by `matrix`, others have its diagonal.
  * Returns 0, or 1 without memory. */
-EXPORT int ep_transform(const uint8_t *pixels, int64_t images, int64_t height, int64_t width, int64_t tile_height,
-                        int64_t tile_width, int64_t down, int64_t across, const float *matrix, const float *shift,
-                        const float *basis_down, const float *basis_across, const int32_t *raster, float scale,
-                        float *out)
+EXPORT int ep_transform(const void *pixels, int64_t bytes, int64_t images, int64_t channels, int64_t height,
+                        int64_t width, int64_t tile_height, int64_t tile_width, int64_t down, int64_t across,
+                        const float *matrix, const float *shift, const float *basis_down, const float *basis_across,
+                        const int32_t *raster, float scale, float *out)
 {
     const Layout layout = {height, width, tile_height, tile_width, down, across};
     const int64_t places = tile_height * tile_width, tiles = down * across, count = images * tiles;
-    const int64_t longest = tile_height > tile_width ? tile_height : tile_width;
-    uint8_t *gathered = calloc((size_t)(3 * places), LANES);
+    const int64_t longest = tile_height > tile_width ? tile_height : tile_width, pixel_count = height * width;
+    const int64_t mixed = channels == 3 ? 3 : 1;
+    void *gathered = calloc((size_t)(mixed * places), (size_t)(LANES * bytes));
     float *plane = malloc((size_t)((places + 2 * longest) * LANES) * sizeof *plane);
     if (gathered == NULL || plane == NULL) {
         free(gathered);
@@ -108,11 +94,19 @@ EXPORT int ep_transform(const uint8_t *pixels, int64_t images, int64_t height, i
     float *const sums = plane + places * LANES, *const differences = sums + longest * LANES;
     for (int64_t first = 0; first < count; first += LANES) {
         const int64_t used = count - first < LANES ? count - first : LANES;
-        for (int64_t lane = 0; lane < used; lane++)
-            gather_tile(pixels + (first + lane) / tiles * 3 * height * width, &layout, (first + lane) % tiles, lane,
-                        gathered);
-        for (int c = 0; c < 3; c++) {
-            mix_colors(gathered, places, matrix + 3 * c, shift[c], plane);
+        for (int64_t c = 0; c < channels; c++) {
+            /* Channels that are mixed are gathered together. */
+            for (int64_t lane = 0; lane < used && c % mixed == 0; lane++) {
+                const int64_t at = ((first + lane) / tiles * channels + c) * pixel_count, tile = (first + lane) % tiles;
+                if (bytes == 1)
+                    gather_tile_8((const uint8_t *)pixels + at, &layout, tile, lane, mixed, gathered);
+                else
+                    gather_tile_16((const uint16_t *)pixels + at, &layout, tile, lane, mixed, gathered);
+            }
+            if (bytes == 1)
+                to_plane_8(gathered, places, mixed, matrix + c * channels, matrix[c * channels + c], shift[c], plane);
+            else
+                to_plane_16(gathered, places, mixed, matrix + c * channels, matrix[c * channels + c], shift[c], plane);
             for (int64_t x = 0; x < tile_width; x++)
                 transform_rows(basis_down, tile_height, plane + x * LANES, tile_width, sums, differences);
             for (int64_t y = 0; y < tile_height; y++)
@@ -451,18 +445,19 @@ CLONES static void find_errors(const float *restrict values, const int16_t *rest
         errors[l] = (float)chosen[l] - values[l];
 }
 
-/* The sums of products of the errors of three planes of `count` values, double [3][3] of which c <= d is filled. */
-EXPORT int ep_products(const float *values, const int16_t *chosen, int64_t count, double *products)
+/* The sums of products of the errors of up to three planes of `count` values, double [planes][planes] of which c <= d
+ * is filled. */
+EXPORT int ep_products(const float *values, const int16_t *chosen, int64_t planes, int64_t count, double *products)
 {
     float errors[3][WIDE] = {{0}};
     for (int64_t first = 0; first < count; first += WIDE) {
         const int64_t used = count - first < WIDE ? count - first : WIDE;
         memset(errors, 0, sizeof errors);
-        for (int c = 0; c < 3; c++)
+        for (int64_t c = 0; c < planes; c++)
             find_errors(values + c * count + first, chosen + c * count + first, used, errors[c]);
-        for (int c = 0; c < 3; c++)
-            for (int d = c; d < 3; d++)
-                products[c * 3 + d] += product(errors[c], errors[d]);
+        for (int64_t c = 0; c < planes; c++)
+            for (int64_t d = c; d < planes; d++)
+                products[c * planes + d] += product(errors[c], errors[d]);
     }
     return 0;
 }
@@ -537,20 +532,24 @@ EXPORT int64_t ep_symbols(const int16_t *values, const uint8_t *levels, const ui
     return count;
 }
 
-/* Counts of symbols by context, int64 [contexts][SYMBOLS]. */
-EXPORT int ep_count(const uint8_t *contexts, const uint8_t *symbols, int64_t n, int64_t *counts)
+/* Counts of symbols by context, int64 [contexts][SYMBOLS]; those of a run count from the first of its contexts. */
+EXPORT int ep_count(const uint8_t *contexts, const uint8_t *symbols, const int64_t *runs, const int64_t *firsts,
+                    int64_t run_count, int64_t *counts)
 {
-    for (int64_t i = 0; i < n; i++)
-        counts[contexts[i] * SYMBOLS + symbols[i]]++;
+    for (int64_t r = 0; r < run_count; contexts += runs[r], symbols += runs[r], r++) {
+        int64_t *const of_run = counts + firsts[r] * SYMBOLS;
+        for (int64_t i = 0; i < runs[r]; i++)
+            of_run[contexts[i] * SYMBOLS + symbols[i]]++;
+    }
     return 0;
 }
 
-/* Codes the symbols of all runs, the last first. `frequencies` and `starts` are uint16 [contexts][SYMBOLS], states are
+/* Codes the symbols of all runs, the last first, in contexts as above. `frequencies` and `starts` are uint16 [contexts][SYMBOLS], states are
  * LOW. Words are written from the end of `words` down, of which there is room for as many as symbols; returns how
  * many. */
-EXPORT int64_t ep_code(const uint8_t *contexts, const uint8_t *symbols, const int64_t *runs, int64_t run_count,
-                       const uint16_t *frequencies, const uint16_t *starts, uint32_t *states, int64_t lanes,
-                       uint16_t *words, int64_t room)
+EXPORT int64_t ep_code(const uint8_t *contexts, const uint8_t *symbols, const int64_t *runs, const int64_t *firsts,
+                       int64_t run_count, const uint16_t *frequencies, const uint16_t *starts, uint32_t *states,
+                       int64_t lanes, uint16_t *words, int64_t room)
 {
     uint16_t *to = words + room;
     int64_t end = 0;
@@ -558,17 +557,19 @@ EXPORT int64_t ep_code(const uint8_t *contexts, const uint8_t *symbols, const in
         end += runs[r];
     for (int64_t r = run_count - 1; r >= 0; r--) {
         const int64_t first = end - runs[r];
+        const uint16_t *const frequencies_of_run = frequencies + firsts[r] * SYMBOLS;
+        const uint16_t *const starts_of_run = starts + firsts[r] * SYMBOLS;
         int64_t lane = runs[r] ? (runs[r] - 1) % lanes : 0;
         for (int64_t i = end - 1; i >= first; i--) {
             const int64_t at = contexts[i] * SYMBOLS + symbols[i];
-            const uint32_t frequency = frequencies[at];
+            const uint32_t frequency = frequencies_of_run[at];
             uint32_t state = states[lane];
             const int full = state >= (uint64_t)frequency << (32 - PRECISION);
             to[-1] = (uint16_t)state;
             to -= full;
             state = full ? state >> 16 : state;
             const uint32_t whole = state / frequency;
-            states[lane] = (whole << PRECISION) + (state - whole * frequency) + starts[at];
+            states[lane] = (whole << PRECISION) + (state - whole * frequency) + starts_of_run[at];
             lane = lane == 0 ? lanes - 1 : lane - 1;
         }
         end = first;

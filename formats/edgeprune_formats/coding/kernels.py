@@ -65,8 +65,8 @@ class Contexts:
 class Coder(Protocol):
     """Collects the symbols of a chunk, run after run, and codes them."""
 
-    def add_bands(self, contexts: Integers, bands: NDArray[np.uint8]) -> None:
-        """Add the run of bands of a plane; both [N]."""
+    def add_bands(self, first: int, before: NDArray[np.uint8], bands: NDArray[np.uint8]) -> None:
+        """Add the run of bands of a plane, in the contexts ``first + before``; both [N]."""
 
     def add_plane(self, values: Integers, contexts: Contexts, bases: NDArray[np.uint8]) -> None:
         """Add the runs of a plane's values [F, N]; bases [F]."""
@@ -83,8 +83,8 @@ class Coder(Protocol):
 class Kernels(Protocol):
     """The inner loops. What they return may be used until the thread calls the same one again."""
 
-    def transform(self, pixels: NDArray[np.uint8], header: PackHeader) -> NDArray[np.float32]:
-        """Return coefficients over the step, float32 [3, F, N], of pixels [n, 3, H, W]."""
+    def transform(self, pixels: NDArray[np.uint8 | np.uint16], header: PackHeader) -> NDArray[np.float32]:
+        """Return coefficients over the step, float32 [C, F, N], of pixels [n, C, H, W]."""
 
     def dead_zone(self, values: NDArray[np.float32], zone: float) -> NDArray[np.int16]:
         """Return ``floor(|value| + zone)``."""
@@ -130,26 +130,31 @@ class Kernels(Protocol):
 
 
 def color_transform(header: PackHeader) -> tuple[NDArray[np.float32], NDArray[np.float32], np.float32]:
-    """Return matrix [3, 3] and shift [3] from pixels 0..255 to planes, and 1 over the step."""
-    matrix = np.linalg.inv(color_matrix(header.color_space)) / 255
-    shift = color_shift(header.color_space)
+    """Return matrix [C, C] and shift [C] from pixels 0..2^bits - 1 to planes, and 1 over the step."""
+    matrix = np.linalg.inv(color_matrix(header.color_space, header.channels)) / (2**header.bits - 1)
+    shift = color_shift(header.color_space, header.channels)
     return matrix.astype(np.float32), shift.astype(np.float32), np.float32(1 / header.step)
 
 
 class NumpyKernels:
     """The reference."""
 
-    def transform(self, pixels: NDArray[np.uint8], header: PackHeader) -> NDArray[np.float32]:
+    def transform(self, pixels: NDArray[np.uint8 | np.uint16], header: PackHeader) -> NDArray[np.float32]:
         """See `Kernels.transform`."""
         (height, width), grid, scan = header.tile_shape, header.grid, scan_order(*header.tile_shape)
         matrix, shift, scale = color_transform(header)
         missing = [(0, grid[axis] * header.tile_shape[axis] - pixels.shape[2 + axis]) for axis in (0, 1)]
         padded = np.pad(pixels, ((0, 0), (0, 0), *missing), mode="edge")
-        tiles = padded.reshape(len(pixels), 3, grid[0], height, grid[1], width).transpose(1, 3, 5, 0, 2, 4)
-        red, green, blue = tiles.reshape(3, height, width, -1).astype(np.float32)
-        planes = np.empty((3, height * width, red.shape[2]), np.float32)
-        for plane, (of_red, of_green, of_blue), offset in zip(planes, matrix, shift, strict=True):
-            mixed = of_red * red + of_green * green + of_blue * blue - offset
+        shape = (len(pixels), header.channels, grid[0], height, grid[1], width)
+        tiles = padded.reshape(shape).transpose(1, 3, 5, 0, 2, 4)
+        channels = tiles.reshape(header.channels, height, width, -1).astype(np.float32)
+        planes = np.empty((header.channels, height * width, channels.shape[3]), np.float32)
+        for number, (plane, offset) in enumerate(zip(planes, shift, strict=True)):
+            if header.channels == 3:
+                (of_red, of_green, of_blue), (red, green, blue) = matrix[number], channels
+                mixed = of_red * red + of_green * green + of_blue * blue - offset
+            else:
+                mixed = matrix[number, number] * channels[number] - offset
             down = _dct(mixed, dct_basis(height).astype(np.float32))
             both = _dct(down.swapaxes(0, 1), dct_basis(width).astype(np.float32)).swapaxes(0, 1)
             plane[...] = both.reshape(plane.shape)[scan.raster] * scale
@@ -262,8 +267,8 @@ class _NumpyCoder:
         self._runs: list[tuple[NDArray[Any], NDArray[Any]]] = []
         self._bits: list[NDArray[np.uint8]] = []
 
-    def add_bands(self, contexts: Integers, bands: NDArray[np.uint8]) -> None:
-        self._runs.append((contexts, bands))
+    def add_bands(self, first: int, before: NDArray[np.uint8], bands: NDArray[np.uint8]) -> None:
+        self._runs.append((before.astype(np.int16) + first, bands))
 
     def add_plane(self, values: Integers, contexts: Contexts, bases: NDArray[np.uint8]) -> None:
         scan = self._scan

@@ -24,7 +24,7 @@ from .rans import FEW_STATES, LOW, MAX_LANES, SYMBOLS, StreamError
 __all__ = ["decode_native", "encoding_kernels", "has_kernels", "load_library", "positions_native"]
 
 # As `ep_interface` in the C code.
-INTERFACE = 3
+INTERFACE = 4
 _FAILURES = {
     1: "its coded words end too soon",
     2: "a context without a distribution",
@@ -194,14 +194,15 @@ class _NativeKernels:
         if self._call(name, *values):
             raise MemoryError("no memory to encode a chunk in")
 
-    def transform(self, pixels: NDArray[np.uint8], header: PackHeader) -> NDArray[np.float32]:
+    def transform(self, pixels: NDArray[np.uint8 | np.uint16], header: PackHeader) -> NDArray[np.float32]:
         """See `Kernels.transform`."""
         tile, grid, scan = header.tile_shape, header.grid, scan_order(*header.tile_shape)
         matrix, shift, scale = color_transform(header)
         down, across = (dct_basis(size).astype(np.float32) for size in tile)
-        images, _, height, width = pixels.shape
-        out = _scratch.take("values", (3, math.prod(tile), images * math.prod(grid)), np.float32)
-        values = (np.ascontiguousarray(pixels), images, height, width, *tile, *grid, matrix, shift)
+        shape = (header.channels, math.prod(tile), len(pixels) * math.prod(grid))
+        out = _scratch.take("values", shape, np.float32)
+        taken = np.ascontiguousarray(pixels, np.uint16 if header.bits == 16 else np.uint8)
+        values = (taken, taken.itemsize, *taken.shape, *tile, *grid, matrix, shift)
         self._checked("ep_transform", *values, down, across, scan.raster, scale, out)
         return out
 
@@ -260,8 +261,8 @@ class _NativeKernels:
 
     def products(self, values: NDArray[np.float32], chosen: NDArray[np.int16]) -> NDArray[np.float64]:
         """See `Kernels.products`."""
-        found = np.zeros((3, 3))
-        self._checked("ep_products", values, chosen, values[0].size, found)
+        found = np.zeros((len(values), len(values)))
+        self._checked("ep_products", values, chosen, len(values), values[0].size, found)
         return found
 
     def coder(self, planes: int, tiles: int, scan: Scan) -> Coder:
@@ -279,14 +280,17 @@ class _NativeCoder:
         self._bits = _scratch.take("bits", (2 * most + 1,), np.uint8)
         self._bits[0] = 0
         self._bit = np.zeros(1, np.int64)
+        # Of each run how many symbols it has, and the first of its contexts, which a byte does not hold.
         self._runs: list[NDArray[np.int64]] = []
+        self._firsts: list[NDArray[np.int64]] = []
         self._used = 0
 
-    def add_bands(self, contexts: Integers, bands: NDArray[np.uint8]) -> None:
+    def add_bands(self, first: int, before: NDArray[np.uint8], bands: NDArray[np.uint8]) -> None:
         run = slice(self._used, self._used + len(bands))
-        self._contexts[run], self._symbols[run] = contexts, bands
+        self._contexts[run], self._symbols[run] = before, bands
         self._used = run.stop
-        self._runs.append(np.array([len(bands)]))
+        self._runs.append(np.array([len(bands)], np.int64))
+        self._firsts.append(np.array([first], np.int64))
 
     def add_plane(self, values: Integers, contexts: Contexts, bases: NDArray[np.uint8]) -> None:
         scan, tiles = self._scan, values.shape[1]
@@ -297,10 +301,12 @@ class _NativeCoder:
             *(self._contexts[self._used :], self._symbols[self._used :], runs, self._bits, self._bit),
         )
         self._runs.append(runs)
+        self._firsts.append(np.zeros(len(runs), np.int64))
 
     def counts(self, contexts: int) -> NDArray[np.int64]:
         counts = np.zeros((contexts, SYMBOLS), np.int64)
-        self._call("ep_count", self._contexts, self._symbols, self._used, counts)
+        runs, firsts = np.concatenate(self._runs), np.concatenate(self._firsts)
+        self._call("ep_count", self._contexts, self._symbols, runs, firsts, len(runs), counts)
         return counts
 
     def coded(
@@ -309,7 +315,7 @@ class _NativeCoder:
         of_context = np.where(row_of[:, None] >= 0, frequencies[row_of], np.uint16(0))
         starts = (np.cumsum(of_context, axis=1) - of_context).astype(np.uint16)
         states, words = np.full(lanes, LOW, np.uint32), _scratch.take("words", (self._used,), np.uint16)
-        runs = np.concatenate(self._runs)
-        given = (self._contexts, self._symbols, runs, len(runs), of_context, starts, states, lanes, words)
-        count = self._call("ep_code", *given, self._used)
+        runs, firsts = np.concatenate(self._runs), np.concatenate(self._firsts)
+        given = (self._contexts, self._symbols, runs, firsts, len(runs))
+        count = self._call("ep_code", *given, of_context, starts, states, lanes, words, self._used)
         return states, words[self._used - count :], self._bits[: (int(self._bit[0]) + 7) // 8]

@@ -113,7 +113,7 @@ def encode_payload(planes: Sequence[NDArray[np.integer[Any]]], scan: Scan, kerne
     for number, values in enumerate(planes):
         contexts = kernels.contexts(values, scan)
         bases.append(fit_bases(contexts.count, contexts.magnitude, contexts.around))
-        coder.add_bands(CLASSES + number * BANDS + before, contexts.bands)
+        coder.add_bands(CLASSES + number * BANDS, before, contexts.bands)
         coder.add_plane(values, contexts, bases[-1])
         before = contexts.bands.copy()
     counts = coder.counts(CLASSES + len(planes) * BANDS)

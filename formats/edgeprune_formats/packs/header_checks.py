@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from ..codecs import Codec, codec_names, get_codec
 from ..errors import Problem, attribute_problem
 from ..header import TRANSFORM, PackHeader
-from ..limits import MAX_CHUNK_BYTES, MAX_CLASSES, MAX_IMAGE_VALUES, MAX_SAMPLES, MAX_SIDE
+from ..limits import MAX_CHANNELS, MAX_CHUNK_BYTES, MAX_CLASSES, MAX_IMAGE_VALUES, MAX_SAMPLES, MAX_SIDE
 from ..tiles import TILES
 
 __all__ = ["header_problems"]
@@ -36,9 +36,12 @@ def _range(name: str, value: int, low: int, high: int) -> Iterator[Problem]:
 
 def _size_problems(header: PackHeader) -> Iterator[Problem]:
     yield from _range("samples", header.samples, 1, MAX_SAMPLES)
+    yield from _range("channels", header.channels, 1, MAX_CHANNELS)
     for name in ("height", "width"):
         yield from _range(name, getattr(header, name), 1, MAX_SIDE)
     yield from _range("chunk_samples", header.chunk_samples, 1, max(1, header.samples))
+    if header.bits not in (8, 16):
+        yield attribute_problem("bits", f"{header.bits} is not 8 or 16")
     yield from _range("components", header.components, 1, header.height * header.width)
 
 

@@ -26,7 +26,7 @@ from ..hdf5 import (
     unreadable,
 )
 from ..header import FORMAT_VERSION, INTEGERS, TEXTS, PackHeader, attribute_name
-from ..limits import MAX_CHUNK_BYTES, MAX_CLASSES, MAX_PROVENANCE_BYTES, MAX_TEXT_BYTES
+from ..limits import MAX_CHANNELS, MAX_CHUNK_BYTES, MAX_CLASSES, MAX_PROVENANCE_BYTES, MAX_TEXT_BYTES
 from ..targets import Column
 from .columns import GROUP, inspect_columns
 from .header_checks import header_problems
@@ -158,9 +158,10 @@ def _header_fields(file: h5py.File, contents: Contents, file_bytes: int) -> dict
         name: attribute(name, lambda stored: int(read_attribute(file, stored, "i"))) for name in INTEGERS
     }
     fields |= {name: attribute(name, partial(read_text, file)) for name in TEXTS}
+    fields["bits"] = attribute("bits", partial(_bits, file, fields["format_version"]))
     fields["class_names"] = contents.attempt(partial(_class_names, file, file_bytes), "/class_names")
     fields["provenance"] = contents.attempt(partial(_provenance, file, file_bytes), "/provenance")
-    shape = (min(fields["channels"] or 0, 3),)
+    shape = (min(fields["channels"] or 0, MAX_CHANNELS),)
     for name in ("mean", "std"):
         fields[name] = attribute(name, lambda stored: _floats(file, stored, shape))
     if fields["codec"] in codec_names() and get_codec(fields["codec"]).quantizes:
@@ -168,13 +169,22 @@ def _header_fields(file: h5py.File, contents: Contents, file_bytes: int) -> dict
     return fields
 
 
+def _bits(file: h5py.File, version: str, name: str) -> int:
+    """Return the bits of a channel: 8 where a file does not say so, or is of a version without them."""
+    there = _minor(version) >= 3 and h5py.h5a.exists(file.id, name.encode())
+    return int(read_attribute(file, name, "i")) if there else 8
+
+
 def _codec_problems(header: PackHeader) -> list[Problem]:
     if header.codec not in codec_names():
         known = f"this release reads {', '.join(codec_names())}"
         message = f"unknown codec {header.codec!r}; {known}; install a newer edgeprune"
         return [attribute_problem("codec", message, "version")]
-    if _minor(header) < get_codec(header.codec).since:
+    if _minor(header.format_version) < get_codec(header.codec).since:
         return [attribute_problem("codec", f"EdgePack {header.format_version} has no codec {header.codec!r}")]
+    if _minor(header.format_version) < 3 and header.channels != 3:
+        message = f"EdgePack {header.format_version} has no images of {header.channels} channels"
+        return [attribute_problem("channels", message)]
     return []
 
 
@@ -204,8 +214,8 @@ def _samples(file: h5py.File, contents: Contents, header: PackHeader, file_bytes
         contents.attempt(partial(_check_field, group, field, header, file_bytes), f"/samples/{field.name}")
 
 
-def _minor(header: PackHeader) -> int:
-    return int(header.format_version.partition(".")[2])
+def _minor(version: str) -> int:
+    return int(version.partition(".")[2])
 
 
 def _has_columns(version: str) -> bool:
@@ -214,11 +224,11 @@ def _has_columns(version: str) -> bool:
 
 def must_be_plain(header: PackHeader) -> bool:
     """Return whether the version of a file allows no storage but what `edgeprune_formats.structure` knows."""
-    return _minor(header) >= 3
+    return _minor(header.format_version) >= 3
 
 
 def _since_1_2(header: PackHeader, dtypes: tuple[np.dtype[Any], ...]) -> Dtypes:
-    return dtypes if _minor(header) >= 2 else dtypes[:1]
+    return dtypes if _minor(header.format_version) >= 2 else dtypes[:1]
 
 
 def _labels(file: h5py.File, contents: Contents, header: PackHeader, file_bytes: int) -> None:
@@ -248,7 +258,7 @@ def _columns(file: h5py.File, contents: Contents, header: PackHeader, file_bytes
 
 def _scores(file: h5py.File, header: PackHeader, file_bytes: int) -> NDArray[np.float32] | None:
     # Before 1.1 the name was reserved and without meaning.
-    if _minor(header) < 1:
+    if _minor(header.format_version) < 1:
         return None
     if not file.id.links.exists(b"scores"):
         if promises_scores(header.provenance):

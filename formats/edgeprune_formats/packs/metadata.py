@@ -45,6 +45,9 @@ def write_metadata(
     file.attrs["format"] = _text("edgepack")
     for name in INTEGERS:
         file.attrs[name] = np.int64(getattr(header, name))
+    # Absent it means 8, as in packs from before there was more.
+    if header.bits != 8:
+        file.attrs["bits"] = np.int64(header.bits)
     codec = get_codec(header.codec)
     if codec.quantizes:
         file.attrs["step"] = np.float64(header.step)

@@ -1,8 +1,8 @@
 /* Decoding of packs, image after image within the first-level cache; called through ctypes, see _native.py.
  *
  * Each plane of a tile takes two products with the inverse DCT's basis, across and down, over the frequencies
- * that hold something; even and odd ones apart, which halves the work. Then one affine map of the channels of
- * each pixel: color space, mean and standard deviation. _kernels_decode.h is compiled once for each generation
+ * that hold something; even and odd ones apart, which halves the work. Then one affine map of the three channels
+ * of each pixel: color space, mean and standard deviation; or of one, where there are more or fewer. _kernels_decode.h is compiled once for each generation
  * of vector units, and the first call chooses.
  */
 #include <stdint.h>
@@ -15,7 +15,7 @@
 #define EXPORT __attribute__((visibility("default")))
 #endif
 
-enum { MAX_SIDE = 64, MAX_CHANNELS = 4, GROUP = 64, STRIDE = 80 };
+enum { MAX_SIDE = 64, MIXED = 3, GROUP = 64, STRIDE = 80 };
 enum { SHARE = 3 * 32 * 32 * 8 }; /* about as many values are taken by a thread at once */
 enum { DONE = 0, NO_MEMORY = 1, OUTSIDE = 2 };
 
@@ -33,7 +33,7 @@ typedef struct {
     const float *offset; /* [channels] */
 } plan_t;
 
-/* A batch of `count` images and the block of `stored` images that it is decoded from; see edgeprune_decode. */
+/* A batch of `count` images and the block of `stored` images that it is decoded from; see edgeprune_decode_planes. */
 typedef struct {
     int sparse;
     const char *values, *others;
@@ -48,7 +48,7 @@ typedef struct {
 typedef struct {
     float spectrum[MAX_SIDE * MAX_SIDE];
     float halfway[MAX_SIDE * STRIDE];
-    float pixels[MAX_CHANNELS][MAX_SIDE * STRIDE];
+    float pixels[MIXED][MAX_SIDE * STRIDE]; /* of channels that are mixed; of others the one that is decoded */
     int length[MAX_SIDE * MAX_SIDE]; /* coefficients of each row of the spectrum, up to the last that counts */
 } scratch_t;
 
@@ -105,7 +105,7 @@ EXPORT int edgeprune_lanes(void) { return 4; }
  * batch is; `rows` [count, height] and `columns` [count, width] rearrange it, unless NULL. Returns DONE,
  * NO_MEMORY or OUTSIDE.
  */
-EXPORT int edgeprune_decode(const plan_t *plan, int sparse, const char *values, const char *others, int64_t stored,
+EXPORT int edgeprune_decode_planes(const plan_t *plan, int sparse, const char *values, const char *others, int64_t stored,
                             const int64_t *indices, const int64_t *rows, const int64_t *columns, int64_t count,
                             int64_t *next, float *out) {
     batch_t batch = {sparse, values, others, stored, indices, rows, columns, count, next, out};

@@ -92,34 +92,35 @@ INLINE void NAME(store)(float *to, const vector *from, int count) {
         memcpy(to, from, count * sizeof(float));
 }
 
-/* Writes the pixels of a group of tiles into the image, channels mapped. */
+/* Writes the pixels of a group of tiles into the image, three channels mapped. */
 INLINE void NAME(mix)(const plan_t *plan, float (*pixels)[MAX_SIDE * STRIDE], int height, int width, float *image) {
-    float m[MAX_CHANNELS * MAX_CHANNELS], offset[MAX_CHANNELS];
+    float m[MIXED * MIXED], offset[MIXED];
     size_t plane = (size_t)plan->height * plan->width;
-    int channels = plan->channels;
-    memcpy(m, plan->matrix, sizeof(float) * channels * channels);
-    memcpy(offset, plan->offset, sizeof(float) * channels);
+    memcpy(m, plan->matrix, sizeof m);
+    memcpy(offset, plan->offset, sizeof offset);
     for (int y = 0; y < height; y++)
         for (int x = 0; x < width; x += LANES) {
             const float *from = pixels[0] + y * STRIDE + x;
             float *to = image + (size_t)y * plan->width + x;
-            if (channels == 3) {
-                vector a = *(const vector *)from, b = *(const vector *)(from + MAX_SIDE * STRIDE),
-                       c = *(const vector *)(from + 2 * MAX_SIDE * STRIDE);
-                vector red = a * m[0] + b * m[1] + c * m[2] + offset[0];
-                vector green = a * m[3] + b * m[4] + c * m[5] + offset[1];
-                vector blue = a * m[6] + b * m[7] + c * m[8] + offset[2];
-                NAME(store)(to, &red, width - x);
-                NAME(store)(to + plane, &green, width - x);
-                NAME(store)(to + 2 * plane, &blue, width - x);
-                continue;
-            }
-            for (int k = 0; k < channels; k++) {
-                vector sum = *(const vector *)from * m[k * channels] + offset[k];
-                for (int j = 1; j < channels; j++)
-                    sum += *(const vector *)(from + j * MAX_SIDE * STRIDE) * m[k * channels + j];
-                NAME(store)(to + k * plane, &sum, width - x);
-            }
+            vector a = *(const vector *)from, b = *(const vector *)(from + MAX_SIDE * STRIDE),
+                   c = *(const vector *)(from + 2 * MAX_SIDE * STRIDE);
+            vector red = a * m[0] + b * m[1] + c * m[2] + offset[0];
+            vector green = a * m[3] + b * m[4] + c * m[5] + offset[1];
+            vector blue = a * m[6] + b * m[7] + c * m[8] + offset[2];
+            NAME(store)(to, &red, width - x);
+            NAME(store)(to + plane, &green, width - x);
+            NAME(store)(to + 2 * plane, &blue, width - x);
+        }
+}
+
+/* The same of channel k alone, whose matrix is diagonal. */
+INLINE void NAME(map_one)(const plan_t *plan, const float *pixels, int k, int height, int width, float *image) {
+    float scale = plan->matrix[(size_t)k * plan->channels + k], offset = plan->offset[k];
+    float *plane = image + (size_t)k * plan->height * plan->width;
+    for (int y = 0; y < height; y++)
+        for (int x = 0; x < width; x += LANES) {
+            vector value = *(const vector *)(pixels + y * STRIDE + x) * scale + offset;
+            NAME(store)(plane + (size_t)y * plan->width + x, &value, width - x);
         }
 }
 
@@ -188,17 +189,21 @@ INLINE void NAME(decode_group)(const plan_t *plan, const int16_t *values, const 
 INLINE void NAME(decode_tiles)(const plan_t *plan, const int16_t *values, const uint16_t *extents, int stride,
                                scratch_t *s, float *image) {
     int tiles = plan->grid_height * plan->grid_width, size = plan->block_height * plan->block_width;
-    int group = larger(1, GROUP / plan->tile_width);
+    int group = larger(1, GROUP / plan->tile_width), mixed = plan->channels == MIXED;
     for (int top = 0; top < plan->grid_height; top++)
         for (int left = 0; left < plan->grid_width; left += group) {
             int count = smaller(group, plan->grid_width - left);
             int y = top * plan->tile_height, x = left * plan->tile_width;
+            int height = smaller(plan->tile_height, plan->height - y);
+            int width = smaller(count * plan->tile_width, plan->width - x);
+            float *corner = image + (size_t)y * plan->width + x;
             for (int k = 0; k < plan->channels; k++) {
                 size_t first = (size_t)k * tiles + top * plan->grid_width + left;
-                NAME(decode_group)(plan, values + first * size, extents + first, count, stride, s, s->pixels[k]);
+                float *pixels = s->pixels[mixed ? k : 0];
+                NAME(decode_group)(plan, values + first * size, extents + first, count, stride, s, pixels);
+                if (!mixed) NAME(map_one)(plan, pixels, k, height, width, corner);
             }
-            NAME(mix)(plan, s->pixels, smaller(plan->tile_height, plan->height - y),
-                      smaller(count * plan->tile_width, plan->width - x), image + (size_t)y * plan->width + x);
+            if (mixed) NAME(mix)(plan, s->pixels, height, width, corner);
         }
 }
 
@@ -233,16 +238,19 @@ SCATTER(scatter_long, uint32_t)
 
 INLINE void NAME(decode_sparse)(const plan_t *plan, const float *values, const char *positions, int stride,
                                 scratch_t *s, float *image) {
+    int mixed = plan->channels == MIXED;
     for (int k = 0; k < plan->channels; k++, values += plan->components) {
+        float *pixels = s->pixels[mixed ? k : 0];
         const char *at = positions + (size_t)k * plan->components * plan->position_bytes;
         int rows = plan->position_bytes == 2
                        ? NAME(scatter_short)(plan, values, (const uint16_t *)at, stride, s->spectrum, s->length)
                        : NAME(scatter_long)(plan, values, (const uint32_t *)at, stride, s->spectrum, s->length);
         NAME(across)(s->spectrum, stride, s->length, rows, plan->across, plan->tile_width, s->halfway);
         for (int x = 0; x < plan->tile_width; x += LANES * COLUMNS)
-            NAME(down)(s->halfway + x, rows, plan->down, plan->tile_height, s->pixels[k] + x);
+            NAME(down)(s->halfway + x, rows, plan->down, plan->tile_height, pixels + x);
+        if (!mixed) NAME(map_one)(plan, pixels, k, plan->height, plan->width, image);
     }
-    NAME(mix)(plan, s->pixels, plan->height, plan->width, image);
+    if (mixed) NAME(mix)(plan, s->pixels, plan->height, plan->width, image);
 }
 
 /* Asks for an image that is decoded next, from where the processor cannot guess; a large one comes as it goes. */

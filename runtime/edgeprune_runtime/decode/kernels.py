@@ -8,10 +8,10 @@ from pathlib import Path
 
 from edgeprune_formats.coding.native import load_library
 
-__all__ = ["MAX_CHANNELS", "MAX_SIDE", "Plan", "lanes", "library"]
+__all__ = ["MAX_SIDE", "Plan", "lanes", "library"]
 
 # As in _kernels.c.
-MAX_SIDE, MAX_CHANNELS = 64, 4
+MAX_SIDE = 64
 
 _INTEGERS = (
     *("channels", "height", "width", "block_height", "block_width", "tile_height", "tile_width"),
@@ -33,14 +33,15 @@ class Plan(ctypes.Structure):
 def library() -> ctypes.CDLL | None:
     """Return the compiled kernel, or None where it was not built or ``EDGEPRUNE_NATIVE=0`` is set."""
     loaded = load_library(Path(__file__).parent)
-    if loaded is None:
+    # One compiled from an earlier version of the code has room for few channels.
+    if loaded is None or not hasattr(loaded, "edgeprune_decode_planes"):
         return None
     pointer, long = ctypes.c_void_p, ctypes.c_int64
-    loaded.edgeprune_decode.argtypes = (
+    loaded.edgeprune_decode_planes.argtypes = (
         *(ctypes.POINTER(Plan), ctypes.c_int, pointer, pointer, long),
         *(pointer, pointer, pointer, long, pointer, pointer),
     )
-    loaded.edgeprune_decode.restype = ctypes.c_int
+    loaded.edgeprune_decode_planes.restype = ctypes.c_int
     return loaded
 
 

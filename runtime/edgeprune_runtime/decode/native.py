@@ -17,7 +17,7 @@ from edgeprune_formats.coefficients import Coefficients, SparseCoefficients, col
 from ..system.threads import cores, pool
 from .augmentation import Augmentation
 from .dtypes import require_dtype
-from .kernels import MAX_CHANNELS, MAX_SIDE, Plan, library
+from .kernels import MAX_SIDE, Plan, library
 from .plan import DecodePlan, batch_shape, inverse_basis
 from .scipy_backend import DTYPES
 
@@ -33,7 +33,7 @@ _STATUS = {1: MemoryError("no memory to decode in"), 2: IndexError("an image or 
 
 def native_kernel(plan: DecodePlan) -> NativeKernel | None:
     """Return the kernel for a plan, or None where it is not built, or not meant for spectra so large."""
-    fits = max(plan.header.tile_shape) <= MAX_SIDE and plan.header.channels <= MAX_CHANNELS
+    fits = max(plan.header.tile_shape) <= MAX_SIDE
     return NativeKernel(plan) if fits and library() is not None else None
 
 
@@ -62,7 +62,7 @@ class NativeKernel:
         loaded = library()
         if loaded is None:
             raise ConfigError("backend 'native' needs the compiled kernel, which is not there; use 'scipy'")
-        self._decode: Callable[..., int] = loaded.edgeprune_decode
+        self._decode: Callable[..., int] = loaded.edgeprune_decode_planes
         step = header.step or 1.0
         down = inverse_basis(header.tile_shape[0], plan.tile[0]) * np.float32(step)
         # The structure holds addresses, so these must live as long.

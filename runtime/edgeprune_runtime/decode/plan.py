@@ -114,7 +114,7 @@ class DecodePlan:
     tile : (int, int)
         Size of a decoded tile in pixels; (height, width) where the transform is of the whole image.
     matrix : float32 [C, C]
-        From the stored planes to RGB, and that divided by the standard deviation, if it is normalized.
+        From the stored planes to the channels; divided by the standard deviation, if it is normalized.
     offset : float32 [C]
         What is then added: the level that was subtracted before the transform, less the mean.
     scale : float32 [C]

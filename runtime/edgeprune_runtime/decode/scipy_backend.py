@@ -91,7 +91,7 @@ class ScipyDecoder:
         return self._transform(padded)
 
     def _spectra(self, coefficients: QuantizedCoefficients, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return the spectra of RGB [r, C, n, tiles, c], as far as rows and columns hold something."""
+        """Return the channels' spectra [r, C, n, tiles, c], as far as rows and columns hold something."""
         plan, header = self.plan, self.plan.header
         down, across = held_sides(plan, coefficients.extents.take(rows, axis=0))
         sides = coefficients.values.reshape(*coefficients.values.shape[:3], *header.tile_shape)

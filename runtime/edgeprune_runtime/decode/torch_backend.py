@@ -179,7 +179,7 @@ class TorchDecoder:
     def _spectra(
         self, coefficients: QuantizedCoefficients, rows: NDArray[np.int64], mirrored: NDArray[np.bool_] | None
     ) -> torch.Tensor:
-        """Return the spectra of RGB [r, C, n, tiles, c], as far as rows and columns hold something."""
+        """Return the channels' spectra [r, C, n, tiles, c], as far as rows and columns hold something."""
         plan, header = self.plan, self.plan.header
         down, across = held_sides(plan, coefficients.extents.take(rows, axis=0))
         sides = coefficients.values.reshape(*coefficients.values.shape[:3], *header.tile_shape)

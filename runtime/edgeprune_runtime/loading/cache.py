@@ -103,11 +103,19 @@ class ChunkCache:
         if window != self.window:
             self.reserve(window)
 
-    def order(self, *, seed: int, epoch: int, shuffle: bool) -> NDArray[np.int64]:
+    def order(
+        self, *, seed: int, epoch: int, shuffle: bool, labels: NDArray[np.integer[Any]] | None = None
+    ) -> NDArray[np.int64]:
         """Return the images of one epoch in visiting order, int64 [N]; see `epoch_order`."""
         header = self.pack.header
         return epoch_order(
-            header.samples, header.chunk_samples, self.window, seed=seed, epoch=epoch, shuffle=shuffle
+            header.samples,
+            header.chunk_samples,
+            self.window,
+            seed=seed,
+            epoch=epoch,
+            shuffle=shuffle,
+            labels=labels,
         )
 
     def chunk_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import warnings
 import zlib
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict
@@ -25,6 +26,7 @@ from .prefetch import Prefetcher
 from .ranks import rank_share
 from .reader import Packs, make_reader, open_given
 from .replay import Replay, replay_order
+from .sampling import SAMPLINGS, Sampling
 from .skipping import ON_CORRUPT, EpochRows, OnCorrupt, SkippedChunk
 from .targets import DEFAULT_TARGETS, TargetReader
 from .transforms import BatchTransform, apply, make_recipe, transform_name
@@ -74,7 +76,7 @@ class PackLoader:
         Of the images: ``"float32"``, ``"float16"``, ``"float64"``, and ``"bfloat16"`` with torch. Decoding is
         in float32.
     drop_last : bool
-        Leave out a last batch that is not full; nothing remains of fewer images than a batch.
+        Leave out a last batch that is not full; nothing remains of fewer images than a batch, with a warning.
     augment : bool or str
         ``"crop"`` (random crop after padding an eighth of the side by reflection), ``"flip"`` (random
         horizontal flip), ``"crop+flip"`` or True for both. ``"light"`` and ``"strong"`` are lists of
@@ -94,6 +96,10 @@ class PackLoader:
         Batches that a thread decodes before they are asked for, while others decode the chunks that come
         next; 0 decodes each batch when it is asked for. The batches are the same. Backend ``"scipy"``
         prefetches chunks alone: the process may fork while it is in use, see `Decoder.in_background`.
+    sampling : str
+        ``"uniform"`` shows each image once in an epoch. ``"balanced"`` shows each class equally often, in an
+        epoch of as many images: images of small classes repeat, and of large ones others are there each time.
+        That holds within each window of `shuffle`, which it needs, for the classes that the window has.
     on_corrupt : str
         ``"fail"`` raises the error of a chunk that is damaged or cannot be read. ``"skip"`` tries it again,
         and then leaves it out of this epoch and all others. Batches keep number and size: the images that
@@ -158,6 +164,7 @@ class PackLoader:
         resolution: Resolution = None,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         prefetch: int = 2,
+        sampling: Sampling = "uniform",
         on_corrupt: OnCorrupt = "fail",
         replay: Replay | float | None = None,
         targets: Sequence[str] = DEFAULT_TARGETS,
@@ -175,6 +182,13 @@ class PackLoader:
             raise ConfigError(f"`prefetch` must not be negative: {prefetch}")
         if on_corrupt not in ON_CORRUPT:
             raise ConfigError(f"`on_corrupt` is {on_corrupt!r}; choose one of {', '.join(ON_CORRUPT)}")
+        if sampling not in SAMPLINGS:
+            raise ConfigError(f"`sampling` is {sampling!r}; choose one of {', '.join(SAMPLINGS)}")
+        if sampling == "balanced" and not shuffle:
+            raise ConfigError('`sampling="balanced"` needs `shuffle=True`')
+        if sampling == "balanced" and replay is not None:
+            raise ConfigError("`sampling` and `replay` both choose what an epoch has; give one of the two")
+        self.sampling = sampling
         self._ranks = rank_share(rank, world_size, drop_rest=bool(drop_last))
         self.pack = open_given(path)
         self.batch_size, self.shuffle, self.seed = batch_size, bool(shuffle), seed
@@ -219,6 +233,11 @@ class PackLoader:
         self.targets = self._targets.columns
         self._epoch = self._batch = 0
         self._continue, self._loaded = True, False
+        if not len(self):
+            what = f"{len(self.pack)} images are fewer than a batch of {batch_size}"
+            warnings.warn(
+                f"{what}, so an epoch has none; pass `drop_last=False` to train on them", stacklevel=2
+            )
 
     def __len__(self) -> int:
         images = len(self.pack) if self.replay is None else len(self.replay)
@@ -312,16 +331,14 @@ class PackLoader:
 
     def _epoch_rows(self, epoch: int) -> EpochRows:
         cache = self._reader.cache
-        draw = cache.order
+        labels = self.pack.labels if self.sampling == "balanced" else None
+        draw: Callable[..., NDArray[np.int64]] = partial(cache.order, labels=labels)
         if self.replay is not None:
             assert isinstance(cache.window, list)
             draw = partial(self.replay.epoch, cache.window)
         order = self._ranks.of(draw(seed=self.seed, epoch=epoch, shuffle=self.shuffle))
         old = None if self.replay is None else self.replay.is_old(order)
         return EpochRows(order, cache.chunk_of(order), self.skipped, old)
-
-    def _images_in(self, chunk: int) -> int:
-        return int(np.count_nonzero(self._reader.cache.chunk_of(np.arange(len(self.pack))) == chunk))
 
     def _span(self, batch: int) -> tuple[int, int]:
         """Return the places of a batch in the epoch."""
@@ -344,7 +361,7 @@ class PackLoader:
                     raise
                 found = self._reader.unreadable(rows)
                 for chunk, reason in found.items():
-                    epoch_rows.leave_out(chunk, self._images_in(chunk), str(reason))
+                    epoch_rows.leave_out(chunk, self._images_in_chunks()[chunk], str(reason))
                 if not len(epoch_rows):
                     raise _nothing_left(error) from error
                 retries = _RETRIES if found else retries - 1
@@ -370,6 +387,7 @@ class PackLoader:
             "content": zlib.crc32(self.pack.source_index.tobytes(), zlib.crc32(self.pack.labels.tobytes())),
             "batch_size": self.batch_size,
             "shuffle": self.shuffle,
+            "sampling": self.sampling,
             "seed": self.seed,
             "drop_last": self.drop_last,
             "world_size": self._ranks.world_size,
@@ -409,8 +427,8 @@ class PackLoader:
             The state is of a loader with other arguments or another pack, or of one whose shuffling
             window does not fit `cache_bytes`, or is no state at all.
         """
-        # States had none before images could be shared out, or old ones replayed.
-        state = {"world_size": 1, "replay": None, **state}
+        # What states of earlier releases do not say.
+        state = {"sampling": "uniform", "world_size": 1, "replay": None, **state}
         for name, ours in ({"replay": None} | self._identity()).items():
             if state.get(name) != ours and not (name in _ADDED and name not in state):
                 raise ConfigError(f"cannot resume: {name} was {state.get(name)} and is now {ours}")
@@ -431,7 +449,7 @@ class PackLoader:
     def _skipped_in(self, state: dict[str, Any]) -> tuple[SkippedChunk, ...]:
         # States had none before chunks could be left out.
         chunks = state.get("skipped", [])
-        counts = np.bincount(self._reader.cache.chunk_of(np.arange(len(self.pack))))
+        counts = self._images_in_chunks()
         sound = isinstance(chunks, list) and all(
             type(chunk) is int and 0 <= chunk < len(counts) for chunk in chunks
         )
@@ -443,7 +461,11 @@ class PackLoader:
                 'pass `on_corrupt="skip"`'
             )
         reason = "it was left out before the run was resumed"
-        return tuple(SkippedChunk(chunk, int(counts[chunk]), reason) for chunk in chunks)
+        return tuple(SkippedChunk(chunk, counts[chunk], reason) for chunk in chunks)
+
+    def _images_in_chunks(self) -> list[int]:
+        counts: list[int] = np.bincount(self._reader.cache.chunk_of(np.arange(len(self.pack)))).tolist()
+        return counts
 
 
 def _nothing_left(error: PackFormatError) -> PackFormatError:

@@ -99,10 +99,12 @@ class MixedCache:
         for member, size, _ in members:
             member.resume(size)
 
-    def order(self, *, seed: int, epoch: int, shuffle: bool) -> NDArray[np.int64]:
+    def order(
+        self, *, seed: int, epoch: int, shuffle: bool, labels: NDArray[np.integer[Any]] | None = None
+    ) -> NDArray[np.int64]:
         """Return the images of one epoch in visiting order, int64 [N]; see `mixed_order`."""
         sizes = [(member.pack.header.samples, member.pack.header.chunk_samples) for member in self.members]
-        return mixed_order(sizes, self.window, seed=seed, epoch=epoch, shuffle=shuffle)
+        return mixed_order(sizes, self.window, seed=seed, epoch=epoch, shuffle=shuffle, labels=labels)
 
     def chunk_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the chunks that images are in."""

@@ -127,6 +127,11 @@ def pooled_statistics(headers: Sequence[PackHeader]) -> tuple[tuple[float, ...],
 
 def _require_shape(first: Pack, other: Pack) -> None:
     ours, theirs = first.header, other.header
+    if theirs.channels != ours.channels:
+        raise ConfigError(
+            f"{other.path}: images of {theirs.channels} channels ({theirs.color_space}), and those of "
+            f"{first.path} have {ours.channels} ({ours.color_space}); build both with the same `channels`"
+        )
     if theirs.shape != ours.shape:
         sizes = (f"{header.height}x{header.width}" for header in (theirs, ours))
         raise ConfigError(

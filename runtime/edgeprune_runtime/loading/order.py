@@ -8,11 +8,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .sampling import balanced_rows
+
 __all__ = ["epoch_order", "first_needs", "mixed_order"]
 
 
 def epoch_order(
-    samples: int, chunk_samples: int, window: int, *, seed: int, epoch: int, shuffle: bool
+    samples: int,
+    chunk_samples: int,
+    window: int,
+    *,
+    seed: int,
+    epoch: int,
+    shuffle: bool,
+    labels: NDArray[np.integer[Any]] | None = None,
 ) -> NDArray[np.int64]:
     """Return the samples of one epoch in visiting order.
 
@@ -29,6 +38,8 @@ def epoch_order(
         Chunks in a window.
     seed, epoch : int
         Non-negative; together they fix the order.
+    labels : int [samples], optional
+        With them each window shows its classes equally often, see `balanced_rows`; needs `shuffle`.
 
     Returns
     -------
@@ -39,17 +50,25 @@ def epoch_order(
     random = np.random.default_rng([seed, epoch])
     chunks = -(-samples // chunk_samples)
     if window >= chunks:
+        if labels is not None:
+            return balanced_rows(np.arange(samples, dtype=np.int64), labels, random)
         return random.permutation(samples).astype(np.int64, copy=False)
     shuffled = random.permutation(chunks)
     parts = []
     for start in range(0, chunks, window):
         rows = _rows(samples, chunk_samples, shuffled[start : start + window])
-        parts.append(random.permutation(rows))
+        parts.append(_shuffled(rows, labels, random))
     return np.concatenate(parts).astype(np.int64, copy=False)
 
 
 def mixed_order(
-    sizes: Sequence[tuple[int, int]], windows: Sequence[int], *, seed: int, epoch: int, shuffle: bool
+    sizes: Sequence[tuple[int, int]],
+    windows: Sequence[int],
+    *,
+    seed: int,
+    epoch: int,
+    shuffle: bool,
+    labels: NDArray[np.integer[Any]] | None = None,
 ) -> NDArray[np.int64]:
     """Return the samples of one epoch over several packs, numbered one pack after another.
 
@@ -66,6 +85,8 @@ def mixed_order(
         Chunks of each pack in a window.
     seed, epoch : int
         Non-negative; together they fix the order.
+    labels : int [samples of all packs], optional
+        As in `epoch_order`.
 
     Returns
     -------
@@ -88,8 +109,14 @@ def mixed_order(
             start + _rows(*size, of_pack[part])
             for start, size, of_pack in zip(starts, sizes, cut, strict=False)
         ]
-        order.append(random.permutation(np.concatenate(rows)))
+        order.append(_shuffled(np.concatenate(rows), labels, random))
     return np.concatenate(order).astype(np.int64, copy=False)
+
+
+def _shuffled(
+    rows: NDArray[np.int64], labels: NDArray[np.integer[Any]] | None, random: np.random.Generator
+) -> NDArray[np.int64]:
+    return random.permutation(rows) if labels is None else balanced_rows(rows, labels, random)
 
 
 def _rows(samples: int, chunk_samples: int, chunks: NDArray[np.integer[Any]]) -> NDArray[np.int64]:

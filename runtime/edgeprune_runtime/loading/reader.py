@@ -44,7 +44,9 @@ class SampleCache(Protocol[Gives]):
     def resume(self, window: object) -> None:
         """Hold as many as when a state was taken; raises `ConfigError` where it is none, or too large."""
 
-    def order(self, *, seed: int, epoch: int, shuffle: bool) -> NDArray[np.int64]:
+    def order(
+        self, *, seed: int, epoch: int, shuffle: bool, labels: NDArray[np.integer[Any]] | None = None
+    ) -> NDArray[np.int64]:
         """Return the images of one epoch in visiting order, int64 [N]."""
 
     def chunk_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -11,9 +11,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from edgeprune_formats import ConfigError
+from edgeprune_formats.errors import printable
+
 from ..class_names import class_numbers, same_classes
 from ..errors import TrainingError
-from .models import head_of
+from .layers import head_of
 from .trained import MODEL_FILE
 
 __all__ = ["GrownHead", "grow_head", "head_tensors", "weights_file"]
@@ -35,6 +38,15 @@ class GrownHead:
     new: tuple[str, ...]
     dropped: tuple[str, ...]
 
+    def __str__(self) -> str:
+        new = f", {len(self.new):,} new ({_some(self.new)})" if self.new else ""
+        gone = f", {len(self.dropped):,} of the run left out ({_some(self.dropped)})" if self.dropped else ""
+        return f"classes of the last layer: {len(self.kept):,} kept by name{new}{gone}"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(map(printable, names[:5])) + (", ..." if len(names) > 5 else "")
+
 
 def weights_file(init: Path) -> Path:
     """Return the file of weights that a run's folder, or the file itself, stands for.
@@ -51,9 +63,12 @@ def weights_file(init: Path) -> Path:
     return init
 
 
-def head_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Return copies of the last linear layer's tensors, by their names in the network."""
-    name, head = head_of(model)
+def head_tensors(model: nn.Module, num_classes: int) -> dict[str, torch.Tensor]:
+    """Return copies of the last layer's tensors, by their names; none where it is not known which it is."""
+    try:
+        name, head = head_of(model, num_classes)
+    except ConfigError:
+        return {}
     return {f"{name}.{key}": value.detach().clone() for key, value in head.named_parameters()}
 
 

@@ -3,11 +3,13 @@
 The networks are torchvision's, without pretrained weights. They reduce the image by 32 in each direction,
 which leaves one pixel of a 32x32 image; below `SMALL_IMAGE` pixels the first two reductions are left out.
 resnet8 and resnet20 are the small residual networks of He et al. (2016) for 32x32 images, and reduce by 4.
+Other networks of torchvision, those of timm, and those that a function of the user's builds, stay as they
+are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import cast
 
@@ -17,9 +19,11 @@ from torch import nn
 from edgeprune_formats import ConfigError
 
 from .cifar_resnet import CifarResNet
-from .names import MODEL_NAMES
+from .layers import head_of, take_channels
+from .libraries import builder_of
+from .names import MODEL_NAMES, STEMS, Stem
 
-__all__ = ["MODEL_NAMES", "SMALL_IMAGE", "create_model", "final_feature_map", "head_of", "smallest_batch"]
+__all__ = ["MODEL_NAMES", "SMALL_IMAGE", "create_model", "has_small_stem", "head_of"]
 
 SMALL_IMAGE = 64
 """Images whose shorter side has fewer pixels than this get the stride-1 stem."""
@@ -69,71 +73,59 @@ _MODELS: dict[str, tuple[Callable[..., object], Callable[[nn.Module], None]]] = 
 }
 
 
-def create_model(name: str, num_classes: int, image_size: int) -> nn.Module:
+def create_model(
+    name: str, num_classes: int, image_size: int, channels: int = 3, stem: Stem = "auto"
+) -> nn.Module:
     """Build a network with fresh weights, drawn from torch's global random generator.
 
     Parameters
     ----------
     name : str
-        One of `MODEL_NAMES`.
+        One of `MODEL_NAMES`, ``torchvision:NAME``, ``timm:NAME``, or ``package.module:function``, which was
+        given to `edgeprune_runtime.networks.code.allow_code`. The function is called with those of
+        ``num_classes``, ``channels`` and ``image_size`` that its signature names, and with ``num_classes``
+        where it takes ``**kwargs``.
     num_classes : int
         Length of the output, at least 1.
     image_size : int
-        The shorter side of the images in pixels. Below `SMALL_IMAGE` the total stride of torchvision's
-        networks is 8 instead of 32; parameters keep their names, and but for the first convolution of
-        resnet18 and resnet34 their shapes.
+        The shorter side of the images in pixels.
+    channels : int
+        Of the images. A network for RGB images gets another first convolution, unless the function takes
+        ``channels``.
+    stem : str
+        ``"small"`` leaves out the first two strides, so that the total stride of torchvision's networks in
+        `MODEL_NAMES` is 8 in place of 32; parameters keep their names, and but for the first convolution of
+        resnet18 and resnet34 their shapes. ``"imagenet"`` keeps them, ``"auto"`` is small below `SMALL_IMAGE`
+        pixels. resnet8 and resnet20 are the same with all.
 
     Returns
     -------
     torch.nn.Module
-        Maps float32 images ``[n, 3, height, width]`` to logits ``[n, num_classes]``; in training mode.
+        Maps float32 images ``[n, channels, height, width]`` to logits ``[n, num_classes]``; in training mode.
 
     Raises
     ------
     ConfigError
-        If the name is unknown, or a number is below 1.
+        If there is no such network, it cannot be built, or a number is below 1.
     """
-    if name not in _MODELS:
-        raise ConfigError(f"unknown model {name!r}; choose one of {', '.join(MODEL_NAMES)}")
-    for what, number in (("num_classes", num_classes), ("image_size", image_size)):
+    for what, number in (("num_classes", num_classes), ("image_size", image_size), ("channels", channels)):
         if number < 1:
             raise ConfigError(f"{what} is {number}; it must be at least 1")
-    build, shrink_stem = _MODELS[name]
-    model = cast(nn.Module, build(weights=None, num_classes=num_classes))
-    if image_size < SMALL_IMAGE:
-        shrink_stem(model)
+    if stem not in STEMS:
+        raise ConfigError(f"`stem` is {stem!r}; it must be one of {', '.join(STEMS)}")
+    if name in _MODELS:
+        build, shrink_stem = _MODELS[name]
+        model = cast(nn.Module, build(weights=None, num_classes=num_classes))
+        if has_small_stem(stem, image_size):
+            shrink_stem(model)
+        take_channels(model, channels)
+    else:
+        if stem != "auto":
+            raise ConfigError(f"`stem` is a choice of {', '.join(MODEL_NAMES)}; leave it out for {name}")
+        model = builder_of(name)(num_classes, image_size, channels)
     return model
 
 
-def head_of(model: nn.Module) -> tuple[str, nn.Linear]:
-    """Return the name and the module of a network's last linear layer, which tells the classes apart."""
-    linear = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Linear)]
-    return linear[-1]
-
-
-def final_feature_map(image_shape: Sequence[int]) -> tuple[int, int]:
-    """Return the size in pixels of the last feature map, before pooling, of torchvision's networks.
-
-    Parameters
-    ----------
-    image_shape : sequence of int
-        Channels, height and width of an image.
-    """
-    _, height, width = image_shape
-    stride = 8 if min(height, width) < SMALL_IMAGE else 32
-    return -(-height // stride), -(-width // stride)
-
-
-def smallest_batch(name: str, image_shape: Sequence[int]) -> int:
-    """Return the fewest images that batch normalization can train on: two of one pixel, otherwise one.
-
-    Parameters
-    ----------
-    name : str
-        One of `MODEL_NAMES`.
-    image_shape : sequence of int
-        Channels, height and width of an image.
-    """
-    reduces_little = name in ("resnet8", "resnet20")
-    last = max(image_shape[1:]) <= 4 if reduces_little else final_feature_map(image_shape) == (1, 1)
-    return 2 if last else 1
+def has_small_stem(stem: Stem, image_size: int) -> bool:
+    """Tell whether the networks of `MODEL_NAMES` leave out their first strides."""
+    return stem == "small" or (stem == "auto" and image_size < SMALL_IMAGE)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["MODEL_NAMES"]
+import re
+from typing import Literal, get_args
+
+__all__ = ["FAMILIES", "MODEL_NAMES", "STEMS", "Stem", "is_code", "name_problem"]
 
 MODEL_NAMES = (
     "shufflenet_v2",
@@ -13,4 +16,27 @@ MODEL_NAMES = (
     "resnet8",
     "resnet20",
 )
-"""Every name that `edgeprune_runtime.networks.models.create_model` takes."""
+"""The short names that `edgeprune_runtime.networks.models.create_model` takes."""
+
+FAMILIES = ("torchvision", "timm")
+"""The libraries whose networks are named ``FAMILY:NAME``."""
+
+Stem = Literal["auto", "imagenet", "small"]
+STEMS: tuple[Stem, ...] = get_args(Stem)
+"""How the networks of `MODEL_NAMES` begin: with torchvision's strides, or without the first two."""
+
+_CODE = re.compile(r"[A-Za-z_]\w*(\.\w+)*:[\w.<>]+")
+
+
+def is_code(name: str) -> bool:
+    """Tell whether a name is ``package.module:function``: code of the user's that builds the network."""
+    return name.partition(":")[0] not in FAMILIES and _CODE.fullmatch(name) is not None
+
+
+def name_problem(name: str) -> str | None:
+    """Return why a name is no network's, as far as its form tells; None where it may be one."""
+    family, colon, rest = name.partition(":")
+    if name in MODEL_NAMES or is_code(name) or (colon and family in FAMILIES and rest):
+        return None
+    kinds = "torchvision:NAME, timm:NAME or package.module:function"
+    return f"unknown model {name!r}; choose one of {', '.join(MODEL_NAMES)}, or {kinds}"

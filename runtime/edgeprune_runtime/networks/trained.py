@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from torch import nn
 
 from edgeprune_formats import ConfigError
 from edgeprune_formats.errors import one_line
-from edgeprune_formats.limits import MAX_CLASSES, MAX_SIDE
+from edgeprune_formats.limits import MAX_CHANNELS, MAX_CLASSES, MAX_SIDE
 from edgeprune_formats.strict_json import parse_json
 
 from ..checks import from_json
@@ -22,16 +23,27 @@ from ..errors import TrainingError
 from ..input_files import input_problem
 from ..normalization import Normalization
 from ..task import Task
+from .code import BuildNetwork, allow_code
+from .libraries import builder_of
 from .models import create_model
+from .names import MODEL_NAMES, Stem, is_code, name_problem
 
-__all__ = ["MODEL_FILE", "TrainedNetwork", "load_trained", "open_network", "rebuild_network"]
+__all__ = [
+    "DAMAGE",
+    "MODEL_FILE",
+    "Facts",
+    "TrainedNetwork",
+    "load_trained",
+    "open_network",
+    "rebuild_network",
+    "resolve_model",
+]
 
 MODEL_FILE = "model.safetensors"
 """The file of a run's folder that holds its trained network."""
 
-CHANNELS = 3
-"""Of the images that every network takes."""
-_DAMAGE = (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError, ConfigError)
+DAMAGE = (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError, ConfigError)
+"""What a file that is no network, or a damaged one, raises."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +56,9 @@ class Facts:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     class_names: tuple[str, ...] | None = None
+    epoch: int | None = None
     task: Task | None = None
+    stem: Stem = "auto"
 
     def __post_init__(self) -> None:
         if len(self.image_shape) != 3 or min(self.image_shape) < 1 or max(self.image_shape) > MAX_SIDE:
@@ -66,7 +80,7 @@ class TrainedNetwork:
     model : torch.nn.Module
         On the CPU, in evaluation mode: normalized float32 [n, C, H, W] to logits [n, classes].
     name : str
-        One of `edgeprune_runtime.networks.models.MODEL_NAMES`.
+        As `edgeprune_runtime.networks.models.create_model` takes it.
     image_shape : (int, int, int)
         Channels, height and width in pixels.
     num_classes : int
@@ -74,6 +88,8 @@ class TrainedNetwork:
         One for each class, where they are known.
     normalization : Normalization, optional
         Of the images it takes, where that is known.
+    stage : str, optional
+        Which weights of a run these are, where they are not those of its end.
     task : Task
         What it has learned.
     """
@@ -85,6 +101,7 @@ class TrainedNetwork:
     num_classes: int
     class_names: tuple[str, ...] | None = None
     normalization: Normalization | None = None
+    stage: str | None = None
     task: Task = Task()  # noqa: RUF009 - frozen
 
     @property
@@ -180,28 +197,37 @@ class NormalizedNetwork(nn.Module):
         return outputs * self.value_std + self.value_mean if self._kind == "value" else outputs
 
 
-def open_network(run: Path) -> TrainedNetwork:
+def open_network(run: Path, trust_model: str | BuildNetwork | None = None) -> TrainedNetwork:
     """Return the trained network of a run's folder, which says how its images are normalized.
 
     Raises
     ------
     ConfigError
-        There is no such folder.
+        There is no such folder, or the network is built by code that was not named; see `load_trained`.
     TrainingError
         The run is not finished, its network is damaged, or does not say how its images are normalized.
     """
     if not run.is_dir():
         raise ConfigError(f"{run}: not a folder; name that of a run of edgeprune train")
-    network = load_trained(run)
+    network = load_trained(run, trust_model)
     _ = network.known_normalization
     return network
 
 
-def load_trained(path: Path) -> TrainedNetwork:
+def load_trained(path: Path, trust_model: str | BuildNetwork | None = None) -> TrainedNetwork:
     """Return the trained network of a run's folder, or of a ``model.safetensors``.
+
+    Parameters
+    ----------
+    path : Path
+    trust_model : str or callable, optional
+        What builds the network, for one that a function of the user's builds: its name, as the run records
+        it, or the function. Its code is run, so the file's word for it does not do.
 
     Raises
     ------
+    ConfigError
+        The network is built by code that was not named, or by a library that is not installed.
     TrainingError
         The run is not finished, or the file is missing or damaged.
     """
@@ -215,10 +241,40 @@ def load_trained(path: Path) -> TrainedNetwork:
         with safe_open(file, "pt") as content:
             facts = vars(from_json(Facts, parse_json((content.metadata() or {})["edgeprune"].encode())))
             tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 - not a dict
+    except DAMAGE as error:
+        raise _damaged(file, error) from error
+    # Before what is wrong counts as damage: a name that needs leave, or a library that is missing.
+    facts["model"] = resolve_model(file, facts["model"], trust_model)
+    try:
         return rebuild_network(path, tensors, facts)
-    except _DAMAGE as error:
-        reason = one_line(error)
-        raise TrainingError(f"{file}: not a model of a run, or damaged ({reason}); train it again") from error
+    except DAMAGE as error:
+        raise _damaged(file, error) from error
+
+
+def _damaged(file: Path, error: Exception) -> TrainingError:
+    return TrainingError(f"{file}: not a model of a run, or damaged ({one_line(error)}); train it again")
+
+
+def resolve_model(file: Path, recorded: str, trust_model: str | BuildNetwork | None) -> str:
+    """Return the name that a recorded network is built by, once it is known that it can be.
+
+    Raises
+    ------
+    ConfigError
+        It is built by code that was not named, or by a library that is not installed.
+    TrainingError
+        It is no name.
+    """
+    if name_problem(recorded) is not None:
+        raise _damaged(file, ConfigError(f"unknown model {recorded!r}"))
+    name = recorded if trust_model is None or not is_code(recorded) else allow_code(trust_model)
+    if name in MODEL_NAMES:
+        return name
+    try:
+        builder_of(name)
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from error
+    return name
 
 
 def rebuild_network(
@@ -234,7 +290,7 @@ def rebuild_network(
         Its state dict.
     facts : mapping of str to Any
         ``model`` (its name), ``num_classes``, ``image_shape`` and, where they are known, ``mean``, ``std``,
-        ``class_names`` and ``task`` (a `Task`).
+        ``class_names``, ``task`` (a `Task`) and ``stem``.
 
     Raises
     ------
@@ -243,15 +299,11 @@ def rebuild_network(
     """
     channels, height, width = map(int, facts["image_shape"])
     classes = facts["num_classes"]
-    if channels != CHANNELS:
-        raise ValueError(f"images of {channels} channels, and networks take {CHANNELS}")
-    with torch.device("meta"):
-        model = create_model(facts["model"], classes, min(height, width))
-    types = {name: own.dtype for name, own in model.state_dict().items()}
-    model.load_state_dict(dict(tensors), assign=True)
+    if not 1 <= channels <= MAX_CHANNELS:
+        raise ValueError(f"images of {channels} channels; networks take 1 to {MAX_CHANNELS}")
+    stem: Stem = facts.get("stem", "auto")
+    model = _filled(tensors, (facts["model"], classes, min(height, width), channels, stem))
     for name, tensor in tensors.items():
-        if tensor.dtype != types[name]:
-            raise ValueError(f"{name} is {tensor.dtype}, not {types[name]}")
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise ValueError(f"{name} has values that are not finite")
     names = facts.get("class_names")
@@ -265,6 +317,30 @@ def rebuild_network(
         _normalization(facts, channels),
         task=facts.get("task") or Task(),
     )
+
+
+def _filled(tensors: Mapping[str, torch.Tensor], arguments: tuple[str, int, int, int, Stem]) -> nn.Module:
+    """Build a network that has these tensors."""
+    name = arguments[0]
+    if not is_code(name):
+        # Before a name and a size in the file have memory taken.
+        with contextlib.suppress(ConfigError), torch.device("meta"):
+            model = create_model(*arguments)
+            _load(model, tensors, assign=True)
+            if name in MODEL_NAMES:
+                return model
+    # Others may hold tensors that are not in their state dict, and need values.
+    with torch.random.fork_rng([]):
+        model = create_model(*arguments)
+    _load(model, tensors, assign=False)
+    return model
+
+
+def _load(model: nn.Module, tensors: Mapping[str, torch.Tensor], *, assign: bool) -> None:
+    for name, own in model.state_dict().items():
+        if name in tensors and tensors[name].dtype != own.dtype:
+            raise ValueError(f"{name} is {tensors[name].dtype}, not {own.dtype}")
+    model.load_state_dict(dict(tensors), assign=assign)
 
 
 def _normalization(facts: Mapping[str, Any], channels: int) -> Normalization | None:

@@ -2,39 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import contextlib
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from edgeprune_formats import ConfigError
-from edgeprune_formats.errors import one_line
 
 from ..errors import TrainingError
-from ..input_files import input_problem
-from .models import head_of
+from .layers import RGB, first_convolution, head_of, of_rgb_weights
+from .weight_files import read_weights
 
-__all__ = ["freeze_all_but_head", "load_weights", "require_no_fresh_layer"]
+__all__ = ["load_weights", "require_no_fresh_layer"]
 
 _WRAPPERS = ("module.", "model.")
 
 
-def load_weights(model: nn.Module, path: Path) -> tuple[str, ...]:
-    """Take a network's weights from a safetensors file of torch's names, such as a run's or torchvision's.
+def load_weights(
+    model: nn.Module,
+    path: Path,
+    num_classes: int | None = None,
+    *,
+    tell: Callable[[str], object] = lambda line: None,
+) -> tuple[str, ...]:
+    """Take a network's weights from a file of torch's names, such as a run's, torchvision's or timm's.
 
-    The last linear layer keeps its fresh weights where the file's is of another shape: other classes. So does
-    the first convolution: networks for small images have another. Names may begin with what DataParallel,
-    torch.compile and Lightning put before them: ``module.``, ``_orig_mod.`` and ``model.``.
+    The last layer keeps its fresh weights where the file's is of another shape: other classes. So does the
+    first convolution: networks for small images have another. Where it differs in its channels alone, and the
+    file's is for RGB images, its weights are made for the images' channels, see
+    `edgeprune_runtime.networks.layers.of_rgb_weights`. Names may begin with what DataParallel, torch.compile
+    and Lightning put before them: ``module.``, ``_orig_mod.`` and ``model.``.
 
     Parameters
     ----------
     model : torch.nn.Module
         Is changed.
     path : Path
-        Of tensors named as in the network's state dict, of any floating-point type.
+        Of tensors named as in the network's state dict, of any floating-point type; see
+        `edgeprune_runtime.networks.weight_files.read_weights`.
+    num_classes : int, optional
+        Outputs of the last layer.
+    tell : callable
+        Is given a line on weights that were changed to fit.
 
     Returns
     -------
@@ -49,8 +60,10 @@ def load_weights(model: nn.Module, path: Path) -> tuple[str, ...]:
         It is of another network.
     """
     own = model.state_dict()
-    given = _unwrapped(path, _read(path), own)
-    fresh = [name for name in _replaceable(model) if name in own and _shape(given, name) != own[name].shape]
+    given = _unwrapped(path, read_weights(path), own)
+    _fit_channels(model, given, tell)
+    replaceable = _replaceable(model, num_classes)
+    fresh = [name for name in replaceable if name in own and _shape(given, name) != own[name].shape]
     for name in own.keys() - fresh:
         _require_fitting(path, name, own[name], given)
     taken = {name: given[name].to(own[name].dtype) for name in own if name in given and name not in fresh}
@@ -61,15 +74,22 @@ def load_weights(model: nn.Module, path: Path) -> tuple[str, ...]:
     return tuple(fresh)
 
 
-def _read(path: Path) -> dict[str, torch.Tensor]:
-    problem = input_problem(path)
-    if problem is not None:
-        raise TrainingError(f"{path}: {problem}")
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or one_line(error)
-        raise TrainingError(f"{path}: not a safetensors file of weights, or damaged ({reason})") from error
+def _fit_channels(model: nn.Module, given: dict[str, torch.Tensor], tell: Callable[[str], object]) -> None:
+    """Make the first convolution's weights, of RGB images, those for the channels that the network takes."""
+    found = first_convolution(model)
+    if found is None:
+        return
+    name, own = f"{found[0]}.weight", found[1].weight.shape
+    shape, channels = _shape(given, name), own[1]
+    if shape is None or channels == RGB or shape != (own[0], RGB, *own[2:]):
+        return
+    given[name] = of_rgb_weights(given[name], channels)
+    how = (
+        "summed for one channel"
+        if channels == 1
+        else f"repeated for {channels} channels, scaled by 3/{channels}"
+    )
+    tell(f"{name} of these weights is for RGB images: {how}")
 
 
 def _unwrapped(
@@ -87,19 +107,10 @@ def _unwrapped(
     return {plain: given[name] for plain, name in names.items()}
 
 
-def freeze_all_but_head(model: nn.Module) -> None:
-    """Leave only the last linear layer to be trained."""
-    _, head = head_of(model)
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
-    for parameter in head.parameters():
-        parameter.requires_grad_(True)
-
-
 def require_no_fresh_layer(model: nn.Module, fresh: Collection[str], path: Path) -> None:
-    """Raise `ConfigError` where a layer before the head has no weights in the file: it would stay random."""
-    head, _ = head_of(model)
-    random = [name for name in fresh if not name.startswith(f"{head}.")]
+    """Raise `ConfigError` where a frozen layer has no weights in the file: it would stay random."""
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    random = [name for name in fresh if name in frozen]
     if random:
         raise ConfigError(
             f"{path}: has no {', '.join(random)} for images of this size, and `freeze` would keep it random; "
@@ -107,10 +118,13 @@ def require_no_fresh_layer(model: nn.Module, fresh: Collection[str], path: Path)
         )
 
 
-def _replaceable(model: nn.Module) -> tuple[str, ...]:
-    first = next(name for name, module in model.named_modules() if isinstance(module, nn.Conv2d))
-    head, _ = head_of(model)
-    return f"{first}.weight", f"{head}.weight", f"{head}.bias"
+def _replaceable(model: nn.Module, num_classes: int | None) -> list[str]:
+    first = first_convolution(model)
+    names = [] if first is None else [f"{first[0]}.weight"]
+    with contextlib.suppress(ConfigError):
+        head, _ = head_of(model, num_classes)
+        names += [f"{head}.weight", f"{head}.bias"]
+    return names
 
 
 def _shape(tensors: Mapping[str, torch.Tensor], name: str) -> torch.Size | None:

@@ -40,19 +40,17 @@ def export_network(network: TrainedNetwork) -> onnx.ModelProto:
     -------
     onnx.ModelProto
         ``images``, float32 [n, C, H, W] on [0, 1], to ``logits``, float32 [n, classes], for any n. Batch
-        norms are folded into the convolutions before them. Its metadata: ``edgeprune`` (a version),
-        ``model``, ``precision``, and as JSON ``image_shape``, ``mean``, ``std`` and, where they are known,
-        ``class_names`` and ``task``. Several labels come as probabilities, by the sigmoid function, and
-        values in their unit, in place of logits.
+        norms are folded into the convolutions before them where torch.fx can follow the network. Its
+        metadata: ``edgeprune`` (a version), ``model``, ``precision``, and as JSON ``image_shape``, ``mean``,
+        ``std`` and, where they are known, ``class_names`` and ``task``. Several labels come as probabilities,
+        by the sigmoid function, and values in their unit, in place of logits.
 
     Raises
     ------
     TrainingError
         Torch's exporter fails on it.
     """
-    from torch.fx.experimental.optimization import fuse
-
-    folded = NormalizedNetwork(fuse(network.model), network.known_normalization, network.task).eval()
+    folded = NormalizedNetwork(_fused(network.model), network.known_normalization, network.task).eval()
     # One image would make the exporter take the number for a constant.
     example = torch.zeros(2, *network.image_shape)
     try:
@@ -82,6 +80,20 @@ def export_network(network: TrainedNetwork) -> onnx.ModelProto:
     _strip(model)
     _describe(model, network)
     return model
+
+
+def _fused(model: torch.nn.Module) -> torch.nn.Module:
+    """Fold batch norms into convolutions, where torch.fx can follow the network."""
+    from torch.fx.experimental.optimization import fuse
+
+    try:
+        fused: torch.nn.Module = fuse(model)
+        return fused
+    except MemoryError:
+        raise
+    # Code of the user's, and timm's, may fail in any way where it meets stand-ins for tensors.
+    except Exception:
+        return model
 
 
 @contextlib.contextmanager

@@ -5,8 +5,10 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
+import os
 import resource
 import sys
+import time
 from pathlib import Path
 
 from .threads import cores
@@ -15,6 +17,7 @@ __all__ = [
     "available_bytes",
     "cpu_features",
     "cpu_quota",
+    "free_processors",
     "keep_freed_memory",
     "peak_bytes",
     "resident_bytes",
@@ -47,6 +50,37 @@ def cpu_quota() -> int:
         if quota.isdecimal() and period.isdecimal() and int(period):
             processors = min(processors, math.ceil(int(quota) / int(period)))
     return max(1, processors)
+
+
+def free_processors(seconds: float = 0.3) -> float | None:
+    """Return how many processors that this process may use are idle, watched for so long while it waits.
+
+    2.0 where two were idle all the time, 0.5 where one was for half of it; None where the system does not
+    tell.
+    """
+    before = _idle_and_all()
+    time.sleep(seconds)
+    after = _idle_and_all()
+    idle = 0.0
+    for number in before.keys() & after.keys():
+        waited, passed = (late - early for early, late in zip(before[number], after[number], strict=True))
+        # A processor that sleeps deeply counts no time.
+        idle += waited / passed if passed > 0 else 1.0
+    return idle if before and after else None
+
+
+def _idle_and_all() -> dict[int, tuple[int, int]]:
+    """Return the ticks that each processor of this process was idle, and all its ticks."""
+    own = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+    found = {}
+    for line in _read(_PROC / "stat").splitlines():
+        name, *fields = line.split()
+        number = name.removeprefix("cpu")
+        if name.startswith("cpu") and number.isdecimal() and int(number) in own and len(fields) >= 8:
+            # user, nice, system, idle, iowait, irq, softirq, steal: what guests take is in user already.
+            ticks = [int(field) for field in fields[:8]]
+            found[int(number)] = ticks[3] + ticks[4], sum(ticks)
+    return found
 
 
 def resident_bytes() -> int | None:

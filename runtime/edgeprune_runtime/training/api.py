@@ -8,7 +8,7 @@ would have ended in without the interruption, bit for bit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,18 +17,24 @@ import torch
 
 from edgeprune_formats import ConfigError
 
+from ..networks.code import BuildNetwork, allow_code
 from ..networks.grown_head import weights_file
 from ..normalization import Normalization
 from ..task import Task
+from ..text import count_text
+from .batches import check_batches
 from .checkpoint import has_checkpoint, read_state
+from .lines import LineReport
 from .loop import Batches, Cadence, OnEvent, TrainLoader, TrainRun
-from .losses import loss_of
+from .losses import TargetLoss, balanced_weights, loss_of
 from .objectives import Objective, Perturbation, Teacher
 from .placement import Placement, place
 from .run_folder import describe_run, is_finished, load_model, opened_run, save_model
+from .schedule import Schedule
 from .settings import Adversary, TrainConfig
 from .signals import TrainingInterrupted, deferred_signals
 from .step import Learner
+from .stopping import best_epoch, is_over
 
 __all__ = [
     "Cadence",
@@ -59,11 +65,18 @@ class TrainResult:
         ``skipped_images`` (left out because their chunks could not be read),
         ``lr`` (of the epoch's last step), ``images_per_second`` (of the steps), ``seconds`` (with the test),
         ``peak_memory_bytes`` (of the process in RAM, since it began) and ``peak_device_memory_bytes`` (of
-        tensors on a CUDA device). The test's are None without a test set, and memory where it is not known.
+        tensors on a CUDA device), and with `TrainConfig.patience` ``best_epoch`` (up to here). With smoothed
+        labels or weights of classes ``train_loss`` is what is minimized. The test's are None without a test
+        set, and memory where it is not known.
     """
 
     run_dir: Path
     metrics: tuple[dict[str, Any], ...]
+
+    @property
+    def kept(self) -> dict[str, Any]:
+        """The metrics of the epoch whose weights are kept: of the best with `TrainConfig.patience`."""
+        return self.metrics[best_epoch(self.metrics) - 1 if "best_epoch" in self.metrics[-1] else -1]
 
 
 def train(
@@ -73,16 +86,19 @@ def train(
     *,
     num_classes: int,
     image_shape: Sequence[int],
+    model: str | BuildNetwork | None = None,
     test: Batches | None = None,
     init: str | Path | None = None,
     normalization: Normalization | None = None,
     teacher: str | Path | None = None,
+    class_counts: Sequence[int] | None = None,
     task: Task | None = None,
     resume: bool = False,
     cadence: Cadence = Cadence(),  # noqa: B008 - frozen
     provenance: Mapping[str, Any] | None = None,
     notes: Mapping[str, Any] | None = None,
     on_event: OnEvent | None = None,
+    report: Callable[[str], object] | None = None,
 ) -> TrainResult:
     """Train a network with SGD, or go on with a run that was interrupted.
 
@@ -97,24 +113,33 @@ def train(
     num_classes : int
         Labels are below this; of other targets, how many numbers the network gives.
     image_shape : sequence of int
-        Channels (3), height and width of an image in pixels.
+        Channels, height and width of an image in pixels.
+    model : str or callable, optional
+        The network, in place of `TrainConfig.model`: a name of one, or a function that builds it, of those of
+        ``num_classes``, ``channels`` and ``image_size`` that its signature names. A run records the
+        function's name, and needs the function again to be resumed and loaded.
     test : iterable of (torch.Tensor, torch.Tensor), optional
-        Batches to test on after each epoch: normalized, without augmentation, iterable again and again.
+        Batches to test on after each epoch: normalized, without augmentation, iterable again and again. Of a
+        list all batches are checked before the first epoch, of a `PackLoader` the labels.
     init : str or Path, optional
-        A safetensors file of weights to begin with, or the folder of a finished run, see
-        `edgeprune_runtime.networks.warm_start.load_weights`. Of a run with other classes the last layer keeps
-        the rows of the classes in ``provenance["class_names"]``, matched by name, and draws the others, see
-        `edgeprune_runtime.networks.grown_head.grow_head`.
+        A file of weights to begin with, safetensors or what torch.save has written, or the folder of a
+        finished run, see `edgeprune_runtime.networks.warm_start.load_weights`. Of a run with other classes
+        the last layer keeps the rows of the classes in ``provenance["class_names"]``, matched by name, and
+        draws the others, see `edgeprune_runtime.networks.grown_head.grow_head`.
     normalization : Normalization, optional
         Of the batches; needed to perturb them (`TrainConfig.adversarial`) and by a teacher.
     teacher : str or Path, optional
         A finished run, whose answers are learned in place of the labels; with `TrainConfig.adversarial`
         those to perturbed images, see `edgeprune_runtime.training.objectives.Objective`.
+    class_counts : sequence of int, optional
+        Training images of each class; needed by `TrainConfig.class_weights`.
     task : Task, optional
         What the batches have after the images, see `edgeprune_runtime.task.task_of`: it chooses loss and
         metrics. By default the class.
     resume : bool
-        Go on with the run in `run_dir`; where there is none, start one.
+        Go on with the run in `run_dir`; where there is none, start one. The config may have more epochs than
+        the run had: the schedule of the learning rate that it began is trained to its end, and a new one
+        follows for the epochs that were added. `init` may be left out once there is a checkpoint.
     cadence : Cadence
         How often a checkpoint is written beside the one after each epoch; every five minutes.
     provenance : mapping of str to Any, optional
@@ -127,13 +152,19 @@ def train(
         "eta_seconds", "memory_bytes", "device_memory_bytes"}`` with steps counted over the whole run, and
         loss, accuracy and rate over the epoch so far; after an epoch ``{"event": "epoch", ...}`` with its
         metrics; ``{"event": "left_out", "step", "reason"}`` at the first batch of one image that the network
-        cannot train on; ``{"event": "init", "fresh", "grown"}`` with the tensors that `init` did not have,
-        and what became of its classes, a `GrownHead` or None; ``{"event": "fallback", "step", "reason"}``
-        where the newer checkpoint is damaged and the older one counts;
-        ``{"event": "kept", "step"}`` where a batch could not be read and a checkpoint keeps what was done;
-        ``{"event": "paused", "reason"}`` and ``{"event": "continued"}`` around waiting for room on a full
-        disk; ``{"event": "skipped", "images", "reason"}`` for each chunk that the loader leaves out, see
-        `PackLoader`. Without `on_event` a full disk is an error at once.
+        cannot train on; ``{"event": "init", "fresh", "fitted"}`` with the tensors that `init` did not have,
+        and lines on those that were changed to fit;
+        ``{"event": "schedule", "first", "epochs", "lr"}`` where the epochs from `first` on were added to the
+        run; ``{"event": "fallback", "step", "reason"}`` where the newer checkpoint is damaged and the older
+        one counts; ``{"event": "kept", "step"}`` where a batch could not be read and a checkpoint keeps what
+        was done; ``{"event": "paused", "reason"}`` and ``{"event": "continued"}`` around waiting for room on
+        a full disk; ``{"event": "skipped", "images", "reason"}`` for each chunk that the loader leaves out,
+        see `PackLoader`; ``{"event": "stopped", "epoch", "epochs", "best_epoch"}`` where patience ended a
+        run; ``{"event": "best_lost", "best_epoch", "reason"}`` where the best weights cannot be read and the
+        last are kept. Without `on_event` and `report` a full disk is an error at once.
+    report : callable, optional
+        Is given lines for people, such as `print` takes: what the run computes with, the metrics of each
+        epoch, and what else happens.
 
     Returns
     -------
@@ -150,13 +181,20 @@ def train(
     TrainingInterrupted
         After SIGINT, SIGTERM or SIGHUP, once the current step is done and a checkpoint is written.
     """
+    if model is not None:
+        config = replace(config, model=allow_code(model))
     run_dir, placement, task = Path(run_dir), place(config), task or Task()
+    on_event = _told(on_event, report, config, placement)
     if not task.is_default:
         provenance = {**(provenance or {}), "task": task.to_json()}
     if teacher is not None and not task.is_ranked:
         raise ConfigError(f"a teacher answers with classes, and {task.target!r} is a {task.kind}")
-    if config.freeze and init is None:
+    goes_on = resume and has_checkpoint(run_dir)
+    if config.freeze and init is None and not goes_on:
         raise ConfigError("`freeze` keeps layers as `init` gives them; give `init`, or leave `freeze` out")
+    if config.patience is not None and test is None:
+        raise ConfigError("`patience` waits for a better test; give `test`, or leave `patience` out")
+    check_batches(test, num_classes, image_shape)
     init = None if init is None else weights_file(Path(init))
     description = describe_run(
         config,
@@ -169,15 +207,17 @@ def train(
         provenance=provenance,
         notes=notes,
     )
-    with opened_run(run_dir, description, resume):
+    with opened_run(run_dir, description, resume) as description:
         if is_finished(run_dir) and has_checkpoint(run_dir):
-            return TrainResult(run_dir, tuple(read_state(run_dir)["history"]))
+            history = read_state(run_dir)["history"]
+            if is_over(history, config):
+                return TrainResult(run_dir, tuple(history))
         cuda = [placement.device.index] if placement.device.type == "cuda" else []
         with deferred_signals() as interrupted, torch.random.fork_rng(cuda):
             torch.manual_seed(config.seed)
             weights = None if init is None or has_checkpoint(run_dir) else init
-            objective = _objective(config, placement, normalization, teacher, description)
-            objective = replace(objective, loss=loss_of(task))
+            loss = _loss(config, task, placement, class_counts, num_classes)
+            objective = _objective(config, placement, normalization, teacher, loss, description)
             learner = Learner(
                 config,
                 placement,
@@ -185,8 +225,10 @@ def train(
                 min(image_shape[1:]),
                 weights,
                 objective,
-                description["provenance"].get("class_names"),
+                channels=image_shape[0],
+                class_names=description["provenance"].get("class_names"),
             )
+            schedule = Schedule(description.get("schedules", [config.epochs]), len(loader), config.lr)
             run = TrainRun(
                 loader,
                 test,
@@ -198,22 +240,49 @@ def train(
                 cadence,
                 on_event,
                 interrupted,
+                schedule,
                 task,
             )
             _begin(run, is_warm=weights is not None)
             run.finish()
-            run.disk.write(lambda: save_model(run_dir, learner.tested, description))
+            epoch = run.take_best()
+            run.disk.write(lambda: save_model(run_dir, learner.tested, description, epoch))
     return TrainResult(run_dir, tuple(run.history))
+
+
+def _told(
+    on_event: OnEvent | None,
+    report: Callable[[str], object] | None,
+    config: TrainConfig,
+    placement: Placement,
+) -> OnEvent | None:
+    """Return what takes events, and makes lines of them where there is a report."""
+    if report is None:
+        return on_event
+    threads = count_text(torch.get_num_threads(), "thread")
+    lines = LineReport(
+        report, config.epochs, f"{config.model}; {placement.device}; {threads}; {placement.precision}"
+    )
+
+    def tell(event: dict[str, Any]) -> None:
+        if on_event is not None:
+            on_event(event)
+        lines(event)
+
+    return tell
 
 
 def _begin(run: TrainRun, *, is_warm: bool) -> None:
     """Go to the checkpoint, if there is one, and tell what the run begins with."""
     tell = run.on_event or (lambda event: None)
     if is_warm:
-        tell({"event": "init", "fresh": run.learner.fresh, "grown": run.learner.grown})
+        tell({"event": "init", "fresh": run.learner.fresh, "fitted": run.learner.fitted})
     if has_checkpoint(run.run_dir):
         run.restore()
     tell({"event": "start", "step": run.step})
+    *_, before, epochs = 0, *run.schedule.ends
+    if before:
+        tell({"event": "schedule", "first": before + 1, "epochs": epochs, "lr": run.config.lr})
 
 
 def _objective(
@@ -221,10 +290,11 @@ def _objective(
     placement: Placement,
     normalization: Normalization | None,
     teacher: str | Path | None,
+    loss: TargetLoss,
     description: Mapping[str, Any],
 ) -> Objective:
     if config.adversarial is None and teacher is None:
-        return Objective()
+        return Objective(loss=loss)
     if normalization is None:
         raise ConfigError("adversarial training and a teacher need the normalization of the batches")
     perturbation = None
@@ -232,7 +302,27 @@ def _objective(
         adversary = Adversary.parse(config.adversarial)
         perturbation = Perturbation(adversary, normalization, placement.device)
     if teacher is None:
-        return Objective(perturbation)
+        return Objective(perturbation, loss=loss)
+    if config.class_weights == "balanced" or config.label_smoothing:
+        raise ConfigError(
+            "a teacher's answers replace the labels; leave `label_smoothing` and `class_weights` out"
+        )
     names = description["provenance"].get("class_names")
     shape = description["num_classes"], description["image_shape"], names
     return Objective(perturbation, Teacher(Path(teacher), placement, normalization, *shape))
+
+
+def _loss(
+    config: TrainConfig,
+    task: Task,
+    placement: Placement,
+    class_counts: Sequence[int] | None,
+    num_classes: int,
+) -> TargetLoss:
+    if config.class_weights != "balanced":
+        return loss_of(task, config.label_smoothing)
+    if class_counts is None or len(class_counts) != num_classes or sum(class_counts) < 1:
+        raise ConfigError(
+            f"`class_weights` needs the images of each of {num_classes} classes; give `class_counts`"
+        )
+    return loss_of(task, config.label_smoothing, balanced_weights(class_counts).to(placement.device))

@@ -38,6 +38,7 @@ __all__ = [
     "has_checkpoint",
     "load_checkpoint",
     "read_state",
+    "read_tensors",
     "remove_uncommitted",
     "save_checkpoint",
     "write_tensors",
@@ -110,13 +111,15 @@ def save_checkpoint(
     _remove_others(run_dir, [path.stem for path in (*(_path(run_dir, n) for n in before), manifest)[-_KEPT:]])
 
 
-def load_checkpoint(run_dir: Path) -> Checkpoint:
+def load_checkpoint(run_dir: Path, *, set_aside: bool = True) -> Checkpoint:
     """Read the newest checkpoint that is whole, verified; one that is damaged is set aside.
 
     Parameters
     ----------
     run_dir : Path
         A folder that `save_checkpoint` has written to.
+    set_aside : bool
+        False leaves the folder as it is, which may be that of another process.
 
     Raises
     ------
@@ -128,11 +131,11 @@ def load_checkpoint(run_dir: Path) -> Checkpoint:
         path = _path(run_dir, number)
         try:
             manifest = _read_manifest(path)
-            tensors = _read_tensors(path.with_suffix(".safetensors"), manifest.sha256)
+            tensors = read_tensors(path.with_suffix(".safetensors"), manifest.sha256)
         except TrainingError as error:
             damage.append((path, error))
             continue
-        for damaged, _ in damage:
+        for damaged, _ in damage if set_aside else ():
             # So that the next checkpoint takes its number, and not the place of this one.
             with contextlib.suppress(OSError):
                 damaged.rename(damaged.with_name(damaged.name + _ASIDE))
@@ -209,10 +212,21 @@ def write_tensors(
     DiskFullError, TrainingError
         If it cannot be written.
     """
-    rows = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    rows = _unshared({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     with _replacing(path, remedy) as temporary:
         save_file(rows, temporary, metadata)
         return file_sha256(temporary)
+
+
+def _unshared(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return tensors with memory of their own each, as safetensors wants them: networks may tie some."""
+    seen: set[int] = set()
+    rows: dict[str, torch.Tensor] = {}
+    for name, tensor in tensors.items():
+        place = tensor.untyped_storage().data_ptr()
+        rows[name] = tensor.clone() if place in seen else tensor
+        seen.add(place)
+    return rows
 
 
 @contextlib.contextmanager
@@ -266,7 +280,8 @@ def _remove_others(run_dir: Path, keep: list[str]) -> None:
                 path.unlink()
 
 
-def _read_tensors(path: Path, digest: str) -> dict[str, torch.Tensor]:
+def read_tensors(path: Path, digest: str) -> dict[str, torch.Tensor]:
+    """Read a safetensors file that has this SHA-256, or raise `TrainingError`; no value may be infinite."""
     try:
         if path.exists() and not path.is_file():
             raise _damaged(path, "not a regular file")

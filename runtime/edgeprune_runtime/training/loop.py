@@ -17,18 +17,21 @@ from edgeprune_formats.errors import one_line
 from ..checks import check_types, from_json
 from ..errors import TrainingError
 from ..loading.skipping import SkippedChunk
-from ..networks.models import smallest_batch
+from ..networks.shapes import smallest_batch
 from ..system.machine import peak_bytes, resident_bytes
 from ..task import Task
+from .best import best_weights, remove_other_bests, write_best
 from .checkpoint import load_checkpoint, save_checkpoint
 from .full_disk import PatientDisk
 from .losses import loss_of
 from .metrics import hits, make_meter
 from .placement import Placement
 from .run_folder import write_metrics
+from .schedule import Schedule
 from .settings import TrainConfig
 from .signals import TrainingInterrupted
-from .step import Learner, Sums, Tally, learning_rate
+from .step import Learner, Sums, Tally
+from .stopping import best_epoch, is_over
 
 __all__ = ["Batches", "Cadence", "OnEvent", "TrainLoader", "TrainRun"]
 
@@ -80,7 +83,7 @@ class Cadence:
 class TrainLoader(Protocol):
     """What `train` takes its batches from, e.g. `edgeprune_runtime.PackLoader`.
 
-    Iterating yields float32 images ``[n, 3, H, W]``, normalized and augmented, and labels: int64 ``[n]``, or
+    Iterating yields float32 images ``[n, C, H, W]``, normalized and augmented, and labels: int64 ``[n]``, or
     probabilities float32 ``[n, num_classes]``, of which the largest counts in the accuracy; or another
     target, as `edgeprune_formats.targets.Target` has it. It must not draw from torch's global random
     generator, whose state belongs to the network. What it leaves out because it cannot be read stands in its
@@ -119,6 +122,7 @@ class TrainState:
     tally: Sums
     history: list[dict[str, int | float | list[float | None] | None]]
     loader: dict[str, Any]
+    best: dict[str, str] = field(default_factory=dict)
 
     def check(self, epochs: int, steps: int, *, is_ranked: bool = True) -> None:
         """Raise ValueError unless a run of so many epochs, of so many steps each, can stand there."""
@@ -130,6 +134,8 @@ class TrainState:
             missing |= {name for name in METRICS if isinstance(epoch.get(name), list)}
             if missing or epoch["epoch"] != number:
                 raise ValueError(f"history[{number - 1}] is not the metrics of epoch {number}")
+        if not all(epoch.isdecimal() for epoch in self.best):
+            raise ValueError("best is not the digests of epochs")
         tally = self.tally
         if not 0 <= tally.steps <= (steps if len(self.history) < epochs else 0):
             raise ValueError(f"tally.steps is {tally.steps}, of {steps} steps in an epoch")
@@ -151,6 +157,8 @@ class TrainRun:
         Steps taken since the run began.
     tally : Tally
         The running sums of the epoch that is not complete.
+    best : dict of str to str
+        The digests of the files of the best weights, with `TrainConfig.patience`.
     """
 
     loader: TrainLoader
@@ -163,18 +171,20 @@ class TrainRun:
     cadence: Cadence
     on_event: OnEvent | None
     interrupted: Callable[[], bool]
+    schedule: Schedule
     task: Task = Task()  # noqa: RUF009 - frozen
     history: list[dict[str, Any]] = field(default_factory=list)
     step: int = 0
     tally: Tally = field(default_factory=Tally)
+    best: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._steps = self.config.epochs * len(self.loader)
+        self._steps = self.schedule.steps
         self._first_step, self._began = self.step, time.perf_counter()
         self._next_event = self._began + _EVENT_SECONDS
         self._saved, self._saved_step = self._began, self.step
         self.disk = PatientDisk(self.on_event, self.interrupted)
-        self._smallest_batch = smallest_batch(self.config.model, self.image_shape)
+        self._smallest_batch = smallest_batch(self.config.model, self.image_shape, self.config.stem)
         self._left_out = False
         self._told_skipped = 0
         self._loss = loss_of(self.task)
@@ -193,6 +203,7 @@ class TrainRun:
         state = self._checked(checkpoint.state)
         self.step, self.history, self.tally = state.step, state.history, state.tally.running()
         self._first_step = self._saved_step = self.step
+        self.best = state.best
         if checkpoint.damage is not None and self.on_event is not None:
             self.on_event({"event": "fallback", "step": self.step, "reason": checkpoint.damage})
         self.disk.write(lambda: write_metrics(self.run_dir, self.history))
@@ -226,12 +237,30 @@ class TrainRun:
         EdgePruneError, OSError
             If a batch cannot be read, once a checkpoint is written of the steps that were taken.
         """
-        while len(self.history) < self.config.epochs:
+        while not is_over(self.history, self.config):
             started = time.perf_counter() - self.tally.seconds
             with self._keeping_work(started):
                 self._train_epoch(started)
                 scores = self._score()
             self._end_epoch(scores, time.perf_counter() - started)
+
+    def take_best(self) -> int | None:
+        """Take the weights of the best epoch for those to keep, and return its number.
+
+        None without `TrainConfig.patience`. Where they cannot be read, the last stay, and this is told.
+        """
+        if self.config.patience is None:
+            return None
+        last, epoch = len(self.history), best_epoch(self.history)
+        tell = self.on_event or (lambda event: None)
+        if last < self.config.epochs:
+            tell({"event": "stopped", "epoch": last, "epochs": self.config.epochs, "best_epoch": epoch})
+        try:
+            self.learner.tested.load_state_dict(best_weights(self.run_dir, epoch, self.best))
+        except (TrainingError, RuntimeError) as error:
+            tell({"event": "best_lost", "best_epoch": epoch, "reason": one_line(error)})
+            return last
+        return epoch
 
     @contextlib.contextmanager
     def _keeping_work(self, started: float) -> Iterator[None]:
@@ -264,6 +293,9 @@ class TrainRun:
             self._tell_of_skipped()
             self._look_up(started)
         self._drain(started)
+        if not self.tally.images:
+            what = f"the loader gave no batch in epoch {len(self.history) + 1}"
+            raise TrainingError(f"{what}; lower `batch_size` or keep the last batch")
         self._require_finite()
 
     def _look_up(self, started: float) -> None:
@@ -283,8 +315,7 @@ class TrainRun:
 
     def _take_step(self, images: torch.Tensor, labels: torch.Tensor) -> None:
         images, labels = self.placement.put(images, labels)
-        lr = learning_rate(self.step, self._steps, self.config.lr)
-        loss, logits = self.learner.step(images, labels, lr, self.step)
+        loss, logits = self.learner.step(images, labels, self.schedule.rate(self.step), self.step)
         self.tally.add(loss, hits(self.task, logits, labels), len(labels))
         self.step += 1
 
@@ -386,7 +417,7 @@ class TrainRun:
             "train_accuracy": self._train_accuracy(),
             "skipped_images": sum(one.images for one in self._skipped()),
             **scores,
-            "lr": learning_rate(self.step - 1, self._steps, self.config.lr),
+            "lr": self.schedule.rate(self.step - 1),
             "images_per_second": tally.images / tally.seconds,
             "seconds": seconds,
             "peak_memory_bytes": peak_bytes(),
@@ -394,18 +425,31 @@ class TrainRun:
         }
         self.history.append(metrics)
         self.tally = Tally()
-        self._checkpoint()
+        if self.config.patience is None:
+            self._checkpoint()
+        else:
+            self._checkpoint_with_best(metrics)
         self.disk.write(lambda: write_metrics(self.run_dir, self.history))
         if self.on_event is not None:
             self.on_event({"event": "epoch", **metrics})
 
+    def _checkpoint_with_best(self, metrics: dict[str, Any]) -> None:
+        metrics["best_epoch"] = best_epoch(self.history)
+        if metrics["best_epoch"] == metrics["epoch"]:
+            weights = self.learner.tested.state_dict()
+            self.disk.write(lambda: self.best.update(write_best(self.run_dir, metrics["epoch"], weights)))
+        self._checkpoint()
+        self.best = remove_other_bests(self.run_dir, self.history, self.best)
+
     def _checkpoint(self) -> None:
-        state = {
+        state: dict[str, Any] = {
             "step": self.step,
             "tally": self.tally.sums(),
             "history": self.history,
             "loader": self.loader.state_dict(),
         }
+        if self.best:
+            state["best"] = self.best
         self.disk.write(lambda: save_checkpoint(self.run_dir, self.learner.tensors(), state))
         self._saved, self._saved_step = time.perf_counter(), self.step
 

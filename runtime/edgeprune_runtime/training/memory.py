@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from edgeprune_formats import ConfigError
 
-from ..networks.models import create_model
-from ..networks.warm_start import freeze_all_but_head
+from ..networks.freezing import freeze, set_training
+from ..networks.shapes import shaped_network
 from ..system.machine import available_bytes
 from .placement import Placement
 from .settings import TrainConfig
@@ -50,25 +50,23 @@ class StepMemory:
 def step_memory(config: TrainConfig, num_classes: int, image_shape: Sequence[int]) -> StepMemory:
     """Estimate the memory of training steps, without taking any.
 
-    The network runs on shapes alone (torch's meta device), and what autograd keeps for the backward pass is
-    counted. bfloat16 takes less; the estimate is that of float32.
+    The network runs on shapes alone (torch's meta device; one that cannot, on the CPU), and what autograd
+    keeps for the backward pass is counted. bfloat16 takes less; the estimate is that of float32.
 
     Parameters
     ----------
     config : TrainConfig
-        Of which the network, `freeze` and `ema` count.
+        Of which the network, `stem`, `freeze` and `ema` count.
     num_classes : int
         Length of the network's output.
     image_shape : sequence of int
         Channels, height and width in pixels.
     """
-    with torch.device("meta"):
-        model = create_model(config.model, num_classes, min(image_shape[1:]))
-    model.train(not config.freeze)
-    if config.freeze:
-        freeze_all_but_head(model)
+    model, device = shaped_network(config.model, num_classes, image_shape, config.stem)
+    freeze(model, config.freeze, num_classes)
+    set_training(model, config.freeze)
     weights = sum(p.nbytes for p in model.parameters())
-    (one, _), (two, largest) = (_kept(model, images, image_shape) for images in (2, 4))
+    (one, _), (two, largest) = (_kept(model, device, images, image_shape) for images in (2, 4))
     copies = 5 if config.ema else 4
     image = 4 * image_shape[0] * image_shape[1] * image_shape[2]
     return StepMemory(
@@ -109,7 +107,7 @@ def shares_host_memory(device: torch.device) -> bool:
     return device.type == "cpu" or bool(torch.cuda.get_device_properties(device).is_integrated)
 
 
-def _kept(model: nn.Module, images: int, image_shape: Sequence[int]) -> tuple[int, int]:
+def _kept(model: nn.Module, device: torch.device, images: int, image_shape: Sequence[int]) -> tuple[int, int]:
     """Return the bytes that autograd keeps of a batch, and those of the largest output of a layer."""
     own = {_storage(tensor) for tensor in (*model.parameters(), *model.buffers())}
     kept: dict[int, torch.Tensor] = {}
@@ -127,9 +125,9 @@ def _kept(model: nn.Module, images: int, image_shape: Sequence[int]) -> tuple[in
             largest = max(largest, output.nbytes)
 
     hooks = [module.register_forward_hook(look) for module in model.modules()]
-    batch = torch.empty(images, *image_shape, device="meta")
+    batch = torch.zeros(images, *image_shape, device=device)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        functional.cross_entropy(model(batch), torch.zeros(images, dtype=torch.int64, device="meta"))
+        functional.cross_entropy(model(batch), torch.zeros(images, dtype=torch.int64, device=device))
     for hook in hooks:
         hook.remove()
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values()), largest

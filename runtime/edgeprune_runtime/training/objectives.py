@@ -23,7 +23,12 @@ from .losses import TargetLoss, class_loss
 from .placement import MEMORY_FORMAT, Placement
 from .settings import Adversary
 
-__all__ = ["Objective", "Perturbation", "Teacher", "ascend_in_ball"]
+__all__ = [
+    "Objective",
+    "Perturbation",
+    "Teacher",
+    "ascend_in_ball",
+]
 
 Network = Callable[[torch.Tensor], torch.Tensor]
 Loss = Callable[[torch.Tensor], torch.Tensor]

@@ -11,7 +11,7 @@ import torch
 
 from edgeprune_formats import ConfigError
 
-from ..networks.models import smallest_batch
+from ..networks.shapes import smallest_batch
 from .loop import TrainLoader
 from .placement import Placement, place
 from .settings import TrainConfig
@@ -102,7 +102,7 @@ def profile(
     num_classes : int
         Labels are below this.
     image_shape : sequence of int
-        Channels (3), height and width of an image.
+        Channels, height and width of an image.
     steps : int
         To measure, after some that warm up.
     operators : int
@@ -117,12 +117,13 @@ def profile(
         raise ConfigError(f"cannot measure {steps} steps and list {operators} operators")
     if not len(loader):
         raise ConfigError("the training set yields no batch; lower `batch_size`")
-    least = smallest_batch(config.model, image_shape)
+    least = smallest_batch(config.model, image_shape, config.stem)
     batch = next(iter(loader))
     if len(batch[1]) < least:
         raise ConfigError("one image cannot be normalized alone; raise `batch_size`, or give more images")
     placement = place(config)
-    bench = _Bench(Learner(config, placement, num_classes, min(image_shape[1:])), placement)
+    learner = Learner(config, placement, num_classes, min(image_shape[1:]), channels=image_shape[0])
+    bench = _Bench(learner, placement)
     images, phases = bench.measure(_endless(loader, least), steps)
     ready = bench.measure(_again(batch), steps)[1]
     return Profile(

@@ -20,11 +20,14 @@ from torch import nn
 from edgeprune_formats import ConfigError, __version__
 from edgeprune_formats.errors import one_line
 from edgeprune_formats.files import LOCK_FILE, file_sha256, open_lock, read_regular
+from edgeprune_formats.limits import MAX_CHANNELS
 from edgeprune_formats.strict_json import parse_json
 
 from ..errors import TrainingError
-from ..input_files import input_problem
-from ..networks.models import create_model
+from ..input_files import input_problem, is_pickle
+from ..networks.code import BuildNetwork
+from ..networks.freezing import freeze
+from ..networks.shapes import shaped_network
 from ..networks.trained import MODEL_FILE, load_trained
 from .checkpoint import RESUME, has_checkpoint, remove_uncommitted, write_tensors, write_text
 from .placement import Placement
@@ -35,6 +38,7 @@ __all__ = [
     "is_finished",
     "load_model",
     "locked",
+    "network_facts",
     "open_run",
     "opened_run",
     "read_description",
@@ -48,7 +52,7 @@ _METRICS_FILE = "metrics.jsonl"
 _LOCK_FILE = LOCK_FILE
 _MAX_CONFIG_BYTES = 2**26
 # What may differ when a run goes on: consequences of the other entries, versions, and what a run is free in.
-_DESCRIPTIVE = ("versions", "parameters", "notes")
+_DESCRIPTIVE = ("versions", "parameters", "notes", "schedules")
 
 
 def describe_run(
@@ -68,16 +72,17 @@ def describe_run(
     Raises
     ------
     ConfigError
-        If the images do not have 3 channels, or there is nothing to train on.
+        If there is nothing to train on, or the network cannot be built or does not take such images.
     TrainingError
         If the weights to begin with, or the teacher's, cannot be read.
     """
-    if len(image_shape) != 3 or image_shape[0] != 3:
-        raise ConfigError(f"images of shape {tuple(image_shape)}: the networks take 3 channels, (3, h, w)")
+    if len(image_shape) != 3 or not 1 <= image_shape[0] <= MAX_CHANNELS:
+        what = f"the networks take 1 to {MAX_CHANNELS} channels, (channels, h, w)"
+        raise ConfigError(f"images of shape {tuple(image_shape)}: {what}")
     if steps_per_epoch < 1:
         raise ConfigError("the training set yields no batch; lower `batch_size` or keep the last batch")
-    with torch.device("meta"):
-        model = create_model(config.model, num_classes, min(image_shape[1:]))
+    model, _ = shaped_network(config.model, num_classes, image_shape, config.stem)
+    freeze(model, config.freeze, num_classes)
     description = {
         "config": {**asdict(config), "device": str(placement.device), "precision": placement.precision},
         "num_classes": num_classes,
@@ -88,7 +93,11 @@ def describe_run(
         "provenance": dict(provenance or {}),
         "parameters": sum(p.numel() for p in model.parameters()),
         "versions": versions(),
-        "notes": {**(notes or {}), "threads": torch.get_num_threads()},
+        "notes": {
+            **(notes or {}),
+            "threads": torch.get_num_threads(),
+            **{name: str(path) for name, path in (("init", init), ("teacher", teacher)) if path is not None},
+        },
     }
     plain: dict[str, Any] = json.loads(json.dumps(description))
     return plain
@@ -104,8 +113,14 @@ def versions() -> dict[str, str]:
     }
 
 
-def open_run(run_dir: Path, description: Mapping[str, Any], resume: bool) -> None:
+def open_run(run_dir: Path, description: Mapping[str, Any], resume: bool) -> dict[str, Any]:
     """Begin a new run in a folder that is `locked`, or check that the run in it is the one to go on with.
+
+    Returns
+    -------
+    dict
+        The description; of a run that goes on for more epochs than it was to with ``schedules``, the epochs
+        at which each schedule of the learning rate ends.
 
     Raises
     ------
@@ -116,11 +131,24 @@ def open_run(run_dir: Path, description: Mapping[str, Any], resume: bool) -> Non
     """
     path = run_dir / _CONFIG_FILE
     if not _holds_run(run_dir):
-        write_text(path, json.dumps(description, indent=1) + "\n")
-    elif not resume:
+        _write_config(path, description)
+        return dict(description)
+    if not resume:
         raise ConfigError(f"{run_dir} already holds a run; go on with `resume=True`, or use another folder")
-    else:
-        _require_same(run_dir, _read_config(path), description)
+    old = _read_config(path)
+    asked, epochs = old.get("config", {}), description["config"].get("epochs")
+    ends = old.get("schedules", [asked.get("epochs")])
+    grows = isinstance(epochs, int) and isinstance(ends[-1], int) and epochs > ends[-1]
+    if grows:
+        old = {**old, "config": {**asked, "epochs": epochs}, "schedules": [*ends, epochs]}
+    new = dict(description)
+    if has_checkpoint(run_dir) and new.get("init") is None:
+        # The first step alone needs the weights to begin with.
+        new["init"] = old.get("init")
+    _require_same(run_dir, old, new)
+    if grows:
+        _write_config(path, old)
+    return {**new, "schedules": old["schedules"]} if "schedules" in old else new
 
 
 def read_description(run_dir: Path) -> dict[str, Any]:
@@ -136,8 +164,8 @@ def read_description(run_dir: Path) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def opened_run(run_dir: Path, description: Mapping[str, Any], resume: bool) -> Iterator[None]:
-    """Make and lock the folder of a run, as `locked` and `open_run`, until the block ends.
+def opened_run(run_dir: Path, description: Mapping[str, Any], resume: bool) -> Iterator[dict[str, Any]]:
+    """Make and lock the folder of a run until the block ends, and give what `open_run` returns.
 
     On an error before the first checkpoint of a new run its files are removed again, so that the same command
     can be given again once what was wrong is right.
@@ -146,14 +174,13 @@ def opened_run(run_dir: Path, description: Mapping[str, Any], resume: bool) -> I
     with locked(run_dir):
         new = not _holds_run(run_dir)
         try:
-            open_run(run_dir, description, resume)
-            yield
+            yield open_run(run_dir, description, resume)
         except Exception:
             if new and not has_checkpoint(run_dir):
                 with contextlib.suppress(OSError):
                     remove_uncommitted(run_dir)
-                    for name in (_CONFIG_FILE, _LOCK_FILE):
-                        (run_dir / name).unlink(missing_ok=True)
+                    for path in (run_dir / _CONFIG_FILE, run_dir / _LOCK_FILE, *run_dir.glob("best-*")):
+                        path.unlink(missing_ok=True)
                     if made:
                         run_dir.rmdir()
             raise
@@ -208,21 +235,33 @@ def write_metrics(run_dir: Path, history: Sequence[Mapping[str, Any]]) -> None:
     write_text(run_dir / _METRICS_FILE, "".join(json.dumps(epoch) + "\n" for epoch in history), remedy=RESUME)
 
 
-def save_model(run_dir: Path, model: nn.Module, description: Mapping[str, Any]) -> None:
+def save_model(
+    run_dir: Path, model: nn.Module, description: Mapping[str, Any], epoch: int | None = None
+) -> None:
     """Write the trained network to ``model.safetensors``, with what `load_model` needs to rebuild it.
+
+    The epoch is noted where it is not simply the last.
 
     Raises
     ------
     TrainingError
         If it cannot be written.
     """
-    network = {"model": description["config"]["model"]}
+    # One entry: safetensors writes several in an order of its own, and equal runs are to give equal files.
+    facts = network_facts(description) | ({} if epoch is None else {"epoch": epoch})
+    entry = {"edgeprune": json.dumps(facts)}
+    write_tensors(run_dir / MODEL_FILE, model.state_dict(), entry, remedy=RESUME)
+
+
+def network_facts(description: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what rebuilds the network of a run, see `edgeprune_runtime.networks.trained.Facts`."""
+    config = description["config"]
+    network = {"model": config["model"]}
+    if config.get("stem", "auto") != "auto":
+        network["stem"] = config["stem"]
     network |= {name: description[name] for name in ("num_classes", "image_shape")}
     known = [name for name in ("mean", "std", "class_names", "task") if name in description["provenance"]]
-    network |= {name: description["provenance"][name] for name in known}
-    # One entry: safetensors writes several in an order of its own, and equal runs are to give equal files.
-    entry = {"edgeprune": json.dumps(network)}
-    write_tensors(run_dir / MODEL_FILE, model.state_dict(), entry, remedy=RESUME)
+    return network | {name: description["provenance"][name] for name in known}
 
 
 def is_finished(run_dir: Path) -> bool:
@@ -230,30 +269,35 @@ def is_finished(run_dir: Path) -> bool:
     return (run_dir / MODEL_FILE).exists()
 
 
-def load_model(run_dir: str | Path) -> nn.Module:
+def load_model(run_dir: str | Path, trust_model: str | BuildNetwork | None = None) -> nn.Module:
     """Return the network that a finished run has trained, on the CPU and in evaluation mode.
 
     Parameters
     ----------
     run_dir : str or Path
         The folder given to `train`.
+    trust_model : str or callable, optional
+        What builds the network, where it is no name of a library's: see
+        `edgeprune_runtime.networks.trained.load_trained`.
 
     Returns
     -------
     torch.nn.Module
-        Maps normalized float32 images ``[n, 3, height, width]`` to logits ``[n, num_classes]``. The moving
-        average of the weights where the run kept one.
+        Maps normalized float32 images ``[n, channels, height, width]`` to logits ``[n, num_classes]``. The
+        moving average of the weights where the run kept one.
 
     Raises
     ------
+    ConfigError
+        If its network is built by code that was not named.
     TrainingError
         If the run is not finished, or its ``model.safetensors`` is damaged.
     """
-    return load_trained(Path(run_dir)).model
+    return load_trained(Path(run_dir), trust_model).model
 
 
 def _sha256(path: Path) -> str:
-    problem = input_problem(path)
+    problem = None if is_pickle(path) else input_problem(path)
     if problem is not None:
         raise TrainingError(f"{path}: {problem}")
     try:
@@ -282,17 +326,38 @@ def _read_config(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise TrainingError(f"{path} cannot be read ({one_line(error)}); {remedy}") from error
     parts = ("config", "provenance", "notes", "versions")
-    if not isinstance(description, dict) or any(
-        not isinstance(description.get(name, {}), dict) for name in parts
+    if (
+        not isinstance(description, dict)
+        or any(not isinstance(description.get(name, {}), dict) for name in parts)
+        or not _are_schedules(description)
     ):
         raise TrainingError(f"{path} is not the record of a run; {remedy}")
     return description
 
 
+def _are_schedules(description: Mapping[str, Any]) -> bool:
+    """Tell whether the schedules, where there are several, end one after the other, the last with the run."""
+    if "schedules" not in description:
+        return True
+    ends = description["schedules"]
+    return (
+        isinstance(ends, list)
+        and all(type(end) is int for end in ends)
+        and [0, *ends] == sorted({0, *ends})
+        and ends[-1:] == [description.get("config", {}).get("epochs")]
+    )
+
+
+def _write_config(path: Path, description: Mapping[str, Any]) -> None:
+    write_text(path, json.dumps(description, indent=1) + "\n")
+
+
 def _require_same(run_dir: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     before, now = _settings(old), _settings(new)
     for name in sorted(before.keys() | now.keys()):
-        if before.get(name) != now.get(name):
+        one, other = before.get(name), now.get(name)
+        # True equals 1, and `freeze` means another thing by each.
+        if one != other or isinstance(one, bool) != isinstance(other, bool):
             raise ConfigError(
                 f"{run_dir} cannot be resumed: {name} was {before.get(name)!r} and is now {now.get(name)!r}; "
                 "resume with the former, or start in another folder"
@@ -303,7 +368,8 @@ def _settings(description: Mapping[str, Any]) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for name, entry in description.items():
         if name == "config":
-            settings |= entry
+            # Runs of earlier releases have what there was no choice of.
+            settings |= {**asdict(TrainConfig()), **entry}
         elif name == "provenance":
             settings |= {f"provenance {key}": value for key, value in entry.items()}
         elif name not in _DESCRIPTIVE:

@@ -9,12 +9,14 @@ from typing import Literal, cast, get_args
 from edgeprune_formats import ConfigError
 
 from ..checks import check_types
-from ..networks.names import MODEL_NAMES
+from ..loading.sampling import Sampling
+from ..networks.names import MODEL_NAMES, STEMS, Stem, name_problem
 
 __all__ = ["PRECISIONS", "Adversary", "Precision", "TrainConfig"]
 
 Precision = Literal["auto", "float32", "bfloat16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+ClassWeights = Literal["none", "balanced"]
 AdversaryMethod = Literal["n-fgsm", "pgd"]
 _ADVERSARIES: tuple[AdversaryMethod, ...] = get_args(AdversaryMethod)
 
@@ -75,7 +77,10 @@ class TrainConfig:
     Attributes
     ----------
     model : str
-        One of `edgeprune_runtime.networks.names.MODEL_NAMES`.
+        One of `edgeprune_runtime.networks.names.MODEL_NAMES`, ``torchvision:NAME``, ``timm:NAME`` or
+        ``package.module:function``, see `edgeprune_runtime.networks.models.create_model`.
+    stem : str
+        ``"auto"``, ``"imagenet"`` or ``"small"``, of the networks in `MODEL_NAMES`; see `create_model` there.
     epochs : int
         Passes over the training images.
     batch_size : int
@@ -83,11 +88,12 @@ class TrainConfig:
     accumulate : int
         Parts that a batch goes through the network in, one after the other, their gradients added up: the
         memory of a part for the step of a batch. Batch normalization sees the parts.
-    freeze : bool
-        Train the last linear layer alone, and keep the statistics of batch normalization as they are. Needs
-        weights to begin with that have all other layers.
+    freeze : bool or int
+        True trains the last layer alone, k also the last k blocks before it, see
+        `edgeprune_runtime.networks.freezing.blocks_of`. What is frozen keeps its statistics of batch
+        normalization, and needs weights to begin with.
     lr : float
-        Peak learning rate, see `edgeprune_runtime.training.step.learning_rate`.
+        Peak learning rate, see `edgeprune_runtime.training.schedule.learning_rate`.
     momentum : float
         Momentum of SGD, in [0, 1).
     nesterov : bool
@@ -100,6 +106,20 @@ class TrainConfig:
     adversarial : str, optional
         Train on perturbed images: ``"METHOD:EPS"`` of an `Adversary`, such as ``"n-fgsm:8"``. None trains
         on the images as they are.
+    label_smoothing : float
+        Share of each label that is spread evenly over all classes, in [0, 1) (Szegedy et al. 2016, sec. 7).
+    class_weights : str
+        ``"none"``, or ``"balanced"``: the loss of an image counts ``N / (C * N_c)``, with N images in all,
+        C classes that have any, and N_c of its class, so that each class counts as much as another.
+    sampling : str
+        ``"uniform"``, or ``"balanced"``: an epoch shows each class as often as another, see `PackLoader`. The
+        loader does it; here it is recorded and held against a resumed run.
+    clip_norm : float, optional
+        The largest norm of the gradient of all weights; a larger one is scaled down to it. None leaves it.
+    patience : int, optional
+        Stop when the test has not become better for so many epochs, and keep the weights of the best one.
+        Better is a higher test accuracy, or the same with a lower loss. None trains all epochs and keeps the
+        weights of the last.
     seed : int
         Seeds the initial weights, dropout and stochastic depth.
     device : str
@@ -116,12 +136,22 @@ class TrainConfig:
     model: str = field(
         default="mobilenet_v2", metadata={"help": "The network to train.", "choices": MODEL_NAMES}
     )
+    stem: Stem = field(
+        default="auto",
+        metadata={
+            "help": "First layers of short names: small leaves out two strides, and auto below 64 pixels.",
+            "choices": STEMS,
+        },
+    )
     epochs: int = field(default=30, metadata={"help": "Passes over the training images."})
     batch_size: int = field(default=128, metadata={"help": "Images in a step."})
     accumulate: int = field(
         default=1, metadata={"help": "Parts that a batch goes through the network in, to save memory."}
     )
-    freeze: bool = field(default=False, metadata={"help": "Train the last layer alone."})
+    freeze: bool | int = field(
+        default=False,
+        metadata={"help": "Train the last layer alone, or with K also the last K blocks.", "metavar": "[K]"},
+    )
     lr: float = field(default=0.05, metadata={"help": "Peak learning rate."})
     momentum: float = 0.9
     nesterov: bool = True
@@ -143,6 +173,34 @@ class TrainConfig:
             "default_text": "images as they are",
         },
     )
+    label_smoothing: float = field(
+        default=0.0, metadata={"help": "Share of a label that is spread over all classes, e.g. 0.1."}
+    )
+    class_weights: ClassWeights = field(
+        default="none",
+        metadata={
+            "help": "Weigh the loss of images so that classes count equally: balanced.",
+            "choices": get_args(ClassWeights),
+        },
+    )
+    sampling: Sampling = field(
+        default="uniform",
+        metadata={
+            "help": "Show classes equally often in an epoch: balanced.",
+            "choices": get_args(Sampling),
+        },
+    )
+    clip_norm: float | None = field(
+        default=None,
+        metadata={"help": "Scale a larger gradient down to this norm.", "default_text": "no bound"},
+    )
+    patience: int | None = field(
+        default=None,
+        metadata={
+            "help": "Stop after so many epochs without a better test, and keep the best weights.",
+            "default_text": "all epochs, the last weights",
+        },
+    )
     seed: int = field(
         default=0, metadata={"help": "Fixes the first weights, the order of images and the augmentation."}
     )
@@ -162,8 +220,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_types(self)
-        if self.model not in MODEL_NAMES:
-            raise ConfigError(f"unknown model {self.model!r}; choose one of {', '.join(MODEL_NAMES)}")
+        if problem := name_problem(self.model):
+            raise ConfigError(problem)
         if not _is_device_name(self.device):
             raise ConfigError(f"unknown device {self.device!r}; use auto, cpu, cuda or cuda:N")
         for name, rule, is_wrong in self._checks():
@@ -174,16 +232,26 @@ class TrainConfig:
 
     def _checks(self) -> list[tuple[str, str, bool]]:
         parts, size, ema = self.accumulate, self.batch_size, self.ema
+        clip, patience = self.clip_norm, self.patience
         return [
             ("epochs", "it must be at least 1", self.epochs < 1),
             ("batch_size", "it must be at least 1", size < 1),
             ("accumulate", "it must be at least 1", parts < 1),
             ("accumulate", f"it leaves parts of one image of {size}", parts > 1 and size < 2 * parts),
+            ("freeze", "it must be at least 1", self.freeze is not False and self.freeze < 1),
             ("lr", "it must be positive and finite", not 0 < self.lr < math.inf),
             ("momentum", "it must be in [0, 1)", not 0 <= self.momentum < 1),
             ("nesterov", "it needs a `momentum` above 0", self.nesterov and self.momentum == 0),
             ("weight_decay", "it must be >= 0 and finite", not 0 <= self.weight_decay < math.inf),
             ("ema", "it must be in (0, 1)", ema is not None and not 0 < ema < 1),
+            ("label_smoothing", "it must be in [0, 1)", not 0 <= self.label_smoothing < 1),
+            ("clip_norm", "it must be positive and finite", not 0 < (1 if clip is None else clip) < math.inf),
+            ("patience", "it must be at least 1", patience is not None and patience < 1),
+            (
+                "class_weights",
+                'use it or `sampling="balanced"`, not both',
+                self.class_weights == self.sampling == "balanced",
+            ),
             ("seed", "it must be in [0, 2**63)", not 0 <= self.seed < 2**63),
         ]
 

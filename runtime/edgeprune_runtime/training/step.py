@@ -15,40 +15,15 @@ from torch import nn
 from edgeprune_formats.errors import one_line
 
 from ..errors import TrainingError
-from ..networks.grown_head import GrownHead, grow_head, head_tensors
+from ..networks.freezing import freeze, set_training
+from ..networks.grown_head import grow_head, head_tensors
 from ..networks.models import create_model
-from ..networks.warm_start import freeze_all_but_head, load_weights, require_no_fresh_layer
+from ..networks.warm_start import load_weights, require_no_fresh_layer
 from .objectives import Objective
 from .placement import MEMORY_FORMAT, Placement
 from .settings import TrainConfig
 
-__all__ = ["Learner", "Tally", "learning_rate", "update_average"]
-
-_WARM_UP_FRACTION = 0.05
-# A twentieth of a short run would be a handful of steps, too few for BatchNorm's running statistics and the
-# momentum to settle before the peak.
-_LEAST_WARM_UP = 20
-
-
-def learning_rate(step: int, steps: int, peak: float) -> float:
-    """Return the learning rate of one step: linear warm-up, then half a cosine down to 0.
-
-    The warm-up takes a twentieth of the steps but at least 20, and never more than half of them (Goyal et
-    al. 2017, section 2.2); the cosine is that of Loshchilov and Hutter (2017), equation 5, without restarts.
-
-    Parameters
-    ----------
-    step : int
-        From 0 to ``steps - 1``.
-    steps : int
-        Steps of the whole run.
-    peak : float
-        The rate at the end of the warm-up.
-    """
-    warm_up = min(max(round(_WARM_UP_FRACTION * steps), _LEAST_WARM_UP), steps // 2)
-    if step < warm_up:
-        return peak * (step + 1) / warm_up
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / (steps - warm_up)))
+__all__ = ["Learner", "Tally", "update_average"]
 
 
 @torch.no_grad()
@@ -146,8 +121,8 @@ class Learner:
         Is told ``"forward"``, ``"backward"``, ``"optimizer"`` and ``"average"`` when a step is through it.
     fresh : tuple of str
         The tensors of `model` that were not in the file of weights; empty without one.
-    grown : GrownHead, optional
-        What became of the last layer, where the file is of a run with other classes.
+    fitted : list of str
+        A line on each tensor that was changed to fit, and one on a last layer that keeps rows by name.
     """
 
     def __init__(
@@ -158,36 +133,34 @@ class Learner:
         image_size: int,
         weights: Path | None = None,
         objective: Objective = Objective(),  # noqa: B008 - frozen
+        channels: int = 3,
         class_names: Sequence[str] | None = None,
     ) -> None:
         self._config = config
         self._placement = placement
         self._objective = objective
         self.lap: Callable[[str], object] = _no_lap
-        model = create_model(config.model, num_classes, image_size)
+        model = create_model(config.model, num_classes, image_size, channels, config.stem)
+        self.fitted: list[str] = []
         self.fresh: tuple[str, ...] = ()
-        self.grown: GrownHead | None = None
         if weights is not None:
-            drawn = head_tensors(model)
-            self.fresh = load_weights(model, weights)
-            self.grown = grow_head(model, drawn, weights, class_names)
-            if self.grown is not None:
+            drawn = head_tensors(model, num_classes)
+            self.fresh = load_weights(model, weights, num_classes, tell=self.fitted.append)
+            grown = grow_head(model, drawn, weights, class_names)
+            if grown is not None:
+                self.fitted.append(str(grown))
                 self.fresh = tuple(name for name in self.fresh if name not in drawn)
-        if config.freeze:
-            if weights is not None:
-                require_no_fresh_layer(model, self.fresh, weights)
-            freeze_all_but_head(model)
+        freeze(model, config.freeze, num_classes)
+        if weights is not None:
+            require_no_fresh_layer(model, self.fresh, weights)
         self.model = model.to(placement.device).to(memory_format=MEMORY_FORMAT)
         self.forward: nn.Module = self.model
         self._optimizer = _optimizer(self.model, config)
         self.tested = copy.deepcopy(self.model).eval() if config.ema else self.model
 
     def train(self) -> None:
-        """Put the network in training mode; one that is frozen but for its head keeps its statistics."""
-        self.model.train(not self._config.freeze)
-        if self._config.freeze:
-            for module in self.model.modules():
-                module.train(isinstance(module, nn.Dropout))
+        """Put the network in training mode; what is frozen keeps its statistics."""
+        set_training(self.model, self._config.freeze)
 
     def step(
         self, images: torch.Tensor, labels: torch.Tensor, lr: float, number: int, *, share: float = 1.0
@@ -197,7 +170,7 @@ class Learner:
         Parameters
         ----------
         images : torch.Tensor
-            float32 ``[n, 3, H, W]`` on the device.
+            float32 ``[n, C, H, W]`` on the device.
         labels : torch.Tensor
             int64 ``[n]``, probabilities float32 ``[n, num_classes]``, or another target, on the device.
         lr : float
@@ -226,6 +199,8 @@ class Learner:
                 losses.append(part.detach())
                 answer = logits.detach()
             outputs.append(answer)
+        if self._config.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self._config.clip_norm)
         self._optimizer.step()
         self._optimizer.zero_grad()
         self.lap("optimizer")

@@ -11,6 +11,7 @@ import numpy as np
 
 from edgeprune_formats import PackHeader, PackWriter, open_pack
 from edgeprune_formats.targets import Column, Target
+from edgeprune_formats.tiles import dct_basis
 
 SAMPLES, CHANNELS, HEIGHT, WIDTH, COMPONENTS, CHUNK = 5, 3, 12, 20, 40, 2
 VERSION = "1.3"
@@ -184,6 +185,66 @@ def write_targets(path):
     path.with_suffix(".json").write_text(json.dumps(record, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+# Images of other channels than three, which the version added: name, codec, channels, bits and options.
+PLANES = (
+    ("quantized-gray", "quantized", 1, 8, {"tile": "8", "color_space": "gray", "step": 0.05}),
+    ("quantized-planes", "quantized", 4, 16, {"color_space": "planes", "step": 0.01}),
+    ("sparse-f32-planes", "sparse-f32", 2, 16, {"color_space": "planes"}),
+)
+
+
+def level(bits, *place):
+    """A pixel of a smooth pattern with some noise, from 0 to 2**bits - 1."""
+    image, channel, row, column = place
+    slope = (5 * image + 7 * channel + 3 * row + 2 * column) % 97 / 97
+    return int((0.9 * slope + 0.1 * (noise(4, *place) % 1000) / 1000) * (2**bits - 1))
+
+
+def write_planes(path, name):
+    """Write one of the packs of `PLANES`, of 3 images of 12 x 20 in chunks of 2."""
+    _, codec, channels, bits, options = next(entry for entry in PLANES if entry[0] == name)
+    shape = (3, channels, HEIGHT, WIDTH)
+    pixels = np.array([level(bits, *place) for place in np.ndindex(shape)]).reshape(shape)
+    header = PackHeader(
+        samples=3,
+        channels=channels,
+        height=HEIGHT,
+        width=WIDTH,
+        components=HEIGHT * WIDTH,
+        codec=codec,
+        chunk_samples=2,
+        class_names=NAMES,
+        mean=(0.5,) * channels,
+        std=(0.25,) * channels,
+        bits=bits,
+        generator="golden/make.py",
+        created="2026-01-02T03:04:05Z",
+        format_version=VERSION,
+        **options,
+    )
+    spectra = dct_basis(HEIGHT) @ (pixels / (2**bits - 1)) @ dct_basis(WIDTH).T
+    with PackWriter(path, header, np.array(LABELS[:3]), np.arange(3), compression="none") as writer:
+        writer.append(spectra.astype(np.float32), np.ones(shape, bool))
+
+
+def planes_facts(path):
+    """What a reader must find in a pack of `PLANES`; sparse coefficients within rounding of the transform."""
+    with open_pack(path) as pack:
+        header = pack.header
+        parts = [pack.read_chunk(chunk) for chunk in range(header.chunks)]
+    facts = {"shape": header.shape, "bits": header.bits, "color_space": header.color_space}
+    return facts | {"values": np.concatenate([part.values for part in parts]).tolist()}
+
+
+def write_all_planes():
+    for name, *_ in PLANES:
+        path = FOLDER / f"edgepack-{VERSION}-{name}.h5"
+        if path.exists():
+            sys.exit(f"{path} exists; a released golden file must never change")
+        write_planes(path, name)
+        path.with_suffix(".json").write_text(json.dumps(planes_facts(path)) + "\n")
+
+
 def main():
     plain = FOLDER / f"edgepack-{VERSION}-sparse-f32.h5"
     packed = FOLDER / f"edgepack-{VERSION}-sparse-f32-gzip.h5"
@@ -197,6 +258,7 @@ def main():
     write_coded("sparse-f16")
     write_coded("quantized", tile="8", color_space="ycbcr", step=4.0)
     write_targets(FOLDER / f"edgepack-{VERSION}-targets.h5")
+    write_all_planes()
 
 
 if __name__ == "__main__":

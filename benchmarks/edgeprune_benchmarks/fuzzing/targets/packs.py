@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from edgeprune.commands.info import command as info
 from edgeprune_formats import EdgePruneError, PackFormatError, PackHeader, PackWriter, open_pack, verify_pack
 from edgeprune_formats.structure import why_not_plain
+from edgeprune_formats.tiles import color_spaces
 
 from ..hdf5_edits import SIZE, edit
 from ..hdf5_metadata import blocks, repair
@@ -43,28 +44,31 @@ PROVENANCE = {
 }
 
 
-def write_pack(path: Path, codec: str, compression: str = "none", *, samples: int = 4) -> Path:
+def write_pack(
+    path: Path, codec: str, compression: str = "none", *, samples: int = 4, channels: int = 3, bits: int = 8
+) -> Path:
     """Write a small sound pack of noise, with scores."""
     quantizes = codec == "quantized"
     header = PackHeader(
         samples=samples,
-        channels=3,
+        channels=channels,
+        bits=bits,
         height=6,
         width=5,
         components=30 if quantizes else 8,
         codec=codec,
         chunk_samples=2,
         class_names=("cat", "dog", "bird"),
-        mean=(0.5, 0.4, 0.3),
-        std=(0.2, 0.25, 0.3),
+        mean=(0.5, 0.4, 0.3, 0.2)[:channels],
+        std=(0.2, 0.25, 0.3, 0.35)[:channels],
         created="2026-01-01T00:00:00Z",
-        color_space="ycbcr" if quantizes else "rgb",
+        color_space=color_spaces(channels)[-1 if quantizes else 0],
         step=0.05 if quantizes else 0.0,
         provenance=PROVENANCE,
     )
     noise = np.random.default_rng(0)
-    spectra = noise.normal(size=(samples, 3, 6, 5)).astype(np.float32)
-    kept = noise.random((samples, 3, 30)).argsort(axis=2) < header.components
+    spectra = noise.normal(size=(samples, channels, 6, 5)).astype(np.float32)
+    kept = noise.random((samples, channels, 30)).argsort(axis=2) < header.components
     labels, scores = np.arange(samples) % 3, noise.random(samples).astype(np.float32)
     options: dict[str, Any] = {"compression": compression, "scores": scores}
     with PackWriter(path, header, labels, np.arange(samples), **options) as writer:
@@ -73,9 +77,14 @@ def write_pack(path: Path, codec: str, compression: str = "none", *, samples: in
 
 
 def sound_packs(folder: Path) -> list[Path]:
-    """Write a pack of each codec."""
+    """Write a pack of each codec, one of gray images, and one of planes of 16 bits."""
     return [
-        write_pack(folder / f"{codec}-{compression}.h5", codec, compression) for codec, compression in PACKS
+        *(
+            write_pack(folder / f"{codec}-{compression}.h5", codec, compression)
+            for codec, compression in PACKS
+        ),
+        write_pack(folder / "gray.h5", "quantized", channels=1),
+        write_pack(folder / "planes.h5", "sparse-f16", channels=4, bits=16),
     ]
 
 

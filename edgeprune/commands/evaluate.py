@@ -1,0 +1,124 @@
+"""``edgeprune evaluate``: how well a network tells the classes of labeled images apart."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edgeprune.text import count_text, printable, say
+
+from ..options.networks import TRUST_MODEL
+from .predict import LABELED, tell
+
+if TYPE_CHECKING:
+    from edgeprune.inference.confusion import ClassScores, Evaluation
+
+__all__ = ["command"]
+
+FILE = click.Path(dir_okay=False, path_type=Path)
+# With more classes the table is of the worst, and the matrix a list of pairs.
+_MANY, _LISTED = 20, 10
+_NAME_WIDTH = 24
+
+
+@click.command("evaluate")
+@click.argument("model", metavar="RUN", type=click.Path(exists=True, path_type=Path))
+@click.argument("data", metavar="SOURCE_OR_PACK", type=LABELED)
+@TRUST_MODEL
+@click.option("--skip-bad", is_flag=True, help="Leave out images that cannot be read, and count them.")
+@click.option("--json", "as_json", type=FILE, metavar="FILE", help="Write all figures as JSON as well.")
+@click.option("--plot", type=FILE, metavar="FILE", help="Draw the confusion matrix: .png, .svg or .pdf.")
+def command(model: Path, data: Path | str, skip_bad: bool, as_json: Path | None, plot: Path | None) -> None:
+    """Tell how well RUN classifies the images of SOURCE_OR_PACK, class by class.
+
+    RUN is the folder of a run, finished or not, or an .onnx file. Of a source the test split is read. Printed
+    are recall, precision and F1 of each class, and the confusion matrix; of more than 20 classes the worst,
+    and the pairs that are confused most often.
+
+    \b
+    Example:
+      edgeprune evaluate run imagefolder:photos
+      edgeprune evaluate photos.onnx test.h5 --json test.json --plot confusion.png
+    """
+    from edgeprune.inference.confusion import evaluate
+    from edgeprune.inference.prediction import open_predictor
+    from edgeprune.training.pictures import require_kind, require_matplotlib
+    from edgeprune_formats.files import atomic_file, check_writable
+
+    if plot is not None:
+        require_matplotlib("`plot`")
+        require_kind(plot)
+    for path in filter(None, (as_json, plot)):
+        check_writable(path)
+    found = evaluate(open_predictor(model, tell), data, skip_bad=skip_bad, tell=tell)
+    if as_json is not None:
+        record = {"model": str(model), "data": str(data), **found.record()}
+        with atomic_file(as_json) as partial:
+            partial.write_text(json.dumps(record, indent=1) + "\n")
+    if plot is not None:
+        from edgeprune.inference.confusion_picture import draw_confusion
+
+        draw_confusion(found, plot)
+    for line in _lines(found):
+        say(line)
+
+
+def _lines(found: Evaluation) -> Iterator[str]:
+    yield (
+        f"{count_text(found.images, 'image')}: accuracy {found.accuracy:.2%}, mean recall of the classes "
+        f"{found.mean_recall:.2%}, cross entropy {found.loss / found.images:.4f}"
+    )
+    classes = found.classes()
+    if len(classes) > _MANY:
+        seen = [one for one in classes if one.recall is not None]
+        worst = sorted(seen, key=lambda one: one.recall or 0.0)[:_LISTED]
+        yield from ("", f"the {len(worst)} classes of least recall, of {len(classes):,}")
+        yield from _table(worst)
+        yield from _pairs(found, classes)
+    else:
+        yield ""
+        yield from _table(classes)
+        yield from ("", "images by true class (rows) and predicted class (columns)")
+        yield from _matrix(found)
+
+
+def _table(classes: list[ClassScores]) -> Iterator[str]:
+    width = max(len("class"), *(len(_name(one.name)) for one in classes))
+    yield f"{'class':{width}}  {'images':>9}  {'recall':>7}  {'precision':>9}  {'F1':>7}"
+    for one in classes:
+        scores = f"{_share(one.recall):>7}  {_share(one.precision):>9}  {_share(one.f1):>7}"
+        yield f"{_name(one.name):{width}}  {one.images:>9,}  {scores}"
+
+
+def _matrix(found: Evaluation) -> Iterator[str]:
+    matrix, names = found.matrix(), [_name(name) for name in found.class_names]
+    heads = [f"{number}" for number in range(len(names))]
+    left = [f"{number:>2} {name}" for number, name in enumerate(names)]
+    wide = max(map(len, left))
+    columns = [max(len(head), *(len(f"{n:,}") for n in matrix[:, k])) for k, head in enumerate(heads)]
+    yield " " * wide + "".join(f"  {head:>{width}}" for head, width in zip(heads, columns, strict=True))
+    for row, name in zip(matrix, left, strict=True):
+        cells = (f"  {number:>{width},}" for number, width in zip(row, columns, strict=True))
+        yield f"{name:{wide}}{''.join(cells)}"
+
+
+def _pairs(found: Evaluation, classes: list[ClassScores]) -> Iterator[str]:
+    confused = found.confused()
+    if confused:
+        yield from ("", "most often confused")
+    for true, told, count in confused[:_LISTED]:
+        one, other = (_name(classes[number].name) for number in (true, told))
+        yield f"{one} taken for {other}: {count:,}, {count / classes[true].images:.1%} of its images"
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"
+
+
+def _name(name: str) -> str:
+    text = printable(name)
+    return text if len(text) <= _NAME_WIDTH else f"{text[: _NAME_WIDTH - 3]}..."

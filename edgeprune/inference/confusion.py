@@ -1,0 +1,195 @@
+"""How well a network tells the classes of labeled images apart: accuracies, and which it takes for which."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeprune_formats import ConfigError, open_pack
+from edgeprune_runtime.class_names import class_numbers
+
+from ..sources import open_source
+from .prediction import Prediction, Predictor, predict
+
+__all__ = ["ClassScores", "Evaluation", "evaluate"]
+
+_TINY = float(np.finfo(np.float32).tiny)
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """What was found of one class.
+
+    Attributes
+    ----------
+    name : str
+    images : int
+        That are of it.
+    recall : float, optional
+        The share of its images that are told to be of it; None where there are none.
+    precision : float, optional
+        The share of images told to be of it that are; None where there are none.
+    f1 : float, optional
+        The harmonic mean of both; None where there are neither.
+    """
+
+    name: str
+    images: int
+    recall: float | None
+    precision: float | None
+    f1: float | None
+
+
+@dataclass
+class Evaluation:
+    """Counts of classified images; memory grows with the pairs of classes that occur.
+
+    Attributes
+    ----------
+    class_names : tuple of str
+        Of the network, in the order of its outputs.
+    pairs : Counter
+        Images by (true class, class told).
+    loss : float
+        Sum of the cross entropy of all images, in nats.
+    """
+
+    class_names: tuple[str, ...]
+    pairs: Counter[tuple[int, int]] = field(default_factory=Counter)
+    loss: float = 0.0
+
+    def add(self, true: int, prediction: Prediction) -> None:
+        """Count one image."""
+        self.pairs[true, int(prediction.probabilities.argmax())] += 1
+        self.loss -= float(np.log(max(float(prediction.probabilities[true]), _TINY)))
+
+    @property
+    def images(self) -> int:
+        """How many were counted."""
+        return sum(self.pairs.values())
+
+    @property
+    def accuracy(self) -> float:
+        """The share of images whose class was told."""
+        return sum(count for (true, told), count in self.pairs.items() if true == told) / self.images
+
+    @property
+    def mean_recall(self) -> float:
+        """The mean recall of the classes that there are images of, each counted once."""
+        return float(np.mean([one.recall for one in self.classes() if one.recall is not None]))
+
+    def classes(self) -> list[ClassScores]:
+        """Return the scores of each class, in the network's order."""
+        count = len(self.class_names)
+        right, images, told = (np.zeros(count, np.int64) for _ in range(3))
+        for (true, found), number in self.pairs.items():
+            images[true] += number
+            told[found] += number
+            right[true] += number * (true == found)
+        return [
+            ClassScores(name, int(n), _ratio(r, n), _ratio(r, t), _ratio(2 * r, n + t))
+            for name, r, n, t in zip(self.class_names, right, images, told, strict=True)
+        ]
+
+    def confused(self) -> list[tuple[int, int, int]]:
+        """Return (true class, class told, images) of all errors, the most frequent first."""
+        wrong = [(true, told, count) for (true, told), count in self.pairs.items() if true != told]
+        return sorted(wrong, key=lambda entry: (-entry[2], entry[:2]))
+
+    def matrix(self) -> NDArray[np.int64]:
+        """Return the confusion matrix, int64 [classes, classes]: rows are true, columns told."""
+        matrix = np.zeros((len(self.class_names),) * 2, np.int64)
+        for place, count in self.pairs.items():
+            matrix[place] = count
+        return matrix
+
+    def record(self) -> dict[str, Any]:
+        """Return all of it, ready for JSON; of the confusion matrix what is not 0."""
+        names = self.class_names
+        return {
+            "images": self.images,
+            "accuracy": self.accuracy,
+            "mean_recall": self.mean_recall,
+            "cross_entropy": self.loss / self.images,
+            "classes": [vars(one) for one in self.classes()],
+            "confusion": [
+                {"true": names[true], "predicted": names[told], "images": count}
+                for (true, told), count in sorted(self.pairs.items())
+            ],
+        }
+
+
+def evaluate(
+    model: Predictor,
+    data: Path | str,
+    *,
+    skip_bad: bool = False,
+    tell: Callable[[str], None] | None = None,
+) -> Evaluation:
+    """Classify the images of a pack or a source, and count what they are taken for.
+
+    Parameters
+    ----------
+    model : Predictor
+        See `open_predictor`.
+    data : Path or str
+        A pack; or a source as text, of which the test split is read. Classes are matched by name; where the
+        model knows no names, by their order.
+    skip_bad, tell
+        As `predict`.
+
+    Raises
+    ------
+    ConfigError
+        What has no labels, classes that the model does not have, or images of another size.
+    SourceError, PackFormatError
+        An image or a chunk cannot be read.
+    """
+    task = model.task
+    if not task.is_default:
+        raise ConfigError(
+            f"{model.path} has learned {task.target!r}, of kind {task.kind}, and evaluate compares classes; "
+            "`test` of train and export measures it"
+        )
+    own = _class_names(data, model)
+    names = own if model.class_names is None else model.class_names
+    numbers = dict(zip(own, class_numbers(own, names), strict=True))
+    if unknown := [name for name, number in numbers.items() if number is None]:
+        raise ConfigError(f"{data} has classes that {model.path} lacks: {', '.join(unknown[:5])}")
+    evaluation = Evaluation(tuple(names))
+    for prediction in predict(model, [data], skip_bad=skip_bad, tell=tell):
+        if len(prediction.probabilities) != len(names):
+            raise ConfigError(
+                f"{data} has {len(names)} classes, {model.path} {len(prediction.probabilities)}"
+            )
+        evaluation.add(_number(numbers, prediction), prediction)
+    if not evaluation.pairs:
+        raise ConfigError(f"{data}: there is no image to evaluate on")
+    return evaluation
+
+
+def _number(numbers: Mapping[str, int | None], prediction: Prediction) -> int:
+    number = numbers.get(prediction.label or "")
+    if number is None:
+        raise ConfigError(f"{prediction.image}: its class is not known; name a pack or a source")
+    return number
+
+
+def _class_names(data: Path | str, model: Predictor) -> tuple[str, ...]:
+    if isinstance(data, str):
+        _, height, width = model.image_shape
+        return open_source(data, split="test", size=height if height == width else None).class_names
+    if data.is_dir():
+        raise ConfigError(f"{data}: a folder has no labels; name imagefolder:{data}")
+    with open_pack(data) as pack:
+        return pack.header.class_names
+
+
+def _ratio(part: np.int64, whole: np.int64) -> float | None:
+    return float(part / whole) if whole else None

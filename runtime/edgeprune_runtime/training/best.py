@@ -1,0 +1,61 @@
+"""The weights of a run's best epoch, in a file beside its checkpoints."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import TrainingError
+from .checkpoint import RESUME, read_tensors, write_tensors
+from .stopping import best_epoch
+
+__all__ = ["best_weights", "remove_other_bests", "write_best"]
+
+_PATTERN = "best-*.safetensors"
+Digests = Mapping[str, str]
+"""The SHA-256 of each file, by the number of its epoch."""
+
+
+def write_best(run_dir: Path, epoch: int, weights: Mapping[str, torch.Tensor]) -> dict[str, str]:
+    """Write the weights of an epoch, before the checkpoint that counts it; return its digest.
+
+    Raises
+    ------
+    TrainingError
+        They cannot be written.
+    """
+    return {str(epoch): write_tensors(_path(run_dir, epoch), weights, remedy=RESUME)}
+
+
+def remove_other_bests(
+    run_dir: Path, history: Sequence[Mapping[str, Any]], digests: Digests
+) -> dict[str, str]:
+    """Remove the files that neither of the last two checkpoints needs; return the digests of the others."""
+    needed = {best_epoch(part) for part in (history, history[:-1]) if part}
+    for path in run_dir.glob(_PATTERN):
+        if path not in {_path(run_dir, epoch) for epoch in needed}:
+            with contextlib.suppress(OSError):
+                path.unlink()
+    return {epoch: digest for epoch, digest in digests.items() if int(epoch) in needed}
+
+
+def best_weights(run_dir: Path, epoch: int, digests: Digests) -> dict[str, torch.Tensor]:
+    """Return the weights of an epoch, verified.
+
+    Raises
+    ------
+    TrainingError
+        The file is missing, cut off or changed.
+    """
+    path = _path(run_dir, epoch)
+    if str(epoch) not in digests:
+        raise TrainingError(f"{path}: the checkpoint does not have its SHA-256")
+    return read_tensors(path, digests[str(epoch)])
+
+
+def _path(run_dir: Path, epoch: int) -> Path:
+    return run_dir / f"best-{epoch:04d}.safetensors"
