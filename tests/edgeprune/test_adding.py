@@ -250,9 +250,10 @@ def test_a_run_grows_with_the_folder(edgeprune, folder, more, tmp_path):
     assert "classes of the last layer: 3 kept by name, 1 new (eel)" in err
     run = load_trained(tmp_path / "second")
     assert run.class_names == (*BASE, "eel")
-    code, _, err = edgeprune(*command[:-4], "-o", tmp_path / "second", "--resume")
+    assert edgeprune("train", *packs, "-o", tmp_path / "second", "--resume")[0] == 0
+    code, _, err = edgeprune("train", *packs, "--replay", 0.25, "-o", tmp_path / "second", "--resume")
     assert code == 2
-    assert "provenance replay was {'share': 0.5, 'new_packs': 1} and is now None" in err
+    assert "provenance replay was {'share': 0.5, 'new_packs': 1} and is now {'share': 0.25" in err
 
 
 @pytest.mark.parametrize(
