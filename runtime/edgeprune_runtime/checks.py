@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from edgeprune_formats import ConfigError
 from edgeprune_formats.errors import one_line
 
-__all__ = ["check_types", "from_json"]
+__all__ = ["check_types", "from_json", "shortened"]
 
 T = TypeVar("T")
 
@@ -43,7 +43,9 @@ def check_types(config: Any) -> None:
         fitting = [_as(kind, value) for kind in allowed if _fits(kind, value)]
         if not fitting:
             known = " or ".join(filter(None, map(_description, allowed)))
-            raise ConfigError(f"`{type(config).__name__}.{field.name}` is {value!r}; it must be {known}")
+            raise ConfigError(
+                f"`{type(config).__name__}.{field.name}` is {shortened(value)}; it must be {known}"
+            )
         object.__setattr__(config, field.name, fitting[0])
 
 
@@ -104,7 +106,7 @@ def _parsed(kind: Any, value: Any, name: str) -> Any:
     if plain and _fits(kind, value) and not (isinstance(value, float) and not math.isfinite(value)):
         return value
     wanted = _description(kind) if plain else _named(origin)
-    raise ValueError(one_line(f"{name} is {_shortened(value)}, not {wanted}"))
+    raise ValueError(one_line(f"{name} is {shortened(value)}, not {wanted}"))
 
 
 def _first(alternatives: tuple[Any, ...], value: Any, name: str) -> Any:
@@ -118,7 +120,7 @@ def _first(alternatives: tuple[Any, ...], value: Any, name: str) -> Any:
 
 def _object(kind: Any, value: Any, name: str) -> Any:
     if not isinstance(value, dict):
-        raise ValueError(one_line(f"{name} is {_shortened(value)}, not an object"))
+        raise ValueError(one_line(f"{name} is {shortened(value)}, not an object"))
     hints, fields = get_type_hints(kind), {field.name: field for field in dataclasses.fields(kind)}
     needed = {
         field.name
@@ -139,6 +141,7 @@ def _named(origin: Any) -> str:
     return "an object" if origin is dict else "a list"
 
 
-def _shortened(value: Any) -> str:
+def shortened(value: Any) -> str:
+    """Return a value as messages have it: it may come from a file, and be of any length."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

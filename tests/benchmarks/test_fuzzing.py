@@ -35,6 +35,7 @@ INPUTS = {
     "quantized": 250,
     "onnx": 20_000,
     "signature": 600,
+    "run-config": 40,
     "checkpoint-state": 40,
     "checkpoint-tensors": 25,
     "model": 200,

@@ -1,5 +1,6 @@
 import contextlib
 import errno
+import json
 import math
 import os
 import re
@@ -198,6 +199,16 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="cannot be made"):
         run(tmp_path / "file" / "run")
+
+
+@pytest.mark.parametrize("name", ["\x1b[2J", "\n", "\0"])
+@pytest.mark.parametrize("part", ["config", "provenance", None])
+def test_names_of_a_forged_record_are_escaped(tmp_path, name, part):
+    record = {"config": {}, "provenance": {}} | ({name: 1} if part is None else {part: {name: 1}})
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    with pytest.raises(ConfigError, match="cannot be resumed: ") as told:
+        run(tmp_path, resume=True)
+    assert str(told.value).isprintable()
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]"])

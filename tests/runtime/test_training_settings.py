@@ -165,3 +165,11 @@ def test_a_schedule_after_another_is_one_of_its_own():
     rates = [schedule.rate(step) for step in range(schedule.steps)]
     assert rates[:60] == [learning_rate(step, 60, 0.1) for step in range(60)]
     assert rates[60:] == [learning_rate(step, 90, 0.1) for step in range(90)]
+
+
+@pytest.mark.parametrize("name", ["model", "device", "adversarial", "class_weights", "precision", "epochs"])
+def test_a_long_value_is_shortened_in_messages(name):
+    with pytest.raises(ConfigError) as told:
+        TrainConfig(**{name: "a\n" * 10_000})
+    assert len(str(told.value)) < 400
+    assert str(told.value).isprintable()

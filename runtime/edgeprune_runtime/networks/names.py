@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Literal, get_args
 
+from ..checks import shortened
+
 __all__ = ["FAMILIES", "MODEL_NAMES", "STEMS", "Stem", "is_code", "name_problem"]
 
 MODEL_NAMES = (
@@ -39,4 +41,4 @@ def name_problem(name: str) -> str | None:
     if name in MODEL_NAMES or is_code(name) or (colon and family in FAMILIES and rest):
         return None
     kinds = "torchvision:NAME, timm:NAME or package.module:function"
-    return f"unknown model {name!r}; choose one of {', '.join(MODEL_NAMES)}, or {kinds}"
+    return f"unknown model {shortened(name)}; choose one of {', '.join(MODEL_NAMES)}, or {kinds}"

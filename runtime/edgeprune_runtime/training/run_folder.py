@@ -358,9 +358,10 @@ def _require_same(run_dir: Path, old: Mapping[str, Any], new: Mapping[str, Any])
         one, other = before.get(name), now.get(name)
         # True equals 1, and `freeze` means another thing by each.
         if one != other or isinstance(one, bool) != isinstance(other, bool):
+            # A forged record may name anything.
+            what = one_line(f"{name} was {before.get(name)!r} and is now {now.get(name)!r}")
             raise ConfigError(
-                f"{run_dir} cannot be resumed: {name} was {before.get(name)!r} and is now {now.get(name)!r}; "
-                "resume with the former, or start in another folder"
+                f"{run_dir} cannot be resumed: {what}; resume with the former, or start in another folder"
             )
 
 

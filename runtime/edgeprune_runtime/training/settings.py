@@ -8,7 +8,7 @@ from typing import Literal, cast, get_args
 
 from edgeprune_formats import ConfigError
 
-from ..checks import check_types
+from ..checks import check_types, shortened
 from ..loading.sampling import Sampling
 from ..networks.names import MODEL_NAMES, STEMS, Stem, name_problem
 
@@ -49,8 +49,9 @@ class Adversary:
             sound = False
         if not sound:
             eps = f"{self.eps:g}" if isinstance(self.eps, int | float) else self.eps
+            name = shortened(f"{self.method}:{eps}")[1:-1]
             raise ConfigError(
-                f"no adversary {self.method}:{eps}; choose one of {', '.join(_ADVERSARIES)}, with a "
+                f"no adversary {name}; choose one of {', '.join(_ADVERSARIES)}, with a "
                 "budget in 1/255, above 0 and at most 255, such as n-fgsm:8"
             )
 
@@ -67,7 +68,9 @@ class Adversary:
         try:
             return cls(cast(AdversaryMethod, method), float(eps) if colon else cls.eps)
         except ValueError:
-            raise ConfigError(f"the budget of {text!r} is not a number, such as n-fgsm:8 has it") from None
+            raise ConfigError(
+                f"the budget of {shortened(text)} is not a number, such as n-fgsm:8 has it"
+            ) from None
 
 
 @dataclass(frozen=True)
@@ -223,10 +226,10 @@ class TrainConfig:
         if problem := name_problem(self.model):
             raise ConfigError(problem)
         if not _is_device_name(self.device):
-            raise ConfigError(f"unknown device {self.device!r}; use auto, cpu, cuda or cuda:N")
+            raise ConfigError(f"unknown device {shortened(self.device)}; use auto, cpu, cuda or cuda:N")
         for name, rule, is_wrong in self._checks():
             if is_wrong:
-                raise ConfigError(f"`TrainConfig.{name}` is {getattr(self, name)!r}; {rule}")
+                raise ConfigError(f"`TrainConfig.{name}` is {shortened(getattr(self, name))}; {rule}")
         if self.adversarial is not None:
             Adversary.parse(self.adversarial)
 

@@ -20,6 +20,7 @@ _PLACES = {
     "quantized": ("payloads", "Quantized"),
     "scores-file": ("scores", "ScoresFile"),
     "scores-content": ("scores", "ScoresContent"),
+    "run-config": ("runs", "RunConfig"),
     "checkpoint-state": ("runs", "CheckpointState"),
     "checkpoint-tensors": ("runs", "CheckpointTensors"),
     "model": ("runs", "Model"),

@@ -10,22 +10,25 @@ import random
 import shutil
 import struct
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save
 
+from edgeprune.training.resuming import recorded_options
 from edgeprune_formats import EdgePruneError
 from edgeprune_runtime.networks.trained import load_trained
 from edgeprune_runtime.training import TrainConfig, train
 from edgeprune_runtime.training.checkpoint import _checksum
+from edgeprune_runtime.training.unfinished import open_run_network
 
 from ..mutation import changed_bytes, changed_json
 from ..outcomes import WrongError
 from .base import Target
 
-__all__ = ["CheckpointState", "CheckpointTensors", "Model"]
+__all__ = ["CheckpointState", "CheckpointTensors", "Model", "RunConfig"]
 
 CLASSES, SHAPE, BATCH, STEPS, EPOCHS = 3, (3, 8, 8), 2, 2, 2
 CONFIG = TrainConfig(model="resnet8", epochs=EPOCHS, batch_size=BATCH, lr=0.01, device="cpu")
@@ -70,7 +73,8 @@ class _Loader:
 
 
 def _train(folder: Path, loader: _Loader, **options: Any) -> Any:
-    return train(loader, CONFIG, folder, num_classes=CLASSES, image_shape=SHAPE, **options)
+    known = {"mean": [0.5] * 3, "std": [0.2] * 3, "class_names": ["cat", "dog", "bird"]}
+    return train(loader, CONFIG, folder, num_classes=CLASSES, image_shape=SHAPE, provenance=known, **options)
 
 
 class _Checkpoint(Target):
@@ -96,8 +100,8 @@ class _Checkpoint(Target):
             path.unlink()
         self._files = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
 
-    def _go_on(self, state: Any, tensors: bytes) -> None:
-        """Write a checkpoint with right checksums and resume it.
+    def _go_on(self, state: Any, tensors: bytes, files: dict[str, bytes] | None = None) -> None:
+        """Write a checkpoint with right checksums beside the run's files, or others, and resume it.
 
         Raises
         ------
@@ -106,21 +110,49 @@ class _Checkpoint(Target):
         WrongError
             What comes out is not a run of so many epochs.
         """
-        run = self.folder / "run"
-        shutil.rmtree(run, ignore_errors=True)
-        run.mkdir()
-        for name, content in self._files.items():
-            (run / name).write_bytes(content)
-        manifest = {"format": self._format, "sha256": hashlib.sha256(tensors).hexdigest(), "state": state}
-        sums = {"checksum": _checksum(manifest)}
-        (run / "checkpoint-0001.json").write_text(json.dumps(manifest | sums))
-        (run / "checkpoint-0001.safetensors").write_bytes(tensors)
+        run = self._run(state, tensors, files or {})
         metrics = _train(run, _Loader(), resume=True).metrics
         if [row["epoch"] for row in metrics] != list(range(1, EPOCHS + 1)):
             raise WrongError(f"it trained the epochs {[row['epoch'] for row in metrics]}")
         losses = [row["train_loss"] for row in metrics]
         if not all(isinstance(loss, float) and math.isfinite(loss) for loss in losses):
             raise WrongError(f"it went on with losses {losses}")
+
+    def _run(self, state: Any, tensors: bytes, files: dict[str, bytes]) -> Path:
+        run = self.folder / "run"
+        shutil.rmtree(run, ignore_errors=True)
+        run.mkdir()
+        for name, content in (self._files | files).items():
+            (run / name).write_bytes(content)
+        manifest = {"format": self._format, "sha256": hashlib.sha256(tensors).hexdigest(), "state": state}
+        sums = {"checksum": _checksum(manifest)}
+        (run / "checkpoint-0001.json").write_text(json.dumps(manifest | sums))
+        (run / "checkpoint-0001.safetensors").write_bytes(tensors)
+        return run
+
+
+class RunConfig(_Checkpoint):
+    """The record of a run, by which alone it is resumed, and its network read."""
+
+    name = "run-config"
+    what = "`config.json` of a run: its options, its network, and whether the run goes on"
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.seeds = [self._files["config.json"]]
+
+    def check(self, data: bytes) -> None:
+        """Read options and network, and go on."""
+        record = {"config.json": data}
+        run = self._run(self._state, self._tensors, record)
+        options = recorded_options(run)
+        TrainConfig(**{one.name: options[one.name] for one in fields(TrainConfig) if one.name in options})
+        open_run_network(run)
+        self._go_on(self._state, self._tensors, record)
+
+    def changed(self, data: bytes, source: random.Random) -> bytes:
+        """Change values of the record."""
+        return changed_json(data, source)
 
 
 class CheckpointState(_Checkpoint):
