@@ -1,13 +1,14 @@
 import { InverseDct } from './dct.js';
-import { tilingOf, type PackHeader } from './header.js';
+import { tilingOf, type PackHeader, type Tiling } from './header.js';
 
 /** Turns the coefficients of an image to its pixels. */
 export class PixelDecoder {
   private readonly transform: InverseDct;
+  private readonly tiling: Tiling;
 
   constructor(private readonly header: PackHeader) {
-    const { height, width } = tilingOf(header);
-    this.transform = new InverseDct(height, width);
+    this.tiling = tilingOf(header);
+    this.transform = new InverseDct(this.tiling.height, this.tiling.width);
   }
 
   /** Write pixels on [0, 1], [channels, height, width], from coefficients [channels, tiles, frequencies]. */
@@ -19,12 +20,15 @@ export class PixelDecoder {
       this.decodePlane(coefficients, channel, into.subarray(channel * plane, (channel + 1) * plane), centered ? 0.5 : 0);
     }
     if (colorSpace === 'ycbcr') toRgb(into, plane);
-    for (let n = 0; n < into.length; n++) into[n] = Math.min(1, Math.max(0, into[n]!));
+    for (let n = 0; n < into.length; n++) {
+      if (!(into[n]! > 0)) into[n] = 0;
+      else if (into[n]! > 1) into[n] = 1;
+    }
   }
 
   private decodePlane(coefficients: Float32Array, channel: number, into: Float32Array, offset: number) {
+    const { tiling } = this;
     const { height, width } = this.header;
-    const tiling = tilingOf(this.header);
     const frequencies = tiling.height * tiling.width;
     const tiles = tiling.down * tiling.across;
     for (let tile = 0; tile < tiles; tile++) {

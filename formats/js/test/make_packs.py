@@ -47,13 +47,12 @@ def write(path, samples, height, width, facts, compression="none"):
         channels=3,
         height=height,
         width=width,
-        chunk_samples=min(samples, 16),
         class_names=("ant", "Käfer"),
         mean=(0.5,) * 3,
         std=(0.25,) * 3,
         generator="make_packs.py",
         created="2026-01-02T03:04:05Z",
-        **{"components": height * width} | facts,
+        **{"components": height * width, "chunk_samples": min(samples, 16)} | facts,
     )
     spectra = spectra_of(samples, height, width)
     mask = np.zeros(spectra.shape, bool)
