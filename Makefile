@@ -2,13 +2,14 @@
 # make test   lint, format check, types, the site and the whole test suite
 # make test-fast   the tests that are not slow
 # make docs   the site, into site/; a dead link fails
+# make js     the package of formats/js for browsers and Node: install what it needs, build, test; needs npm
 # make wheels   the sdist, and a wheel for each kind of processor, into dist/; needs a cross compiler
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := pyproject.toml setup.py $(wildcard */edgeprune_*/*/*.[ch])
 
-.PHONY: demo test test-fast lint docs wheels clean
+.PHONY: demo test test-fast lint docs js viewer wheels clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.ready-build
@@ -27,9 +28,18 @@ lint: docs
 	$(BIN)/mypy
 	$(BIN)/python -m edgeprune_benchmarks readme --check
 
-# The variable silences an announcement of the theme's makers.
-docs: $(VENV)/.ready-all
+# The variable silences an announcement of the theme's makers. Where `make js` has run, the viewer is built anew.
+docs: $(VENV)/.ready-all $(if $(wildcard formats/js/node_modules),viewer)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+NPM := npm --prefix formats/js
+js: $(VENV)/.ready-all
+	$(NPM) install --no-audit --no-fund
+	$(NPM) run build
+	PYTHON=$(abspath $(BIN)/python) $(NPM) test
+
+viewer:
+	$(NPM) run --silent build
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "edgeprune needs Python 3.10 or newer; run: make PYTHON=python3.12 $(MAKECMDGOALS)")'
@@ -70,4 +80,4 @@ $(VENV)/.ready-release: pyproject.toml | $(VENV)/bin/python
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info demo site
+	rm -rf $(VENV) build dist *.egg-info demo site formats/js/dist formats/js/node_modules

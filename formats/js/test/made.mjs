@@ -4,14 +4,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-const HERE = fileURLToPath(new URL('.', import.meta.url));
+const SCRIPTS = fileURLToPath(new URL('../../../tests/formats/javascript/', import.meta.url));
 const PYTHON = process.env.PYTHON ?? 'python3';
 
 /** A temporary folder that a script in Python has filled; it goes when the process ends. */
 export function make(script) {
   const folder = mkdtempSync(join(tmpdir(), 'edgepack-'));
   process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
-  execFileSync(PYTHON, [join(HERE, script), folder], { stdio: ['ignore', 'ignore', 'inherit'] });
+  execFileSync(PYTHON, [join(SCRIPTS, script), folder], { stdio: ['ignore', 'ignore', 'inherit'] });
   return folder;
 }
 

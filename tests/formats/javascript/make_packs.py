@@ -1,4 +1,4 @@
-"""Write packs, and the pixels that Python decodes from them, for the tests in JavaScript: make_packs.py FOLDER."""
+"""Write packs, and the pixels that Python decodes from them: make_packs.py FOLDER."""
 
 import json
 import shutil
@@ -11,7 +11,7 @@ from scipy.fft import idctn
 from edgeprune_formats import PackHeader, PackWriter, open_pack
 from edgeprune_formats.tiles import from_tiles
 
-GOLDEN = Path(__file__).parents[3] / "tests" / "formats" / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 # Name, images, height, width, and what else the header says.
 QUANTIZED = [

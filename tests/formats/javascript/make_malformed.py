@@ -1,7 +1,7 @@
 """Write the malformed files of tests/formats, and what Python says of each: make_malformed.py FOLDER.
 
-The tests themselves make the files: where a test asks that a file be refused, a plugin of pytest copies the file and
-notes the kind and the place of the error that the test expects, in place of reading it.
+The tests themselves make the files: where a test asks that a file be refused, a plugin of pytest copies the
+file and notes the kind and the place of the error that the test expects, in place of reading it.
 """
 
 import json
@@ -13,12 +13,26 @@ from types import SimpleNamespace
 import h5py
 import pytest
 
-from edgeprune_formats import NotAPackError, PackChecksumError, PackLayoutError, PackLimitError, PackVersionError
+from edgeprune_formats import (
+    NotAPackError,
+    PackChecksumError,
+    PackLayoutError,
+    PackLimitError,
+    PackVersionError,
+)
 from edgeprune_formats.files import atomic_hdf5
 from edgeprune_formats.structure import why_not_plain
 
-TESTS = Path(__file__).parents[3] / "tests" / "formats"
-MODULES = ("hostile_attributes", "hostile_content", "hostile_datasets", "foreign_files", "bounds", "limits", "structure")
+TESTS = Path(__file__).parents[1]
+MODULES = (
+    "hostile_attributes",
+    "hostile_content",
+    "hostile_datasets",
+    "foreign_files",
+    "bounds",
+    "limits",
+    "structure",
+)
 KINDS = {
     NotAPackError: "not-a-pack",
     PackVersionError: "version",
@@ -87,8 +101,19 @@ def stored_plainly(path, to):
 def main(folder):
     recorder = Recorder(folder)
     modules = [str(TESTS / f"test_{name}.py") for name in MODULES]
-    options = ["-q", "-p", "no:cacheprovider", "-W", "ignore", "--rootdir", str(TESTS.parents[1]), "--durations=15"]
-    code = pytest.main([*options, "-k", " and ".join(f"not {word}" for word in LEFT_OUT), *modules], plugins=[recorder])
+    wanted = " and ".join(f"not {word}" for word in LEFT_OUT)
+    options = [
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-W",
+        "ignore",
+        "--rootdir",
+        str(TESTS.parents[1]),
+        "-k",
+        wanted,
+    ]
+    code = pytest.main([*options, *modules], plugins=[recorder])
     if code != pytest.ExitCode.OK:
         sys.exit("the tests that make the files fail")
     (folder / "malformed.json").write_text(json.dumps(recorder.files))
