@@ -13,6 +13,22 @@ function largestDifference(one, other) {
   return one.reduce((most, value, n) => Math.max(most, Math.abs(value - other[n])), 0);
 }
 
+/** Python's NaN comes as null, and its truth values as such. */
+function isSame(value, wanted) {
+  if (wanted === null) return Number.isNaN(value);
+  return typeof wanted === 'string' ? value === wanted : Math.abs(Number(value) - Number(wanted)) < 1e-6;
+}
+
+function compareTargets(found, expected) {
+  assert.equal(found.length, expected.length);
+  found.forEach(({ values, width, ...described }, n) => {
+    const { values: wanted, ...facts } = expected[n];
+    assert.deepEqual(described, facts);
+    assert.equal(values.length, wanted.length);
+    assert.ok(Array.from(values).every((value, at) => isSame(value, wanted[at])));
+  });
+}
+
 for (const facts of packs) {
   test(`pixels of ${facts.name}`, async () => {
     const pack = await openPack(readBytes(folder, `${facts.name}.h5`), { trusted: isOld(facts) });
@@ -38,11 +54,13 @@ for (const facts of packs) {
     assert.deepEqual([header.formatVersion, header.components], [facts.version, facts.components]);
     assert.deepEqual(header.mean, facts.mean);
     assert.deepEqual(pack.classNames, facts.class_names);
-    assert.deepEqual([...pack.labels], facts.labels);
+    assert.deepEqual(pack.labels && [...pack.labels], facts.labels);
+    assert.equal(header.bits, facts.bits);
     assert.deepEqual([...pack.sourceIndex].map(Number), facts.source_index);
     assert.deepEqual(pack.provenance, facts.provenance);
     const scores = await pack.scores();
     assert.deepEqual(scores && [...scores], facts.scores);
+    compareTargets(await pack.targets(), facts.targets);
     pack.close();
   });
 

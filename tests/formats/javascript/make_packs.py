@@ -9,6 +9,7 @@ import numpy as np
 from scipy.fft import idctn
 
 from edgeprune_formats import PackHeader, PackWriter, open_pack
+from edgeprune_formats.targets import Column, Target
 from edgeprune_formats.tiles import from_tiles
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -32,34 +33,56 @@ SPARSE = [
 ]
 
 
-def spectra_of(samples, height, width):
-    """Spectra of smooth random images on [0, 1], float32 [samples, 3, height, width]."""
+def spectra_of(samples, channels, height, width):
+    """Spectra of smooth random images on [0, 1], float32 [samples, channels, height, width]."""
     random = np.random.default_rng(samples + height)
     fall = 1 / (1 + np.add.outer(np.arange(height), np.arange(width))) ** 1.5
-    spectra = random.normal(size=(samples, 3, height, width)) * fall * np.sqrt(height * width) / 8
+    spectra = random.normal(size=(samples, channels, height, width)) * fall * np.sqrt(height * width) / 8
     spectra[:, :, 0, 0] += 0.5 * np.sqrt(height * width)
     return spectra.astype(np.float32)
 
 
-def write(path, samples, height, width, facts, compression="none"):
+def targets_of(samples):
+    """A column of each kind."""
+    random, numbers = np.random.default_rng(1), np.arange(samples)
+    soft = random.dirichlet(np.ones(3), samples).astype("f4")
+    texts = np.array([f"Käfer {number}" for number in numbers], object)
+    return [
+        Target(Column("breed", "class", tuple(f"breed {n}" for n in range(300))), numbers * 7),
+        Target(Column("tags", "multilabel", tuple("abcdefghi")), random.random((samples, 9)) < 0.5),
+        Target(Column("pose", "value", width=2, unit="mm"), random.normal(size=(samples, 2)).astype("f4")),
+        Target(Column("soft", "probabilities", ("x", "y", "z")), soft),
+        Target(Column("file", "text"), texts),
+        Target(Column("time", "integer", unit="s"), numbers * 10**12 - 3),
+        Target(Column("weight", "float", dtype="float32"), np.where(numbers % 3, numbers, np.nan)),
+    ]
+
+
+def write(path, samples, height, width, facts, compression="none", targets=()):
+    channels = facts.get("channels", 3)
+    defaults = {
+        "channels": channels,
+        "components": height * width,
+        "chunk_samples": min(samples, 16),
+        "class_names": ("ant", "Käfer"),
+    }
     header = PackHeader(
         samples=samples,
-        channels=3,
         height=height,
         width=width,
-        class_names=("ant", "Käfer"),
-        mean=(0.5,) * 3,
-        std=(0.25,) * 3,
+        mean=(0.5,) * channels,
+        std=(0.25,) * channels,
         generator="make_packs.py",
         created="2026-01-02T03:04:05Z",
-        **{"components": height * width, "chunk_samples": min(samples, 16)} | facts,
+        **defaults | facts,
     )
-    spectra = spectra_of(samples, height, width)
+    spectra = spectra_of(samples, channels, height, width)
     mask = np.zeros(spectra.shape, bool)
-    order = np.argsort(np.random.default_rng(0).random((samples, 3, height * width)), axis=2)
-    np.put_along_axis(mask.reshape(samples, 3, -1), order[..., : header.components], True, axis=2)
-    labels, rows = np.arange(samples) % 2, np.arange(samples) * 3
-    with PackWriter(path, header, labels, rows, compression=compression) as writer:
+    order = np.argsort(np.random.default_rng(0).random((samples, channels, height * width)), axis=2)
+    np.put_along_axis(mask.reshape(samples, channels, -1), order[..., : header.components], True, axis=2)
+    labels = np.arange(samples) % 2 if header.class_names else np.zeros(samples, int)
+    rows = np.arange(samples) * 3
+    with PackWriter(path, header, labels, rows, compression=compression, targets=targets) as writer:
         writer.append(spectra, mask)
 
 
@@ -93,11 +116,25 @@ def record(path):
             "components": header.components,
             "mean": list(header.mean),
             "class_names": list(header.class_names),
-            "labels": pack.labels.tolist(),
+            "bits": getattr(header, "bits", 8),
+            "labels": pack.labels.tolist() if header.class_names else None,
             "source_index": pack.source_index.tolist(),
             "scores": None if pack.scores is None else pack.scores.tolist(),
             "provenance": header.provenance,
+            "targets": [column_of(target) for name, target in pack.targets.items() if name != "label"],
         }
+
+
+def column_of(target):
+    column = target.column
+    values = target.read().reshape(-1).tolist()
+    return {
+        "name": column.name,
+        "kind": column.kind,
+        "classes": list(column.classes),
+        "unit": column.unit or None,
+        "values": [None if value != value else value for value in values],
+    }
 
 
 def main(folder):
@@ -109,6 +146,9 @@ def main(folder):
         for codec in ("sparse-f32", "sparse-f16"):
             path = folder / f"{codec}-{name}.h5"
             write(path, samples, height, width, {"codec": codec} | facts, compression)
+    few = {"codec": "quantized", "tile": "8", "color_space": "ycbcr", "step": 0.05}
+    write(folder / "targets.h5", 9, 12, 20, few, targets=targets_of(9))
+    write(folder / "no-classes.h5", 9, 12, 20, few | {"class_names": ()}, targets=targets_of(9)[2:])
     facts = [record(path) for path in sorted(folder.glob("*.h5"))]
     (folder / "packs.json").write_text(json.dumps(facts))
 
