@@ -1,6 +1,6 @@
 // Build the page into one file, dist/viewer.html, which fetches nothing.
 import { createHash } from 'node:crypto';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
 
@@ -18,4 +18,6 @@ const script = await bundle('viewer.ts', { WORKER: JSON.stringify(worker) });
 const hash = createHash('sha256').update(script).digest('base64');
 const policy = `'sha256-${hash}' 'wasm-unsafe-eval' blob:`;
 const page = readFileSync(here('viewer.html'), 'utf8').replace('POLICY', policy);
-writeFileSync(here('../dist/viewer.html'), page.replace('SCRIPT', () => script));
+// Under its name it is whole at any time: the site may be built meanwhile.
+writeFileSync(here('../dist/viewer.partial'), page.replace('SCRIPT', () => script));
+renameSync(here('../dist/viewer.partial'), here('../dist/viewer.html'));

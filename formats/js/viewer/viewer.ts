@@ -1,3 +1,4 @@
+import type { Target } from '../src/index.js';
 import type { Answer, Opened, Picture, Request, Stored } from './messages.js';
 
 declare const WORKER: string;
@@ -192,10 +193,7 @@ async function look(picture: Picture) {
   const heading = make('h2', `${nameOf(row)}, image ${row}`);
   const lines = [`${(100 * stored.part).toFixed(1)}% of its numbers are kept.`];
   if (opened.scores) lines.push(`Score: ${opened.scores[row]!.toFixed(4)}.`);
-  for (const { name, kind, width, values, classes: names } of opened.targets) {
-    const own = Array.from(values.slice(row * (values.length / opened.header.samples)).slice(0, width));
-    lines.push(`${name}: ${kind === 'class' ? names[Number(own[0])] : own.join(', ')}.`);
-  }
+  for (const target of opened.targets) lines.push(`${target.name}: ${ownValue(target, row)}.`);
   const masks = document.createElement('div');
   masks.className = 'masks';
   stored.masks.forEach((mask, channel) => {
@@ -205,6 +203,15 @@ async function look(picture: Picture) {
   });
   detailBody!.replaceChildren(heading, paint(picture), make('p', lines.join(' ')), masks);
   (detail as HTMLDialogElement).showModal();
+}
+
+/** What a column says of one image. */
+function ownValue({ kind, classes, width, values }: Target, row: number): string {
+  const own: unknown[] = Array.from<unknown>(values.slice(row * width, (row + 1) * width) as ArrayLike<unknown>);
+  if (kind === 'class') return classes[Number(own[0])]!;
+  if (kind === 'multilabel') return classes.filter((_, n) => own[n] === 1).join(', ') || 'none';
+  if (kind === 'probabilities') return classes.map((name, n) => `${name} ${Number(own[n]).toFixed(2)}`).join(', ');
+  return own.join(', ');
 }
 
 function planeName(channel: number): string {
