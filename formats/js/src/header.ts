@@ -60,6 +60,7 @@ export function readHeader(attributes: Map<string, StoredAttribute>): PackHeader
   const formatVersion = readVersion(at);
   const minor = Number(formatVersion.split('.')[1]);
   const integer = (name: string, most: number) => at.integer(name, most);
+  const [mean, std] = [at.floats('mean', 'channels'), at.floats('std', 'channels')];
   const samples = integer('samples', 2 ** 31 - 1);
   const channels = integer('channels', 32);
   const height = integer('height', MAX_SIDE);
@@ -82,8 +83,8 @@ export function readHeader(attributes: Map<string, StoredAttribute>): PackHeader
     block: at.choice('block', quantized ? ['full', '8', '16', '32'] : ['full']) as PackHeader['block'],
     colorSpace: readColors(at, channels, quantized, minor),
     step: quantized ? at.step() : 0,
-    mean: at.floats('mean', channels, () => true),
-    std: at.floats('std', channels, (value) => value > 0),
+    mean: checked('mean', mean, () => true),
+    std: checked('std', std, (value) => value > 0),
     generator: at.text('generator'),
     created: at.text('created'),
   };
@@ -131,6 +132,11 @@ export function columnBits(width: number): number {
 
 export function positionBytes({ height, width }: PackHeader): 2 | 4 {
   return columnBits(height) + columnBits(width) <= 16 ? 2 : 4;
+}
+
+function checked(name: string, values: number[], sound: (value: number) => boolean): number[] {
+  if (!values.every((value) => Number.isFinite(value) && sound(value))) refuse('layout', place(name), `${values.join(', ')} are not sound`);
+  return values;
 }
 
 const place = (name: string) => `/ attribute ${name}`;
@@ -192,12 +198,12 @@ class Attributes {
     return type.kind === 'int' ? BigInt.asIntN(8 * type.size, value) : value;
   }
 
-  floats(name: string, count: number, sound: (value: number) => boolean): number[] {
+  /** As many numbers as another attribute says. */
+  floats(name: string, counted: string): number[] {
+    const count = this.number(counted);
     const { type, shape, bytes } = this.get(name);
-    if (type.kind !== 'float' || shape?.length !== 1 || shape[0] !== count) refuse('layout', place(name), `not ${count} floating point numbers`);
-    const values = readFloats(bytes, type.size, type.littleEndian);
-    if (!values.every((value) => Number.isFinite(value) && sound(value))) refuse('layout', place(name), `${values.join(', ')} are not sound`);
-    return values;
+    if (type.kind !== 'float' || shape?.length !== 1 || BigInt(shape[0]!) !== count) refuse('layout', place(name), `not ${count} floating point numbers`);
+    return readFloats(bytes, type.size, type.littleEndian);
   }
 
   step(): number {
