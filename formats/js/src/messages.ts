@@ -23,13 +23,15 @@ export type Message =
   | { what: 'space'; shape: number[] }
   | { what: 'type'; type: StoredType }
   | { what: 'fill' }
-  | { what: 'group' }
+  | { what: 'link info' }
+  | { what: 'group info' }
   | { what: 'link'; name: string; address: number }
   | { what: 'layout'; layout: Layout }
-  | { what: 'filters'; filters: number[] }
+  | { what: 'filters'; filters: number[]; elementSize: number }
   | { what: 'attribute'; name: string; attribute: StoredAttribute };
 
-const SHARED = 2;
+/** Flags that a message may have: it is constant, it is not to be shared. */
+const KNOWN_FLAGS = 5;
 
 /** Read the messages of one part of an object header, from the cursor to the end of its bytes. */
 export function readMessages(cursor: Cursor) {
@@ -39,10 +41,11 @@ export function readMessages(cursor: Cursor) {
   while (cursor.left >= 4) {
     const type = cursor.u8();
     const size = cursor.u16();
-    if (cursor.u8() & SHARED) throw new NotPlain('it shares messages');
+    if (cursor.u8() & ~KNOWN_FLAGS) throw new NotPlain('it shares messages');
     const body = new Cursor(cursor.take(size));
     if (type === 0x10) continuations.push([body.u64(), body.u64()]);
     else messages.push(...readMessage(type, body));
+    if (type !== 0 && body.left) throw new NotPlain('a part is too long');
   }
   return { messages, continuations };
 }
@@ -55,7 +58,7 @@ function readMessage(type: number, body: Cursor): Message[] {
       return [{ what: 'space', shape: readSpace(body) }];
     case 0x02:
       checkNoHeap(body, 'links');
-      return [{ what: 'group' }];
+      return [{ what: 'link info' }];
     case 0x03:
       return [{ what: 'type', type: readType(body) }];
     case 0x05:
@@ -65,9 +68,9 @@ function readMessage(type: number, body: Cursor): Message[] {
     case 0x08:
       return [{ what: 'layout', layout: readLayout(body) }];
     case 0x0a:
-      return body.u8() === 0 ? [] : notKnown('group info');
+      return body.u16() === 0 ? [{ what: 'group info' }] : notKnown('group info');
     case 0x0b:
-      return [{ what: 'filters', filters: readFilters(body) }];
+      return [{ what: 'filters', ...readFilters(body) }];
     case 0x0c:
       return [readAttribute(body)];
     case 0x15:
@@ -99,8 +102,12 @@ function readType(body: Cursor): StoredType {
   const flagsAfter = body.u16();
   const size = body.u32();
   const layout = { 0: [1, 2, 4, 8], 1: [2, 4, 8], 3: null }[head & 15];
-  if (layout === undefined || size === 0 || (layout && !layout.includes(size))) throw new NotPlain('a type is of another kind');
-  if ((head & 15) === 3) return { kind: 'text', size, littleEndian: true };
+  if (layout === undefined || size === 0 || head < 16 || head >= 64 || (layout && !layout.includes(size))) throw new NotPlain('a type is of another kind');
+  if ((head & 15) === 3) {
+    // How the text is padded, and whether it is ASCII or UTF-8.
+    if ((flags & 15) > 2 || flags >> 4 > 1 || flagsAfter) throw new NotPlain('a type is not sound');
+    return { kind: 'text', size, littleEndian: true };
+  }
   const littleEndian = (flags & 1) === 0;
   const isFloat = (head & 15) === 1;
   // A floating point number says here that its first digit is implied, and where its sign is.
@@ -122,7 +129,7 @@ function ieee(body: Cursor, size: number): number {
 }
 
 function readFill(body: Cursor): Message[] {
-  if (body.u8() !== 3 || body.u8() & 0xe0) throw new NotPlain('it has a fill value');
+  if (body.u8() !== 3 || body.u8() & 0x20) throw new NotPlain('it has a fill value');
   return [{ what: 'fill' }];
 }
 
@@ -137,17 +144,15 @@ function readLink(body: Cursor): Message {
   const flags = body.u8();
   if (flags & 0xe4) notKnown('link');
   if (flags & 8 && body.u8() !== 0) throw new NotPlain('it has links that are not hard');
-  if (flags & 16) body.u8();
+  if (flags & 16 && body.u8() > 1) throw new NotPlain('a name is not sound');
   const name = readName(body.take(body.uint(1 << (flags & 3))));
   return { what: 'link', name, address: body.u64() };
 }
 
+/** A name, a letter for each byte: those that a reader looks for are ASCII, and no two become one. */
 function readName(bytes: Uint8Array): string {
-  try {
-    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
-  } catch {
-    throw new NotPlain('a name is not sound');
-  }
+  if (bytes.length === 0 || bytes.includes(0)) throw new NotPlain('a name is not sound');
+  return Array.from(bytes, (byte) => String.fromCharCode(byte)).join('');
 }
 
 function readLayout(body: Cursor): Layout {
@@ -171,28 +176,25 @@ function readLayout(body: Cursor): Layout {
   return { kind: 'chunked', chunks, elementSize, index, filteredSize, pageBits, address: body.u64() };
 }
 
-function readFilters(body: Cursor): number[] {
-  if (body.u8() !== 2) notKnown('filters');
-  const filters: number[] = [];
-  for (let left = body.u8(); left > 0; left--) {
-    const filter = body.u16();
-    if (filter !== 1 && filter !== 2) throw new NotPlain('it has filters that a pack has not');
-    body.u16();
-    body.take(4 * body.u16());
-    filters.push(filter);
-  }
-  if (filters.join() !== '2,1') throw new NotPlain('it has filters that a pack has not');
-  return filters;
+/** Shuffle and deflate, each with one number: the size of an element, and the level. */
+function readFilters(body: Cursor): { filters: number[]; elementSize: number } {
+  const known = body.u8() === 2 && body.u8() === 2;
+  const [shuffle, shuffleFlags, shuffleNumbers, elementSize] = [body.u16(), body.u16(), body.u16(), body.u32()];
+  const [deflate, deflateFlags, deflateNumbers, level] = [body.u16(), body.u16(), body.u16(), body.u32()];
+  const found = [shuffle, shuffleNumbers, deflate, deflateNumbers];
+  if (!known || found.join() !== '2,1,1,1' || shuffleFlags > 1 || deflateFlags > 1 || level > 9) throw new NotPlain('it has filters that a pack has not');
+  return { filters: [shuffle, deflate], elementSize };
 }
 
 function readAttribute(body: Cursor): Message {
   if (body.u8() !== 3 || body.u8() !== 0) notKnown('attribute');
   const [nameSize, typeSize, spaceSize] = [body.u16(), body.u16(), body.u16()];
-  body.u8();
+  if (body.u8() > 1) notKnown('attribute');
   const name = body.take(nameSize);
   if (name.at(-1) !== 0) throw new NotPlain('a name is not sound');
-  const type = readType(new Cursor(body.take(typeSize)));
-  const shape = readSpace(new Cursor(body.take(spaceSize)));
+  const [typeBody, spaceBody] = [new Cursor(body.take(typeSize)), new Cursor(body.take(spaceSize))];
+  const [type, shape] = [readType(typeBody), readSpace(spaceBody)];
+  if (typeBody.left || spaceBody.left) throw new NotPlain('a part is too long');
   const bytes = body.take(shape.reduce((product, length) => product * length, type.size));
   return { what: 'attribute', name: readName(name.subarray(0, -1)), attribute: { type, shape, bytes } };
 }

@@ -108,7 +108,9 @@ class PlainFile {
     if (start.u32() !== 0x5244484f || start.u8() !== 2) throw new NotPlain('an object header is of another kind');
     const flags = start.u8();
     if (flags & 0xcc) throw new NotPlain('an object header is of another kind');
-    start.take((flags & 0x20 ? 16 : 0) + (flags & 0x10 ? 4 : 0));
+    if (flags & 0x20) start.take(16);
+    // How many attributes stay in the header, and from how few on they come back to it.
+    if (flags & 0x10 && start.u16() < start.u16()) throw new NotPlain('an object header contradicts itself');
     const size = start.uint(1 << (flags & 3));
     const begin = start.at;
     const cursor = await this.block(address, begin + size + 4);
@@ -132,7 +134,8 @@ class PlainFile {
     if (messages.some((one) => ['space', 'type', 'layout', 'filters', 'fill'].includes(one.what))) {
       throw new NotPlain('a group has parts of another kind');
     }
-    if (!messages.some((one) => one.what === 'group')) throw new NotPlain('an object lacks a part');
+    only(messages, 'link info');
+    only(messages, 'group info');
     const links = messages.filter((one) => one.what === 'link');
     if (links.length > MAX_LINKS) throw new NotPlain(`a group holds more than ${MAX_LINKS} objects`);
     for (const { name, address } of links) {
@@ -145,7 +148,7 @@ class PlainFile {
 
   private async object(address: number, path: string, depth: number) {
     const messages = await this.header(address);
-    if (messages.some((one) => one.what === 'link' || one.what === 'group')) {
+    if (messages.some((one) => one.what === 'link' || one.what === 'link info')) {
       if (depth > 1) throw new NotPlain('groups lie within groups too deep');
       this.found.set(path, { what: 'group' });
       await this.enter(messages, path, depth);
@@ -162,6 +165,7 @@ class PlainFile {
     const filters = messages.filter((one) => one.what === 'filters');
     if (filters.length > 1) throw new NotPlain('an object has a part twice');
     const applied = filters[0]?.filters ?? [];
+    if (applied.length && filters[0]!.elementSize !== type.size) throw new NotPlain('filters do not fit the type');
     const size = shape.reduce((product, length) => product * length, type.size);
     const common = { what: 'dataset' as const, type, shape, attributes: attributesOf(messages), filters: applied };
     if (layout.kind !== 'chunked') {

@@ -34,3 +34,8 @@ export function makePacks() {
 export function isOld(pack) {
   return Number(pack.version.split('.')[1]) < 3;
 }
+
+/** Whether an error, if there is one, comes after the look at how the file is stored. */
+export function isPlain(error) {
+  return error === null || !/not stored plainly|metadata do not match|cut short|is empty/.test(error.message);
+}
