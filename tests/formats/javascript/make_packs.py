@@ -25,6 +25,12 @@ QUANTIZED = [
     ("one-pixel", 5, 1, 1, {"color_space": "rgb", "step": 0.01}),
     ("one-row", 5, 1, 9, {"tile": "8", "color_space": "ycbcr", "step": 0.01}),
 ]
+PLANES = [
+    ("gray", 5, 12, 20, {"codec": "sparse-f32", "color_space": "gray", "channels": 1, "components": 40}),
+    ("two", 5, 12, 20, {"codec": "sparse-f16", "channels": 2, "components": 40, "bits": 16}),
+    ("rgba", 9, 24, 17, {"codec": "quantized", "channels": 4, "step": 0.02}),
+    ("many", 3, 24, 17, {"codec": "quantized", "channels": 32, "step": 0.02, "tile": "16", "bits": 16}),
+]
 SPARSE = [
     ("wide", 3, 300, 200, {"components": 500}, "none"),
     ("packed", 33, 12, 20, {"components": 40}, "gzip"),
@@ -116,7 +122,7 @@ def record(path):
             "components": header.components,
             "mean": list(header.mean),
             "class_names": list(header.class_names),
-            "bits": getattr(header, "bits", 8),
+            "bits": header.bits,
             "labels": pack.labels.tolist() if header.class_names else None,
             "source_index": pack.source_index.tolist(),
             "scores": None if pack.scores is None else pack.scores.tolist(),
@@ -146,6 +152,8 @@ def main(folder):
         for codec in ("sparse-f32", "sparse-f16"):
             path = folder / f"{codec}-{name}.h5"
             write(path, samples, height, width, {"codec": codec} | facts, compression)
+    for name, samples, height, width, facts in PLANES:
+        write(folder / f"planes-{name}.h5", samples, height, width, {"color_space": "planes"} | facts)
     few = {"codec": "quantized", "tile": "8", "color_space": "ycbcr", "step": 0.05}
     write(folder / "targets.h5", 9, 12, 20, few, targets=targets_of(9))
     write(folder / "no-classes.h5", 9, 12, 20, few | {"class_names": ()}, targets=targets_of(9)[2:])
