@@ -3,11 +3,11 @@ import assert from 'node:assert/strict';
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { browse, CHROMIUM, VIEWER } from './browser.mjs';
+import { browse, CHROMIUM, PATIENCE, VIEWER } from './browser.mjs';
 import { isOld, makePacks } from './made.mjs';
 
 const skip = !existsSync(CHROMIUM) && `no Chromium at ${CHROMIUM}`;
-const DROPPED = /^edgepack-1\.[23]-(quantized|sparse-f16|sparse-f32-gzip|sparse-f32)$|^quantized-(tiles|full)|planes|gray|targets|no-classes/;
+const DROPPED = /^edgepack-1\.2-(quantized|sparse-f32)$|^edgepack-1\.3-(quantized.*|sparse-f16|sparse-f32-gzip|targets)$|^no-classes$|^quantized-full/;
 const { folder, packs } = skip ? { folder: '', packs: [] } : makePacks();
 const shots = process.env.EDGEPACK_PICTURES;
 let browser;
@@ -24,6 +24,7 @@ async function openPage(width = 1000) {
   page.on('pageerror', (error) => seen.errors.push(String(error)));
   page.on('console', (message) => message.type() === 'error' && seen.errors.push(message.text()));
   page.on('request', (request) => /^(file|blob|data):/.test(request.url()) || seen.requests.push(request.url()));
+  page.setDefaultTimeout(PATIENCE);
   await page.setViewport({ width, height: 800 });
   await page.goto(VIEWER);
   return { page, seen };
@@ -43,7 +44,7 @@ async function drop(page, name, bytes) {
 }
 
 async function settled(page) {
-  await page.waitForFunction(() => ['open', 'refused'].includes(document.body.dataset.state), { timeout: 60_000 });
+  await page.waitForFunction(() => ['open', 'refused'].includes(document.body.dataset.state));
   return page.evaluate(() => document.body.dataset.state);
 }
 
