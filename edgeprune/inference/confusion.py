@@ -154,10 +154,12 @@ def evaluate(
     task = model.task
     if not task.is_default:
         raise ConfigError(
-            f"{model.path} has learned {task.target!r}, of kind {task.kind}, and evaluate compares classes; "
+            f"{model.path} has learned {task}, and evaluate compares classes; "
             "`test` of train and export measures it"
         )
     own = _class_names(data, model)
+    if not own:
+        raise ConfigError(f"{data}: has no classes to compare with; `test` of train measures other targets")
     names = own if model.class_names is None else model.class_names
     numbers = dict(zip(own, class_numbers(own, names), strict=True))
     if unknown := [name for name, number in numbers.items() if number is None]:

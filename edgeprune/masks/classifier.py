@@ -8,6 +8,7 @@ import torch
 
 from edgeprune_formats import ConfigError
 from edgeprune_formats.errors import one_line
+from edgeprune_runtime.class_names import same_classes
 from edgeprune_runtime.errors import ArtifactError, TrainingError
 from edgeprune_runtime.networks.trained import MODEL_FILE, TrainedNetwork, load_trained, rebuild_network
 
@@ -20,9 +21,19 @@ __all__ = ["classifier_from_run", "classifier_from_scores", "require_fit"]
 def require_fit(classifier: TrainedNetwork, source: Source) -> None:
     """Raise `ArtifactError` unless the classifier is for images and classes like the source's."""
     what = f"{classifier.path.name}: a classifier of"
+    if not classifier.task.is_default:
+        raise ArtifactError(
+            f"{classifier.path}: has learned {classifier.task}; name a run that has learned classes"
+        )
     if classifier.num_classes != len(source.class_names):
         raise ArtifactError(
             f"{what} {classifier.num_classes} classes, and {source.spec} has {len(source.class_names)}; "
+            "name one that was trained on these classes"
+        )
+    names = classifier.class_names
+    if names is not None and not same_classes(names, source.class_names):
+        raise ArtifactError(
+            f"{classifier.path}: its classes have other names than those of {source.spec}, or another order; "
             "name one that was trained on these classes"
         )
     if classifier.image_shape != source.shape:

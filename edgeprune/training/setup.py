@@ -174,6 +174,10 @@ def set_up(
     header = pack.header
     earlier = read_description(output) if resume else {}
     limit = memory or _earlier_limit(earlier) or default_limit()
+    if replay is not None and config.class_weights == "balanced":
+        raise ConfigError(
+            "`class_weights` counts the images of all packs, `replay` shows others; give one of the two"
+        )
     if target != LABEL and "balanced" in (config.class_weights, config.sampling):
         raise ConfigError(f"`class_weights` and `sampling` go by the class; leave them out with {target!r}")
     reader = TargetReader(pack, (target,))

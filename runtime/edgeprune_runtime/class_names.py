@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from edgeprune_formats import ConfigError
-from edgeprune_formats.targets import Target
+from edgeprune_formats.targets import Target, alike_names
 
 __all__ = ["class_numbers", "composed", "same_classes", "united_classes", "with_classes"]
 
@@ -91,7 +91,7 @@ def united_classes(lists: Sequence[tuple[object, Sequence[str]]]) -> tuple[str, 
         return first
     united: dict[str, str] = {}
     for origin, names in lists:
-        if twins := _twins(names):
+        if twins := alike_names(names):
             raise ConfigError(
                 f"{origin}: classes {' and '.join(map(ascii, twins))} differ only in how Unicode composes "
                 "them, so they cannot be matched with other classes by name; rename one, and build it again"
@@ -99,13 +99,3 @@ def united_classes(lists: Sequence[tuple[object, Sequence[str]]]) -> tuple[str, 
         for key, name in zip(composed(names), names, strict=True):
             united.setdefault(key, name)
     return tuple(united.values())
-
-
-def _twins(names: Sequence[str]) -> list[str]:
-    """Return the first names that are the same when composed; none where all differ."""
-    seen: dict[str, str] = {}
-    for key, name in zip(composed(names), names, strict=True):
-        if key in seen:
-            return [seen[key], name]
-        seen[key] = name
-    return []

@@ -51,6 +51,9 @@ class Task:
         if len(self.mean) != len(self.std) or scale != (self.kind == "value"):
             raise ValueError(f"a {self.kind} with mean {self.mean} and standard deviation {self.std}")
 
+    def __str__(self) -> str:
+        return f"{self.target!r}, of kind {self.kind}"
+
     @property
     def is_default(self) -> bool:
         """Whether it is the class of images, as runs have it that know no other."""

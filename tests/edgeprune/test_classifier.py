@@ -149,3 +149,15 @@ def test_a_classifier_for_other_images_is_refused(scored, tmp_path, options, mes
     source = small_builds.Scored(small_builds.write_source(tmp_path, **options), scored.scores).source
     with pytest.raises(ArtifactError, match=message):
         require_fit(classifier_from_scores(read_scores_file(scored.scores)), source)
+
+
+def test_a_run_of_another_target_or_of_other_classes_is_no_classifier(run_folder, scored):
+    facts = {"mean": MEAN, "std": STD}
+    task = {"target": "tags", "kind": "multilabel", "unit": "", "mean": [], "std": []}
+    for more, words in (
+        ({"task": task}, "has learned 'tags', of kind multilabel; name a run that has learned classes"),
+        ({"class_names": ["x", "y", "z"]}, "its classes have other names than those of"),
+    ):
+        classifier = classifier_from_run(run_folder(**facts, **more)[0])
+        with pytest.raises(ArtifactError, match=words):
+            require_fit(classifier, scored.source)

@@ -22,13 +22,14 @@ from edgeprune_runtime.networks.code import allow_code
 from edgeprune_runtime.networks.layers import head_of
 from edgeprune_runtime.networks.models import MODEL_NAMES, create_model
 from edgeprune_runtime.networks.shapes import multiplications, shaped_network, smallest_batch, stem_cost
-from edgeprune_runtime.networks.trained import load_trained, open_network
+from edgeprune_runtime.networks.trained import load_trained
 from edgeprune_runtime.onnx.check import check_export, check_structure
 from edgeprune_runtime.onnx.export import export_network
 from edgeprune_runtime.onnx.quantize import quantize
 from edgeprune_runtime.training import TrainConfig, load_model, train
 from edgeprune_runtime.training.memory import step_memory
 from edgeprune_runtime.training.run_folder import read_description, save_model
+from edgeprune_runtime.training.unfinished import open_run_network
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 needs_timm = pytest.mark.skipif(not importlib.util.find_spec("timm"), reason="timm is not installed")
@@ -301,7 +302,7 @@ def test_a_network_of_code_is_exported_and_quantized(tmp_path):
         "provenance": {"mean": [0.5], "std": [0.2]},
     }
     save_model(tmp_path, create_model(name, CLASSES, 16, 1), record)
-    network = open_network(tmp_path)
+    network = open_run_network(tmp_path)
     model, images = export_network(network), np.random.default_rng(0).random((5, *shape), np.float32)
     assert check_export(model, network, images).difference < 1e-5
     check_structure(quantize(model, [images]))

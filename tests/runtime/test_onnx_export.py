@@ -10,10 +10,10 @@ from exported_models import MEAN, NAMES, STD, finished_run
 from edgeprune_formats import ConfigError, PackWriteError, __version__
 from edgeprune_runtime.errors import TrainingError
 from edgeprune_runtime.networks.models import MODEL_NAMES
-from edgeprune_runtime.networks.trained import open_network
 from edgeprune_runtime.onnx.check import check_export, check_structure, random_images, write_model
 from edgeprune_runtime.onnx.export import IR_VERSION, OPSET, export_network
 from edgeprune_runtime.onnx.session import start_session
+from edgeprune_runtime.training.unfinished import open_run_network
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -130,7 +130,7 @@ def test_a_failing_exporter_is_one_line(monkeypatch, tmp_path):
 
     monkeypatch.setattr(torch.onnx, "export", fail)
     with pytest.raises(TrainingError, match=r"cannot export resnet8 \(no such operator\); pip install"):
-        export_network(open_network(finished_run(tmp_path / "run")))
+        export_network(open_run_network(finished_run(tmp_path / "run")))
 
 
 def test_a_file_is_written_whole_or_not_at_all(exported, tmp_path, monkeypatch):
@@ -163,23 +163,23 @@ NOT_SAID = r"does not say how its images are normalized .*; train it from a pack
 def test_a_run_without_usable_mean_and_std_is_refused(tmp_path, provenance, words):
     run = finished_run(tmp_path / "run", provenance=provenance)
     with pytest.raises(TrainingError, match=words):
-        open_network(run)
+        open_run_network(run)
 
 
 def test_a_run_may_lack_class_names(tmp_path):
     known = {"mean": MEAN, "std": STD}
-    assert open_network(finished_run(tmp_path / "a", provenance=known)).class_names is None
+    assert open_run_network(finished_run(tmp_path / "a", provenance=known)).class_names is None
     wrong = known | {"class_names": ["cat", "dog"]}
-    assert open_network(finished_run(tmp_path / "b", provenance=wrong)).class_names is None
+    assert open_run_network(finished_run(tmp_path / "b", provenance=wrong)).class_names is None
 
 
 def test_unfinished_damaged_and_missing_runs(tmp_path):
     with pytest.raises(ConfigError, match="not a folder"):
-        open_network(tmp_path / "nothing")
+        open_run_network(tmp_path / "nothing")
     with pytest.raises(TrainingError, match="holds no trained model; finish the run with `resume=True`"):
-        open_network(tmp_path)
+        open_run_network(tmp_path)
     run = finished_run(tmp_path / "run")
     (run / "model.safetensors").write_bytes(b"nonsense")
     with pytest.raises(TrainingError, match="not a model of a run, or damaged") as caught:
-        open_network(run)
+        open_run_network(run)
     assert "\n" not in str(caught.value)

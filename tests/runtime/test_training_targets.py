@@ -1,16 +1,22 @@
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from target_packs import NAMES, TAGS, target_pack
 from training_runs import assert_same_run
 
 from edgeprune_formats import ConfigError, open_pack
 from edgeprune_runtime import PackLoader
 from edgeprune_runtime.errors import TrainingError
+from edgeprune_runtime.networks.grown_head import grow_head, head_tensors
+from edgeprune_runtime.networks.models import create_model
 from edgeprune_runtime.networks.trained import load_trained
+from edgeprune_runtime.networks.warm_start import load_weights
+from edgeprune_runtime.normalization import Normalization
 from edgeprune_runtime.task import Task, task_of
 from edgeprune_runtime.training import TrainConfig, train
 from edgeprune_runtime.training.losses import loss_of
@@ -202,6 +208,53 @@ def test_a_run_goes_on(path, tmp_path, one_thread, target):
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
     with pytest.raises(ConfigError, match="cannot be resumed"):
         run(path, tmp_path / "cut", "kind", resume=True)
+
+
+def test_a_loader_of_other_targets_is_refused(path, tmp_path):
+    for targets, given in ((("kind", "weight"), "'kind', 'weight'"), (("tags",), "'tags'"), ((), "none")):
+        loader = PackLoader(path, 8, normalize=True, device="cpu", targets=targets, backend="torch")
+        with pytest.raises(
+            ConfigError, match=f"hands out targets {given}; `task` learns 'kind', and that alone"
+        ):
+            train(loader, CONFIG, tmp_path, num_classes=3, image_shape=(3, 8, 8), task=Task("kind"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_last_layer_of_another_target_is_fresh_and_that_of_values_rescaled(path, tmp_path, one_thread):
+    for target in ("value", "soft"):
+        run(path, tmp_path / target, target)
+    learned = load_trained(tmp_path / "value")
+    events = []
+    run(path, tmp_path / "other", "value", init=tmp_path / "soft", on_event=events.append)
+    (line,) = next(event["fitted"] for event in events if event["event"] == "init")
+    assert line == "the last layer is fresh: the run has learned 'soft', of kind probabilities"
+    # The same values in another unit.
+    task = replace(learned.task, mean=(1.0, 3.0), std=(2.0, 5.0))
+    other, _ = create_model("resnet8", 2, 8), torch.manual_seed(0)
+    drawn = head_tensors(other, 2)
+    load_weights(other, tmp_path / "value" / "model.safetensors")
+    assert grow_head(other, drawn, tmp_path / "value" / "model.safetensors", None, task) is None
+    images = torch.rand(3, 3, 8, 8)
+    outputs, before = other.eval()(images), learned.model(images)
+    mean, std = torch.tensor(task.mean), torch.tensor(task.std)
+    own_mean, own_std = torch.tensor(learned.task.mean), torch.tensor(learned.task.std)
+    torch.testing.assert_close(outputs * std + mean, before * own_std + own_mean, rtol=1e-4, atol=1e-4)
+
+
+def test_a_forged_record_beside_weights_counts_as_none(path, tmp_path, one_thread):
+    run(path, tmp_path / "run", "kind")
+    tensors = load_file(tmp_path / "run" / "model.safetensors")
+    for text in ("[" * 200_000, "{}", "nonsense"):
+        save_file(tensors, tmp_path / "forged.safetensors", {"edgeprune": text})
+        model = create_model("resnet8", 3, 8)
+        assert grow_head(model, head_tensors(model, 3), tmp_path / "forged.safetensors", NAMES) is None
+
+
+def test_a_teacher_of_values_is_refused(path, tmp_path, one_thread):
+    run(path, tmp_path / "value", "value")
+    known = Normalization((0.5,) * 3, (0.25,) * 3)
+    with pytest.raises(ConfigError, match="has learned 'value', of kind value; a teacher answers"):
+        run(path, tmp_path / "run", "soft", teacher=tmp_path / "value", normalization=known)
 
 
 def test_a_teacher_teaches_classes(path, tmp_path):

@@ -12,9 +12,9 @@ from edgeprune.packs.config import BuildConfig
 from edgeprune.training.setup import train_pack
 from edgeprune_formats import open_pack
 from edgeprune_runtime.networks.models import create_model
-from edgeprune_runtime.networks.trained import open_network
 from edgeprune_runtime.onnx.export import export_network
 from edgeprune_runtime.training.run_folder import save_model
+from edgeprune_runtime.training.unfinished import open_run_network
 
 NAMES = ("cat", "dog", "bird")
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
@@ -46,7 +46,7 @@ def finished_run(folder, name="resnet8", size=(16, 16), provenance=None):
 def exported(tmp_path_factory, name="resnet8", size=(16, 16)):
     """Return the network of a finished run and its ONNX graph; exporting takes seconds."""
     if (name, size) not in _CACHE:
-        network = open_network(finished_run(tmp_path_factory.mktemp("run"), name, size))
+        network = open_run_network(finished_run(tmp_path_factory.mktemp("run"), name, size))
         _CACHE[name, size] = network, export_network(network)
     return _CACHE[name, size]
 

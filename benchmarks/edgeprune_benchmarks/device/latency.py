@@ -19,11 +19,11 @@ from edgeprune.inference.export import ExportConfig, export_run
 from edgeprune_formats import Pack
 from edgeprune_formats.coefficients import Coefficients
 from edgeprune_runtime.networks.models import create_model
-from edgeprune_runtime.networks.trained import open_network
 from edgeprune_runtime.onnx.session import OnnxModel, open_onnx
 from edgeprune_runtime.training.checkpoint import write_text
 from edgeprune_runtime.training.placement import MEMORY_FORMAT
 from edgeprune_runtime.training.run_folder import save_model
+from edgeprune_runtime.training.unfinished import open_run_network
 
 from ..codec.packs import build
 from ..harness.markdown import Column, render
@@ -138,7 +138,7 @@ def _runtimes(model: str, pack: Pack, folder: Path, threads: int) -> tuple[dict[
 
 
 def _in_torch(folder: Path, pixels: NDArray[np.float32]) -> CallOf:
-    network = open_network(folder).on_images().to(memory_format=MEMORY_FORMAT)
+    network = open_run_network(folder).on_images().to(memory_format=MEMORY_FORMAT)
 
     def call_of(batch: int) -> Callable[[], object]:
         images = torch.from_numpy(pixels[:batch]).contiguous(memory_format=MEMORY_FORMAT)

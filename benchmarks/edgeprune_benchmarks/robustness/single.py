@@ -81,6 +81,8 @@ def attack_run(
         The run is not finished.
     """
     network = load_trained(run_dir)
+    if not network.task.is_default:
+        raise ConfigError(f"{run_dir}: has learned {network.task}, and no classes")
     if network.num_classes < 2:
         raise ConfigError(f"{run_dir}: a network of one class cannot err; attack one of two classes or more")
     channels, height, width = network.image_shape

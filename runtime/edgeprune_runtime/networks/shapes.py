@@ -90,7 +90,7 @@ def _require_logits(name: str, output: object, num_classes: int) -> None:
         raise ConfigError(f'`model="{name}"`: gives {kind}[n{shape and f", {shape}"}], {wanted}')
 
 
-def smallest_batch(name: str, image_shape: Sequence[int], stem: Stem = "auto") -> int:
+def smallest_batch(name: str, image_shape: Sequence[int], stem: Stem = "auto", num_classes: int = 2) -> int:
     """Return the fewest images that a network can be trained on: two where one has no batch statistics.
 
     That is so where batch normalization sees one value in each channel of an image.
@@ -101,8 +101,10 @@ def smallest_batch(name: str, image_shape: Sequence[int], stem: Stem = "auto") -
         As in `edgeprune_runtime.networks.models.create_model`.
     image_shape : sequence of int
         Channels, height and width of an image.
+    num_classes : int
+        For networks that give so many outputs and no others.
     """
-    model, device = shaped_network(name, 2, image_shape, stem)
+    model, device = shaped_network(name, num_classes, image_shape, stem)
     try:
         with torch.no_grad():
             model.train()(torch.zeros(1, *image_shape, device=device))

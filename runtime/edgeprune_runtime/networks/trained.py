@@ -34,7 +34,6 @@ __all__ = [
     "Facts",
     "TrainedNetwork",
     "load_trained",
-    "open_network",
     "rebuild_network",
     "resolve_model",
 ]
@@ -195,23 +194,6 @@ class NormalizedNetwork(nn.Module):
         if self._kind == "multilabel":
             return outputs.sigmoid()
         return outputs * self.value_std + self.value_mean if self._kind == "value" else outputs
-
-
-def open_network(run: Path, trust_model: str | BuildNetwork | None = None) -> TrainedNetwork:
-    """Return the trained network of a run's folder, which says how its images are normalized.
-
-    Raises
-    ------
-    ConfigError
-        There is no such folder, or the network is built by code that was not named; see `load_trained`.
-    TrainingError
-        The run is not finished, its network is damaged, or does not say how its images are normalized.
-    """
-    if not run.is_dir():
-        raise ConfigError(f"{run}: not a folder; name that of a run of edgeprune train")
-    network = load_trained(run, trust_model)
-    _ = network.known_normalization
-    return network
 
 
 def load_trained(path: Path, trust_model: str | BuildNetwork | None = None) -> TrainedNetwork:

@@ -194,6 +194,7 @@ def train(
         raise ConfigError("`freeze` keeps layers as `init` gives them; give `init`, or leave `freeze` out")
     if config.patience is not None and test is None:
         raise ConfigError("`patience` waits for a better test; give `test`, or leave `patience` out")
+    _require_target(loader, task)
     check_batches(test, num_classes, image_shape)
     init = None if init is None else weights_file(Path(init))
     description = describe_run(
@@ -227,6 +228,7 @@ def train(
                 objective,
                 channels=image_shape[0],
                 class_names=description["provenance"].get("class_names"),
+                task=task,
             )
             schedule = Schedule(description.get("schedules", [config.epochs]), len(loader), config.lr)
             run = TrainRun(
@@ -283,6 +285,16 @@ def _begin(run: TrainRun, *, is_warm: bool) -> None:
     *_, before, epochs = 0, *run.schedule.ends
     if before:
         tell({"event": "schedule", "first": before + 1, "epochs": epochs, "lr": run.config.lr})
+
+
+def _require_target(loader: TrainLoader, task: Task) -> None:
+    """Raise `ConfigError` where a `PackLoader` hands out other targets than the one that is learned."""
+    columns = getattr(loader, "targets", None)
+    if columns is not None and [column.name for column in columns] != [task.target]:
+        given = ", ".join(repr(column.name) for column in columns) or "none"
+        raise ConfigError(
+            f"the loader hands out targets {given}; `task` learns {task.target!r}, and that alone"
+        )
 
 
 def _objective(

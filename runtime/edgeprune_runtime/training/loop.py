@@ -184,7 +184,9 @@ class TrainRun:
         self._next_event = self._began + _EVENT_SECONDS
         self._saved, self._saved_step = self._began, self.step
         self.disk = PatientDisk(self.on_event, self.interrupted)
-        self._smallest_batch = smallest_batch(self.config.model, self.image_shape, self.config.stem)
+        self._smallest_batch = smallest_batch(
+            self.config.model, self.image_shape, self.config.stem, self.learner.num_classes
+        )
         self._left_out = False
         self._told_skipped = 0
         self._loss = loss_of(self.task)

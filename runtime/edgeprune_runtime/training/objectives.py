@@ -137,7 +137,8 @@ class Teacher:
     Raises
     ------
     ConfigError
-        The teacher knows other classes, takes images of another shape, or does not say how it takes them.
+        The teacher has learned no classes, or others, takes images of another shape, or does not say how it
+        takes them.
     TrainingError
         The run is not finished, or its network damaged.
     """
@@ -152,6 +153,8 @@ class Teacher:
         class_names: Sequence[str] | None = None,
     ) -> None:
         network = load_trained(run_dir)
+        if not network.task.is_ranked:
+            raise ConfigError(f"{run_dir}: has learned {network.task}; a teacher answers with classes")
         if (network.num_classes, network.image_shape) != (num_classes, tuple(image_shape)):
             raise ConfigError(
                 f"{run_dir}: a teacher of {network.num_classes} classes and images of {network.image_shape} "

@@ -117,7 +117,7 @@ def profile(
         raise ConfigError(f"cannot measure {steps} steps and list {operators} operators")
     if not len(loader):
         raise ConfigError("the training set yields no batch; lower `batch_size`")
-    least = smallest_batch(config.model, image_shape, config.stem)
+    least = smallest_batch(config.model, image_shape, config.stem, num_classes)
     batch = next(iter(loader))
     if len(batch[1]) < least:
         raise ConfigError("one image cannot be normalized alone; raise `batch_size`, or give more images")

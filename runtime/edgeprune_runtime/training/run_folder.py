@@ -113,8 +113,12 @@ def versions() -> dict[str, str]:
     }
 
 
-def open_run(run_dir: Path, description: Mapping[str, Any], resume: bool) -> dict[str, Any]:
+def open_run(
+    run_dir: Path, description: Mapping[str, Any], resume: bool, *, may_grow: bool = False
+) -> dict[str, Any]:
     """Begin a new run in a folder that is `locked`, or check that the run in it is the one to go on with.
+
+    With `may_grow` it may have more epochs than it was to have.
 
     Returns
     -------
@@ -138,7 +142,7 @@ def open_run(run_dir: Path, description: Mapping[str, Any], resume: bool) -> dic
     old = _read_config(path)
     asked, epochs = old.get("config", {}), description["config"].get("epochs")
     ends = old.get("schedules", [asked.get("epochs")])
-    grows = isinstance(epochs, int) and isinstance(ends[-1], int) and epochs > ends[-1]
+    grows = may_grow and isinstance(epochs, int) and isinstance(ends[-1], int) and epochs > ends[-1]
     if grows:
         old = {**old, "config": {**asked, "epochs": epochs}, "schedules": [*ends, epochs]}
     new = dict(description)
@@ -174,7 +178,7 @@ def opened_run(run_dir: Path, description: Mapping[str, Any], resume: bool) -> I
     with locked(run_dir):
         new = not _holds_run(run_dir)
         try:
-            yield open_run(run_dir, description, resume)
+            yield open_run(run_dir, description, resume, may_grow=True)
         except Exception:
             if new and not has_checkpoint(run_dir):
                 with contextlib.suppress(OSError):

@@ -19,6 +19,7 @@ from ..networks.freezing import freeze, set_training
 from ..networks.grown_head import grow_head, head_tensors
 from ..networks.models import create_model
 from ..networks.warm_start import load_weights, require_no_fresh_layer
+from ..task import Task
 from .objectives import Objective
 from .placement import MEMORY_FORMAT, Placement
 from .settings import TrainConfig
@@ -119,6 +120,8 @@ class Learner:
         What steps call: `model`, or a wrapper of it that a caller puts here, compiled or data-parallel.
     lap : callable
         Is told ``"forward"``, ``"backward"``, ``"optimizer"`` and ``"average"`` when a step is through it.
+    num_classes : int
+        Outputs of the network.
     fresh : tuple of str
         The tensors of `model` that were not in the file of weights; empty without one.
     fitted : list of str
@@ -135,7 +138,9 @@ class Learner:
         objective: Objective = Objective(),  # noqa: B008 - frozen
         channels: int = 3,
         class_names: Sequence[str] | None = None,
+        task: Task = Task(),  # noqa: B008 - frozen
     ) -> None:
+        self.num_classes = num_classes
         self._config = config
         self._placement = placement
         self._objective = objective
@@ -146,10 +151,12 @@ class Learner:
         if weights is not None:
             drawn = head_tensors(model, num_classes)
             self.fresh = load_weights(model, weights, num_classes, tell=self.fitted.append)
-            grown = grow_head(model, drawn, weights, class_names)
+            grown = grow_head(model, drawn, weights, class_names, task)
             if grown is not None:
                 self.fitted.append(str(grown))
                 self.fresh = tuple(name for name in self.fresh if name not in drawn)
+            if isinstance(grown, str):
+                self.fresh += tuple(drawn)
         freeze(model, config.freeze, num_classes)
         if weights is not None:
             require_no_fresh_layer(model, self.fresh, weights)
