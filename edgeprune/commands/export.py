@@ -78,7 +78,7 @@ def _lines(output: Path, config: ExportConfig, report: ExportReport, test: str |
         yield f"  {report.network.stage}"
     found = report.agreement
     yield (
-        f"  float32 against torch  logits up to {found.logit:.3g} differ by {found.difference:.1e} at most, "
+        f"  float32 against torch  outputs up to {found.logit:.3g} differ by {found.difference:.1e} at most, "
         f"{found.images:,} images"
     )
     if report.same_class is not None:

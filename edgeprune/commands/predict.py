@@ -47,7 +47,7 @@ def command(model: Path, images: tuple[Path | str, ...], top: int, skip_bad: boo
     IMAGES are files, folders of files, packs, or sources as edgeprune build takes them, of which the test
     split is read; MODEL is an .onnx file or the folder of a run, finished or not. Files are scaled and
     cropped as `edgeprune build --size` does it. Of several labels those of a probability from 50% on are
-    printed. An image that cannot be read is named once all others are told.
+    printed, or else the likeliest. An image that cannot be read is named once all others are told.
 
     \b
     Example:
@@ -57,13 +57,14 @@ def command(model: Path, images: tuple[Path | str, ...], top: int, skip_bad: boo
     from edgeprune.inference.prediction import open_predictor, predict
 
     predictor = open_predictor(model, tell)
-    kind, unit = predictor.task.kind, predictor.task.unit
+    kind, target, unit = predictor.task.kind, predictor.task.target, predictor.task.unit
     for prediction in predict(predictor, images, skip_bad=skip_bad, tell=tell):
         if kind == "value":
             numbers = prediction.probabilities.tolist()
-            record = {"image": prediction.image, "value": numbers} | ({"unit": unit} if unit else {})
+            record = {"image": prediction.image, "target": target, "value": numbers}
+            record |= {"unit": unit} if unit else {}
             text = ", ".join(f"{number:.6g}" for number in numbers)
-            say(json.dumps(record) if as_json else f"{prediction.image}: {text} {unit}".rstrip())
+            say(json.dumps(record) if as_json else f"{prediction.image}: {target} {text} {unit}".rstrip())
             continue
         best = _best(prediction, predictor.class_names, top)
         if kind == "multilabel" and not as_json:

@@ -331,7 +331,11 @@ def _setting(setup: Setup) -> str:
         f"{placement.precision}, channels_last",
         f"batches of {config.batch_size}{parts}",
         *([] if config.adversarial is None else [f"perturbed by {config.adversarial}"]),
-        *([] if cost == 1 else [f"stem {stem}; small multiplies {cost:.1f} times as often as imagenet"]),
+        *(
+            []
+            if cost == 1
+            else [f"stem {stem} (small takes {cost:.1f} times the multiplications of imagenet)"]
+        ),
         f"{bytes_text(setup.memory.limit)} for loaders, {setup.memory.prefetch} batches ahead",
     ]
     return "; ".join(facts) + ("; freed memory is kept" if kept else "")

@@ -36,7 +36,8 @@ class TerminalReport:
         if self._live:
             live()
         if kind == "start":
-            say_if_read(self._setting)
+            on = f"; going on after step {event['step']:,}" if event["step"] else ""
+            say_if_read(self._setting + on)
         elif kind == "epoch":
             say_if_read(epoch_line(event, self._epochs))
         elif line := notice_line(event):

@@ -86,7 +86,7 @@ def task_of(column: Column, values: NDArray[Any]) -> Task:
     if column.kind not in TRAINABLE:
         raise ConfigError(
             f"target {column.name!r} is of kind {column.kind}, which describes images; train on one of kind "
-            f"{', '.join(TRAINABLE)}"
+            f"{', '.join(TRAINABLE)}, or build the pack again, with another kind for this one"
         )
     if column.kind != "value":
         return Task(column.name, column.kind, column.unit)

@@ -36,7 +36,7 @@ def test_a_run_becomes_a_model_that_knows_its_classes(edgeprune, trained, tmp_pa
     assert (code, err) == (0, "")
     first, second = out.splitlines()
     assert first == f"{path}: resnet8, float32, {path.stat().st_size / 1e6:.2f} MB"
-    assert second.startswith("  float32 against torch  logits up to ")
+    assert second.startswith("  float32 against torch  outputs up to ")
     assert second.endswith(" at most, 10 images")
     assert json.loads(facts(path)["class_names"]) == ["0", "1", "2"]
     pixels = open_source(f"npz:{trained / 'images.npz'}").read(np.arange(9))

@@ -132,5 +132,5 @@ def test_the_cost_of_a_stem_is_told(edgeprune, pack, tmp_path):
         status, out, err = edgeprune("train", pack, *words)
         assert (status, err) == (0, "")
         named = "small" if stem == "auto" else "imagenet"
-        assert f"; stem {named}; small multiplies " in out.splitlines()[0]
+        assert f"; stem {named} (small takes " in out.splitlines()[0]
     assert edgeprune("predict", tmp_path / "imagenet", pack)[0] == 0

@@ -272,3 +272,24 @@ def test_a_network_whose_task_is_forged(path, tmp_path, one_thread):
         forged.write_bytes(raw.replace(old, new))
         with pytest.raises(TrainingError, match="not a model of a run"):
             load_trained(forged)
+
+
+@pytest.mark.parametrize("target", ["kind", "value"])
+def test_a_run_knows_what_a_pack_loader_knows(path, tmp_path, one_thread, target):
+    loader = PackLoader(path, 8, True, normalize=True, device="cpu", targets=(target,), backend="torch")
+    (column,) = loader.targets
+    task = task_of(column, loader.pack.targets[target].read())
+    known = {"num_classes": column.outputs, "image_shape": (3, 8, 8), "task": task}
+    train(loader, CONFIG, tmp_path, **known)
+    network = load_trained(tmp_path)
+    assert network.normalization == Normalization(loader.pack.header.mean, loader.pack.header.std)
+    assert network.class_names == (column.classes or None)
+    train(loader, CONFIG, tmp_path, **known, resume=True)
+    # A run of before did not.
+    record = json.loads((tmp_path / "config.json").read_text())
+    for name in ("mean", "std", "class_names"):
+        record["provenance"].pop(name, None)
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    train(loader, CONFIG, tmp_path, **known, resume=True)
+    other = PackLoader(path, 8, True, normalize=False, device="cpu", targets=(target,), backend="torch")
+    assert other.normalization == Normalization((0.0,) * 3, (1.0,) * 3)

@@ -138,7 +138,8 @@ def without_options(spec: str) -> tuple[str, SourceOptions]:
     found = _QUERY.search(spec)
     if found is None:
         return spec, SourceOptions()
-    place, pairs = spec[: found.start()], parse_qsl(found[1], keep_blank_values=True)
+    # A plus joins columns; in forms on web pages it would be a space.
+    place, pairs = spec[: found.start()], parse_qsl(found[1].replace("+", "%2B"), keep_blank_values=True)
     names = [name.replace("-", "_") for name, _ in pairs]
     for name in names:
         if name not in _ALL or (names.count(name) > 1 and name != "target"):

@@ -19,6 +19,7 @@ from ..decode.augmentation import Augmentation, LoaderAugment, draw, geometry, l
 from ..decode.backends import Backend
 from ..decode.dtypes import dtype_name
 from ..decode.plan import Normalize, Resolution
+from ..normalization import Normalization
 from .buffers import Ring
 from .cache import DEFAULT_CACHE_BYTES
 from .mixture import Mixture
@@ -243,6 +244,13 @@ class PackLoader:
         images = len(self.pack) if self.replay is None else len(self.replay)
         full, rest = divmod(self._ranks.count(images), self.batch_size)
         return full + (rest > 0 and not self.drop_last)
+
+    @property
+    def normalization(self) -> Normalization:
+        """What batches are normalized by: 0 and 1 where they are not."""
+        channels = self.pack.header.channels
+        mean, std = self._values["normalize"] or ([0.0] * channels, [1.0] * channels)
+        return Normalization(tuple(mean), tuple(std))
 
     def set_epoch(self, epoch: int) -> None:
         """Make the next iteration epoch number `epoch`, from its first batch.

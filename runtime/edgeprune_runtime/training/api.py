@@ -17,6 +17,7 @@ import torch
 
 from edgeprune_formats import ConfigError
 
+from ..loading.loader import PackLoader
 from ..networks.code import BuildNetwork, allow_code
 from ..networks.grown_head import weights_file
 from ..normalization import Normalization
@@ -29,7 +30,14 @@ from .loop import Batches, Cadence, OnEvent, TrainLoader, TrainRun
 from .losses import TargetLoss, balanced_weights, loss_of
 from .objectives import Objective, Perturbation, Teacher
 from .placement import Placement, place
-from .run_folder import describe_run, is_finished, load_model, opened_run, save_model
+from .run_folder import (
+    describe_run,
+    is_finished,
+    load_model,
+    opened_run,
+    read_description,
+    save_model,
+)
 from .schedule import Schedule
 from .settings import Adversary, TrainConfig
 from .signals import TrainingInterrupted, deferred_signals
@@ -143,7 +151,9 @@ def train(
     cadence : Cadence
         How often a checkpoint is written beside the one after each epoch; every five minutes.
     provenance : mapping of str to Any, optional
-        Where the data came from, for ``config.json``. A run is resumed only with the same.
+        Where the data came from, for ``config.json``. A run is resumed only with the same. Its ``mean``,
+        ``std`` and ``class_names`` go into the network's file, where export and prediction need them; of a
+        `PackLoader` they are known.
     notes : mapping of str to Any, optional
         What else ``config.json`` is to hold, and may be different when the run is resumed.
     on_event : callable, optional
@@ -187,6 +197,8 @@ def train(
     on_event = _told(on_event, report, config, placement)
     if not task.is_default:
         provenance = {**(provenance or {}), "task": task.to_json()}
+    if isinstance(loader, PackLoader) and "mean" not in (provenance or {}):
+        provenance = {**_known_of(loader, run_dir), **(provenance or {})}
     if teacher is not None and not task.is_ranked:
         raise ConfigError(f"a teacher answers with classes, and {task.target!r} is a {task.kind}")
     goes_on = resume and has_checkpoint(run_dir)
@@ -285,6 +297,16 @@ def _begin(run: TrainRun, *, is_warm: bool) -> None:
     *_, before, epochs = 0, *run.schedule.ends
     if before:
         tell({"event": "schedule", "first": before + 1, "epochs": epochs, "lr": run.config.lr})
+
+
+def _known_of(loader: PackLoader, run_dir: Path) -> dict[str, Any]:
+    """Return what a network's file is to say of its images; nothing where an earlier run there has none."""
+    earlier = read_description(run_dir)
+    if earlier and "mean" not in earlier.get("provenance", {}):
+        return {}
+    known: dict[str, Any] = {"mean": loader.normalization.mean, "std": loader.normalization.std}
+    classes = loader.targets[0].classes if loader.targets else ()
+    return known | ({"class_names": classes} if classes else {})
 
 
 def _require_target(loader: TrainLoader, task: Task) -> None:

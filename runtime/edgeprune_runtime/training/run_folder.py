@@ -51,6 +51,7 @@ _CONFIG_FILE = "config.json"
 _METRICS_FILE = "metrics.jsonl"
 _LOCK_FILE = LOCK_FILE
 _MAX_CONFIG_BYTES = 2**26
+_DERIVED = ("num_classes", "image_shape", "steps_per_epoch")
 # What may differ when a run goes on: consequences of the other entries, versions, and what a run is free in.
 _DESCRIPTIVE = ("versions", "parameters", "notes", "schedules")
 
@@ -358,7 +359,8 @@ def _write_config(path: Path, description: Mapping[str, Any]) -> None:
 
 def _require_same(run_dir: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     before, now = _settings(old), _settings(new)
-    for name in sorted(before.keys() | now.keys()):
+    # Causes before what follows from them.
+    for name in sorted(before.keys() | now.keys(), key=lambda name: (name in _DERIVED, name)):
         one, other = before.get(name), now.get(name)
         # True equals 1, and `freeze` means another thing by each.
         if one != other or isinstance(one, bool) != isinstance(other, bool):
