@@ -144,3 +144,35 @@ def test_a_state_is_of_its_targets(path):
         PackLoader(path, 5, device="cpu").load_state_dict(state)
     del state["targets"]
     PackLoader(path, 5, device="cpu").load_state_dict(state)
+
+
+def with_other_values(path, name, other):
+    """Write the pack with the values of one column in another order."""
+    pack = open_pack(path)
+    columns = [
+        replace(one, values=one.values[::-1]) if one.column.name == name else one
+        for one in pack.take_targets()
+    ]
+    with PackWriter(other, pack.header, pack.labels, pack.source_index, targets=columns) as writer:
+        for chunk in range(pack.header.chunks):
+            writer.append_coefficients(pack.read_chunk(chunk))
+    return other
+
+
+@pytest.mark.parametrize("name", ["kind", "tags", "value", "file"])
+@pytest.mark.parametrize("several", [False, True])
+def test_a_state_is_of_the_values_of_its_targets(path, tmp_path, name, several):
+    other = with_other_values(path, name, tmp_path / "other.h5")
+    ours, theirs = ([path, path], [path, other]) if several else (path, other)
+    loader = PackLoader(ours, 5, targets=("label", name), device="cpu")
+    state = json.loads(json.dumps(loader.state_dict()))
+    PackLoader(ours, 5, targets=("label", name), device="cpu").load_state_dict(state)
+    changed = PackLoader(theirs, 5, targets=("label", name), device="cpu")
+    with pytest.raises(ConfigError, match="cannot resume: targets_content was"):
+        changed.load_state_dict(state)
+    # States of before it was recorded go on, and columns that are not trained on may be others.
+    del state["targets_content"]
+    changed.load_state_dict(state)
+    labels = PackLoader(ours, 5, device="cpu").state_dict()
+    assert "targets_content" not in labels
+    PackLoader(theirs, 5, device="cpu").load_state_dict(labels)

@@ -68,6 +68,16 @@ class StoredTarget:
         """
         return decode_rows(self.column, self._load()[slice(None) if rows is None else rows])
 
+    def checksum(self, start: int = 0) -> int:
+        """Return the CRC-32 of the values of all images as they are stored, continuing from `start`.
+
+        Raises
+        ------
+        PackFormatError
+            As `read`.
+        """
+        return checksum(self._load(), start)
+
     def take(self, rows: Any = None) -> Target:
         """Return the column of some images, or of all, to be written into another pack."""
         return Target(self.column, self.read(rows))

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["PackLoader"]
 
 # What states hold since they were first written; one of an earlier version is held against the rest alone.
-_ADDED = ("dtype", "normalize", "codec", "transform", "targets")
+_ADDED = ("dtype", "normalize", "codec", "transform", "targets", "targets_content")
 # How often a chunk is tried again that can be read by itself and not with the others of its batch.
 _RETRIES = 3
 # Images, targets, and what was left out up to here.
@@ -407,6 +407,7 @@ class PackLoader:
             "codec": _for_each(self.pack, lambda header: f"{header.codec} of {header.components}"),
             "scale": plan.scale.tolist(),
             # Where there is none, as states were before there was any.
+            **({} if self._targets.content is None else {"targets_content": self._targets.content}),
             **({} if self.replay is None else {"replay": asdict(self.replay.replay)}),
         }
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -51,6 +53,15 @@ class TargetReader:
         self._packs = packs
         self._members = packs.packs if isinstance(packs, Mixture) else (packs,)
         self._starts = np.cumsum([0, *map(len, self._members)])
+
+    @cached_property
+    def content(self) -> int | None:
+        """CRC-32 of the columns other than the label, as they are stored; None where there are none."""
+        names = [column.name for column in self.columns if column.name != LABEL]
+        found = 0
+        for member, name in itertools.product(self._members, names):
+            found = member.targets[name].checksum(found)
+        return found if names else None
 
     def read(self, rows: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
         """Return the values of some images, an array for each column.
