@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -82,8 +83,8 @@ class TestImages:
     skipped : tuple of str
         A line for each image that cannot be read.
     sha256 : str
-        Of the pack's file, or of the source's images that can be read, with labels and names of classes,
-        wherever they lie.
+        Of the pack's file, or of the source's images that can be read, with labels and names of classes, and
+        with the values of another target that is learned, wherever they lie.
 
     All images are read once, so that one that cannot be read is found before there is anything to lose.
     """
@@ -115,6 +116,10 @@ class TestImages:
             raise ConfigError(f"{spec} has images {shape}, the training pack {header.shape}")
         column = column or Column(LABEL, "class", header.class_names)
         self._wanted = _as_trained(spec, _target(spec, self._images, column.name).take(self._rows), column)
+        if column.name != LABEL and not isinstance(self._images, Pack):
+            digest = hashlib.sha256(self.sha256.encode())
+            digest.update(np.ascontiguousarray(self._wanted).data)
+            self.sha256 = digest.hexdigest()
         self.notes: tuple[str, ...] = getattr(self._images, "notes", ())
 
     def batches(self, batch_size: int, cache_bytes: int, prefetch: int = 2) -> TestBatches:

@@ -15,8 +15,10 @@ from edgeprune.repack.convert import convert_pack
 from edgeprune.repack.merge import merge_packs
 from edgeprune.repack.repair import repair_pack
 from edgeprune.repack.split import split_pack
-from edgeprune.training.evaluation import open_test
+from edgeprune.sources import check_source, open_source
+from edgeprune.training.evaluation import TestImages, open_test
 from edgeprune_formats import ConfigError, open_pack, verify_pack
+from edgeprune_formats.files import file_sha256
 
 N = 40
 CONFIG = BuildConfig(tile="8", device="cpu")
@@ -327,3 +329,24 @@ def test_a_test_set_that_lacks_the_target(folder, built, source, command):
     build_pack(source.replace("light:value", "light:float"), folder / "other.h5", CONFIG)
     text = command(*arguments, folder / "other.h5", code=2)
     assert "target 'light' is float of 1, and was trained as value" in text
+
+
+@pytest.mark.parametrize("name", ["light", "tags"])
+def test_a_test_set_is_known_by_the_values_that_are_learned(tmp_path, built, source, name):
+    with open_pack(built) as pack:
+        header, column = pack.header, pack.targets[name].column
+    file, _, query = source.removeprefix("npz:").partition("?")
+    arrays = dict(np.load(file))
+    for folder, values in (("moved", arrays[name]), ("changed", arrays[name][::-1])):
+        (tmp_path / folder).mkdir()
+        np.savez(tmp_path / folder / "a.npz", **arrays | {name: values})
+    moved, changed = (f"npz:{tmp_path / folder / 'a.npz'}?{query}" for folder in ("moved", "changed"))
+    known = TestImages(source, header, column=column).sha256
+    assert TestImages(moved, header, column=column).sha256 == known
+    assert TestImages(changed, header, column=column).sha256 != known
+    # Of labels as it was before anything else could be learned, whatever other columns there are.
+    plain = source.partition("?")[0]
+    assert {TestImages(one, header).sha256 for one in (source, moved, changed, plain)} == {
+        check_source(open_source(plain, split="test")).sha256
+    }
+    assert TestImages(str(built), header, column=column).sha256 == file_sha256(built)
