@@ -95,6 +95,19 @@ def test_a_loader_goes_on_where_it_was(pack, cache_bytes):
         other.load_state_dict(state)
 
 
+@pytest.mark.parametrize("augment", ["light", "strong"])
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_an_image_that_repeats_is_augmented_in_another_way(pack, augment, world_size):
+    options = {"shuffle": True, "sampling": "balanced", "backend": "torch", "device": "cpu"}
+    shown = [
+        image.numpy().tobytes()
+        for rank in range(world_size)
+        for images, _ in PackLoader(pack, 8, augment=augment, rank=rank, world_size=world_size, **options)
+        for image in images
+    ]
+    assert len({*shown}) == len(shown) == 96
+
+
 def test_a_damaged_chunk_is_counted_whole(pack):
     content = bytearray(pack.read_bytes())
     place = content.find(np.asarray(PackLoader(pack).pack.read_chunk(4).arrays[0][0, 0, :8]).tobytes())

@@ -126,6 +126,24 @@ def test_a_state_resumes_with_the_batches_that_would_have_followed(path, stop, c
     assert same(again, rest)
 
 
+def test_an_image_that_is_taken_again_is_augmented_in_another_way(path):
+    def light():
+        return loader(path, backend="torch", device="cpu", augment="light", cache_bytes=3000)
+
+    def tensors(batches):
+        return [(images.numpy().copy(), labels.numpy()) for images, labels in batches]
+
+    ours = light()
+    running = iter(ours)
+    first = tensors(itertools.islice(running, 2))
+    state = json.loads(json.dumps(ours.state_dict()))
+    rest = tensors(running)
+    assert max(shown(first + rest).values()) == 1
+    resumed = light()
+    resumed.load_state_dict(state)
+    assert same(tensors(resumed), rest)
+
+
 def test_what_was_left_out_stays_so_when_it_can_be_read_again(path):
     ours = loader(path)
     batches(ours)

@@ -80,7 +80,7 @@ class RecipeTransform:
         targets : sequence
             As `PackLoader` has them.
         rows : int64 [n]
-            Numbers of the images.
+            Numbers of the images, or others that tell apart those that come several times.
         epoch, batch : int
             Non-negative.
 

@@ -235,7 +235,8 @@ class PackLoader:
         self._epoch = self._batch = 0
         self._continue, self._loaded = True, False
         if not len(self):
-            what = f"{len(self.pack)} images are fewer than a batch of {batch_size}"
+            share = "" if self._ranks.world_size == 1 else f" in each of {self._ranks.world_size} processes"
+            what = f"{len(self.pack)} images are fewer than a batch of {batch_size}{share}"
             warnings.warn(
                 f"{what}, so an epoch has none; pass `drop_last=False` to train on them", stacklevel=2
             )
@@ -332,10 +333,20 @@ class PackLoader:
             targets = self._targets.batch(rows, self._reader.decoder)
             if self._recipe is not None:
                 number = self._ranks.batch_number(batch)
-                # An epoch with replay may show an image again, which is then to be augmented otherwise.
-                keys = rows if self.replay is None else self._span(batch)[0] + np.arange(len(rows))
+                keys = self._augmentation_keys(epoch_rows, rows, batch)
                 images, targets = self._recipe(images, targets, keys, epoch, number)
             yield images, targets, epoch_rows.skipped
+
+    def _augmentation_keys(
+        self, epoch_rows: EpochRows, rows: NDArray[np.int64], batch: int
+    ) -> NDArray[np.int64]:
+        """Return what a preset's random numbers go by, so that an image that repeats differs each time."""
+        first = self._span(batch)[0]
+        if self.replay is not None or self.sampling == "balanced":
+            return self._ranks.places(first, len(rows))
+        # Where chunks are left out, an epoch takes its first images again.
+        rounds = (first + np.arange(len(rows))) // len(epoch_rows)
+        return rows + rounds * len(self.pack)
 
     def _epoch_rows(self, epoch: int) -> EpochRows:
         cache = self._reader.cache

@@ -46,8 +46,11 @@ class RankShare:
         """Return this process's images of an epoch, in visiting order."""
         if self.world_size == 1:
             return order
-        places = self.rank + self.world_size * np.arange(self.count(len(order)))
-        return order[places % len(order)]
+        return order[self.places(0, self.count(len(order))) % len(order)]
+
+    def places(self, first: int, count: int) -> NDArray[np.int64]:
+        """Return the places in the epoch of so many of this process's images, from number `first` on."""
+        return self.rank + self.world_size * np.arange(first, first + count, dtype=np.int64)
 
     def batch_number(self, batch: int) -> int:
         """Return a number that no other batch of the epoch has in any process."""
