@@ -60,6 +60,16 @@ def test_an_epoch_is_a_function_of_its_number(paths):
     assert plain[:8].tolist() == [0, 1, 2, 3, 41, 42, 43, 44]
 
 
+def test_old_and_new_images_are_drawn_apart(paths):
+    """Two packs of one size: the old images of a batch are not those with the numbers of the new ones."""
+    order = ReplayOrder(open_packs([paths[0], paths[0]]), Replay(0.5), 10)
+    same = 0
+    for epoch in range(8):
+        rows = order.epoch([9, 9], seed=3, epoch=epoch, shuffle=True)
+        same += sum(sorted(one[one < 30]) == sorted(one[one >= 30] - 30) for one in rows.reshape(-1, 10))
+    assert same == 0
+
+
 def test_several_packs_can_be_new(paths):
     order = ReplayOrder(open_packs(paths), Replay(0.5, new_packs=2), 8)
     assert (order.old, order.new) == (30, 24)

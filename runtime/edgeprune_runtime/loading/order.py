@@ -69,6 +69,7 @@ def mixed_order(
     epoch: int,
     shuffle: bool,
     labels: NDArray[np.integer[Any]] | None = None,
+    stream: Sequence[int] = (),
 ) -> NDArray[np.int64]:
     """Return the samples of one epoch over several packs, numbered one pack after another.
 
@@ -87,6 +88,8 @@ def mixed_order(
         Non-negative; together they fix the order.
     labels : int [samples of all packs], optional
         As in `epoch_order`.
+    stream : sequence of int
+        More words of the seed, for an order that is independent of the one without.
 
     Returns
     -------
@@ -95,7 +98,7 @@ def mixed_order(
     starts = np.cumsum([0, *(samples for samples, _ in sizes)])
     if not shuffle:
         return np.arange(starts[-1], dtype=np.int64)
-    random = np.random.default_rng([seed, epoch])
+    random = np.random.default_rng([seed, epoch, *stream])
     chunks = [-(-samples // chunk_samples) for samples, chunk_samples in sizes]
     parts = max(-(-count // window) for count, window in zip(chunks, windows, strict=True))
     # Not `array_split`, which gives what does not divide to the first parts.

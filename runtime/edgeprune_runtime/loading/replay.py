@@ -17,6 +17,9 @@ from .order import mixed_order
 
 __all__ = ["Replay", "ReplayOrder", "replay_order"]
 
+# Of the draws of old images, which must not be those of the new ones. No other seed ends so.
+_OLD_STREAM = (0, 5)
+
 
 @dataclass(frozen=True)
 class Replay:
@@ -118,7 +121,8 @@ class ReplayOrder:
         new = self.old + draw(self._sizes[-count:], windows[-count:], epoch=epoch)
         start = epoch * self._old_in_epoch
         passes = range(start // self.old, -(-(start + self._old_in_epoch) // self.old))
-        shuffles = [draw(self._sizes[:-count], windows[:-count], epoch=one) for one in passes]
+        draw_old = partial(draw, self._sizes[:-count], windows[:-count], stream=_OLD_STREAM)
+        shuffles = [draw_old(epoch=one) for one in passes]
         skipped = start - passes.start * self.old
         old = np.concatenate([*shuffles, new[:0]])[skipped : skipped + self._old_in_epoch]
         full, per_batch = self._full_batches, self.old_in_batch
