@@ -103,6 +103,31 @@ def test_a_damaged_chunk_is_left_out_in_each_process(tmp_path):
     assert len(sound) - len({*parts[0], *parts[1]}) == 7
 
 
+def test_where_chunks_are_left_out_each_process_goes_on_from_its_own_state(tmp_path):
+    path = quantized_pack(tmp_path / "q.h5")
+    damage_chunk(path, 7)
+
+    def make(rank):
+        return loader(path, 3, rank=rank, world_size=2, on_corrupt="skip", prefetch=0)
+
+    found = [], []
+    for rank in (0, 1):
+        whole = images_of(make(rank))
+        for stop in range(9):
+            stopped = make(rank)
+            batches = iter(stopped)
+            for _ in range(stop):
+                next(batches)
+            batches.close()
+            state = json.loads(json.dumps(stopped.state_dict()))
+            found[rank].append(state["skipped"])
+            resumed = make(rank)
+            resumed.load_state_dict(state)
+            assert images_of(resumed) == whole[3 * stop :]
+    # They find the chunk at different batches, so that one's state is not the other's.
+    assert found[0] != found[1]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

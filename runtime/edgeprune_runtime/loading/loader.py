@@ -126,7 +126,8 @@ class PackLoader:
         other arguments must be the same in each. Every process takes every `world_size`-th image: the batches
         of one step are together a batch of a single process with `batch_size` times `world_size`. Where the
         images cannot be divided, the epoch's first ones are taken again, so that all take as many steps, or
-        with `drop_last` the last ones are left out. A state of any process resumes all of them.
+        with `drop_last` the last ones are left out. A state of any process resumes all of them, but with
+        ``on_corrupt="skip"`` each is resumed by its own: they find damaged chunks at different batches.
     targets : sequence of str
         The columns that batches have after the images, by name, such as ``("label", "weight")``; see
         `edgeprune_formats.targets.Target` for their shapes and types. Text is a list of str. Several packs
