@@ -71,8 +71,9 @@ class _Resumable(Command):
         """Run the command; `click.Command.invoke`."""
         if ctx.params["resume"]:
             require_torch()
-            from edgeprune.training.resuming import recorded_options
+            from edgeprune.training.resuming import recorded_options, require_same_signer
 
+            require_same_signer(ctx.params["output"], ctx.params["require_signature"] is not None)
             for name, value in recorded_options(ctx.params["output"]).items():
                 is_given = ctx.get_parameter_source(name) is not ParameterSource.DEFAULT
                 chosen = name == "accumulate" and ctx.params["batch_size"] == "auto"
@@ -200,8 +201,7 @@ def command(
     cadence = Cadence(checkpoint_steps, checkpoint_minutes * 60)
     config = _config(batch_size, options)
     choose_threads(threads)
-    if require_signature is not None:
-        _check_signatures(packs, test, require_signature)
+    signer = None if require_signature is None else _check_signatures(packs, test, require_signature)
     setup = set_up(
         open_packs(packs),
         output,
@@ -223,7 +223,13 @@ def command(
     with ExitStack() as stack:
         report = _reports(setup, output, tensorboard, stack)
         metrics = setup.train(
-            output, init=init, teacher=teacher, resume=resume, cadence=cadence, report=report
+            output,
+            init=init,
+            teacher=teacher,
+            resume=resume,
+            cadence=cadence,
+            report=report,
+            signer=signer,
         )
     found = metrics_text(metrics, "test")
     tested = f", test {found}" if found else ""
@@ -268,12 +274,15 @@ def _config(batch_size: int | str, options: dict[str, Any]) -> TrainConfig:
     return make_config(TrainConfig, options, batch_size=_AUTO_BATCH)
 
 
-def _check_signatures(packs: tuple[Path, ...], test: str | None, key: Path) -> None:
+def _check_signatures(packs: tuple[Path, ...], test: str | None, key: Path) -> str:
+    """Return the fingerprint of the key that has signed all packs."""
     from edgeprune_runtime.signatures import check_signature
 
     also = [Path(test)] if test is not None and Path(test).is_file() else []
     for path in (*packs, *also):
-        say_if_read(f"{path}: signed by {check_signature(path, key).key}")
+        signer = check_signature(path, key).key
+        say_if_read(f"{path}: signed by {signer}")
+    return signer
 
 
 def require_torch() -> None:

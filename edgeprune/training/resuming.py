@@ -6,12 +6,14 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from edgeprune_formats import ConfigError
+from edgeprune_formats.errors import one_line
 from edgeprune_runtime.system.machine import cpu_quota
 from edgeprune_runtime.training.checkpoint import has_checkpoint
 from edgeprune_runtime.training.run_folder import read_description
 from edgeprune_runtime.training.settings import TrainConfig
 
-__all__ = ["recorded_options"]
+__all__ = ["recorded_options", "require_same_signer"]
 
 
 def recorded_options(run_dir: Path) -> dict[str, Any]:
@@ -44,6 +46,24 @@ def recorded_options(run_dir: Path) -> dict[str, Any]:
         if _is_text(notes.get(name)):
             found[name] = Path(notes[name])
     return found
+
+
+def require_same_signer(run_dir: Path, is_checked: bool) -> None:
+    """Refuse to go on without a check of signatures, where a run was begun with one.
+
+    Raises
+    ------
+    ConfigError
+        It was, and `is_checked` is False.
+    TrainingError
+        The record cannot be read.
+    """
+    signer = read_description(run_dir).get("notes", {}).get("signed_by")
+    if signer is not None and not is_checked:
+        raise ConfigError(
+            f"{run_dir} takes packs signed by {one_line(signer)} alone; resume with `require_signature` and "
+            "the file of that public key"
+        )
 
 
 def _is_text(value: object) -> bool:

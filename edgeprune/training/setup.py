@@ -92,8 +92,12 @@ class Setup:
         resume: bool = False,
         cadence: Cadence = Cadence(),  # noqa: B008 - frozen
         report: OnEvent | None = None,
+        signer: str | None = None,
     ) -> dict[str, Any]:
-        """Train and return the metrics of the epoch that is kept; see `edgeprune_runtime.training.train`."""
+        """Train and return the metrics of the epoch that is kept; see `edgeprune_runtime.training.train`.
+
+        `signer` is the fingerprint of the key that the packs are signed by, if that was checked.
+        """
         header = self.loader.pack.header
         counts = None
         if self.column.name == LABEL:
@@ -113,7 +117,11 @@ class Setup:
             resume=resume,
             cadence=cadence,
             provenance=self.provenance,
-            notes={"memory_bytes": self.memory.limit, "on_corrupt": self.loader.on_corrupt},
+            notes={
+                "memory_bytes": self.memory.limit,
+                "on_corrupt": self.loader.on_corrupt,
+                **({} if signer is None else {"signed_by": signer}),
+            },
             on_event=report,
         )
         return result.kept

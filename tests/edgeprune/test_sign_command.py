@@ -1,5 +1,7 @@
 """``keygen``, ``sign``, ``verify --key`` and ``train --require-signature``, as a user types them."""
 
+import json
+
 import pytest
 import small_builds
 
@@ -85,3 +87,30 @@ def test_training_from_a_signed_pack(edgeprune, pack, tmp_path):
     )
     assert code == 0
     assert said.startswith(f"{pack}: signed by SHA256:")
+    name = said.splitlines()[0].split()[-1]
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["notes"]["signed_by"] == name
+    code, said, _ = edgeprune(
+        "train", pack, "-o", tmp_path / "run", "--require-signature", tmp_path / "key.pub", "--resume"
+    )
+    assert code == 0
+    assert said.startswith(f"{pack}: signed by {name}")
+    code, said, err = edgeprune("train", pack, "-o", tmp_path / "run", "--resume")
+    assert (code, said, len(err.splitlines())) == (2, "", 1)
+
+
+def test_resuming_without_the_signature_is_refused(edgeprune, pack, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.json").write_text(json.dumps({"notes": {"signed_by": "SHA256:abc"}}))
+    code, said, err = edgeprune("train", pack, "-o", run, "--resume")
+    assert (code, said) == (2, "")
+    assert err == (
+        f"edgeprune: error: {run} takes packs signed by SHA256:abc alone; resume with --require-signature "
+        "and the file of that public key\n"
+    )
+    # Of a forged record, whatever it holds.
+    for value in ("a\nb", 1, [], False):
+        (run / "config.json").write_text(json.dumps({"notes": {"signed_by": value}}))
+        code, _, err = edgeprune("train", pack, "-o", run, "--resume")
+        assert (code, len(err.splitlines())) == (2, 1)
+        assert "resume with --require-signature" in err
