@@ -35,6 +35,7 @@ EVER = {
         "onnx",
         "onnxruntime",
         "cryptography",
+        "timm",
     },
 }
 # edgeprune.cli must answer without these, so no module that it or `info` loads may import them at the top.
