@@ -26,6 +26,7 @@ from edgeprune_formats import ConfigError, open_pack
 from edgeprune_formats.files import file_sha256
 from edgeprune_runtime.errors import TrainingError
 from edgeprune_runtime.networks.trained import TrainedNetwork
+from edgeprune_runtime.task import Task
 from edgeprune_runtime.training import loop as training_run
 from edgeprune_runtime.training.checkpoint import read_state
 
@@ -338,7 +339,11 @@ def test_images_that_are_not_the_networks(tmp_path):
 
 
 def test_a_network_of_one_class_is_not_attacked(tmp_path, monkeypatch):
-    alone = SimpleNamespace(num_classes=1, image_shape=(3, 32, 32))
-    monkeypatch.setattr(single, "load_trained", lambda run_dir: alone)
-    with pytest.raises(ConfigError, match="a network of one class cannot err"):
-        single.attack_run(tmp_path, "digits", device=torch.device("cpu"))
+    for task, words in (
+        (Task(), "a network of one class cannot err"),
+        (Task("tags", "multilabel"), "has learned 'tags', of kind multilabel, and no classes"),
+    ):
+        alone = SimpleNamespace(num_classes=1, image_shape=(3, 32, 32), task=task)
+        monkeypatch.setattr(single, "load_trained", lambda run_dir, alone=alone: alone)
+        with pytest.raises(ConfigError, match=words):
+            single.attack_run(tmp_path, "digits", device=torch.device("cpu"))
