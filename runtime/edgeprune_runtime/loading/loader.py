@@ -176,20 +176,8 @@ class PackLoader:
         world_size: int | None = None,
     ) -> None:
         batch_size, seed, prefetch = map(operator.index, (batch_size, seed, prefetch))
-        if batch_size < 1:
-            raise ConfigError(f"`batch_size` must be at least 1, not {batch_size}")
-        if seed < 0:
-            raise ConfigError(f"`seed` must not be negative: {seed}")
-        if prefetch < 0:
-            raise ConfigError(f"`prefetch` must not be negative: {prefetch}")
-        if on_corrupt not in ON_CORRUPT:
-            raise ConfigError(f"`on_corrupt` is {on_corrupt!r}; choose one of {', '.join(ON_CORRUPT)}")
-        if sampling not in SAMPLINGS:
-            raise ConfigError(f"`sampling` is {sampling!r}; choose one of {', '.join(SAMPLINGS)}")
-        if sampling == "balanced" and not shuffle:
-            raise ConfigError('`sampling="balanced"` needs `shuffle=True`')
-        if sampling == "balanced" and replay is not None:
-            raise ConfigError("`sampling` and `replay` both choose what an epoch has; give one of the two")
+        _check_numbers(batch_size, seed, prefetch)
+        _check_choices(on_corrupt, sampling, shuffle=bool(shuffle), replays=replay is not None)
         self.sampling = sampling
         self._ranks = rank_share(rank, world_size, drop_rest=bool(drop_last))
         self.pack = open_given(path)
@@ -487,6 +475,26 @@ class PackLoader:
     def _images_in_chunks(self) -> list[int]:
         counts: list[int] = np.bincount(self._reader.cache.chunk_of(np.arange(len(self.pack)))).tolist()
         return counts
+
+
+def _check_numbers(batch_size: int, seed: int, prefetch: int) -> None:
+    if batch_size < 1:
+        raise ConfigError(f"`batch_size` must be at least 1, not {batch_size}")
+    if seed < 0:
+        raise ConfigError(f"`seed` must not be negative: {seed}")
+    if prefetch < 0:
+        raise ConfigError(f"`prefetch` must not be negative: {prefetch}")
+
+
+def _check_choices(on_corrupt: OnCorrupt, sampling: Sampling, *, shuffle: bool, replays: bool) -> None:
+    if on_corrupt not in ON_CORRUPT:
+        raise ConfigError(f"`on_corrupt` is {on_corrupt!r}; choose one of {', '.join(ON_CORRUPT)}")
+    if sampling not in SAMPLINGS:
+        raise ConfigError(f"`sampling` is {sampling!r}; choose one of {', '.join(SAMPLINGS)}")
+    if sampling == "balanced" and not shuffle:
+        raise ConfigError('`sampling="balanced"` needs `shuffle=True`')
+    if sampling == "balanced" and replays:
+        raise ConfigError("`sampling` and `replay` both choose what an epoch has; give one of the two")
 
 
 def _nothing_left(error: PackFormatError) -> PackFormatError:

@@ -199,14 +199,9 @@ def train(
         provenance = {**(provenance or {}), "task": task.to_json()}
     if isinstance(loader, PackLoader) and "mean" not in (provenance or {}):
         provenance = {**_known_of(loader, run_dir), **(provenance or {})}
-    if teacher is not None and not task.is_ranked:
-        raise ConfigError(f"a teacher answers with classes, and {task.target!r} is a {task.kind}")
     goes_on = resume and has_checkpoint(run_dir)
-    if config.freeze and init is None and not goes_on:
-        raise ConfigError("`freeze` keeps layers as `init` gives them; give `init`, or leave `freeze` out")
-    if config.patience is not None and test is None:
-        raise ConfigError("`patience` waits for a better test; give `test`, or leave `patience` out")
     _require_target(loader, task)
+    _require_company(config, task, test, has_teacher=teacher is not None, is_warm=init is not None or goes_on)
     check_batches(test, num_classes, image_shape)
     init = None if init is None else weights_file(Path(init))
     description = describe_run(
@@ -307,6 +302,18 @@ def _known_of(loader: PackLoader, run_dir: Path) -> dict[str, Any]:
     known: dict[str, Any] = {"mean": loader.normalization.mean, "std": loader.normalization.std}
     classes = loader.targets[0].classes if loader.targets else ()
     return known | ({"class_names": classes} if classes else {})
+
+
+def _require_company(
+    config: TrainConfig, task: Task, test: Batches | None, *, has_teacher: bool, is_warm: bool
+) -> None:
+    """Raise `ConfigError` where an argument lacks another that it needs, or does not go with another."""
+    if has_teacher and not task.is_ranked:
+        raise ConfigError(f"a teacher answers with classes, and {task.target!r} is a {task.kind}")
+    if config.freeze and not is_warm:
+        raise ConfigError("`freeze` keeps layers as `init` gives them; give `init`, or leave `freeze` out")
+    if config.patience is not None and test is None:
+        raise ConfigError("`patience` waits for a better test; give `test`, or leave `patience` out")
 
 
 def _require_target(loader: TrainLoader, task: Task) -> None:
