@@ -5,6 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
+from batch_copies import copied, same
 from damaging import damage_chunk
 from random_coefficients import quantized_pack
 
@@ -19,18 +20,6 @@ def packs(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("packs")
     path = quantized_pack(folder / "q.h5")
     return path if request.param == "quantized" else [path, quantized_pack(folder / "r.h5")]
-
-
-def copied(batches):
-    return [(np.asarray(images).copy(), np.asarray(labels)) for images, labels in batches]
-
-
-def same(one, other):
-    return len(one) == len(other) and all(
-        np.array_equal(a, b)
-        for left, right in zip(one, other, strict=True)
-        for a, b in zip(left, right, strict=True)
-    )
 
 
 @pytest.mark.parametrize(

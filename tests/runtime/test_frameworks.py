@@ -2,9 +2,9 @@
 
 from functools import cache
 
-import numpy as np
 import pytest
 import torch
+from batch_copies import copied, same
 from random_coefficients import quantized_pack
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler
@@ -29,18 +29,6 @@ def loader_of(path, **options):
 def small_network():
     torch.manual_seed(0)
     return nn.Sequential(nn.Flatten(), nn.LazyLinear(3))
-
-
-def copied(batches):
-    return [(np.asarray(images).copy(), np.asarray(labels)) for images, labels in batches]
-
-
-def same(one, other):
-    return len(one) == len(other) and all(
-        np.array_equal(a, b)
-        for left, right in zip(one, other, strict=True)
-        for a, b in zip(left, right, strict=True)
-    )
 
 
 @cache
