@@ -100,7 +100,7 @@ def add_images(
     known = _packs_in(folder)
     config, columns = _config(known[-1], split, skip_bad, seed), known[-1].columns
     if isinstance(source, str):
-        source = open_for_build(with_columns(source, columns, known[-1].path), config)
+        source = open_for_build(with_columns(source, columns, known[-1].path, _built_from(known[-1])), config)
     headers = [one.header for one in known]
     if source.shape != headers[0].shape or source_bits(source) != headers[0].bits:
         raise ConfigError(
@@ -126,6 +126,11 @@ def add_images(
     except OSError as error:
         raise write_error(folder, error) from error
     return Addition(replace(report, path=path), classes[len(before) :])
+
+
+def _built_from(pack: _Known) -> object:
+    source = pack.header.provenance.get("source")
+    return source.get("spec") if isinstance(source, dict) else None
 
 
 def _packs_in(folder: Path) -> list[_Known]:

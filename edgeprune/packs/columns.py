@@ -49,8 +49,11 @@ def joined_targets(packs: Sequence[Pack]) -> list[Target]:
     return joined
 
 
-def with_columns(spec: str, columns: Sequence[Column], path: Path) -> str:
+def with_columns(spec: str, columns: Sequence[Column], path: Path, built_from: object = None) -> str:
     """Return the text of a source that gives the columns of a pack: those that it does not name, by name.
+
+    A column that the pack's own source made of others, as in ``pose=x+y:value``, is made of these again.
+    `built_from` is that source's text as the pack's provenance has it.
 
     Raises
     ------
@@ -61,7 +64,12 @@ def with_columns(spec: str, columns: Sequence[Column], path: Path) -> str:
         return spec
     given = without_options(spec)[1].target
     named = {request.name for request in parse_targets(given)}
-    missing = [f"{column.name}:{column.kind}" for column in columns if column.name not in named]
+    made = _made_of(built_from)
+    missing = [
+        f"{made.get(column.name, column.name)}:{column.kind}"
+        for column in columns
+        if column.name not in named
+    ]
     options = SourceOptions(target=(*given, *missing))
     try:
         return with_options(spec, options)
@@ -69,6 +77,17 @@ def with_columns(spec: str, columns: Sequence[Column], path: Path) -> str:
         raise ConfigError(
             f"{spec}: gives no targets, and {path} has target {columns[0].name!r}; take a source that has it"
         ) from None
+
+
+def _made_of(spec: object) -> dict[str, str]:
+    """Return the columns that a recorded source made of others, as ``NAME=COLUMN+COLUMN``, by name."""
+    try:
+        requests = parse_targets(without_options(str(spec))[1].target)
+    except ConfigError:
+        # The record of another release, or no text at all.
+        return {}
+    made = [one for one in requests if one.columns != (one.name,)]
+    return {one.name: f"{one.name}={'+'.join(one.columns)}" for one in made}
 
 
 def columns_as(source: Source, columns: Sequence[Column], path: Path) -> tuple[Target, ...]:

@@ -271,6 +271,21 @@ def test_add_takes_columns_that_are_named_otherwise(packs, tmp_path, command):
         assert sorted(pack.targets["level"].read().tolist()) == LEVELS
 
 
+def test_add_makes_a_target_of_the_columns_that_it_was_made_of(tmp_path, command):
+    place = tmp_path / "joined"
+    place.mkdir()
+    spec = light_source(tmp_path / "b.npz", LEVELS, a=np.array(LEVELS), b=np.array(LEVELS) * 2)
+    build_pack(f"{spec}?target=pose=a+b:value", place / "0.h5", CONFIG)
+    others = np.array(LEVELS) + 1
+    command("add", light_source(tmp_path / "c.npz", others, a=others, b=others * 3), "-o", place)
+    with open_pack(place / "1.h5") as pack:
+        assert sorted(pack.targets["pose"].read().tolist()) == [[level, 3 * level] for level in others]
+    # The next one follows the pack that was added.
+    poses = light_source(tmp_path / "d.npz", others - 3, pose=np.stack([others, others], axis=1))
+    assert "has no array 'a' for a target" in command("add", poses, "-o", place, code=1)
+    command("add", poses, "--target", "pose:value", "-o", place)
+
+
 @pytest.mark.parametrize(
     ("options", "changes", "words"),
     [

@@ -51,7 +51,7 @@ def test_resume_with_other_settings(whole_run, change, message):
 
 
 def test_resume_with_other_data(whole_run):
-    with pytest.raises(ConfigError, match=r"provenance pack was 'digits.h5' and is now 'other.h5'"):
+    with pytest.raises(ConfigError, match=r"resumed: pack was 'digits.h5' and is now 'other.h5'"):
         run(whole_run.run_dir, resume=True, provenance={"pack": "other.h5"})
     options = {"loader": MemoryLoader(16), "provenance": {"pack": "digits.h5"}}
     with pytest.raises(ConfigError, match="steps_per_epoch was 4 and is now 2"):

@@ -51,6 +51,7 @@ _CONFIG_FILE = "config.json"
 _METRICS_FILE = "metrics.jsonl"
 _LOCK_FILE = LOCK_FILE
 _MAX_CONFIG_BYTES = 2**26
+_PROVENANCE = "provenance "
 _DERIVED = ("num_classes", "image_shape", "steps_per_epoch")
 # What may differ when a run goes on: consequences of the other entries, versions, and what a run is free in.
 _DESCRIPTIVE = ("versions", "parameters", "notes", "schedules")
@@ -365,7 +366,8 @@ def _require_same(run_dir: Path, old: Mapping[str, Any], new: Mapping[str, Any])
         # True equals 1, and `freeze` means another thing by each.
         if one != other or isinstance(one, bool) != isinstance(other, bool):
             # A forged record may name anything.
-            what = one_line(f"{name} was {before.get(name)!r} and is now {now.get(name)!r}")
+            known = name.removeprefix(_PROVENANCE)
+            what = one_line(f"{known} was {before.get(name)!r} and is now {now.get(name)!r}")
             raise ConfigError(
                 f"{run_dir} cannot be resumed: {what}; resume with the former, or start in another folder"
             )
@@ -378,7 +380,7 @@ def _settings(description: Mapping[str, Any]) -> dict[str, Any]:
             # Runs of earlier releases have what there was no choice of.
             settings |= {**asdict(TrainConfig()), **entry}
         elif name == "provenance":
-            settings |= {f"provenance {key}": value for key, value in entry.items()}
+            settings |= {f"{_PROVENANCE}{key}": value for key, value in entry.items()}
         elif name not in _DESCRIPTIVE:
             settings[name] = entry
     return settings
