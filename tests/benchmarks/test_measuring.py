@@ -17,6 +17,7 @@ from edgeprune_benchmarks.codec.packs import _planes as planes
 from edgeprune_benchmarks.codec.peers import LOSSY
 from edgeprune_benchmarks.codec.tables import storage_table
 from edgeprune_benchmarks.harness.images import write_crops
+from edgeprune_benchmarks.speed import buffers as time_buffers
 from edgeprune_benchmarks.speed import decode as time_decode
 from edgeprune_benchmarks.speed import images as _time_images
 from edgeprune_benchmarks.speed import loaders as time_loaders
@@ -26,7 +27,7 @@ from edgeprune_benchmarks.speed.loaders import measure as measure_loaders
 from edgeprune_benchmarks.speed.memory import Repeated, peak
 from edgeprune_benchmarks.speed.reading import measure as measure_reading
 from edgeprune_benchmarks.speed.start import first_batch
-from edgeprune_benchmarks.speed.tables import decode_table, loader_table
+from edgeprune_benchmarks.speed.tables import buffers_table, decode_table, loader_table
 from edgeprune_benchmarks.speed.transform import measure as measure_transform
 from edgeprune_formats import EdgePruneError
 
@@ -128,11 +129,22 @@ def test_decoding_is_checked_and_timed(task):
     assert any(line.startswith("| sparse-f32, torch, in memory |") for line in decode_table({"rows": rows}))
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The image decoding and encoding capabilities:DeprecationWarning")
+def test_fresh_and_reused_memory_in_turn(task):
+    rows = json.loads(json.dumps(time_buffers.measure({**task, "batches": (10,)})))
+    kinds = ("from chunks", "in memory")
+    ours = [f"{codec}, {b}, {k}" for codec in task["packs"] for b in ("native", "torch") for k in kinds]
+    assert {"raw", "quantized, torch, from chunks"} <= {row["decoder"] for row in rows} <= {"raw", *ours}
+    assert all(row["fresh"]["n"] == row["reused"]["n"] == row["ratio"]["n"] == 2 for row in rows)
+    assert any(line.startswith("| 2 | 10 | raw | ") for line in buffers_table({"rows": rows}))
+
+
 @pytest.mark.parametrize("fault", [lambda b: b[:, [2, 1, 0]], lambda b: b * 0.5, lambda b: b[1:]])
 def test_a_decoder_that_is_wrong_is_not_timed(task, fault):
     pixels = np.load(task["pixels"])
     pixels[:, 0] //= 2
-    bench = time_decode._Bench(task, pixels)
+    bench = time_decode.Bench(task, pixels)
     bench.check("raw", partial(bench.peers.raw, 8))
     with pytest.raises(EdgePruneError, match="wrong gives"):
         bench.check("wrong", lambda: (fault(batch) for batch in bench.peers.raw(8)))

@@ -29,12 +29,15 @@ from ..harness.options import (
 __all__ = ["accuracy_per_byte", "fleet", "install", "plots", "storage", "time"]
 
 SIZES = ("32x32", "224x224")
-PARTS = ("decode", "encode", "loaders", "epoch", "start", "memory", "transform", "safety", "reading")
+PARTS = (
+    *("decode", "buffers", "encode", "loaders", "epoch", "start", "memory", "transform", "safety", "reading"),
+)
 # What each part needs beside what EdgePrune itself does. Decoding, starting and memory leave out what
 # needs more.
 NEEDS: dict[str, tuple[str, ...]] = {
     "storage": ("imagecodecs", "zstandard"),
     "decode": (),
+    "buffers": ("torch",),
     "encode": (),
     "loaders": ("torch", "torchvision", "imagecodecs"),
     "epoch": ("torch",),
@@ -49,6 +52,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
 # The options of ``time`` that its parts take.
 TAKES = {
     "decode": ("rounds", "count"),
+    "buffers": ("rounds", "count"),
     "encode": ("rounds", "count"),
     "loaders": ("rounds", "count", "batch"),
     "epoch": ("rounds", "count", "device"),

@@ -42,6 +42,7 @@ from ..scale.tables import scale_table
 from ..selection.tables import coreset_table, correlation_table, learning_table, mask_table
 from ..speed.encode_tables import encode_table
 from ..speed.tables import (
+    buffers_table,
     decode_short,
     decode_table,
     epoch_table,
@@ -172,6 +173,7 @@ PAGES: dict[str, dict[str, Table]] = {
     },
     "docs/results/time.md": {
         "time-decode": decode_table,
+        "time-buffers": buffers_table,
         "time-encode": encode_table,
         "time-loaders": loader_table,
         "time-epoch": epoch_table,
@@ -256,7 +258,8 @@ COMMANDS = {
     **{
         f"time-{part}": f"time --only {part}"
         for part in (
-            *("decode", "encode", "loaders", "epoch", "start", "memory", "transform", "safety", "reading"),
+            *("decode", "buffers", "encode", "loaders", "epoch"),
+            *("start", "memory", "transform", "safety", "reading"),
         )
     },
     "build-scale": "build --scale",

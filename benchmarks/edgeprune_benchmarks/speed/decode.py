@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import tempfile
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,9 @@ from ..codec.peers import LOSSY, encode_all
 from ..harness.results import save, spread
 from ..harness.timing import Epoch, images_of, interleave, limits, pinned, ratios, serve
 from .images import SIZES, prepare, without_images
-from .jpeg_decoders import REUSED, Peers
+from .jpeg_decoders import Peers
 
-__all__ = ["measure", "run"]
+__all__ = ["Bench", "measure", "run"]
 
 BATCHES = (1, 32, 256)
 BACKENDS = ("native", "torch", "scipy")
@@ -58,7 +59,7 @@ def measure(task: dict[str, Any]) -> list[dict[str, Any]]:
     facts = {name: task[name] for name in ("size", "threads", "quality")}
     facts |= {"images": len(images), "limits": limits()}
     facts["jpeg"] = task["jpeg"]
-    bench = _Bench(task, images)
+    bench = Bench(task, images)
     rows = []
     for batch in task["batches"]:
         epochs, absent = bench.epochs(batch)
@@ -72,7 +73,7 @@ def measure(task: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-class _Bench:
+class Bench:
     """All decoders of one set of images."""
 
     def __init__(self, task: dict[str, Any], images: NDArray[np.uint8]) -> None:
@@ -90,23 +91,25 @@ class _Bench:
     def epochs(self, batch: int) -> tuple[dict[str, Epoch], dict[str, str]]:
         """Return an epoch of each decoder, checked, and why others are left out."""
         finer = f"simplejpeg at {self._jpeg['sparse-f32']['psnr_db']:.0f} dB", self._files["sparse-f32"]
-        ours, missing = self._ours(batch)
+        ours, missing = self.ours(batch)
         epochs = {**self.peers.epochs(batch, self._files["quantized"], finer), **ours}
         for name, epoch in epochs.items():
             if not name.endswith("pixels only"):
                 self.check(name, epoch)
         return epochs, {**self.peers.absent, **missing}
 
-    def _ours(self, batch: int) -> tuple[dict[str, Epoch], dict[str, str]]:
+    def ours(
+        self, batch: int, backends: Sequence[str] = BACKENDS, *, reuse: bool = False
+    ) -> tuple[dict[str, Epoch], dict[str, str]]:
+        """Return an epoch of each of our decoders, and why others are left out."""
         from edgeprune_runtime import PackLoader
 
         epochs: dict[str, Epoch] = {}
         absent: dict[str, str] = {}
-        for (codec, pack), backend in itertools.product(self._packs.items(), BACKENDS):
+        for (codec, pack), backend in itertools.product(self._packs.items(), backends):
             whole = memory_bytes(pack.header) * len(pack)
-            kinds = (("from chunks", WINDOW_SHARE), ("in memory", 2.0))
-            for (kind, share), reuse in itertools.product(kinds, (False, True)):
-                name = f"{codec}, {backend}, {kind}" + (f", {REUSED}" if reuse else "")
+            for kind, share in (("from chunks", WINDOW_SHARE), ("in memory", 2.0)):
+                name = f"{codec}, {backend}, {kind}"
                 # As the peers do it: a batch is decoded when it is asked for.
                 options = {"backend": backend, "device": "cpu", "prefetch": 0, "reuse_buffers": reuse}
                 options["cache_bytes"] = int(whole * share) + 1

@@ -14,10 +14,7 @@ from numpy.typing import NDArray
 
 from ..harness.timing import Epoch
 
-__all__ = ["REUSED", "Peers"]
-
-REUSED = "reused buffers"
-"""What rows of batches are called that are written over by the next one."""
+__all__ = ["Peers"]
 
 Decode = Callable[[bytes], NDArray[np.uint8]]
 
@@ -68,8 +65,7 @@ class Peers:
         finer : (str, list of bytes)
             Files of another quality, for simplejpeg alone, and what to call it.
         """
-        reused = partial(self.raw_reused, batch)
-        epochs: dict[str, Epoch] = {"raw": partial(self.raw, batch), f"raw, {REUSED}": reused}
+        epochs: dict[str, Epoch] = {"raw": partial(self.raw, batch)}
         for name, decode in self._decoders.items():
             epochs[name] = partial(self._normalized, files, decode, batch)
             if name == "simplejpeg":

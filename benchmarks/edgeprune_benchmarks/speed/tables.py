@@ -8,6 +8,7 @@ from typing import Any
 from ..harness.markdown import Column, median_and_range, render
 
 __all__ = [
+    "buffers_table",
     "decode_short",
     "decode_table",
     "epoch_table",
@@ -118,6 +119,23 @@ def _shown(rates: dict[str, dict[str, float]]) -> list[str]:
         if kind == "from chunks":
             ours[codec] = max(ours.get(codec, name), name, key=lambda one: rates[one]["median"])
     return [*(peer for peer in ("simplejpeg", "Pillow", "raw") if peer in rates), *ours.values()]
+
+
+def buffers_table(results: Results) -> list[str]:
+    """Return images/s into fresh and into reused memory, and how much faster the latter is."""
+    intro = (
+        f"{results['rows'][0]['images']:,} images of 32x32. Images/s, median [lowest to highest] of rounds "
+        "in turn; the ratio is of each round."
+    )
+    columns = [
+        Column("threads", "threads"),
+        Column("batches of", "batch"),
+        Column("decoder", "decoder"),
+        Column("fresh memory", lambda row: _images(row["fresh"])),
+        Column("reused buffers", lambda row: _images(row["reused"])),
+        Column("reused to fresh", lambda row: median_and_range(row["ratio"], ".2f")),
+    ]
+    return render(columns, results["rows"], intro)
 
 
 def loader_table(results: Results) -> list[str]:
