@@ -16,7 +16,7 @@ from typing import NoReturn
 import click
 
 from edgeprune_formats import ConfigError, EdgePruneError, __version__
-from edgeprune_runtime.training.signals import TrainingInterrupted
+from edgeprune_runtime.training.progress.signals import TrainingInterrupted
 
 from .options.parameters import with_flags
 from .text import escape_streams, live, printable, say_if_read

@@ -70,7 +70,7 @@ def command(
 
 
 def _lines(output: Path, config: ExportConfig, report: ExportReport, test: str | None) -> Iterator[str]:
-    from edgeprune_runtime.training.lines import metrics_text
+    from edgeprune_runtime.training.progress.lines import metrics_text
 
     decoder = " with decoder" if config.decoder else ""
     yield f"{output}: {report.network.name}, {config.precision}{decoder}, {report.size / 1e6:.2f} MB"

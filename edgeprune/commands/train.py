@@ -17,8 +17,8 @@ from edgeprune.text import bytes_text, count_text, say_if_read
 from edgeprune_formats import ConfigError
 from edgeprune_formats.targets import LABEL
 from edgeprune_runtime.decode.augmentation import LOADER_AUGMENTS
-from edgeprune_runtime.loading.replay import Replay
-from edgeprune_runtime.loading.skipping import ON_CORRUPT
+from edgeprune_runtime.loading.order.replay import Replay
+from edgeprune_runtime.loading.order.skipping import ON_CORRUPT
 from edgeprune_runtime.training.settings import TrainConfig
 
 from ..options.fields import EXISTING, PACKS, Command, config_options, make_config, option, output_option
@@ -28,9 +28,9 @@ from ..options.sizes import size_option
 if TYPE_CHECKING:
     from edgeprune.training.setup import Setup
     from edgeprune_runtime.decode.augmentation import LoaderAugment
-    from edgeprune_runtime.loading.replay import ReplayOrder
-    from edgeprune_runtime.loading.skipping import OnCorrupt
-    from edgeprune_runtime.training.loop import OnEvent
+    from edgeprune_runtime.loading.order.replay import ReplayOrder
+    from edgeprune_runtime.loading.order.skipping import OnCorrupt
+    from edgeprune_runtime.training.interfaces import OnEvent
 
 __all__ = ["THREADS", "choose_threads", "command", "require_torch"]
 
@@ -196,7 +196,7 @@ def command(
     from edgeprune.training.setup import set_up
     from edgeprune_runtime import open_packs
     from edgeprune_runtime.training import Cadence
-    from edgeprune_runtime.training.lines import metrics_text
+    from edgeprune_runtime.training.progress.lines import metrics_text
 
     cadence = Cadence(checkpoint_steps, checkpoint_minutes * 60)
     config = _config(batch_size, options)

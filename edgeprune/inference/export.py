@@ -21,7 +21,7 @@ from edgeprune_runtime.onnx.export import export_network
 from edgeprune_runtime.onnx.quantize import quantize
 from edgeprune_runtime.onnx.session import IMAGES, LOGITS, require, start_session
 from edgeprune_runtime.task import Task
-from edgeprune_runtime.training.unfinished import open_run_network
+from edgeprune_runtime.training.run_folder.unfinished import open_run_network
 
 from ..training.evaluation import TestBatches, open_test
 
@@ -86,7 +86,8 @@ class ExportReport:
     accuracy : dict of str to float
         By precision, on the test set, of classes.
     metrics : dict of str to dict
-        By precision, on the test set, as `edgeprune_runtime.training.metrics` has them of the target.
+        By precision, on the test set, as `edgeprune_runtime.training.objectives.metrics` has them of the
+        target.
     tested : int
         Images of the test set.
     """
@@ -180,7 +181,7 @@ def _measure(
     """Return the fields of the report that say how well the models of images do."""
     import torch
 
-    from edgeprune_runtime.training.metrics import make_meter
+    from edgeprune_runtime.training.objectives.metrics import make_meter
 
     measured: dict[str, Any] = {}
     if pack is not None and task.kind != "value":

@@ -18,7 +18,7 @@ from edgeprune_formats.coefficients import SparseCoefficients
 from edgeprune_formats.packs.inspection import signature_problem
 from edgeprune_runtime import PackDataset
 from edgeprune_runtime.errors import TrainingError
-from edgeprune_runtime.loading.cache import ChunkCache
+from edgeprune_runtime.loading.chunks.cache import ChunkCache
 from edgeprune_runtime.onnx.session import OnnxModel, open_onnx, require
 from edgeprune_runtime.task import Task
 
@@ -128,7 +128,7 @@ def open_predictor(path: Path, tell: Callable[[str], None] | None = None) -> Pre
     """
     if path.is_dir():
         require("a run's folder", "torch", "torchvision", "safetensors")
-        from edgeprune_runtime.training.unfinished import open_run_network
+        from edgeprune_runtime.training.run_folder.unfinished import open_run_network
 
         network = open_run_network(path)
         if network.stage is not None and tell is not None:

@@ -15,7 +15,7 @@ from edgeprune_formats import ConfigError, Pack, PackHeader
 from edgeprune_formats.coefficients import Coefficients, QuantizedCoefficients
 from edgeprune_formats.files import atomic_file, check_writable
 from edgeprune_runtime import PackDataset
-from edgeprune_runtime.loading.cache import ChunkCache
+from edgeprune_runtime.loading.chunks.cache import ChunkCache
 
 from ..sources.decoding.kinds import reduced_to_8
 from ..text import printable

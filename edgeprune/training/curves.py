@@ -63,7 +63,7 @@ def draw(runs: Mapping[str, Metrics], path: Path) -> None:
     """Draw loss and accuracy (%) over the epochs of runs, or in its place mean average precision (%) or R2.
 
     The loss of classes is the mean cross entropy in nats; other targets have others, see
-    `edgeprune_runtime.training.losses`.
+    `edgeprune_runtime.training.objectives.losses`.
     Training is dashed and tests are drawn through. The file appears whole or not at all.
 
     Parameters

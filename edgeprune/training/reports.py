@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from edgeprune_formats import ConfigError
-from edgeprune_runtime.training.lines import epoch_line, notice_line, step_line
+from edgeprune_runtime.training.progress.lines import epoch_line, notice_line, step_line
 
 from ..text import live, say_if_read
 

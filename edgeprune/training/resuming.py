@@ -9,8 +9,8 @@ from typing import Any
 from edgeprune_formats import ConfigError
 from edgeprune_formats.errors import one_line
 from edgeprune_runtime.system.machine import cpu_quota
-from edgeprune_runtime.training.checkpoint import has_checkpoint
-from edgeprune_runtime.training.run_folder import read_description
+from edgeprune_runtime.training.run_folder.checkpoint import has_checkpoint
+from edgeprune_runtime.training.run_folder.description import read_description
 from edgeprune_runtime.training.settings import TrainConfig
 
 __all__ = ["recorded_options", "require_same_signer"]

@@ -13,13 +13,13 @@ from edgeprune_formats import ConfigError, Pack, PackHeader
 from edgeprune_formats.targets import LABEL, Column
 from edgeprune_runtime import Mixture, PackLoader, Replay
 from edgeprune_runtime.decode.augmentation import LoaderAugment
-from edgeprune_runtime.loading.memory import LoaderMemory, default_limit, divide_memory
-from edgeprune_runtime.loading.replay import replay_order
-from edgeprune_runtime.loading.skipping import OnCorrupt
+from edgeprune_runtime.loading.chunks.memory import LoaderMemory, default_limit, divide_memory
+from edgeprune_runtime.loading.order.replay import replay_order
+from edgeprune_runtime.loading.order.skipping import OnCorrupt
 from edgeprune_runtime.loading.targets import TargetReader
 from edgeprune_runtime.task import Task, task_of
 from edgeprune_runtime.training import Cadence, Normalization, TrainConfig, train
-from edgeprune_runtime.training.loop import OnEvent
+from edgeprune_runtime.training.interfaces import OnEvent
 from edgeprune_runtime.training.memory import (
     StepMemory,
     choose_parts,
@@ -28,7 +28,7 @@ from edgeprune_runtime.training.memory import (
     step_memory,
 )
 from edgeprune_runtime.training.placement import Placement, place
-from edgeprune_runtime.training.run_folder import read_description
+from edgeprune_runtime.training.run_folder.description import read_description
 
 from ..errors import SourceError
 from .evaluation import TestBatches, TestImages
@@ -159,7 +159,7 @@ def set_up(
     skip_bad : bool
         Leave out test images that cannot be read instead of failing.
     memory : int, optional
-        Bound in bytes on what loaders and caches hold; see `edgeprune_runtime.loading.memory`.
+        Bound in bytes on what loaders and caches hold; see `edgeprune_runtime.loading.chunks.memory`.
     choose_batch : bool
         Take batches in as few parts as the free memory allows.
     on_corrupt : str

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from edgeprune_formats import __version__
 from edgeprune_formats.files import LOCK_FILE, open_lock
 from edgeprune_runtime.errors import TrainingError
-from edgeprune_runtime.training.signals import TrainingInterrupted
+from edgeprune_runtime.training.progress.signals import TrainingInterrupted
 
 from ..sources import Source, source_targets
 from ..sources.arrays import ArraySource

@@ -17,9 +17,14 @@ from edgeprune_formats.errors import one_line
 from edgeprune_runtime.checks import from_json
 from edgeprune_runtime.errors import TrainingError
 from edgeprune_runtime.training import TrainingInterrupted
-from edgeprune_runtime.training.checkpoint import AGAIN, has_checkpoint, load_checkpoint, save_checkpoint
-from edgeprune_runtime.training.run_folder import locked, open_run
-from edgeprune_runtime.training.signals import deferred_signals
+from edgeprune_runtime.training.progress.signals import deferred_signals
+from edgeprune_runtime.training.run_folder.checkpoint import (
+    AGAIN,
+    has_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
+from edgeprune_runtime.training.run_folder.opening import locked, open_run
 
 from .callbacks import EpochProgress
 from .processes import Workers

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .loading.dataset import PackDataset
     from .loading.loader import PackLoader
     from .loading.mixture import Mixture, open_packs
-    from .loading.replay import Replay
+    from .loading.order.replay import Replay
 
 __all__ = ["Mixture", "PackDataset", "PackLoader", "Replay", "__version__", "open_packs"]
 
@@ -22,7 +22,7 @@ _HOMES = {
     "Mixture": "loading.mixture",
     "PackDataset": "loading.dataset",
     "PackLoader": "loading.loader",
-    "Replay": "loading.replay",
+    "Replay": "loading.order.replay",
     "open_packs": "loading.mixture",
 }
 

@@ -25,7 +25,7 @@ class Task:
         The name of the column.
     kind : str
         One of `edgeprune_formats.targets.TRAINABLE`. It chooses loss and metrics, see
-        `edgeprune_runtime.training.losses` and `edgeprune_runtime.training.metrics`.
+        `edgeprune_runtime.training.objectives.losses` and `edgeprune_runtime.training.objectives.metrics`.
     unit : str
         Of values.
     mean, std : tuple of float

@@ -27,8 +27,8 @@ from edgeprune_formats.files import file_sha256
 from edgeprune_runtime.errors import TrainingError
 from edgeprune_runtime.networks.trained import TrainedNetwork
 from edgeprune_runtime.task import Task
-from edgeprune_runtime.training import loop as training_run
-from edgeprune_runtime.training.checkpoint import read_state
+from edgeprune_runtime.training.progress import events as training_events
+from edgeprune_runtime.training.run_folder.checkpoint import read_state
 
 TINY = replace(SCALES["trial"], iterations=12, batch_size=32, score_epochs=2)
 
@@ -183,7 +183,7 @@ def experiment(tmp_path_factory):
 
 def test_minutes_that_end_in_the_middle_of_training_leave_a_checkpoint(tiny, monkeypatch, tmp_path):
     """With steps so slow that each is reported, as those of large networks are."""
-    monkeypatch.setattr(training_run, "_EVENT_SECONDS", 0.0)
+    monkeypatch.setattr(training_events, "_EVENT_SECONDS", 0.0)
     told = []
     monkeypatch.setattr(Deadline, "over", property(lambda deadline: len(told) >= 4))
     monkeypatch.setattr(run._Printer, "__call__", lambda printer, event: told.append(event["event"]))

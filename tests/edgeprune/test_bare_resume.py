@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from edgeprune_runtime.training.checkpoint import load_checkpoint
-from edgeprune_runtime.training.schedule import learning_rate
+from edgeprune_runtime.training.progress.schedule import learning_rate
+from edgeprune_runtime.training.run_folder.checkpoint import load_checkpoint
 
 OPTIONS = ["--model", "resnet8", "--batch-size", 8, "--epochs", 2, "--lr", 0.02, "--ema", 0.9, "--seed", 3]
 OPTIONS += ["--augment", "flip", "--device", "cpu", "--weight-decay", 0.001, "--threads", 1]

@@ -11,7 +11,7 @@ from edgeprune.masks.classifier import classifier_from_run, classifier_from_scor
 from edgeprune.scoring.scores_file import read_scores_file
 from edgeprune_runtime.errors import ArtifactError
 from edgeprune_runtime.networks.models import create_model
-from edgeprune_runtime.training.run_folder import save_model
+from edgeprune_runtime.training.run_folder.results import save_model
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 

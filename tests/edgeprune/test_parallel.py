@@ -24,7 +24,7 @@ from edgeprune.work.joining import joined
 from edgeprune.work.processes import Workers, process_rank
 from edgeprune_formats import ConfigError
 from edgeprune_runtime.errors import TrainingError
-from edgeprune_runtime.training.checkpoint import read_state
+from edgeprune_runtime.training.run_folder.checkpoint import read_state
 
 GO_ON = "run the same command again to go on"
 

@@ -12,7 +12,7 @@ from edgeprune.work.resumable import ResumableRun
 from edgeprune_formats import ConfigError
 from edgeprune_runtime.errors import TrainingError
 from edgeprune_runtime.training import TrainingInterrupted
-from edgeprune_runtime.training.checkpoint import load_checkpoint, save_checkpoint
+from edgeprune_runtime.training.run_folder.checkpoint import load_checkpoint, save_checkpoint
 
 RECORD = {"config": {"lr": 1}, "versions": {"python": "3"}}
 

@@ -23,7 +23,7 @@ from edgeprune.sources import check_source, open_source
 from edgeprune.work.image_store import ImageStore
 from edgeprune_runtime.decode.augmentation import draw
 from edgeprune_runtime.training.placement import place
-from edgeprune_runtime.training.schedule import learning_rate
+from edgeprune_runtime.training.progress.schedule import learning_rate
 from edgeprune_runtime.training.step import Learner
 
 

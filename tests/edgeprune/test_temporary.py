@@ -13,7 +13,7 @@ from edgeprune.packs.budget import build_within
 from edgeprune.work.resumable import remove_work_folder
 from edgeprune.work.temporary import artifact_path, work_folder
 from edgeprune_formats import open_pack
-from edgeprune_runtime.training.run_folder import locked
+from edgeprune_runtime.training.run_folder.opening import locked
 
 # Builds, and waits with a line when the first images are encoded.
 KILLED = """

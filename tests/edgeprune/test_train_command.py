@@ -17,8 +17,8 @@ from edgeprune.training import reports as training_reports
 from edgeprune.training.evaluation import TestImages
 from edgeprune_formats import ConfigError
 from edgeprune_runtime.system.machine import _status
-from edgeprune_runtime.training.checkpoint import load_checkpoint
-from edgeprune_runtime.training.lines import step_line
+from edgeprune_runtime.training.progress.lines import step_line
+from edgeprune_runtime.training.run_folder.checkpoint import load_checkpoint
 
 NETWORK = ["--model", "resnet8", "--batch-size", 8, "--device", "cpu", "--precision", "float32"]
 
@@ -225,7 +225,7 @@ def test_checkpoints_between_epochs(train):
 
 
 def test_a_full_disk_is_told_and_waited_for(train, monkeypatch, capsys):
-    monkeypatch.setattr("edgeprune_runtime.training.full_disk._RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("edgeprune_runtime.training.run_folder.full_disk._RETRY_SECONDS", 0.0)
     from edgeprune_runtime.training import checkpoint
 
     original, calls = checkpoint.save_file, []

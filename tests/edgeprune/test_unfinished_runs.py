@@ -12,8 +12,8 @@ from edgeprune.inference.export import ExportConfig, export_run
 from edgeprune.inference.prediction import open_predictor, predict
 from edgeprune_runtime.errors import TrainingError
 from edgeprune_runtime.networks.trained import load_trained
-from edgeprune_runtime.training.checkpoint import load_checkpoint, read_state, save_checkpoint
-from edgeprune_runtime.training.unfinished import open_run_network
+from edgeprune_runtime.training.run_folder.checkpoint import load_checkpoint, read_state, save_checkpoint
+from edgeprune_runtime.training.run_folder.unfinished import open_run_network
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from edgeprune_runtime.errors import TrainingError
 from edgeprune_runtime.networks.trained import load_trained
 from edgeprune_runtime.normalization import Normalization
 from edgeprune_runtime.training import TrainingInterrupted, load_model
-from edgeprune_runtime.training.objectives import Objective, Perturbation, Teacher
+from edgeprune_runtime.training.objectives.adversarial import Objective, Perturbation, Teacher
 from edgeprune_runtime.training.placement import place
 from edgeprune_runtime.training.settings import Adversary, TrainConfig
 from edgeprune_runtime.training.step import Learner

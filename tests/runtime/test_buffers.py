@@ -11,7 +11,7 @@ from random_coefficients import quantized_pack
 
 from edgeprune_formats import ConfigError
 from edgeprune_runtime import PackLoader
-from edgeprune_runtime.loading.buffers import Ring
+from edgeprune_runtime.loading.chunks.buffers import Ring
 
 
 @pytest.fixture(scope="module", params=["quantized", "mixed"])

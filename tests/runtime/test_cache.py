@@ -10,8 +10,8 @@ from random_coefficients import quantized_pack
 
 from edgeprune_formats import Pack, PackChecksumError, open_pack
 from edgeprune_formats.codecs import memory_bytes
-from edgeprune_runtime.loading.cache import ChunkCache
-from edgeprune_runtime.loading.order import first_needs
+from edgeprune_runtime.loading.chunks.cache import ChunkCache
+from edgeprune_runtime.loading.order.epochs import first_needs
 from edgeprune_runtime.system.threads import cores
 
 ROWS = np.random.default_rng(0).integers(0, 53, 200)

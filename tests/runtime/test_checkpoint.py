@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from edgeprune_runtime.errors import TrainingError
-from edgeprune_runtime.training.checkpoint import (
+from edgeprune_runtime.training.run_folder.checkpoint import (
     AGAIN,
     RESUME,
     DiskFullError,

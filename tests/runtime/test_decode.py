@@ -161,7 +161,7 @@ def test_a_batch_beyond_memory_is_refused_before_a_decoder_is_made(make_pack, mo
         raise AssertionError
 
     path, _ = make_pack(samples=30)
-    monkeypatch.setattr("edgeprune_runtime.loading.reader.make_decoder", make_decoder)
+    monkeypatch.setattr("edgeprune_runtime.loading.chunks.reader.make_decoder", make_decoder)
     monkeypatch.setattr("edgeprune_runtime.decode.plan.MAX_BATCH_BYTES", 12 * 3 * 32 * 32 * 4 * 4)
     with pytest.raises(ConfigError, match="lower `batch_size` to 12"):
         PackLoader(path, 20)

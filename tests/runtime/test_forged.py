@@ -15,7 +15,7 @@ from edgeprune_formats import EdgePruneError
 from edgeprune_runtime.errors import TrainingError
 from edgeprune_runtime.networks.trained import load_trained
 from edgeprune_runtime.training import TrainingInterrupted
-from edgeprune_runtime.training.checkpoint import load_checkpoint, save_checkpoint
+from edgeprune_runtime.training.run_folder.checkpoint import load_checkpoint, save_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

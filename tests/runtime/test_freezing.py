@@ -15,8 +15,8 @@ from edgeprune_runtime.networks.freezing import blocks_of, freeze, set_training
 from edgeprune_runtime.networks.layers import head_of
 from edgeprune_runtime.networks.models import create_model
 from edgeprune_runtime.training import TrainingInterrupted
-from edgeprune_runtime.training.checkpoint import load_checkpoint
 from edgeprune_runtime.training.memory import step_memory
+from edgeprune_runtime.training.run_folder.checkpoint import load_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

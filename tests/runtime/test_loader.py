@@ -9,7 +9,7 @@ from edgeprune_formats import ConfigError, PackChecksumError
 from edgeprune_runtime import PackLoader
 from edgeprune_runtime.decode.augmentation import draw
 from edgeprune_runtime.decode.plan import MAX_BATCH_BYTES, check_batch
-from edgeprune_runtime.loading.order import epoch_order
+from edgeprune_runtime.loading.order.epochs import epoch_order
 from edgeprune_runtime.system.threads import cores
 
 

@@ -15,7 +15,7 @@ from random_coefficients import quantized_pack
 from edgeprune_formats import ConfigError, PackChecksumError, open_pack
 from edgeprune_formats.codecs import memory_bytes
 from edgeprune_runtime import PackLoader
-from edgeprune_runtime.loading.prefetch import Prefetcher
+from edgeprune_runtime.loading.chunks.prefetch import Prefetcher
 
 
 @pytest.fixture(params=["sparse-f32", "quantized"])
@@ -224,7 +224,7 @@ def test_a_fork_in_mid_epoch_goes_on_in_both_processes(path, backend):
 FORKED = """
 import os, sys, threading, time
 from edgeprune_runtime import PackLoader
-from edgeprune_runtime.loading.prefetch import Prefetcher
+from edgeprune_runtime.loading.chunks.prefetch import Prefetcher
 
 begun, finish = threading.Event(), threading.Event()
 

@@ -13,7 +13,7 @@ from edgeprune_formats import ConfigError, PackWriter, open_pack
 from edgeprune_runtime import Mixture, PackDataset, PackLoader, open_packs
 from edgeprune_runtime.class_names import class_numbers
 from edgeprune_runtime.loading.mixture import pooled_statistics
-from edgeprune_runtime.loading.order import mixed_order
+from edgeprune_runtime.loading.order.epochs import mixed_order
 
 SIZES = ((53, 7), (31, 5), (20, 20))
 

@@ -28,8 +28,9 @@ from edgeprune_runtime.onnx.export import export_network
 from edgeprune_runtime.onnx.quantize import quantize
 from edgeprune_runtime.training import TrainConfig, load_model, train
 from edgeprune_runtime.training.memory import step_memory
-from edgeprune_runtime.training.run_folder import read_description, save_model
-from edgeprune_runtime.training.unfinished import open_run_network
+from edgeprune_runtime.training.run_folder.description import read_description
+from edgeprune_runtime.training.run_folder.results import save_model
+from edgeprune_runtime.training.run_folder.unfinished import open_run_network
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 needs_timm = pytest.mark.skipif(not importlib.util.find_spec("timm"), reason="timm is not installed")

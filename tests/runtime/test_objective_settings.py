@@ -15,14 +15,14 @@ from training_runs import CLASSES, TEST, TINY, MemoryLoader, assert_same_run, me
 from edgeprune_formats import ConfigError
 from edgeprune_runtime.task import Task
 from edgeprune_runtime.training import TrainConfig, TrainingInterrupted, load_model
-from edgeprune_runtime.training.checkpoint import load_checkpoint
-from edgeprune_runtime.training.losses import balanced_weights, class_loss, loss_of
-from edgeprune_runtime.training.metrics import ClassMeter
-from edgeprune_runtime.training.objectives import Objective
+from edgeprune_runtime.training.objectives.adversarial import Objective
+from edgeprune_runtime.training.objectives.losses import balanced_weights, class_loss, loss_of
+from edgeprune_runtime.training.objectives.metrics import ClassMeter
 from edgeprune_runtime.training.placement import place
+from edgeprune_runtime.training.progress.stopping import best_epoch, is_over
+from edgeprune_runtime.training.run_folder.checkpoint import load_checkpoint
+from edgeprune_runtime.training.run_folder.unfinished import open_run_network
 from edgeprune_runtime.training.step import Learner
-from edgeprune_runtime.training.stopping import best_epoch, is_over
-from edgeprune_runtime.training.unfinished import open_run_network
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LOGITS = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))

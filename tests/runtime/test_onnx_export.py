@@ -13,7 +13,7 @@ from edgeprune_runtime.networks.models import MODEL_NAMES
 from edgeprune_runtime.onnx.check import check_export, check_structure, random_images, write_model
 from edgeprune_runtime.onnx.export import IR_VERSION, OPSET, export_network
 from edgeprune_runtime.onnx.session import start_session
-from edgeprune_runtime.training.unfinished import open_run_network
+from edgeprune_runtime.training.run_folder.unfinished import open_run_network
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -9,7 +9,7 @@ from damaging import damage_chunk
 
 from edgeprune_formats import ConfigError, open_pack
 from edgeprune_runtime import PackLoader, Replay, open_packs
-from edgeprune_runtime.loading.replay import ReplayOrder
+from edgeprune_runtime.loading.order.replay import ReplayOrder
 
 SIZES = {"a.h5": (30, 7), "b.h5": (11, 5), "c.h5": (13, 4)}
 OLD = 41

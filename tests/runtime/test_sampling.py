@@ -5,8 +5,8 @@ import pytest
 
 from edgeprune_formats import ConfigError, PackHeader, PackWriter
 from edgeprune_runtime import PackLoader
-from edgeprune_runtime.loading.order import epoch_order, mixed_order
-from edgeprune_runtime.loading.sampling import balanced_rows
+from edgeprune_runtime.loading.order.epochs import epoch_order, mixed_order
+from edgeprune_runtime.loading.order.sampling import balanced_rows
 
 LABELS = np.array([0] * 70 + [1] * 20 + [2] * 6)
 np.random.default_rng(5).shuffle(LABELS)

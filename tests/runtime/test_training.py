@@ -30,9 +30,9 @@ from edgeprune_runtime import PackLoader
 from edgeprune_runtime.errors import TrainingError
 from edgeprune_runtime.networks.models import MODEL_NAMES, head_of
 from edgeprune_runtime.training import Cadence, TrainConfig, TrainingInterrupted, load_model, train
-from edgeprune_runtime.training.checkpoint import load_checkpoint
-from edgeprune_runtime.training.schedule import learning_rate
-from edgeprune_runtime.training.signals import deferred_signals
+from edgeprune_runtime.training.progress.schedule import learning_rate
+from edgeprune_runtime.training.progress.signals import deferred_signals
+from edgeprune_runtime.training.run_folder.checkpoint import load_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

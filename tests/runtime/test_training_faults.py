@@ -18,9 +18,9 @@ from edgeprune_formats.files import replacing
 from edgeprune_runtime import PackLoader
 from edgeprune_runtime.errors import TrainingError
 from edgeprune_runtime.training import Cadence, TrainingInterrupted, load_model, train
-from edgeprune_runtime.training.checkpoint import DiskFullError, has_checkpoint, load_checkpoint
 from edgeprune_runtime.training.placement import place
-from edgeprune_runtime.training.run_folder import opened_run
+from edgeprune_runtime.training.run_folder.checkpoint import DiskFullError, has_checkpoint, load_checkpoint
+from edgeprune_runtime.training.run_folder.opening import opened_run
 from edgeprune_runtime.training.step import Learner
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -234,7 +234,7 @@ def test_a_checkpoint_of_another_model(tmp_path):
 
 
 def test_reports(tmp_path, monkeypatch):
-    monkeypatch.setattr("edgeprune_runtime.training.loop._EVENT_SECONDS", 0)
+    monkeypatch.setattr("edgeprune_runtime.training.progress.events._EVENT_SECONDS", 0)
     events = []
     result = run(tmp_path, replace(TINY, epochs=2), on_event=events.append)
     assert [r["step"] for r in events if r["event"] == "step"] == list(range(1, 9))
@@ -249,7 +249,7 @@ def test_reports(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_reports_are_few(tmp_path, monkeypatch):
-    monkeypatch.setattr("edgeprune_runtime.training.loop._EVENT_SECONDS", 1e9)
+    monkeypatch.setattr("edgeprune_runtime.training.progress.events._EVENT_SECONDS", 1e9)
     events = []
     run(tmp_path, TINY, on_event=events.append)
     assert [r["event"] for r in events] == ["start"] + ["epoch"] * TINY.epochs
@@ -260,8 +260,8 @@ class FullDisk:
 
     def __init__(self, monkeypatch, first, times):
         self.calls, self.first, self.times = 0, first, times
-        monkeypatch.setattr("edgeprune_runtime.training.full_disk._RETRY_SECONDS", 0.0)
-        monkeypatch.setattr("edgeprune_runtime.training.checkpoint.save_file", self.save_file)
+        monkeypatch.setattr("edgeprune_runtime.training.run_folder.full_disk._RETRY_SECONDS", 0.0)
+        monkeypatch.setattr("edgeprune_runtime.training.run_folder.checkpoint.save_file", self.save_file)
 
     def save_file(self, *arguments):
         self.calls += 1
@@ -412,7 +412,7 @@ def test_a_disk_that_fails_before_the_first_checkpoint_leaves_a_folder_to_begin_
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with monkeypatch.context() as patch:
-        patch.setattr("edgeprune_runtime.training.checkpoint.replacing", failing)
+        patch.setattr("edgeprune_runtime.training.run_folder.checkpoint.replacing", failing)
         with pytest.raises(TrainingError, match=re.escape(os.strerror(errno.EIO))):
             run(folder)
     run(folder, resume=has_checkpoint(folder))

@@ -10,10 +10,11 @@ from training_runs import CLASSES, TINY, run
 from edgeprune_formats import ConfigError
 from edgeprune_runtime.networks.models import MODEL_NAMES
 from edgeprune_runtime.training import Cadence, TrainConfig
-from edgeprune_runtime.training.checkpoint import load_checkpoint
 from edgeprune_runtime.training.placement import Placement, place
-from edgeprune_runtime.training.schedule import Schedule, learning_rate
-from edgeprune_runtime.training.step import Learner, Tally, update_average
+from edgeprune_runtime.training.progress.schedule import Schedule, learning_rate
+from edgeprune_runtime.training.progress.tally import Tally
+from edgeprune_runtime.training.run_folder.checkpoint import load_checkpoint
+from edgeprune_runtime.training.step import Learner, update_average
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

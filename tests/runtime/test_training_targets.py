@@ -19,8 +19,8 @@ from edgeprune_runtime.networks.warm_start import load_weights
 from edgeprune_runtime.normalization import Normalization
 from edgeprune_runtime.task import Task, task_of
 from edgeprune_runtime.training import TrainConfig, train
-from edgeprune_runtime.training.losses import loss_of
-from edgeprune_runtime.training.metrics import average_precision, make_meter
+from edgeprune_runtime.training.objectives.losses import loss_of
+from edgeprune_runtime.training.objectives.metrics import average_precision, make_meter
 
 VALUE = Task("v", "value", "mm", (10.0, -4.0), (2.0, 8.0))
 CONFIG = TrainConfig(model="resnet8", epochs=2, batch_size=8, lr=0.05, device="cpu")

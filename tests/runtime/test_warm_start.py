@@ -21,8 +21,8 @@ from edgeprune_runtime.networks.models import MODEL_NAMES, create_model, head_of
 from edgeprune_runtime.networks.trained import load_trained
 from edgeprune_runtime.networks.warm_start import load_weights
 from edgeprune_runtime.training import TrainingInterrupted, load_model
-from edgeprune_runtime.training.checkpoint import load_checkpoint
 from edgeprune_runtime.training.placement import place
+from edgeprune_runtime.training.run_folder.checkpoint import load_checkpoint
 from edgeprune_runtime.training.step import Learner
 
 pytestmark = pytest.mark.usefixtures("one_thread")

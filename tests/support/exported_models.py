@@ -13,8 +13,8 @@ from edgeprune.training.setup import train_pack
 from edgeprune_formats import open_pack
 from edgeprune_runtime.networks.models import create_model
 from edgeprune_runtime.onnx.export import export_network
-from edgeprune_runtime.training.run_folder import save_model
-from edgeprune_runtime.training.unfinished import open_run_network
+from edgeprune_runtime.training.run_folder.results import save_model
+from edgeprune_runtime.training.run_folder.unfinished import open_run_network
 
 NAMES = ("cat", "dog", "bird")
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)

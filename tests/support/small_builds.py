@@ -17,7 +17,7 @@ from edgeprune.scoring.run import run_scoring
 from edgeprune.sources import check_source, open_source
 from edgeprune_formats import open_pack
 from edgeprune_runtime.networks.models import create_model
-from edgeprune_runtime.training.run_folder import save_model
+from edgeprune_runtime.training.run_folder.results import save_model
 
 SIDE, CLASSES, IMAGES = 12, 3, 48
 SCORING = ScoreConfig(

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from edgeprune_runtime.training import Cadence, TrainConfig, load_model, train
-from edgeprune_runtime.training.checkpoint import load_checkpoint
+from edgeprune_runtime.training.run_folder.checkpoint import load_checkpoint
 
 CLASSES = 4
 SHAPE = (3, 16, 16)

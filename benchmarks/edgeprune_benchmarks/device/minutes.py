@@ -21,9 +21,9 @@ from edgeprune_formats import Pack, open_pack
 from edgeprune_runtime.networks.names import Stem
 from edgeprune_runtime.system.machine import keep_freed_memory
 from edgeprune_runtime.training import TrainConfig, TrainLoader
-from edgeprune_runtime.training.checkpoint import write_text
 from edgeprune_runtime.training.placement import place
 from edgeprune_runtime.training.profiling import profile
+from edgeprune_runtime.training.run_folder.checkpoint import write_text
 
 from ..harness.cells import pack_loader, train_steps
 from ..harness.images import decoded_cifar10

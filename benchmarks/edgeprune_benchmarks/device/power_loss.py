@@ -19,7 +19,7 @@ from edgeprune import BuildConfig, build_pack
 from edgeprune_formats import EdgePruneError
 from edgeprune_formats.files import file_sha256
 from edgeprune_runtime.errors import TrainingError
-from edgeprune_runtime.training.checkpoint import has_checkpoint, read_state
+from edgeprune_runtime.training.run_folder.checkpoint import has_checkpoint, read_state
 
 from ..harness.images import lossless
 from ..harness.markdown import Column, render

@@ -16,8 +16,8 @@ from edgeprune.work.progress import EpochLines
 from edgeprune_formats import ConfigError, Pack, open_pack
 from edgeprune_runtime import PackLoader
 from edgeprune_runtime.training import TrainConfig, TrainLoader, train
-from edgeprune_runtime.training.checkpoint import write_text
 from edgeprune_runtime.training.placement import place
+from edgeprune_runtime.training.run_folder.checkpoint import write_text
 
 from .deadline import Deadline, OutOfTimeError
 from .pixel_loader import Stretched

@@ -11,7 +11,7 @@ from typing import Any
 
 from scipy.stats import binomtest
 
-from edgeprune_runtime.training.checkpoint import write_text
+from edgeprune_runtime.training.run_folder.checkpoint import write_text
 
 from .attacks.auto_attack import direct_call
 from .attacks.budgets import Budget

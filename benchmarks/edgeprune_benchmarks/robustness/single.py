@@ -16,7 +16,7 @@ from edgeprune.text import say
 from edgeprune_formats import ConfigError, EdgePruneError
 from edgeprune_runtime.class_names import class_numbers
 from edgeprune_runtime.networks.trained import TrainedNetwork, load_trained
-from edgeprune_runtime.training.run_folder import read_description
+from edgeprune_runtime.training.run_folder.description import read_description
 
 from ..harness.deadline import Deadline
 from .attacks.victim import load_victim

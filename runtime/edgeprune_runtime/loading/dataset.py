@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from ..decode.backends import Backend
 from ..decode.plan import Normalize, Resolution, check_batch
-from .cache import DEFAULT_CACHE_BYTES
-from .reader import Packs, make_reader, open_given
+from .chunks.cache import DEFAULT_CACHE_BYTES
+from .chunks.reader import Packs, make_reader, open_given
 from .targets import DEFAULT_TARGETS, TargetReader
 
 if TYPE_CHECKING:

@@ -20,15 +20,15 @@ from ..decode.backends import Backend
 from ..decode.dtypes import dtype_name
 from ..decode.plan import Normalize, Resolution
 from ..normalization import Normalization
-from .buffers import Ring
-from .cache import DEFAULT_CACHE_BYTES
+from .chunks.buffers import Ring
+from .chunks.cache import DEFAULT_CACHE_BYTES
+from .chunks.prefetch import Prefetcher
+from .chunks.reader import Packs, make_reader, open_given
 from .mixture import Mixture
-from .prefetch import Prefetcher
-from .ranks import rank_share
-from .reader import Packs, make_reader, open_given
-from .replay import Replay, replay_order
-from .sampling import SAMPLINGS, Sampling
-from .skipping import ON_CORRUPT, EpochRows, OnCorrupt, SkippedChunk
+from .order.ranks import rank_share
+from .order.replay import Replay, replay_order
+from .order.sampling import SAMPLINGS, Sampling
+from .order.skipping import ON_CORRUPT, EpochRows, OnCorrupt, SkippedChunk
 from .targets import DEFAULT_TARGETS, TargetReader
 from .transforms import BatchTransform, apply, make_recipe, transform_name
 

@@ -18,7 +18,7 @@ from ..decode.recipes import RECIPES
 
 if TYPE_CHECKING:
     from ..decode.torch_recipes import RecipeTransform
-    from .reader import SampleDecoder
+    from .chunks.reader import SampleDecoder
 
 __all__ = ["BatchTransform", "apply", "make_recipe", "seeded", "transform_name"]
 

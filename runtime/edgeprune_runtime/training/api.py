@@ -1,9 +1,9 @@
 """Training on a device: one loop, metrics for each epoch, and a run that can be killed and resumed.
 
 A RUN folder holds ``config.json`` (what was asked, and the versions it ran with), ``metrics.jsonl`` (a line
-for each epoch), the last two checkpoints (see `edgeprune_runtime.training.checkpoint`) and, once finished,
-``model.safetensors``. Resumed on the same CPU with the same number of threads, a run ends in the weights it
-would have ended in without the interruption, bit for bit.
+for each epoch), the last two checkpoints (see `edgeprune_runtime.training.run_folder.checkpoint`) and, once
+finished, ``model.safetensors``. Resumed on the same CPU with the same number of threads, a run ends in the
+weights it would have ended in without the interruption, bit for bit.
 """
 
 from __future__ import annotations
@@ -24,25 +24,22 @@ from ..normalization import Normalization
 from ..task import Task
 from ..text import count_text
 from .batches import check_batches
-from .checkpoint import has_checkpoint, read_state
-from .lines import LineReport
-from .loop import Batches, Cadence, OnEvent, TrainLoader, TrainRun
-from .losses import TargetLoss, balanced_weights, loss_of
-from .objectives import Objective, Perturbation, Teacher
+from .interfaces import Batches, OnEvent, TrainLoader
+from .loop import TrainRun
+from .objectives.adversarial import Objective, Perturbation, Teacher
+from .objectives.losses import TargetLoss, balanced_weights, loss_of
 from .placement import Placement, place
-from .run_folder import (
-    describe_run,
-    is_finished,
-    load_model,
-    opened_run,
-    read_description,
-    save_model,
-)
-from .schedule import Schedule
+from .progress.cadence import Cadence
+from .progress.lines import LineReport
+from .progress.schedule import Schedule
+from .progress.signals import TrainingInterrupted, deferred_signals
+from .progress.stopping import best_epoch, is_over
+from .run_folder.checkpoint import has_checkpoint, read_state
+from .run_folder.description import describe_run, read_description
+from .run_folder.opening import opened_run
+from .run_folder.results import is_finished, load_model, save_model
 from .settings import Adversary, TrainConfig
-from .signals import TrainingInterrupted, deferred_signals
 from .step import Learner
-from .stopping import best_epoch, is_over
 
 __all__ = [
     "Cadence",
@@ -67,10 +64,10 @@ class TrainResult:
     metrics : tuple of dict
         What ``metrics.jsonl`` holds: for each epoch ``epoch`` (from 1), ``train_loss`` and ``test_loss``
         (mean cross entropy in nats; of training with a teacher the divergence from its answers; of other
-        targets see `edgeprune_runtime.training.losses`), ``train_accuracy`` and ``test_accuracy`` (fractions;
-        of training on perturbed images that on them; None for several labels and for values), what else
-        `edgeprune_runtime.training.metrics` measures of the target, such as ``test_map``,
-        ``skipped_images`` (left out because their chunks could not be read),
+        targets see `edgeprune_runtime.training.objectives.losses`), ``train_accuracy`` and
+        ``test_accuracy`` (fractions; of training on perturbed images that on them; None for several labels
+        and for values), what else `edgeprune_runtime.training.objectives.metrics` measures of the target,
+        such as ``test_map``, ``skipped_images`` (left out because their chunks could not be read),
         ``lr`` (of the epoch's last step), ``images_per_second`` (of the steps), ``seconds`` (with the test),
         ``peak_memory_bytes`` (of the process in RAM, since it began) and ``peak_device_memory_bytes`` (of
         tensors on a CUDA device), and with `TrainConfig.patience` ``best_epoch`` (up to here). With smoothed
@@ -138,7 +135,7 @@ def train(
         Of the batches; needed to perturb them (`TrainConfig.adversarial`) and by a teacher.
     teacher : str or Path, optional
         A finished run, whose answers are learned in place of the labels; with `TrainConfig.adversarial`
-        those to perturbed images, see `edgeprune_runtime.training.objectives.Objective`.
+        those to perturbed images, see `edgeprune_runtime.training.objectives.adversarial.Objective`.
     class_counts : sequence of int, optional
         Training images of each class; needed by `TrainConfig.class_weights`.
     task : Task, optional
@@ -283,15 +280,14 @@ def _told(
 
 def _begin(run: TrainRun, *, is_warm: bool) -> None:
     """Go to the checkpoint, if there is one, and tell what the run begins with."""
-    tell = run.on_event or (lambda event: None)
     if is_warm:
-        tell({"event": "init", "fresh": run.learner.fresh, "fitted": run.learner.fitted})
+        run.events.tell("init", fresh=run.learner.fresh, fitted=run.learner.fitted)
     if has_checkpoint(run.run_dir):
         run.restore()
-    tell({"event": "start", "step": run.step})
+    run.events.tell("start", step=run.step)
     *_, before, epochs = 0, *run.schedule.ends
     if before:
-        tell({"event": "schedule", "first": before + 1, "epochs": epochs, "lr": run.config.lr})
+        run.events.tell("schedule", first=before + 1, epochs=epochs, lr=run.config.lr)
 
 
 def _known_of(loader: PackLoader, run_dir: Path) -> dict[str, Any]:

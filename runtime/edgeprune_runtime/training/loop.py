@@ -4,145 +4,41 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from edgeprune_formats import ConfigError, EdgePruneError
 from edgeprune_formats.errors import one_line
 
-from ..checks import check_types, from_json
+from ..checks import from_json
 from ..errors import TrainingError
-from ..loading.skipping import SkippedChunk
+from ..loading.order.skipping import SkippedChunk
 from ..networks.shapes import smallest_batch
-from ..system.machine import peak_bytes, resident_bytes
+from ..system.machine import peak_bytes
 from ..task import Task
-from .best import best_weights, remove_other_bests, write_best
-from .checkpoint import load_checkpoint, save_checkpoint
-from .full_disk import PatientDisk
-from .losses import loss_of
-from .metrics import hits, make_meter
+from .interfaces import Batches, OnEvent, TrainLoader
+from .objectives.losses import loss_of
+from .objectives.metrics import hits, make_meter
 from .placement import Placement
-from .run_folder import write_metrics
-from .schedule import Schedule
+from .progress.cadence import Cadence
+from .progress.events import Events
+from .progress.schedule import Schedule
+from .progress.signals import TrainingInterrupted
+from .progress.state import TrainState
+from .progress.stopping import best_epoch, is_over
+from .progress.tally import Tally
+from .run_folder.best import best_weights, remove_other_bests, write_best
+from .run_folder.checkpoint import load_checkpoint, save_checkpoint
+from .run_folder.full_disk import PatientDisk
+from .run_folder.results import write_metrics
 from .settings import TrainConfig
-from .signals import TrainingInterrupted
-from .step import Learner, Sums, Tally
-from .stopping import best_epoch, is_over
+from .step import Learner
 
-__all__ = ["Batches", "Cadence", "OnEvent", "TrainLoader", "TrainRun"]
-
-_EVENT_SECONDS = 0.3
-METRICS = {"epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "lr", "seconds"}
-"""What the history has of every epoch, among the rest."""
-# Without a test set the others are None; only targets with a likeliest class have an accuracy.
-_MEASURED = METRICS - {"test_loss", "test_accuracy"}
-_UNRANKED = _MEASURED - {"train_accuracy"}
-
-Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]
-OnEvent = Callable[[dict[str, Any]], None]
-
-
-@dataclass(frozen=True)
-class Cadence:
-    """How often a checkpoint is written beside the one after each epoch; it does not change the result.
-
-    Attributes
-    ----------
-    steps : int, optional
-        After every so many steps of the run.
-    seconds : float, optional
-        After a step once so much time has passed since the last one.
-
-    Raises
-    ------
-    ConfigError
-        If a number is not positive.
-    """
-
-    steps: int | None = None
-    seconds: float | None = 300.0
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        for name, what, number in (("steps", "steps", self.steps), ("seconds", "time", self.seconds)):
-            if number is not None and not number > 0:
-                raise ConfigError(
-                    f"the {what} between two checkpoints must be positive; raise `Cadence.{name}`"
-                )
-
-    def is_due(self, step: int, seconds: float) -> bool:
-        """Tell whether to write one after `step` steps, so many seconds after the last one."""
-        by_steps = self.steps is not None and step % self.steps == 0
-        return by_steps or (self.seconds is not None and seconds >= self.seconds)
-
-
-class TrainLoader(Protocol):
-    """What `train` takes its batches from, e.g. `edgeprune_runtime.PackLoader`.
-
-    Iterating yields float32 images ``[n, C, H, W]``, normalized and augmented, and labels: int64 ``[n]``, or
-    probabilities float32 ``[n, num_classes]``, of which the largest counts in the accuracy; or another
-    target, as `edgeprune_formats.targets.Target` has it. It must not draw from torch's global random
-    generator, whose state belongs to the network. What it leaves out because it cannot be read stands in its
-    ``skipped``, if it has that attribute: `SkippedChunk` objects.
-    """
-
-    def __len__(self) -> int:
-        """Return the number of batches in an epoch."""
-        ...
-
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield the batches of the epoch that are left."""
-        ...
-
-    def set_epoch(self, epoch: int) -> None:
-        """Go to the start of an epoch, counted from 0."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the position behind the last batch yielded, as JSON can hold it.
-
-        After an epoch's last batch it may be that of the next epoch's start.
-        """
-        ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go to a position, after which the same batches follow as did then."""
-        ...
-
-
-@dataclass(frozen=True)
-class TrainState:
-    """What a checkpoint holds beside tensors; the attributes are those of `TrainRun`."""
-
-    step: int
-    tally: Sums
-    history: list[dict[str, int | float | list[float | None] | None]]
-    loader: dict[str, Any]
-    best: dict[str, str] = field(default_factory=dict)
-
-    def check(self, epochs: int, steps: int, *, is_ranked: bool = True) -> None:
-        """Raise ValueError unless a run of so many epochs, of so many steps each, can stand there."""
-        if len(self.history) > epochs:
-            raise ValueError(f"{len(self.history)} epochs are complete, of {epochs}")
-        measured = _MEASURED if is_ranked else _UNRANKED
-        for number, epoch in enumerate(self.history, 1):
-            missing = METRICS - epoch.keys() or {name for name in measured if epoch[name] is None}
-            missing |= {name for name in METRICS if isinstance(epoch.get(name), list)}
-            if missing or epoch["epoch"] != number:
-                raise ValueError(f"history[{number - 1}] is not the metrics of epoch {number}")
-        if not all(epoch.isdecimal() for epoch in self.best):
-            raise ValueError("best is not the digests of epochs")
-        tally = self.tally
-        if not 0 <= tally.steps <= (steps if len(self.history) < epochs else 0):
-            raise ValueError(f"tally.steps is {tally.steps}, of {steps} steps in an epoch")
-        if not tally.steps <= tally.images or not tally.correct >= 0 or tally.seconds < 0:
-            raise ValueError("the tally is not one of images that were seen")
-        if self.step != len(self.history) * steps + tally.steps:
-            raise ValueError(f"step is {self.step} after {len(self.history)} epochs and {tally.steps} steps")
+__all__ = ["TrainRun"]
 
 
 @dataclass
@@ -179,16 +75,12 @@ class TrainRun:
     best: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._steps = self.schedule.steps
-        self._first_step, self._began = self.step, time.perf_counter()
-        self._next_event = self._began + _EVENT_SECONDS
-        self._saved, self._saved_step = self._began, self.step
+        self.events = Events(self.on_event, self.schedule.steps, self.step)
+        self._saved, self._saved_step = time.perf_counter(), self.step
         self.disk = PatientDisk(self.on_event, self.interrupted)
         self._smallest_batch = smallest_batch(
             self.config.model, self.image_shape, self.config.stem, self.learner.num_classes
         )
-        self._left_out = False
-        self._told_skipped = 0
         self._loss = loss_of(self.task)
 
     def restore(self) -> None:
@@ -204,10 +96,10 @@ class TrainRun:
         checkpoint = load_checkpoint(self.run_dir)
         state = self._checked(checkpoint.state)
         self.step, self.history, self.tally = state.step, state.history, state.tally.running()
-        self._first_step = self._saved_step = self.step
+        self.events.first_step = self._saved_step = self.step
         self.best = state.best
-        if checkpoint.damage is not None and self.on_event is not None:
-            self.on_event({"event": "fallback", "step": self.step, "reason": checkpoint.damage})
+        if checkpoint.damage is not None:
+            self.events.tell("fallback", step=self.step, reason=checkpoint.damage)
         self.disk.write(lambda: write_metrics(self.run_dir, self.history))
         try:
             self.loader.load_state_dict(state.loader)
@@ -254,13 +146,12 @@ class TrainRun:
         if self.config.patience is None:
             return None
         last, epoch = len(self.history), best_epoch(self.history)
-        tell = self.on_event or (lambda event: None)
         if last < self.config.epochs:
-            tell({"event": "stopped", "epoch": last, "epochs": self.config.epochs, "best_epoch": epoch})
+            self.events.tell("stopped", epoch=last, epochs=self.config.epochs, best_epoch=epoch)
         try:
             self.learner.tested.load_state_dict(best_weights(self.run_dir, epoch, self.best))
         except (TrainingError, RuntimeError) as error:
-            tell({"event": "best_lost", "best_epoch": epoch, "reason": one_line(error)})
+            self.events.tell("best_lost", best_epoch=epoch, reason=one_line(error))
             return last
         return epoch
 
@@ -276,8 +167,7 @@ class TrainRun:
                 self._drain(started)
                 self._require_finite()
                 self._checkpoint()
-                if self.on_event is not None:
-                    self.on_event({"event": "kept", "step": self.step})
+                self.events.tell("kept", step=self.step)
             raise
 
     def _train_epoch(self, started: float) -> None:
@@ -292,7 +182,7 @@ class TrainRun:
             else:
                 self._drain(started)
                 self._leave_out()
-            self._tell_of_skipped()
+            self.events.tell_skipped(self._skipped())
             self._look_up(started)
         self._drain(started)
         if not self.tally.images:
@@ -303,7 +193,7 @@ class TrainRun:
     def _look_up(self, started: float) -> None:
         """After a step: tell of it, write a checkpoint if it is time, stop if asked to."""
         now = time.perf_counter()
-        stops, tells = self.interrupted(), now >= self._next_event
+        stops, tells = self.interrupted(), self.events.is_step_due(now)
         keeps = self.cadence.is_due(self.step, now - self._saved)
         if stops or tells or keeps:
             self._drain(started)
@@ -329,9 +219,7 @@ class TrainRun:
         none = torch.zeros(2, dtype=torch.int64, device=self.placement.device)
         self.tally.add(none[0].float(), none[1], 0)
         self.step += 1
-        if self.on_event is not None and not self._left_out:
-            self.on_event({"event": "left_out", "step": self.step, "reason": what})
-        self._left_out = True
+        self.events.tell_left_out(self.step, what)
 
     def _drain(self, started: float) -> None:
         wrong = self.tally.drain()
@@ -342,34 +230,15 @@ class TrainRun:
     def _skipped(self) -> Sequence[SkippedChunk]:
         return getattr(self.loader, "skipped", ())
 
-    def _tell_of_skipped(self) -> None:
-        """Tell once of each chunk that the loader leaves out."""
-        skipped = self._skipped()
-        for one in skipped[self._told_skipped :]:
-            if self.on_event is not None:
-                self.on_event({"event": "skipped", "images": one.images, "reason": one.reason})
-        self._told_skipped = len(skipped)
-
     def _tell_of_step(self) -> None:
-        now = time.perf_counter()
-        self._next_event = now + _EVENT_SECONDS
-        if self.on_event is None:
-            return
-        seconds_per_step = (now - self._began) / (self.step - self._first_step)
-        self.on_event(
-            {
-                "event": "step",
-                "epoch": len(self.history) + 1,
-                "epochs": self.config.epochs,
-                "step": self.step,
-                "steps": self._steps,
-                "loss": self.tally.loss / self.tally.images,
-                "accuracy": self._train_accuracy(),
-                "images_per_second": self.tally.images / self.tally.seconds,
-                "eta_seconds": seconds_per_step * (self._steps - self.step),
-                "memory_bytes": resident_bytes(),
-                "device_memory_bytes": self._device_bytes(torch.cuda.memory_allocated),
-            }
+        self.events.tell_step(
+            self.step,
+            epoch=len(self.history) + 1,
+            epochs=self.config.epochs,
+            loss=self.tally.loss / self.tally.images,
+            accuracy=self._train_accuracy(),
+            images_per_second=self.tally.images / self.tally.seconds,
+            device_memory_bytes=self._device_bytes(torch.cuda.memory_allocated),
         )
 
     def _train_accuracy(self) -> float | None:
@@ -386,7 +255,7 @@ class TrainRun:
     def _stop(self) -> None:
         self._require_finite()
         self._checkpoint()
-        where = f"after step {self.step} of {self._steps}"
+        where = f"after step {self.step} of {self.schedule.steps}"
         raise TrainingInterrupted(f"{self.run_dir}: interrupted {where}; go on with `resume=True`")
 
     def _score(self) -> dict[str, Any]:
@@ -432,8 +301,7 @@ class TrainRun:
         else:
             self._checkpoint_with_best(metrics)
         self.disk.write(lambda: write_metrics(self.run_dir, self.history))
-        if self.on_event is not None:
-            self.on_event({"event": "epoch", **metrics})
+        self.events.tell("epoch", **metrics)
 
     def _checkpoint_with_best(self, metrics: dict[str, Any]) -> None:
         metrics["best_epoch"] = best_epoch(self.history)

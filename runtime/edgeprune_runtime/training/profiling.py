@@ -12,7 +12,7 @@ import torch
 from edgeprune_formats import ConfigError
 
 from ..networks.shapes import smallest_batch
-from .loop import TrainLoader
+from .interfaces import TrainLoader
 from .placement import Placement, place
 from .settings import TrainConfig
 from .step import Learner

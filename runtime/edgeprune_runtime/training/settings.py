@@ -9,7 +9,7 @@ from typing import Literal, cast, get_args
 from edgeprune_formats import ConfigError
 
 from ..checks import check_types, shortened
-from ..loading.sampling import Sampling
+from ..loading.order.sampling import Sampling
 from ..networks.names import MODEL_NAMES, STEMS, Stem, name_problem
 
 __all__ = ["PRECISIONS", "Adversary", "Precision", "TrainConfig"]
@@ -23,7 +23,7 @@ _ADVERSARIES: tuple[AdversaryMethod, ...] = get_args(AdversaryMethod)
 
 @dataclass(frozen=True)
 class Adversary:
-    """How training images are perturbed, see `edgeprune_runtime.training.objectives`.
+    """How training images are perturbed, see `edgeprune_runtime.training.objectives.adversarial`.
 
     Attributes
     ----------
@@ -96,7 +96,7 @@ class TrainConfig:
         `edgeprune_runtime.networks.freezing.blocks_of`. What is frozen keeps its statistics of batch
         normalization, and needs weights to begin with.
     lr : float
-        Peak learning rate, see `edgeprune_runtime.training.schedule.learning_rate`.
+        Peak learning rate, see `edgeprune_runtime.training.progress.schedule.learning_rate`.
     momentum : float
         Momentum of SGD, in [0, 1).
     nesterov : bool

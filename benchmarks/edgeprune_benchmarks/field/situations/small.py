@@ -24,7 +24,7 @@ def _train(place: Place, images: int, *words: Any, classes: int = 2) -> Done:
 
 
 def _steps(place: Place, done: Done, steps: int) -> str:
-    from edgeprune_runtime.training.checkpoint import read_state
+    from edgeprune_runtime.training.run_folder.checkpoint import read_state
 
     place.right(done, lines=None)
     lines = [json.loads(line) for line in (place / "run/metrics.jsonl").read_text().splitlines()]

@@ -21,8 +21,8 @@ from edgeprune.training.resuming import recorded_options
 from edgeprune_formats import EdgePruneError
 from edgeprune_runtime.networks.trained import load_trained
 from edgeprune_runtime.training import TrainConfig, train
-from edgeprune_runtime.training.checkpoint import _checksum
-from edgeprune_runtime.training.unfinished import open_run_network
+from edgeprune_runtime.training.run_folder.checkpoint import _checksum
+from edgeprune_runtime.training.run_folder.unfinished import open_run_network
 
 from ..mutation import changed_bytes, changed_json
 from ..outcomes import WrongError

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from edgeprune_runtime.training.objectives import ascend_in_ball
+from edgeprune_runtime.training.objectives.adversarial import ascend_in_ball
 
 __all__ = ["Loss", "carlini_wagner", "cross_entropy", "fgsm", "margin", "pgd", "sign_noise"]
 

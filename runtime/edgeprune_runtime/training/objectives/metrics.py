@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import torch
 
-from ..task import Task
+from ...task import Task
 
 __all__ = ["Meter", "hits", "make_meter"]
 

@@ -14,8 +14,8 @@ from edgeprune_formats import ConfigError, Pack, PackFormatError
 from edgeprune_formats.codecs import memory_bytes, stored_bytes
 from edgeprune_formats.coefficients import Coefficients
 
-from ..system.threads import cores, pool
-from .order import epoch_order
+from ...system.threads import cores, pool
+from ..order.epochs import epoch_order
 
 __all__ = ["DEFAULT_CACHE_BYTES", "ChunkCache", "is_window"]
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from edgeprune_formats import ConfigError
 
-from ..task import Task
+from ...task import Task
 
 __all__ = ["Reduction", "TargetLoss", "balanced_weights", "class_loss", "loss_of"]
 

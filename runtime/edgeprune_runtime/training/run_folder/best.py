@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from ..errors import TrainingError
+from ...errors import TrainingError
+from ..progress.stopping import best_epoch
 from .checkpoint import RESUME, read_tensors, write_tensors
-from .stopping import best_epoch
 
 __all__ = ["best_weights", "remove_other_bests", "write_best"]
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from edgeprune_formats import ConfigError, Pack, PackHeader
 from edgeprune_formats.codecs import memory_bytes
 
-from ..system.machine import available_bytes
-from ..system.threads import cores
+from ...system.machine import available_bytes
+from ...system.threads import cores
+from ..mixture import Mixture
 from .cache import DEFAULT_CACHE_BYTES
-from .mixture import Mixture
 
 __all__ = ["LoaderMemory", "default_limit", "divide_memory"]
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .settings import TrainConfig
+from ..settings import TrainConfig
 
 __all__ = ["best_epoch", "is_over"]
 

@@ -12,9 +12,9 @@ import torch
 from edgeprune_formats import ConfigError
 from edgeprune_formats.errors import one_line
 
-from ..checks import from_json
-from ..errors import TrainingError
-from ..networks.trained import (
+from ...checks import from_json
+from ...errors import TrainingError
+from ...networks.trained import (
     DAMAGE,
     Facts,
     TrainedNetwork,
@@ -22,10 +22,11 @@ from ..networks.trained import (
     rebuild_network,
     resolve_model,
 )
+from ..progress.stopping import best_epoch
 from .best import best_weights
 from .checkpoint import Checkpoint, has_checkpoint, load_checkpoint, read_state
-from .run_folder import is_finished, network_facts, read_description
-from .stopping import best_epoch
+from .description import network_facts, read_description
+from .results import is_finished
 
 __all__ = ["open_run_network"]
 

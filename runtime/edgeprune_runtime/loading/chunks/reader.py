@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 from edgeprune_formats import Pack, PackFormatError
 from edgeprune_formats.coefficients import Coefficients
 
-from ..decode.augmentation import Augmentation
-from ..decode.backends import Backend, make_decoder
-from ..decode.plan import DecodePlan, Normalize, Resolution, check_batch, make_plan
-from ..system.threads import ProcessLock
+from ...decode.augmentation import Augmentation
+from ...decode.backends import Backend, make_decoder
+from ...decode.plan import DecodePlan, Normalize, Resolution, check_batch, make_plan
+from ...system.threads import ProcessLock
+from ..mixture import Mixture, open_packs
 from .cache import ChunkCache
 from .mixed import MixedCache, MixedDecoder, Share
-from .mixture import Mixture, open_packs
 
 if TYPE_CHECKING:
-    from ..decode.dtypes import Device, Dtype
+    from ...decode.dtypes import Device, Dtype
 
 __all__ = ["Packs", "Reader", "SampleCache", "SampleDecoder", "make_reader", "open_given"]
 

@@ -27,8 +27,8 @@ from edgeprune_formats.errors import one_line
 from edgeprune_formats.files import file_sha256, partial_folder, read_regular, replacing
 from edgeprune_formats.strict_json import parse_json
 
-from ..checks import from_json
-from ..errors import TrainingError
+from ...checks import from_json
+from ...errors import TrainingError
 
 __all__ = [
     "AGAIN",

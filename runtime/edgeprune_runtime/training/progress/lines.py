@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..text import bytes_text, count_text
+from ...text import bytes_text, count_text
 
 __all__ = ["LineReport", "epoch_line", "metrics_text", "notice_line", "step_line"]
 

@@ -16,12 +16,12 @@ from torch.nn import functional
 
 from edgeprune_formats import ConfigError
 
-from ..class_names import same_classes
-from ..networks.trained import load_trained
-from ..normalization import Normalization
+from ...class_names import same_classes
+from ...networks.trained import load_trained
+from ...normalization import Normalization
+from ..placement import MEMORY_FORMAT, Placement
+from ..settings import Adversary
 from .losses import TargetLoss, class_loss
-from .placement import MEMORY_FORMAT, Placement
-from .settings import Adversary
 
 __all__ = [
     "Objective",

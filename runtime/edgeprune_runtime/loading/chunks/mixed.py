@@ -14,12 +14,12 @@ from edgeprune_formats import ConfigError, PackFormatError
 from edgeprune_formats.codecs import memory_bytes
 from edgeprune_formats.coefficients import Coefficients
 
-from ..decode.augmentation import Augmentation
-from ..decode.plan import DecodePlan, Decoder
+from ...decode.augmentation import Augmentation
+from ...decode.plan import DecodePlan, Decoder
+from ..mixture import Mixture
+from ..order.epochs import mixed_order
 from .buffers import Ring
 from .cache import ChunkCache, is_window
-from .mixture import Mixture
-from .order import mixed_order
 
 __all__ = ["MixedCache", "MixedDecoder", "Share"]
 

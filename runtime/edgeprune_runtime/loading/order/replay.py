@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from edgeprune_formats import ConfigError, Pack
 
-from ..checks import check_types
-from .mixture import Mixture
-from .order import mixed_order
+from ...checks import check_types
+from ..mixture import Mixture
+from .epochs import mixed_order
 
 __all__ = ["Replay", "ReplayOrder", "replay_order"]
 

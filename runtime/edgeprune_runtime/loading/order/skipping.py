@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from .order import first_needs
+from .epochs import first_needs
 
 __all__ = ["ON_CORRUPT", "EpochRows", "OnCorrupt", "SkippedChunk"]
 

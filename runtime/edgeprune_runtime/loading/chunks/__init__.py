@@ -1,0 +1,1 @@
+"""How images come: chunks in memory within a bound, read and decoded ahead, into batches."""

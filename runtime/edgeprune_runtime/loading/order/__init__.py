@@ -1,0 +1,1 @@
+"""Which images come in an epoch, and in which order: shuffled, balanced, replayed, shared out, left out."""

@@ -1,0 +1,1 @@
+"""Where a run stands: its learning rate, when it ends, when it writes a checkpoint, and what it tells."""
