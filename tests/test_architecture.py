@@ -105,9 +105,25 @@ ARROWS = {
 }
 
 
-def siblings(path, tree):
-    """The folders and modules of edgeprune that a module of it imports, also inside functions."""
-    package = ("edgeprune", *path.relative_to(FOLDERS["edgeprune"]).parts[:-1])
+# What each folder inside a step of the runtime may import of its neighbors there, in the same way.
+INNER_ARROWS = {
+    "edgeprune_runtime.loading": {
+        "order": {"mixture"},
+        "chunks": {"mixture", "order"},
+    },
+    "edgeprune_runtime.training": {
+        "objectives": {"placement", "settings"},
+        "progress": {"interfaces", "settings"},
+        "run_folder": {"placement", "progress", "settings"},
+    },
+}
+
+
+def siblings(path, tree, within="edgeprune"):
+    """The folders and modules of a package that a module of it imports, also inside functions."""
+    within = within.split(".")
+    root = FOLDERS[within[0]]
+    package = (within[0], *path.relative_to(root).parts[:-1])
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names = [alias.name.split(".") for alias in node.names]
@@ -117,7 +133,8 @@ def siblings(path, tree):
             names = [[*module, alias.name] for alias in node.names]
         else:
             continue
-        yield from (name[1] for name in names if name[0] == "edgeprune" and len(name) > 1)
+        depth = len(within)
+        yield from (name[depth] for name in names if name[:depth] == within and len(name) > depth)
 
 
 @pytest.mark.parametrize("folder", ARROWS)
@@ -126,6 +143,15 @@ def test_imports_inside_the_builder_run_one_way(folder):
     paths = sorted((root / folder).rglob("*.py")) or [root / f"{folder}.py"]
     found = {name for path in paths for name in siblings(path, ast.parse(path.read_text()))}
     assert found - {folder} <= ARROWS[folder]
+
+
+@pytest.mark.parametrize("package", INNER_ARROWS)
+def test_imports_inside_a_step_of_the_runtime_run_one_way(package):
+    top, step = package.split(".")
+    for folder, allowed in INNER_ARROWS[package].items():
+        paths = sorted((FOLDERS[top] / step / folder).rglob("*.py"))
+        found = {name for path in paths for name in siblings(path, ast.parse(path.read_text()), package)}
+        assert found - {folder} == allowed
 
 
 def test_the_builders_imports_have_no_circle():

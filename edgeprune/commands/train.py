@@ -196,7 +196,6 @@ def command(
     from edgeprune.training.setup import set_up
     from edgeprune_runtime import open_packs
     from edgeprune_runtime.training import Cadence
-    from edgeprune_runtime.training.progress.lines import metrics_text
 
     cadence = Cadence(checkpoint_steps, checkpoint_minutes * 60)
     config = _config(batch_size, options)
@@ -216,10 +215,7 @@ def command(
         resume=resume,
         target=target,
     )
-    if setup.loader.replay is not None:
-        say_if_read(_replay_line(setup.loader.replay))
-    for note in setup.notes:
-        say_if_read(f"warning: {note}", err=True)
+    _say_setup(setup)
     with ExitStack() as stack:
         report = _reports(setup, output, tensorboard, stack)
         metrics = setup.train(
@@ -231,12 +227,7 @@ def command(
             report=report,
             signer=signer,
         )
-    found = metrics_text(metrics, "test")
-    tested = f", test {found}" if found else ""
-    say_if_read(
-        f"{output / 'model.safetensors'}: {config.model}, {_trained(config, metrics)}{tested}"
-        f"{_left_out(metrics)}"
-    )
+    say_if_read(f"{output / 'model.safetensors'}: {_result(config, metrics)}")
 
 
 def _replay(share: float | None, new_packs: int) -> Replay | None:
@@ -254,16 +245,28 @@ def _replay_line(order: ReplayOrder) -> str:
     )
 
 
-def _trained(config: TrainConfig, metrics: dict[str, Any]) -> str:
+def _say_setup(setup: Setup) -> None:
+    """Say what a user should know before the run begins."""
+    if setup.loader.replay is not None:
+        say_if_read(_replay_line(setup.loader.replay))
+    for note in setup.notes:
+        say_if_read(f"warning: {note}", err=True)
+
+
+def _result(config: TrainConfig, metrics: dict[str, Any]) -> str:
+    """Return what was trained, and how well, on one line."""
+    from edgeprune_runtime.training.progress.lines import metrics_text
+
     if config.patience is None:
-        return count_text(config.epochs, "epoch")
-    return f"weights of epoch {metrics['epoch']}, the best"
-
-
-def _left_out(metrics: dict[str, Any]) -> str:
+        trained = count_text(config.epochs, "epoch")
+    else:
+        trained = f"weights of epoch {metrics['epoch']}, the best"
+    found = metrics_text(metrics, "test")
+    tested = f", test {found}" if found else ""
     # A run that was finished by an earlier release does not say.
     count = metrics.get("skipped_images", 0)
-    return f"; {count_text(count, 'image')} left out as damaged (see edgeprune repair)" if count else ""
+    left_out = f"; {count_text(count, 'image')} left out as damaged (see edgeprune repair)" if count else ""
+    return f"{config.model}, {trained}{tested}{left_out}"
 
 
 def _config(batch_size: int | str, options: dict[str, Any]) -> TrainConfig:

@@ -182,12 +182,7 @@ def set_up(
     header = pack.header
     earlier = read_description(output) if resume else {}
     limit = memory or _earlier_limit(earlier) or default_limit()
-    if replay is not None and config.class_weights == "balanced":
-        raise ConfigError(
-            "`class_weights` counts the images of all packs, `replay` shows others; give one of the two"
-        )
-    if target != LABEL and "balanced" in (config.class_weights, config.sampling):
-        raise ConfigError(f"`class_weights` and `sampling` go by the class; leave them out with {target!r}")
+    _require_agreement(config, replay, target)
     reader = TargetReader(pack, (target,))
     column = reader.columns[0]
     task = task_of(column, reader.read(np.arange(len(pack)))[0])
@@ -214,20 +209,39 @@ def set_up(
         task=task,
         notes=() if images is None else (*images.notes, *(f"skipped {line}" for line in images.skipped)),
         provenance={
-            **{f"pack {name}": value for name, value in header.provenance.items()},
-            "mean": header.mean,
-            "std": header.std,
-            **({"class_names": column.classes} if column.classes else {}),
-            # Absent of labels, as it was before there was a choice.
-            **({} if target == LABEL else {"target": target}),
-            "augment": augment,
+            **_trained_on(header, column, augment, replay),
             "test": test,
             # With none, as it was before there was a choice, so that runs of then can go on.
             **({"test_images_skipped": len(images.skipped)} if images and images.skipped else {}),
-            **({} if replay is None else {"replay": asdict(replay)}),
             **({} if images is None else _tested_on(images, test, output, earlier)),
         },
     )
+
+
+def _require_agreement(config: TrainConfig, replay: Replay | None, target: str) -> None:
+    """Raise `ConfigError` where settings do not go with what is learned, or with `replay`."""
+    if replay is not None and config.class_weights == "balanced":
+        raise ConfigError(
+            "`class_weights` counts the images of all packs, `replay` shows others; give one of the two"
+        )
+    if target != LABEL and "balanced" in (config.class_weights, config.sampling):
+        raise ConfigError(f"`class_weights` and `sampling` go by the class; leave them out with {target!r}")
+
+
+def _trained_on(
+    header: PackHeader, column: Column, augment: LoaderAugment, replay: Replay | None
+) -> dict[str, Any]:
+    """Return what the run says of its training images."""
+    return {
+        **{f"pack {name}": value for name, value in header.provenance.items()},
+        "mean": header.mean,
+        "std": header.std,
+        **({"class_names": column.classes} if column.classes else {}),
+        # Absent of labels, as it was before there was a choice.
+        **({} if column.name == LABEL else {"target": column.name}),
+        "augment": augment,
+        **({} if replay is None else {"replay": asdict(replay)}),
+    }
 
 
 def _open_test(

@@ -26,7 +26,8 @@ from .errors import (
     Problem,
 )
 from .header import FORMAT_VERSION, PackHeader
-from .packs.reader import Pack, open_pack, verify_pack
+from .packs.opening import open_pack, verify_pack
+from .packs.reader import Pack
 from .packs.writer import PackWriter
 
 __all__ = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from edgeprune_formats.targets import Target
 
 from ...errors import SourceError
-from ..columns.requests import are_enough, parse_targets
+from ..columns.requests import TargetRequest, are_enough, parse_targets
 from ..columns.values import make_target
 from ..decoding.files import as_text
 from ..naming.classes import Classes, classes_of
@@ -60,6 +60,34 @@ class TableRows:
     targets: tuple[Target, ...]
 
 
+@dataclass
+class _Gathered:
+    """What the columns of all files hold, one file after the other; `codes` is the column of splits."""
+
+    columns: Columns
+    codes: str | None
+    parts: dict[str, list[NDArray[Any]]]
+    labels: Labels = field(default_factory=Labels)
+    words: Labels = field(default_factory=Labels)
+    counts: list[int] = field(default_factory=list)
+
+    def add(self, read: TableReader, file: str) -> None:
+        label, codes = self.columns.label, self.codes
+        table = _table(read, file, list(dict.fromkeys(name for name in (label, codes, *self.parts) if name)))
+        if label is not None:
+            _add(self.labels, table[label], file, label)
+        if codes is not None:
+            _add(self.words, table[codes], file, codes)
+        for name, values in self.parts.items():
+            values.append(_values(table[name], file, self.columns.target_names.get(name)))
+        self.counts.append(len(next(iter(table.values()))))
+
+    def target(self, request: TargetRequest, where: str, row_name: Callable[[int], str]) -> Target:
+        arrays = [np.concatenate(self.parts[name]) for name in request.columns]
+        known = self.columns.target_names.get(request.columns[0])
+        return make_target(request, arrays, where, row_name, known)
+
+
 def read_rows(
     found: SplitFiles,
     schema_of: Callable[[str], pa.Schema],
@@ -87,45 +115,33 @@ def read_rows(
     SourceError
         A file is damaged or unlike the first, or its columns cannot be used.
     """
-    files, labels, counts = (*found.files, *found.training), Labels(), []
+    files = (*found.files, *found.training)
     first = as_text(files[0])
     columns = find_columns(_schema(schema_of, files[0]), options, first, info or {})
-    words, codes = Labels(), columns.split if found.undivided else None
+    codes = columns.split if found.undivided else None
     requests = parse_targets(options.target)
-    parts: dict[str, list[NDArray[Any]]] = {name: [] for request in requests for name in request.columns}
+    gathered = _Gathered(columns, codes, {name: [] for request in requests for name in request.columns})
     for file in files:
         alike = find_columns(_schema(schema_of, file), _as_found(columns, options), as_text(file), info or {})
         if alike.class_names != columns.class_names:
             raise SourceError(f"{as_text(file)}: names other classes for {columns.label} than {first}")
-        names = dict.fromkeys(name for name in (columns.label, codes, *parts) if name)
-        table = _table(read, file, list(names))
-        if columns.label is not None:
-            _add(labels, table[columns.label], file, columns.label)
-        if codes is not None:
-            _add(words, table[codes], file, codes)
-        for name, values in parts.items():
-            values.append(_values(table[name], file, columns.target_names.get(name)))
-        counts.append(len(next(iter(table.values()))))
-    row_name = _namer(files, counts)
-    where = f"{first}: {columns.label}"
-    division = _division(found, counts, words, split, options.split_column is not None, f"{first}: {codes}")
+        gathered.add(read, file)
+    counts, row_name = gathered.counts, _namer(files, gathered.counts)
+    where, is_named = f"{first}: {codes}", options.split_column is not None
+    division = _division(found, counts, gathered.words, split, is_named, where)
     if not division.own.any():
         raise SourceError(f"{first}: holds no rows")
     rows = np.flatnonzero(division.own)
-    targets = []
-    for request in requests:
-        arrays = [np.concatenate(parts[name]) for name in request.columns]
-        known = columns.target_names.get(request.columns[0])
-        targets.append(make_target(request, arrays, first, row_name, known))
+    targets = [gathered.target(request, first, row_name) for request in requests]
     classes = Classes(np.zeros(len(rows), np.int64), (), ())
     if columns.label is not None:
         classes = classes_of(
-            labels,
+            gathered.labels,
             division,
             options,
             split=split,
             own_names=columns.class_names,
-            where=where,
+            where=f"{first}: {columns.label}",
             row_name=row_name,
         )
     elif not are_enough(target.column.kind for target in targets):

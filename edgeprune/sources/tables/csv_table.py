@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -47,6 +47,21 @@ class _Table:
     label_column: str | None
     split_column: str | None
     targets: tuple[Target, ...] = ()
+
+    def add(self, line: int, row: list[str], at: Mapping[str, int], path: str) -> None:
+        """Add a row, whose columns are at the places `at`; `path` is that of paths."""
+        try:
+            if self.label_column is not None:
+                self.labels.append(row[at[self.label_column]])
+            if self.split_column is not None:
+                self.splits.append(row[at[self.split_column]])
+        except LabelError as error:
+            raise SourceError(f"{as_text(self.file)}, line {line}: its label or split {error}") from error
+        place = row[at[path]].strip()
+        if not place or "\0" in place:
+            raise SourceError(f"{as_text(self.file)}, line {line}: {path} is no path")
+        self.paths.append(place)
+        self.lines.append(line)
 
     def name(self, row: int) -> str:
         return f"{as_text(self.file)}, line {self.lines[row]}: {self.paths[row]}"
@@ -206,8 +221,8 @@ def _table(file: str, rows: Iterator[tuple[int, list[str]]], *, options: SourceO
     requests = parse_targets(options.target)
     path, label, split = _columns(columns, options, requests, shown)
     texts_of: dict[str, list[str]] = {name: [] for request in requests for name in request.columns}
-    paths, lines, labels, splits = PackedTexts(), array("q"), Labels(), Labels()
     at = {name: columns.index(name) for name in (path, label, split, *texts_of) if name is not None}
+    table = _Table(file, PackedTexts(), array("q"), Labels(), Labels(), label, split)
     for line, row in rows:
         if not row:
             continue
@@ -215,27 +230,15 @@ def _table(file: str, rows: Iterator[tuple[int, list[str]]], *, options: SourceO
             raise SourceError(
                 f"{shown}, line {line}: has {len(row)} fields, and the first line names {len(columns)}"
             )
-        try:
-            if label is not None:
-                labels.append(row[at[label]])
-            if split is not None:
-                splits.append(row[at[split]])
-        except LabelError as error:
-            raise SourceError(f"{shown}, line {line}: its label or split {error}") from error
-        place = row[at[path]].strip()
-        if not place or "\0" in place:
-            raise SourceError(f"{shown}, line {line}: {path} is no path")
-        paths.append(place)
+        table.add(line, row, at, path)
         for name, texts in texts_of.items():
             texts.append(row[at[name]])
-        lines.append(line)
-    if not len(paths):
+    if not len(table.paths):
         raise SourceError(f"{shown}: has no rows below its first line; it names the columns: path,label")
     try:
-        labels = labels.numbered()
+        table = replace(table, labels=table.labels.numbered())
     except LabelError as error:
-        raise SourceError(f"{shown}, line {lines[error.place]}: its label {error}") from error
-    table = _Table(file, paths, lines, labels, splits, label, split)
+        raise SourceError(f"{shown}, line {table.lines[error.place]}: its label {error}") from error
     arrays = {name: np.array(texts, object) for name, texts in texts_of.items()}
     targets = tuple(
         make_target(request, [arrays[name] for name in request.columns], shown, table.name)

@@ -12,14 +12,40 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import h5py
 
+from ..errors import PackChecksumError, PackLayoutError, Problem, one_line
+from ..hdf5 import open_hdf5
 from .chunks import StoredField
 
-__all__ = ["Handles", "OpenFile"]
+__all__ = ["Handles", "OpenFile", "changed", "open_file"]
 
 _MOST_FILES = 64
+
+
+def open_file(path: Path) -> h5py.File:
+    """Open the HDF5 file of a pack.
+
+    Raises
+    ------
+    PackChecksumError
+        HDF5 cannot open it.
+    """
+    try:
+        return open_hdf5(path)
+    except OSError as error:
+        text = one_line(error)
+        reason = "the file is cut short" if "truncated" in text else f"HDF5 cannot open it ({text})"
+        message = f"{reason}; copy or build the pack again"
+        raise PackChecksumError(path, Problem("checksum", "/", message)) from None
+
+
+def changed(path: Path) -> PackLayoutError:
+    """Return the error of a file that is no longer the one that was opened."""
+    message = "the file has changed since it was opened; open the pack again"
+    return PackLayoutError(path, Problem("layout", "/", message))
 
 
 class OpenFile:

@@ -55,7 +55,7 @@ def _examine(path: Path, verify: bool, modules: list[str]) -> list[tuple[str, st
         _attempt(lambda: _open(path))
         return []
     from ..structure import why_not_plain
-    from .reader import verify_trusted
+    from .opening import verify_trusted
 
     found = verify_trusted(path, why_not_plain(path))
     return [(problem.kind, problem.location, problem.message) for problem in found]

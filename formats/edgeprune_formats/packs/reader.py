@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -18,25 +17,22 @@ from ..coefficients import Coefficients
 from ..errors import (
     DefectError,
     PackChecksumError,
-    PackFormatError,
-    PackLayoutError,
     Problem,
     error_for,
-    one_line,
 )
-from ..hdf5 import open_hdf5, unreadable
-from ..isolation import Identity, examine, identity_of, require_safe
+from ..hdf5 import unreadable
+from ..isolation import Identity, identity_of
 from ..targets import LABEL, Column, Target
 from .chunks import StoredField
 from .columns import StoredTarget, read_column
-from .handles import Handles, OpenFile
-from .inspection import Contents, inspect, inspect_scores, must_be_plain, signature_problem
+from .handles import Handles, OpenFile, changed, open_file
+from .inspection import Contents, inspect_scores
 
-__all__ = ["Pack", "open_pack", "verify_pack", "verify_trusted"]
+__all__ = ["Pack"]
 
 
 class Pack:
-    """An open pack; use `open_pack` to make one.
+    """An open pack; use `edgeprune_formats.open_pack` to make one.
 
     It can be pickled, and used after a fork and from several threads: each process and each thread opens
     the file for itself when it first reads.
@@ -295,6 +291,18 @@ class Pack:
         problems = [Problem("layout", where.format(name, chunk), text) for name, text in found]
         return problems, coefficients
 
+    def _verify(self, found: list[Problem]) -> list[Problem]:
+        """Return `found`, and what is wrong with all that is not read when the pack is opened.
+
+        The images are not read where something is wrong with their arrays.
+        """
+        problems = found + self._load_scores()[0]
+        for number in range(len(self._columns)):
+            problems = problems + self._load_column(number)[0]
+        if any(problem.location.startswith("/samples") for problem in problems):
+            return problems
+        return problems + [problem for n in range(self.header.chunks) for problem in self._load(n)]
+
     def _load(self, chunk: int) -> list[Problem]:
         problems, arrays = self._fetch(chunk)
         return problems or self._expand(chunk, arrays)[0]
@@ -304,123 +312,5 @@ class Pack:
 
     def _open_again(self) -> h5py.File:
         if identity_of(self._place) != self._identity:
-            raise _changed(self.path)
-        return _open(self._place)
-
-
-def _changed(path: Path) -> PackLayoutError:
-    message = "the file has changed since it was opened; open the pack again"
-    return PackLayoutError(path, Problem("layout", "/", message))
-
-
-def _safe(path: Path, isolated: bool | None) -> str | None:
-    """As `require_safe`; raises `PackFormatError` of a file that is no pack, or not safe."""
-    problem = signature_problem(path)
-    if problem is not None:
-        raise error_for(path, problem)
-    try:
-        return require_safe(path, isolated)
-    except DefectError as defect:
-        raise error_for(path, defect.problem) from None
-
-
-def _open(path: Path) -> h5py.File:
-    try:
-        return open_hdf5(path)
-    except OSError as error:
-        text = one_line(error)
-        reason = "the file is cut short" if "truncated" in text else f"HDF5 cannot open it ({text})"
-        message = f"{reason}; copy or build the pack again"
-        raise PackChecksumError(path, Problem("checksum", "/", message)) from None
-
-
-def _inspect_file(path: Path, identity: Identity, reason: str | None) -> Contents:
-    """Return what a file holds, among whose problems is why it is not plain, where it must be."""
-    file = _open(path)
-    contents = inspect(file, identity[0])
-    contents.attempt(file.close, "/")
-    if reason is not None and contents.header is not None and must_be_plain(contents.header):
-        message = f"not stored as EdgePack 1.3 and later must be: {reason}; get it again from whoever made it"
-        contents.problems.append(Problem("layout", "/", message))
-    if identity_of(path) != identity:
-        raise _changed(path)
-    return contents
-
-
-def open_pack(path: str | os.PathLike[str], *, isolated: bool | None = None) -> Pack:
-    """Open a pack, checking header, labels and structure; samples, scores, targets are checked when read.
-
-    Parameters
-    ----------
-    path : path
-        An EdgePack file (formats/SPEC.md).
-    isolated : bool or None
-        Whether a process of its own, with little memory and time, opens the file first, because forged files
-        can crash HDF5. None: only if the file is not stored plainly, as packs before 1.3; that process does
-        not read all images. True: always, and it verifies all of the file. False: never; the file is trusted.
-
-    Returns
-    -------
-    Pack
-        ``len(pack)``, ``pack.header``, ``pack.labels``, ``pack.targets``, ``pack.scores``,
-        ``pack.read_chunk(i)``.
-
-    Raises
-    ------
-    ConfigError
-        This program cannot start another Python, which `isolated` needs.
-    OSError
-        There is no such file, or no permission to read it.
-    PackFormatError
-        It is not a pack, of an unknown version, damaged or hostile.
-    """
-    path = Path(path)
-    identity = identity_of(path)
-    contents = _inspect_file(path, identity, _safe(path, isolated))
-    for problem in contents.problems:
-        raise error_for(path, problem)
-    return Pack(path, identity, contents)
-
-
-def verify_pack(path: str | os.PathLike[str], *, isolated: bool | None = None) -> list[Problem]:
-    """Check every byte of a pack that matters and list every problem; an empty list means it is sound.
-
-    Parameters
-    ----------
-    path : path
-    isolated : bool or None
-        As in `open_pack`. With True all of this happens in a process of its own.
-
-    Raises
-    ------
-    ConfigError
-        This program cannot start another Python, which `isolated` needs.
-    OSError
-        There is no such file, or no permission to read it.
-    """
-    path = Path(path)
-    try:
-        reason = _safe(path, None if isolated is None else False)
-        return examine(path, verify=True) if isolated else verify_trusted(path, reason)
-    except PackFormatError as error:
-        return [error.problem]
-
-
-def verify_trusted(path: Path, reason: str | None) -> list[Problem]:
-    """List every problem of a file that HDF5 can open here; `reason` is why it is not plain."""
-    identity = identity_of(path)
-    try:
-        contents = _inspect_file(path, identity, reason)
-    except PackFormatError as error:
-        return [error.problem]
-    problems = contents.problems
-    if contents.header is None:
-        return problems
-    with Pack(path, identity, contents) as pack:
-        problems = problems + pack._load_scores()[0]
-        for number in range(len(contents.columns)):
-            problems = problems + pack._load_column(number)[0]
-        if any(problem.location.startswith("/samples") for problem in problems):
-            return problems
-        chunks = range(pack.header.chunks)
-        return problems + [problem for chunk in chunks for problem in pack._load(chunk)]
+            raise changed(self.path)
+        return open_file(self._place)

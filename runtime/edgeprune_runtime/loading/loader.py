@@ -3,46 +3,34 @@
 from __future__ import annotations
 
 import operator
-import warnings
-import zlib
-from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import asdict
-from functools import partial
+from collections.abc import Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import numpy as np
-from numpy.typing import NDArray
+from edgeprune_formats import ConfigError
 
-from edgeprune_formats import ConfigError, Pack, PackChecksumError, PackFormatError, PackHeader, Problem
-
-from ..decode.augmentation import Augmentation, LoaderAugment, draw, geometry, loader_augment
+from ..decode.augmentation import LoaderAugment, loader_augment
 from ..decode.backends import Backend
 from ..decode.dtypes import dtype_name
 from ..decode.plan import Normalize, Resolution
 from ..normalization import Normalization
+from .arguments import check_choices, check_numbers, statistics, warn_of_no_batch
 from .chunks.buffers import Ring
 from .chunks.cache import DEFAULT_CACHE_BYTES
 from .chunks.prefetch import Prefetcher
 from .chunks.reader import Packs, make_reader, open_given
-from .mixture import Mixture
+from .epoch import Batch, BatchMaker
 from .order.ranks import rank_share
 from .order.replay import Replay, replay_order
-from .order.sampling import SAMPLINGS, Sampling
-from .order.skipping import ON_CORRUPT, EpochRows, OnCorrupt, SkippedChunk
+from .order.sampling import Sampling
+from .order.skipping import OnCorrupt, SkippedChunk
+from .state import identity, next_place, place_in, require_same, skipped_in
 from .targets import DEFAULT_TARGETS, TargetReader
-from .transforms import BatchTransform, apply, make_recipe, transform_name
+from .transforms import BatchTransform, apply, make_recipe
 
 if TYPE_CHECKING:
     from ..decode.dtypes import Device, Dtype
 
 __all__ = ["PackLoader"]
-
-# What states hold since they were first written; one of an earlier version is held against the rest alone.
-_ADDED = ("dtype", "normalize", "codec", "transform", "targets", "targets_content")
-# How often a chunk is tried again that can be read by itself and not with the others of its batch.
-_RETRIES = 3
-# Images, targets, and what was left out up to here.
-_Batch = tuple[Any, tuple[Any, ...], tuple[SkippedChunk, ...]]
 
 
 class PackLoader:
@@ -175,15 +163,13 @@ class PackLoader:
         rank: int | None = None,
         world_size: int | None = None,
     ) -> None:
-        batch_size, seed, prefetch = map(operator.index, (batch_size, seed, prefetch))
-        _check_numbers(batch_size, seed, prefetch)
-        _check_choices(on_corrupt, sampling, shuffle=bool(shuffle), replays=replay is not None)
-        self.sampling = sampling
-        self._ranks = rank_share(rank, world_size, drop_rest=bool(drop_last))
+        batch_size, seed, prefetch, buffers = map(operator.index, (batch_size, seed, prefetch, reuse_buffers))
+        check_numbers(batch_size=batch_size, seed=seed, prefetch=prefetch, reuse_buffers=buffers)
+        ranks = rank_share(rank, world_size, drop_rest=bool(drop_last))
+        check_choices(on_corrupt, sampling, ranks, shuffle=shuffle, replays=replay is not None)
+        augment, shuffle = loader_augment(augment), bool(shuffle)
         self.pack = open_given(path)
-        self.batch_size, self.shuffle, self.seed = batch_size, bool(shuffle), seed
-        self.drop_last, self.augment, self.prefetch = bool(drop_last), loader_augment(augment), prefetch
-        self._targets = TargetReader(self.pack, targets)
+        columns = TargetReader(self.pack, targets)
         self._reader = make_reader(
             self.pack,
             batch_size=batch_size,
@@ -195,45 +181,43 @@ class PackLoader:
             cache_bytes=cache_bytes,
             prefetch=True,
         )
-        self._values: dict[str, Any] = {
-            "dtype": dtype_name(dtype),
-            "normalize": _statistics(self.pack.header, normalize),
-        }
-        self.transform = transform
-        self._recipe = make_recipe(
-            self.augment,
-            self._reader.decoder,
-            self.pack.header.channels,
-            self._values["normalize"],
-            self._targets.columns,
-            seed,
+        given = statistics(self.pack.header, normalize)
+        self._values: dict[str, Any] = {"dtype": dtype_name(dtype), "normalize": given}
+        self._maker = BatchMaker(
+            pack=self.pack,
+            reader=self._reader,
+            targets=columns,
+            ranks=ranks,
+            replay=replay_order(self.pack, replay, batch_size),
+            recipe=make_recipe(
+                augment,
+                self._reader.decoder,
+                self.pack.header.channels,
+                given,
+                columns.columns,
+                seed,
+            ),
+            batch_size=batch_size,
+            shuffle=shuffle,
+            seed=seed,
+            sampling=sampling,
+            on_corrupt=on_corrupt,
+            augment=augment,
+            looks_ahead=prefetch > 0,
         )
-        self.on_corrupt = on_corrupt
-        self.replay = replay_order(self.pack, replay, batch_size)
-        if self.replay is not None and self._ranks.world_size > 1:
-            raise ConfigError(
-                "`replay` fixes the share of old images in the batches of one process; leave `rank` and "
-                "`world_size` out, or `replay`"
-            )
-        self.reuse_buffers = operator.index(reuse_buffers)
-        if self.reuse_buffers < 0:
-            raise ConfigError(f"`reuse_buffers` must not be negative: {reuse_buffers}")
+        self.batch_size, self.shuffle, self.seed, self.sampling = batch_size, shuffle, seed, sampling
+        self.drop_last, self.augment, self.on_corrupt = bool(drop_last), augment, on_corrupt
+        self.prefetch, self.reuse_buffers, self.transform = prefetch, buffers, transform
+        self.replay, self.targets = self._maker.replay, columns.columns
         self._ring: Ring | None = None
         self.skipped: tuple[SkippedChunk, ...] = ()
-        self.targets = self._targets.columns
         self._epoch = self._batch = 0
         self._continue, self._loaded = True, False
         if not len(self):
-            share = "" if self._ranks.world_size == 1 else f" in each of {self._ranks.world_size} processes"
-            what = f"{len(self.pack)} images are fewer than a batch of {batch_size}{share}"
-            warnings.warn(
-                f"{what}, so an epoch has none; pass `drop_last=False` to train on them", stacklevel=2
-            )
+            warn_of_no_batch(len(self.pack), batch_size, ranks)
 
     def __len__(self) -> int:
-        images = len(self.pack) if self.replay is None else len(self.replay)
-        full, rest = divmod(self._ranks.count(images), self.batch_size)
-        return full + (rest > 0 and not self.drop_last)
+        return len(self._maker)
 
     @property
     def normalization(self) -> Normalization:
@@ -267,7 +251,7 @@ class PackLoader:
         )
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
-        self._ranks.warn_if_alone()
+        self._maker.ranks.warn_if_alone()
         return self._batches()
 
     def _batches(self) -> Iterator[tuple[Any, ...]]:
@@ -286,11 +270,11 @@ class PackLoader:
                 if ring is not None:
                     ring.ask()
                 images, targets, skipped = next(source)
-                self._targets.receive(self._reader.decoder, images, targets)
+                self._maker.targets.receive(self._reader.decoder, images, targets)
                 made = images, *targets
                 if self.transform is not None:
-                    number = self._ranks.batch_number(batch)
-                    made = apply(self.transform, made, self.seed, epoch, number, 4)
+                    number = self._maker.ranks.batch_number(batch)
+                    made = apply(self.transform, made, self._maker.seed, epoch, number, 4)
                 self._epoch, self._batch, self.skipped = epoch, batch + 1, skipped
                 yield made
             # Not where an epoch ends before: a thread may still be writing.
@@ -308,108 +292,11 @@ class PackLoader:
 
     def _source(
         self, epoch: int, first: int, ring: Ring | None
-    ) -> Prefetcher[_Batch] | Generator[_Batch, None, None]:
-        batches = self._decoded(epoch, first, ring)
+    ) -> Prefetcher[Batch] | Generator[Batch, None, None]:
+        batches = self._maker.decoded(epoch, first, self.skipped, ring)
         if self.prefetch and self._reader.decoder.in_background:
             return Prefetcher(batches, self.prefetch)
         return batches
-
-    def _decoded(self, epoch: int, first: int, ring: Ring | None) -> Generator[_Batch, None, None]:
-        epoch_rows = self._epoch_rows(epoch)
-        for batch in range(first, len(self)):
-            out = None if ring is None else ring.take(len(epoch_rows.take(*self._span(batch))))
-            images, rows = self._read(epoch_rows, epoch, batch, out)
-            targets = self._targets.batch(rows, self._reader.decoder)
-            if self._recipe is not None:
-                number = self._ranks.batch_number(batch)
-                keys = self._augmentation_keys(epoch_rows, rows, batch)
-                images, targets = self._recipe(images, targets, keys, epoch, number)
-            yield images, targets, epoch_rows.skipped
-
-    def _augmentation_keys(
-        self, epoch_rows: EpochRows, rows: NDArray[np.int64], batch: int
-    ) -> NDArray[np.int64]:
-        """Return what a preset's random numbers go by, so that an image that repeats differs each time."""
-        first = self._span(batch)[0]
-        if self.replay is not None or self.sampling == "balanced":
-            return self._ranks.places(first, len(rows))
-        # Where chunks are left out, an epoch takes its first images again.
-        rounds = (first + np.arange(len(rows))) // len(epoch_rows)
-        return rows + rounds * len(self.pack)
-
-    def _epoch_rows(self, epoch: int) -> EpochRows:
-        cache = self._reader.cache
-        labels = self.pack.labels if self.sampling == "balanced" else None
-        draw: Callable[..., NDArray[np.int64]] = partial(cache.order, labels=labels)
-        if self.replay is not None:
-            assert isinstance(cache.window, list)
-            draw = partial(self.replay.epoch, cache.window)
-        order = self._ranks.of(draw(seed=self.seed, epoch=epoch, shuffle=self.shuffle))
-        old = None if self.replay is None else self.replay.is_old(order)
-        return EpochRows(order, cache.chunk_of(order), self.skipped, old)
-
-    def _span(self, batch: int) -> tuple[int, int]:
-        """Return the places of a batch in the epoch."""
-        return batch * self.batch_size, (batch + 1) * self.batch_size
-
-    def _read(
-        self, epoch_rows: EpochRows, epoch: int, batch: int, out: Any | None
-    ) -> tuple[Any, NDArray[np.int64]]:
-        """Return the images of a batch and their rows, without chunks that cannot be read."""
-        retries = _RETRIES
-        while True:
-            start, stop = self._span(batch)
-            rows = epoch_rows.take(start, stop)
-            augmentation = self._augmentation(epoch, batch, len(rows))
-            try:
-                upcoming = epoch_rows.upcoming(stop) if self.prefetch else None
-                return self._reader.images(rows, augmentation, upcoming, out), rows
-            except PackFormatError as error:
-                if self.on_corrupt == "fail" or not retries:
-                    raise
-                found = self._reader.unreadable(rows)
-                for chunk, reason in found.items():
-                    epoch_rows.leave_out(chunk, self._images_in_chunks()[chunk], str(reason))
-                if not len(epoch_rows):
-                    raise _nothing_left(error) from error
-                retries = _RETRIES if found else retries - 1
-
-    def _augmentation(self, epoch: int, batch: int, count: int) -> Augmentation | None:
-        plan = self._reader.decoder.plan
-        return draw(
-            geometry(self.augment),
-            seed=self.seed,
-            epoch=epoch,
-            batch=self._ranks.batch_number(batch),
-            count=count,
-            height=plan.height,
-            width=plan.width,
-        )
-
-    def _identity(self) -> dict[str, Any]:
-        """Return whatever decides what the batches are, but for the packs' coefficients themselves."""
-        plan = self._reader.decoder.plan
-        return {
-            "samples": len(self.pack),
-            "chunk_samples": _for_each(self.pack, lambda header: header.chunk_samples),
-            "content": zlib.crc32(self.pack.source_index.tobytes(), zlib.crc32(self.pack.labels.tobytes())),
-            "batch_size": self.batch_size,
-            "shuffle": self.shuffle,
-            "sampling": self.sampling,
-            "seed": self.seed,
-            "drop_last": self.drop_last,
-            "world_size": self._ranks.world_size,
-            "augment": self.augment,
-            "transform": transform_name(self.transform),
-            "resolution": [plan.height, plan.width],
-            "targets": [column.name for column in self.targets],
-            **self._values,
-            "codec": _for_each(self.pack, lambda header: f"{header.codec} of {header.components}"),
-            "scale": plan.scale.tolist(),
-            # Where there is none, as states were before there was any.
-            **({} if self._targets.content is None else {"targets_content": self._targets.content}),
-            **({} if self.replay is None else {"replay": asdict(self.replay.replay)}),
-        }
 
     def state_dict(self) -> dict[str, Any]:
         """Return, ready for JSON, the position after the last batch that was handed out.
@@ -417,10 +304,9 @@ class PackLoader:
         After an epoch's last batch that is the start of the next epoch, as with PyTorch's StatefulDataLoader.
         ``"epoch"`` counts from 0.
         """
-        ended = 0 < len(self) <= self._batch
-        epoch, batch = (self._epoch + 1, 0) if ended else (self._epoch, self._batch)
+        epoch, batch = next_place(self._epoch, self._batch, len(self))
         return {
-            **self._identity(),
+            **identity(self._maker, self.transform, self._values),
             "window": self._reader.cache.window,
             "skipped": [one.chunk for one in self.skipped],
             "epoch": epoch,
@@ -436,82 +322,10 @@ class PackLoader:
             The state is of a loader with other arguments or another pack, or of one whose shuffling
             window does not fit `cache_bytes`, or is no state at all.
         """
-        # What states of earlier releases do not say.
-        state = {"sampling": "uniform", "world_size": 1, "replay": None, **state}
-        for name, ours in ({"replay": None} | self._identity()).items():
-            if state.get(name) != ours and not (name in _ADDED and name not in state):
-                raise ConfigError(f"cannot resume: {name} was {state.get(name)} and is now {ours}")
-        for name in ("epoch", "batch"):
-            if not (isinstance(state.get(name), int) and state[name] >= 0):
-                raise ConfigError(f"cannot resume: {name} is {state.get(name)}")
-        if state["batch"] > len(self):
-            raise ConfigError(f"cannot resume: batch is {state['batch']} of {len(self)}")
-        skipped = self._skipped_in(state)
-        if self.shuffle:
+        require_same(state, identity(self._maker, self.transform, self._values))
+        epoch, batch = place_in(state, len(self))
+        skipped = skipped_in(state, self._maker)
+        if self._maker.shuffle:
             self._reader.resume(state.get("window"))
-        self.skipped = skipped
-        self._epoch, self._batch = state["epoch"], state["batch"]
-        if 0 < len(self) <= self._batch:
-            self._epoch, self._batch = self._epoch + 1, 0
+        self.skipped, self._epoch, self._batch = skipped, epoch, batch
         self._continue = self._loaded = True
-
-    def _skipped_in(self, state: dict[str, Any]) -> tuple[SkippedChunk, ...]:
-        # States had none before chunks could be left out.
-        chunks = state.get("skipped", [])
-        counts = self._images_in_chunks()
-        sound = isinstance(chunks, list) and all(
-            type(chunk) is int and 0 <= chunk < len(counts) for chunk in chunks
-        )
-        if not sound or len({*chunks}) < len(chunks) or len(chunks) >= len(counts):
-            raise ConfigError(f"cannot resume: skipped is {chunks}")
-        if chunks and self.on_corrupt == "fail":
-            raise ConfigError(
-                f"cannot resume: chunks {', '.join(map(str, chunks))} were left out as damaged; "
-                'pass `on_corrupt="skip"`'
-            )
-        reason = "it was left out before the run was resumed"
-        return tuple(SkippedChunk(chunk, counts[chunk], reason) for chunk in chunks)
-
-    def _images_in_chunks(self) -> list[int]:
-        counts: list[int] = np.bincount(self._reader.cache.chunk_of(np.arange(len(self.pack)))).tolist()
-        return counts
-
-
-def _check_numbers(batch_size: int, seed: int, prefetch: int) -> None:
-    if batch_size < 1:
-        raise ConfigError(f"`batch_size` must be at least 1, not {batch_size}")
-    if seed < 0:
-        raise ConfigError(f"`seed` must not be negative: {seed}")
-    if prefetch < 0:
-        raise ConfigError(f"`prefetch` must not be negative: {prefetch}")
-
-
-def _check_choices(on_corrupt: OnCorrupt, sampling: Sampling, *, shuffle: bool, replays: bool) -> None:
-    if on_corrupt not in ON_CORRUPT:
-        raise ConfigError(f"`on_corrupt` is {on_corrupt!r}; choose one of {', '.join(ON_CORRUPT)}")
-    if sampling not in SAMPLINGS:
-        raise ConfigError(f"`sampling` is {sampling!r}; choose one of {', '.join(SAMPLINGS)}")
-    if sampling == "balanced" and not shuffle:
-        raise ConfigError('`sampling="balanced"` needs `shuffle=True`')
-    if sampling == "balanced" and replays:
-        raise ConfigError("`sampling` and `replay` both choose what an epoch has; give one of the two")
-
-
-def _nothing_left(error: PackFormatError) -> PackFormatError:
-    message = "none of the chunks can be read; copy the file again"
-    return PackChecksumError(error.path, Problem("checksum", "/samples", message))
-
-
-def _statistics(header: PackHeader, normalize: Normalize) -> list[list[float]] | None:
-    """Return mean and standard deviation as JSON holds them; None without normalization."""
-    if normalize is False:
-        return None
-    pair = (header.mean, header.std) if normalize is True else normalize
-    return [list(map(float, values)) for values in pair]
-
-
-def _for_each(packs: Pack | Mixture, fact: Callable[[PackHeader], Any]) -> Any:
-    """Return a fact of a pack, or a list of those of several."""
-    if isinstance(packs, Mixture):
-        return [fact(pack.header) for pack in packs.packs]
-    return fact(packs.header)

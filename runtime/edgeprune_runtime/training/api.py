@@ -26,8 +26,7 @@ from ..text import count_text
 from .batches import check_batches
 from .interfaces import Batches, OnEvent, TrainLoader
 from .loop import TrainRun
-from .objectives.adversarial import Objective, Perturbation, Teacher
-from .objectives.losses import TargetLoss, balanced_weights, loss_of
+from .objectives.making import make_loss, make_objective
 from .placement import Placement, place
 from .progress.cadence import Cadence
 from .progress.lines import LineReport
@@ -38,7 +37,7 @@ from .run_folder.checkpoint import has_checkpoint, read_state
 from .run_folder.description import describe_run, read_description
 from .run_folder.opening import opened_run
 from .run_folder.results import is_finished, load_model, save_model
-from .settings import Adversary, TrainConfig
+from .settings import TrainConfig
 from .step import Learner
 
 __all__ = [
@@ -221,8 +220,8 @@ def train(
         with deferred_signals() as interrupted, torch.random.fork_rng(cuda):
             torch.manual_seed(config.seed)
             weights = None if init is None or has_checkpoint(run_dir) else init
-            loss = _loss(config, task, placement, class_counts, num_classes)
-            objective = _objective(config, placement, normalization, teacher, loss, description)
+            loss = make_loss(config, task, placement, class_counts, num_classes)
+            objective = make_objective(config, placement, normalization, teacher, loss, description)
             learner = Learner(
                 config,
                 placement,
@@ -320,46 +319,3 @@ def _require_target(loader: TrainLoader, task: Task) -> None:
         raise ConfigError(
             f"the loader hands out targets {given}; `task` learns {task.target!r}, and that alone"
         )
-
-
-def _objective(
-    config: TrainConfig,
-    placement: Placement,
-    normalization: Normalization | None,
-    teacher: str | Path | None,
-    loss: TargetLoss,
-    description: Mapping[str, Any],
-) -> Objective:
-    if config.adversarial is None and teacher is None:
-        return Objective(loss=loss)
-    if normalization is None:
-        raise ConfigError("adversarial training and a teacher need the normalization of the batches")
-    perturbation = None
-    if config.adversarial is not None:
-        adversary = Adversary.parse(config.adversarial)
-        perturbation = Perturbation(adversary, normalization, placement.device)
-    if teacher is None:
-        return Objective(perturbation, loss=loss)
-    if config.class_weights == "balanced" or config.label_smoothing:
-        raise ConfigError(
-            "a teacher's answers replace the labels; leave `label_smoothing` and `class_weights` out"
-        )
-    names = description["provenance"].get("class_names")
-    shape = description["num_classes"], description["image_shape"], names
-    return Objective(perturbation, Teacher(Path(teacher), placement, normalization, *shape))
-
-
-def _loss(
-    config: TrainConfig,
-    task: Task,
-    placement: Placement,
-    class_counts: Sequence[int] | None,
-    num_classes: int,
-) -> TargetLoss:
-    if config.class_weights != "balanced":
-        return loss_of(task, config.label_smoothing)
-    if class_counts is None or len(class_counts) != num_classes or sum(class_counts) < 1:
-        raise ConfigError(
-            f"`class_weights` needs the images of each of {num_classes} classes; give `class_counts`"
-        )
-    return loss_of(task, config.label_smoothing, balanced_weights(class_counts).to(placement.device))

@@ -1,0 +1,60 @@
+"""What is wrong with the arguments of a loader, found before its pack is opened."""
+
+from __future__ import annotations
+
+import warnings
+
+from edgeprune_formats import ConfigError, PackHeader
+
+from ..decode.plan import Normalize
+from .order.ranks import RankShare
+from .order.sampling import SAMPLINGS, Sampling
+from .order.skipping import ON_CORRUPT, OnCorrupt
+
+__all__ = ["check_choices", "check_numbers", "statistics", "warn_of_no_batch"]
+
+
+def check_numbers(*, batch_size: int, seed: int, prefetch: int, reuse_buffers: int) -> None:
+    """Raise `ConfigError` of a number out of range."""
+    if batch_size < 1:
+        raise ConfigError(f"`batch_size` must be at least 1, not {batch_size}")
+    for name, number in (("seed", seed), ("prefetch", prefetch), ("reuse_buffers", reuse_buffers)):
+        if number < 0:
+            raise ConfigError(f"`{name}` must not be negative: {number}")
+
+
+def check_choices(
+    on_corrupt: OnCorrupt, sampling: Sampling, ranks: RankShare, *, shuffle: bool, replays: bool
+) -> None:
+    """Raise `ConfigError` of a choice that there is not, or that does not go with another."""
+    if on_corrupt not in ON_CORRUPT:
+        raise ConfigError(f"`on_corrupt` is {on_corrupt!r}; choose one of {', '.join(ON_CORRUPT)}")
+    if sampling not in SAMPLINGS:
+        raise ConfigError(f"`sampling` is {sampling!r}; choose one of {', '.join(SAMPLINGS)}")
+    if sampling == "balanced" and not shuffle:
+        raise ConfigError('`sampling="balanced"` needs `shuffle=True`')
+    if sampling == "balanced" and replays:
+        raise ConfigError("`sampling` and `replay` both choose what an epoch has; give one of the two")
+    if replays and ranks.world_size > 1:
+        raise ConfigError(
+            "`replay` fixes the share of old images in the batches of one process; leave `rank` and "
+            "`world_size` out, or `replay`"
+        )
+
+
+def statistics(header: PackHeader, normalize: Normalize) -> list[list[float]] | None:
+    """Return mean and standard deviation as JSON holds them; None without normalization."""
+    if normalize is False:
+        return None
+    pair = (header.mean, header.std) if normalize is True else normalize
+    return [list(map(float, values)) for values in pair]
+
+
+def warn_of_no_batch(images: int, batch_size: int, ranks: RankShare) -> None:
+    """Warn, where a loader is made, that nothing remains of fewer images than a batch."""
+    share = "" if ranks.world_size == 1 else f" in each of {ranks.world_size} processes"
+    warnings.warn(
+        f"{images} images are fewer than a batch of {batch_size}{share}, so an epoch has none; "
+        "pass `drop_last=False` to train on them",
+        stacklevel=3,
+    )
