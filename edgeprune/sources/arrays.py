@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from edgeprune_formats.targets import Target
 
 from .base import Rows
-from .decoding.images import resize_planes
 from .decoding.kinds import GRAY, RGB, RGBA, Kind, reduced_to_8
+from .decoding.scaling import resize_planes
 
 __all__ = ["ArraySource", "resize_batch"]
 
@@ -90,7 +90,7 @@ class ArraySource:
 
 
 def resize_batch(pixels: NDArray[Any], size: int) -> NDArray[Any]:
-    """Apply `edgeprune.sources.decoding.images.resize_and_crop` to each image of an array.
+    """Apply `edgeprune.sources.decoding.scaling.resize_and_crop` to each image of an array.
 
     Parameters
     ----------

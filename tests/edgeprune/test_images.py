@@ -11,7 +11,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from edgeprune.errors import SourceError
-from edgeprune.sources.decoding.images import read_image, resize_and_crop
+from edgeprune.sources.decoding.images import read_image
+from edgeprune.sources.decoding.scaling import resize_and_crop
 
 
 def saved(path: Path, image: Image.Image, **options: object) -> Path:

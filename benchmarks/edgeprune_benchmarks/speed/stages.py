@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgeprune.sources.check import read_piece
-from edgeprune.sources.decoding.images import decode_image, pillow_guard, resize_and_crop
+from edgeprune.sources.decoding.images import decode_image, pillow_guard
+from edgeprune.sources.decoding.scaling import resize_and_crop
 from edgeprune_formats import PackHeader, open_pack
 from edgeprune_formats.coding.native import encoding_kernels
 from edgeprune_formats.coding.payload import encode_payload, predict_dc

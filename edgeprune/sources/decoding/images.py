@@ -8,7 +8,7 @@ import os
 import stat
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,8 +19,10 @@ from PIL import Image, UnidentifiedImageError, features
 
 from ...errors import SourceError
 from .kinds import MODES, RGB_IF_COLOR, Kind, Wanted, kind_of, reduced_to_8
+from .modes import gray16, to_mode
 from .orientation import upright
 from .png import without_extras
+from .scaling import reduced, resize_and_crop, resize_planes
 from .tiff import BandsError, bands_of, is_tiff, read_bands, read_tags
 
 __all__ = [
@@ -30,8 +32,6 @@ __all__ = [
     "image_kind",
     "pillow_guard",
     "read_image",
-    "resize_and_crop",
-    "resize_planes",
 ]
 
 _HAS_AVIF = "avif" in features.modules and features.check_module("avif")
@@ -50,9 +50,6 @@ UNREAD_SUFFIXES = (
 
 # Without this list Pillow tries every format it knows on a misnamed file, Ghostscript for EPS included.
 _FORMATS = ("JPEG", "PNG", "BMP", "PPM", "GIF", "TIFF", "WEBP", *(("AVIF",) if _HAS_AVIF else ()))
-_ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa")
-_MEANED_MODES = ("L", "RGB", "RGBX", "CMYK", "YCbCr", "RGBA", "LA")
-_PHOTOMETRIC, _BITS = 262, 258
 
 
 class _Guard:
@@ -269,11 +266,11 @@ def _decoded(
             scale = 4 * size / min(opened.size)
             opened.draft(None, (round(scale * opened.width), round(scale * opened.height)))
         opened.load()
-        image = _reduced(opened, 4 * size) if is_large and size is not None else opened
+        image = reduced(opened, 4 * size) if is_large and size is not None else opened
         image = upright(image, opened)
         if kind == Kind(1, 16):
-            return _of_bands(_gray16(image, getattr(opened, "tag_v2", {}))[..., None], size, wanted)
-        image = _to_mode(image, MODES[wanted.kind.channels])
+            return _of_bands(gray16(image, getattr(opened, "tag_v2", {}))[..., None], size, wanted)
+        image = to_mode(image, MODES[wanted.kind.channels])
         pixels = np.array(image if size is None else resize_and_crop(image, size))
         return pixels if pixels.ndim == 3 else pixels[..., None]
 
@@ -287,20 +284,6 @@ def _of_bands(planes: NDArray[Any], size: int | None, wanted: Wanted) -> NDArray
     image = image.convert(MODES[wanted.kind.channels])
     pixels = np.array(image if size is None else resize_and_crop(image, size))
     return pixels if pixels.ndim == 3 else pixels[..., None]
-
-
-def resize_planes(planes: NDArray[Any], size: int) -> NDArray[Any]:
-    """Apply `resize_and_crop` to each plane of uint8 or uint16 [H, W, C]."""
-    if planes.shape[:2] == (size, size):
-        return planes
-    scaled = np.empty((size, size, planes.shape[2]), planes.dtype)
-    for number in range(planes.shape[2]):
-        plane = np.ascontiguousarray(planes[..., number])
-        # Pillow scales 16 bits as floating-point numbers only.
-        wide = plane if plane.dtype == np.uint8 else plane.astype(np.float32)
-        found = np.asarray(resize_and_crop(Image.fromarray(wide), size))
-        scaled[..., number] = np.rint(np.clip(found, 0, np.iinfo(planes.dtype).max))
-    return scaled
 
 
 def _is_pipe(path: str) -> bool:
@@ -347,72 +330,6 @@ def _room_for(image: Image.Image, size: int | None) -> AbstractContextManager[bo
             f"Image size ({pixels} pixels) exceeds limit of {limit} pixels; pass `size` to scale it down"
         )
     return _LARGE
-
-
-def _reduced(image: Image.Image, side: int) -> Image.Image:
-    """Average blocks of pixels, as long as the short side keeps `side` of them; spares memory later."""
-    factor = min(image.size) // side
-    is_plain = image.mode in _MEANED_MODES and "transparency" not in image.info
-    return image.reduce(factor) if is_plain and factor > 1 else image
-
-
-def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
-    """Scale the short side of an image to `size` and keep the center square.
-
-    Bicubic; Pillow widens the kernel when it scales down, which is its antialiasing. Only the center
-    square is computed, with the pixels around it in reach of the kernel: scaling all of a 1 x 100,000
-    strip first would take gigabytes.
-
-    Parameters
-    ----------
-    image : PIL.Image.Image
-        Mode ``L`` or ``RGB``, any size.
-    size : int
-        Side of the result in pixels, at least 1.
-
-    Returns
-    -------
-    PIL.Image.Image
-        `size` x `size`, of the same mode; `image` itself if it has that size already.
-    """
-    width, height = image.size
-    if (width, height) == (size, size):
-        return image
-    short = min(width, height)
-    left, top = (width - short) / 2, (height - short) / 2
-    return image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + short, top + short))
-
-
-def _to_mode(image: Image.Image, mode: str) -> Image.Image:
-    if image.mode == "F":
-        raise ValueError("has floating-point pixels, whose range is unknown; save it as 8-bit RGB first")
-    if image.mode in _ALPHA_MODES or "transparency" in image.info:
-        image = image.convert("RGBA")
-        if mode == "RGBA":
-            return image
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    if image.mode == mode:
-        return image
-    is_plain = mode == "RGB" or image.mode in ("1", "L", "RGB")
-    return (image if is_plain else image.convert("RGB")).convert(mode)
-
-
-def _gray16(image: Image.Image, tags: Mapping[int, Any]) -> NDArray[np.uint16]:
-    """Return the pixels of 16-bit gray, uint16 [H, W]."""
-    values = np.asarray(image)
-    if values.min() < 0 or values.max() > 65535:
-        span = f"{values.min()} to {values.max()}"
-        raise ValueError(f"has pixels from {span}, beyond 16 bits; save it as 8-bit or 16-bit gray first")
-    values = values.astype(np.uint32)
-    # Pillow leaves TIFF files of 12 bits dark, and those of 16 bits where 0 is white as they are.
-    if tags.get(_BITS) == (12,):
-        values = (values * 65535 + 2047) // 4095
-    if tags.get(_PHOTOMETRIC) == 0:
-        values = 65535 - values
-    transparent = image.info.get("transparency")
-    if isinstance(transparent, int):
-        values[values == transparent] = 65535
-    return values.astype(np.uint16)
 
 
 def _reason(error: Exception, image: str | bytes) -> str:

@@ -75,7 +75,7 @@ def open_imagefolder(spec: str, split: str, size: int | None) -> FolderSource | 
     split : str
         ``"train"`` or ``"test"``.
     size : int or None
-        See `edgeprune.sources.decoding.images.resize_and_crop`; None takes the shape of the first image that
+        See `edgeprune.sources.decoding.scaling.resize_and_crop`; None takes the shape of the first image that
         can be read.
 
     Raises

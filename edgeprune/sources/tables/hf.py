@@ -74,7 +74,7 @@ def open_hf(spec: str, split: str, size: int | None) -> EncodedSource:
         ``"train"`` or ``"test"``, which is the split ``test``, else ``validation``; a data set that was saved
         without splits is taken for either.
     size : int or None
-        See `edgeprune.sources.decoding.images.resize_and_crop`; None takes the shape of the first image that
+        See `edgeprune.sources.decoding.scaling.resize_and_crop`; None takes the shape of the first image that
         can be read.
 
     Raises
