@@ -226,7 +226,7 @@ def test_checkpoints_between_epochs(train):
 
 def test_a_full_disk_is_told_and_waited_for(train, monkeypatch, capsys):
     monkeypatch.setattr("edgeprune_runtime.training.run_folder.full_disk._RETRY_SECONDS", 0.0)
-    from edgeprune_runtime.training import checkpoint
+    from edgeprune_runtime.training.run_folder import checkpoint
 
     original, calls = checkpoint.save_file, []
 

@@ -4,7 +4,7 @@ import pytest
 from edgeprune_formats import ConfigError, open_pack
 from edgeprune_formats.codecs import memory_bytes
 from edgeprune_runtime import PackLoader, open_packs
-from edgeprune_runtime.loading import memory as module
+from edgeprune_runtime.loading.chunks import memory as module
 from edgeprune_runtime.loading.chunks.memory import default_limit, divide_memory
 
 GIB = 2**30
