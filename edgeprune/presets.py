@@ -14,6 +14,7 @@ __all__ = [
     "PAPER_COUNTS",
     "Family",
     "MaskPreset",
+    "beta_exponent",
     "ccs_beta",
     "component_count",
     "data_family",
@@ -34,6 +35,8 @@ class Family:
         Epochs from one record of the entropies to the next (paper, App. B).
     betas : mapping of float to float
         Sample pruning ratio to CCS's beta (Zheng et al. 2022).
+    beta_exponent : float
+        c_D of the Beta sampling of DUAL (Cho et al. 2025).
     masks : mapping of float to (int, float)
         Frequency pruning ratio, ascending, to (k, lambda) (paper, App. B). The counts k_total beside
         them are what `component_count` gives.
@@ -42,6 +45,7 @@ class Family:
     side: int
     je_cadence: int
     betas: Mapping[float, float]
+    beta_exponent: float
     masks: Mapping[float, tuple[int, float]]
 
 
@@ -50,6 +54,7 @@ FAMILIES: Mapping[str, Family] = {
         side=32,
         je_cadence=5,
         betas={0.3: 0.0, 0.5: 0.0, 0.7: 0.1, 0.8: 0.1, 0.9: 0.3},
+        beta_exponent=5.5,
         masks={
             0.3: (100, 0.05),
             0.5: (100, 0.10),
@@ -63,6 +68,7 @@ FAMILIES: Mapping[str, Family] = {
         side=32,
         je_cadence=5,
         betas={0.3: 0.1, 0.5: 0.2, 0.7: 0.2, 0.8: 0.4, 0.9: 0.5},
+        beta_exponent=4.0,
         masks={
             0.3: (100, 0.09),
             0.5: (100, 0.13),
@@ -76,6 +82,7 @@ FAMILIES: Mapping[str, Family] = {
         side=224,
         je_cadence=2,
         betas={0.3: 0.0, 0.5: 0.1, 0.7: 0.2, 0.8: 0.2, 0.9: 0.3},
+        beta_exponent=11.0,
         masks={
             0.3: (1000, 0.10),
             0.5: (1000, 0.10),
@@ -150,6 +157,11 @@ def ccs_beta(sample_prune: float, family: str) -> float:
     if not 0 <= sample_prune < 1:
         raise ConfigError(f"the sample pruning ratio must be at least 0 and below 1, not {sample_prune}")
     return float(np.interp(sample_prune, list(betas), list(betas.values())))
+
+
+def beta_exponent(family: str) -> float:
+    """Return c_D of the Beta sampling of DUAL, as published; raise `ConfigError` if the family is unknown."""
+    return _family(family).beta_exponent
 
 
 def mask_preset(freq_prune: float, height: int, width: int, family: str) -> MaskPreset:

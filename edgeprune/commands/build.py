@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeprune.coresets.config import CoresetConfig
+from edgeprune.coresets.scores import SCORES
 from edgeprune.masks.config import MaskConfig
 from edgeprune.packs.config import METHODS, BuildConfig
 from edgeprune.scoring.config import ScoreConfig
@@ -231,10 +232,12 @@ def _require_use(options: dict[str, Any], files: dict[str, Path | None]) -> None
     method = METHODS[options["method"]]
     scored, learns = method.scored_images, method.learned_masks and files["fse_net"] is None
     scores = files["scores"] is None and (scored or (learns and files["classifier"] is None))
-    joint_entropy, ccs = options["score"] == "joint_entropy", options["sampling"] == "ccs"
+    score = options["score"]
+    ccs = (options["sampling"] or SCORES[score].sampling) == "ccs"
     uses = {
-        **dict.fromkeys(("tau", "gamma", "window"), scored and joint_entropy),
+        **dict.fromkeys(("tau", "gamma", "window"), scored and score == "joint_entropy"),
         **dict.fromkeys(("beta", "strata"), scored and ccs),
+        "dual_epochs": scored and score == "dual",
     }
     by_config = {CoresetConfig: scored, MaskConfig: learns, ScoreConfig: scores}
     for param in context.command.params:

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from edgeprune_formats import ConfigError
 from edgeprune_runtime.checks import check_types
 
-from ..coresets.scores import SCORES
+from .scores import SCORES
+from .uncertainty import DUAL_EPOCHS
 
 __all__ = ["CoresetConfig"]
 
-SAMPLINGS = ("ccs", "top-k")
+SAMPLINGS = ("ccs", "top-k", "beta")
 
 
 @dataclass(frozen=True)
@@ -22,9 +23,11 @@ class CoresetConfig:
     ----------
     score : str
         A name of `edgeprune.coresets.scores.SCORES`.
-    sampling : str
-        ``"ccs"`` (spread over the score's range, without the hardest) or ``"top-k"`` (the end that the
-        score says matters).
+    sampling : str or None
+        ``"ccs"`` (spread over the score's range, without the hardest), ``"top-k"`` (the end that the
+        score says matters) or, of the score ``dual`` alone, ``"beta"`` (see
+        `edgeprune.coresets.beta_sampling`); None stands for what the score was published with, see
+        `sampled_by`.
     beta : float or None
         Share that CCS drops as too hard; None stands for the published value, see
         `edgeprune.presets.ccs_beta`.
@@ -34,6 +37,8 @@ class CoresetConfig:
         Whether classes keep their proportions.
     tau, gamma, window : float, float, int
         Parameters of `edgeprune.coresets.scores.joint_entropy`.
+    dual_epochs : int
+        Of `edgeprune.coresets.uncertainty.dual`.
 
     Raises
     ------
@@ -50,11 +55,13 @@ class CoresetConfig:
             "choices": tuple(SCORES),
         },
     )
-    sampling: str = field(
-        default="ccs",
+    sampling: str | None = field(
+        default=None,
         metadata={
-            "help": "ccs: spread over the score's range, without the hardest; top-k: the end that matters.",
+            "help": "ccs: spread over the score's range, without the hardest; top-k: the end that matters; "
+            "beta: by a distribution that moves to easier images the more are left out, for dual.",
             "choices": SAMPLINGS,
+            "default_text": "ccs; top-k for dyn_unc, beta for dual",
         },
     )
     beta: float | None = field(
@@ -74,13 +81,18 @@ class CoresetConfig:
         default=0.99, metadata={"help": "Joint entropy: weight of a record beside the one before it."}
     )
     window: int = field(default=3, metadata={"help": "Joint entropy: records that a variance is taken over."})
+    dual_epochs: int = field(
+        default=DUAL_EPOCHS, metadata={"help": "DUAL: first epochs of the scoring run that count."}
+    )
 
     def __post_init__(self) -> None:
         check_types(self)
         if self.score not in SCORES:
             raise ConfigError(f"`score` must be one of {', '.join(SCORES)}, not {self.score!r}")
-        if self.sampling not in SAMPLINGS:
-            raise ConfigError(f"`sampling` must be ccs or top-k, not {self.sampling!r}")
+        if self.sampling not in (None, *SAMPLINGS):
+            raise ConfigError(f"`sampling` must be one of {', '.join(SAMPLINGS)}, not {self.sampling!r}")
+        if self.sampling == "beta" and self.score != "dual":
+            raise ConfigError(f"`sampling` beta is for `score` dual, not {self.score}; use ccs or top-k")
         if self.beta is not None and not 0 <= self.beta < 1:
             raise ConfigError(f"`beta` must be at least 0 and below 1, not {self.beta}")
         if self.strata < 1:
@@ -90,3 +102,10 @@ class CoresetConfig:
                 f"`tau` must be in [0, 1], `gamma` in (0, 1] and `window` at least 1, "
                 f"not {self.tau}, {self.gamma} and {self.window}"
             )
+        if self.dual_epochs < 2:
+            raise ConfigError(f"`dual_epochs` must be at least 2, not {self.dual_epochs}")
+
+    @property
+    def sampled_by(self) -> str:
+        """How images are drawn: `sampling`, or what the score was published with."""
+        return self.sampling or SCORES[self.score].sampling

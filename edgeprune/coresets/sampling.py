@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from edgeprune_formats import ConfigError
 
-from .scores import check_finite
+from .records import check_finite
 
-__all__ = ["ccs", "random_coreset", "stratum_budgets", "top_k"]
+__all__ = ["by_class", "ccs", "random_coreset", "stratum_budgets", "top_k"]
 
 
 def _quotas(sizes: NDArray[np.int64], count: int) -> NDArray[np.int64]:
@@ -71,7 +71,7 @@ class _Share(NamedTuple):
     quota: int
 
 
-def _by_class(labels: NDArray[np.int64] | None, samples: int, count: int) -> list[_Share]:
+def by_class(labels: NDArray[np.int64] | None, samples: int, count: int) -> list[_Share]:
     """Share `count` among the classes in proportion; without labels all samples are one class."""
     if not 1 <= count <= samples:
         raise ConfigError(f"cannot draw {count} of {samples} samples")
@@ -121,7 +121,7 @@ def top_k(
     ranks = -values if keep == "high" else values
     parts = [
         share.members[np.argsort(ranks[share.members], kind="stable")[: share.quota]]
-        for share in _by_class(labels, len(values), count)
+        for share in by_class(labels, len(values), count)
     ]
     chosen = np.concatenate(parts)
     return chosen[np.lexsort((chosen, ranks[chosen]))].astype(np.int64, copy=False)
@@ -251,7 +251,7 @@ def ccs(
     # would put the crowded bins first, so the order has keys of its own.
     draw_keys, order_keys = np.random.default_rng(seed).random((2, len(values)))
     parts = []
-    for share in _by_class(labels, len(values), count):
+    for share in by_class(labels, len(values), count):
         if share.quota == 0:
             continue
         left = _easier(hard, share, beta)

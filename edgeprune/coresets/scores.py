@@ -10,11 +10,15 @@ from numpy.typing import NDArray
 
 from edgeprune_formats import ConfigError
 
+from .records import BLOCK, check_records
+from .uncertainty import dual, dyn_unc
+
 __all__ = [
     "SCORES",
     "Score",
     "aum",
-    "check_finite",
+    "dual",
+    "dyn_unc",
     "el2n",
     "entropy",
     "forgetting",
@@ -22,9 +26,6 @@ __all__ = [
     "joint_entropy",
     "random",
 ]
-
-# Samples whose records are expanded to double precision at a time.
-BLOCK = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -37,18 +38,22 @@ class Score:
         Also the name of the function that computes it.
     records : str
         The recorded array it needs: ``"entropies"`` (softmax entropy, every few epochs), ``"correct"``,
-        ``"errors"`` (L2 norm of p - onehot(y)), ``"margins"`` (p_y - largest other p), all three every
-        epoch, ``"final_entropies"`` (one record, of the final model), or ``""`` for none.
+        ``"errors"`` (L2 norm of p - onehot(y)), ``"margins"`` (p_y - largest other p), ``"probabilities"``
+        (p_y), all four every epoch, ``"final_entropies"`` (one record, of the final model), or ``""`` for
+        none.
     keep_end : "high" or "low"
-        The end that a plain top-k keeps: the hard end, or for joint entropy the important one.
+        The end that a plain top-k keeps: the hard end, or the important one.
     describes : str
         One line for a user.
+    sampling : str
+        How it was published to be sampled: ``"ccs"``, ``"top-k"`` or ``"beta"``.
     """
 
     name: str
     records: str
     keep_end: Literal["high", "low"]
     describes: str
+    sampling: Literal["ccs", "top-k", "beta"] = "ccs"
 
 
 SCORES = {
@@ -59,6 +64,8 @@ SCORES = {
         Score("el2n", "errors", "high", "error norm, averaged over the first epochs"),
         Score("aum", "margins", "low", "margin of the true class, averaged over training"),
         Score("entropy", "final_entropies", "high", "uncertainty of the final model"),
+        Score("dyn_unc", "probabilities", "high", "how p of the true class varies (Dyn-Unc)", "top-k"),
+        Score("dual", "probabilities", "high", "how it varies early, times 1 - p (DUAL)", "beta"),
         Score("random", "", "high", "uniform noise"),
     )
 }
@@ -67,7 +74,8 @@ SCORES = {
 def hardness(scores: NDArray[np.floating[Any]], name: str) -> NDArray[np.float64]:
     """Turn scores so that higher is harder, that is, kept first by a plain top-k.
 
-    Joint entropy ranks importance and not hardness; its higher end is then the more important one.
+    Joint entropy, Dyn-Unc and DUAL rank importance and not hardness; the higher end is then the more
+    important one.
 
     Parameters
     ----------
@@ -89,28 +97,6 @@ def hardness(scores: NDArray[np.floating[Any]], name: str) -> NDArray[np.float64
         raise ConfigError(f"`name` must be one of {', '.join(SCORES)}, not {name!r}")
     values = np.asarray(scores, np.float64)
     return values if SCORES[name].keep_end == "high" else -values
-
-
-def check_finite(name: str, values: NDArray[Any], dimensions: int) -> NDArray[Any]:
-    """Return `values` as an array; raise `ConfigError` unless it is finite with as many `dimensions`.
-
-    The last dimension counts samples; the error says how many of them are bad and which is the first.
-    """
-    array = np.asarray(values)
-    if array.ndim != dimensions:
-        raise ConfigError(f"`{name}` must have {dimensions} dimension(s), not the shape {array.shape}")
-    bad = np.nonzero(~np.isfinite(array).all(axis=tuple(range(dimensions - 1))))[0]
-    if len(bad):
-        raise ConfigError(f"`{name}`: {len(bad)} sample(s) with values that are not finite, first {bad[0]}")
-    return array
-
-
-def _records(name: str, values: NDArray[Any]) -> NDArray[Any]:
-    """Return `values` as an array; raise `ConfigError` unless it is finite, 2-D and has a row."""
-    array = check_finite(name, values, 2)
-    if not len(array):
-        raise ConfigError(f"`{name}` has no rows: nothing was recorded")
-    return array
 
 
 def joint_entropy(
@@ -144,7 +130,7 @@ def joint_entropy(
     ConfigError
         `entropies` is not 2-D, has no rows or is not finite, or a parameter is out of range.
     """
-    records = _records("entropies", entropies)
+    records = check_records("entropies", entropies)
     if not 0 <= tau <= 1:
         raise ConfigError(f"`tau` must be between 0 and 1, not {tau}")
     if not 0 < gamma <= 1:
@@ -191,7 +177,7 @@ def forgetting(correct: NDArray[Any]) -> NDArray[np.float64]:
     ConfigError
         `correct` is not 2-D, has no rows or holds other values.
     """
-    records = _records("correct", correct)
+    records = check_records("correct", correct)
     if not np.isin(records, (0, 1)).all():
         raise ConfigError("`correct` must be true or false, 1 or 0")
     records = records.astype(bool)
@@ -223,7 +209,7 @@ def el2n(errors: NDArray[np.floating[Any]], *, epochs: int = 10) -> NDArray[np.f
     """
     if epochs < 1:
         raise ConfigError(f"`epochs` must be at least 1, not {epochs}")
-    means: NDArray[np.float64] = _records("errors", errors)[:epochs].mean(axis=0, dtype=np.float64)
+    means: NDArray[np.float64] = check_records("errors", errors)[:epochs].mean(axis=0, dtype=np.float64)
     return means
 
 
@@ -245,7 +231,7 @@ def aum(margins: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     ConfigError
         `margins` is not 2-D, has no rows or is not finite.
     """
-    means: NDArray[np.float64] = _records("margins", margins).mean(axis=0, dtype=np.float64)
+    means: NDArray[np.float64] = check_records("margins", margins).mean(axis=0, dtype=np.float64)
     return means
 
 
@@ -266,7 +252,7 @@ def entropy(entropies: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     ConfigError
         `entropies` is not 2-D, has no rows or is not finite.
     """
-    last: NDArray[np.float64] = _records("entropies", entropies)[-1].astype(np.float64)
+    last: NDArray[np.float64] = check_records("entropies", entropies)[-1].astype(np.float64)
     return last
 
 

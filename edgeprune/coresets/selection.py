@@ -13,11 +13,12 @@ from edgeprune_formats import ConfigError
 from edgeprune_formats.files import file_sha256
 from edgeprune_runtime.errors import ArtifactError
 
-from ..presets import ccs_beta, coreset_size, data_family
+from ..presets import beta_exponent, ccs_beta, coreset_size, data_family
 from ..scoring.obtain import require_scores_of
 from ..scoring.scores_file import ScoresFile
 from ..sources import Source
 from . import scores as formulas
+from .beta_sampling import beta_sampling
 from .config import CoresetConfig
 from .sampling import ccs, random_coreset, top_k
 from .scores import SCORES, hardness
@@ -53,6 +54,7 @@ def select_images(
     scores: ScoresFile | None = None,
     config: CoresetConfig | None = None,
     sha256: str | None = None,
+    left_out: NDArray[np.integer[Any]] | None = None,
 ) -> Coreset:
     """Select images by score, or without scores at random, stratified by class.
 
@@ -72,6 +74,8 @@ def select_images(
         How to select by them.
     sha256 : str, optional
         Of the images of `good`, which must then be those that were scored.
+    left_out : int [m], optional
+        Rows that are not to be chosen, whatever their score; `sample_prune` counts the others.
 
     Raises
     ------
@@ -80,15 +84,17 @@ def select_images(
     ArtifactError
         The scores file is damaged, not finite, or of another source.
     """
+    free = np.ones(len(good), bool) if left_out is None else ~np.isin(good, left_out)
     if scores is None:
+        good = good[free]
         picked = random_coreset(source.labels[good], coreset_size(sample_prune, len(good)), seed=seed)
         chance = {"score": "random", "sampling": "random, stratified by class"}
         return Coreset(good[picked].astype(np.int64), None, chance)
     require_scores_of(scores, source, good, sha256)
     config = config or CoresetConfig()
-    values = compute_scores(scores, config, seed=seed)
-    draw = _Draw(source, good, config, sample_prune, seed)
-    picked, facts = draw.sample(values, scores)
+    values = compute_scores(scores, config, seed=seed)[free]
+    good = good[free]
+    picked, facts = _Draw(source, good, config, sample_prune, seed).sample(values, scores, free)
     facts |= {"scores_sha256": file_sha256(scores.path), "scores_run": scores.provenance["config"]}
     stored = np.clip(values[picked], -np.finfo("f4").max, np.finfo("f4").max).astype("f4")
     return Coreset(good[picked].astype(np.int64), stored, facts)
@@ -98,7 +104,7 @@ def require_enough(
     source: Source, good: NDArray[np.integer[Any]], *, sample_prune: float, config: CoresetConfig
 ) -> None:
     """Raise `ConfigError` if beta leaves too few images, which shows before there are scores."""
-    if config.sampling == "ccs":
+    if config.sampled_by == "ccs":
         equal = np.zeros(len(good))
         _Draw(source, good, config, sample_prune, seed=0).stratified(equal, equal)
 
@@ -118,6 +124,8 @@ def compute_scores(scores: ScoresFile, config: CoresetConfig, *, seed: int = 0) 
     try:
         if config.score == "joint_entropy":
             return formulas.joint_entropy(array, tau=config.tau, gamma=config.gamma, window=config.window)
+        if config.score == "dual":
+            return formulas.dual(array, epochs=config.dual_epochs)
         compute: Callable[[NDArray[Any]], NDArray[np.float64]] = getattr(formulas, config.score)
         return compute(array)
     except ConfigError as error:
@@ -136,18 +144,37 @@ class _Draw:
     seed: int
 
     def sample(
-        self, values: NDArray[np.float64], scores: ScoresFile
+        self, values: NDArray[np.float64], scores: ScoresFile, free: NDArray[np.bool_]
     ) -> tuple[NDArray[np.int64], dict[str, Any]]:
-        """Return the selected samples in storage order, and what the selection depended on."""
-        end = SCORES[self.config.score].keep_end
-        facts = {**asdict(self.config), "keep_end": end, "drawn_from": len(values)}
-        if self.config.sampling == "top-k":
+        """Return the selected samples in storage order, and what the selection depended on.
+
+        `free` tells which of the scored images are drawn from, of which `values` has the scores.
+        """
+        end, how = SCORES[self.config.score].keep_end, self.config.sampled_by
+        facts = {**asdict(self.config), "sampling": how, "keep_end": end, "drawn_from": len(values)}
+        if self.config.score != "dual":
+            del facts["dual_epochs"]
+        if how == "top-k":
             count = coreset_size(self.sample_prune, len(values))
             picked = top_k(values, count, keep=end, labels=self._classes)
             # Packs store images in random order, so that a window of them is a fair sample.
             return np.random.default_rng(self.seed).permutation(picked), facts
-        hard = hardness(compute_scores(scores, CoresetConfig(score="aum")), "aum")
+        if how == "beta":
+            means = scores.array("probabilities")[: self.config.dual_epochs].mean(axis=0, dtype=np.float64)
+            return self._by_beta(values, means[free]), {**facts, "c_d": beta_exponent(self._family)}
+        hard = hardness(compute_scores(scores, CoresetConfig(score="aum")), "aum")[free]
         return self.stratified(values, hard), {**facts, "beta": self._beta, "hardness": "aum"}
+
+    def _by_beta(self, values: NDArray[np.float64], means: NDArray[np.float64]) -> NDArray[np.int64]:
+        return beta_sampling(
+            values,
+            means,
+            coreset_size(self.sample_prune, len(values)),
+            sample_prune=self.sample_prune,
+            c_d=beta_exponent(self._family),
+            seed=self.seed,
+            labels=self._classes,
+        )
 
     def stratified(self, values: NDArray[np.float64], hard: NDArray[np.float64]) -> NDArray[np.int64]:
         """Return the samples that CCS draws."""
@@ -165,8 +192,11 @@ class _Draw:
     def _beta(self) -> float:
         if self.config.beta is not None:
             return self.config.beta
-        family = data_family(len(self.source.class_names), *self.source.shape[1:])
-        return ccs_beta(self.sample_prune, family)
+        return ccs_beta(self.sample_prune, self._family)
+
+    @property
+    def _family(self) -> str:
+        return data_family(len(self.source.class_names), *self.source.shape[1:])
 
     @property
     def _classes(self) -> NDArray[np.int64] | None:

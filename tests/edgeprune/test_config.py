@@ -118,6 +118,6 @@ def test_what_a_scoring_run_uses_depends_on_the_images():
 def test_the_defaults_are_the_papers():
     coreset, masks = CoresetConfig(), MaskConfig()
     assert (coreset.tau, coreset.gamma, coreset.window, coreset.strata) == (2 / 3, 0.99, 3, 50)
-    assert (coreset.score, coreset.sampling) == ("joint_entropy", "ccs")
+    assert (coreset.score, coreset.sampled_by) == ("joint_entropy", "ccs")
     assert (masks.epochs, masks.batch_size) == (300, 128)
     assert coreset.score in SCORES

@@ -210,6 +210,8 @@ def test_the_table_names_functions_and_says_which_end_is_kept():
         "el2n": ("el2n", "errors", "high"),
         "aum": ("aum", "margins", "low"),
         "entropy": ("entropy", "final_entropies", "high"),
+        "dyn_unc": ("dyn_unc", "probabilities", "high"),
+        "dual": ("dual", "probabilities", "high"),
         "random": ("random", "", "high"),
     }
     for name, score in SCORES.items():

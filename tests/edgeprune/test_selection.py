@@ -5,10 +5,12 @@ import h5py
 import numpy as np
 import pytest
 
+from edgeprune.coresets.beta_sampling import beta_sampling
 from edgeprune.coresets.config import CoresetConfig
 from edgeprune.coresets.sampling import ccs, random_coreset
 from edgeprune.coresets.scores import SCORES, joint_entropy
 from edgeprune.coresets.selection import compute_scores, require_enough, select_images
+from edgeprune.coresets.uncertainty import dual
 from edgeprune.errors import SourceError
 from edgeprune.scoring.scores_file import EpochRecords, read_scores_file, write_scores_file
 from edgeprune.sources import Source, SourceCheck, check_source, open_source, source_facts
@@ -125,8 +127,19 @@ FORMULAS = {
     "el2n": lambda s: s["errors"][:10].mean(0, dtype="f8"),
     "aum": lambda s: s["margins"].mean(0, dtype="f8"),
     "entropy": lambda s: s["entropies"][-1].astype("f8"),
+    "dyn_unc": lambda s: windows(s["probabilities"]).std(1, ddof=1).mean(0),
+    "dual": lambda s: (windows(s["probabilities"]).std(1, ddof=1) * early_errors(s)).mean(0),
     "random": lambda s: np.random.default_rng([JE.seed, 1]).random(s["entropies"].shape[1]),
 }
+
+
+def windows(values):
+    """All windows of 10 epochs, [windows, 10, images]."""
+    return np.moveaxis(np.lib.stride_tricks.sliding_window_view(values.astype("f8"), 10, axis=0), 2, 1)
+
+
+def early_errors(series):
+    return 1 - windows(series["probabilities"]).mean(1)
 
 
 def forgotten(correct):
@@ -190,6 +203,42 @@ def test_top_k_takes_the_end_that_the_score_says(scored, name):
     ranks = values if SCORES[name].keep_end == "low" else -values
     assert set(choice.rows.tolist()) == set(np.argsort(ranks, kind="stable")[:30].tolist())
     assert choice.facts["keep_end"] == SCORES[name].keep_end
+
+
+def test_dual_is_drawn_by_its_beta_distribution_of_early_epochs(scored):
+    choice = scored.choose(replace(JE, sample_prune=0.8), score="dual", dual_epochs=12)
+    early = scored.series["probabilities"][:12]
+    expected = beta_sampling(
+        dual(early), early.mean(0, dtype="f8"), 12, sample_prune=0.8, c_d=5.5, seed=JE.seed
+    )
+    np.testing.assert_array_equal(choice.rows, expected)
+    assert {name: choice.facts[name] for name in ("sampling", "c_d", "dual_epochs")} == {
+        "sampling": "beta",
+        "c_d": 5.5,
+        "dual_epochs": 12,
+    }
+    assert scored.choose(score="dyn_unc").facts["sampling"] == "top-k"
+    assert scored.choose(score="dual", sampling="ccs").facts["hardness"] == "aum"
+
+
+@pytest.mark.parametrize(
+    "how", [JE, How(scored=False), *(How(coreset=CoresetConfig(s)) for s in ("dual", "dyn_unc"))]
+)
+def test_images_that_are_left_out_are_never_chosen_and_the_ratio_counts_the_others(scored, how):
+    gone = np.arange(0, 60, 3)
+    choice = select_images(
+        scored.source,
+        scored.check.good,
+        sample_prune=0.25,
+        scores=scored.records if how.scored else None,
+        config=how.coreset,
+        left_out=gone,
+    )
+    assert len(set(choice.rows.tolist())) == 30
+    assert not set(choice.rows.tolist()) & set(gone.tolist())
+    if how.scored:
+        values = FORMULAS[how.coreset.score](scored.series)
+        np.testing.assert_allclose(choice.scores, values[choice.rows].astype("f4"))
 
 
 @pytest.mark.parametrize("sampling", ["ccs", "top-k"])
