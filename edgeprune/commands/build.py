@@ -49,7 +49,9 @@ SCORING = "The scoring run, where no --scores are given"
 @config_options(BuildConfig, "size", "channels", "split", "skip_bad")
 @config_options(SourceOptions)
 @FORCE
-@config_options(BuildConfig, "method", "sample_prune", "freq_prune", heading="What to keep")
+@config_options(
+    BuildConfig, "method", "sample_prune", "freq_prune", "drop_duplicates", heading="What to keep"
+)
 @option("--scores", type=EXISTING, help="Scores file of these images, of edgeprune score.")
 @option("--classifier", type=EXISTING, help="Run of edgeprune train to learn masks against.")
 @TRUST_MODEL
@@ -261,6 +263,8 @@ def _config(options: dict[str, Any], device: str) -> BuildConfig:
 
 
 def _print(report: BuildReport) -> None:
+    from edgeprune.packs.left_out import left_out_text
+
     for message in report.skipped:
         say(f"skipped {message}")
     header = report.header
@@ -271,6 +275,8 @@ def _print(report: BuildReport) -> None:
             "lower --sample-prune, or pass --class-balance with je or jelf",
             err=True,
         )
+    if (facts := header.provenance.get("duplicates")) is not None:
+        say(left_out_text(facts))
     for path in report.artifacts:
         say(f"{path}: kept, can be used again")
     images = f"{header.samples:,} images of {header.height}x{header.width}"

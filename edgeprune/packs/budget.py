@@ -86,8 +86,9 @@ def build_within(
     check_writable(path)
     try:
         with partial_folder(path) as folder, replacing(path, folder / path.name):
-            # Scores and masks are made once, and named after the pack.
-            search = _Search(partial(build, beside=path), folder / path.name, config, budget)
+            # Scores and masks are made once, and named after the pack; duplicates are found once.
+            kept = {"duplicates_kept": folder / "duplicates.npz"} if config.drop_duplicates else {}
+            search = _Search(partial(build, beside=path, **kept), folder / path.name, config, budget)
             fit = search.by_quality(1.0 if min_quality is None else min_quality, min_quality is not None)
     except OSError as error:
         raise write_error(path, error) from error

@@ -38,6 +38,7 @@ def build_pack(
     tile_trial: Mapping[str, Any] | None = None,
     jobs: int = 1,
     taken_over: TakenOver | None = None,
+    duplicates_kept: Path | None = None,
     workers: Workers | None = None,
     progress: StageProgress | None = None,
     report: EpochProgress | None = None,
@@ -45,10 +46,11 @@ def build_pack(
     """Build a pack, in bounded memory; it appears under its name only when it is complete.
 
     Every image is read once, by `jobs` threads, also those that are not chosen: the pack names the content of
-    its source. Where scores are made or masks learned, and where images that cannot be read are left out and
-    there are such, all are read once before. A method that needs scores or masks makes them where they are
-    not given, and keeps them beside the pack as ``NAME.scores.h5`` and ``NAME.fse-net.safetensors``. A build
-    of learned masks that was stopped goes on when it is called again with the same arguments.
+    its source. Where scores are made or masks learned, where images that cannot be read are left out and
+    there are such, and to find duplicates, all are read once before. A method that needs scores or masks
+    makes them where they are not given, and keeps them beside the pack as ``NAME.scores.h5`` and
+    ``NAME.fse-net.safetensors``. A build of learned masks that was stopped goes on when it is called again
+    with the same arguments.
 
     Parameters
     ----------
@@ -75,6 +77,8 @@ def build_pack(
         must then let several threads read at once. ``edgeprune build`` takes as many as it has cores.
     taken_over : TakenOver, optional
         What the header has of other packs, see `edgeprune.packs.addition`; for methods without learned masks.
+    duplicates_kept : Path, optional
+        A file that keeps which duplicates were found, for another build of these images.
     workers : Workers, optional
         The processes that share the work, from `edgeprune.work.joining.joined`.
     progress : callable, optional
@@ -107,8 +111,10 @@ def build_pack(
     sweep(path)
     given = open_prerequisites(source, config, workers, scores, classifier, fse_net)
     with _at_hand(source, beside, given, workers) as images:
-        steps = Steps(images, config, given, beside, jobs, workers, progress, report, taken_over)
-        check = steps.checked() if given.trains else None
+        steps = Steps(
+            images, config, given, beside, jobs, workers, progress, report, taken_over, duplicates_kept
+        )
+        check = steps.checked() if given.trains or steps.must_check else None
         try:
             made = steps.write(path, check, tile_trial)
         except UnreadableError:
@@ -163,17 +169,24 @@ def build_share(
             "with edgeprune score, or by building a pack of a few images"
         )
     make_folder(folder)
-    steps = Steps(source, config, given, folder, jobs, workers, progress, None)
+    duplicates = folder / "duplicates.npz"
+    steps = Steps(source, config, given, folder, jobs, workers, progress, None, duplicates_kept=duplicates)
     kept = folder / "readable.npz"
     check = SourceCheck.from_bytes(kept.read_bytes()) if config.skip_bad and kept.exists() else None
+    if check is None and steps.must_check:
+        check = _check_kept(steps, kept)
     try:
         return steps.part(folder, share, check)
     except UnreadableError:
-        check = steps.checked()
-        # The other tasks need not read everything as well.
-        with atomic_file(kept) as partial:
-            partial.write_bytes(check.to_bytes())
-        return steps.part(folder, share, check)
+        return steps.part(folder, share, _check_kept(steps, kept))
+
+
+def _check_kept(steps: Steps, kept: Path) -> SourceCheck:
+    """Read all images, and keep what was found: the other tasks need not do so as well."""
+    check = steps.checked()
+    with atomic_file(kept) as partial:
+        partial.write_bytes(check.to_bytes())
+    return check
 
 
 def _at_hand(

@@ -90,6 +90,9 @@ class BuildConfig:
         ``"train"`` or ``"test"``.
     skip_bad : bool
         Leave out images that cannot be read, in place of stopping at them.
+    drop_duplicates : bool
+        Leave out all but one of each group of near duplicates, and all of a group whose labels differ, see
+        `edgeprune.packs.left_out`; `sample_prune` counts what is left.
     seed : int
         Non-negative; fixes the coreset, the order of the images in the pack, and the learning of masks.
     device : str
@@ -191,6 +194,12 @@ class BuildConfig:
     skip_bad: bool = field(
         default=False,
         metadata={"help": "Leave out images that cannot be read, and count them."},
+    )
+    drop_duplicates: bool = field(
+        default=False,
+        metadata={
+            "help": "Leave out all but one of each group of near duplicates; all where classes differ."
+        },
     )
     seed: int = field(
         default=0,

@@ -17,6 +17,7 @@ from ..coresets.selection import Coreset
 from ..masks.selector import ComponentSelector
 from ..sources.base import Source, source_bits
 from .config import BuildConfig
+from .left_out import LeftOut
 
 __all__ = ["TakenOver", "pack_header", "utc_now"]
 
@@ -50,6 +51,7 @@ def pack_header(
     selector: ComponentSelector,
     config: BuildConfig,
     taken: TakenOver | None = None,
+    twins: LeftOut | None = None,
 ) -> PackHeader:
     """Return the header of a pack, complete but for what its images tell, for tiles and for chunks.
 
@@ -79,6 +81,7 @@ def pack_header(
                 "license": source.license,
             },
             "coreset": coreset.facts,
+            **({} if twins is None else {"duplicates": twins.facts}),
             **selector.facts,
             **made_by,
         },
@@ -106,6 +109,8 @@ def _settings(source: Source, config: BuildConfig, selector: ComponentSelector) 
     # As it was before there was a choice.
     if config.channels == "as-is":
         del settings["channels"]
+    if not config.drop_duplicates:
+        del settings["drop_duplicates"]
     # How scores and masks were made is told by the files they are in, whoever made them.
     return {name: value for name, value in settings.items() if name not in ("coreset", "masks", "scoring")}
 

@@ -25,6 +25,7 @@ from .config import METHODS, BuildConfig
 from .encoding import Encoder, UnreadableError
 from .header import TakenOver, pack_header
 from .layout import laid_out, sample_size
+from .left_out import LeftOut, left_out
 from .plan import Plan, Share
 from .prerequisites import Prerequisites
 from .report import Made, PartReport
@@ -48,6 +49,12 @@ class Steps:
     progress: StageProgress | None
     report: EpochProgress | None
     taken_over: TakenOver | None = None
+    duplicates_kept: Path | None = None
+
+    @property
+    def must_check(self) -> bool:
+        """Whether all images are to be read first, to know which can be compared."""
+        return self.config.skip_bad and self.config.drop_duplicates
 
     def checked(self) -> SourceCheck:
         """Read all images."""
@@ -114,8 +121,10 @@ class Steps:
         if check is None:
             good = good if given.scores is None else given.scores.rows
             require_classes(source, good[good < len(source)], ())
-        scored = _scores(source, check, good, config, given, self.beside, self.jobs, workers, self.report)
-        coreset = _coreset(source, good, check, config, scored)
+        twins = self._twins(good)
+        free = good if twins is None else np.setdiff1d(good, twins.rows)
+        scored = _scores(source, check, free, config, given, self.beside, self.jobs, workers, self.report)
+        coreset = _coreset(source, good, check, config, scored, twins)
         selector = _selector(
             source, check, config, given, scored, self.beside, self.jobs, workers, self.report
         )
@@ -123,7 +132,7 @@ class Steps:
         select = None if whole and selector.file is None else selector.select
         encoder = Encoder(source, select, selector.file, config.rounding, config.skip_bad)
         header = laid_out(
-            pack_header(source, coreset, selector, config, self.taken_over),
+            pack_header(source, coreset, selector, config, self.taken_over, twins),
             config.given_tile,
             lambda: encoder.sample(config.codec, coreset.rows[: sample_size(*source.shape[1:])]),
             rounding=config.rounding,
@@ -145,6 +154,21 @@ class Steps:
         )
         made = ((scored.path if scored else None, given.scores), (selector.file, given.fse_net))
         return plan, tuple(file for file, known in made if file is not None and known is None)
+
+    def _twins(self, good: NDArray[np.integer[Any]]) -> LeftOut | None:
+        """Return the near duplicates to leave out, if any are to be."""
+        if not self.config.drop_duplicates:
+            return None
+        # Rows of scores of another source are refused later.
+        rows = good[good < len(self.source)]
+        return left_out(
+            self.source,
+            rows,
+            jobs=self.jobs,
+            workers=self.workers,
+            progress=self._tell,
+            kept=self.duplicates_kept,
+        )
 
 
 def _scores(
@@ -176,6 +200,7 @@ def _coreset(
     check: SourceCheck | None,
     config: BuildConfig,
     scored: ScoresFile | None,
+    twins: LeftOut | None,
 ) -> Coreset:
     return select_images(
         source,
@@ -185,6 +210,7 @@ def _coreset(
         scores=scored if METHODS[config.method].scored_images else None,
         config=config.coreset,
         sha256=None if check is None else check.sha256,
+        left_out=None if twins is None else twins.rows,
     )
 
 

@@ -23,7 +23,9 @@ __all__ = [
     "Piece",
     "SourceCheck",
     "Statistics",
+    "batches",
     "check_source",
+    "read_images",
     "read_piece",
     "read_rest",
     "refuse_bad",
@@ -218,7 +220,7 @@ def check_source(
     good: list[NDArray[np.intp]] = []
     bad: list[str] = []
     total = done = 0
-    for piece in in_order(partial(read_piece, source), _batches(source, np.arange(len(source)), batch), jobs):
+    for piece in in_order(partial(read_piece, source), batches(source, np.arange(len(source)), batch), jobs):
         sums[piece.rows], squares[piece.rows] = piece.sums, piece.squares
         total += _digest_sum(piece.digests)
         good.append(piece.rows)
@@ -250,7 +252,7 @@ def source_sha256(shape: tuple[int, ...], class_names: Sequence[str], images: in
 
 def read_rest(source: Source, rows: NDArray[np.intp], jobs: int) -> Iterator[Piece]:
     """Yield the images of `rows` in batches, read by `jobs` threads, for what is to be known of them."""
-    return in_order(partial(read_piece, source), _batches(source, rows, 256), jobs)
+    return in_order(partial(read_piece, source), batches(source, rows, 256), jobs)
 
 
 class Checked(Protocol):
@@ -280,7 +282,7 @@ def source_facts(source: Source, check: Checked) -> dict[str, Any]:
 
 def read_piece(source: Source, rows: NDArray[np.intp]) -> Piece:
     """Read some images; those that cannot be read are told in `Piece.bad`."""
-    good, pixels, bad = _read(source, rows)
+    good, pixels, bad = read_images(source, rows)
     wide = pixels.reshape(len(pixels), source.shape[0], math.prod(source.shape[1:]))
     # The square of the highest pixel still fits.
     squares = np.square(wide, dtype=f"u{2 * wide.itemsize}").sum(axis=2, dtype=np.int64)
@@ -293,21 +295,23 @@ def read_piece(source: Source, rows: NDArray[np.intp]) -> Piece:
     return Piece(good, pixels, tuple(bad), digests, wide.sum(axis=2, dtype=np.int64), squares)
 
 
-def _batches(source: Source, rows: NDArray[np.intp], batch: int) -> Iterator[NDArray[np.intp]]:
+def batches(source: Source, rows: NDArray[np.intp], batch: int) -> Iterator[NDArray[np.intp]]:
+    """Yield rows in pieces of `batch`, or fewer where their pixels would take more than 32 MiB."""
     step = max(1, min(batch, _BATCH_BYTES // (math.prod(source.shape) * source_bits(source) // 8)))
     for start in range(0, len(rows), step):
         yield rows[start : start + step]
 
 
-def _read(
+def read_images(
     source: Source, rows: NDArray[np.intp]
 ) -> tuple[NDArray[np.intp], NDArray[np.uint8 | np.uint16], list[str]]:
+    """Return the rows that can be read, their pixels [n, C, H, W], and a message for each of the others."""
     try:
         return rows, source.read(rows), []
     except SourceError as error:
         if len(rows) == 1:
             return rows[:0], np.empty((0, *source.shape), f"u{source_bits(source) // 8}"), [str(error)]
-    halves = [_read(source, half) for half in np.array_split(rows, 2)]
+    halves = [read_images(source, half) for half in np.array_split(rows, 2)]
     good, pixels, messages = zip(*halves, strict=True)
     return np.concatenate(good), np.concatenate(pixels), [*messages[0], *messages[1]]
 
