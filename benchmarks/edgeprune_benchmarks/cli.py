@@ -14,7 +14,7 @@ from .commands.documentation import demo, readme
 from .commands.field import faults, leaks, load, trouble
 from .commands.fuzzing import fuzz
 from .commands.robustness import attack, landscape, robustness
-from .commands.selection import accuracy, build, coresets, learning, masks
+from .commands.selection import accuracy, build, coresets, issues, learning, masks
 from .harness.deadline import OutOfTimeError
 
 __all__ = ["command"]
@@ -57,7 +57,7 @@ for _command in (
     *(training_memory, power_loss, minutes, growth, latency, export),
     *(trouble, faults, load, leaks, fuzz),
     *(robustness, landscape, attack),
-    *(build, accuracy, coresets, masks, learning),
+    *(build, accuracy, coresets, issues, masks, learning),
     *(demo, readme),
 ):
     command.add_command(_command)

@@ -84,7 +84,7 @@ def find_duplicates(prints: Fingerprints, distance: int = DISTANCE) -> Duplicate
 
     An image joins the group of the first image before it that is near enough and has not joined another's
     itself. So it is not enough to be near to an image that is near to the first. All pairs are compared, some
-    at a time: 100,000 images take seconds, a million half an hour, and memory grows with their number only.
+    at a time, so that memory grows with the number of images, and only time with its square.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The commands ``build``, ``accuracy``, ``coresets``, ``masks`` and ``learning``."""
+"""The commands ``build``, ``accuracy``, ``coresets``, ``issues``, ``masks`` and ``learning``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from edgeprune.coresets.config import CoresetConfig
+from edgeprune.coresets.scores import SCORES
 from edgeprune.masks.config import MaskConfig
 from edgeprune.options.fields import config_options
 from edgeprune.scoring.config import ScoreConfig
@@ -14,7 +16,7 @@ from edgeprune_runtime.training.settings import TrainConfig
 
 from ..harness.options import BATCH_SIZE, DATA, DEVICE, LEARNING_RATE, MINUTES, MODEL, OUTPUT, SEEDS, runs
 
-__all__ = ["accuracy", "build", "coresets", "learning", "masks"]
+__all__ = ["accuracy", "build", "coresets", "issues", "learning", "masks"]
 
 IMAGES = click.option(
     "--images",
@@ -103,10 +105,18 @@ def accuracy(data: Path, output: Path, **options: Any) -> None:
 @click.option("--iterations", type=int, default=500, show_default=True, help="Of every network.")
 @BATCH_SIZE
 @LEARNING_RATE
+@config_options(TrainConfig, "weight_decay", "label_smoothing", "ema")
 @SCORE_EPOCHS
 @config_options(ScoreConfig, "every", every=EVERY)
+@click.option("--score-runs", type=int, default=1, show_default=True, help="Scoring runs, taken in turn.")
+@config_options(CoresetConfig, "dual_epochs")
+@click.option(
+    "--method", "methods", multiple=True, type=click.Choice(tuple(SCORES)), help="Only this; repeatable."
+)
+@click.option("--ratio", "ratios", multiple=True, type=float, help="Only this share pruned; repeatable.")
 @SEEDS
 @DEVICE
+@click.option("--name", help="Name of the result.  [default: coresets-IMAGES]")
 def coresets(
     data: Path,
     output: Path,
@@ -115,23 +125,62 @@ def coresets(
     iterations: int,
     score_epochs: int,
     every: int,
+    name: str | None,
+    label_smoothing: float,
+    ema: float | None,
+    methods: tuple[str, ...],
+    ratios: tuple[float, ...],
     minutes: float | None,
     seeds: int,
+    score_runs: int,
+    dual_epochs: int,
     **training: Any,
 ) -> None:
     """Test accuracy of coresets by every score, and how scores agree; resumable.
 
-    The recipe of the published figures needs a GPU: --images jpeg --model resnet18 --iterations 40000
-    --batch-size 256 --lr 0.1 --score-epochs 200 --every 5 --device cuda.
+    Every network sees the same number of images, iterations times batch size, whatever its coreset. The
+    result is written after each network. The recipe of the published figures needs a GPU: --images jpeg
+    --model resnet18 --iterations 40000 --batch-size 256 --lr 0.1 --score-epochs 200 --every 5 --device cuda.
     """
-    from ..selection.coresets import Settings, run
+    from ..selection.coresets import METHODS, RATIOS, Settings, run
     from ..selection.fixed_budget import Recipe
 
-    name = f"coresets-{images}"
+    name = name or f"coresets-{images}"
     runs = runs or Path("runs") / name
     scoring = ScoreConfig(epochs=score_epochs, every=every, **training)
-    recipe = Recipe(iterations=iterations, **training)
-    run(Settings(_source(data, images, runs), recipe, scoring, seeds, minutes), output, runs, name)
+    recipe = Recipe(iterations=iterations, label_smoothing=label_smoothing, ema=ema, **training)
+    settings = Settings(
+        _source(data, images, runs),
+        recipe,
+        scoring,
+        seeds,
+        minutes,
+        score_runs,
+        methods or METHODS,
+        ratios or RATIOS,
+        dual_epochs,
+    )
+    run(settings, output, runs, name)
+
+
+@click.command()
+@DATA
+@OUTPUT
+@RUNS
+@MINUTES
+@MODEL
+@config_options(ScoreConfig, "epochs", epochs={"default": 12})
+@BATCH_SIZE
+@LEARNING_RATE
+@SEEDS
+@DEVICE
+def issues(
+    data: Path, output: Path, runs: Path | None, minutes: float | None, seeds: int, **scoring: Any
+) -> None:
+    """What edgeprune issues finds of planted wrong labels and planted near duplicates; resumable."""
+    from ..selection.issues import Settings, run
+
+    run(Settings(data, ScoreConfig(every=1, **scoring), seeds, minutes), output, runs or Path("runs/issues"))
 
 
 @click.command()

@@ -39,7 +39,8 @@ from ..robustness.tables import (
     seeds_table,
 )
 from ..scale.tables import scale_table
-from ..selection.tables import coreset_table, correlation_table, learning_table, mask_table
+from ..selection.issue_tables import issue_tables
+from ..selection.tables import coreset_table, correlation_table, learning_table, loss_table, mask_table
 from ..speed.encode_tables import encode_table
 from ..speed.tables import (
     buffers_table,
@@ -155,6 +156,14 @@ def _demo(results: dict[str, Any]) -> list[str]:
     return ["```", "$ edgeprune demo", "", *lines[:start], "  ...", "", *lines[end:], "```"]
 
 
+def _coresets(results: dict[str, Any]) -> list[str]:
+    return [*coreset_table(results), "", *correlation_table(results)]
+
+
+def _with_losses(results: dict[str, Any]) -> list[str]:
+    return [*loss_table(results), "", *_coresets(results)]
+
+
 PAGES: dict[str, dict[str, Table]] = {
     "README.md": {"storage-32x32 short": storage_short},
     "docs/results/index.md": {
@@ -223,8 +232,9 @@ PAGES: dict[str, dict[str, Table]] = {
     },
     "docs/results/ablations.md": {f"robustness-cifar10-{name}-cpu": ablation_table for name in ABLATIONS},
     "docs/results/selection.md": {
-        "coresets-lossless": lambda results: [*coreset_table(results), "", *correlation_table(results)],
-        "coresets-jpeg": lambda results: [*coreset_table(results), "", *correlation_table(results)],
+        "coresets-lossless": _coresets,
+        **dict.fromkeys(("coresets-jpeg", "coresets-93"), _with_losses),
+        "issues": issue_tables,
         "masks-lossless": mask_table,
         "masks-jpeg": mask_table,
         "learning": learning_table,
@@ -263,6 +273,9 @@ COMMANDS = {
         )
     },
     "build-scale": "build --scale",
+    "coresets-93": "coresets --name coresets-93 --images jpeg --model resnet9 --score-runs 2 --ratio 0.8 "
+    "--ratio 0.9 --minutes 110",
+    "issues": "issues",
     "accuracy-bytes": "accuracy-per-byte",
     "accuracy-bytes-33": "accuracy-per-byte --psnr 33 --name accuracy-bytes-33",
     **{name: name for name in ("fleet", "install", "power-loss", "training-memory")},

@@ -28,7 +28,11 @@ Cell = dict[str, Any]
 
 
 def measure_cells(
-    cells: Mapping[str, Callable[[], Cell]], folder: Path, settings: Mapping[str, Any], deadline: Deadline
+    cells: Mapping[str, Callable[[], Cell]],
+    folder: Path,
+    settings: Mapping[str, Any],
+    deadline: Deadline,
+    tell: Callable[[list[Cell]], None] | None = None,
 ) -> list[Cell]:
     """Return what each cell gives; a cell whose file is there is not measured again.
 
@@ -42,6 +46,8 @@ def measure_cells(
         What cells depend on beside their own place in the table, kept with each.
     deadline : Deadline
         Looked at before each cell.
+    tell : callable, optional
+        Given what there is after each cell that was measured, so that a table is there before it is whole.
 
     Raises
     ------
@@ -53,7 +59,7 @@ def measure_cells(
     rows: list[Cell] = []
     for name, measure in cells.items():
         path = folder / f"{name}.json"
-        if not path.exists():
+        if is_new := not path.exists():
             try:
                 deadline.check()
             except OutOfTimeError:
@@ -63,6 +69,8 @@ def measure_cells(
         if row.pop("settings") != settings:
             raise ConfigError(f"{path} is of other settings; remove it or name another folder")
         rows.append(row)
+        if is_new and tell is not None:
+            tell(rows)
     return rows
 
 

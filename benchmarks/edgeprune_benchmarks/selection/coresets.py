@@ -1,8 +1,8 @@
-"""What a coreset costs in accuracy: every score, sampled by CCS, against random and all images."""
+"""What a coreset costs in accuracy: every score, sampled as published, against random and all images."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,8 @@ from .fixed_budget import Recipe, train_on
 __all__ = ["Settings", "run"]
 
 RATIOS = (0.5, 0.7, 0.8, 0.9)
-SCORED = ("entropy", "forgetting", "el2n", "aum", "joint_entropy")
+SCORED = ("entropy", "forgetting", "el2n", "aum", "joint_entropy", "dyn_unc", "dual")
+METHODS = ("random", *SCORED)
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,17 @@ class Settings:
     recipe : Recipe
         How networks are trained.
     scoring : ScoreConfig
-        The one run that gives all scores.
+        The run that gives all scores.
     seeds : int
         Coresets drawn, and networks trained, for each cell.
     minutes : float or None
         Stop after so long; the same command goes on.
+    score_runs : int
+        Scoring runs, each with a seed of its own, that the seeds take in turn.
+    methods, ratios : tuple
+        Rows and columns of the table.
+    dual_epochs : int
+        See `edgeprune.coresets.config.CoresetConfig`.
     """
 
     source: str
@@ -55,20 +62,38 @@ class Settings:
     scoring: ScoreConfig
     seeds: int
     minutes: float | None
+    score_runs: int = 1
+    methods: tuple[str, ...] = METHODS
+    ratios: tuple[float, ...] = RATIOS
+    dual_epochs: int = CoresetConfig.dual_epochs
 
     def facts(self) -> dict[str, Any]:
         """Return what a cell depends on beside its own place in the table."""
-        sampling = {name: asdict(_sampling(name)) for name in ("random", *SCORED)}
+        sampling = {name: asdict(self.sampling(name)) for name in METHODS}
         return {
+            "score_runs": self.score_runs,
             "source": Path(self.source).name,
             "scoring": asdict(self.scoring),
             "sampling": sampling,
             **self.recipe.facts(),
         }
 
+    def sampling(self, score: str) -> CoresetConfig:
+        """Return how images are chosen by a score."""
+        # Uniformly at random without regard to classes, as the published rows are.
+        how = "top-k" if score == "random" else None
+        return CoresetConfig(score=score, sampling=how, dual_epochs=self.dual_epochs)
+
+    def cells(self) -> list[tuple[str, float, int]]:
+        """Return the method, the ratio and the seed of each cell, seed by seed."""
+        halves = [(f"joint_entropy, {half} half", 0.5) for half in ("better", "worse")]
+        places = [(method, ratio) for ratio in self.ratios for method in self.methods]
+        places += halves if "joint_entropy" in self.methods and 0.5 in self.ratios else []
+        return [(*place, seed) for seed in range(self.seeds) for place in [("full", 0.0), *places]]
+
 
 def run(settings: Settings, output: Path, runs: Path, name: str) -> None:
-    """Fill the table and write ``NAME.json``; whatever `runs` holds is not done again.
+    """Fill the table, and write ``NAME.json`` after each cell; whatever `runs` holds is not done again.
 
     Raises
     ------
@@ -79,41 +104,55 @@ def run(settings: Settings, output: Path, runs: Path, name: str) -> None:
     source, test = open_source(settings.source), open_source(settings.source, split="test")
     check = check_source(source)
     runs.mkdir(parents=True, exist_ok=True)
-    scores_file = score_images(source, check, runs / "scores.h5", settings.scoring, deadline)
+    scored = [
+        score_images(
+            source,
+            check,
+            runs / ("scores.h5" if number == 0 else f"scores-{number}.h5"),
+            replace(settings.scoring, seed=settings.scoring.seed + number),
+            deadline,
+        )
+        for number in range(settings.score_runs)
+    ]
 
     def measure(method: str, ratio: float, seed: int) -> dict[str, Any]:
-        rows = _coreset(method, ratio, seed, source, check, scores_file)
+        rows = _coreset(settings, method, ratio, seed, source, check, scored[seed % len(scored)])
         accuracy = train_on(source, check, test, rows, settings.recipe, seed)
         click.echo(f"{method}, {ratio:.0%} pruned, seed {seed}: {accuracy:.2%}")
         place = {"method": method, "sample_prune": ratio, "seed": seed}
         return {**place, "images": len(rows), "test_accuracy": accuracy}
 
+    places = settings.cells()
     cells = {
-        f"{method}-{ratio}-{seed}": partial(measure, method, ratio, seed)
-        for seed in range(settings.seeds)
-        for method, ratio in [("full", 0.0), *_methods()]
+        f"{method}-{ratio}-{seed}": partial(measure, method, ratio, seed) for method, ratio, seed in places
     }
-    rows = measure_cells(cells, runs, settings.facts(), deadline)
-    accuracy = scores_file.provenance["history"][-1]["accuracy"]
-    results = {
+    accuracies = [one.provenance["history"][-1]["accuracy"] for one in scored]
+    about = {
         "source": Path(settings.source).name.removesuffix(".npz"),
         "train_images": len(source),
         "test_images": len(test),
         "recipe": asdict(settings.recipe),
-        "scoring": {**asdict(settings.scoring), "train_accuracy": accuracy},
-        "rows": rows,
-        "rank_correlation": _correlations(scores_file),
+        "scoring": {**asdict(settings.scoring), "train_accuracy": float(np.mean(accuracies))},
+        "score_runs": settings.score_runs,
+        "cells": len(cells),
+        "rank_correlation": _correlations(scored[0]),
     }
-    click.echo(save(output, name, results))
 
+    def keep(rows: list[dict[str, Any]]) -> None:
+        save(output, name, {**about, "rows": rows})
 
-def _methods() -> list[tuple[str, float]]:
-    ccs = [(method, ratio) for ratio in RATIOS for method in ("random", *SCORED)]
-    return [*ccs, ("joint_entropy, better half", 0.5), ("joint_entropy, worse half", 0.5)]
+    keep(measure_cells(cells, runs, settings.facts(), deadline, keep))
+    click.echo(output / f"{name}.json")
 
 
 def _coreset(
-    method: str, ratio: float, seed: int, source: Source, check: SourceCheck, scores_file: ScoresFile
+    settings: Settings,
+    method: str,
+    ratio: float,
+    seed: int,
+    source: Source,
+    check: SourceCheck,
+    scores_file: ScoresFile,
 ) -> NDArray[np.int64]:
     """Return the rows of a coreset."""
     if method == "full":
@@ -125,23 +164,16 @@ def _coreset(
         scores = scores if half == "better half" else -scores
         count = round(len(scores) * ratio)
         return scores_file.rows[top_k(scores, count, keep=SCORES[score].keep_end)]
-    # Uniformly at random without regard to classes, as the published rows are.
     coreset = select_images(
         source,
         check.good,
         sample_prune=ratio,
         seed=seed,
         scores=scores_file,
-        config=_sampling(score),
+        config=settings.sampling(score),
         sha256=check.sha256,
     )
     return coreset.rows
-
-
-def _sampling(score: str) -> CoresetConfig:
-    return (
-        CoresetConfig(score="random", sampling="top-k") if score == "random" else CoresetConfig(score=score)
-    )
 
 
 def _correlations(scores_file: ScoresFile) -> dict[str, dict[str, float]]:

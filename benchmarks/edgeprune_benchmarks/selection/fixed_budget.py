@@ -40,6 +40,8 @@ class Recipe:
         ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
     precision : str
         ``"auto"``, ``"float32"`` or ``"bfloat16"``, as `TrainConfig` takes it.
+    weight_decay, label_smoothing, ema : float, float, float or None
+        As `TrainConfig` takes them.
     """
 
     model: str
@@ -48,6 +50,9 @@ class Recipe:
     lr: float
     device: str
     precision: Precision = "auto"
+    weight_decay: float = TrainConfig.weight_decay
+    label_smoothing: float = TrainConfig.label_smoothing
+    ema: float | None = TrainConfig.ema
 
     def config(self, seed: int) -> TrainConfig:
         """Return the settings of one network: a single epoch, however often it sees an image."""

@@ -1,0 +1,112 @@
+"""Coresets cell by cell, what they lose, and what is found of planted duplicates."""
+
+import json
+
+import numpy as np
+import pytest
+
+from edgeprune.coresets.scores import SCORES
+from edgeprune.issues.duplicates import MAX_DISTANCE
+from edgeprune.scoring.config import ScoreConfig
+from edgeprune.sources.arrays import ArraySource
+from edgeprune_benchmarks.harness.cells import measure_cells
+from edgeprune_benchmarks.harness.deadline import Deadline
+from edgeprune_benchmarks.selection import issues
+from edgeprune_benchmarks.selection.coresets import METHODS, Settings
+from edgeprune_benchmarks.selection.fixed_budget import Recipe
+from edgeprune_benchmarks.selection.issue_tables import issue_tables
+from edgeprune_benchmarks.selection.tables import coreset_table, loss_table
+
+RECIPE = Recipe("resnet8", iterations=3, batch_size=8, lr=0.05, device="cpu")
+
+
+def settings(**changes):
+    return Settings("npz:a/x.npz", RECIPE, ScoreConfig(), 2, None, **changes)
+
+
+def test_cells_are_those_of_the_methods_and_ratios_asked_for_seed_by_seed():
+    chosen = settings(methods=("random", "dual"), ratios=(0.8, 0.9)).cells()
+    assert chosen[:3] == [("full", 0.0, 0), ("random", 0.8, 0), ("dual", 0.8, 0)]
+    assert [seed for *_, seed in chosen] == [0] * 5 + [1] * 5
+    whole = settings().cells()
+    assert len(whole) == 2 * (1 + 4 * len(METHODS) + 2)
+    assert set(METHODS) == set(SCORES)
+
+
+def test_scores_are_sampled_as_published():
+    sampled = {name: settings(dual_epochs=4).sampling(name) for name in METHODS}
+    assert {name: one.sampled_by for name, one in sampled.items() if one.sampled_by != "ccs"} == {
+        "random": "top-k",
+        "dyn_unc": "top-k",
+        "dual": "beta",
+    }
+    assert sampled["dual"].dual_epochs == 4
+
+
+def test_what_there_is_is_told_after_each_new_cell(tmp_path):
+    cells = {name: lambda name=name: {"name": name} for name in "abc"}
+    told = []
+    for _ in range(2):
+        measure_cells(cells, tmp_path, {}, Deadline(None), lambda rows: told.append(len(rows)))
+    assert told == [1, 2, 3]
+
+
+def rows(**accuracies):
+    return [
+        {"method": method, "sample_prune": ratio, "seed": seed, "test_accuracy": accuracy}
+        for method, by_ratio in accuracies.items()
+        for ratio, values in by_ratio.items()
+        for seed, accuracy in enumerate(values)
+    ]
+
+
+def test_losses_stand_beside_those_published():
+    results = {
+        "recipe": {"model": "resnet9", "iterations": 10, "batch_size": 5},
+        "train_images": 100,
+        "test_images": 50,
+        "cells": 9,
+        "rows": rows(full={0.0: [0.9, 0.94]}, aum={0.8: [0.87, 0.89]}, dyn_unc={0.9: [0.8]}),
+    }
+    lines = loss_table(results)
+    assert lines[2:] == [
+        "| coreset by | 80% pruned | 80%, published | 90% pruned | 90%, published |",
+        "| --- | --- | --- | --- | --- |",
+        "| AUM | -4.0 (-5.0 to -3.0) | -4.5 | - | -9.3 |",
+        "| Dyn-Unc | - | - | -12.0 (-12.0 to -12.0) | - |",
+    ]
+    assert "5 of 9 networks are trained." in coreset_table(results)[0]
+    assert "are trained" not in coreset_table({**results, "cells": 5})[0]
+
+
+@pytest.fixture
+def source():
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (40, 3, 4, 4)).astype(np.uint8).repeat(4, axis=2).repeat(4, axis=3)
+    return ArraySource("made", "train", None, ("a", "b"), np.arange(40) % 2, pixels, None, "made")
+
+
+def test_planted_copies_are_found_and_shown(source, monkeypatch):
+    monkeypatch.setattr(issues, "COPIES", 10)
+    copies = [issues._copies(source, change) for change in ("none", "mirrored")]
+    for found in copies:
+        assert [row["distance"] for row in found["rows"]] == list(range(MAX_DISTANCE + 1))
+        assert found["rows"][0] == {"distance": 0, "recall": 1.0, "others": 0}
+    shifted = issues._copies(source, "a pixel to the right")["rows"]
+    assert 0 <= shifted[0]["recall"] <= shifted[-1]["recall"]
+    label = {"planted": 4, "accuracy": 0.5, "precision": {"2": 1.0, "4": 0.5}, "listed": 3}
+    label |= {"seed": 0, "listed_precision": 0.5, "listed_recall": 0.25}
+    real = {"distance": 0, "images": 3, "exact": 2, "mirrored": 1, "test_of_train": 1, "classes_differ": 0}
+    results = {
+        "images": 40,
+        "distance": 20,
+        "scoring": {"epochs": 2, "model": "resnet8"},
+        "labels": [label],
+        "copies": copies,
+        "real": [{"train": 5, "test": 2, "find_seconds": 1.0, "rows": [real]}],
+    }
+    text = "\n".join(issue_tables(json.loads(json.dumps(results))))
+    assert "| the 2 of lowest margin | 100.0 (100.0 to 100.0) | - |" in text
+    assert "| all below 0 (3) | 50.0 (50.0 to 50.0) | 25.0 (25.0 to 25.0) |" in text
+    assert "| none | 100.0% | 100.0% | " in text
+    assert "| 0 | 3 | 2 | 1 | 1 | 0 |" in text
