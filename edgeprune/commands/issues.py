@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,10 +55,10 @@ def command(
 ) -> None:
     """List images that look mislabeled, and near duplicates.
 
-    SCORES is a file of edgeprune score, which tells mislabeled images: those whose mean margin over all
-    epochs (AUM), the probability of their label minus the largest of the others, is below 0, the lowest
-    first. With --source their names are told, and near duplicates are looked for among all images, also
-    without SCORES: exact ones, and those whose perceptual hashes differ in few bits, mirror images too.
+    SCORES is a file of edgeprune score, which tells images that look mislabeled: those whose mean margin over
+    all epochs (AUM), the logit of their label minus the largest of the others, is below -log(classes - 1),
+    the lowest first. With --source their names are told, and near duplicates are looked for among all images,
+    also without SCORES: exact ones, and those whose perceptual hashes differ in few bits, mirror images too.
     Groups with more than one class come first.
 
     \b
@@ -107,9 +108,10 @@ def _lines(found: Issues, top: int) -> Iterator[str]:
 
 def _label_lines(found: Record, top: int) -> Iterator[str]:
     images = found["images"]
+    odds = math.exp(-found["threshold"])
     yield (
-        f"{count_text(len(images), 'image')} of {found['scored']:,} may be mislabeled: mean margin over all "
-        f"epochs (AUM) below {found['threshold']:g}, where another class had the upper hand"
+        f"{count_text(len(images), 'image')} of {found['scored']:,} may be mislabeled: mean margin (AUM) "
+        f"below {found['threshold']:.2f}, where another class was {odds:,.0f} times as probable as the label"
     )
     if images[:top]:
         width = max(len("class"), *(len(printable(one["class"])) for one in images[:top]))

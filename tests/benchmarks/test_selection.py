@@ -107,6 +107,6 @@ def test_planted_copies_are_found_and_shown(source, monkeypatch):
     }
     text = "\n".join(issue_tables(json.loads(json.dumps(results))))
     assert "| the 2 of lowest margin | 100.0 (100.0 to 100.0) | - |" in text
-    assert "| all below 0 (3) | 50.0 (50.0 to 50.0) | 25.0 (25.0 to 25.0) |" in text
+    assert "| all that the command lists (3) | 50.0 (50.0 to 50.0) | 25.0 (25.0 to 25.0) |" in text
     assert "| none | 100.0% | 100.0% | " in text
     assert "| 0 | 3 | 2 | 1 | 1 | 0 |" in text

@@ -131,25 +131,45 @@ def test_groups_are_what_their_definition_gives_pair_by_pair(distance, monkeypat
         find_duplicates(prints, 33)
 
 
-def test_suspects_are_those_of_negative_mean_margin_lowest_first(tmp_path):
+def with_odds(epoch, odds):
+    """Let the label be so many times as probable as the class after it."""
+    odds = np.asarray(odds, np.float64)
+    epoch.arrays["probabilities"][:] = 0.9 * odds / (1 + odds)
+    epoch.arrays["margins"][:] = 0.9 * (odds - 1) / (1 + odds)
+
+
+def test_suspects_are_those_of_low_mean_margin_the_lowest_first(tmp_path):
     made = content()
     for epoch in made.epochs:
-        epoch.arrays["margins"][:] = [0.5, -0.2, 0.9, -0.8, 0.1, 0.0, 0.7]
+        with_odds(epoch, [3, 0.4, 9, 0.01, 0.6, 1, 1e6])
+    # Its mean over the epochs counts.
+    with_odds(made.epochs[0], [3, 0.4, 9, 0.01, 1e-5, 1e-2, 1])
     write(tmp_path / "s.h5", made)
-    found = find_suspects(read_scores_file(tmp_path / "s.h5"))
-    assert found.rows.tolist() == [made.rows[3], made.rows[1]]
-    assert found.labels.tolist() == [made.labels[3], made.labels[1]]
-    np.testing.assert_allclose(found.margins, [-0.8, -0.2], atol=1e-7)
-    assert (found.threshold, found.scored) == (0, 7)
+    records = read_scores_file(tmp_path / "s.h5")
+    found = find_suspects(records)
+    # Three classes: below -log 2.
+    assert found.threshold == pytest.approx(-np.log(2))
+    expected = [
+        np.log(0.01),
+        np.log([1e-5] + [0.6] * 4).mean(),
+        np.log([1e-2, 1, 1, 1, 1]).mean(),
+        np.log(0.4),
+    ]
+    np.testing.assert_allclose(found.margins, expected, rtol=1e-4)
+    assert found.rows.tolist() == made.rows[[3, 4, 5, 1]].tolist()
+    assert found.labels.tolist() == made.labels[[3, 4, 5, 1]].tolist()
+    assert found.scored == 7
+    every = find_suspects(records, np.inf)
+    assert len(every.rows) == 7
+    assert np.isfinite(every.margins).all()
 
 
 @pytest.fixture
 def scores(planted, tmp_path):
-    """Scores of the planted images, of which 7 and 2 have a negative margin."""
+    """Scores of the planted images, of which 7 and 2 have a low margin."""
     made = content(samples=34)
     for epoch in made.epochs:
-        epoch.arrays["margins"][:] = 0.5
-        epoch.arrays["margins"][[2, 7]] = -0.1, -0.4
+        with_odds(epoch, np.where(np.arange(34) == 2, 0.4, np.where(np.arange(34) == 7, 0.2, 3)))
     facts = source_facts(planted.source, check_source(planted.source))
     write(
         tmp_path / "s.h5",
@@ -166,7 +186,8 @@ def test_the_command_lists_all_and_writes_json_and_csv(edgeprune, planted, score
     code, out, err = edgeprune("issues", scores, "--source", planted.spec, *files)
     assert code == 0, err
     assert "2 images of 34 may be mislabeled" in out
-    assert out.index("-0.400") < out.index("-0.100")
+    assert "below -0.69, where another class was 2 times as probable" in out
+    assert out.index("-1.609") < out.index("-0.916")
     assert "3 groups of near duplicates among 34 images, 7 images in all" in out
     assert "... and 1 more" in out
     found = json.loads((tmp_path / "i.json").read_text())

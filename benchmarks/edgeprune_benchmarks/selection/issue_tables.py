@@ -36,7 +36,7 @@ def _labels(results: Results) -> list[str]:
     ]
     listed = ", ".join(f"{row['listed']:,}" for row in rows)
     precision, recall = ([row[f"listed_{name}"] for row in rows] for name in ("precision", "recall"))
-    lines.append((f"all below 0 ({listed})", precision, recall))
+    lines.append((f"all that the command lists ({listed})", precision, recall))
     columns = [
         Column("images listed", 0),
         Column("wrongly labeled", lambda line: mean_and_range(line[1])),
