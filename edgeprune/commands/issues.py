@@ -14,7 +14,7 @@ from edgeprune.packs.config import BuildConfig
 from edgeprune.text import count_text, printable, say
 
 from ..options.fields import PACK_FILE, QUIET, Command, config_options, option
-from .predict import LABELED, tell
+from .predict import tell
 
 if TYPE_CHECKING:
     from edgeprune.issues.report import Issues, Record
@@ -22,13 +22,14 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 FILE = click.Path(dir_okay=False, path_type=Path)
+_OF_SOURCES = ("size", "channels", "split", "skip_bad", "jobs")
 # Images of a group that are printed.
 _FEW = 3
 
 
 @click.command("issues", cls=Command)
 @click.argument("scores", type=PACK_FILE, required=False)
-@option("--source", "data", metavar="SOURCE_OR_PACK", type=LABELED, help="Images to name and to compare.")
+@option("--source", "data", metavar="SOURCE_OR_PACK", help="Images to name and to compare.")
 @config_options(BuildConfig, "size", "channels", "split", "skip_bad")
 @option(
     "--distance",
@@ -44,7 +45,7 @@ _FEW = 3
 @QUIET
 def command(
     scores: Path | None,
-    data: Path | str | None,
+    data: str | None,
     distance: int,
     top: int,
     as_json: Path | None,
@@ -66,7 +67,7 @@ def command(
       edgeprune issues photos.scores.h5 --source imagefolder:photos --size 224 --csv issues.csv
       edgeprune issues --source photos.h5
     """
-    from edgeprune.issues.images import open_images
+    from edgeprune.issues.images import is_pack, open_images
     from edgeprune.issues.report import Issues, duplicate_groups, suspect_images
     from edgeprune.work.progress import progress_bars
     from edgeprune_formats.files import atomic_file, check_writable
@@ -74,6 +75,10 @@ def command(
 
     if scores is None and data is None:
         raise click.UsageError("name a scores file, --source or both", click.get_current_context())
+    if data is None:
+        _require_unused("without --source", "distance", *_OF_SOURCES)
+    elif is_pack(data):
+        _require_unused("with a pack", *_OF_SOURCES)
     for file in filter(None, (as_json, as_csv)):
         check_writable(file)
     records = suspects = images = groups = None
@@ -95,6 +100,15 @@ def command(
     if not quiet:
         for line in _lines(found, top):
             say(line)
+
+
+def _require_unused(where: str, *names: str) -> None:
+    """Raise `UsageError` for an option that nothing would look at."""
+    context = click.get_current_context()
+    for param in context.command.params:
+        given = context.get_parameter_source(param.name or "") is not click.core.ParameterSource.DEFAULT
+        if param.name in names and given:
+            raise click.UsageError(f"{param.opts[0]} has no effect {where}; leave it out", context)
 
 
 def _lines(found: Issues, top: int) -> Iterator[str]:

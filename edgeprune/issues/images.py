@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune_formats import open_pack
+from edgeprune_formats.packs.inspection import signature_problem
 from edgeprune_runtime.errors import ArtifactError
 
 from ..scoring.obtain import require_scores_of
@@ -19,7 +20,7 @@ from ..sources.check import refuse_bad
 from .duplicates import Fingerprints
 from .prints import fingerprints, pack_fingerprints
 
-__all__ = ["Images", "open_images"]
+__all__ = ["Images", "is_pack", "open_images"]
 
 Progress = Callable[[str, int, int], None]
 
@@ -54,8 +55,14 @@ class Images:
         return {row: place for place, row in enumerate(self.rows.tolist())}
 
 
+def is_pack(data: str) -> bool:
+    """Tell whether a text names a pack, and no source."""
+    path = Path(data)
+    return path.suffix == ".h5" or (path.is_file() and signature_problem(path) is None)
+
+
 def open_images(
-    data: str | Path,
+    data: str,
     scores: ScoresFile | None,
     *,
     split: str = "train",
@@ -65,7 +72,7 @@ def open_images(
     jobs: int = 1,
     tell: Callable[[str], None],
 ) -> Images:
-    """Open a source, given as text, or a pack, and check that the scores are of the same images.
+    """Open a source or a pack, and check that the scores are of the same images.
 
     Raises
     ------
@@ -74,8 +81,8 @@ def open_images(
     ConfigError, SourceError, PackFormatError
         As `edgeprune.open_source` and `edgeprune_formats.open_pack`.
     """
-    if isinstance(data, Path):
-        return _of_pack(data, scores)
+    if is_pack(data):
+        return _of_pack(Path(data), scores)
     source = open_source(data, split=split, size=size, channels=channels)
     if scores is not None:
         require_scores_of(scores, source, scores.rows)

@@ -244,6 +244,15 @@ def test_scores_of_others_and_nothing_named_are_refused(edgeprune, npz, scores, 
     code, _, err = edgeprune("issues")
     assert code == 2
     assert "name a scores file, --source or both" in err
+    for words, said in (
+        (["s.h5", "--size", "8"], "--size has no effect without --source"),
+        (["--source", tmp_path / "p.h5", "--split", "test"], "--split has no effect with a pack"),
+        (["--source", tmp_path / "no.h5"], "no.h5"),
+        (["--source", tmp_path], f"did you mean imagefolder:{tmp_path}?"),
+    ):
+        code, _, err = edgeprune("issues", *(scores if word == "s.h5" else word for word in words))
+        assert (code, len(err.splitlines())) in ((1, 1), (2, 1)), err
+        assert said in err
     code, _, err = edgeprune("issues", "--source", npz, "--distance", "33")
     assert (code, err.splitlines()[-1]) == (2, "edgeprune: error: --distance is 0 to 32 bits, not 33")
 
