@@ -97,8 +97,8 @@ def correlation_table(results: Results) -> list[str]:
     """Return Spearman's rank correlations."""
     scoring = results["scoring"]
     intro = (
-        "Spearman's rank correlation of the scores, each turned so that its harder, for JE its more "
-        f"important, end is high ({scoring['epochs']} epochs of {scoring['model']}, "
+        "Spearman's rank correlation of the scores, each turned so that its harder end, or the important one "
+        f"where it ranks importance, is high ({scoring['epochs']} epochs of {scoring['model']}, "
         f"training accuracy {scoring['train_accuracy']:.1%}):"
     )
     names = results["rank_correlation"]
