@@ -136,9 +136,11 @@ def _left_out(source: Source, found: Duplicates) -> LeftOut:
 
 
 def _by_class(source: Source, rows: NDArray[np.int64]) -> dict[str, int]:
-    counts = np.bincount(source.labels[rows], minlength=len(source.class_names))
+    # Without classes, labels are all 0 and stand for none.
+    names = source.class_names
+    counts = np.bincount(source.labels[rows], minlength=len(names))[: len(names)]
     most = np.argsort(-counts, kind="stable")[:_TOLD]
-    return {source.class_names[label]: int(counts[label]) for label in most.tolist() if counts[label]}
+    return {names[label]: int(counts[label]) for label in most.tolist() if counts[label]}
 
 
 def left_out_text(facts: Mapping[str, Any]) -> str:

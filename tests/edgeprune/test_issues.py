@@ -11,6 +11,8 @@ from image_folders import write_photos
 from scores_files import PROVENANCE, content, write
 
 from edgeprune import BuildConfig, build_pack, open_source
+from edgeprune.coresets.config import CoresetConfig
+from edgeprune.coresets.uncertainty import dual
 from edgeprune.errors import SourceError
 from edgeprune.issues import duplicates, hashing
 from edgeprune.issues.duplicates import DISTANCE, Fingerprints, find_duplicates
@@ -283,6 +285,18 @@ def test_a_build_leaves_duplicates_out_and_says_so(edgeprune, planted, tmp_path)
     assert pack.header.provenance["source"]["sha256"] == check_source(planted.source).sha256
 
 
+def test_scores_choose_among_what_is_left(planted, scores, tmp_path):
+    config = replace(TWINS, method="je", coreset=CoresetConfig("dual"), sample_prune=0.5)
+    build_pack(planted.spec, tmp_path / "p.h5", config, scores=scores)
+    pack = open_pack(tmp_path / "p.h5")
+    rows = pack.source_index.tolist()
+    assert len(rows) == round(29 / 2)
+    assert not set(rows) & set(planted.gone)
+    expected = dual(read_scores_file(scores).array("probabilities"))[rows]
+    np.testing.assert_allclose(pack.scores, expected, rtol=1e-6)
+    assert pack.header.provenance["coreset"]["drawn_from"] == 29
+
+
 def test_parts_and_budgets_leave_out_the_same_and_look_for_them_once(planted, tmp_path, monkeypatch):
     looked = []
 
@@ -329,6 +343,15 @@ def test_unreadable_images_are_left_out_before_duplicates_are_looked_for(tmp_pat
     build_share(spec, tmp_path / "parts", Share(1, 1), replace(TWINS, skip_bad=True))
     assemble(tmp_path / "parts", tmp_path / "assembled.h5")
     assert sorted(open_pack(tmp_path / "assembled.h5").source_index.tolist()) == [1, 3, 4, 5, 6, 7, 8]
+
+
+def test_images_without_classes_have_duplicates_too(tmp_path):
+    images = smooth(8)[[0, 1, 2, 3, 2, 4, 5, 6]].transpose(0, 2, 3, 1)
+    np.savez(tmp_path / "i.npz", x=images, steering=np.linspace(-1, 1, 8, dtype="f4"))
+    spec = f"npz:{tmp_path / 'i.npz'}?target=steering:value"
+    report = build_pack(spec, tmp_path / "p.h5", TWINS)
+    assert sorted(open_pack(report.path).source_index.tolist()) == [0, 1, 2, 3, 5, 6, 7]
+    assert report.header.provenance["duplicates"]["classes"] == {}
 
 
 def test_images_that_are_all_alike_and_of_several_classes_make_no_pack(tmp_path):
