@@ -95,6 +95,7 @@ def test_planted_copies_are_found_and_shown(source, monkeypatch):
     shifted = issues._copies(source, "a pixel to the right")["rows"]
     assert 0 <= shifted[0]["recall"] <= shifted[-1]["recall"]
     label = {"planted": 4, "accuracy": 0.5, "precision": {"2": 1.0, "4": 0.5}, "listed": 3}
+    label["precision_of_probabilities"] = {"2": 0.5, "4": 0.5}
     label |= {"seed": 0, "listed_precision": 0.5, "listed_recall": 0.25}
     real = {"distance": 0, "images": 3, "exact": 2, "mirrored": 1, "test_of_train": 1, "classes_differ": 0}
     results = {
@@ -106,7 +107,7 @@ def test_planted_copies_are_found_and_shown(source, monkeypatch):
         "real": [{"train": 5, "test": 2, "find_seconds": 1.0, "rows": [real]}],
     }
     text = "\n".join(issue_tables(json.loads(json.dumps(results))))
-    assert "| the 2 of lowest margin | 100.0 (100.0 to 100.0) | - |" in text
-    assert "| all that the command lists (3) | 50.0 (50.0 to 50.0) | 25.0 (25.0 to 25.0) |" in text
+    assert "| the 2 of lowest margin | 100.0 (100.0 to 100.0) | 50.0 (50.0 to 50.0) | - |" in text
+    assert "| all that the command lists (3) | 50.0 (50.0 to 50.0) | - | 25.0 (25.0 to 25.0) |" in text
     assert "| none | 100.0% | 100.0% | " in text
     assert "| 0 | 3 | 2 | 1 | 1 | 0 |" in text

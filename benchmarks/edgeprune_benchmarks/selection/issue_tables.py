@@ -30,17 +30,23 @@ def _labels(results: Results) -> list[str]:
         f"Training accuracy at the end, counted with the wrong labels: "
         f"{mean_and_range([row['accuracy'] for row in rows])}."
     )
-    lines: list[tuple[str, list[float], list[float] | None]] = [
-        (f"the {int(rank):,} of lowest margin", [row["precision"][rank] for row in rows], None)
+    lines: list[tuple[str, list[float], list[float] | None, list[float] | None]] = [
+        (
+            f"the {int(rank):,} of lowest margin",
+            [row["precision"][rank] for row in rows],
+            [row["precision_of_probabilities"][rank] for row in rows],
+            None,
+        )
         for rank in rows[0]["precision"]
     ]
     listed = ", ".join(f"{row['listed']:,}" for row in rows)
     precision, recall = ([row[f"listed_{name}"] for row in rows] for name in ("precision", "recall"))
-    lines.append((f"all that the command lists ({listed})", precision, recall))
+    lines.append((f"all that the command lists ({listed})", precision, None, recall))
     columns = [
         Column("images listed", 0),
         Column("wrongly labeled", lambda line: mean_and_range(line[1])),
-        Column("of all that are", lambda line: None if line[2] is None else mean_and_range(line[2])),
+        Column("margin of probabilities", lambda line: line[2] and mean_and_range(line[2])),
+        Column("of all that are", lambda line: line[3] and mean_and_range(line[3])),
     ]
     return render(columns, lines, intro)
 

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgeprune import open_source
+from edgeprune.coresets.config import CoresetConfig
+from edgeprune.coresets.selection import compute_scores
 from edgeprune.issues.duplicates import DISTANCE, MAX_DISTANCE, Duplicates, Fingerprints, find_duplicates
 from edgeprune.issues.mislabeled import find_suspects
 from edgeprune.issues.prints import fingerprints
@@ -110,12 +112,16 @@ def _labels(source: Source, settings: Settings, runs: Path, deadline: Deadline, 
     scores = score_images(noisy, check_source(noisy), runs / f"scores-{seed}.h5", scoring, deadline)
     ranked = find_suspects(scores, np.inf)
     hits = np.isin(ranked.rows, wrong)
+    by_probabilities = np.argsort(compute_scores(scores, CoresetConfig(score="aum")), kind="stable")
+    others = np.isin(scores.rows[by_probabilities], wrong)
+    ranks = (*RANKS, len(wrong))
     listed = len(find_suspects(scores).rows)
     found = {
         "seed": seed,
         "planted": len(wrong),
         "accuracy": scores.provenance["history"][-1]["accuracy"],
-        "precision": {str(rank): float(hits[:rank].mean()) for rank in (*RANKS, len(wrong))},
+        "precision": {str(rank): float(hits[:rank].mean()) for rank in ranks},
+        "precision_of_probabilities": {str(rank): float(others[:rank].mean()) for rank in ranks},
         "listed": int(listed),
         "listed_precision": float(hits[:listed].mean()),
         "listed_recall": float(hits[:listed].sum() / len(wrong)),
