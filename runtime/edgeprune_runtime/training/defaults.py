@@ -9,7 +9,7 @@ __all__ = ["DEFAULTS", "defaults_of"]
 
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "resnet9": {
-        "epochs": 8,
+        "epochs": 12,
         "batch_size": 500,
         "optimizer": "muon",
         "lr": 0.45,
