@@ -47,5 +47,6 @@ setup(
             "formats/edgeprune_formats/coding", ["_kernels.c", "_encode.c"], ["_format.h", "_pixels.h"], "off"
         ),
         _kernels("runtime/edgeprune_runtime/decode", ["_kernels.c"], ["_kernels_decode.h"], "fast"),
+        _kernels("runtime/edgeprune_runtime/networks", ["_winograd.c"], [], "fast"),
     ],
 )

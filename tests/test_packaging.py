@@ -45,7 +45,10 @@ def test_the_kernels_are_for_any_python_3_and_for_glibc_2_17(built):
     assert "-py3-none-linux_" in wheel.name
     archive = zipfile.ZipFile(wheel)
     libraries = [name for name in archive.namelist() if name.endswith(".so")]
-    assert libraries == ["edgeprune_formats/coding/_kernels.so", "edgeprune_runtime/decode/_kernels.so"]
+    assert libraries == [
+        f"{folder}/_kernels.so"
+        for folder in ("edgeprune_formats/coding", "edgeprune_runtime/decode", "edgeprune_runtime/networks")
+    ]
     for name in libraries:
         found = re.findall(rb"GLIBC_(\d+)\.(\d+)", archive.read(name))
         assert found

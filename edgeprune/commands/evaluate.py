@@ -30,9 +30,18 @@ _NAME_WIDTH = 24
 @click.argument("data", metavar="SOURCE_OR_PACK", type=LABELED)
 @TRUST_MODEL
 @click.option("--skip-bad", is_flag=True, help="Leave out images that cannot be read, and count them.")
+@click.option(
+    "--tta",
+    type=click.Choice(["none", "flip"]),
+    default="none",
+    show_default=True,
+    help="Test-time augmentation: flip takes the mean of an image and its mirror image, in twice the time.",
+)
 @click.option("--json", "as_json", type=FILE, metavar="FILE", help="Write all figures as JSON as well.")
 @click.option("--plot", type=FILE, metavar="FILE", help="Draw the confusion matrix: .png, .svg or .pdf.")
-def command(model: Path, data: Path | str, skip_bad: bool, as_json: Path | None, plot: Path | None) -> None:
+def command(
+    model: Path, data: Path | str, skip_bad: bool, tta: str, as_json: Path | None, plot: Path | None
+) -> None:
     """Tell how well RUN classifies the images of SOURCE_OR_PACK, class by class.
 
     RUN is the folder of a run, finished or not, or an .onnx file. Of a source the test split is read. Printed
@@ -45,6 +54,7 @@ def command(model: Path, data: Path | str, skip_bad: bool, as_json: Path | None,
       edgeprune evaluate photos.onnx test.h5 --json test.json --plot confusion.png
     """
     from edgeprune.inference.confusion import evaluate
+    from edgeprune.inference.mirrored import Mirrored
     from edgeprune.inference.prediction import open_predictor
     from edgeprune.training.pictures import require_kind, require_matplotlib
     from edgeprune_formats.files import atomic_file, check_writable
@@ -54,23 +64,27 @@ def command(model: Path, data: Path | str, skip_bad: bool, as_json: Path | None,
         require_kind(plot)
     for path in filter(None, (as_json, plot)):
         check_writable(path)
-    found = evaluate(open_predictor(model, tell), data, skip_bad=skip_bad, tell=tell)
+    predictor = open_predictor(model, tell)
+    if tta == "flip":
+        predictor = Mirrored(predictor)
+    found = evaluate(predictor, data, skip_bad=skip_bad, tell=tell)
     if as_json is not None:
-        record = {"model": str(model), "data": str(data), **found.record()}
+        record = {"model": str(model), "data": str(data), "tta": tta, **found.record()}
         with atomic_file(as_json) as partial:
             partial.write_text(json.dumps(record, indent=1) + "\n")
     if plot is not None:
         from edgeprune.inference.confusion_picture import draw_confusion
 
         draw_confusion(found, plot)
-    for line in _lines(found):
+    for line in _lines(found, tta):
         say(line)
 
 
-def _lines(found: Evaluation) -> Iterator[str]:
+def _lines(found: Evaluation, tta: str) -> Iterator[str]:
+    how = "" if tta == "none" else " and mirrored"
     yield (
-        f"{count_text(found.images, 'image')}: accuracy {found.accuracy:.2%}, mean recall of the classes "
-        f"{found.mean_recall:.2%}, cross entropy {found.loss / found.images:.4f}"
+        f"{count_text(found.images, 'image')}{how}: accuracy {found.accuracy:.2%}, mean recall of the "
+        f"classes {found.mean_recall:.2%}, cross entropy {found.loss / found.images:.4f}"
     )
     classes = found.classes()
     if len(classes) > _MANY:

@@ -19,6 +19,7 @@ from edgeprune_formats.targets import LABEL
 from edgeprune_runtime.decode.augmentation import LOADER_AUGMENTS
 from edgeprune_runtime.loading.order.replay import Replay
 from edgeprune_runtime.loading.order.skipping import ON_CORRUPT
+from edgeprune_runtime.training.defaults import defaults_of
 from edgeprune_runtime.training.settings import TrainConfig
 
 from ..options.fields import EXISTING, PACKS, Command, config_options, make_config, option, output_option
@@ -38,7 +39,6 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 # With this share of the processors free, or less, a thread on each would wait for those of others.
 _HELD = 0.6
-_AUTO_BATCH = TrainConfig().batch_size
 
 
 def _batch_size(text: str) -> int | str:
@@ -65,21 +65,27 @@ THREADS = option(
 
 
 class _Resumable(Command):
-    """Has the options that are not given from the run that it goes on with."""
+    """Has the options that are not given from the run that it goes on with, or else from the network."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; `click.Command.invoke`."""
+        if ctx.params["init"] is None:
+            self._take(ctx, defaults_of(ctx.params["model"]))
         if ctx.params["resume"]:
             require_torch()
             from edgeprune.training.resuming import recorded_options, require_same_signer
 
             require_same_signer(ctx.params["output"], ctx.params["require_signature"] is not None)
-            for name, value in recorded_options(ctx.params["output"]).items():
-                is_given = ctx.get_parameter_source(name) is not ParameterSource.DEFAULT
-                chosen = name == "accumulate" and ctx.params["batch_size"] == "auto"
-                if name in ctx.params and not is_given and not chosen:
-                    ctx.params[name] = value
+            self._take(ctx, recorded_options(ctx.params["output"]))
         return super().invoke(ctx)
+
+    def _take(self, ctx: click.Context, options: dict[str, Any]) -> None:
+        """Set the options that the user has not given."""
+        for name, value in options.items():
+            is_given = ctx.get_parameter_source(name) is not ParameterSource.DEFAULT
+            chosen = name == "accumulate" and ctx.params["batch_size"] == "auto"
+            if name in ctx.params and not is_given and not chosen:
+                ctx.params[name] = value
 
 
 @click.command("train", cls=_Resumable)
@@ -129,7 +135,8 @@ class _Resumable(Command):
 )
 @config_options(TrainConfig, "epochs", "batch_size", "lr", heading="Training", batch_size=BATCH_SIZE)
 @config_options(ScoreConfig, "augment", augment=AUGMENT)
-@config_options(TrainConfig, "weight_decay", "ema", "freeze", "adversarial")
+@config_options(TrainConfig, "schedule", "warm_up", "optimizer", "momentum", "weight_decay", "ema")
+@config_options(TrainConfig, "freeze", "adversarial")
 @config_options(TrainConfig, "label_smoothing", "class_weights", "sampling", "clip_norm", "patience", "seed")
 @option(
     "--replay",
@@ -274,7 +281,8 @@ def _config(batch_size: int | str, options: dict[str, Any]) -> TrainConfig:
         return make_config(TrainConfig, options, batch_size=batch_size)
     if options["accumulate"] != 1:
         raise ConfigError("--batch-size auto chooses --accumulate; give one of the two")
-    return make_config(TrainConfig, options, batch_size=_AUTO_BATCH)
+    most = defaults_of(options["model"]).get("batch_size", TrainConfig.batch_size)
+    return make_config(TrainConfig, options, batch_size=most)
 
 
 def _check_signatures(packs: tuple[Path, ...], test: str | None, key: Path) -> str:

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from edgeprune import open_source
 from edgeprune.work.image_store import ImageStore
 from edgeprune_benchmarks.cli import command as cli
-from edgeprune_benchmarks.device import exports, latency, minutes, power_loss, training_memory
+from edgeprune_benchmarks.device import exports, latency, minutes, power_loss, recipe, training_memory
 from edgeprune_benchmarks.harness.pixel_loader import PixelLoader, Stretched
 from edgeprune_formats import ConfigError, EdgePruneError
 from edgeprune_runtime import PackLoader
@@ -232,3 +232,31 @@ def test_kills_are_counted_and_do_no_harm(data, tmp_path):
     assert "NOT those of" in power_loss.power_loss_table(results | {"same": False})[0]
     with pytest.raises(EdgePruneError, match="ended before it was killed; give more --epochs"):
         power_loss._kill([power_loss.sys.executable, "-c", "pass"], tmp_path, 0.0)
+
+
+@pytest.mark.slow
+def test_the_recipe_of_a_network_is_measured_trained_and_tabled(data, tmp_path, monkeypatch):
+    own = {"batch_size": 16, "label_smoothing": 0.2, "augment": "short"}
+    monkeypatch.setattr(recipe, "defaults_of", lambda model: own)
+    words = [
+        "recipe",
+        "--data",
+        data,
+        "--runs",
+        tmp_path / "runs",
+        "-o",
+        tmp_path / "out",
+        "--model",
+        "resnet8",
+    ]
+    words += ["--minutes", 0.001, "--device", "cpu"]
+    invoke(*words, "--measure")
+    assert not (tmp_path / "out").exists()
+    (steps,) = (tmp_path / "runs").glob("resnet8-*.json")
+    steps.write_text(json.dumps({"steps": 7, "step_seconds": 0.5, "threads": 2}))
+    invoke(*words)
+    results = json.loads((tmp_path / "out" / "recipe-resnet8.json").read_text())["results"]
+    assert (results["steps"], results["rows"][0]["passes"]) == (7, 7 * 16 / 80)
+    lines = recipe.recipe_table(results)
+    assert "the steps of 0.001 minutes in 2 threads, 500 ms each; 1 seed." in lines[0]
+    assert f"{100 * results['rows'][0]['mirrored_accuracy']:.2f}" in lines[-1]

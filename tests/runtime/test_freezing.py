@@ -23,6 +23,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 # Residual blocks, inverted residuals and the like, by the papers; first and last convolutions are blocks too.
 BLOCKS = {
     "resnet8": 1 + 3,
+    "resnet9": 1 + 3,
     "resnet20": 1 + 9,
     "resnet18": 1 + 8,
     "resnet34": 1 + 16,

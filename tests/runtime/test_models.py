@@ -32,7 +32,7 @@ def feature_map(name: str, size: int) -> tuple[int, int]:
 
 
 def test_every_name_is_covered():
-    assert {*TORCHVISION, *CIFAR} == set(MODEL_NAMES)
+    assert {*TORCHVISION, *CIFAR, "resnet9"} == set(MODEL_NAMES)
 
 
 def test_the_names_that_are_known_without_torch_are_those_of_the_networks():
@@ -78,6 +78,11 @@ def test_untouched_networks_have_torchvisions_parameters(name):
 @pytest.mark.parametrize(("size", "reduced"), [(32, 8), (20, 5), (64, 16), (9, 3), (1, 1)])
 def test_cifar_networks_reduce_by_4_whatever_the_size(name, size, reduced):
     assert feature_map(name, size) == (reduced, reduced)
+
+
+@pytest.mark.parametrize(("size", "reduced"), [(32, 3), (20, 2), (64, 7), (9, 1), (1, 1)])
+def test_resnet9_reduces_by_8_whatever_the_size(size, reduced):
+    assert feature_map("resnet9", size) == (reduced, reduced)
 
 
 @pytest.mark.slow

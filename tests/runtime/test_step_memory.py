@@ -52,6 +52,7 @@ MEASURED = {
     "efficientnet_b0": "32 16",
     "resnet18": "32 32",
     "resnet8": "224 8",
+    "resnet9": "32 64",
 }
 
 

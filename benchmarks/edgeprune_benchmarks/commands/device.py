@@ -1,4 +1,4 @@
-"""The commands ``training-memory``, ``power-loss``, ``minutes``, ``growth``, ``latency`` and ``export``."""
+"""The commands on training and the networks that come out of it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgeprune_runtime.training.settings import TrainConfig
 
 from ..harness.options import BATCH_SIZE, DATA, DEVICE, LEARNING_RATE, MINUTES, MODEL, OUTPUT, SEEDS, runs
 
-__all__ = ["export", "growth", "latency", "minutes", "power_loss", "training_memory"]
+__all__ = ["export", "growth", "latency", "minutes", "power_loss", "recipe", "training_memory"]
 
 MODELS = ("shufflenet_v2", "mobilenet_v2", "efficientnet_b0")
 MANY_MODELS = click.option(
@@ -81,6 +81,31 @@ def minutes(data: Path, output: Path, runs: Path, models: tuple[str, ...], **opt
     from ..device.minutes import Settings, run
 
     run(Settings(models=models or MODELS, **options), data, output, runs)
+
+
+@click.command()
+@DATA
+@OUTPUT
+@runs("runs/recipe")
+@config_options(TrainConfig, "model", model={"default": "resnet9"})
+@click.option("--minutes", type=float, default=45.0, show_default=True, help="Of training, for each.")
+@click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--quality", type=float, default=90.0, show_default=True, help="Of the pack.")
+@DEVICE
+@click.option("--measure", is_flag=True, help="Only settle how many steps the minutes allow.")
+def recipe(data: Path, output: Path, runs: Path, measure: bool, **options: Any) -> None:
+    """Test accuracy after some minutes of a network's own defaults, from a pack; resumable.
+
+    How many steps the minutes allow is measured first, and kept: measure on a quiet machine.
+
+    \b
+    Example:
+      edgeprune bench recipe --data data --minutes 45 --measure
+      edgeprune bench recipe --data data --minutes 45
+    """
+    from ..device.recipe import Settings, run
+
+    run(Settings(**options), data, output, runs, only_measure=measure)
 
 
 @click.command()

@@ -20,6 +20,7 @@ from ..device.install_tables import install_table
 from ..device.latency import MODELS, latency_table
 from ..device.minutes import minutes_table
 from ..device.power_loss import power_loss_table
+from ..device.recipe import recipe_table
 from ..device.training_memory import training_memory_table
 from ..field.faults import faults_table
 from ..field.leaks import leaks_table
@@ -193,6 +194,7 @@ PAGES: dict[str, dict[str, Table]] = {
         "time-reading": reading_table,
     },
     "docs/results/accuracy.md": {
+        "recipe-resnet9": recipe_table,
         "accuracy-bytes": accuracy_bytes_table,
         "accuracy-bytes-33": accuracy_bytes_table,
         **{f"minutes-{model}": minutes_table for model in MODELS},
@@ -280,6 +282,7 @@ COMMANDS = {
     "accuracy-bytes-33": "accuracy-per-byte --psnr 33 --name accuracy-bytes-33",
     **{name: name for name in ("fleet", "install", "power-loss", "training-memory")},
     **{name: name for name in ("latency", "export", "growth", "landscape", *FIELD)},
+    "recipe-resnet9": "recipe",
     **{f"minutes-{model}": f"minutes --model {model}" for model in MODELS},
     "robustness-cifar10-all-cpu": "robustness --recipe cifar10-all --scale cpu",
     **{

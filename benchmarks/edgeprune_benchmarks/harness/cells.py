@@ -15,6 +15,7 @@ from edgeprune.training.setup import train_pack
 from edgeprune.work.progress import EpochLines
 from edgeprune_formats import ConfigError, Pack, open_pack
 from edgeprune_runtime import PackLoader
+from edgeprune_runtime.decode.augmentation import LoaderAugment
 from edgeprune_runtime.training import TrainConfig, TrainLoader, train
 from edgeprune_runtime.training.placement import place
 from edgeprune_runtime.training.run_folder.checkpoint import write_text
@@ -112,7 +113,7 @@ def train_steps(
     return train(Stretched(loader, steps), config, run_dir, resume=True, **options).metrics[-1]
 
 
-def pack_loader(pack: Pack, config: TrainConfig) -> PackLoader:
+def pack_loader(pack: Pack, config: TrainConfig, augment: LoaderAugment = "crop+flip") -> PackLoader:
     """Return the batches of a pack as a network is trained on them."""
     return PackLoader(
         pack,
@@ -122,6 +123,6 @@ def pack_loader(pack: Pack, config: TrainConfig) -> PackLoader:
         backend="torch",
         device=place(config).device,
         drop_last=True,
-        augment="crop+flip",
+        augment=augment,
         normalize=True,
     )

@@ -119,8 +119,8 @@ class PixelLoader:
 
     def _crops(self, batch: int) -> Augmentation | None:
         _, height, width = self._store.shape
-        count, place = self._batch_size, {"epoch": self._epoch, "batch": batch}
-        return draw(self._augment, seed=self._seed, count=count, height=height, width=width, **place)
+        sizes: dict[str, Any] = {"count": self._batch_size, "height": height, "width": width}
+        return draw(self._augment, seed=self._seed, epoch=self._epoch, batch=batch, **sizes)
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the start of an epoch."""

@@ -86,5 +86,5 @@ def _batches(count: int, epoch: int, size: int) -> Any:
 
     order = np.random.default_rng([0, epoch]).permutation(count)
     for number, rows in enumerate(np.array_split(order, -(-count // BATCH))):
-        place = {"epoch": epoch, "batch": number, "count": len(rows)}
+        place: dict[str, Any] = {"epoch": epoch, "batch": number, "count": len(rows)}
         yield rows, draw("crop+flip", seed=0, height=size, width=size, **place)

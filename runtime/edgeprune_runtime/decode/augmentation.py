@@ -1,4 +1,4 @@
-"""Random crop and flip: drawn here once for every backend, applied by each in its own way."""
+"""Crops and flips: drawn here once for every backend, applied by each in its own way."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edgeprune_formats import ConfigError
 
-from .recipes import PRESETS, Preset
+from .recipes import PRESETS, Preset, uniform
 
 __all__ = [
     "AUGMENTS",
@@ -26,8 +26,9 @@ __all__ = [
 
 Augment = Literal["none", "crop", "flip", "crop+flip"]
 AUGMENTS: tuple[Augment, ...] = get_args(Augment)
-LoaderAugment = Augment | Preset
-LOADER_AUGMENTS: tuple[LoaderAugment, ...] = (*AUGMENTS, *PRESETS)
+Short = Literal["short"]
+LoaderAugment = Augment | Short | Preset
+LOADER_AUGMENTS: tuple[LoaderAugment, ...] = (*AUGMENTS, "short", *PRESETS)
 """What a loader can do: also what needs torch, see `edgeprune_runtime.decode.recipes`."""
 
 
@@ -78,14 +79,14 @@ def loader_augment(augment: bool | LoaderAugment) -> LoaderAugment:
     ConfigError
         None of them.
     """
-    if augment in PRESETS:
+    if augment in PRESETS or augment == "short":
         return augment
     if isinstance(augment, str) and augment not in AUGMENTS:
         raise ConfigError(f"unknown augmentation {augment!r}; known: {', '.join(LOADER_AUGMENTS)}")
     return augment_name(augment)
 
 
-def geometry(augment: LoaderAugment) -> Augment:
+def geometry(augment: LoaderAugment) -> Augment | Short:
     """Return what of an augmentation decoders do: nothing of a preset, which follows the decoding."""
     return "none" if augment == "light" or augment == "strong" else augment
 
@@ -96,31 +97,47 @@ def _reflected(size: int, pad: int) -> NDArray[np.int64]:
 
 
 def draw(
-    augment: Augment, *, seed: int, epoch: int, batch: int, count: int, height: int, width: int
+    augment: Augment | Short,
+    *,
+    seed: int,
+    epoch: int,
+    batch: int,
+    count: int,
+    height: int,
+    width: int,
+    images: NDArray[np.int64] | None = None,
 ) -> Augmentation | None:
     """Draw crop and flip for one batch: pad an eighth of the side by reflection, crop, mirror half.
 
-    At 32x32 this is the usual crop with 4 pixels of padding. Depends on nothing but its arguments, so
-    that a resumed epoch is augmented as the uninterrupted one.
+    At 32x32 this is the usual crop with 4 pixels of padding. ``"short"`` pads half of that, and mirrors each
+    image in every second epoch, half of them in the first (alternating flip; Jordan, 2024, section 3.6).
+    Depends on nothing but its arguments, so that a resumed epoch is augmented as the uninterrupted one.
 
     Parameters
     ----------
     augment : str
-        One of `AUGMENTS`; None is returned for ``"none"``.
+        One of `AUGMENTS`, or ``"short"``; None is returned for ``"none"``.
     seed, epoch, batch : int
         Non-negative.
     count : int
         Images in the batch.
     height, width : int
         Their size in pixels.
+    images : int64 [count], optional
+        Their numbers, which ``"short"`` goes by.
     """
     if augment == "none":
         return None
     random = np.random.default_rng([seed, epoch, batch, 1])
-    pad_rows, pad_columns = (height // 8, width // 8) if "crop" in augment else (0, 0)
+    share = 16 if augment == "short" else 8
+    pad_rows, pad_columns = (0, 0) if augment == "flip" else (height // share, width // share)
     top = random.integers(0, 2 * pad_rows + 1, (count, 1))
     left = random.integers(0, 2 * pad_columns + 1, (count, 1))
-    mirror = (random.random((count, 1)) < 0.5) & ("flip" in augment)
+    if augment == "short":
+        assert images is not None
+        mirror = (uniform(seed, 0, images, 1) < 0.5) ^ bool(epoch % 2)
+    else:
+        mirror = (random.random((count, 1)) < 0.5) & ("flip" in augment)
     across = np.arange(width)
     rows = _reflected(height, pad_rows)[top + np.arange(height)]
     columns = _reflected(width, pad_columns)[left + np.where(mirror, across[::-1], across)]

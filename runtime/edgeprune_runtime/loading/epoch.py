@@ -136,7 +136,7 @@ class BatchMaker:
         while True:
             start, stop = self._span(batch)
             rows = epoch_rows.take(start, stop)
-            augmentation = self._augmentation(epoch, batch, len(rows))
+            augmentation = self._augmentation(epoch, batch, rows)
             try:
                 upcoming = epoch_rows.upcoming(stop) if self.looks_ahead else None
                 return self.reader.images(rows, augmentation, upcoming, out), rows
@@ -150,16 +150,17 @@ class BatchMaker:
                     raise _nothing_left(error) from error
                 retries = _RETRIES if found else retries - 1
 
-    def _augmentation(self, epoch: int, batch: int, count: int) -> Augmentation | None:
+    def _augmentation(self, epoch: int, batch: int, rows: NDArray[np.int64]) -> Augmentation | None:
         plan = self.reader.decoder.plan
         return draw(
             geometry(self.augment),
             seed=self.seed,
             epoch=epoch,
             batch=self.ranks.batch_number(batch),
-            count=count,
+            count=len(rows),
             height=plan.height,
             width=plan.width,
+            images=rows,
         )
 
 

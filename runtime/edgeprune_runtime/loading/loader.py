@@ -68,9 +68,10 @@ class PackLoader:
         Leave out a last batch that is not full; nothing remains of fewer images than a batch, with a warning.
     augment : bool or str
         ``"crop"`` (random crop after padding an eighth of the side by reflection), ``"flip"`` (random
-        horizontal flip), ``"crop+flip"`` or True for both. ``"light"`` and ``"strong"`` are lists of
-        operations with random numbers for each image, see `edgeprune_runtime.decode.recipes`, and need
-        backend ``"torch"``. ``"strong"`` mixes images: labels are probabilities, float32 [n, classes].
+        horizontal flip), ``"crop+flip"`` or True for both. ``"short"`` crops after padding a sixteenth, and
+        mirrors each image in every second epoch: for runs of few epochs. ``"light"`` and ``"strong"`` are
+        lists of operations with random numbers for each image, see `edgeprune_runtime.decode.recipes`, and
+        need backend ``"torch"``. ``"strong"`` mixes images: labels are probabilities, float32 [n, classes].
     normalize : bool or (mean, std)
         Subtract the pack's mean and divide by its standard deviation, per channel; or those given, such as
         the training pack's for a test pack. Those of several packs are of all their images. Without it

@@ -60,7 +60,8 @@ def take_channels(model: nn.Module, channels: int) -> None:
     conv, old = found[1], found[1].weight
     fresh = old.new_empty(old.shape[0], channels, *old.shape[2:]).normal_()
     conv.in_channels = channels
-    conv.weight = nn.Parameter(fresh.mul_(old.std() * math.sqrt(RGB / channels)))
+    fresh.mul_(old.std() * math.sqrt(RGB / channels))
+    conv.weight = nn.Parameter(fresh, requires_grad=old.requires_grad)
 
 
 def of_rgb_weights(weight: torch.Tensor, channels: int) -> torch.Tensor:

@@ -3,6 +3,7 @@
 The networks are torchvision's, without pretrained weights. They reduce the image by 32 in each direction,
 which leaves one pixel of a 32x32 image; below `SMALL_IMAGE` pixels the first two reductions are left out.
 resnet8 and resnet20 are the small residual networks of He et al. (2016) for 32x32 images, and reduce by 4.
+resnet9 is for short training of small images, see `edgeprune_runtime.networks.resnet9`, and reduces by 8.
 Other networks of torchvision, those of timm, and those that a function of the user's builds, stay as they
 are.
 """
@@ -22,6 +23,7 @@ from .cifar_resnet import CifarResNet
 from .layers import head_of, take_channels
 from .libraries import builder_of
 from .names import MODEL_NAMES, STEMS, Stem
+from .resnet9 import ResNet9
 
 __all__ = ["MODEL_NAMES", "SMALL_IMAGE", "create_model", "has_small_stem", "head_of"]
 
@@ -62,6 +64,10 @@ def _cifar_resnet(blocks: int, *, weights: None, num_classes: int) -> nn.Module:
     return CifarResNet(blocks, num_classes)
 
 
+def _resnet9(*, weights: None, num_classes: int) -> nn.Module:
+    return ResNet9(num_classes)
+
+
 _MODELS: dict[str, tuple[Callable[..., object], Callable[[nn.Module], None]]] = {
     "shufflenet_v2": (torchvision.models.shufflenet_v2_x1_0, _small_shufflenet),
     "mobilenet_v2": (torchvision.models.mobilenet_v2, _small_inverted_residual),
@@ -70,6 +76,7 @@ _MODELS: dict[str, tuple[Callable[..., object], Callable[[nn.Module], None]]] = 
     "resnet34": (torchvision.models.resnet34, _small_resnet),
     "resnet8": (partial(_cifar_resnet, 1), _as_it_is),
     "resnet20": (partial(_cifar_resnet, 3), _as_it_is),
+    "resnet9": (_resnet9, _as_it_is),
 }
 
 
@@ -96,7 +103,7 @@ def create_model(
         ``"small"`` leaves out the first two strides, so that the total stride of torchvision's networks in
         `MODEL_NAMES` is 8 in place of 32; parameters keep their names, and but for the first convolution of
         resnet18 and resnet34 their shapes. ``"imagenet"`` keeps them, ``"auto"`` is small below `SMALL_IMAGE`
-        pixels. resnet8 and resnet20 are the same with all.
+        pixels. resnet8, resnet20 and resnet9 are the same with all.
 
     Returns
     -------

@@ -17,6 +17,7 @@ MODEL_NAMES = (
     "resnet34",
     "resnet8",
     "resnet20",
+    "resnet9",
 )
 """The short names that `edgeprune_runtime.networks.models.create_model` takes."""
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         TrainingInterrupted,
         TrainLoader,
         TrainResult,
+        defaults_of,
         load_model,
         train,
     )
@@ -28,6 +29,7 @@ __all__ = [
     "TrainLoader",
     "TrainResult",
     "TrainingInterrupted",
+    "defaults_of",
     "load_model",
     "train",
 ]

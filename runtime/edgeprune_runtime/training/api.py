@@ -24,6 +24,7 @@ from ..normalization import Normalization
 from ..task import Task
 from ..text import count_text
 from .batches import check_batches
+from .defaults import defaults_of
 from .interfaces import Batches, OnEvent, TrainLoader
 from .loop import TrainRun
 from .objectives.making import make_loss, make_objective
@@ -47,6 +48,7 @@ __all__ = [
     "TrainLoader",
     "TrainResult",
     "TrainingInterrupted",
+    "defaults_of",
     "load_model",
     "train",
 ]
@@ -233,7 +235,8 @@ def train(
                 class_names=description["provenance"].get("class_names"),
                 task=task,
             )
-            schedule = Schedule(description.get("schedules", [config.epochs]), len(loader), config.lr)
+            ends = description.get("schedules", [config.epochs])
+            schedule = Schedule(ends, len(loader), config.lr, config.schedule, config.warm_up)
             run = TrainRun(
                 loader,
                 test,

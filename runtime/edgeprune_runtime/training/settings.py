@@ -12,11 +12,13 @@ from ..checks import check_types, shortened
 from ..loading.order.sampling import Sampling
 from ..networks.names import MODEL_NAMES, STEMS, Stem, name_problem
 
-__all__ = ["PRECISIONS", "Adversary", "Precision", "TrainConfig"]
+__all__ = ["PRECISIONS", "Adversary", "Precision", "ScheduleShape", "TrainConfig"]
 
 Precision = Literal["auto", "float32", "bfloat16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 ClassWeights = Literal["none", "balanced"]
+Optimizer = Literal["sgd", "muon"]
+ScheduleShape = Literal["cosine", "linear"]
 AdversaryMethod = Literal["n-fgsm", "pgd"]
 _ADVERSARIES: tuple[AdversaryMethod, ...] = get_args(AdversaryMethod)
 
@@ -97,6 +99,12 @@ class TrainConfig:
         normalization, and needs weights to begin with.
     lr : float
         Peak learning rate, see `edgeprune_runtime.training.progress.schedule.learning_rate`.
+    schedule : str
+        How the learning rate falls: ``"cosine"`` or ``"linear"``.
+    warm_up : float
+        Share of the steps in which the learning rate rises first, in [0, 0.5].
+    optimizer : str
+        ``"sgd"``, or ``"muon"`` for the convolutions, see `edgeprune_runtime.training.optimizers.Muon`.
     momentum : float
         Momentum of SGD, in [0, 1).
     nesterov : bool
@@ -156,7 +164,24 @@ class TrainConfig:
         metadata={"help": "Train the last layer alone, or with K also the last K blocks.", "metavar": "[K]"},
     )
     lr: float = field(default=0.05, metadata={"help": "Peak learning rate."})
-    momentum: float = 0.9
+    schedule: ScheduleShape = field(
+        default="cosine",
+        metadata={
+            "help": "How the learning rate falls: as half a cosine, or linear.",
+            "choices": get_args(ScheduleShape),
+        },
+    )
+    warm_up: float = field(
+        default=0.05, metadata={"help": "Share of the steps in which the learning rate rises first."}
+    )
+    optimizer: Optimizer = field(
+        default="sgd",
+        metadata={
+            "help": "Nesterov's SGD, or Muon for the convolutions.",
+            "choices": get_args(Optimizer),
+        },
+    )
+    momentum: float = field(default=0.9, metadata={"help": "Momentum of SGD."})
     nesterov: bool = True
     weight_decay: float = field(
         default=5e-4, metadata={"help": "L2 penalty on the weights of convolutions and linear layers."}
@@ -243,6 +268,7 @@ class TrainConfig:
             ("accumulate", f"it leaves parts of one image of {size}", parts > 1 and size < 2 * parts),
             ("freeze", "it must be at least 1", self.freeze is not False and self.freeze < 1),
             ("lr", "it must be positive and finite", not 0 < self.lr < math.inf),
+            ("warm_up", "it must be in [0, 0.5]", not 0 <= self.warm_up <= 0.5),
             ("momentum", "it must be in [0, 1)", not 0 <= self.momentum < 1),
             ("nesterov", "it needs a `momentum` above 0", self.nesterov and self.momentum == 0),
             ("weight_decay", "it must be >= 0 and finite", not 0 <= self.weight_decay < math.inf),

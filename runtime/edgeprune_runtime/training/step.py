@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -16,9 +15,11 @@ from ..errors import TrainingError
 from ..networks.freezing import freeze, set_training
 from ..networks.grown_head import grow_head, head_tensors
 from ..networks.models import create_model
+from ..networks.resnet9 import whiten
 from ..networks.warm_start import load_weights, require_no_fresh_layer
 from ..task import Task
 from .objectives.adversarial import Objective
+from .optimizers import make_optimizer
 from .placement import MEMORY_FORMAT, Placement
 from .settings import TrainConfig
 
@@ -103,7 +104,8 @@ class Learner:
             require_no_fresh_layer(model, self.fresh, weights)
         self.model = model.to(placement.device).to(memory_format=MEMORY_FORMAT)
         self.forward: nn.Module = self.model
-        self._optimizer = _optimizer(self.model, config)
+        self._optimizer = make_optimizer(self.model, config)
+        self._whitens = weights is None or "whiten.weight" in self.fresh
         self.tested = copy.deepcopy(self.model).eval() if config.ema else self.model
 
     def train(self) -> None:
@@ -135,7 +137,10 @@ class Learner:
             the perturbed images where training perturbs them.
         """
         for group in self._optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["rate"]
+        if number == 0 and self._whitens:
+            for network in (self.model, self.tested):
+                whiten(network, images)
         losses, outputs = [], []
         parts = self._parts(len(labels))
         for some, wanted in zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True):
@@ -252,21 +257,6 @@ def _unfit(reason: str) -> TrainingError:
 
 def _no_lap(name: str) -> None:
     pass
-
-
-def _optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.SGD:
-    # Only weights of convolutions and linear layers have more than one dimension.
-    trained = [p for p in model.parameters() if p.requires_grad]
-    weights = [p for p in trained if p.ndim > 1]
-    others = [p for p in trained if p.ndim <= 1]
-    groups: list[dict[str, Any]] = [{"params": weights}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.SGD(
-        groups,
-        lr=config.lr,
-        momentum=config.momentum,
-        nesterov=config.nesterov,
-        weight_decay=config.weight_decay,
-    )
 
 
 def _prefixed(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

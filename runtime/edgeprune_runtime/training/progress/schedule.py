@@ -6,19 +6,22 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..settings import ScheduleShape
+
 __all__ = ["Schedule", "learning_rate"]
 
-_WARM_UP_FRACTION = 0.05
 # A twentieth of a short run would be a handful of steps, too few for BatchNorm's running statistics and the
 # momentum to settle before the peak.
 _LEAST_WARM_UP = 20
 
 
-def learning_rate(step: int, steps: int, peak: float) -> float:
-    """Return the learning rate of one step: linear warm-up, then half a cosine down to 0.
+def learning_rate(
+    step: int, steps: int, peak: float, shape: ScheduleShape = "cosine", warm_up: float = 0.05
+) -> float:
+    """Return the learning rate of one step: linear warm-up, then half a cosine or a straight line down to 0.
 
-    The warm-up takes a twentieth of the steps but at least 20, and never more than half of them (Goyal et
-    al. 2017, section 2.2); the cosine is that of Loshchilov and Hutter (2017), equation 5, without restarts.
+    A warm-up takes at least 20 steps, and never more than half of them (Goyal et al. 2017, section 2.2); the
+    cosine is that of Loshchilov and Hutter (2017), equation 5, without restarts.
 
     Parameters
     ----------
@@ -28,11 +31,16 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
         Steps of the whole schedule.
     peak : float
         The rate at the end of the warm-up.
+    shape : str
+        ``"cosine"`` or ``"linear"``.
+    warm_up : float
+        Share of the steps; 0 leaves it out.
     """
-    warm_up = min(max(round(_WARM_UP_FRACTION * steps), _LEAST_WARM_UP), steps // 2)
-    if step < warm_up:
-        return peak * (step + 1) / warm_up
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / (steps - warm_up)))
+    rising = min(max(round(warm_up * steps), _LEAST_WARM_UP), steps // 2) if warm_up else 0
+    if step < rising:
+        return peak * (step + 1) / rising
+    done = (step - rising) / (steps - rising)
+    return peak * (1 - done if shape == "linear" else 0.5 * (1 + math.cos(math.pi * done)))
 
 
 @dataclass(frozen=True)
@@ -46,11 +54,15 @@ class Schedule:
     steps_per_epoch : int
     peak : float
         Of each.
+    shape, warm_up
+        Of each, as `learning_rate`.
     """
 
     ends: Sequence[int]
     steps_per_epoch: int
     peak: float
+    shape: ScheduleShape = "cosine"
+    warm_up: float = 0.05
 
     @property
     def steps(self) -> int:
@@ -62,4 +74,5 @@ class Schedule:
         end = next(end for end in self.ends if step < end * self.steps_per_epoch)
         start = max((other for other in self.ends if other < end), default=0)
         first = start * self.steps_per_epoch
-        return learning_rate(step - first, end * self.steps_per_epoch - first, self.peak)
+        steps = end * self.steps_per_epoch - first
+        return learning_rate(step - first, steps, self.peak, self.shape, self.warm_up)
