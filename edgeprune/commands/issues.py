@@ -36,7 +36,7 @@ _FEW = 3
     type=int,
     default=20,
     show_default=True,
-    help="Bits of 128 in which hashes of near duplicates may differ, up to 32.",
+    help="Bits of 128 in which hashes of near duplicates may differ, up to 24.",
 )
 @option("--top", type=click.IntRange(min=0), default=20, show_default=True, help="Lines of a list to print.")
 @option("--json", "as_json", type=FILE, metavar="FILE", help="Write all that was found as JSON.")

@@ -129,8 +129,8 @@ def test_groups_are_what_their_definition_gives_pair_by_pair(distance, monkeypat
     assert sum(size - 1 for size in sizes) == np.count_nonzero(found.first != np.arange(300))
     for group in found.groups():
         assert (found.first[group] == group[0]).all()
-    with pytest.raises(ConfigError, match="`distance` is 0 to 32 bits"):
-        find_duplicates(prints, 33)
+    with pytest.raises(ConfigError, match="`distance` is 0 to 24 bits"):
+        find_duplicates(prints, 25)
 
 
 def with_odds(epoch, odds):
@@ -255,8 +255,8 @@ def test_scores_of_others_and_nothing_named_are_refused(edgeprune, npz, scores, 
         code, _, err = edgeprune("issues", *(scores if word == "s.h5" else word for word in words))
         assert (code, len(err.splitlines())) in ((1, 1), (2, 1)), err
         assert said in err
-    code, _, err = edgeprune("issues", "--source", npz, "--distance", "33")
-    assert (code, err.splitlines()[-1]) == (2, "edgeprune: error: --distance is 0 to 32 bits, not 33")
+    code, _, err = edgeprune("issues", "--source", npz, "--distance", "25")
+    assert (code, err.splitlines()[-1]) == (2, "edgeprune: error: --distance is 0 to 24 bits, not 25")
 
 
 TWINS = BuildConfig(codec="sparse-f32", freq_prune=0.0, seed=2, drop_duplicates=True)

@@ -12,7 +12,7 @@ __all__ = ["issue_tables"]
 
 Results = dict[str, Any]
 # Distances at which copies are shown, beside the default.
-_SHOWN = (0, 10, 30)
+_SHOWN = (0, 10, 24)
 
 
 def issue_tables(results: Results) -> list[str]:
