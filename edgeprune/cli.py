@@ -27,8 +27,7 @@ __all__ = ["cli", "main"]
 # In the order of a pack's life.
 SECTIONS = {
     "Try it": ("demo",),
-    "Make packs": ("build", "add", "score", "issues", "convert", "split", "merge", "repair"),
-    "Look into packs": ("info", "verify", "preview"),
+    "Look into packs": ("info", "verify", "preview", "report", "issues"),
     "Sign packs": ("keygen", "sign"),
     "Train on a device": ("train", "plot", "profile", "export", "predict", "evaluate"),
     "Ask for help": ("doctor",),
