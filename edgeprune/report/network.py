@@ -72,7 +72,8 @@ class _Original:
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         pixels = self._source.read(rows.astype(np.intp))
-        return pixels.astype(np.float32) / np.float32(peak_of(pixels))
+        images: NDArray[np.float32] = pixels.astype(np.float32) / np.float32(peak_of(pixels))
+        return images
 
     def name(self, row: int) -> str:
         return shown(self._source.name(row))
