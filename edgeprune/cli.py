@@ -27,7 +27,8 @@ __all__ = ["cli", "main"]
 # In the order of a pack's life.
 SECTIONS = {
     "Try it": ("demo",),
-    "Look into packs": ("info", "verify", "preview", "report", "issues"),
+    "Make packs": ("build", "add", "score", "issues", "convert", "split", "merge", "repair"),
+    "Look into packs": ("info", "verify", "preview", "report"),
     "Sign packs": ("keygen", "sign"),
     "Train on a device": ("train", "plot", "profile", "export", "predict", "evaluate"),
     "Ask for help": ("doctor",),

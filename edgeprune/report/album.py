@@ -62,12 +62,26 @@ class Album:
         count = min(_MOST, max(_LEAST, _PIXELS // side**2))
         return min(count, max(_FEWEST, _VALUES // (channels * height * width)))
 
-    def of_pack(self, rows: Sequence[int], lines: Sequence[Sequence[str]] | None = None) -> list[Card]:
-        """Return cards of rows of the pack; `lines` replace those that say what an image is."""
+    def of_pack(
+        self,
+        rows: Sequence[int],
+        lines: Sequence[Sequence[str]] | None = None,
+        only: Sequence[str] = (),
+    ) -> list[Card]:
+        """Return cards of rows of the pack.
+
+        Parameters
+        ----------
+        rows : sequence of int
+        lines : sequence of sequences of str, optional
+            In place of those that say what an image is.
+        only : sequence of str
+            The titles of the pictures of a card; all by default.
+        """
         if not rows:
             return []
         found = preview_rows(self.pack, np.array(rows, np.int64), self.source)
-        kept = [row for row in found if not row.title.startswith(_LOST)]
+        kept = [row for row in found if (row.title in only if only else not row.title.startswith(_LOST))]
         self.legends.update({row.title: row.legend for row in kept})
         lines = [self.lines(row) for row in rows] if lines is None else lines
         columns = zip(*(row.images for row in kept), strict=True)

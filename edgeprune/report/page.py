@@ -136,6 +136,7 @@ def _content(
     """Return what the template shows of a pack."""
     from .album import Album
     from .facts import compare_sizes, pack_facts
+    from .issues import find_issues
     from .selection import score_of, select
     from .statistics import class_balance, masks, target_values
 
@@ -149,17 +150,21 @@ def _content(
     groups = album.groups()
     progress("looking at scores")
     selection = None if scored is None else select(scored, album)
+    progress("looking for issues")
+    issues = find_issues(album, scores)
     progress("counting")
     names, provenance = pack.header.class_names, dict(pack.header.provenance)
     counts = np.bincount(pack.labels, minlength=len(names))
     return {
         "title": printable(pack.path.name),
+        "images": len(pack),
         "facts": list(pack_facts(pack)),
         "sizes": sizes,
         "groups": groups,
         "hidden": max(0, int((counts > 0).sum()) - len(groups)),
         "legends": dict(album.legends),
         "selection": selection,
+        "issues": issues,
         "classes": class_balance(names, counts) if names else None,
         "masks": masks(pack),
         "targets": list(target_values(pack)),
@@ -183,6 +188,7 @@ def _render(content: dict[str, Any]) -> str:
         "pack": "Pack",
         "images": "Images",
         **({"selection": "Kept"} if content["selection"] else {}),
+        "issues": "Issues",
         "statistics": "Statistics",
         **({"training": "Training"} if content["training"] else {}),
         "provenance": "Provenance",

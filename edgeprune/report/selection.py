@@ -90,8 +90,7 @@ def score_of(pack: Pack, scores: ScoresFile | None) -> Scored | None:
     PackFormatError
         The scores of the pack are damaged.
     """
-    chosen = recorded(pack.header.provenance, "coreset")
-    name = chosen.get("score")
+    name = str(recorded(pack.header.provenance, "coreset").get("score", "score"))
     if scores is not None:
         rows, kept = scores.rows, np.isin(scores.rows, pack.source_index)
         _require_scores_of(scores, pack)
@@ -103,8 +102,7 @@ def score_of(pack: Pack, scores: ScoresFile | None) -> Scored | None:
         return None
     every = np.ones(len(pack), bool)
     describes = SCORES[name].describes if name in SCORES else "the score that the pack holds"
-    text = shown(name) if isinstance(name, str) else "score"
-    return Scored(text, describes, pack.source_index, stored.astype(np.float64), every, pack.labels)
+    return Scored(shown(name), describes, pack.source_index, stored.astype(np.float64), every, pack.labels)
 
 
 def _require_scores_of(scores: ScoresFile, pack: Pack) -> None:

@@ -1,5 +1,6 @@
 """The page of a pack: what it says, and that nothing in a pack becomes a part of it."""
 
+from collections import Counter
 from html.parser import HTMLParser
 
 import numpy as np
@@ -12,10 +13,12 @@ from target_packs import target_pack
 from edgeprune import BuildConfig, build_pack
 from edgeprune.inference.confusion import evaluate
 from edgeprune.inference.prediction import open_predictor
+from edgeprune.issues.mislabeled import Suspects
 from edgeprune.packs.preview import open_originals
 from edgeprune.report.album import Album
 from edgeprune.report.charts import bar, histogram, lines, ticks
 from edgeprune.report.facts import compare_sizes
+from edgeprune.report.issues import find_issues, suspect_cards
 from edgeprune.report.page import look_at_run, write_report
 from edgeprune.report.selection import score_of, select
 from edgeprune.report.statistics import class_balance, masks, target_values
@@ -37,7 +40,7 @@ class Read(HTMLParser):
 
     def __init__(self, page):
         super().__init__()
-        self.tags, self.text, self.open = [], "", []
+        self.tags, self.text, self.open, self.cards = [], "", [], Counter()
         self.feed(page.read_text(encoding="utf-8"))
         assert self.open == []
 
@@ -45,6 +48,8 @@ class Read(HTMLParser):
         self.tags.append((tag, dict(attributes)))
         if tag not in self.VOID:
             self.open.append(tag)
+        if ("class", "card") in attributes:
+            self.cards[self.sections()[-1]] += 1
 
     def handle_startendtag(self, tag, attributes):
         self.tags.append((tag, dict(attributes)))
@@ -60,9 +65,6 @@ class Read(HTMLParser):
 
     def sections(self):
         return [found["id"] for found in self.all("section")]
-
-    def cards(self):
-        return len(self.all("figure", **{"class": "card"}))
 
 
 def written(folder, pack, **options):
@@ -92,7 +94,7 @@ def test_what_strangers_wrote_is_text(tmp_path):
     assert "\u202e" not in read.text
     assert "even areas" in read.text
     assert not read.all("b")
-    assert read.sections() == ["pack", "images", "statistics", "provenance"]
+    assert read.sections() == ["pack", "images", "issues", "statistics", "provenance"]
     assert all(image["alt"] for image in read.all("img"))
     assert {"scope"} <= set(read.all("th")[0])
 
@@ -118,17 +120,28 @@ def test_images_of_any_planes(tmp_path, channels, bits, codec):
     path = plane_pack(tmp_path / "p.h5", plane_header(pixels, codec), pixels)
     read = written(tmp_path, path)
     assert_harmless(read)
-    assert read.cards() == 12
+    assert read.cards["images"] == 12
     found = masks(open_pack(path))
     assert (found.images, len(found.planes)) == (12, channels)
     # All components are kept by these codecs' packs, but for what was rounded to zero.
     assert bool(found.chart) == (codec == "quantized")
 
 
+def test_a_provenance_may_hold_anything(tmp_path):
+    pixels = plane_pixels(4, 1, 8, 8)
+    odd = {"source": 3, "result": [1], "coreset": {"score": ["x"], "keep_end": 1}, "config": "\u202e</pre>"}
+    header = plane_header(pixels, provenance=odd)
+    with PackWriter(tmp_path / "p.h5", header, [0, 1] * 2, np.arange(4), scores=np.arange(4.0)) as writer:
+        writer.append(plane_spectra(header, pixels), np.ones(pixels.shape, bool))
+    read = written(tmp_path, tmp_path / "p.h5")
+    assert r"\u202e</pre>" in read.text
+    assert "selection" in read.sections()
+
+
 def test_a_pack_without_classes(tmp_path):
     path = target_pack(tmp_path / "p.h5", class_names=(), columns=["value"])
     read = written(tmp_path, path)
-    assert read.cards() == 24
+    assert read.cards["images"] == 24
     assert not read.all("select")
     assert "The first images of the pack" in read.text
     assert "Classes" not in read.text
@@ -178,8 +191,9 @@ def test_kept_and_left_out_are_those_of_the_scores(tmp_path, scored, npz):
     assert alone.name == known.name == "joint_entropy"
     read = written(tmp_path, pack.path, source=scored.source, scores=scores)
     assert "selection" in read.sections()
-    assert read.cards() == 24 + 48
-    assert len(read.all("img", alt="original: 0, row 0, score")) == 0
+    assert (read.cards["images"], read.cards["selection"]) == (24, 48)
+    originals = [one["alt"] for one in read.all("img") if one["alt"].startswith("original")]
+    assert len([alt for alt in originals if "score " in alt]) == 24 + 48
     build_pack(npz, tmp_path / "other.h5", BuildConfig())
     with pytest.raises(ArtifactError, match=r"scores of other images than .*other.h5 was built from"):
         score_of(open_pack(tmp_path / "other.h5"), scores)
@@ -286,3 +300,39 @@ def test_the_command(edgeprune, tmp_path, npz, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert "pip install 'edgeprune[build]'" in edgeprune("report", pack, "-o", tmp_path / "b.html")[2]
     assert not (tmp_path / "b.html").exists()
+
+
+def test_near_duplicates_are_shown_those_of_several_classes_first(tmp_path):
+    images, labels = small_builds.pixels()
+    images[40], images[41], images[42] = images[4], images[5], images[6, :, ::-1]
+    np.savez(tmp_path / "x.npz", x=images, y=labels)
+    build_pack(f"npz:{tmp_path / 'x.npz'}", tmp_path / "p.h5", BuildConfig(codec="sparse-f32"))
+    pack = open_pack(tmp_path / "p.h5")
+    issues = find_issues(Album(pack), None)
+    rows = [sorted(int(card.lines[1].split()[1]) for card in group) for group in issues.groups]
+    pairs = [sorted(pack.source_index[some].tolist()) for some in rows]
+    assert [4, 40] in pairs
+    assert [5, 41] in pairs
+    assert [6, 42] in pairs
+    assert (issues.suspects, issues.compared, issues.found) == (None, 48, len(issues.groups))
+    of_several = [len({card.lines[0] for card in group}) > 1 for group in issues.groups]
+    assert of_several == sorted(of_several, reverse=True)
+    assert sum(of_several) == issues.differing
+    assert {len(card.pictures) for group in issues.groups for card in group} == {1}
+
+
+def test_suspects_are_shown_of_the_source_or_of_the_pack(tmp_path, scored):
+    build_pack(scored.spec, tmp_path / "p.h5", BuildConfig(sample_prune=0.5))
+    pack = open_pack(tmp_path / "p.h5")
+    rows = np.arange(48)
+    suspects = Suspects(rows, scored.source.labels, np.linspace(-9, -1, 48), -1.0, 48)
+    of_source = suspect_cards(Album(pack, scored.source), suspects)
+    assert [card.lines[2] for card in of_source][:1] == ["margin -9.00"]
+    assert len(of_source) == 24
+    of_pack = suspect_cards(Album(pack), suspects)
+    assert len(of_pack) == 24
+    kept = sorted(pack.source_index.tolist())
+    shown = [int(card.lines[1].split()[1]) for card in of_pack]
+    assert pack.source_index[shown].tolist() == kept
+    gone = ["not in the pack" in card.lines[1] for card in of_source]
+    assert gone == [row not in kept for row in range(24)]

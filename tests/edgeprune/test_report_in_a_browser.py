@@ -13,7 +13,7 @@ from edgeprune_formats import open_pack
 pytestmark = pytest.mark.slow
 SEEN = ".filter((one) => one.offsetHeight)"
 SHOWN = f"[...document.querySelectorAll('main > section')]{SEEN}.map((one) => one.id)"
-SECTIONS = ["pack", "images", "statistics", "training", "provenance"]
+SECTIONS = ["pack", "images", "issues", "statistics", "training", "provenance"]
 BACK = "getComputedStyle(document.body).backgroundColor"
 DARK, LIGHT = "rgb(21, 27, 29)", "rgb(251, 252, 252)"
 OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
