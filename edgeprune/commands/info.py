@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeprune.text import bytes_text, count_text, printable, say
-from edgeprune_formats.packs.provenance import recorded
 
 from ..options.fields import PACK
 from .doctor import KERNELS_MISSING
@@ -129,7 +128,7 @@ def _lines(facts: dict[str, Any]) -> list[str]:
         peak = 2**bits - 1
         step = f"step {peak * facts['step']:.2f} of {peak:,}"
         lines.append(f"  quantized   {tiles}, {facts['color_space']}, {step}")
-    result = recorded(facts["provenance"], "result")
+    result = facts["provenance"].get("result", {})
     for name, against in (
         ("psnr_db", "the original pixels"),
         ("psnr_db_to_converted", "the pack it was made from"),
@@ -138,7 +137,8 @@ def _lines(facts: dict[str, Any]) -> list[str]:
             lines.append(f"  quality     {result[name]:.2f} dB PSNR against {against}")
     lines.append(f"  mean, std   {_numbers(facts['mean'])}, {_numbers(facts['std'])}")
     if facts["scores"]:
-        kind = recorded(facts["provenance"], "coreset").get("score")
+        coreset = facts["provenance"].get("coreset")
+        kind = coreset.get("score") if isinstance(coreset, dict) else None
         lines.append(f"  scores      one an image, {kind or 'of a kind that is not told'}")
     lines += _target_lines(facts["targets"]) + _class_lines(facts["classes"]) + _provenance_lines(facts)
     return [*lines, "  checked     structure and labels; edgeprune verify reads all the images"]

@@ -14,7 +14,6 @@ from PIL import Image, ImageDraw
 from edgeprune_formats import ConfigError, Pack, PackHeader
 from edgeprune_formats.coefficients import Coefficients, QuantizedCoefficients
 from edgeprune_formats.files import atomic_file, check_writable
-from edgeprune_formats.packs.provenance import recorded
 from edgeprune_runtime import PackDataset
 from edgeprune_runtime.loading.chunks.cache import ChunkCache
 
@@ -163,7 +162,7 @@ def open_originals(pack: Pack, spec: str) -> Source:
     SourceError
         It cannot be read.
     """
-    config = recorded(pack.header.provenance, "config")
+    config = pack.header.provenance.get("config", {})
     split = "test" if config.get("split") == "test" else "train"
     size, channels = config.get("size"), config.get("channels", "as-is")
     source = open_source(
@@ -188,7 +187,7 @@ def preview_rows(pack: Pack, rows: NDArray[Any], source: Source | None = None) -
     if source is not None:
         originals = in_color(reduced_to_8(source.read(pack.source_index[rows].astype(np.intp))))
     decoded = _decoded(pack, rows)
-    quality = recorded(pack.header.provenance, "result").get("psnr_db")
+    quality = pack.header.provenance.get("result", {}).get("psnr_db")
     against = f", {quality:.1f} dB PSNR in the whole pack" if isinstance(quality, int | float) else ""
     what = f"the image that a network is trained on{_planes_shown(pack.header.channels)}"
     lines = [Row("decoded", decoded, f"{what}{against}")]
@@ -249,14 +248,13 @@ def _check_same(pack: Pack, source: Source) -> None:
     channels, height, width = pack.header.shape
     if source.shape != (channels, height, width):
         raise ConfigError(f"{source.spec} gives images {source.shape}, the pack holds {pack.header.shape}")
-    built_from = recorded(pack.header.provenance, "source")
-    same_length = built_from.get("images", len(source)) == len(source)
+    recorded = pack.header.provenance.get("source", {})
+    same_length = recorded.get("images", len(source)) == len(source)
     inside = int(pack.source_index.max()) < len(source)
     if not (same_length and inside and (source.labels[pack.source_index] == pack.labels).all()):
-        spec, images = built_from.get("spec", "another"), built_from.get("images", "?")
         raise ConfigError(
             f"{source.spec} ({len(source)} images) is not the source of {pack.path}, "
-            f"which was built from {spec} ({images} images)"
+            f"which was built from {recorded.get('spec', 'another')} ({recorded.get('images', '?')} images)"
         )
 
 

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune_formats import Pack
-from edgeprune_formats.packs.provenance import recorded
 from edgeprune_runtime import PackDataset
 
 from ..packs.comparison import Stored, as_files, as_lossy, psnr
@@ -51,7 +50,7 @@ def pack_facts(pack: Pack) -> Iterator[tuple[str, str]]:
     """Give names and values for a list of what a pack is."""
     header, size = pack.header, pack.path.stat().st_size
     provenance = header.provenance
-    source, result = recorded(provenance, "source"), recorded(provenance, "result")
+    source, result = provenance.get("source", {}), provenance.get("result", {})
     planes = f"{header.channels} channel{'' if header.channels == 1 else 's'} of {header.bits} bits"
     yield "images", f"{header.samples:,} of {header.width}x{header.height} pixels, {planes}"
     yield "file", f"{bytes_text(size)}, {size / header.samples:,.0f} B an image"

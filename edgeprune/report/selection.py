@@ -11,7 +11,6 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from edgeprune_formats import Pack
-from edgeprune_formats.packs.provenance import recorded
 from edgeprune_runtime.errors import ArtifactError
 
 from ..coresets.config import CoresetConfig
@@ -90,7 +89,8 @@ def score_of(pack: Pack, scores: ScoresFile | None) -> Scored | None:
     PackFormatError
         The scores of the pack are damaged.
     """
-    name = str(recorded(pack.header.provenance, "coreset").get("score", "score"))
+    chosen = pack.header.provenance.get("coreset")
+    name = str(chosen.get("score")) if isinstance(chosen, dict) else "score"
     if scores is not None:
         rows, kept = scores.rows, np.isin(scores.rows, pack.source_index)
         _require_scores_of(scores, pack)
@@ -109,12 +109,12 @@ def _require_scores_of(scores: ScoresFile, pack: Pack) -> None:
     """Raise `ArtifactError` unless all images of a pack were scored, with the labels that they have in it."""
     digests = {
         facts.get("sha256")
-        for facts in (scores.provenance["source"], recorded(pack.header.provenance, "source"))
+        for facts in (scores.provenance["source"], pack.header.provenance.get("source", {}))
     }
     places = np.searchsorted(scores.rows, pack.source_index).clip(max=len(scores.rows) - 1)
     same_rows = np.array_equal(scores.rows[places], pack.source_index)
     if len(digests - {None}) > 1 or not same_rows or not np.array_equal(scores.labels[places], pack.labels):
-        spec = recorded(pack.header.provenance, "source").get("spec", "its source")
+        spec = pack.header.provenance.get("source", {}).get("spec", "its source")
         raise ArtifactError(
             f"{scores.path}: scores of other images than {pack.path} was built from; "
             f"make them with: edgeprune score {spec}"

@@ -129,7 +129,12 @@ def test_images_of_any_planes(tmp_path, channels, bits, codec):
 
 def test_a_provenance_may_hold_anything(tmp_path):
     pixels = plane_pixels(4, 1, 8, 8)
-    odd = {"source": 3, "result": [1], "coreset": {"score": ["x"], "keep_end": 1}, "config": "\u202e</pre>"}
+    odd = {
+        "source": {"spec": 3, "license": []},
+        "result": {"psnr_db": "x"},
+        "coreset": {"score": ["x"], "keep_end": 1},
+        "more": "\u202e</pre>",
+    }
     header = plane_header(pixels, provenance=odd)
     with PackWriter(tmp_path / "p.h5", header, [0, 1] * 2, np.arange(4), scores=np.arange(4.0)) as writer:
         writer.append(plane_spectra(header, pixels), np.ones(pixels.shape, bool))

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..strict_json import parse_json
 
-__all__ = ["parse_provenance", "promises_scores", "recorded"]
+__all__ = ["parse_provenance", "promises_scores"]
 
 
 def parse_provenance(raw: bytes) -> dict[str, Any]:
@@ -20,10 +20,5 @@ def parse_provenance(raw: bytes) -> dict[str, Any]:
 
 def promises_scores(provenance: Mapping[str, Any]) -> bool:
     """Return whether images were chosen by a score, which the pack then holds for each."""
-    return "keep_end" in recorded(provenance, "coreset")
-
-
-def recorded(provenance: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """Return the object that a provenance has under a name, such as ``"source"``; empty where it has none."""
-    value = provenance.get(name)
-    return value if isinstance(value, Mapping) else {}
+    coreset = provenance.get("coreset")
+    return isinstance(coreset, Mapping) and "keep_end" in coreset
