@@ -10,7 +10,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from edgeprune_formats import Pack
+from edgeprune_formats import ConfigError, Pack
 from edgeprune_runtime.errors import ArtifactError
 
 from ..coresets.config import CoresetConfig
@@ -25,6 +25,8 @@ from .statistics import distribution
 __all__ = ["Scored", "Selection", "score_of", "select"]
 
 _SHOWN = 24
+# What a score depends on, of `CoresetConfig`.
+_PARAMETERS = ("score", "tau", "gamma", "window", "dual_epochs")
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +82,7 @@ def score_of(pack: Pack, scores: ScoresFile | None) -> Scored | None:
     ----------
     pack : Pack
     scores : ScoresFile, optional
-        Of its source. A pack that no score chose is told in that of `edgeprune.CoresetConfig`.
+        Of its source. Of a pack that no score chose, the default of `edgeprune.CoresetConfig` is shown.
 
     Raises
     ------
@@ -89,20 +91,30 @@ def score_of(pack: Pack, scores: ScoresFile | None) -> Scored | None:
     PackFormatError
         The scores of the pack are damaged.
     """
-    chosen = pack.header.provenance.get("coreset")
-    name = str(chosen.get("score")) if isinstance(chosen, dict) else "score"
+    facts = pack.header.provenance.get("coreset")
+    chosen = facts if isinstance(facts, dict) else {}
     if scores is not None:
         rows, kept = scores.rows, np.isin(scores.rows, pack.source_index)
         _require_scores_of(scores, pack)
-        config = CoresetConfig(score=name) if name in SCORES and SCORES[name].records else CoresetConfig()
+        config = _config_of(chosen)
         values = compute_scores(scores, config)
         return Scored(config.score, SCORES[config.score].describes, rows, values, kept, scores.labels)
     stored = pack.scores
     if stored is None:
         return None
     every = np.ones(len(pack), bool)
+    name = str(chosen.get("score", "score"))
     describes = SCORES[name].describes if name in SCORES else "the score that the pack holds"
     return Scored(shown(name), describes, pack.source_index, stored.astype(np.float64), every, pack.labels)
+
+
+def _config_of(chosen: dict[str, Any]) -> CoresetConfig:
+    """Return how the score of a pack was computed."""
+    try:
+        config = CoresetConfig(**{name: chosen[name] for name in _PARAMETERS if name in chosen})
+    except ConfigError:
+        return CoresetConfig()
+    return config if SCORES[config.score].records else CoresetConfig()
 
 
 def _require_scores_of(scores: ScoresFile, pack: Pack) -> None:

@@ -1,6 +1,7 @@
 """The page of a pack: what it says, and that nothing in a pack becomes a part of it."""
 
 from collections import Counter
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -10,7 +11,7 @@ import small_builds
 from plane_packs import plane_header, plane_pack, plane_pixels, plane_spectra
 from target_packs import target_pack
 
-from edgeprune import BuildConfig, build_pack
+from edgeprune import BuildConfig, CoresetConfig, build_pack
 from edgeprune.inference.confusion import evaluate
 from edgeprune.inference.prediction import open_predictor
 from edgeprune.issues.mislabeled import Suspects
@@ -179,7 +180,8 @@ def test_planes_are_files_of_their_own(tmp_path):
 
 
 def test_kept_and_left_out_are_those_of_the_scores(tmp_path, scored, npz):
-    config = small_builds.replace(small_builds.LF, method="je", sample_prune=0.5)
+    how = CoresetConfig(gamma=0.5, window=1)
+    config = replace(small_builds.LF, method="je", sample_prune=0.5, coreset=how)
     build_pack(scored.spec, tmp_path / "p.h5", config, scores=scored.scores)
     pack, scores = open_pack(tmp_path / "p.h5"), read_scores_file(scored.scores)
     known = score_of(pack, scores)
