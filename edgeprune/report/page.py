@@ -16,7 +16,7 @@ import numpy as np
 from edgeprune_formats import ConfigError, Pack, __version__
 from edgeprune_formats.files import atomic_file, check_writable
 
-from ..text import printable
+from ..text import count_text, printable
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -182,6 +182,7 @@ def _render(content: dict[str, Any]) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("edgeprune.report"), autoescape=True, undefined=jinja2.StrictUndefined
     )
+    environment.filters["count"] = count_text
     style = environment.get_template("report.css").render()
     script = environment.get_template("report.js").render()
     sections = {
