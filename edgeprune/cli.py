@@ -28,7 +28,7 @@ __all__ = ["cli", "main"]
 SECTIONS = {
     "Try it": ("demo",),
     "Make packs": ("build", "add", "score", "issues", "convert", "split", "merge", "repair"),
-    "Look into packs": ("info", "verify", "preview"),
+    "Look into packs": ("info", "verify", "preview", "report"),
     "Sign packs": ("keygen", "sign"),
     "Train on a device": ("train", "plot", "profile", "export", "predict", "evaluate"),
     "Ask for help": ("doctor",),

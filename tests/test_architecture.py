@@ -102,6 +102,7 @@ ARROWS = {
     "repack": {"masks", "packs", "presets", "work"},
     "training": {"errors", "sources", "text"},
     "inference": {"errors", "sources", "training"},
+    "report": {"coresets", "inference", "issues", "packs", "scoring", "sources", "text", "training"},
     "options": {"text", "work"},
 }
 
@@ -245,13 +246,13 @@ def test_the_scipy_backend_works_where_torch_is_not_installed(make_pack):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["info", "verify", "preview"])
+@pytest.mark.parametrize("command", ["info", "verify", "preview", "report"])
 def test_commands_that_need_no_torch_work_without_it(make_pack, tmp_path, command):
     path, _ = make_pack(samples=9)
-    picture = tmp_path / "grid.png"
-    done = run(NO_TORCH + MAIN, command, path, *(["-o", picture] if command == "preview" else []))
+    draws, picture = command in ("preview", "report"), tmp_path / "picture"
+    done = run(NO_TORCH + MAIN, command, path, *(["-o", picture] if draws else []))
     assert done.returncode == 0, done.stderr
-    assert str(picture if command == "preview" else path) in done.stdout
+    assert str(picture if draws else path) in done.stdout
 
 
 @pytest.mark.slow

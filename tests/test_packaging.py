@@ -35,6 +35,7 @@ def test_the_wheel_holds_the_four_packages_and_nothing_else(built):
     assert top == PACKAGES
     assert {f"{package}/py.typed" for package in PACKAGES} <= set(names)
     assert "edgeprune_formats/codecs/sparse_f32.py" in names
+    assert {f"edgeprune/report/templates/report.{kind}" for kind in ("html", "css", "js")} <= set(names)
     assert any(name.endswith("/LICENSE") for name in names)
     assert len(list(built.glob("*.tar.gz"))) == 1
 

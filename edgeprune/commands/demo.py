@@ -20,7 +20,7 @@ from edgeprune_formats import ConfigError
 from ..options.fields import Command, output_option
 
 if TYPE_CHECKING:
-    from ._comparison import Stored
+    from edgeprune.packs.comparison import Stored
 
 __all__ = ["command"]
 
@@ -115,10 +115,9 @@ def _run(line: str) -> None:
 
 def _table(output: Path) -> Iterator[str]:
     """Give the lines of the closing table."""
+    from edgeprune.packs.comparison import as_files, as_lossy, as_pack, as_pixels
     from edgeprune.sources import open_source
     from edgeprune_formats import open_pack
-
-    from ._comparison import as_files, as_jpeg, as_pack, as_pixels
 
     source = open_source("digits")
     with open_pack(output / PAPER) as pack:
@@ -128,7 +127,8 @@ def _table(output: Path) -> Iterator[str]:
     small = as_pack("pack, quantized", output / SMALL, images)
     yield f"{len(images):,} of {len(source):,} images of {header.height}x{header.width}"
     yield f"{'':<26}{'B an image':>11}{'PSNR':>11}{'decoded':>18}{'test accuracy':>16}"
-    files = (as_pixels(images), as_files("PNG", images, "PNG", optimize=True), as_jpeg(images, small.psnr))
+    png = as_files("PNG", images, "PNG", optimize=True)
+    files = (as_pixels(images), png, as_lossy("JPEG", images, "JPEG", small.psnr, optimize=True))
     yield from (_row(stored, None) for stored in files)
     yield from (
         _row(stored, _accuracy(output / run)) for stored, run in zip((paper, small), RUNS, strict=True)

@@ -35,7 +35,7 @@ OPTIONAL = (
         "matplotlib",
         "tensorboard",
     ),
-    *("onnx", "onnxruntime", "pyarrow", "timm"),
+    *("onnx", "onnxruntime", "pyarrow", "timm", "jinja2"),
 )
 KERNELS_MISSING = (
     "numpy and scipy decode here, many times slower than the kernels in C; install a wheel of EdgePrune, or "

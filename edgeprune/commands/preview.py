@@ -25,19 +25,11 @@ def command(pack: Path, output: Path, source: str | None, images: int) -> None:
     Example:
       edgeprune preview photos.h5 --source imagefolder:photos -o grid.png
     """
-    from edgeprune.packs.preview import draw_preview
-    from edgeprune.sources import open_source
+    from edgeprune.packs.preview import draw_preview, open_originals
     from edgeprune_formats import open_pack
 
     with open_pack(pack) as opened:
-        originals = None
-        if source is not None:
-            config = opened.header.provenance.get("config", {})
-            split = "test" if config.get("split") == "test" else "train"
-            size, channels = config.get("size"), config.get("channels", "as-is")
-            originals = open_source(
-                source, split=split, size=size if isinstance(size, int) else None, channels=str(channels)
-            )
+        originals = None if source is None else open_originals(opened, source)
         draw_preview(opened, output, count=images, source=originals)
         shown = min(images, len(opened))
     say(f"{output}: {shown} images")

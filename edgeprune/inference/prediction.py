@@ -31,7 +31,7 @@ from ..sources.decoding.kinds import peak_of
 if TYPE_CHECKING:
     from edgeprune_runtime.networks.trained import TrainedNetwork
 
-__all__ = ["Prediction", "Predictor", "open_predictor", "predict"]
+__all__ = ["Prediction", "Predictor", "open_predictor", "predict", "softmax"]
 
 _BATCH = 32
 # A cache holds one chunk at least, and rows come in their order.
@@ -325,9 +325,10 @@ def _reader_of(model: Predictor, pack: Pack) -> Callable[[range], NDArray[np.flo
 
 def _told(model: Predictor, outputs: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return what a model tells of images: probabilities of classes, or other targets as they come."""
-    return _softmax(outputs) if model.task.is_ranked else outputs
+    return softmax(outputs) if model.task.is_ranked else outputs
 
 
-def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the probabilities [n, classes] of logits [n, classes]."""
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=1, keepdims=True), np.float32)

@@ -68,20 +68,24 @@ def _of(rows: NDArray[np.int64], pixels: NDArray[np.uint8 | np.uint16]) -> Finge
     return Fingerprints(rows, hashes, mirrored, np.frombuffer(b"".join(digests), np.uint64).reshape(-1, 2))
 
 
-def pack_fingerprints(pack: Pack, progress: Callable[[str, int, int], None] | None = None) -> Fingerprints:
-    """Decode all images of a pack; rows are those of the pack."""
+def pack_fingerprints(
+    pack: Pack, progress: Callable[[str, int, int], None] | None = None, *, chunks: int | None = None
+) -> Fingerprints:
+    """Decode all images of a pack, or its first chunks; rows are those of the pack."""
     parts = []
-    for rows, pixels in _decoded(pack):
+    for rows, pixels in _decoded(pack, chunks):
         parts.append(_of(rows, pixels))
         if progress is not None:
             progress("looking for duplicates", int(rows[-1]) + 1, len(pack))
     return Fingerprints.joined(parts)
 
 
-def _decoded(pack: Pack) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8 | np.uint16]]]:
+def _decoded(
+    pack: Pack, chunks: int | None
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8 | np.uint16]]]:
     peak = 2**pack.header.bits - 1
     kind = np.dtype(f"u{pack.header.bits // 8}")
     images = PackDataset(pack, backend="scipy", cache_bytes=1, targets=())
-    for chunk in map(pack.header.chunk_rows, range(pack.header.chunks)):
+    for chunk in map(pack.header.chunk_rows, range(pack.header.chunks)[:chunks]):
         pixels = np.stack([image for (image,) in images.__getitems__(chunk)])
         yield np.array(chunk, np.int64), np.clip(np.rint(pixels * peak), 0, peak).astype(kind)

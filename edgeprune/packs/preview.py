@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,13 +17,19 @@ from edgeprune_formats.files import atomic_file, check_writable
 from edgeprune_runtime import PackDataset
 from edgeprune_runtime.loading.chunks.cache import ChunkCache
 
+from ..sources import Source, open_source
 from ..sources.decoding.kinds import reduced_to_8
 from ..text import printable
 
-if TYPE_CHECKING:
-    from ..sources import Source
-
-__all__ = ["draw_preview", "kept_components"]
+__all__ = [
+    "Row",
+    "draw_preview",
+    "in_color",
+    "kept_components",
+    "open_originals",
+    "plane_names",
+    "preview_rows",
+]
 
 TILE, GAP, LEFT, TOP, LINE, LEAST_WIDTH = 128, 6, 72, 20, 14, 480
 MAX_IMAGES = 64
@@ -141,15 +147,45 @@ def draw_preview(pack: Pack, path: Path, *, count: int = 8, source: Source | Non
     rows = np.arange(min(count, len(pack)))
     names = [header.class_names[label] for label in pack.labels[rows].tolist()] if header.class_names else []
     names = names or [f"image {row}" for row in rows.tolist()]
-    originals = None
     if source is not None:
         _check_same(pack, source)
-        pixels = source.read(pack.source_index[rows].astype(np.intp))
-        originals = in_color(reduced_to_8(pixels))
-    _write(_sheet(_rows(pack, rows, originals), names), path)
+    _write(_sheet(preview_rows(pack, rows, source), names), path)
 
 
-def _rows(pack: Pack, rows: NDArray[Any], originals: NDArray[np.uint8] | None) -> list[Row]:
+def open_originals(pack: Pack, spec: str) -> Source:
+    """Open the source that a pack was built from, with the split, size and channels of then.
+
+    Raises
+    ------
+    ConfigError
+        It is another source.
+    SourceError
+        It cannot be read.
+    """
+    config = pack.header.provenance.get("config", {})
+    split = "test" if config.get("split") == "test" else "train"
+    size, channels = config.get("size"), config.get("channels", "as-is")
+    source = open_source(
+        spec, split=split, size=size if isinstance(size, int) else None, channels=str(channels)
+    )
+    _check_same(pack, source)
+    return source
+
+
+def preview_rows(pack: Pack, rows: NDArray[Any], source: Source | None = None) -> list[Row]:
+    """Return images of a pack as a picture has them, from the top; see `draw_preview`.
+
+    Parameters
+    ----------
+    pack : Pack
+    rows : int [n]
+        Of the pack.
+    source : Source, optional
+        What the pack was built from, see `open_originals`.
+    """
+    originals = None
+    if source is not None:
+        originals = in_color(reduced_to_8(source.read(pack.source_index[rows].astype(np.intp))))
     decoded = _decoded(pack, rows)
     quality = pack.header.provenance.get("result", {}).get("psnr_db")
     against = f", {quality:.1f} dB PSNR in the whole pack" if isinstance(quality, int | float) else ""
@@ -183,12 +219,17 @@ def _kept_row(coefficients: Coefficients, header: PackHeader) -> Row:
     return Row("kept", kept_components(coefficients, header), legend)
 
 
+def plane_names(header: PackHeader) -> tuple[str, ...]:
+    """Return what the planes are called in which a pack stores its images."""
+    named = {"gray": ("gray",), "ycbcr": ("Y", "Cb", "Cr"), "rgb": ("R", "G", "B")}
+    return named.get(header.color_space, tuple(f"plane {n}" for n in range(1, header.channels + 1)))
+
+
 def _planes_kept(header: PackHeader) -> str:
     """Return in which planes a frequency of each color is stored."""
     if header.channels == 1:
         return "white"
-    named = {"ycbcr": ("Y", "Cb", "Cr"), "rgb": ("R", "G", "B")}
-    planes = named.get(header.color_space, ("plane 1", "plane 2", "plane 3")[: header.channels])
+    planes = plane_names(header)[:3]
     colors = ", ".join(
         f"{color} in {plane}" for color, plane in zip(("red", "green", "blue"), planes, strict=False)
     )

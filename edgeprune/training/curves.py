@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
+from typing import TYPE_CHECKING, Any
 
 from edgeprune_formats.files import read_regular
 from edgeprune_formats.strict_json import parse_json
@@ -17,12 +14,15 @@ from edgeprune_runtime.errors import TrainingError
 
 from .pictures import label, picture
 
-__all__ = ["draw", "read_metrics"]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["MEASURES", "draw", "measure_of", "read_metrics", "scale_of", "series"]
 
 _MAX_BYTES = 2**26
 Metrics = Sequence[Mapping[str, Any]]
 # Of a run the first that it has is drawn.
-_MEASURES = {"accuracy": "accuracy, %", "map": "mean average precision, %", "r2": "R2"}
+MEASURES = {"accuracy": "accuracy, %", "map": "mean average precision, %", "r2": "R2"}
 
 
 @dataclass(frozen=True)
@@ -80,15 +80,17 @@ def draw(runs: Mapping[str, Metrics], path: Path) -> None:
     PackWriteError
         If it cannot be written.
     """
+    from matplotlib.ticker import MaxNLocator
+
     with picture(path, (9, 3.6)) as figure:
         loss, accuracy = figure.subplots(1, 2)
-        shown = [_measure(epochs) for epochs in runs.values()]
+        shown = [measure_of(epochs) for epochs in runs.values()]
         for number, (name, epochs) in enumerate(runs.items()):
             _curve(loss, name, epochs, "loss", 1, f"C{number}")
             what = shown[number]
-            _curve(accuracy, name, epochs, what, 1 if what == "r2" else 100, f"C{number}")
+            _curve(accuracy, name, epochs, what, scale_of(what), f"C{number}")
         loss.set_ylabel("mean cross entropy, nats" if set(shown) == {"accuracy"} else "loss")
-        accuracy.set_ylabel(" or ".join(_MEASURES[what] for what in dict.fromkeys(shown)))
+        accuracy.set_ylabel(" or ".join(MEASURES[what] for what in dict.fromkeys(shown)))
         for axes in (loss, accuracy):
             axes.set_xlabel("epoch")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -98,19 +100,27 @@ def draw(runs: Mapping[str, Metrics], path: Path) -> None:
             text.set_parse_math(False)
 
 
-def _measure(epochs: Metrics) -> str:
-    """Return which of `_MEASURES` a run has."""
-    found = [what for what in _MEASURES if epochs[-1].get(f"test_{what}", []) not in (None, [])]
+def measure_of(epochs: Metrics) -> str:
+    """Return which of `MEASURES` a run has."""
+    found = [what for what in MEASURES if epochs[-1].get(f"test_{what}", []) not in (None, [])]
     return found[0] if found else "accuracy"
+
+
+def scale_of(what: str) -> int:
+    """Return what the numbers of one of `MEASURES` are multiplied by to be in its unit."""
+    return 1 if what == "r2" else 100
+
+
+def series(epochs: Metrics, column: str, scale: float = 1) -> list[tuple[float, float]]:
+    """Return (epoch, value times scale) of the epochs that have a metric; of several numbers their mean."""
+    values = [(epoch["epoch"], _mean(epoch.get(column))) for epoch in epochs]
+    return [(number, scale * value) for number, value in values if value is not None]
 
 
 def _curve(axes: Axes, name: str, epochs: Metrics, what: str, scale: float, color: str) -> None:
     shown = label(name)
     for part, line in (("train", "--"), ("test", "-")):
-        column = f"{part}_{what}"
-        values = [(e["epoch"], _mean(e.get(column))) for e in epochs]
-        points = [(epoch, scale * value) for epoch, value in values if value is not None]
-        if points:
+        if points := series(epochs, f"{part}_{what}", scale):
             axes.plot(*zip(*points, strict=True), line, color=color, label=f"{shown}, {part}", marker=".")
 
 

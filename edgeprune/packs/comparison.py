@@ -1,4 +1,4 @@
-"""The same images as raw pixels, PNG and JPEG files, and packs: size, error and time to decode."""
+"""The same images as raw pixels, PNG, JPEG and WebP files, and packs: size, error and time to decode."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from PIL import Image
 from edgeprune_formats import open_pack
 from edgeprune_runtime import PackLoader
 
-__all__ = ["Stored", "as_files", "as_jpeg", "as_pack", "as_pixels"]
+__all__ = ["Stored", "as_files", "as_lossy", "as_pack", "as_pixels", "psnr"]
 
 Pixels = NDArray[np.uint8]
 _REPEATS = 3
@@ -44,26 +44,28 @@ class Stored:
 
 
 def as_pixels(images: Pixels) -> Stored:
-    """Return what raw pixels take; `images` are uint8 [n, H, W, 3]."""
+    """Return what raw pixels take; `images` are uint8 [n, H, W, 3], or gray ones [n, H, W]."""
     return Stored("raw pixels, uint8", images[0].nbytes, math.inf, None)
 
 
 def as_files(name: str, images: Pixels, kind: str, **settings: Any) -> Stored:
     """Write each image as a file in memory by Pillow, and read it again."""
     files = [_written(image, kind, settings) for image in images]
-    seconds = _fastest(lambda: _read(files))
-    psnr = _psnr(images, _read(files))
-    return Stored(name, sum(map(len, files)) / len(files), psnr, len(files) / seconds)
+    seconds = _fastest(lambda: _read(files, images.ndim))
+    reached = psnr(images, _read(files, images.ndim))
+    return Stored(name, sum(map(len, files)) / len(files), reached, len(files) / seconds)
 
 
-def as_jpeg(images: Pixels, psnr: float) -> Stored:
-    """Return JPEG files of the lowest quality that gives at least this PSNR, or of quality 100."""
+def as_lossy(name: str, images: Pixels, kind: str, least: float, **settings: Any) -> Stored:
+    """Return files of the lowest quality that gives at least `least` dB PSNR, or of quality 100."""
     low, high = 1, 100
     while low < high:
         quality = (low + high) // 2
-        files = [_written(image, "JPEG", {"quality": quality}) for image in images]
-        low, high = (low, quality) if _psnr(images, _read(files)) >= psnr else (quality + 1, high)
-    return as_files(f"JPEG, quality {low}", images, "JPEG", quality=low, optimize=True)
+        files = [_written(image, kind, {"quality": quality}) for image in images]
+        low, high = (
+            (low, quality) if psnr(images, _read(files, images.ndim)) >= least else (quality + 1, high)
+        )
+    return as_files(f"{name}, quality {low}", images, kind, quality=low, **settings)
 
 
 def as_pack(name: str, path: Path, images: Pixels) -> Stored:
@@ -71,7 +73,7 @@ def as_pack(name: str, path: Path, images: Pixels) -> Stored:
     decoded = _decoded(path)
     seconds = _fastest(lambda: _decoded(path))
     size = path.stat().st_size / len(images)
-    return Stored(name, size, _psnr(images, decoded), len(images) / seconds)
+    return Stored(name, size, psnr(images, decoded), len(images) / seconds)
 
 
 def _written(image: Pixels, kind: str, settings: dict[str, Any]) -> bytes:
@@ -80,8 +82,9 @@ def _written(image: Pixels, kind: str, settings: dict[str, Any]) -> bytes:
     return file.getvalue()
 
 
-def _read(files: Sequence[bytes]) -> Pixels:
-    return np.stack([np.asarray(Image.open(io.BytesIO(file)).convert("RGB")) for file in files])
+def _read(files: Sequence[bytes], dimensions: int) -> Pixels:
+    mode = "L" if dimensions == 3 else "RGB"
+    return np.stack([np.asarray(Image.open(io.BytesIO(file)).convert(mode)) for file in files])
 
 
 def _decoded(path: Path) -> Pixels:
@@ -92,9 +95,10 @@ def _decoded(path: Path) -> Pixels:
     return pixels
 
 
-def _psnr(images: Pixels, decoded: Pixels) -> float:
+def psnr(images: NDArray[Any], decoded: NDArray[Any], peak: int = 255) -> float:
+    """Return the peak signal-to-noise ratio in dB over all pixels; infinite if they are the same."""
     error = float(np.mean((images.astype(np.float64) - decoded) ** 2))
-    return 10 * math.log10(255**2 / error) if error else math.inf
+    return 10 * math.log10(peak**2 / error) if error else math.inf
 
 
 def _fastest(work: Callable[[], object]) -> float:

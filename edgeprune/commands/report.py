@@ -1,0 +1,73 @@
+"""``edgeprune report``: one page that shows a pack."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from edgeprune.text import bytes_text, live, say
+
+from ..options.fields import FORCE, PACK, PACK_FILE, QUIET, Command, option, output_option
+from ..options.networks import TRUST_MODEL
+from ..options.output import require_spare
+from .predict import tell
+
+__all__ = ["command"]
+
+RUN = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+@click.command("report", cls=Command)
+@PACK
+@output_option("The HTML file to write.")
+@option("--source", help="What the pack was built from, to show the originals and to compare file formats.")
+@option("--scores", type=PACK_FILE, help="The scores file of that source, to show what was left out.")
+@option("--run", type=RUN, help="The folder of a run, to show its curves and what it confuses.")
+@option("--test", help="A pack, or a source, to try the run on; by default PACK itself.")
+@TRUST_MODEL
+@FORCE
+@QUIET
+def command(
+    pack: Path,
+    output: Path,
+    source: str | None,
+    scores: Path | None,
+    run: Path | None,
+    test: str | None,
+    force: bool,
+    quiet: bool,
+) -> None:
+    """Write a page that shows PACK: its images, what they cost, what was kept, what a network confuses.
+
+    It is one HTML file that fetches nothing, for a browser on a desk or a phone. Large packs are sampled.
+
+    \b
+    Example:
+      edgeprune report photos.h5 -o photos.html
+      edgeprune report photos.h5 --source imagefolder:photos --run run --test test.h5 -o photos.html
+    """
+    from edgeprune.inference.prediction import open_predictor
+    from edgeprune.packs.preview import open_originals
+    from edgeprune.report.page import look_at_run, require_template_engine, write_report
+    from edgeprune.scoring.scores_file import read_scores_file
+    from edgeprune_formats import ConfigError, open_pack
+
+    require_template_engine()
+    if test is not None and run is None:
+        raise ConfigError("`test` is for the network of a run; name that with `run`")
+    inputs = {"pack": pack, "scores file": scores, "run": run}
+    require_spare(output, force, inputs)
+    progress = live if sys.stderr.isatty() and not quiet else None
+    with open_pack(pack) as opened:
+        originals = None if source is None else open_originals(opened, source)
+        records = None if scores is None else read_scores_file(scores)
+        training = None
+        if run is not None:
+            training = look_at_run(opened, run, open_predictor(run, tell), test, progress)
+        write_report(opened, output, source=originals, scores=records, training=training, progress=progress)
+    if progress is not None:
+        progress("")
+    if not quiet:
+        say(f"{output}: {bytes_text(output.stat().st_size)}")
