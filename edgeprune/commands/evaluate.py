@@ -16,6 +16,7 @@ from .predict import LABELED, tell
 
 if TYPE_CHECKING:
     from edgeprune.inference.confusion import ClassScores, Evaluation
+    from edgeprune_formats.remote.locations import RemoteFile
 
 __all__ = ["command"]
 
@@ -32,7 +33,9 @@ _NAME_WIDTH = 24
 @click.option("--skip-bad", is_flag=True, help="Leave out images that cannot be read, and count them.")
 @click.option("--json", "as_json", type=FILE, metavar="FILE", help="Write all figures as JSON as well.")
 @click.option("--plot", type=FILE, metavar="FILE", help="Draw the confusion matrix: .png, .svg or .pdf.")
-def command(model: Path, data: Path | str, skip_bad: bool, as_json: Path | None, plot: Path | None) -> None:
+def command(
+    model: Path, data: Path | str | RemoteFile, skip_bad: bool, as_json: Path | None, plot: Path | None
+) -> None:
     """Tell how well RUN classifies the images of SOURCE_OR_PACK, class by class.
 
     RUN is the folder of a run, finished or not, or an .onnx file. Of a source the test split is read. Printed

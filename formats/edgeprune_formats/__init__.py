@@ -24,6 +24,7 @@ from .errors import (
     PackVersionError,
     PackWriteError,
     Problem,
+    RemoteError,
 )
 from .header import FORMAT_VERSION, PackHeader
 from .packs.opening import open_pack, verify_pack
@@ -45,6 +46,7 @@ __all__ = [
     "PackWriteError",
     "PackWriter",
     "Problem",
+    "RemoteError",
     "__version__",
     "open_pack",
     "verify_pack",
