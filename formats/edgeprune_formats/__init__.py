@@ -7,6 +7,7 @@ the rest is in submodules:
 - `coefficients`: what a chunk holds in memory, and packed positions;
 - `tiles`: tiles, color spaces and the coding order;
 - `chunks`: how many images go into a chunk;
+- `remote`: packs that are named by URL;
 - `transactions`: several packs that appear together;
 - `files`, `hdf5`: files that appear whole or not at all; reading HDF5 without trusting it;
 - `errors`, `header`, `limits`, `rounding`, `native`.

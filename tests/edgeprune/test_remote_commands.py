@@ -8,7 +8,8 @@ import web_server
 from PIL import Image
 
 from edgeprune import BuildConfig, build_pack
-from edgeprune_formats import open_pack, verify_pack
+from edgeprune.training.evaluation import TestImages
+from edgeprune_formats import RemoteError, open_pack, verify_pack
 from edgeprune_formats.packs import remote as far
 from edgeprune_formats.remote import receive
 from edgeprune_runtime import PackLoader
@@ -97,12 +98,11 @@ def test_commands_that_need_a_file_say_so(edgeprune, server, words):
     assert "takes a file on this disk; edgeprune verify URL fetches it" in err
 
 
-def test_no_error_shows_credentials(edgeprune, server, tmp_path):
+def test_no_error_shows_credentials(edgeprune, server, pack, tmp_path):
     url = secret_url(server)
     for words in (
         ("info", url.replace("p.h5", "gone")),
         ("train", "no-such-file", "-o", tmp_path / "r"),
-        ("train", server.url(), "--test", url.replace("p.h5", "gone"), "-o", tmp_path / "r"),
         ("train", server.url(), "--init", url, "-o", tmp_path / "r"),
         ("info", f"{url}#sha256=12"),
         ("plot", url),
@@ -111,8 +111,12 @@ def test_no_error_shows_credentials(edgeprune, server, tmp_path):
         assert code in (1, 2)
         assert len(err.splitlines()) == 1
         assert not has_secrets(out, err), words
+    with pytest.raises(RemoteError) as caught:
+        TestImages(url.replace("p.h5", "gone"), open_pack(pack).header)
+    assert not has_secrets(caught.value)
 
 
+@pytest.mark.slow
 def test_a_run_from_far_packs_notes_url_and_digest(edgeprune, server, pack, tmp_path):
     pytest.importorskip("cryptography")
     edgeprune("keygen", "-o", tmp_path / "maker")
