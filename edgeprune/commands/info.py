@@ -99,6 +99,7 @@ def describe(path: Path | RemoteFile) -> dict[str, Any]:
         "created": header.created,
         "provenance": dict(header.provenance),
         **({} if ranges is None else {"read_bytes": ranges.bytes_read, "read_ranges": ranges.requests}),
+        **({"digest_checked": False} if ranges is not None and getattr(path, "sha256", None) else {}),
     }
 
 
@@ -162,7 +163,8 @@ def _lines(facts: dict[str, Any]) -> list[str]:
     lines += _target_lines(facts["targets"]) + _class_lines(facts["classes"]) + _provenance_lines(facts)
     if "read_bytes" in facts:
         read = ranges_text(facts["read_bytes"], facts["read_ranges"], facts["file_bytes"])
-        lines.append(f"  read        {read}; a digest is checked where all is fetched")
+        unchecked = "; its digest was not checked, which needs all of it" if "digest_checked" in facts else ""
+        lines.append(f"  read        {read}{unchecked}")
     return [*lines, "  checked     structure and labels; edgeprune verify reads all the images"]
 
 

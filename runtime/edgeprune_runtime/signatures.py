@@ -193,10 +193,17 @@ def check_signature(path: Path, key_path: Path) -> Signature:
 
 
 def signed_pack(path: Path | RemoteFile, key_path: Path) -> tuple[Signature, Path | RemoteFile]:
-    """Return a signature that was checked, and what to open: `check_signature`, or `signed_remote`."""
-    if isinstance(path, RemoteFile):
-        return signed_remote(path, key_path)
-    return check_signature(path, key_path), path
+    """Check the signature of a pack, and return it with what to open, of which the content was checked.
+
+    As `check_signature`, or `signed_remote` and a fetch.
+    """
+    if not isinstance(path, RemoteFile):
+        return check_signature(path, key_path), path
+    from edgeprune_formats.remote.fetch import fetch
+
+    made, remote = signed_remote(path, key_path)
+    fetch(remote)
+    return made, remote
 
 
 def signed_remote(remote: RemoteFile, key_path: Path) -> tuple[Signature, RemoteFile]:

@@ -60,6 +60,7 @@ def test_info_and_preview_read_ranges_and_say_how_much(edgeprune, server, pack, 
     facts = json.loads(out)
     assert facts["read_bytes"] <= facts["file_bytes"] == pack.stat().st_size
     assert facts["read_ranges"] >= 1
+    assert "was not checked" not in out
     picture = tmp_path / "grid.png"
     code, out, err = edgeprune("preview", server.url(), "-o", picture)
     assert (code, err) == (0, "")
@@ -67,6 +68,7 @@ def test_info_and_preview_read_ranges_and_say_how_much(edgeprune, server, pack, 
     with Image.open(picture) as image:
         assert image.width >= 480
     assert not (tmp_path / "cache").exists()
+    assert "its digest was not checked" in edgeprune("info", f"{server.url()}#sha256={'0' * 64}")[1]
 
 
 def test_without_ranges_info_says_that_it_fetches(edgeprune, server):
@@ -147,7 +149,7 @@ def test_a_run_from_far_packs_notes_url_and_digest(edgeprune, server, pack, tmp_
     assert out.startswith(f"{server.url()}?...[0]: ")
 
 
-def test_a_far_pack_that_is_not_what_was_signed_is_refused(edgeprune, server, pack, tmp_path):
+def test_a_far_pack_that_is_not_what_was_signed_is_refused(edgeprune, server, pack, tmp_path, monkeypatch):
     pytest.importorskip("cryptography")
     edgeprune("keygen", "-o", tmp_path / "maker")
     words = ("verify", server.url(), "--key", tmp_path / "maker.pub")
@@ -165,6 +167,12 @@ def test_a_far_pack_that_is_not_what_was_signed_is_refused(edgeprune, server, pa
     assert code == 1
     assert "0" * 64 in err
     assert signature["sha256"] in err
+    # Without the cache, in which the content that was signed is.
+    monkeypatch.setenv("EDGEPRUNE_CACHE", str(tmp_path / "other"))
+    server.files["/p.h5"] = pack.read_bytes() + b"x"
+    code, out, err = edgeprune(*words)
+    assert (code, out) == (1, "")
+    assert f"and {signature['sha256']} was asked for" in err
     forged = {**signature, "sha256": "1" * 64}
     server.files["/p.h5.sig"] = json.dumps(forged).encode()
     code, _, err = edgeprune(*words)

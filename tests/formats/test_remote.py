@@ -23,7 +23,7 @@ from edgeprune_formats import (
 )
 from edgeprune_formats.packs import remote as far
 from edgeprune_formats.remote import fetch as fetching
-from edgeprune_formats.remote import receive, web
+from edgeprune_formats.remote import progress, receive, web
 from edgeprune_formats.remote.fetch import fetch, fetch_small
 from edgeprune_formats.remote.locations import RemoteFile, as_remote, without_credentials
 
@@ -459,3 +459,19 @@ def test_what_a_library_says_shows_no_credentials():
     remote = RemoteFile("s3://anna:se-cret@bucket/p.h5?sign=abc")
     said = remote.hide("at s3://anna:se-cret@bucket/p.h5?sign=abc: anna:se-cret, sign=abc, https://x:y@z/?q")
     assert not any(word in said for word in ("se-cret", "abc", "x:y", "?q"))
+
+
+def test_a_terminal_sees_rate_and_time_left_and_nobody_else(monkeypatch, capsys):
+    clock = iter(range(0, 1000, 2))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    with progress.FetchLine("a\x1b.h5") as line:
+        line(10**6, 10**7)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with progress.FetchLine("a\x1b.h5", 10**6) as line:
+        line(3 * 10**6, 10**7)
+        line(3 * 10**6, None)
+    shown = capsys.readouterr().err.split("\r\x1b[K")
+    assert shown[1] == "a\\x1b.h5: 3.0 of 10.0 MB, 1.00 MB/s, ETA 0:07"
+    assert shown[2].startswith("a\\x1b.h5: 3.0 MB, ")
+    assert shown[3] == ""

@@ -75,6 +75,11 @@ def fetch(remote: RemoteFile, check: Check | None = None) -> RemoteCopy:
         It did not pass `check`.
     """
     cache = Cache()
+    with cache.usable():
+        kept = cache.kept(remote.sha256) if remote.sha256 else None
+    if kept is not None and (check is None or kept.verified):
+        # Also of a cache that nobody may write to.
+        return RemoteCopy(kept.path, str(remote), kept.sha256)
     with FetchLine(remote.name) as line:
         alone = cache.alone(remote, lambda: line.say("another process fetches it; waiting"))
         with alone as mark, cache.usable():
@@ -119,11 +124,17 @@ def _checked(cache: Cache, remote: RemoteFile, kept: Kept, check: Check | None) 
     """Return a file of the cache, which is checked where it was not."""
     if check is None or kept.verified:
         return RemoteCopy(kept.path, str(remote), kept.sha256)
-    if problems := check(kept.path):
+    if problems := _problems(remote, check, kept.path):
         cache.drop(kept.sha256)
         raise UnsoundError(problems)
     cache.mark_verified(kept)
     return RemoteCopy(kept.path, str(remote), kept.sha256, checked=True)
+
+
+def _problems(remote: RemoteFile, check: Check, path: Path) -> list[Problem]:
+    with FetchLine(remote.name) as line:
+        line.say("checking all of it")
+        return check(path)
 
 
 class _Fetch:
@@ -201,13 +212,13 @@ class _Fetch:
             )
         there = cache.kept(digest)
         is_verified = there is not None and there.verified
-        is_due = self._check is not None and not is_verified
-        if is_due and (problems := self._check(part)):  # type: ignore[misc]
+        check = None if is_verified else self._check
+        if check is not None and (problems := _problems(remote, check, part)):
             self._refuse(was_resumed)
             raise UnsoundError(problems)
-        kept = cache.keep(remote, part, state, digest, is_verified or is_due)
+        kept = cache.keep(remote, part, state, digest, is_verified or check is not None)
         self._forget()
-        return RemoteCopy(kept.path, str(remote), digest, checked=is_due)
+        return RemoteCopy(kept.path, str(remote), digest, checked=check is not None)
 
     def _refuse(self, was_resumed: bool) -> None:
         if was_resumed:

@@ -27,7 +27,7 @@ class FetchLine:
 
     def __init__(self, name: str, have: int = 0) -> None:
         self._name, self._begun, self._have = printable(name), time.monotonic(), have
-        self._told = 0.0
+        self._told, self._is_drawn = self._begun, False
         self._is_shown = sys.stderr is not None and sys.stderr.isatty()
 
     def __enter__(self) -> FetchLine:
@@ -36,19 +36,19 @@ class FetchLine:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._told:
+        if self._is_drawn:
             self._draw("")
 
     def say(self, what: str) -> None:
         """Show what is being waited for."""
         if self._is_shown:
-            self._told = time.monotonic()
+            self._told, self._is_drawn = time.monotonic(), True
             self._draw(f"{self._name}: {what}")
 
     def __call__(self, done: int, size: int | None) -> None:
         """Show how many bytes are there, of `size`."""
         now = time.monotonic()
-        if now - self._told < _EVERY_SECONDS:
+        if not self._is_shown or now - self._told < _EVERY_SECONDS:
             return
         rate = (done - self._have) / max(now - self._begun, 1e-3)
         of = "" if size is None else f" of {size / 1e6:,.1f}"

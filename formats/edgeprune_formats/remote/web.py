@@ -26,6 +26,7 @@ __all__ = ["WebTransport"]
 
 CONNECT_SECONDS, READ_SECONDS = 30.0, 60.0
 _RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
+_ENCODED = re.compile("[!-~]*")
 _OUTSIDE = 416
 _PASSING = (408, 425, 429, *range(500, 600))
 
@@ -63,6 +64,7 @@ class WebTransport:
 
     async def _get(self, start: int, stop: int | None) -> ClientResponse:
         from aiohttp import ClientTimeout
+        from yarl import URL
 
         self._session = session = cast("ClientSession", await self._fs.set_session())
         settings = dict(self._fs.kwargs)
@@ -73,7 +75,8 @@ class WebTransport:
             "Range": f"bytes={start}-{'' if stop is None else stop - 1}",
         }
         timeout = ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS)
-        url = self._fs.encode_url(self._remote.url)
+        # As it is, where it can be: a signature may be of each letter of it.
+        url = URL(self._remote.url, encoded=_ENCODED.fullmatch(self._remote.url) is not None)
         return await session.get(url, **{"timeout": timeout, **settings, "headers": headers})
 
     def _reply(self, response: ClientResponse, start: int) -> Reply:
