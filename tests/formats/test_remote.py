@@ -173,16 +173,39 @@ def test_an_interrupted_fetch_goes_on(server, cache):
     assert server.ranges()[1] > "bytes=1"
 
 
+@pytest.mark.parametrize("other", [OTHER, OTHER[:1000]])
 @pytest.mark.parametrize("when", ["between", "within"])
-def test_a_file_that_changes_is_never_glued_together(server, when):
+def test_a_file_that_changes_is_never_glued_together(server, when, other):
     server.cuts = [200_000, 0, 0, 0, 0] if when == "between" else [200_000]
     if when == "between":
         with pytest.raises(RemoteError):
             fetch(as_remote(server.url()))
-        server.files["/p.h5"] = OTHER
+        server.files["/p.h5"] = other
     else:
-        server.before = lambda path: len(server.log) == 2 and server.files.update({"/p.h5": OTHER})
-    assert got(server.url()) == OTHER
+        server.before = lambda path: len(server.log) == 2 and server.files.update({"/p.h5": other})
+    assert got(server.url()) == other
+
+
+@pytest.mark.parametrize(
+    ("headers", "is_version"),
+    [
+        ({"Last-Modified": "Thu, 01 Jan 2026 00:00:00 GMT"}, True),
+        ({"Last-Modified": "Thu, 01 Jan 2099 00:00:00 GMT"}, False),
+        ({"Last-Modified": "yesterday"}, False),
+        ({"ETag": 'W/"1"'}, False),
+    ],
+)
+def test_only_what_changes_with_each_byte_is_a_version(server, headers, is_version):
+    server.has_versions, server.extra = False, headers
+    server.cuts = [100_000]
+    assert got(server.url()) == CONTENT
+    assert server.ranges()[1] == ("bytes=100000-" if is_version else "bytes=0-")
+
+
+def test_what_is_sent_compressed_is_refused(server):
+    server.extra = {"Content-Encoding": "gzip"}
+    with pytest.raises(RemoteError, match="sends it compressed"):
+        fetch(as_remote(server.url()))
 
 
 def test_a_file_that_changes_each_time_is_left_alone(server):

@@ -20,6 +20,8 @@ class WebServer(ThreadingHTTPServer):
         Each answer takes the first, and is cut after so many bytes.
     lie : int
         Added to the length that is told.
+    extra : dict
+        Headers that are sent as well.
     before : callable
         Called with the path before each answer.
     at_cut : callable
@@ -36,7 +38,7 @@ class WebServer(ThreadingHTTPServer):
         self._thread.start()
 
     def begin_anew(self):
-        self.files, self.cuts, self.log, self.lie = {}, [], [], 0
+        self.files, self.cuts, self.log, self.lie, self.extra = {}, [], [], 0, {}
         self.has_ranges = self.has_versions = self.has_lengths = True
         self.before = self.at_cut = lambda _: None
 
@@ -80,6 +82,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_response(200)
         if server.has_versions:
             self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()[:16]}"')
+        for name, value in server.extra.items():
+            self.send_header(name, value)
         length = max(0, stop - start) + (0 if server.has_ranges else server.lie)
         if server.has_lengths:
             self.send_header("Content-Length", str(length))

@@ -11,6 +11,7 @@ import os
 import re
 import socket
 from collections.abc import Callable, Coroutine, Iterator, Mapping
+from email.utils import parsedate_to_datetime
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
@@ -141,7 +142,16 @@ def _version(headers: Mapping[str, str]) -> str:
     if etag and not etag.startswith("W/"):
         return f"ETag {etag}"
     changed = headers.get("Last-Modified", "")
-    return f"Last-Modified {changed}" if changed else ""
+    return f"Last-Modified {changed}" if _is_settled(changed, headers.get("Date", "")) else ""
+
+
+def _is_settled(changed: str, now: str) -> bool:
+    """Return whether a file is so old that it cannot change again within the second that is told."""
+    try:
+        age = parsedate_to_datetime(now) - parsedate_to_datetime(changed)
+    except (TypeError, ValueError):
+        return False
+    return age.total_seconds() > 1
 
 
 def _refusal(remote: RemoteFile, status: int) -> RemoteError:
