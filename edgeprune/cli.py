@@ -16,6 +16,7 @@ from typing import NoReturn
 import click
 
 from edgeprune_formats import ConfigError, EdgePruneError, __version__
+from edgeprune_formats.remote.locations import without_credentials
 from edgeprune_runtime.training.progress.signals import TrainingInterrupted
 
 from .options.parameters import with_flags
@@ -92,7 +93,7 @@ def _fail(message: str, code: int) -> NoReturn:
         # A live line of progress may stand there.
         live()
     if code != INTERRUPTED or process_rank() == 0:
-        say_if_read(f"edgeprune: {kind}{message}", err=True)
+        say_if_read(f"edgeprune: {kind}{without_credentials(message)}", err=True)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         # What NCCL does at exit waits for the other processes, which wait for this one.
         _flush()
@@ -112,7 +113,7 @@ def _flush() -> None:
 def _one_line(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
-    return f"edgeprune: warning: {printable(str(message))}\n"
+    return f"edgeprune: warning: {printable(without_credentials(str(message)))}\n"
 
 
 def _in_flags(error: Exception) -> str:

@@ -23,8 +23,8 @@ FOLDERS = {
 ORDER = list(FOLDERS)
 # What each package may import when it is itself imported, beside the standard library and those below it.
 EVER = {
-    # isal where it is installed (decision 0009); the tests below do without.
-    "edgeprune_formats": {"numpy", "h5py", "isal"},
+    # isal where it is installed (decision 0009); the tests below do without. The last are for far files.
+    "edgeprune_formats": {"numpy", "h5py", "isal", "fsspec", "aiohttp", "yarl"},
     "edgeprune_runtime": {
         "numpy",
         "h5py",

@@ -11,7 +11,7 @@ from edgeprune_formats import ConfigError
 from .commands.codec import accuracy_per_byte, fleet, install, plots, storage, time
 from .commands.device import export, growth, latency, minutes, power_loss, recipe, training_memory
 from .commands.documentation import demo, readme
-from .commands.field import faults, leaks, load, trouble
+from .commands.field import faults, leaks, load, ranges, trouble
 from .commands.fuzzing import fuzz
 from .commands.robustness import attack, landscape, robustness
 from .commands.selection import accuracy, build, coresets, issues, learning, masks
@@ -55,7 +55,7 @@ def command() -> None:
 for _command in (
     *(storage, time, accuracy_per_byte, install, fleet, plots),
     *(training_memory, power_loss, minutes, recipe, growth, latency, export),
-    *(trouble, faults, load, leaks, fuzz),
+    *(trouble, faults, load, leaks, ranges, fuzz),
     *(robustness, landscape, attack),
     *(build, accuracy, coresets, issues, masks, learning),
     *(demo, readme),

@@ -35,7 +35,7 @@ OPTIONAL = (
         "matplotlib",
         "tensorboard",
     ),
-    *("onnx", "onnxruntime", "pyarrow", "timm", "jinja2"),
+    *("onnx", "onnxruntime", "pyarrow", "timm", "jinja2", "fsspec", "aiohttp"),
 )
 KERNELS_MISSING = (
     "numpy and scipy decode here, many times slower than the kernels in C; install a wheel of EdgePrune, or "
@@ -43,7 +43,7 @@ KERNELS_MISSING = (
 )
 _VARIABLES = (
     *("EDGEPRUNE_NATIVE", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "HDF5_USE_FILE_LOCKING"),
-    *("CUDA_VISIBLE_DEVICES", "WORLD_SIZE"),
+    *("CUDA_VISIBLE_DEVICES", "WORLD_SIZE", "EDGEPRUNE_CACHE"),
 )
 _SCARCE_MEMORY, _SCARCE_DISK, _SCARCE_SHARED = 2**30, 2**30, 2**28
 _SHARED, _NVIDIA = Path("/dev/shm"), Path("/dev/nvidiactl")  # noqa: S108 - where workers share batches

@@ -16,6 +16,7 @@ from .predict import LABELED, tell
 
 if TYPE_CHECKING:
     from edgeprune.inference.confusion import ClassScores, Evaluation
+    from edgeprune_formats.remote.locations import RemoteFile
 
 __all__ = ["command"]
 
@@ -40,7 +41,12 @@ _NAME_WIDTH = 24
 @click.option("--json", "as_json", type=FILE, metavar="FILE", help="Write all figures as JSON as well.")
 @click.option("--plot", type=FILE, metavar="FILE", help="Draw the confusion matrix: .png, .svg or .pdf.")
 def command(
-    model: Path, data: Path | str, skip_bad: bool, tta: str, as_json: Path | None, plot: Path | None
+    model: Path,
+    data: Path | str | RemoteFile,
+    skip_bad: bool,
+    tta: str,
+    as_json: Path | None,
+    plot: Path | None,
 ) -> None:
     """Tell how well RUN classifies the images of SOURCE_OR_PACK, class by class.
 

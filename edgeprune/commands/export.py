@@ -10,12 +10,13 @@ import click
 
 from edgeprune.text import say
 
-from ..options.fields import FORCE, PACK_FILE, Command, option, output_option
+from ..options.fields import FAR_PACK_FILE, FORCE, Command, option, output_option
 from ..options.networks import TRUST_MODEL
 from ..options.output import require_spare
 
 if TYPE_CHECKING:
     from edgeprune.inference.export import ExportConfig, ExportReport
+    from edgeprune_formats.remote.locations import RemoteFile
 
 __all__ = ["command"]
 
@@ -27,7 +28,7 @@ __all__ = ["command"]
 @option("--with-decoder", "decoder", is_flag=True, help="Make a network that takes a pack's coefficients.")
 @option(
     "--pack",
-    type=PACK_FILE,
+    type=FAR_PACK_FILE,
     help="Images to calibrate int8 with and to compare with torch on, such as the pack of the run.",
 )
 @option("--calibrate", type=int, default=256, show_default=True, help="Images to calibrate int8 with.")
@@ -39,7 +40,7 @@ def command(
     output: Path,
     int8: bool,
     decoder: bool,
-    pack: Path | None,
+    pack: Path | RemoteFile | None,
     calibrate: int,
     test: str | None,
     force: bool,

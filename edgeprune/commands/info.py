@@ -12,28 +12,32 @@ import click
 
 from edgeprune.text import bytes_text, count_text, printable, say
 
-from ..options.fields import PACK
+from ..options.fields import FAR_PACK
 from .doctor import KERNELS_MISSING
 
 if TYPE_CHECKING:
-    from edgeprune_formats import PackHeader
+    from edgeprune_formats import Pack, PackHeader
+    from edgeprune_formats.remote.locations import RemoteFile
 
-__all__ = ["command", "describe"]
+__all__ = ["command", "describe", "look_into", "ranges_text"]
 
 BAR_WIDTH = 24
 MANY_CLASSES = 40
 
 
 @click.command("info")
-@PACK
+@FAR_PACK
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
-def command(pack: Path, as_json: bool) -> None:
+def command(pack: Path | RemoteFile, as_json: bool) -> None:
     """Print what PACK holds, what it costs and where it came from.
+
+    Of a far pack, named by URL, only the parts are read that this needs.
 
     \b
     Example:
       edgeprune info photos.h5
       edgeprune info photos.h5 --json
+      edgeprune info https://example.org/photos.h5
     """
     from edgeprune_formats.coding.native import has_kernels
 
@@ -47,12 +51,14 @@ def command(pack: Path, as_json: bool) -> None:
         say(f"note: {KERNELS_MISSING}; see edgeprune doctor", err=True)
 
 
-def describe(path: Path) -> dict[str, Any]:
+def describe(path: Path | RemoteFile) -> dict[str, Any]:
     """Return the facts about a pack as a JSON object; sizes in bytes.
+
+    Of a far pack only what is needed is read, see `edgeprune_formats.packs.remote.look_into`.
 
     Raises
     ------
-    OSError, PackFormatError
+    OSError, PackFormatError, RemoteError
         As `edgeprune_formats.open_pack`.
     """
     import numpy as np
@@ -60,11 +66,11 @@ def describe(path: Path) -> dict[str, Any]:
     from edgeprune_formats import open_pack
     from edgeprune_formats.targets import LABEL
 
-    with open_pack(path) as pack:
+    with open_pack(path) if isinstance(path, Path) else look_into(path) as pack:
         header, labels, payload = pack.header, pack.labels, pack.payload_bytes
         scored = pack.scores is not None
         columns = [target.column for name, target in pack.targets.items() if name != LABEL]
-    size = path.stat().st_size
+        size, ranges = pack.file_bytes, getattr(pack, "ranges", None)
     classes = len(header.class_names)
     counts = np.bincount(labels, minlength=classes)[:classes].tolist()
     return {
@@ -92,7 +98,21 @@ def describe(path: Path) -> dict[str, Any]:
         "generator": header.generator,
         "created": header.created,
         "provenance": dict(header.provenance),
+        **({} if ranges is None else {"read_bytes": ranges.bytes_read, "read_ranges": ranges.requests}),
+        **({"digest_checked": False} if ranges is not None and getattr(path, "sha256", None) else {}),
     }
+
+
+def look_into(remote: RemoteFile) -> Pack:
+    """Open a far pack to read little of it; say so where all of it must be fetched."""
+    from edgeprune_formats.packs import remote as far
+
+    return far.look_into(remote, lambda line: say(f"edgeprune: {line}", err=True))
+
+
+def ranges_text(read: int, ranges: int, size: int) -> str:
+    """Return how much of a far pack was read."""
+    return f"{bytes_text(read)} of {bytes_text(size)} in {count_text(ranges, 'range')}"
 
 
 def _bytes_per_image(header: PackHeader, size: int, payload: int) -> dict[str, float]:
@@ -141,6 +161,10 @@ def _lines(facts: dict[str, Any]) -> list[str]:
         kind = coreset.get("score") if isinstance(coreset, dict) else None
         lines.append(f"  scores      one an image, {kind or 'of a kind that is not told'}")
     lines += _target_lines(facts["targets"]) + _class_lines(facts["classes"]) + _provenance_lines(facts)
+    if "read_bytes" in facts:
+        read = ranges_text(facts["read_bytes"], facts["read_ranges"], facts["file_bytes"])
+        unchecked = "; its digest was not checked, which needs all of it" if "digest_checked" in facts else ""
+        lines.append(f"  read        {read}{unchecked}")
     return [*lines, "  checked     structure and labels; edgeprune verify reads all the images"]
 
 

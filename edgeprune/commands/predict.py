@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeprune.text import say
+from edgeprune_formats.remote.locations import is_url
 
+from ..options.fields import PackFile
 from ..options.networks import TRUST_MODEL
 
 if TYPE_CHECKING:
     from edgeprune.inference.prediction import Prediction
+    from edgeprune_formats.remote.locations import RemoteFile
 
 __all__ = ["LABELED", "command", "tell"]
 
@@ -23,15 +26,16 @@ __all__ = ["LABELED", "command", "tell"]
 _THERE = 0.5
 
 
-class _Images(click.Path):
-    """A path that exists, or a source such as csv:FILE."""
+class _Images(PackFile):
+    """A path that exists, the URL of a far pack, or a source such as csv:FILE."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        is_source = ":" in str(value) and not Path(value).exists()
-        return str(value) if is_source else super().convert(value, param, ctx)
+        text = str(value)
+        is_source = ":" in text and not is_url(text) and not Path(text).exists()
+        return text if is_source else super().convert(value, param, ctx)
 
 
-LABELED = _Images(exists=True, path_type=Path)
+LABELED = _Images(far=True, dir_okay=True)
 
 
 @click.command("predict")
@@ -41,13 +45,16 @@ LABELED = _Images(exists=True, path_type=Path)
 @click.option("--skip-bad", is_flag=True, help="Leave out images that cannot be read, and count them.")
 @click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each image.")
 @TRUST_MODEL
-def command(model: Path, images: tuple[Path | str, ...], top: int, skip_bad: bool, as_json: bool) -> None:
+def command(
+    model: Path, images: tuple[Path | str | RemoteFile, ...], top: int, skip_bad: bool, as_json: bool
+) -> None:
     """Tell by MODEL what IMAGES are, or the values that it has learned of them.
 
-    IMAGES are files, folders of files, packs, or sources as edgeprune build takes them, of which the test
-    split is read; MODEL is an .onnx file or the folder of a run, finished or not. Files are scaled and
-    cropped as `edgeprune build --size` does it. Of several labels those of a probability from 50% on are
-    printed, or else the likeliest. An image that cannot be read is named once all others are told.
+    IMAGES are files, folders of files, packs, also far ones by their URLs, or sources as edgeprune build
+    takes them, of which the test split is read; MODEL is an .onnx file or the folder of a run, finished or
+    not. Files are scaled and cropped as `edgeprune build --size` does it. Of several labels those of a
+    probability from 50% on are printed, or else the likeliest. An image that cannot be read is named once
+    all others are told.
 
     \b
     Example:

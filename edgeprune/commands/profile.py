@@ -13,18 +13,19 @@ import click
 from edgeprune.text import say
 from edgeprune_runtime.training.settings import TrainConfig
 
-from ..options.fields import PACKS, Command, config_options, make_config, option
+from ..options.fields import FAR_PACKS, Command, config_options, make_config, option
 from ..options.networks import NETWORK
 from .train import THREADS, choose_threads, require_torch
 
 if TYPE_CHECKING:
+    from edgeprune_formats.remote.locations import RemoteFile
     from edgeprune_runtime.training.profiling import Profile
 
 __all__ = ["command"]
 
 
 @click.command("profile", cls=Command)
-@PACKS
+@FAR_PACKS
 @config_options(
     TrainConfig,
     "model",
@@ -49,7 +50,12 @@ __all__ = ["command"]
 )
 @option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 def command(
-    packs: tuple[Path, ...], threads: int | None, steps: int, operators: int, as_json: bool, **options: Any
+    packs: tuple[Path | RemoteFile, ...],
+    threads: int | None,
+    steps: int,
+    operators: int,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Print where the time of a training step goes.
 

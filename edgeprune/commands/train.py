@@ -15,6 +15,7 @@ from click.core import ParameterSource
 from edgeprune.scoring.config import ScoreConfig
 from edgeprune.text import bytes_text, count_text, say_if_read
 from edgeprune_formats import ConfigError
+from edgeprune_formats.remote.locations import RemoteFile, as_remote
 from edgeprune_formats.targets import LABEL
 from edgeprune_runtime.decode.augmentation import LOADER_AUGMENTS
 from edgeprune_runtime.loading.order.replay import Replay
@@ -22,7 +23,7 @@ from edgeprune_runtime.loading.order.skipping import ON_CORRUPT
 from edgeprune_runtime.training.defaults import defaults_of
 from edgeprune_runtime.training.settings import TrainConfig
 
-from ..options.fields import EXISTING, PACKS, Command, config_options, make_config, option, output_option
+from ..options.fields import EXISTING, FAR_PACKS, Command, config_options, make_config, option, output_option
 from ..options.networks import NETWORK, TRUST_MODEL
 from ..options.sizes import size_option
 
@@ -89,7 +90,7 @@ class _Resumable(Command):
 
 
 @click.command("train", cls=_Resumable)
-@PACKS
+@FAR_PACKS
 @output_option("Folder of the run.", heading="The run")
 @config_options(TrainConfig, "model", "stem", model=NETWORK)
 @TRUST_MODEL
@@ -161,7 +162,7 @@ class _Resumable(Command):
 @option("--checkpoint-steps", type=int, help="Write a checkpoint after so many steps as well.")
 @option("--tensorboard", is_flag=True, help="Write the curves for TensorBoard as well.")
 def command(
-    packs: tuple[Path, ...],
+    packs: tuple[Path | RemoteFile, ...],
     output: Path,
     target: str,
     test: str | None,
@@ -187,13 +188,15 @@ def command(
     Several packs must have images of one size; their classes are matched by name. The folder receives
     metrics.jsonl, checkpoints, and model.safetensors. A run that was killed goes on with --resume, to the
     same result. An epoch leaves out a last batch that is not full, other images each time, unless the whole
-    pack is smaller than a batch.
+    pack is smaller than a batch. A far pack, named by URL, is fetched once and verified, see
+    EDGEPRUNE_CACHE in the manual.
 
     \b
     Example:
       edgeprune train photos.h5 --model mobilenet_v2 --test imagefolder:photos -o run
       edgeprune train photos.h5 -o run --resume
       edgeprune train photos.h5 -o run --resume --epochs 60
+      edgeprune train 'https://example.org/photos.h5#sha256=DIGEST' -o run
       edgeprune train photos.h5 --target weight --test imagefolder:photos -o run
       edgeprune train photos.h5 --adversarial n-fgsm --test imagefolder:photos -o robust
       edgeprune train packs/*.h5 --init run --replay 0.5 -o run2
@@ -207,13 +210,16 @@ def command(
     cadence = Cadence(checkpoint_steps, checkpoint_minutes * 60)
     config = _config(batch_size, options)
     choose_threads(threads)
-    signer = None if require_signature is None else _check_signatures(packs, test, require_signature)
+    tested: str | RemoteFile | None = None if test is None else as_remote(test) or test
+    signer = None
+    if require_signature is not None:
+        signer, packs, tested = _signed(packs, tested, require_signature)
     setup = set_up(
         open_packs(packs),
         output,
         config,
         augment=augment,
-        test=test,
+        test=tested,
         skip_bad=skip_bad,
         memory=memory,
         choose_batch=batch_size == "auto",
@@ -285,15 +291,23 @@ def _config(batch_size: int | str, options: dict[str, Any]) -> TrainConfig:
     return make_config(TrainConfig, options, batch_size=most)
 
 
-def _check_signatures(packs: tuple[Path, ...], test: str | None, key: Path) -> str:
-    """Return the fingerprint of the key that has signed all packs."""
-    from edgeprune_runtime.signatures import check_signature
+def _signed(
+    packs: tuple[Path | RemoteFile, ...], test: str | RemoteFile | None, key: Path
+) -> tuple[str, tuple[Path | RemoteFile, ...], str | RemoteFile | None]:
+    """Return the fingerprint of the key that has signed all packs, and what to open: far ones by digest."""
+    from edgeprune_runtime.signatures import signed_pack
 
-    also = [Path(test)] if test is not None and Path(test).is_file() else []
-    for path in (*packs, *also):
-        signer = check_signature(path, key).key
-        say_if_read(f"{path}: signed by {signer}")
-    return signer
+    def signed(path: Path | RemoteFile) -> tuple[str, Path | RemoteFile]:
+        made, found = signed_pack(path, key)
+        say_if_read(f"{path}: signed by {made.key}")
+        return made.key, found
+
+    found = [signed(path) for path in packs]
+    if isinstance(test, RemoteFile):
+        test = as_remote(signed(test)[1])
+    elif test is not None and Path(test).is_file():
+        signed(Path(test))
+    return found[-1][0], tuple(path for _, path in found), test
 
 
 def require_torch() -> None:

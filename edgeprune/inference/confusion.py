@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune_formats import ConfigError, open_pack
+from edgeprune_formats.remote.locations import RemoteFile, as_remote
 from edgeprune_runtime.class_names import class_numbers
 
 from ..sources import open_source
@@ -127,7 +128,7 @@ class Evaluation:
 
 def evaluate(
     model: Predictor,
-    data: Path | str,
+    data: Path | str | RemoteFile,
     *,
     skip_bad: bool = False,
     tell: Callable[[str], None] | None = None,
@@ -138,9 +139,9 @@ def evaluate(
     ----------
     model : Predictor
         See `open_predictor`.
-    data : Path or str
-        A pack; or a source as text, of which the test split is read. Classes are matched by name; where the
-        model knows no names, by their order.
+    data : Path, str or RemoteFile
+        A pack, also a far one by its URL; or a source as text, of which the test split is read. Classes are
+        matched by name; where the model knows no names, by their order.
     skip_bad, tell
         As `predict`.
 
@@ -151,7 +152,7 @@ def evaluate(
     SourceError, PackFormatError
         An image or a chunk cannot be read.
     """
-    task = model.task
+    task, data = model.task, as_remote(data) or data
     if not task.is_default:
         raise ConfigError(
             f"{model.path} has learned {task}, and evaluate compares classes; "
@@ -183,11 +184,11 @@ def _number(numbers: Mapping[str, int | None], prediction: Prediction) -> int:
     return number
 
 
-def _class_names(data: Path | str, model: Predictor) -> tuple[str, ...]:
+def _class_names(data: Path | str | RemoteFile, model: Predictor) -> tuple[str, ...]:
     if isinstance(data, str):
         _, height, width = model.image_shape
         return open_source(data, split="test", size=height if height == width else None).class_names
-    if data.is_dir():
+    if isinstance(data, Path) and data.is_dir():
         raise ConfigError(f"{data}: a folder has no labels; name imagefolder:{data}")
     with open_pack(data) as pack:
         return pack.header.class_names

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from edgeprune_formats import ConfigError, Pack, PackHeader, open_pack
 from edgeprune_formats.files import check_writable
+from edgeprune_formats.remote.locations import PackPath, RemoteFile, as_remote
 from edgeprune_formats.targets import Column
 from edgeprune_runtime import PackLoader
 from edgeprune_runtime.networks.trained import TrainedNetwork
@@ -103,7 +104,12 @@ class ExportReport:
 
 
 def export_run(
-    run: Path, output: Path, config: ExportConfig, *, pack: Path | None = None, test: str | None = None
+    run: Path,
+    output: Path,
+    config: ExportConfig,
+    *,
+    pack: PackPath | None = None,
+    test: str | RemoteFile | None = None,
 ) -> ExportReport:
     """Export the trained network of a run; the file appears when everything about it was checked.
 
@@ -114,9 +120,9 @@ def export_run(
     output : Path
         The ``.onnx`` file to write.
     config : ExportConfig
-    pack : Path, optional
+    pack : path, URL or RemoteFile, optional
         Images to calibrate with and to compare on; names the classes where the run does not know them.
-    test : str, optional
+    test : str or RemoteFile, optional
         A pack or a source to measure accuracy on (see `edgeprune.training.evaluation.open_test`).
 
     Raises
@@ -128,6 +134,7 @@ def export_run(
     PackWriteError, PackFormatError, SourceError
         A file cannot be written or read.
     """
+    test = test and (as_remote(test) or test)
     require("exporting", "torch", "onnx", "onnxscript", "onnxruntime")
     _check_output(output)
     if config.int8 and pack is None:
@@ -225,7 +232,8 @@ def _check_output(output: Path) -> None:
     check_writable(output)
 
 
-def _open_images(path: Path, network: TrainedNetwork) -> Pack:
+def _open_images(path: PackPath, network: TrainedNetwork) -> Pack:
+    path = as_remote(path) or path
     pack = open_pack(path)
     header = pack.header
     if header.shape != network.image_shape:
@@ -240,7 +248,7 @@ def _open_images(path: Path, network: TrainedNetwork) -> Pack:
     return pack
 
 
-def _as_trained(network: TrainedNetwork, test: str) -> PackHeader:
+def _as_trained(network: TrainedNetwork, test: str | RemoteFile) -> PackHeader:
     """Return a header that stands for the training pack, but leaves images on [0, 1]."""
     if network.class_names is None and network.task.kind != "value":
         raise ConfigError(

@@ -16,6 +16,7 @@ from edgeprune_formats import ConfigError, EdgePruneError, Pack, PackFormatError
 from edgeprune_formats.codecs import get_codec
 from edgeprune_formats.coefficients import SparseCoefficients
 from edgeprune_formats.packs.inspection import signature_problem
+from edgeprune_formats.remote.locations import RemoteFile, as_remote
 from edgeprune_runtime import PackDataset
 from edgeprune_runtime.errors import TrainingError
 from edgeprune_runtime.loading.chunks.cache import ChunkCache
@@ -141,7 +142,7 @@ def open_predictor(path: Path, tell: Callable[[str], None] | None = None) -> Pre
 
 def predict(
     model: Predictor,
-    paths: Sequence[Path | str],
+    paths: Sequence[Path | str | RemoteFile],
     *,
     skip_bad: bool = False,
     tell: Callable[[str], None] | None = None,
@@ -155,8 +156,9 @@ def predict(
     Parameters
     ----------
     model : Predictor
-    paths : sequence of Path or str
-        A str is a source, see `edgeprune.open_source`, of which the test split is read.
+    paths : sequence of Path, str or RemoteFile
+        A str is the URL of a far pack, or a source, of which the test split is read, see
+        `edgeprune.open_source`.
     skip_bad : bool
         Leave out what cannot be read, in place of raising an error once all others are told.
     tell : callable, optional
@@ -196,10 +198,15 @@ def predict(
         tell(f"{len(bad):,} could not be read, {told:,} images are told")
 
 
-def _found(paths: Sequence[Path | str], unread: Counter[str]) -> Iterator[tuple[Any, Callable[..., Any]]]:
+def _found(
+    paths: Sequence[Path | str | RemoteFile], unread: Counter[str]
+) -> Iterator[tuple[Any, Callable[..., Any]]]:
     """Give what was named, a file of a folder at a time, each with what classifies it."""
     for path in paths:
-        if isinstance(path, str):
+        remote = as_remote(path)
+        if remote is not None or isinstance(path, RemoteFile):
+            yield remote, _of_pack
+        elif isinstance(path, str):
             yield path, _of_source
         elif path.is_dir():
             files = [path / name for name in images_below(str(path), unread=unread)]
@@ -266,7 +273,7 @@ def _of_source(model: Predictor, spec: str, bad: list[EdgePruneError]) -> Iterat
             yield Prediction(source.name(row), probabilities, label)
 
 
-def _of_pack(model: Predictor, path: Path, bad: list[EdgePruneError]) -> Iterator[Prediction]:
+def _of_pack(model: Predictor, path: Path | RemoteFile, bad: list[EdgePruneError]) -> Iterator[Prediction]:
     try:
         opened = open_pack(path)
     except PackFormatError as error:

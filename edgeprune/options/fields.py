@@ -11,8 +11,14 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import click
 
+from edgeprune_formats import ConfigError
+from edgeprune_formats.remote.locations import as_remote
+
 __all__ = [
     "EXISTING",
+    "FAR_PACK",
+    "FAR_PACKS",
+    "FAR_PACK_FILE",
     "FORCE",
     "PACK",
     "PACKS",
@@ -20,6 +26,7 @@ __all__ = [
     "QUIET",
     "Command",
     "Option",
+    "PackFile",
     "config_options",
     "make_config",
     "option",
@@ -31,7 +38,30 @@ Decorator = Callable[[Any], Any]
 EXISTING = click.Path(exists=True, path_type=Path)
 _FLAGS_WIDTH = 24
 _ALONE = "true"
-PACK_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+class PackFile(click.Path):
+    """A pack on this disk, or with `far` also the URL of one, which becomes a `RemoteFile`."""
+
+    def __init__(self, *, far: bool = False, **settings: Any) -> None:
+        super().__init__(**{"exists": True, "dir_okay": False, "path_type": Path, **settings})
+        self._far = far
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path or the far file; errors do not show credentials."""
+        try:
+            remote = as_remote(value)
+        except ConfigError as error:
+            self.fail(str(error), param, ctx)
+        if remote is None:
+            return super().convert(value, param, ctx)
+        if not self._far:
+            self.fail(f"{remote}: takes a file on this disk; edgeprune verify URL fetches it", param, ctx)
+        return remote
+
+
+PACK_FILE = PackFile()
+FAR_PACK_FILE = PackFile(far=True)
 
 
 class Option(click.Option):
@@ -177,6 +207,8 @@ def output_option(help_text: str, **settings: Any) -> Decorator:
 
 
 PACK = click.argument("pack", type=PACK_FILE)
+FAR_PACK = click.argument("pack", type=FAR_PACK_FILE)
 PACKS = click.argument("packs", metavar="PACK...", nargs=-1, required=True, type=PACK_FILE)
+FAR_PACKS = click.argument("packs", metavar="PACK...", nargs=-1, required=True, type=FAR_PACK_FILE)
 FORCE = option("--force", is_flag=True, help="Replace the output if it exists.")
 QUIET = option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")

@@ -17,6 +17,7 @@ from edgeprune_formats import ConfigError, Pack, PackHeader, open_pack
 from edgeprune_formats.codecs import memory_bytes
 from edgeprune_formats.files import file_sha256
 from edgeprune_formats.packs.columns import StoredTarget
+from edgeprune_formats.remote.locations import RemoteFile, as_remote
 from edgeprune_formats.targets import LABEL, Column, Target
 from edgeprune_runtime import PackLoader
 from edgeprune_runtime.class_names import with_classes
@@ -74,6 +75,8 @@ class TestImages:
 
     Attributes
     ----------
+    name : str
+        What it was opened by; of a far pack its URL without credentials, with its digest.
     images_bytes : int
         What holds all its images.
     least_bytes : int
@@ -92,12 +95,16 @@ class TestImages:
     __test__ = False
 
     def __init__(
-        self, spec: str, header: PackHeader, *, skip_bad: bool = False, column: Column | None = None
+        self,
+        spec: str | RemoteFile,
+        header: PackHeader,
+        *,
+        skip_bad: bool = False,
+        column: Column | None = None,
     ) -> None:
         self._header = header
-        self._images: Pack | Source = (
-            open_pack(spec) if Path(spec).is_file() else _open_source(spec, header, column)
-        )
+        self._images, self.name = _opened(spec, header, column)
+        spec = str(as_remote(spec) or spec)
         if isinstance(self._images, Pack):
             own = self._images.header
             shape, chunk = own.shape, own.chunk_samples * memory_bytes(own)
@@ -141,14 +148,14 @@ class TestImages:
 
 
 def open_test(
-    spec: str, header: PackHeader, *, batch_size: int = 256, column: Column | None = None
+    spec: str | RemoteFile, header: PackHeader, *, batch_size: int = 256, column: Column | None = None
 ) -> TestBatches:
     """Open a test set for a network that is trained from a pack with this header.
 
     Parameters
     ----------
-    spec : str
-        A pack's path, or a source such as ``imagefolder:PATH``, of which the test split is used.
+    spec : str or RemoteFile
+        A pack's path or URL, or a source such as ``imagefolder:PATH``, of which the test split is used.
     header : PackHeader
         Of the training pack.
     batch_size : int
@@ -160,10 +167,21 @@ def open_test(
     ------
     ConfigError
         Images of another size, or classes that the training pack does not have.
-    SourceError, PackFormatError
+    SourceError, PackFormatError, RemoteError
         The test set cannot be read.
     """
     return TestImages(spec, header, column=column).batches(batch_size, KEEP_BYTES)
+
+
+def _opened(spec: str | RemoteFile, header: PackHeader, column: Column | None) -> tuple[Pack | Source, str]:
+    """Open a test set, and return what a run notes it by."""
+    remote = as_remote(spec)
+    if remote is not None:
+        pack = open_pack(remote)
+        # By its digest it is found in the cache again, without credentials.
+        return pack, f"{remote}#sha256={pack.fetched.sha256}" if pack.fetched else str(remote)
+    assert isinstance(spec, str)
+    return open_pack(spec) if Path(spec).is_file() else _open_source(spec, header, column), spec
 
 
 def _open_source(spec: str, header: PackHeader, column: Column | None) -> Source:

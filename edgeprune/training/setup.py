@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from edgeprune_formats import ConfigError, Pack, PackHeader
+from edgeprune_formats.remote.locations import RemoteFile, as_remote
 from edgeprune_formats.targets import LABEL, Column
 from edgeprune_runtime import Mixture, PackLoader, Replay
 from edgeprune_runtime.decode.augmentation import LoaderAugment
@@ -120,6 +121,7 @@ class Setup:
             notes={
                 "memory_bytes": self.memory.limit,
                 "on_corrupt": self.loader.on_corrupt,
+                **_fetched(self.loader.pack),
                 **({} if signer is None else {"signed_by": signer}),
             },
             on_event=report,
@@ -133,7 +135,7 @@ def set_up(
     config: TrainConfig,
     *,
     augment: LoaderAugment = "crop+flip",
-    test: str | None = None,
+    test: str | RemoteFile | None = None,
     skip_bad: bool = False,
     memory: int | None = None,
     choose_batch: bool = False,
@@ -154,8 +156,8 @@ def set_up(
         The settings; with `choose_batch` its `accumulate` is chosen.
     augment : str
         As `PackLoader`.
-    test : str, optional
-        A pack or a source, see `edgeprune.training.evaluation.open_test`.
+    test : str or RemoteFile, optional
+        A pack, also a far one by its URL, or a source, see `edgeprune.training.evaluation.open_test`.
     skip_bad : bool
         Leave out test images that cannot be read instead of failing.
     memory : int, optional
@@ -176,10 +178,10 @@ def set_up(
     ------
     ConfigError
         If memory does not do, or an argument is wrong.
-    SourceError, PackFormatError
+    SourceError, PackFormatError, RemoteError
         If the test set cannot be read.
     """
-    header = pack.header
+    header, test = pack.header, test and (as_remote(test) or test)
     earlier = read_description(output) if resume else {}
     limit = memory or _earlier_limit(earlier) or default_limit()
     _require_agreement(config, replay, target)
@@ -210,7 +212,7 @@ def set_up(
         notes=() if images is None else (*images.notes, *(f"skipped {line}" for line in images.skipped)),
         provenance={
             **_trained_on(header, column, augment, replay),
-            "test": test,
+            "test": None if images is None else images.name,
             # With none, as it was before there was a choice, so that runs of then can go on.
             **({"test_images_skipped": len(images.skipped)} if images and images.skipped else {}),
             **({} if images is None else _tested_on(images, test, output, earlier)),
@@ -244,13 +246,21 @@ def _trained_on(
     }
 
 
+def _fetched(pack: Pack | Mixture) -> dict[str, Any]:
+    """Return what a run notes of the far packs that it was trained from."""
+    packs = pack.packs if isinstance(pack, Mixture) else (pack,)
+    found = [{"url": one.fetched.url, "sha256": one.fetched.sha256} for one in packs if one.fetched]
+    return {"fetched": found} if found else {}
+
+
 def _open_test(
-    test: str, header: PackHeader, skip_bad: bool, column: Column, earlier: Mapping[str, Any]
+    test: str | RemoteFile, header: PackHeader, skip_bad: bool, column: Column, earlier: Mapping[str, Any]
 ) -> TestImages:
     try:
         return TestImages(test, header, skip_bad=skip_bad, column=column)
     except (ConfigError, SourceError, OSError) as error:
-        place = test if ":" not in test else test.partition(":")[2]
+        kind, colon, rest = str(test).partition(":")
+        place = rest if colon else kind
         if test == earlier.get("provenance", {}).get("test") and place and not Path(place).exists():
             raise ConfigError(
                 f"{error}; if the test images were moved, `test` takes their new place"
@@ -259,7 +269,7 @@ def _open_test(
 
 
 def _tested_on(
-    images: TestImages, test: str | None, output: Path, earlier: Mapping[str, Any]
+    images: TestImages, test: str | RemoteFile | None, output: Path, earlier: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return what the run says of its test images: those of a run that goes on have moved, but are the same.
 
@@ -315,7 +325,7 @@ def train_pack(
     pack: Pack | Mixture,
     output: Path,
     *,
-    test: str | None,
+    test: str | RemoteFile | None,
     resume: bool,
     augment: LoaderAugment,
     report: OnEvent | None = None,

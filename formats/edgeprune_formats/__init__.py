@@ -7,6 +7,7 @@ the rest is in submodules:
 - `coefficients`: what a chunk holds in memory, and packed positions;
 - `tiles`: tiles, color spaces and the coding order;
 - `chunks`: how many images go into a chunk;
+- `remote`: packs that are named by URL;
 - `transactions`: several packs that appear together;
 - `files`, `hdf5`: files that appear whole or not at all; reading HDF5 without trusting it;
 - `errors`, `header`, `limits`, `rounding`, `native`.
@@ -24,6 +25,7 @@ from .errors import (
     PackVersionError,
     PackWriteError,
     Problem,
+    RemoteError,
 )
 from .header import FORMAT_VERSION, PackHeader
 from .packs.opening import open_pack, verify_pack
@@ -45,6 +47,7 @@ __all__ = [
     "PackWriteError",
     "PackWriter",
     "Problem",
+    "RemoteError",
     "__version__",
     "open_pack",
     "verify_pack",

@@ -9,6 +9,7 @@ EdgePruneError
 │   ├── PackLimitError         declared sizes beyond what a reader accepts
 │   └── PackChecksumError      stored bytes that do not match their checksum, or are cut off
 ├── PackWriteError         a pack, or another file, cannot be written: permissions, disk full
+├── RemoteError            a far file that cannot be fetched, or is not the one that was asked for
 ├── ArtifactError          (edgeprune_runtime.errors) a scores file, FSE-Net, classifier or ONNX model
 ├── SignatureError         (edgeprune_runtime.errors) a file without the signature that is asked for
 ├── TrainingError          (edgeprune_runtime.errors) a run that cannot start, continue or be resumed
@@ -32,6 +33,7 @@ __all__ = [
     "PackVersionError",
     "PackWriteError",
     "Problem",
+    "RemoteError",
     "attribute_problem",
     "error_for",
     "one_line",
@@ -73,6 +75,10 @@ class PackWriteError(EdgePruneError):
     """A pack, or another file, cannot be written where it was asked for."""
 
 
+class RemoteError(EdgePruneError):
+    """A far file cannot be fetched, has changed, or has another digest than the one that was asked for."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """One defect of a pack file.
@@ -109,7 +115,7 @@ class PackFormatError(EdgePruneError):
     Attributes
     ----------
     path : Path
-        The file.
+        The file. The text of the error begins with it, or with the URL of a far one.
     problem : Problem
         The defect that stopped the reader; `verify_pack` lists them all.
     """
@@ -120,7 +126,8 @@ class PackFormatError(EdgePruneError):
         self.problem = problem
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.problem}"
+        # As it was given: a path would make one slash of the two of a URL.
+        return f"{self.args[0]}: {self.problem}"
 
 
 class NotAPackError(PackFormatError):

@@ -13,13 +13,13 @@ import math
 import os
 import struct
 from pathlib import Path
-from typing import BinaryIO
+from typing import Protocol
 
 import numpy as np
 
 from .limits import MAX_PROVENANCE_BYTES, MAX_TEXT_BYTES
 
-__all__ = ["mostly_holes", "why_not_plain"]
+__all__ = ["mostly_holes", "why_not_plain", "why_stored_otherwise"]
 
 MAX_OBJECTS, MAX_BLOCKS, MAX_MESSAGES, MAX_DEPTH = 64, 256, 512, 2
 # Holes that a file may have: a copy can leave out blocks of zeros.
@@ -46,6 +46,18 @@ CUT_SHORT = (struct.error, IndexError, OverflowError)
 """What reading a structure that is cut short raises."""
 
 
+class Seekable(Protocol):
+    """What is looked at: a binary file that is open for reading."""
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        """Go to a place."""
+        ...
+
+    def read(self, size: int = -1, /) -> bytes | None:
+        """Return so many bytes, or fewer at the end."""
+        ...
+
+
 class _NotPlainError(Exception):
     """A reason why a file is not plain."""
 
@@ -59,12 +71,17 @@ def why_not_plain(path: Path) -> str | None:
         It cannot be read.
     """
     with path.open("rb") as file:
-        try:
-            _Look(file).everything()
-        except _NotPlainError as reason:
-            return str(reason)
-        except CUT_SHORT:
-            return "a structure of it is cut short"
+        return why_stored_otherwise(file, os.fstat(file.fileno()).st_size)
+
+
+def why_stored_otherwise(file: Seekable, size: int) -> str | None:
+    """Return why an open file of so many bytes is not plain, or None; as `why_not_plain`."""
+    try:
+        _Look(file, size).everything()
+    except _NotPlainError as reason:
+        return str(reason)
+    except CUT_SHORT:
+        return "a structure of it is cut short"
     return None
 
 
@@ -118,11 +135,13 @@ class _Look:
     ----------
     file : binary file
         Open for reading.
+    size : int
+        Bytes in it.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: Seekable, size: int) -> None:
         self._file = file
-        self._end = os.fstat(file.fileno()).st_size
+        self._end = size
         # Where metadata and data begin and stop; nothing may lie within anything else.
         self._places: list[np.ndarray[tuple[int, int], np.dtype[np.int64]]] = []
         self._objects = 0
@@ -146,7 +165,7 @@ class _Look:
     def _bytes(self, start: int, size: int) -> bytes:
         _need(start >= 0 and size >= 0 and start + size <= self._end, "a part lies outside the file")
         self._file.seek(start)
-        found = self._file.read(size)
+        found = self._file.read(size) or b""
         _need(len(found) == size, "it is cut short")
         self._claim([start], [start + size])
         return found

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from edgeprune_formats import ConfigError
 from edgeprune_formats.files import atomic_file, file_sha256, read_regular
+from edgeprune_formats.remote.locations import RemoteFile
 from edgeprune_formats.strict_json import parse_json
 
 from .checks import from_json
@@ -35,6 +36,8 @@ __all__ = [
     "make_key",
     "sign_file",
     "signature_path",
+    "signed_pack",
+    "signed_remote",
 ]
 
 ATTRIBUTE = "user.edgeprune.signature"
@@ -179,22 +182,84 @@ def check_signature(path: Path, key_path: Path) -> Signature:
         There is no signature, it is of another key, or the file is not what was signed.
     """
     _require_cryptography()
-    from cryptography.exceptions import InvalidSignature
-
     key = _public_key(key_path)
+    ours = _of_owner(path, [_parsed(path, content) for content in _stored(path)], key, key_path)
+    digest = _digest(path)
+    for one in ours:
+        if one.sha256 == digest and _is_valid(one, key):
+            return one
     owner = fingerprint(key)
-    found = [_parsed(path, content) for content in _stored(path)]
+    raise SignatureError(f"{path}: is not the file that {owner} has signed; get it again from its maker")
+
+
+def signed_pack(path: Path | RemoteFile, key_path: Path) -> tuple[Signature, Path | RemoteFile]:
+    """Check the signature of a pack, and return it with what to open, of which the content was checked.
+
+    As `check_signature`, or `signed_remote` and a fetch.
+    """
+    if not isinstance(path, RemoteFile):
+        return check_signature(path, key_path), path
+    from edgeprune_formats.remote.fetch import fetch
+
+    made, remote = signed_remote(path, key_path)
+    fetch(remote)
+    return made, remote
+
+
+def signed_remote(remote: RemoteFile, key_path: Path) -> tuple[Signature, RemoteFile]:
+    """Fetch the signature of a far file, and return it with the file as it must be: by its digest.
+
+    Whoever fetches that file holds its content against the digest. The signature has the file's URL with
+    ``.sig`` behind the path.
+
+    Raises
+    ------
+    ConfigError
+        As `check_signature`, or fsspec is missing.
+    SignatureError
+        There is no signature, it is of another key, is not valid, or is of another digest than the URL's.
+    RemoteError
+        It cannot be fetched.
+    """
+    from edgeprune_formats.remote.fetch import fetch_small
+    from edgeprune_formats.remote.transport import MissingError
+
+    _require_cryptography()
+    key = _public_key(key_path)
+    try:
+        found = [_parsed(remote, fetch_small(remote.beside(".sig"), _MAX_BYTES))]
+    except MissingError:
+        found = []
+    made = _of_owner(remote, found, key, key_path)[0]
+    if not _is_valid(made, key):
+        raise SignatureError(f"{remote}: its signature is not one of {made.key}; do not use it")
+    if remote.sha256 not in (None, made.sha256):
+        raise SignatureError(
+            f"{remote}: the SHA-256 {remote.sha256} is asked for, and {made.sha256} is signed; do not use it"
+        )
+    return made, RemoteFile(remote.url, made.sha256)
+
+
+def _of_owner(
+    path: Path | RemoteFile, found: list[Signature], key: Ed25519PublicKey, key_path: Path
+) -> list[Signature]:
+    """Return the signatures that say they are of a key; raises `SignatureError` where there is none."""
+    owner = fingerprint(key)
     if not found:
-        raise SignatureError(f"{path}: has no signature; get {signature_path(path).name} from its maker")
+        raise SignatureError(f"{path}: has no signature; get {path.name}.sig from its maker")
     ours = [one for one in found if one.key == owner]
     if not ours:
         raise SignatureError(f"{path}: signed by {found[0].key}, and {key_path} is {owner}; do not use it")
-    digest = _digest(path)
-    for one in (one for one in ours if one.sha256 == digest):
-        with suppress(InvalidSignature, ValueError):
-            key.verify(base64.b64decode(one.signature, validate=True), _message(digest))
-            return one
-    raise SignatureError(f"{path}: is not the file that {owner} has signed; get it again from its maker")
+    return ours
+
+
+def _is_valid(made: Signature, key: Ed25519PublicKey) -> bool:
+    from cryptography.exceptions import InvalidSignature
+
+    with suppress(InvalidSignature, ValueError):
+        key.verify(base64.b64decode(made.signature, validate=True), _message(made.sha256))
+        return True
+    return False
 
 
 def _message(digest: str) -> bytes:
@@ -227,7 +292,7 @@ def _stored(path: Path) -> list[bytes]:
     return found
 
 
-def _parsed(path: Path, content: bytes) -> Signature:
+def _parsed(path: Path | RemoteFile, content: bytes) -> Signature:
     try:
         return from_json(Signature, parse_json(content))
     except ValueError as error:

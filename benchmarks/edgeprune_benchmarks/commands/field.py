@@ -1,4 +1,4 @@
-"""The commands ``trouble``, ``faults``, ``load`` and ``leaks``."""
+"""The commands ``trouble``, ``faults``, ``load``, ``leaks`` and ``ranges``."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from ..harness.options import OUTPUT
+from ..harness.options import DATA, OUTPUT
 
-__all__ = ["faults", "leaks", "load", "trouble"]
+__all__ = ["faults", "leaks", "load", "ranges", "trouble"]
 
 
 @click.command()
@@ -78,3 +78,18 @@ def faults(output: Path, **options: Any) -> None:
     from ..field.faults import run
 
     run(output, **options)
+
+
+@click.command()
+@DATA
+@OUTPUT
+def ranges(data: Path, output: Path) -> None:
+    """Look into packs as far ones: bytes that `edgeprune info` and `preview` read, and requests.
+
+    \b
+    Example:
+      edgeprune bench ranges --data FOLDER
+    """
+    from ..field.ranges import run
+
+    run(data, output)

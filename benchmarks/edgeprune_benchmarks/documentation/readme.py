@@ -25,6 +25,7 @@ from ..device.training_memory import training_memory_table
 from ..field.faults import faults_table
 from ..field.leaks import leaks_table
 from ..field.load import load_table
+from ..field.ranges import ranges_table
 from ..field.trouble import trouble_table
 from ..fuzzing.run import fuzz_table
 from ..harness.markdown import Column, not_measured, render
@@ -215,6 +216,7 @@ PAGES: dict[str, dict[str, Table]] = {
         "load": load_table,
         "leaks": leaks_table,
     },
+    "docs/how-to/remote.md": {"ranges": ranges_table},
     "docs/results/fuzzing.md": {"fuzz": fuzz_table},
     "docs/results/robustness.md": {
         "robustness-cifar10-all-cpu linf": linf_table,
@@ -281,7 +283,7 @@ COMMANDS = {
     "accuracy-bytes": "accuracy-per-byte",
     "accuracy-bytes-33": "accuracy-per-byte --psnr 33 --name accuracy-bytes-33",
     **{name: name for name in ("fleet", "install", "power-loss", "training-memory")},
-    **{name: name for name in ("latency", "export", "growth", "landscape", *FIELD)},
+    **{name: name for name in ("latency", "export", "growth", "landscape", "ranges", *FIELD)},
     "recipe-resnet9": "recipe",
     **{f"minutes-{model}": f"minutes --model {model}" for model in MODELS},
     "robustness-cifar10-all-cpu": "robustness --recipe cifar10-all --scale cpu",

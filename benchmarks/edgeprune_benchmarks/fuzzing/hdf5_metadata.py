@@ -73,7 +73,7 @@ def blocks(path: Path) -> list[tuple[int, int]]:
             return read
 
     with path.open("rb") as file, suppress(structure._NotPlainError, *structure.CUT_SHORT):
-        Look(file).everything()
+        Look(file, path.stat().st_size).everything()
     return found
 
 

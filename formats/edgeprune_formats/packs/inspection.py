@@ -32,8 +32,18 @@ from .columns import GROUP, inspect_columns
 from .header_checks import header_problems
 from .provenance import parse_provenance, promises_scores
 
-__all__ = ["Contents", "inspect", "inspect_scores", "must_be_plain", "signature_problem"]
+__all__ = [
+    "BEGINNING",
+    "Contents",
+    "beginning_problem",
+    "inspect",
+    "inspect_scores",
+    "must_be_plain",
+    "signature_problem",
+]
 
+BEGINNING = 32
+"""Bytes at the start of a file that tell what it is."""
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 OTHER_KINDS = {
     b"\xff\xd8\xff": "a JPEG image",
@@ -77,7 +87,11 @@ def signature_problem(path: Path) -> Problem | None:
     if path.exists() and not path.is_file() and not path.is_dir():
         return Problem("not-a-pack", "/", "this is no regular file; name a pack")
     with path.open("rb") as file:
-        start = file.read(32)
+        return beginning_problem(file.read(BEGINNING))
+
+
+def beginning_problem(start: bytes) -> Problem | None:
+    """Return the problem of a file whose first `BEGINNING` bytes are not those of HDF5."""
     if start.startswith(SIGNATURE):
         return None
     if not start:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from ..errors import DefectError, PackFormatError, Problem, error_for
 from ..isolation import Identity, examine, identity_of, require_safe
+from ..remote.locations import PackPath, RemoteFile, as_remote
 from .handles import changed, open_file
 from .inspection import Contents, inspect, must_be_plain, signature_problem
 from .reader import Pack
@@ -38,17 +38,20 @@ def _inspect_file(path: Path, identity: Identity, reason: str | None) -> Content
     return contents
 
 
-def open_pack(path: str | os.PathLike[str], *, isolated: bool | None = None) -> Pack:
+def open_pack(path: PackPath, *, isolated: bool | None = None) -> Pack:
     """Open a pack, checking header, labels and structure; samples, scores, targets are checked when read.
 
     Parameters
     ----------
-    path : path
-        An EdgePack file (formats/SPEC.md).
+    path : path, or URL as str
+        An EdgePack file (formats/SPEC.md). A far one, such as ``https://...``, ``s3://...`` or ``hf://...``,
+        is fetched once to a cache folder (`edgeprune_formats.remote`); ``#sha256=DIGEST`` behind the URL is
+        held against its content.
     isolated : bool or None
         Whether a process of its own, with little memory and time, opens the file first, because forged files
         can crash HDF5. None: only if the file is not stored plainly, as packs before 1.3; that process does
         not read all images. True: always, and it verifies all of the file. False: never; the file is trusted.
+        Of a far pack None means that such a process verifies all of it once, after it was fetched.
 
     Returns
     -------
@@ -59,13 +62,21 @@ def open_pack(path: str | os.PathLike[str], *, isolated: bool | None = None) -> 
     Raises
     ------
     ConfigError
-        This program cannot start another Python, which `isolated` needs.
+        This program cannot start another Python, which `isolated` needs; or a URL that cannot be one, or
+        needs a package that is not installed.
     OSError
         There is no such file, or no permission to read it.
     PackFormatError
         It is not a pack, of an unknown version, damaged or hostile.
+    RemoteError
+        It cannot be fetched, or its digest is another.
     """
-    path = Path(path)
+    remote = as_remote(path)
+    if remote is not None:
+        from .remote import open_fetched
+
+        return open_fetched(remote, isolated)
+    path = _local(path)
     identity = identity_of(path)
     contents = _inspect_file(path, identity, _safe(path, isolated))
     for problem in contents.problems:
@@ -73,28 +84,37 @@ def open_pack(path: str | os.PathLike[str], *, isolated: bool | None = None) -> 
     return Pack(path, identity, contents)
 
 
-def verify_pack(path: str | os.PathLike[str], *, isolated: bool | None = None) -> list[Problem]:
+def verify_pack(path: PackPath, *, isolated: bool | None = None) -> list[Problem]:
     """Check every byte of a pack that matters and list every problem; an empty list means it is sound.
 
     Parameters
     ----------
-    path : path
+    path : path, or URL as str
+        As in `open_pack`. A far pack that is not sound is not kept in the cache.
     isolated : bool or None
-        As in `open_pack`. With True all of this happens in a process of its own.
+        As in `open_pack`. With True all of this happens in a process of its own; of a far pack with None too.
 
     Raises
     ------
-    ConfigError
-        This program cannot start another Python, which `isolated` needs.
-    OSError
-        There is no such file, or no permission to read it.
+    ConfigError, OSError, RemoteError
+        As `open_pack`.
     """
-    path = Path(path)
+    remote = as_remote(path)
+    if remote is not None:
+        from .remote import verify_fetched
+
+        return verify_fetched(remote, isolated)
+    path = _local(path)
     try:
         reason = _safe(path, None if isolated is None else False)
         return examine(path, verify=True) if isolated else verify_trusted(path, reason)
     except PackFormatError as error:
         return [error.problem]
+
+
+def _local(path: PackPath) -> Path:
+    assert not isinstance(path, RemoteFile)
+    return Path(path)
 
 
 def verify_trusted(path: Path, reason: str | None) -> list[Problem]:

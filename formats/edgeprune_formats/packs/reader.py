@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
@@ -28,6 +28,9 @@ from .columns import StoredTarget, read_column
 from .handles import Handles, OpenFile, changed, open_file
 from .inspection import Contents, inspect_scores
 
+if TYPE_CHECKING:
+    from ..remote.fetch import RemoteCopy
+
 __all__ = ["Pack"]
 
 
@@ -47,6 +50,8 @@ class Pack:
         Indices into `header.class_names`; all 0 where the pack has other targets and no classes.
     source_index : int64 [N]
         The row of each image in the source that it was built from.
+    fetched : RemoteCopy or None
+        Of a far pack its URL without credentials, its SHA-256, and `path`, where it lies in the cache.
     """
 
     def __init__(self, path: Path, identity: Identity, contents: Contents) -> None:
@@ -63,6 +68,7 @@ class Pack:
         self._stored_columns: dict[int, NDArray[Any]] = {}
         self._scores: NDArray[np.float32] | None = None
         self._scores_read = False
+        self.fetched: RemoteCopy | None = None
 
     def __len__(self) -> int:
         return self.header.samples
@@ -187,6 +193,11 @@ class Pack:
             The stored bytes are damaged, or are not what the specification allows.
         """
         return self.decode_payload(chunk, self.read_payload(chunk, out), out)
+
+    @property
+    def file_bytes(self) -> int:
+        """Bytes of the whole file."""
+        return self._identity[0]
 
     @property
     def payload_bytes(self) -> int:

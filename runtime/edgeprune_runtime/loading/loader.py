@@ -44,7 +44,8 @@ class PackLoader:
     ----------
     path : path or Pack, a sequence of them, or Mixture
         The pack; or several, whose images are mixed, with one mean and standard deviation for all. They may
-        differ in codec, components and chunks; see `edgeprune_runtime.Mixture`.
+        differ in codec, components and chunks; see `edgeprune_runtime.Mixture`. The URL of a far one is a
+        str; it is fetched to the cache first, see `edgeprune_formats.open_pack`.
     batch_size : int
         Images in a batch; the last batch holds the rest unless `drop_last`.
     shuffle : bool
@@ -135,7 +136,7 @@ class PackLoader:
     ------
     ConfigError
         An argument out of range, or a batch that takes more than 4 GiB to decode, see `check_batch`.
-    OSError, PackFormatError
+    OSError, PackFormatError, RemoteError
         As `edgeprune_formats.open_pack`; damaged chunks are reported when they are read.
     """
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from types import TracebackType
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from edgeprune_formats import ConfigError, Pack, PackHeader, open_pack
 from edgeprune_formats.limits import MAX_CLASSES
+from edgeprune_formats.remote.locations import PackPath
 
 from ..class_names import class_numbers, same_classes, united_classes
 
@@ -96,12 +96,12 @@ class Mixture:
             pack.close()
 
 
-def open_packs(paths: Sequence[str | os.PathLike[str] | Pack]) -> Pack | Mixture:
-    """Open one pack as it is, or several as a `Mixture`.
+def open_packs(paths: Sequence[PackPath | Pack]) -> Pack | Mixture:
+    """Open one pack as it is, or several as a `Mixture`; far ones are fetched first.
 
     Raises
     ------
-    OSError, ConfigError, PackFormatError
+    OSError, ConfigError, PackFormatError, RemoteError
         As `edgeprune_formats.open_pack` and `Mixture`.
     """
     packs = [path if isinstance(path, Pack) else open_pack(path) for path in paths]

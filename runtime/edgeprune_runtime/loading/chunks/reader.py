@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from edgeprune_formats import Pack, PackFormatError
 from edgeprune_formats.coefficients import Coefficients
+from edgeprune_formats.remote.locations import PackPath, RemoteFile
 
 from ...decode.augmentation import Augmentation
 from ...decode.backends import Backend, make_decoder
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Packs", "Reader", "SampleCache", "SampleDecoder", "make_reader", "open_given"]
 
-Packs = str | os.PathLike[str] | Pack | Mixture | Sequence[str | os.PathLike[str] | Pack]
+Packs = PackPath | Pack | Mixture | Sequence[PackPath | Pack]
 """What a loader or a dataset can be made of."""
 
 Found = TypeVar("Found")
@@ -155,12 +156,12 @@ def open_given(packs: Packs) -> Pack | Mixture:
 
     Raises
     ------
-    OSError, ConfigError, PackFormatError
+    OSError, ConfigError, PackFormatError, RemoteError
         As `open_packs`.
     """
     if isinstance(packs, Pack | Mixture):
         return packs
-    return open_packs([packs] if isinstance(packs, str | os.PathLike) else packs)
+    return open_packs([packs] if isinstance(packs, str | os.PathLike | RemoteFile) else packs)
 
 
 def make_reader(

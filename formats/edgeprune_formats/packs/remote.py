@@ -1,0 +1,144 @@
+"""Far packs: fetched and verified once, or looked into through ranges."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import h5py
+
+from ..errors import Problem, error_for
+from ..hdf5 import unreadable
+from ..isolation import examine
+from ..remote.cache import Cache
+from ..remote.fetch import UnsoundError, fetch
+from ..remote.locations import RemoteFile
+from ..remote.ranges import NoRangesError, RangeFile, Ranges
+from ..structure import why_stored_otherwise
+from .handles import OpenFile
+from .inspection import BEGINNING, Contents, beginning_problem, inspect
+from .opening import open_pack, verify_pack
+from .reader import Pack
+
+__all__ = ["RangedPack", "look_into", "open_fetched", "verify_fetched"]
+
+
+def open_fetched(remote: RemoteFile, isolated: bool | None) -> Pack:
+    """Fetch a far pack, if it is not in the cache, and open it; see `edgeprune_formats.open_pack`."""
+    check = partial(examine, verify=True) if isolated is None else None
+    try:
+        copy = fetch(remote, check)
+    except UnsoundError as error:
+        raise error_for(str(remote), error.problems[0]) from None
+    pack = open_pack(copy.path, isolated=isolated)
+    pack.fetched = copy
+    return pack
+
+
+def verify_fetched(remote: RemoteFile, isolated: bool | None) -> list[Problem]:
+    """Fetch a far pack and list its problems; see `edgeprune_formats.verify_pack`."""
+    is_isolated = isolated is not False
+    try:
+        copy = fetch(remote, partial(examine, verify=True) if is_isolated else None)
+    except UnsoundError as error:
+        return error.problems
+    return [] if copy.checked else verify_pack(copy.path, isolated=is_isolated)
+
+
+class RangedPack(Pack):
+    """A far pack of which only what is read is asked for; use `look_into` to make one.
+
+    It can neither be pickled nor used after a fork.
+    """
+
+    def __init__(self, remote: RemoteFile, ranges: Ranges, contents: Contents) -> None:
+        super().__init__(Path(remote.name), (ranges.size, 0, 0, 0), contents)
+        self.ranges = ranges
+        self._files: list[RangeFile] = []
+
+    def close(self) -> None:
+        """Close the file and end the connection."""
+        super().close()
+        self.ranges.close()
+
+    def _open_again(self) -> h5py.File:
+        self._files.append(RangeFile(self.ranges))
+        return h5py.File(self._files[-1], "r")
+
+    @contextmanager
+    def _reading(self) -> Iterator[OpenFile]:
+        with _failures_of(self._files), super()._reading() as opened:
+            yield opened
+
+
+@contextmanager
+def _failures_of(files: list[RangeFile]) -> Iterator[None]:
+    """Raise in the end what ended a read: HDF5 tells only that it could not read."""
+    try:
+        yield
+    finally:
+        for file in files:
+            if file.failure is not None:
+                raise file.failure
+
+
+def look_into(remote: RemoteFile, tell: Callable[[str], object]) -> Pack:
+    """Open a far pack to read little of it: in ranges, or from the cache where its digest is there.
+
+    It is fetched whole where its server does not know ranges, or where it is not stored as EdgePack 1.3 and
+    later must be, so that another process has to look at it first.
+
+    Parameters
+    ----------
+    remote : RemoteFile
+    tell : callable
+        Is given a line that says why all of it is fetched.
+
+    Raises
+    ------
+    ConfigError, RemoteError, PackFormatError
+        As `edgeprune_formats.open_pack`.
+    """
+    if remote.sha256 and Cache().kept(remote.sha256):
+        return open_pack(remote)
+    try:
+        ranges = Ranges(remote)
+    except NoRangesError:
+        tell(f"{remote}: its server sends no ranges, so all of it is fetched")
+        return open_pack(remote)
+    try:
+        pack = _look(remote, ranges)
+    except BaseException:
+        ranges.close()
+        raise
+    if pack is not None:
+        return pack
+    ranges.close()
+    tell(f"{remote}: not stored as EdgePack 1.3 and later are, so all of it is fetched and verified first")
+    return open_pack(remote)
+
+
+def _look(remote: RemoteFile, ranges: Ranges) -> RangedPack | None:
+    """Return the pack; None where HDF5 should not open it in this process."""
+    problem = beginning_problem(ranges.read(0, BEGINNING))
+    if problem is not None:
+        raise error_for(str(remote), problem)
+    file = RangeFile(ranges)
+    with _failures_of([file]):
+        reason = why_stored_otherwise(file, ranges.size)
+    if reason is not None:
+        return None
+    contents = Contents()
+    with _failures_of([file]):
+        try:
+            opened = h5py.File(file, "r")
+            contents = inspect(opened, ranges.size)
+            opened.close()
+        # HDF5 reports damage by whatever exception its binding maps it to.
+        except Exception as error:
+            contents.problems.append(Problem("checksum", "/", unreadable(error)))
+    for problem in contents.problems:
+        raise error_for(str(remote), problem)
+    return RangedPack(remote, ranges, contents)
