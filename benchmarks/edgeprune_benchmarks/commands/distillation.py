@@ -47,7 +47,7 @@ _BUDGETS = (0.5, 0.25, 1.0)
 @MODEL
 @click.option("--passes", type=int, default=100_000, show_default=True, help="Images that a network sees.")
 @click.option("--teacher-model", default="resnet20", show_default=True, help="The network of the teacher.")
-@click.option("--teacher-passes", type=int, default=300_000, show_default=True, help="Images that it sees.")
+@click.option("--teacher-passes", type=int, default=200_000, show_default=True, help="Images that it sees.")
 @BATCH_SIZE
 @LEARNING_RATE
 @SEEDS
