@@ -18,16 +18,22 @@ __all__ = ["command"]
 
 @click.command("add", cls=Command)
 @click.argument("source")
-@output_option("The folder of the packs; it gets one more.", metavar="DIR")
+@output_option("The folder of the packs; it gets one more.", metavar="DIR", heading="What to add")
 @config_options(BuildConfig, "split", "skip_bad", "seed")
-@config_options(SourceOptions)
 @option(
     "--teacher",
     type=EXISTING,
     metavar="RUN",
-    help="As of edgeprune build, for packs that were built with it.",
+    help="As of edgeprune build, for packs that were built with one.",
 )
-@option("--jobs", type=click.IntRange(min=1), metavar="N", help="Threads that work.  [default: all cores]")
+@config_options(SourceOptions, heading="How to read it")
+@option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    metavar="N",
+    heading="Run",
+    help="Threads that work.  [default: all cores]",
+)
 @QUIET
 def command(
     source: str,

@@ -250,7 +250,8 @@ def _spread(column: Column, stored: NDArray[Any]) -> NDArray[np.float32]:
     rows: NDArray[np.float32] = np.repeat(share.astype(np.float32)[:, None], len(column.classes), axis=1)
     images, places = np.nonzero(parts)
     rows[images, numbers[images, places]] = parts[images, places]
-    return rows / np.float32(_PARTS)
+    rows /= np.float32(_PARTS)
+    return rows
 
 
 def decode_rows(column: Column, stored: NDArray[Any]) -> NDArray[Any]:

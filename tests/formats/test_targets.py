@@ -393,7 +393,7 @@ def test_parts_of_the_likeliest_classes(row, top, parts):
 
 
 @pytest.mark.parametrize(
-    "facts", [{"top": True}, {"top": -1}, {"top": 10}, {"top": 1.0}, {"top": 3, "kind": "multilabel"}]
+    "facts", [{"top": True}, {"top": -1}, {"top": 10}, {"top": "3"}, {"top": 3, "kind": "multilabel"}]
 )
 def test_hostile_numbers_of_likeliest_classes(tools, tmp_path, facts):
     path = write(tools, tmp_path / "pack.h5", [likeliest()])

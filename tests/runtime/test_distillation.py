@@ -14,9 +14,10 @@ from edgeprune_runtime import PackLoader, open_packs
 from edgeprune_runtime.decode.augmentation import LOADER_AUGMENTS
 from edgeprune_runtime.task import Task
 from edgeprune_runtime.training import TrainConfig, train
-from edgeprune_runtime.training.objectives.distillation import DistillationLoss, TaughtBatches
+from edgeprune_runtime.training.objectives.distillation import DistillationLoss
 from edgeprune_runtime.training.objectives.losses import class_loss
 from edgeprune_runtime.training.objectives.metrics import hits
+from edgeprune_runtime.training.taught import TaughtBatches
 
 NAMES = ("ant", "bee", "cat", "dog")
 CONFIG = TrainConfig(model="resnet8", epochs=2, batch_size=8, lr=0.05, device="cpu", distill=0.7)

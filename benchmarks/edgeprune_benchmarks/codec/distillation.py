@@ -178,7 +178,9 @@ class _Bench:
         mean, std = check_source(self._source).statistics(np.arange(len(self._source)), shape[1] * shape[2])
         store = ImageStore(self._source, np.arange(len(self._source)), place(config).device)
         header = PackHeader(
-            **dict(zip(("channels", "height", "width"), shape, strict=True)),
+            channels=shape[0],
+            height=shape[1],
+            width=shape[2],
             samples=1,
             components=1,
             codec="sparse-f32",

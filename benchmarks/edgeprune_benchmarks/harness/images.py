@@ -39,7 +39,7 @@ def all_lossless(data: Path, path: Path) -> Path:
         arrays |= {name: np.concatenate([first[name], more[name]]) for name in ("x_train", "y_train")}
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as partial, partial.open("wb") as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]
+        np.savez(file, **arrays)
     return path
 
 

@@ -27,7 +27,6 @@ from .batches import check_batches
 from .defaults import defaults_of
 from .interfaces import Batches, OnEvent, TrainLoader
 from .loop import TrainRun
-from .objectives.distillation import TaughtBatches
 from .objectives.making import make_loss, make_objective
 from .placement import Placement, place
 from .progress.cadence import Cadence
@@ -41,6 +40,7 @@ from .run_folder.opening import opened_run
 from .run_folder.results import is_finished, load_model, save_model
 from .settings import TrainConfig
 from .step import Learner
+from .taught import TaughtBatches
 
 __all__ = [
     "Cadence",
