@@ -11,17 +11,29 @@ from edgeprune.packs.config import BuildConfig
 from edgeprune.sources.naming.options import SourceOptions, with_options
 from edgeprune.text import bytes_text, count_text, say
 
-from ..options.fields import QUIET, Command, config_options, make_config, option, output_option
+from ..options.fields import EXISTING, QUIET, Command, config_options, make_config, option, output_option
 
 __all__ = ["command"]
 
 
 @click.command("add", cls=Command)
 @click.argument("source")
-@output_option("The folder of the packs; it gets one more.", metavar="DIR")
+@output_option("The folder of the packs; it gets one more.", metavar="DIR", heading="What to add")
 @config_options(BuildConfig, "split", "skip_bad", "seed")
-@config_options(SourceOptions)
-@option("--jobs", type=click.IntRange(min=1), metavar="N", help="Threads that work.  [default: all cores]")
+@option(
+    "--teacher",
+    type=EXISTING,
+    metavar="RUN",
+    help="As of edgeprune build, for packs that were built with one.",
+)
+@config_options(SourceOptions, heading="How to read it")
+@option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    metavar="N",
+    heading="Run",
+    help="Threads that work.  [default: all cores]",
+)
 @QUIET
 def command(
     source: str,
@@ -29,6 +41,7 @@ def command(
     split: str,
     skip_bad: bool,
     seed: int,
+    teacher: Path | None,
     jobs: int | None,
     quiet: bool,
     **options: Any,
@@ -38,7 +51,7 @@ def command(
     They become a pack of their own beside the others, which stay as they are: with their size, codec,
     quality, tiles, color space, mean and standard deviation. Classes are matched by name; new ones are
     appended. Targets that the last pack has are taken by name. The name of the pack sorts after all others.
-    SOURCE is as for edgeprune build. Needs no torch.
+    SOURCE is as for edgeprune build. Needs no torch, but for a teacher.
 
     \b
     Example:
@@ -57,6 +70,7 @@ def command(
             split=split,
             skip_bad=skip_bad,
             seed=seed,
+            teacher=teacher,
             jobs=jobs or cpu_quota(),
             progress=tell,
         )

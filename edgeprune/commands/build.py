@@ -56,6 +56,12 @@ SCORING = "The scoring run, where no --scores are given"
 @option("--classifier", type=EXISTING, help="Run of edgeprune train to learn masks against.")
 @TRUST_MODEL
 @option("--fse-net", type=EXISTING, help="Choose components by this FSE-Net; learn none.")
+@option(
+    "--teacher",
+    type=EXISTING,
+    metavar="RUN",
+    help="Store what this run's network says of each image, for edgeprune train --distill.",
+)
 @config_options(BuildConfig, "quality", heading="How to store it")
 @size_option("--budget", "Choose the quality for a file of at most this size, e.g. 5MB.")
 @option("--min-quality", type=float, help="With --budget: below this quality, leave out images instead.")
@@ -87,6 +93,7 @@ def command(
     scores: Path | None,
     classifier: Path | None,
     fse_net: Path | None,
+    teacher: Path | None,
     budget: int | None,
     min_quality: float | None,
     force: bool,
@@ -117,10 +124,12 @@ def command(
       edgeprune build imagefolder:photos --size 224 --freq-prune 0.7 --sample-prune 0.5 -o photos.h5
       edgeprune build 'webdataset:train-{000..015}.tar' --size 224 -o photos.h5
       edgeprune build imagefolder:photos --size 224 --method jelf --scores photos.scores.h5 -o photos.h5
+      edgeprune build imagefolder:photos --size 224 --teacher run --budget 1MB -o photos.h5
     """
     from edgeprune_runtime.system.machine import cpu_quota
 
     given: dict[str, Any] = {"scores": scores, "classifier": classifier, "fse_net": fse_net}
+    given["teacher"] = teacher
     if assemble is not None:
         require_alone("--assemble", "force")
         require_spare(output, force)
@@ -129,11 +138,13 @@ def command(
     _require_use(options, given)
     _require_budget(budget, min_quality)
     _require_parts(part, engine, parts, budget, classifier)
-    inputs = {"scores file": scores, "classifier": classifier, "FSE-Net": fse_net}
+    inputs = {"scores file": scores, "classifier": classifier, "FSE-Net": fse_net, "teacher": teacher}
     if part is None:
         require_spare(output, force, {"source": Path(without_options(source)[0].partition(":")[2]), **inputs})
     source = with_options(source, make_config(SourceOptions, options))
     jobs = jobs or cpu_quota()
+    if teacher is not None:
+        require_torch()
     if part is not None or engine is not None:
         del given["classifier"]
         config = _config(options, options.pop("device"))
@@ -170,6 +181,11 @@ def _build_here(
     with joined(options.pop("device")) as workers:
         quiet = quiet or workers.rank > 0
         config = _config(options, workers.device)
+        if given["teacher"] is not None and budget is not None:
+            from edgeprune.packs.teacher import PackTeacher
+
+            # Asked once of each image, however many packs are tried.
+            given["teacher"] = PackTeacher(given["teacher"], workers.device, remember=True)
         with progress_bars(quiet) as tell:
             told: dict[str, Any] = {"workers": workers, "progress": tell, "report": EpochLines(quiet)}
             build = partial(build_pack, source, jobs=jobs, **given, **told)

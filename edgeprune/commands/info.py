@@ -178,6 +178,9 @@ def _target_lines(targets: list[dict[str, Any]]) -> list[str]:
             else ""
         )
         of += ", ..." if len(classes) > 3 else ""
+        if facts.get("top"):
+            size = facts["top"] * (2 + (len(classes) > 256))
+            of += f"; the {facts['top']} likeliest and the rest, {size} B an image"
         of += f", {count_text(width, 'number')} an image" if width else ""
         what = printable(f"{facts['name']}: {facts['kind']}{of}{f', in {unit}' if unit else ''}")
         lines.append(f"  {'' if place else 'targets':<11} {what}")

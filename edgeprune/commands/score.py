@@ -120,7 +120,7 @@ def _require_target(source: str, output: Path) -> None:
 def require_torch() -> None:
     """Raise `ConfigError` where torch is not installed."""
     if importlib.util.find_spec("torch") is None:
-        raise ConfigError("scores and learned masks need torch; pip install 'edgeprune[build]'")
+        raise ConfigError("scores, learned masks and a teacher need torch; pip install 'edgeprune[build]'")
 
 
 def _summary(output: Path, provenance: dict[str, Any], images: int) -> str:

@@ -137,7 +137,7 @@ class _Resumable(Command):
 @config_options(TrainConfig, "epochs", "batch_size", "lr", heading="Training", batch_size=BATCH_SIZE)
 @config_options(ScoreConfig, "augment", augment=AUGMENT)
 @config_options(TrainConfig, "schedule", "warm_up", "optimizer", "momentum", "weight_decay", "ema")
-@config_options(TrainConfig, "freeze", "adversarial")
+@config_options(TrainConfig, "freeze", "adversarial", "distill", "distill_temperature")
 @config_options(TrainConfig, "label_smoothing", "class_weights", "sampling", "clip_norm", "patience", "seed")
 @option(
     "--replay",
@@ -198,6 +198,7 @@ def command(
       edgeprune train photos.h5 -o run --resume --epochs 60
       edgeprune train 'https://example.org/photos.h5#sha256=DIGEST' -o run
       edgeprune train photos.h5 --target weight --test imagefolder:photos -o run
+      edgeprune train photos.h5 --distill 0.7 --test imagefolder:photos -o run
       edgeprune train photos.h5 --adversarial n-fgsm --test imagefolder:photos -o robust
       edgeprune train packs/*.h5 --init run --replay 0.5 -o run2
       edgeprune train photos.h5 --init imagenet.safetensors --freeze --memory 300MB --batch-size auto -o run
@@ -364,6 +365,7 @@ def _setting(setup: Setup) -> str:
         count_text(torch.get_num_threads(), "thread"),
         f"{placement.precision}, channels_last",
         f"batches of {config.batch_size}{parts}",
+        *([f"{config.distill:.0%} of the loss from the pack's teacher"] if config.distill else []),
         *([] if config.adversarial is None else [f"perturbed by {config.adversarial}"]),
         *(
             []

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from edgeprune_formats.files import check_writable, partial_folder, publish, wri
 from edgeprune_formats.targets import LABEL, Column
 from edgeprune_runtime.class_names import united_classes
 from edgeprune_runtime.loading.mixture import pooled_statistics
+from edgeprune_runtime.training.settings import TEACHER
 
 from ..sources import Source
 from ..sources.base import source_bits
@@ -26,6 +28,9 @@ from .config import BuildConfig
 from .header import TakenOver
 from .quality import DEFAULT_ROUNDING, quality_of
 from .report import BuildReport
+
+if TYPE_CHECKING:
+    from .teacher import PackTeacher
 
 __all__ = ["Addition", "add_images"]
 
@@ -66,6 +71,7 @@ def add_images(
     split: str = "train",
     skip_bad: bool = False,
     seed: int = 0,
+    teacher: str | Path | PackTeacher | None = None,
     jobs: int = 1,
     progress: StageProgress | None = None,
 ) -> Addition:
@@ -82,6 +88,8 @@ def add_images(
     ----------
     source, jobs, progress
         As in `edgeprune.build_pack`.
+    teacher : path or PackTeacher, optional
+        As in `edgeprune.build_pack`; needed where the last pack was built with one, which may be another.
     folder : path
         Holds one pack or more, ``*.h5``, with images of one shape.
     split, skip_bad, seed
@@ -98,7 +106,7 @@ def add_images(
     """
     folder = Path(folder)
     known = _packs_in(folder)
-    config, columns = _config(known[-1], split, skip_bad, seed), known[-1].columns
+    config, columns = _config(known[-1], split, skip_bad, seed), _own_columns(known[-1], teacher)
     if isinstance(source, str):
         source = open_for_build(with_columns(source, columns, known[-1].path, _built_from(known[-1])), config)
     headers = [one.header for one in known]
@@ -118,7 +126,9 @@ def add_images(
         # Of one name, so that what a killed process has left is found by the next.
         with partial_folder(folder / _PARTIAL) as place:
             made = place / _PARTIAL
-            report = build_pack(source, made, config, taken_over=taken, jobs=jobs, progress=progress)
+            report = build_pack(
+                source, made, config, teacher=teacher, taken_over=taken, jobs=jobs, progress=progress
+            )
             _require_new(source, report.header, known)
             path = _publish(made, folder)
     except PackWriteError as error:
@@ -126,6 +136,25 @@ def add_images(
     except OSError as error:
         raise write_error(folder, error) from error
     return Addition(replace(report, path=path), classes[len(before) :])
+
+
+def _own_columns(pack: _Known, teacher: object | None) -> tuple[Column, ...]:
+    """Return the columns of a pack that a source is to have: not what a teacher has said.
+
+    Raises
+    ------
+    ConfigError
+        The pack was built with a teacher, and there is none, or the other way round.
+    """
+    is_taught = "teacher" in pack.header.provenance and any(one.name == TEACHER for one in pack.columns)
+    if is_taught and teacher is None:
+        raise ConfigError(
+            f"{pack.path}: was built with a teacher, whose probabilities the new images need as well; name "
+            "its run with `teacher`"
+        )
+    if teacher is not None and not is_taught:
+        raise ConfigError(f"{pack.path}: was built without a teacher; leave `teacher` out")
+    return tuple(one for one in pack.columns if not (is_taught and one.name == TEACHER))
 
 
 def _built_from(pack: _Known) -> object:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgeprune_formats import ConfigError
 from edgeprune_formats.files import atomic_file, check_writable, sweep
@@ -23,6 +24,9 @@ from .prerequisites import Prerequisites, open_prerequisites
 from .report import BuildReport, PartReport, build_report
 from .steps import Steps
 
+if TYPE_CHECKING:
+    from .teacher import PackTeacher, TeacherColumn
+
 __all__ = ["build_pack", "build_share", "open_for_build"]
 
 
@@ -34,6 +38,7 @@ def build_pack(
     scores: str | Path | None = None,
     classifier: str | Path | None = None,
     fse_net: str | Path | None = None,
+    teacher: str | Path | PackTeacher | None = None,
     beside: str | Path | None = None,
     tile_trial: Mapping[str, Any] | None = None,
     jobs: int = 1,
@@ -68,6 +73,11 @@ def build_pack(
         default that of the scoring run.
     fse_net : path, optional
         An FSE-Net learned before, to choose components without learning.
+    teacher : path or PackTeacher, optional
+        The folder of a run, whose probabilities for each kept image the pack stores as its target
+        ``teacher``, for `TrainConfig.distill`; see `edgeprune.packs.teacher.teacher_column`. It sees the
+        original pixels, at the pack's size, and their mirror image; the mean is stored. Classes are matched
+        by name. An object is kept over several builds, which ask it once of each image.
     beside : path, optional
         The pack after which files made on the way are named, if not `path`.
     tile_trial : mapping, optional
@@ -101,7 +111,7 @@ def build_pack(
     PackWriteError
         The pack cannot be written.
     TrainingError, TrainingInterrupted
-        Scoring or learning masks failed, or was stopped.
+        Scoring or learning masks failed, or was stopped; or the teacher's run holds no network.
     """
     started = time.perf_counter()
     config, path = config or BuildConfig(), Path(path)
@@ -110,16 +120,30 @@ def build_pack(
     source = open_for_build(source, config) if isinstance(source, str) else source
     sweep(path)
     given = open_prerequisites(source, config, workers, scores, classifier, fse_net)
+    told = _teacher_column(teacher, source, workers.device, taken_over)
     with _at_hand(source, beside, given, workers) as images:
         steps = Steps(
-            images, config, given, beside, jobs, workers, progress, report, taken_over, duplicates_kept
+            images,
+            config,
+            given,
+            beside,
+            jobs,
+            workers,
+            progress,
+            report,
+            taken_over,
+            duplicates_kept,
+            told,
         )
         check = steps.checked() if given.trains or steps.must_check else None
         try:
             made = steps.write(path, check, tile_trial)
         except UnreadableError:
             made = steps.write(path, steps.checked(), tile_trial)
-    return build_report(path, source, made, time.perf_counter() - started)
+    done = build_report(path, source, made, time.perf_counter() - started)
+    if told is None or told.teacher.stage is None:
+        return done
+    return replace(done, notes=(*done.notes, f"{told.teacher.path}: {told.teacher.stage}"))
 
 
 def build_share(
@@ -130,6 +154,7 @@ def build_share(
     *,
     scores: str | Path | None = None,
     fse_net: str | Path | None = None,
+    teacher: str | Path | PackTeacher | None = None,
     jobs: int = 1,
     progress: StageProgress | None = None,
 ) -> PartReport:
@@ -140,7 +165,7 @@ def build_share(
 
     Parameters
     ----------
-    source, config, scores, fse_net, jobs, progress
+    source, config, scores, fse_net, teacher, jobs, progress
         See `build_pack`; the same for all parts.
     folder : path
         Where the parts are; made if it is not there.
@@ -170,7 +195,19 @@ def build_share(
         )
     make_folder(folder)
     duplicates = folder / "duplicates.npz"
-    steps = Steps(source, config, given, folder, jobs, workers, progress, None, duplicates_kept=duplicates)
+    told = _teacher_column(teacher, source, workers.device)
+    steps = Steps(
+        source,
+        config,
+        given,
+        folder,
+        jobs,
+        workers,
+        progress,
+        None,
+        duplicates_kept=duplicates,
+        teacher=told,
+    )
     kept = folder / "readable.npz"
     check = SourceCheck.from_bytes(kept.read_bytes()) if config.skip_bad and kept.exists() else None
     if check is None and steps.must_check:
@@ -187,6 +224,17 @@ def _check_kept(steps: Steps, kept: Path) -> SourceCheck:
     with atomic_file(kept) as partial:
         partial.write_bytes(check.to_bytes())
     return check
+
+
+def _teacher_column(
+    teacher: str | Path | PackTeacher | None, source: Source, device: str, taken: TakenOver | None = None
+) -> TeacherColumn | None:
+    if teacher is None:
+        return None
+    from .teacher import PackTeacher
+
+    opened = teacher if isinstance(teacher, PackTeacher) else PackTeacher(teacher, device)
+    return opened.for_source(source, None if taken is None else taken.class_names)
 
 
 def _at_hand(

@@ -41,11 +41,12 @@ def joined_targets(packs: Sequence[Pack]) -> list[Target]:
     for name in packs[0].targets:
         if name != LABEL:
             column = column_of(mixed, name)
-            if any(pack.targets[name].column.dtype != column.dtype for pack in packs):
+            parts = [pack.targets[name].take() for pack in packs]
+            if any((one.column.dtype, one.column.top) != (column.dtype, column.top) for one in parts):
                 # As what holds all of them.
-                column = replace(column, dtype="")
-            values = np.concatenate([pack.targets[name].read() for pack in packs])
-            joined.append(Target(column, values))
+                column = replace(column, dtype="", top=0)
+                parts = [Target(column, pack.targets[name].read()) for pack in packs]
+            joined.append(Target(column, np.concatenate([one.values for one in parts])))
     return joined
 
 

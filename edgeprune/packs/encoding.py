@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from ..sources.ordered import in_order
 from .dct import dct2
 from .layout import Sample
 from .quality import DEFAULT_ROUNDING
+
+if TYPE_CHECKING:
+    from .teacher import TeacherColumn
 
 __all__ = ["Encoder", "Encoding", "MaskCounts", "UnreadableError"]
 
@@ -46,6 +49,8 @@ class Encoding:
         How often components of each cell of the frequency plane are kept, see `MaskCounts`.
     statistics : Statistics
         Of the original images.
+    answers : uint8 [n, ...] or None
+        Rows of the teacher's column, see `edgeprune.packs.teacher.TeacherColumn`.
     """
 
     arrays: dict[str, NDArray[Any]]
@@ -53,6 +58,7 @@ class Encoding:
     squared_error: float
     kept: NDArray[np.int64]
     statistics: Statistics
+    answers: NDArray[np.uint8] | None = None
 
 
 class MaskCounts:
@@ -101,6 +107,8 @@ class Encoder:
         See `edgeprune.BuildConfig`.
     skip_bad : bool
         Whether images that cannot be read raise `UnreadableError` in place of `SourceError`.
+    teacher : TeacherColumn or None
+        Tells what a teacher says of the original pixels.
     """
 
     source: Source
@@ -108,6 +116,7 @@ class Encoder:
     select_file: Path | None
     rounding: str | None
     skip_bad: bool = False
+    teacher: TeacherColumn | None = None
 
     def read(self, rows: NDArray[np.int64]) -> Piece:
         """Read images.
@@ -168,6 +177,7 @@ class Encoder:
         def work(chunk: range) -> Encoding:
             piece = self.read(rows[chunk.start : chunk.stop])
             arrays, error, kept = self.encode(header, piece.pixels)
-            return Encoding(arrays, len(chunk), error, kept, Statistics.of(piece))
+            answers = None if self.teacher is None else self.teacher.rows(piece)
+            return Encoding(arrays, len(chunk), error, kept, Statistics.of(piece), answers)
 
         return in_order(work, (header.chunk_rows(number) for number in range(header.chunks)), jobs)

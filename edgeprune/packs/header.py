@@ -8,7 +8,7 @@ import time
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgeprune_formats import PackHeader, __version__
 from edgeprune_formats.targets import Target
@@ -18,6 +18,9 @@ from ..masks.selector import ComponentSelector
 from ..sources.base import Source, source_bits
 from .config import BuildConfig
 from .left_out import LeftOut
+
+if TYPE_CHECKING:
+    from .teacher import TeacherColumn
 
 __all__ = ["TakenOver", "pack_header", "utc_now"]
 
@@ -52,6 +55,7 @@ def pack_header(
     config: BuildConfig,
     taken: TakenOver | None = None,
     twins: LeftOut | None = None,
+    teacher: TeacherColumn | None = None,
 ) -> PackHeader:
     """Return the header of a pack, complete but for what its images tell, for tiles and for chunks.
 
@@ -83,6 +87,7 @@ def pack_header(
             "coreset": coreset.facts,
             **({} if twins is None else {"duplicates": twins.facts}),
             **selector.facts,
+            **({} if teacher is None else {"teacher": teacher.teacher.identity}),
             **made_by,
         },
         bits=source_bits(source),

@@ -126,7 +126,7 @@ class Plan:
     def build(self) -> str:
         """16 hex digits that all parts of one build have in common, with no other build."""
         header, source = self.header, self.source
-        depends = ("coreset", "mask", "fse_net")
+        depends = ("coreset", "mask", "fse_net", *(("teacher",) if self.encoder.teacher else ()))
         facts = {
             "source": [source.spec, source.split, list(source.shape), list(source.class_names)],
             "stored": [header.codec, header.step, header.tile, header.color_space, header.components],
@@ -241,7 +241,7 @@ class Plan:
         progress: StageProgress | None,
     ) -> Measured:
         tell = None if progress is None else partial(_tell, progress, "encoding", len(rows))
-        return store(writer, self.encoder.chunks(header, rows, self.jobs), tell)
+        return store(writer, self.encoder.chunks(header, rows, self.jobs), tell, self.encoder.teacher)
 
     def _content(self, measured: Measured, share: Share, progress: StageProgress | None) -> Content:
         """Return what the source holds, of which this part reads its share of what no part stores."""

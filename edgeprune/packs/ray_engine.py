@@ -40,6 +40,7 @@ def build_with_ray(
     address: str | None = None,
     scores: Path | None = None,
     fse_net: Path | None = None,
+    teacher: Path | None = None,
     jobs: int = 1,
     progress: StageProgress | None = None,
 ) -> tuple[str, ...]:
@@ -51,7 +52,7 @@ def build_with_ray(
 
     Parameters
     ----------
-    source, config, scores, fse_net, progress
+    source, config, scores, fse_net, teacher, progress
         See `edgeprune.build_pack`.
     path : Path
         The pack.
@@ -81,7 +82,7 @@ def build_with_ray(
     with _cluster(address) as ray, _kept_if_used(folder):
         _require_processors(ray, jobs)
         task = ray.remote(num_cpus=jobs, max_retries=RETRIES)(_build_share)
-        given = (str(Path.cwd()), source, str(folder), config, scores, fse_net, jobs)
+        given = (str(Path.cwd()), source, str(folder), config, scores, fse_net, teacher, jobs)
         for number in range(_ROUNDS):
             tasks = [task.remote(Share(part, parts), *given) for part in range(1, parts + 1)]
             _finished(ray, tasks, progress)
@@ -122,13 +123,16 @@ def _build_share(
     config: BuildConfig,
     scores: Path | None,
     fse_net: Path | None,
+    teacher: Path | None,
     jobs: int,
 ) -> PartReport:
     """Do one task, where relative paths mean what they mean to whoever began the build."""
     from .build import build_share
 
     os.chdir(place)
-    return build_share(source, folder, share, config, scores=scores, fse_net=fse_net, jobs=jobs)
+    return build_share(
+        source, folder, share, config, scores=scores, fse_net=fse_net, teacher=teacher, jobs=jobs
+    )
 
 
 def _finished(ray: Any, waiting: list[Any], progress: StageProgress | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,9 @@ from .plan import Plan, Share
 from .prerequisites import Prerequisites
 from .report import Made, PartReport
 
+if TYPE_CHECKING:
+    from .teacher import TeacherColumn
+
 __all__ = ["CHUNKS_IN_PART", "Steps"]
 
 # Chunks of a part that is kept while the others are made, where masks take long.
@@ -50,6 +53,7 @@ class Steps:
     report: EpochProgress | None
     taken_over: TakenOver | None = None
     duplicates_kept: Path | None = None
+    teacher: TeacherColumn | None = None
 
     @property
     def must_check(self) -> bool:
@@ -130,9 +134,9 @@ class Steps:
         )
         whole = selector.components == source.shape[1] * source.shape[2]
         select = None if whole and selector.file is None else selector.select
-        encoder = Encoder(source, select, selector.file, config.rounding, config.skip_bad)
+        encoder = Encoder(source, select, selector.file, config.rounding, config.skip_bad, self.teacher)
         header = laid_out(
-            pack_header(source, coreset, selector, config, self.taken_over, twins),
+            pack_header(source, coreset, selector, config, self.taken_over, twins, self.teacher),
             config.given_tile,
             lambda: encoder.sample(config.codec, coreset.rows[: sample_size(*source.shape[1:])]),
             rounding=config.rounding,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,9 @@ from edgeprune_formats import PackHeader, PackWriter
 
 from ..sources.check import Statistics
 from .encoding import Encoding, MaskCounts
+
+if TYPE_CHECKING:
+    from .teacher import TeacherColumn
 
 __all__ = ["Measured", "complete", "store"]
 
@@ -89,7 +92,10 @@ class Measured:
 
 
 def store(
-    writer: PackWriter, encodings: Iterable[Encoding], tell: Callable[[int], None] | None = None
+    writer: PackWriter,
+    encodings: Iterable[Encoding],
+    tell: Callable[[int], None] | None = None,
+    teacher: TeacherColumn | None = None,
 ) -> Measured:
     """Write a pack's chunks in order, and return what was found out of them.
 
@@ -101,18 +107,24 @@ def store(
         One for each chunk.
     tell : callable, optional
         Called with the number of images written so far.
+    teacher : TeacherColumn, optional
+        Whose answers the encodings have.
 
     Raises
     ------
     PackWriteError
         The disk is full.
     """
-    measured = Measured.nothing(writer.header)
+    measured, answers = Measured.nothing(writer.header), []
     for encoding in encodings:
         writer.append_arrays(encoding.arrays, encoding.images)
         measured += encoding
+        if encoding.answers is not None:
+            answers.append(encoding.answers)
         if tell is not None:
             tell(measured.images)
+    if teacher is not None:
+        writer.add_target(teacher.target(answers))
     return measured
 
 

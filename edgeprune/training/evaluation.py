@@ -209,7 +209,8 @@ def _target(spec: str, images: Pack | Source, name: str) -> Target:
     if name not in known:
         listed = ", ".join(known) or "none"
         raise ConfigError(f"{spec}: has no target {name!r} to test; those it has: {listed}")
-    return known[name].take(slice(None))
+    found = known[name]
+    return found if isinstance(found, Target) else Target(found.column, found.read())
 
 
 def _as_trained(spec: str, target: Target, column: Column) -> NDArray[Any]:

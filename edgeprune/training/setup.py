@@ -30,6 +30,7 @@ from edgeprune_runtime.training.memory import (
 )
 from edgeprune_runtime.training.placement import Placement, place
 from edgeprune_runtime.training.run_folder.description import read_description
+from edgeprune_runtime.training.settings import TEACHER
 
 from ..errors import SourceError
 from .evaluation import TestBatches, TestImages
@@ -185,6 +186,8 @@ def set_up(
     earlier = read_description(output) if resume else {}
     limit = memory or _earlier_limit(earlier) or default_limit()
     _require_agreement(config, replay, target)
+    if config.distill:
+        _require_teacher(pack)
     reader = TargetReader(pack, (target,))
     column = reader.columns[0]
     task = task_of(column, reader.read(np.arange(len(pack)))[0])
@@ -226,8 +229,20 @@ def _require_agreement(config: TrainConfig, replay: Replay | None, target: str) 
         raise ConfigError(
             "`class_weights` counts the images of all packs, `replay` shows others; give one of the two"
         )
+    if target != LABEL and config.distill:
+        raise ConfigError(f"`distill` goes with the class of images; leave it out with {target!r}")
     if target != LABEL and "balanced" in (config.class_weights, config.sampling):
         raise ConfigError(f"`class_weights` and `sampling` go by the class; leave them out with {target!r}")
+
+
+def _require_teacher(pack: Pack | Mixture) -> None:
+    """Raise `ConfigError` for a pack without a teacher's probabilities."""
+    for one in pack.packs if isinstance(pack, Mixture) else (pack,):
+        if TEACHER not in one.targets:
+            raise ConfigError(
+                f"{one.path}: holds no probabilities of a teacher, which `distill` learns from; build it "
+                "again with: edgeprune build SOURCE --teacher RUN"
+            )
 
 
 def _trained_on(
@@ -317,7 +332,7 @@ def _loader(
         on_corrupt=on_corrupt,
         replay=replay,
         reuse_buffers=True,
-        targets=(target,),
+        targets=(target, TEACHER) if config.distill else (target,),
     )
 
 

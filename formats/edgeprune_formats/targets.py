@@ -45,6 +45,7 @@ _DTYPES = {
 _NAME_BYTES = 255
 # Of rows of probabilities in float16; in uint8 they sum to 255 exactly.
 _SUM_TOLERANCE = 0.01
+_PARTS = 255
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,9 @@ class Column:
     dtype : str
         How numbers are stored, where there is a choice: probabilities as ``"float16"`` or ``"uint8"``, float
         as ``"float64"`` or ``"float32"``; "" for the first of these.
+    top : int
+        Of probabilities: how many of the likeliest classes are stored for an image, each with its probability
+        in parts of 255. What is left to 255 is spread evenly over all other classes. 0 stores every class.
     """
 
     name: str
@@ -75,6 +79,7 @@ class Column:
     width: int = 1
     unit: str = ""
     dtype: str = ""
+    top: int = 0
 
     @property
     def outputs(self) -> int:
@@ -88,6 +93,8 @@ class Column:
             facts["classes"] = list(self.classes)
         if self.kind == "value":
             facts["width"] = self.width
+        if self.top:
+            facts["top"] = self.top
         return facts | ({"unit": self.unit} if self.unit else {})
 
     @classmethod
@@ -97,10 +104,11 @@ class Column:
             raise ValueError("an entry is no object")
         name, kind = facts.get("name"), facts.get("kind")
         classes, width, unit = facts.get("classes", []), facts.get("width", 1), facts.get("unit", "")
+        top = facts.get("top", 0)
         texts = [name, kind, unit, *(classes if isinstance(classes, list) else [None])]
-        if not all(isinstance(text, str) for text in texts) or type(width) is not int:
+        if not all(isinstance(text, str) for text in texts) or {type(width), type(top)} != {int}:
             raise ValueError("an entry lacks its name or kind, or they are of a wrong type")
-        return cls(str(name), str(kind), tuple(classes), width, str(unit))
+        return cls(str(name), str(kind), tuple(classes), width, str(unit), top=top)
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +120,8 @@ class Target:
     column : Column
     values : array
         int64 [N] (class, integer), bool [N, classes] (multilabel), float32 [N, width] (value), float32
-        [N, classes] (probabilities), float64 [N] (float) or object [N] of str (text).
+        [N, classes] (probabilities), float64 [N] (float) or object [N] of str (text). Of probabilities with
+        `Column.top` also uint8 [N, top, 2 or 3] as they are stored, see `stored_shape`.
     """
 
     column: Column
@@ -150,6 +159,10 @@ def column_problem(column: Column) -> str | None:
         return f"the name of a class or unit is longer than {MAX_TEXT_BYTES} bytes"
     if not 1 <= column.width <= MAX_OUTPUTS or (column.width > 1 and column.kind != "value"):
         return f"a width of {column.width}"
+    if not 0 <= column.top <= min(len(column.classes), _PARTS) or (
+        column.top and column.kind != "probabilities"
+    ):
+        return f"the likeliest {column.top} classes are stored, of {len(column.classes)} of a {column.kind}"
     return None
 
 
@@ -159,11 +172,17 @@ def _bytes(text: str) -> int:
 
 def stored_dtypes(column: Column) -> tuple[np.dtype[Any], ...]:
     """Return what types a column is stored as; none for text, which has a width of its own."""
-    return tuple(np.dtype(name) for name in _DTYPES.get(column.kind, ()))
+    return tuple(np.dtype(name) for name in (("u1",) if column.top else _DTYPES.get(column.kind, ())))
 
 
 def stored_shape(column: Column, samples: int) -> tuple[int, ...]:
-    """Return the shape of a column as it is stored."""
+    """Return the shape of a column as it is stored.
+
+    With `Column.top` each of an image's likeliest classes takes 2 bytes, its number and its part of 255. Of
+    more than 256 classes the number takes two bytes, little-endian.
+    """
+    if column.top:
+        return samples, column.top, 2 + (len(column.classes) > 256)
     each = {
         "multilabel": (-(-len(column.classes) // 8),),
         "value": (column.width,),
@@ -182,7 +201,7 @@ def stored_problem(column: Column, stored: NDArray[Any]) -> str | None:
     if kind == "value" and not np.isfinite(stored).all():
         return "NaN or infinite values"
     if kind == "probabilities":
-        return _probability_problem(stored)
+        return _top_problem(column, stored) if column.top else _probability_problem(stored)
     if kind == "text":
         try:
             for text in np.unique(stored).tolist():
@@ -203,12 +222,46 @@ def _probability_problem(stored: NDArray[Any]) -> str | None:
     return f"row {int(np.argmax(wrong))} holds no probabilities: they are 0 to 1, and sum to 1"
 
 
+def _top_problem(column: Column, stored: NDArray[Any]) -> str | None:
+    numbers, parts = _entries(stored)
+    named, total = parts > 0, parts.sum(axis=1)
+    # Entries without a part differ from all others.
+    distinct = np.sort(np.where(named, numbers, -1 - np.arange(column.top)), axis=1)
+    wrong = (np.diff(distinct, axis=1) == 0).any(axis=1) | (numbers >= len(column.classes)).any(axis=1)
+    wrong |= (~named & (numbers > 0)).any(axis=1)
+    wrong |= (total > _PARTS) | ((total < _PARTS) & (named.sum(axis=1) == len(column.classes)))
+    if not wrong.any():
+        return None
+    return f"row {int(np.argmax(wrong))} holds no likeliest classes: distinct ones, with parts of 255 in all"
+
+
+def _entries(stored: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return numbers of classes and parts of 255, int64 [N, top], of probabilities with `Column.top`."""
+    wide = stored.astype(np.int64)
+    numbers = wide[..., 0] if stored.shape[2] == 2 else wide[..., 0] + 256 * wide[..., 1]
+    return numbers, wide[..., -1]
+
+
+def _spread(column: Column, stored: NDArray[Any]) -> NDArray[np.float32]:
+    """Return the probabilities of all classes, float32 [N, classes], of the likeliest ones."""
+    numbers, parts = _entries(stored)
+    others = len(column.classes) - (parts > 0).sum(axis=1)
+    share = (_PARTS - parts.sum(axis=1)) / np.maximum(others, 1)
+    rows: NDArray[np.float32] = np.repeat(share.astype(np.float32)[:, None], len(column.classes), axis=1)
+    images, places = np.nonzero(parts)
+    rows[images, numbers[images, places]] = parts[images, places]
+    rows /= np.float32(_PARTS)
+    return rows
+
+
 def decode_rows(column: Column, stored: NDArray[Any]) -> NDArray[Any]:
     """Return the values of some images, as `Target` has them, of what is stored."""
     kind = column.kind
     if kind == "multilabel":
         bits = np.unpackbits(stored, axis=1, count=len(column.classes), bitorder="little")
         return bits.astype(bool)
+    if column.top:
+        return _spread(column, stored)
     if kind == "probabilities":
         parts: NDArray[np.float32] = stored.astype(np.float32)
         return parts / np.float32(255) if stored.dtype == np.uint8 else parts
@@ -234,15 +287,16 @@ def encode_target(target: Target, samples: int) -> NDArray[Any]:
     if problem is not None:
         raise ConfigError(f"{where}: {problem}")
     values = np.asarray(target.values)
+    is_stored = column.top > 0 and values.dtype == np.uint8
     if len(values) != samples:
         raise ConfigError(f"{where}: {len(values)} values for {samples} images")
     shape = (samples, *stored_shape(column, samples)[1:])
-    if column.kind == "multilabel":
+    if column.kind == "multilabel" or (column.top and not is_stored):
         shape = (samples, len(column.classes))
     kinds = {"multilabel": "b", "class": "iu", "integer": "iu", "text": "OUT"}.get(column.kind, "iuf")
     if values.shape != shape or values.dtype.kind not in kinds:
         raise ConfigError(f"{where}: {values.dtype} {values.shape} is no {column.kind} of {shape}")
-    stored = _encoded(column, values, where)
+    stored = values if is_stored else _encoded(column, values, where)
     problem = stored_problem(column, stored)
     if problem is not None:
         raise ConfigError(f"{where}: {problem}")
@@ -262,10 +316,28 @@ def _encoded(column: Column, values: NDArray[Any], where: str) -> NDArray[Any]:
     dtype = np.dtype(column.dtype or stored_dtypes(column)[0]).newbyteorder("<")
     if dtype not in stored_dtypes(column):
         raise ConfigError(f"{where}: {column.kind} is not stored as {column.dtype}")
+    if column.top:
+        return _likeliest(column, values)
     if dtype == np.uint8:
         return _to_255(values)
     with np.errstate(over="ignore"):
         return values.astype(dtype)
+
+
+def _likeliest(column: Column, values: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return the likeliest classes of probabilities [N, classes], as they are stored."""
+    problem = _probability_problem(np.asarray(values, np.float64))
+    if problem is not None:
+        raise ConfigError(problem)
+    numbers = np.argsort(-values, axis=1, kind="stable")[:, : column.top]
+    chosen = np.take_along_axis(values, numbers, axis=1).astype(np.float64)
+    rest = np.maximum(values.sum(axis=1, dtype=np.float64) - chosen.sum(axis=1), 0)
+    if column.top == len(column.classes):
+        rest[:] = 0
+    parts = _to_255(np.column_stack([chosen, rest]))[:, :-1]
+    numbers[parts == 0] = 0
+    size = stored_shape(column, 0)[2] - 1
+    return np.dstack([*((numbers >> 8 * place & 255) for place in range(size)), parts]).astype(np.uint8)
 
 
 def _to_255(values: NDArray[Any]) -> NDArray[np.uint8]:

@@ -13,6 +13,7 @@ from edgeprune import BuildConfig, build_pack
 from edgeprune.sources import Source
 from edgeprune.sources.arrays import ArraySource
 from edgeprune_formats import ConfigError, Pack, open_pack
+from edgeprune_formats.targets import Target
 from edgeprune_runtime import PackLoader
 
 from .matching import Point
@@ -39,11 +40,14 @@ class ImageSet:
         What they are, for a table.
     pixels : uint8 [N, 3, H, W]
     labels : int64 [N]
+    targets : tuple of Target
+        What their packs hold beside the labels.
     """
 
     name: str
     pixels: NDArray[np.uint8]
     labels: NDArray[np.int64]
+    targets: tuple[Target, ...] = ()
 
     @classmethod
     def of(cls, source: Source, name: str) -> ImageSet:
@@ -52,7 +56,8 @@ class ImageSet:
 
     def take(self, rows: NDArray[np.int64]) -> ImageSet:
         """Return some of the images."""
-        return ImageSet(self.name, self.pixels[rows], self.labels[rows])
+        taken = tuple(target.take(rows) for target in self.targets)
+        return ImageSet(self.name, self.pixels[rows], self.labels[rows], taken)
 
     def renumbered(self) -> ImageSet:
         """Return the images with labels that leave out no number."""
@@ -61,7 +66,8 @@ class ImageSet:
     def source(self, split: str = "train") -> ArraySource:
         """Return the images as a source to build from."""
         names = tuple(str(label) for label in range(int(self.labels.max()) + 1))
-        return ArraySource(self.name, split, None, names, self.labels, self.pixels, None, self.name)
+        facts = self.name, split, None, names, self.labels, self.pixels, None, self.name
+        return ArraySource(*facts, targets=self.targets)
 
 
 def build(images: ImageSet, path: Path, **config: Any) -> Pack:

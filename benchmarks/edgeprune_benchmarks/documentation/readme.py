@@ -12,6 +12,7 @@ from typing import Any
 
 from edgeprune_formats import ConfigError
 
+from ..codec.distillation_tables import distill_table
 from ..codec.tables import accuracy_bytes_table, storage_short, storage_table
 from ..device.exports import export_table
 from ..device.fleet import fleet_table
@@ -198,6 +199,7 @@ PAGES: dict[str, dict[str, Table]] = {
         "recipe-resnet9": recipe_table,
         "accuracy-bytes": accuracy_bytes_table,
         "accuracy-bytes-33": accuracy_bytes_table,
+        "distill": distill_table,
         **{f"minutes-{model}": minutes_table for model in MODELS},
         "accuracy": _accuracy,
     },
@@ -282,7 +284,7 @@ COMMANDS = {
     "issues": "issues",
     "accuracy-bytes": "accuracy-per-byte",
     "accuracy-bytes-33": "accuracy-per-byte --psnr 33 --name accuracy-bytes-33",
-    **{name: name for name in ("fleet", "install", "power-loss", "training-memory")},
+    **{name: name for name in ("distill", "fleet", "install", "power-loss", "training-memory")},
     **{name: name for name in ("latency", "export", "growth", "landscape", "ranges", *FIELD)},
     "recipe-resnet9": "recipe",
     **{f"minutes-{model}": f"minutes --model {model}" for model in MODELS},

@@ -14,11 +14,13 @@ from edgeprune.sources import Source, SourceCheck
 from edgeprune.training.setup import train_pack
 from edgeprune.work.progress import EpochLines
 from edgeprune_formats import ConfigError, Pack, open_pack
+from edgeprune_formats.targets import LABEL
 from edgeprune_runtime import PackLoader
 from edgeprune_runtime.decode.augmentation import LoaderAugment
 from edgeprune_runtime.training import TrainConfig, TrainLoader, train
 from edgeprune_runtime.training.placement import place
 from edgeprune_runtime.training.run_folder.checkpoint import write_text
+from edgeprune_runtime.training.settings import TEACHER
 
 from .deadline import Deadline, OutOfTimeError
 from .pixel_loader import Stretched
@@ -114,7 +116,7 @@ def train_steps(
 
 
 def pack_loader(pack: Pack, config: TrainConfig, augment: LoaderAugment = "crop+flip") -> PackLoader:
-    """Return the batches of a pack as a network is trained on them."""
+    """Return the batches of a pack as a network is trained on them, with its teacher where it has one."""
     return PackLoader(
         pack,
         config.batch_size,
@@ -125,4 +127,5 @@ def pack_loader(pack: Pack, config: TrainConfig, augment: LoaderAugment = "crop+
         drop_last=True,
         augment=augment,
         normalize=True,
+        targets=(LABEL, TEACHER) if config.distill else (LABEL,),
     )

@@ -15,6 +15,7 @@ from PIL import Image
 from edgeprune_formats.files import atomic_file
 
 __all__ = [
+    "all_lossless",
     "decoded_cifar10",
     "lossless",
     "photographs",
@@ -27,6 +28,19 @@ __all__ = [
 def lossless(data: Path) -> Path:
     """Return the file of 5085 + 1017 CIFAR-10 images in their exact pixels."""
     return data / "cifar10-lossless-6k.npz"
+
+
+def all_lossless(data: Path, path: Path) -> Path:
+    """Write all CIFAR-10 images in their exact pixels, 8068 and 1017, to one npz file, and return it."""
+    if path.exists():
+        return path
+    with np.load(lossless(data)) as first, np.load(data / "cifar10-lossless-3k-more.npz") as more:
+        arrays = {name: first[name] for name in ("x_test", "y_test")}
+        arrays |= {name: np.concatenate([first[name], more[name]]) for name in ("x_train", "y_train")}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as partial, partial.open("wb") as file:
+        np.savez(file, **arrays)
+    return path
 
 
 def photographs(data: Path) -> Path:

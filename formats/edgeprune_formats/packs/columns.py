@@ -28,7 +28,15 @@ from ..targets import (
     stored_shape,
 )
 
-__all__ = ["GROUP", "StoredTarget", "encode_targets", "inspect_columns", "read_column", "write_columns"]
+__all__ = [
+    "GROUP",
+    "StoredTarget",
+    "check_columns",
+    "encode_targets",
+    "inspect_columns",
+    "read_column",
+    "write_columns",
+]
 
 GROUP = "targets"
 _DESCRIPTION = "columns"
@@ -80,6 +88,9 @@ class StoredTarget:
 
     def take(self, rows: Any = None) -> Target:
         """Return the column of some images, or of all, to be written into another pack."""
+        if self.column.top:
+            # As it is stored: the same bytes again, and a fraction of the memory.
+            return Target(self.column, self._load()[slice(None) if rows is None else rows])
         return Target(self.column, self.read(rows))
 
 
@@ -91,13 +102,17 @@ def encode_targets(targets: Sequence[Target], samples: int) -> list[Stored]:
     ConfigError
         Too many, two of one name, one that is called as the label, or one that is not sound.
     """
-    if len(targets) > MAX_COLUMNS:
-        raise ConfigError(f"{len(targets)} targets beside the label; a pack has {MAX_COLUMNS} at most")
-    names = [target.column.name for target in targets]
-    alike = alike_names([LABEL, *names])
+    check_columns([target.column for target in targets])
+    return [(target.column, encode_target(target, samples)) for target in targets]
+
+
+def check_columns(columns: Sequence[Column]) -> None:
+    """Raise `ConfigError` for too many columns, or two that are called alike."""
+    if len(columns) > MAX_COLUMNS:
+        raise ConfigError(f"{len(columns)} targets beside the label; a pack has {MAX_COLUMNS} at most")
+    alike = alike_names([LABEL, *(column.name for column in columns)])
     if alike is not None:
         raise ConfigError(f"two targets are called {alike[1]!r}, or it is the name of the labels; rename it")
-    return [(target.column, encode_target(target, samples)) for target in targets]
 
 
 def write_columns(file: h5py.File, columns: Sequence[Stored]) -> None:

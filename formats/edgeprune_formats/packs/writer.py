@@ -32,7 +32,7 @@ from ..header import PackHeader
 from ..targets import Target
 from .checks import check_header, check_rows, check_scores
 from .chunks import COMPRESSIONS, Stream, create_field, write_chunk
-from .columns import encode_targets
+from .columns import check_columns, encode_targets
 from .metadata import write_metadata
 from .provenance import promises_scores
 
@@ -285,6 +285,17 @@ class PackWriter:
         header = replace(self.header, mean=mean, std=std, provenance=provenance)
         check_header(header)
         self.header = header
+
+    def add_target(self, target: Target) -> None:
+        """Add a column of all images that is known only once they were read.
+
+        Raises
+        ------
+        ConfigError
+            As for the `targets` that the writer was made with.
+        """
+        check_columns([*(column for column, _ in self._targets), target.column])
+        self._targets += encode_targets([target], self.header.samples)
 
     def _places(self, images: int) -> Iterator[tuple[slice, slice]]:
         """Yield which of so many images come next, and where in the chunk that is being filled."""

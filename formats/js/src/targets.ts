@@ -25,6 +25,7 @@ const KINDS = ['class', 'multilabel', 'value', 'probabilities', 'text', 'integer
 const WITH_CLASSES = ['class', 'multilabel', 'probabilities'];
 const MAX_COLUMNS = 7;
 const MAX_NAME = 4096;
+const PARTS = 255;
 const COLUMNS = 'targets/columns';
 
 export async function readTargets(storage: Storage, header: PackHeader): Promise<Target[]> {
@@ -36,17 +37,18 @@ export async function readTargets(storage: Storage, header: PackHeader): Promise
   if (new Set(described.map((one) => one.name)).size !== described.length) refuse('layout', `/${COLUMNS}`, 'two columns have one name');
   const targets: Target[] = [];
   for (const [n, column] of described.entries()) {
-    targets.push({ ...column, values: await readValues(storage, `targets/${n}`, column, header.samples) });
+    const { top, ...target } = column;
+    targets.push({ ...target, values: await readValues(storage, `targets/${n}`, column, header.samples) });
   }
   return targets;
 }
 
-type Description = Omit<Target, 'values'>;
+type Description = Omit<Target, 'values'> & { top: number };
 
 function describe(column: Json): Description {
   const fail = (what: string): never => refuse('layout', `/${COLUMNS}`, what);
   if (typeof column !== 'object' || column === null || Array.isArray(column)) return fail('a column is no object');
-  const { name, kind, classes = [], width = 1, unit = null } = column;
+  const { name, kind, classes = [], width = 1, unit = null, top = 0 } = column;
   if (!isText(name, 255) || !name || name === 'label' || !/^[^\p{C}\p{Zl}\p{Zp}]*$/u.test(name)) return fail('a name is not sound');
   if (typeof kind !== 'string' || !KINDS.includes(kind)) return fail(`${JSON.stringify(kind)} is no kind of column`);
   if (!Array.isArray(classes) || !classes.every((one) => isText(one, MAX_NAME))) return fail('classes are no list of text');
@@ -55,8 +57,10 @@ function describe(column: Json): Description {
   if (typeof width !== 'number' || !Number.isInteger(width) || width < 1 || width > 2 ** 16) return fail('a width is not sound');
   if ('width' in column && kind !== 'value') return fail(`a width does not fit ${kind}`);
   if (unit !== null && !isText(unit, MAX_NAME)) return fail('a unit is no text');
+  if (typeof top !== 'number' || !Number.isInteger(top) || top < 0 || top > Math.min(classes.length, PARTS)) return fail('a number of likeliest classes is not sound');
+  if (top > 0 && kind !== 'probabilities') return fail(`likeliest classes do not fit ${kind}`);
   const rowLength = kind === 'multilabel' || kind === 'probabilities' ? classes.length : width;
-  return { name, kind: kind as Target['kind'], classes: classes as string[], width: rowLength, unit };
+  return { name, kind: kind as Target['kind'], classes: classes as string[], width: rowLength, unit, top };
 }
 
 function isText(value: Json | undefined, most: number): value is string {
@@ -64,7 +68,7 @@ function isText(value: Json | undefined, most: number): value is string {
 }
 
 async function readValues(storage: Storage, path: string, column: Description, samples: number): Promise<NumericArray | string[]> {
-  const { kind, classes, width } = column;
+  const { kind, classes, width, top } = column;
   const read = async (types: TypeName[], shape: number[]) => {
     const dataset = findWhole(storage, path, types, shape);
     if (kind === 'text' && dataset.type.size > MAX_NAME) refuse('limit', `/${path}`, `texts of ${dataset.type.size} B each`);
@@ -79,6 +83,10 @@ async function readValues(storage: Storage, path: string, column: Description, s
     case 'value':
       return checked(path, valuesOf(await read(['f4'], [samples, width])), Number.isFinite);
     case 'probabilities':
+      if (top) {
+        const size = classes.length > 256 ? 3 : 2;
+        return spread(path, (await read(['u1'], [samples, top, size])).bytes, top, size, width);
+      }
       return probabilities(path, valuesOf(await read(['f2', 'u1'], [samples, width])), width);
     case 'text': {
       const { dataset, bytes } = await read(['text'], [samples]);
@@ -122,6 +130,28 @@ function probabilities(path: string, stored: NumericArray, classes: number): Flo
     const sum = row.reduce((total, value) => total + value, 0);
     const near = Math.abs(sum - 1) <= (inParts ? 1e-3 : 0.01);
     if (!near || !row.every((value) => value >= 0 && value <= 1)) refuse('layout', `/${path}`, 'probabilities do not sum to 1');
+  }
+  return values;
+}
+
+/** Probabilities of all classes from the likeliest ones: each its number and its part of 255; the others share the rest. */
+function spread(path: string, bytes: Uint8Array, top: number, size: number, classes: number): Float32Array {
+  const values = new Float32Array((bytes.length / (top * size)) * classes);
+  const fail = (): never => refuse('layout', `/${path}`, 'likeliest classes are not sound');
+  for (let row = 0, at = 0; row < values.length; row += classes) {
+    const named = new Map<number, number>();
+    let left = PARTS;
+    for (let k = 0; k < top; k++, at += size) {
+      const number = bytes[at]! + (size === 3 ? 256 * bytes[at + 1]! : 0);
+      const part = bytes[at + size - 1]!;
+      if (number >= classes || (part === 0 ? number > 0 : named.has(number))) fail();
+      if (part) named.set(number, part);
+      left -= part;
+    }
+    const others = classes - named.size;
+    if (left < 0 || (left > 0 && others === 0)) fail();
+    values.fill(others ? left / others / PARTS : 0, row, row + classes);
+    for (const [number, part] of named) values[row + number] = part / PARTS;
   }
   return values;
 }

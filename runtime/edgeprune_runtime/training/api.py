@@ -40,6 +40,7 @@ from .run_folder.opening import opened_run
 from .run_folder.results import is_finished, load_model, save_model
 from .settings import TrainConfig
 from .step import Learner
+from .taught import TaughtBatches
 
 __all__ = [
     "Cadence",
@@ -111,7 +112,8 @@ def train(
     Parameters
     ----------
     loader : TrainLoader
-        Yields the training batches.
+        Yields the training batches; with `TrainConfig.distill` the teacher's probabilities after the labels,
+        as ``PackLoader(targets=("label", "teacher"))`` does.
     config : TrainConfig
         The settings.
     run_dir : str or Path
@@ -198,7 +200,10 @@ def train(
     if isinstance(loader, PackLoader) and "mean" not in (provenance or {}):
         provenance = {**_known_of(loader, run_dir), **(provenance or {})}
     goes_on = resume and has_checkpoint(run_dir)
-    _require_target(loader, task)
+    if config.distill:
+        loader = TaughtBatches(loader, num_classes)
+    else:
+        _require_target(loader, task)
     _require_company(config, task, test, has_teacher=teacher is not None, is_warm=init is not None or goes_on)
     check_batches(test, num_classes, image_shape)
     init = None if init is None else weights_file(Path(init))
@@ -306,6 +311,9 @@ def _require_company(
     config: TrainConfig, task: Task, test: Batches | None, *, has_teacher: bool, is_warm: bool
 ) -> None:
     """Raise `ConfigError` where an argument lacks another that it needs, or does not go with another."""
+    if config.distill and (has_teacher or not task.is_default):
+        other = "`teacher`, which is asked in each step" if has_teacher else f"`task` {task.target!r}"
+        raise ConfigError(f"`distill` goes with the labels of a pack, and not with {other}; leave one out")
     if has_teacher and not task.is_ranked:
         raise ConfigError(f"a teacher answers with classes, and {task.target!r} is a {task.kind}")
     if config.freeze and not is_warm:

@@ -12,10 +12,12 @@ from ..checks import check_types, shortened
 from ..loading.order.sampling import Sampling
 from ..networks.names import MODEL_NAMES, STEMS, Stem, name_problem
 
-__all__ = ["PRECISIONS", "Adversary", "Precision", "ScheduleShape", "TrainConfig"]
+__all__ = ["PRECISIONS", "TEACHER", "Adversary", "Precision", "ScheduleShape", "TrainConfig"]
 
 Precision = Literal["auto", "float32", "bfloat16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+TEACHER = "teacher"
+"""The name of the column of a pack that holds a teacher's probabilities."""
 ClassWeights = Literal["none", "balanced"]
 Optimizer = Literal["sgd", "muon"]
 ScheduleShape = Literal["cosine", "linear"]
@@ -119,6 +121,11 @@ class TrainConfig:
         on the images as they are.
     label_smoothing : float
         Share of each label that is spread evenly over all classes, in [0, 1) (Szegedy et al. 2016, sec. 7).
+    distill : float
+        Share of the loss, in [0, 1], that is the cross entropy to the probabilities of the pack's column
+        `TEACHER` in place of the label, see `edgeprune_runtime.training.objectives.distillation`.
+    distill_temperature : float
+        What logits are divided by there, with the probabilities softened to match; at least 1.
     class_weights : str
         ``"none"``, or ``"balanced"``: the loss of an image counts ``N / (C * N_c)``, with N images in all,
         C classes that have any, and N_c of its class, so that each class counts as much as another.
@@ -204,6 +211,17 @@ class TrainConfig:
     label_smoothing: float = field(
         default=0.0, metadata={"help": "Share of a label that is spread over all classes, e.g. 0.1."}
     )
+    distill: float = field(
+        default=0.0,
+        metadata={
+            "help": "Share of the loss from the probabilities of a teacher, which build --teacher stores in "
+            "PACK, e.g. 0.7; the rest is from labels.",
+        },
+    )
+    distill_temperature: float = field(
+        default=1.0,
+        metadata={"help": "Temperature that softens both, the teacher's probabilities and the network's."},
+    )
     class_weights: ClassWeights = field(
         default="none",
         metadata={
@@ -274,6 +292,17 @@ class TrainConfig:
             ("weight_decay", "it must be >= 0 and finite", not 0 <= self.weight_decay < math.inf),
             ("ema", "it must be in (0, 1)", ema is not None and not 0 < ema < 1),
             ("label_smoothing", "it must be in [0, 1)", not 0 <= self.label_smoothing < 1),
+            ("distill", "it must be in [0, 1]", not 0 <= self.distill <= 1),
+            (
+                "distill_temperature",
+                "it must be at least 1 and finite",
+                not 1 <= self.distill_temperature < math.inf,
+            ),
+            (
+                "distill_temperature",
+                "it has no effect without `distill`; leave it out",
+                self.distill_temperature != 1 and self.distill == 0,
+            ),
             ("clip_norm", "it must be positive and finite", not 0 < (1 if clip is None else clip) < math.inf),
             ("patience", "it must be at least 1", patience is not None and patience < 1),
             (

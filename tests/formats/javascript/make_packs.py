@@ -64,6 +64,18 @@ def targets_of(samples):
     ]
 
 
+def likeliest_of(samples):
+    """Columns that hold the likeliest classes alone, of few classes and of many."""
+    random = np.random.default_rng(2)
+    return [
+        Target(
+            Column(f"of {classes}", "probabilities", tuple(map(str, range(classes))), top=top),
+            random.dirichlet(np.full(classes, 0.1), samples).astype("f4"),
+        )
+        for classes, top in ((10, 3), (300, 5))
+    ]
+
+
 def write(path, samples, height, width, facts, compression="none", targets=()):
     channels = facts.get("channels", 3)
     defaults = {
@@ -156,7 +168,14 @@ def main(folder):
         write(folder / f"planes-{name}.h5", samples, height, width, {"color_space": "planes"} | facts)
     few = {"codec": "quantized", "tile": "8", "color_space": "ycbcr", "step": 0.05}
     write(folder / "targets.h5", 9, 12, 20, few, targets=targets_of(9))
-    write(folder / "no-classes.h5", 9, 12, 20, few | {"class_names": ()}, targets=targets_of(9)[2:])
+    write(
+        folder / "no-classes.h5",
+        9,
+        12,
+        20,
+        few | {"class_names": ()},
+        targets=targets_of(9)[2:] + likeliest_of(9),
+    )
     facts = [record(path) for path in sorted(folder.glob("*.h5"))]
     (folder / "packs.json").write_text(json.dumps(facts))
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from edgeprune_formats import ConfigError
 
 from ...normalization import Normalization
@@ -13,6 +15,7 @@ from ...task import Task
 from ..placement import Placement
 from ..settings import Adversary, TrainConfig
 from .adversarial import Objective, Perturbation, Teacher
+from .distillation import DistillationLoss
 from .losses import TargetLoss, balanced_weights, loss_of
 
 __all__ = ["make_loss", "make_objective"]
@@ -32,13 +35,20 @@ def make_loss(
     ConfigError
         Classes are to be balanced, and how many images each has is not said.
     """
-    if config.class_weights != "balanced":
-        return loss_of(task, config.label_smoothing)
+    weights = None
+    if config.class_weights == "balanced":
+        weights = _balanced(class_counts, num_classes).to(placement.device)
+    if config.distill:
+        return DistillationLoss(config.distill, config.distill_temperature, config.label_smoothing, weights)
+    return loss_of(task, config.label_smoothing, weights)
+
+
+def _balanced(class_counts: Sequence[int] | None, num_classes: int) -> torch.Tensor:
     if class_counts is None or len(class_counts) != num_classes or sum(class_counts) < 1:
         raise ConfigError(
             f"`class_weights` needs the images of each of {num_classes} classes; give `class_counts`"
         )
-    return loss_of(task, config.label_smoothing, balanced_weights(class_counts).to(placement.device))
+    return balanced_weights(class_counts)
 
 
 def make_objective(

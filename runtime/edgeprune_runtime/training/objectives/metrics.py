@@ -28,11 +28,12 @@ def hits(task: Task, outputs: torch.Tensor, wanted: torch.Tensor) -> torch.Tenso
     """Return how many images were put in their likeliest class, 0-d; 0 where the target has none."""
     if not task.is_ranked:
         return torch.zeros((), dtype=torch.int64, device=outputs.device)
-    return (outputs.argmax(1) == _likeliest(wanted)).sum()
+    return (outputs.argmax(1) == _likeliest(wanted, outputs.shape[1])).sum()
 
 
-def _likeliest(wanted: torch.Tensor) -> torch.Tensor:
-    return wanted if wanted.ndim == 1 else wanted.argmax(1)
+def _likeliest(wanted: torch.Tensor, classes: int) -> torch.Tensor:
+    # Behind the labels there may be what a teacher says.
+    return wanted if wanted.ndim == 1 else wanted[:, :classes].argmax(1)
 
 
 class ClassMeter:
@@ -44,7 +45,8 @@ class ClassMeter:
 
     def add(self, outputs: torch.Tensor, wanted: torch.Tensor) -> None:
         """Take a batch; see `Meter`."""
-        wanted, classes = _likeliest(wanted), outputs.shape[1]
+        classes = outputs.shape[1]
+        wanted = _likeliest(wanted, classes)
         right = wanted[outputs.argmax(1) == wanted].bincount(minlength=classes)
         count = wanted.bincount(minlength=classes)
         self._right = right if self._right is None else self._right + right

@@ -1,0 +1,95 @@
+"""The command ``distill``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgeprune.options.fields import config_options
+from edgeprune_runtime.training.settings import TrainConfig
+
+from ..harness.options import (
+    BATCH_SIZE,
+    DATA,
+    DEVICE,
+    LEARNING_RATE,
+    MINUTES,
+    MODEL,
+    OUTPUT,
+    SEEDS,
+    require_packages,
+    runs,
+)
+
+__all__ = ["distill"]
+
+_BUDGETS = (0.5, 0.25, 1.0)
+
+
+@click.command()
+@DATA
+@OUTPUT
+@runs("runs/distill")
+@MINUTES
+@click.option(
+    "--budget",
+    "budgets",
+    type=float,
+    multiple=True,
+    default=_BUDGETS,
+    show_default=True,
+    help="In MB, in the order in which they are done.",
+)
+@click.option("--psnr", type=float, default=30, show_default=True, help="Of the packs, in dB.")
+@config_options(TrainConfig, "distill", distill={"default": 0.7})
+@MODEL
+@click.option("--passes", type=int, default=100_000, show_default=True, help="Images that a network sees.")
+@click.option("--teacher-model", default="resnet20", show_default=True, help="The network of the teacher.")
+@click.option("--teacher-passes", type=int, default=200_000, show_default=True, help="Images that it sees.")
+@BATCH_SIZE
+@LEARNING_RATE
+@SEEDS
+@DEVICE
+@config_options(TrainConfig, "precision")
+@click.option("--name", default="distill", show_default=True, help="Of the JSON result.")
+def distill(
+    data: Path,
+    output: Path,
+    runs: Path,
+    minutes: float | None,
+    budgets: tuple[float, ...],
+    psnr: float,
+    distill: float,
+    model: str,
+    passes: int,
+    teacher_model: str,
+    teacher_passes: int,
+    batch_size: int,
+    seeds: int,
+    name: str,
+    **training: Any,
+) -> None:
+    """Test accuracy from labels, smoothed labels, a teacher's probabilities, and more images; resumable.
+
+    All in packs of the same bytes. The result is written also where the minutes are over, of the cells that
+    are done.
+
+    \b
+    Example:
+      edgeprune bench distill --data data --minutes 25
+      edgeprune bench distill --data data --budget 0.5 --seeds 1 --passes 50000
+    """
+    require_packages("torch")
+    from ..codec.distillation import Settings, run
+    from ..harness.images import all_lossless
+    from ..selection.fixed_budget import Recipe
+
+    source = f"npz:{all_lossless(data, runs / 'cifar10-lossless-8k.npz')}"
+
+    def recipe(network: str, images: int) -> Recipe:
+        return Recipe(network, max(1, images // batch_size), batch_size, **training)
+
+    networks = recipe(model, passes), recipe(teacher_model, teacher_passes)
+    run(Settings(source, *networks, psnr, distill, budgets, seeds, minutes), output, runs, name)
