@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from trained_weights import same, weights
 
 from edgeprune_runtime.training.progress.schedule import learning_rate
 from edgeprune_runtime.training.run_folder.checkpoint import load_checkpoint
@@ -20,14 +20,6 @@ OPTIONS += ["--augment", "flip", "--device", "cpu", "--weight-decay", 0.001, "--
 def pack(edgeprune, npz, tmp_path):
     edgeprune("build", npz, "-o", tmp_path / "p.h5", "-q")
     return tmp_path / "p.h5"
-
-
-def weights(folder):
-    return load_file(folder / "model.safetensors")
-
-
-def same(one, other):
-    return all(torch.equal(value, weights(other)[name]) for name, value in weights(one).items())
 
 
 def record(folder):
