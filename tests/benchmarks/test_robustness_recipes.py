@@ -54,7 +54,7 @@ def no_slow_attacks(at_once):
 def spec(tmp_path_factory):
     """A few images of ten classes, in place of all digits."""
     path = tmp_path_factory.mktemp("few") / "few.npz"
-    pixels, labels = small_builds.pixels(images=80, side=32, classes=10)
+    pixels, labels = small_builds.pixels(images=80, side=16, classes=10)
     np.savez(path, x_train=pixels, y_train=labels, x_test=pixels[:20], y_test=labels[:20])
     return f"npz:{path}"
 
