@@ -170,7 +170,7 @@ def test_minutes_and_exports_of_what_they_trained(data, tmp_path):
 def test_memory_of_training_processes(data, tmp_path, monkeypatch):
     with pytest.raises(EdgePruneError, match=r"the measured process failed: .*No module"):
         training_memory.memory_of([training_memory.sys.executable, "-m", "no_such_module"])
-    monkeypatch.setattr(subprocess, "Popen", forked.Interpreter)
+    monkeypatch.setattr(subprocess, "Popen", forked.popen)
     words = ["--megabytes", 0.1, "--batch-size", 16, "--model", "resnet8"]
     invoke("training-memory", "--data", data, "-o", tmp_path, *words)
     results = json.loads((tmp_path / "training-memory.json").read_text())["results"]
@@ -224,7 +224,7 @@ def test_calls_take_turns_in_blocks_and_end_in_time(monkeypatch):
 def test_kills_are_counted_and_do_no_harm(data, tmp_path, monkeypatch):
     with pytest.raises(EdgePruneError, match="ended before it was killed; give more --epochs"):
         power_loss._kill([power_loss.sys.executable, "-c", "pass"], tmp_path, 0.0)
-    monkeypatch.setattr(subprocess, "Popen", forked.Interpreter)
+    monkeypatch.setattr(subprocess, "Popen", forked.popen)
     settings = power_loss.Settings("resnet8", kills=2, epochs=8, batch_size=16, longest=0.05)
     assert invoke("power-loss", "--help").count("--kills") == 2
     power_loss.run(settings, data, tmp_path)

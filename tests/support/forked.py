@@ -18,7 +18,7 @@ import traceback
 import warnings
 from functools import partial
 from pathlib import Path
-from subprocess import DEVNULL, PIPE, TimeoutExpired
+from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired
 
 import torch
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -26,6 +26,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from edgeprune.cli import main
 
 _SERVER = None
+_POPEN = Popen  # Tests put `popen` in its place.
 _LENGTH = 8
 
 
@@ -156,10 +157,16 @@ class Forked:
         return said.get("stdout"), said.get("stderr")
 
 
+def popen(command, **options):
+    """Do what `subprocess.Popen` does, where the command is this interpreter in a fork."""
+    return (Interpreter if command[0] == sys.executable else _POPEN)(command, **options)
+
+
 class Interpreter(Forked):
-    """This interpreter with a command line, in place of `subprocess.Popen`."""
+    """This interpreter with a command line, with the interface of `subprocess.Popen`."""
 
     def __init__(self, command, *, stdout=None, stderr=None, text=True):
+        self.args = command
         with open(os.devnull, "w") as nothing:  # noqa: PTH123
             streams = [nothing.fileno() if one is DEVNULL else one for one in (stdout, stderr)]
             super().__init__(partial(python, *command[1:]), stdout=streams[0], stderr=streams[1])

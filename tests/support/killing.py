@@ -37,7 +37,7 @@ class Trial:
 def killed(trial):
     """Run the trial in a process of its own; give problems, and how the tries ended."""
     with Forked(partial(try_all, trial)) as process:
-        out, err = process.communicate()
+        out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     return json.loads(out.splitlines()[-1])
 
