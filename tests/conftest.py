@@ -27,8 +27,9 @@ def pytest_collection_finish():
 
 
 def pytest_unconfigure():
-    if "forked" in sys.modules:
-        sys.modules["forked"].stop()
+    for name in ("forked", "plain_commands"):
+        if name in sys.modules:
+            sys.modules[name].stop()
 
 
 @pytest.fixture

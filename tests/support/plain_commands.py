@@ -36,6 +36,12 @@ def _server():
     )
 
 
+def stop():
+    """End that interpreter, if there is one."""
+    if _server.cache_info().currsize:
+        _server().communicate()
+
+
 def serve():
     from edgeprune.cli import main
 
