@@ -143,7 +143,9 @@ def test_every_network_learns_at_the_default_rate(tmp_path, model):
     # Smoothed labels would keep the loss up.
     own = {**defaults_of(model), "label_smoothing": 0.0}
     own.pop("augment", None)
-    config = TrainConfig(**{**own, "model": model, "epochs": epochs, "batch_size": batch_size, "device": "cpu"})
+    config = TrainConfig(
+        **{**own, "model": model, "epochs": epochs, "batch_size": batch_size, "device": "cpu"}
+    )
     result = train(loader, config, tmp_path / "run", num_classes=CLASSES, image_shape=shape)
     # At the peak of so short a run the loss may go up first; it has to come down all the same.
     losses = [line["train_loss"] for line in result.metrics]
