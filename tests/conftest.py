@@ -12,7 +12,6 @@ import pytest
 from edgeprune_formats import PackHeader, PackWriter
 from edgeprune_formats.packs.chunks import plan_chunk_samples
 
-ROOT = Path(__file__).parents[1]
 MAY_MOUNT = hasattr(os, "geteuid") and os.geteuid() == 0 and sys.platform == "linux"
 
 
@@ -28,8 +27,9 @@ def pytest_collection_finish():
 
 
 def pytest_unconfigure():
-    if "forked" in sys.modules:
-        sys.modules["forked"].stop()
+    for name in ("forked", "plain_commands"):
+        if name in sys.modules:
+            sys.modules[name].stop()
 
 
 @pytest.fixture
@@ -38,16 +38,6 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("EDGEPRUNE_DATA is not set: real images are left out")
     return Path(folder)
-
-
-@pytest.fixture(scope="session")
-def built(tmp_path_factory):
-    """The folder with the sdist, and the wheel that is made from it."""
-    out = tmp_path_factory.mktemp("dist")
-    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(ROOT)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return out
 
 
 def _mask(random, shape, components):

@@ -17,10 +17,9 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 @pytest.mark.slow
 def test_the_training_loop_runs_and_goes_on_where_it_stopped(make_pack, tmp_path):
-    path, _ = make_pack(samples=130)
-    command = [sys.executable, str(EXAMPLES / "train_loop.py"), str(path)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
-    assert [line.split(":")[0] for line in done.stdout.splitlines()] == ["epoch 1", "epoch 2", "epoch 3"]
+    path, _ = make_pack(samples=130, size=(16, 16), components=50)
+    lines = go_on(path, tmp_path).splitlines()
+    assert [line.split(":")[0] for line in lines] == ["epoch 1", "epoch 2", "epoch 3"]
     state = json.loads((tmp_path / "position.json").read_text())
     (tmp_path / "position.json").write_text(json.dumps({**state, "epoch": 2, "batch": 1}))
     assert go_on(path, tmp_path).startswith("epoch 3: loss ")

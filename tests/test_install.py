@@ -1,13 +1,38 @@
-"""Installing: what works without torch, and that a torch which is there already stays."""
+"""The wheel: what is in it, what works without torch, and that a torch which is there already stays."""
 
 import json
+import re
+import subprocess
+import sys
+import zipfile
 from importlib.metadata import PathDistribution
+from pathlib import Path
 
 import numpy as np
 import pytest
 from environments import Environment, empty_wheel, needed
 
+from edgeprune_formats import open_pack
+
 pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = {"edgeprune", "edgeprune_formats", "edgeprune_runtime", "edgeprune_benchmarks"}
+
+CHECK = """
+import sys
+from pathlib import Path
+import edgeprune, edgeprune_benchmarks, edgeprune_formats, edgeprune_runtime
+from edgeprune.cli import main
+from edgeprune_formats.coding.native import has_kernels
+from edgeprune_runtime.decode.kernels import lanes
+
+site = sys.argv.pop(1)
+for package in (edgeprune, edgeprune_benchmarks, edgeprune_formats, edgeprune_runtime):
+    assert Path(package.__file__).is_relative_to(site), package.__file__
+assert has_kernels() and lanes()
+main()
+"""
 
 DECODE = """
 import sys
@@ -24,9 +49,56 @@ BASE = ("numpy", "scipy", "h5py", "click", "pillow", "tqdm")
 
 
 @pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The folder with the sdist, and the wheel that is made from it."""
+    out = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out
+
+
+@pytest.fixture(scope="module")
 def wheel(built):
     (found,) = built.glob("*.whl")
     return found
+
+
+def test_the_wheel_holds_the_four_packages_and_nothing_else(built, wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    top = {name.split("/")[0] for name in names if ".dist-info/" not in name}
+    assert top == PACKAGES
+    assert {f"{package}/py.typed" for package in PACKAGES} <= set(names)
+    assert "edgeprune_formats/codecs/sparse_f32.py" in names
+    assert {f"edgeprune/report/templates/report.{kind}" for kind in ("html", "css", "js")} <= set(names)
+    assert any(name.endswith("/LICENSE") for name in names)
+    assert len(list(built.glob("*.tar.gz"))) == 1
+
+
+def test_the_kernels_are_for_any_python_3_and_for_glibc_2_17(wheel):
+    assert "-py3-none-linux_" in wheel.name
+    archive = zipfile.ZipFile(wheel)
+    libraries = [name for name in archive.namelist() if name.endswith(".so")]
+    assert libraries == [
+        f"{folder}/_kernels.so"
+        for folder in ("edgeprune_formats/coding", "edgeprune_runtime/decode", "edgeprune_runtime/networks")
+    ]
+    for name in libraries:
+        found = re.findall(rb"GLIBC_(\d+)\.(\d+)", archive.read(name))
+        assert found
+        assert max((int(major), int(minor)) for major, minor in found) <= (2, 17)
+
+
+def test_the_wheel_works_away_from_the_checkout(wheel, tmp_path):
+    site = tmp_path / "site"
+    zipfile.ZipFile(wheel).extractall(site)
+    np.savez(tmp_path / "images.npz", x=np.zeros((6, 16, 16, 3), np.uint8), y=np.arange(6) % 3)
+    arguments = ["build", "npz:images.npz", "--codec", "sparse-f32", "-o", "p.h5", "-q"]
+    command = [sys.executable, "-c", CHECK, str(site), *arguments]
+    environment = {"PYTHONPATH": str(site), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(open_pack(tmp_path / "p.h5")) == 6
 
 
 @pytest.fixture(scope="module")
@@ -146,8 +218,15 @@ def installs(environment, registry, requirement, *options):
     return {one["metadata"]["name"]: one["metadata"]["version"] for one in found}
 
 
-@pytest.mark.parametrize("extra", ["", "[device,fast,onnx]"])
-@pytest.mark.parametrize("torch", [JETPACK_TORCH, "2.5.0a0+872d972e41.nv24.08", "2.9.0"])
+@pytest.mark.parametrize(
+    ("extra", "torch"),
+    [
+        ("", JETPACK_TORCH),
+        ("[device,fast,onnx]", JETPACK_TORCH),
+        ("[device,fast,onnx]", "2.5.0a0+872d972e41.nv24.08"),
+        ("[device,fast,onnx]", "2.9.0"),
+    ],
+)
 def test_nothing_that_a_device_needs_touches_torch(device, registry, wheel, extra, torch):
     found = installs(device(torch, None), registry, f"{wheel}{extra}")
     assert {"edgeprune", *BASE} <= set(found)

@@ -3,27 +3,11 @@ import subprocess
 import sys
 
 import pytest
-
-# The package that the first argument names is not there.
-ABSENT = """
-import sys
-absent = sys.argv.pop(1)
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == absent:
-            raise ModuleNotFoundError("No module named " + repr(name), name=name)
-sys.meta_path.insert(0, Absent())
-"""
-EDGEPRUNE = "from edgeprune.cli import main\nmain()\n"
-
-
-def run(code, *arguments, **options):
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
+from plain_commands import edgeprune
 
 
 def test_bench_lists_the_benchmarks():
-    done = run(EDGEPRUNE, "bench", "--help")
+    done = edgeprune("bench", "--help")
     assert done.returncode == 0, done.stderr
     for name in ("storage", "time", "accuracy-per-byte", "install", "plots", "readme"):
         assert f"\n  {name} " in done.stdout
@@ -31,7 +15,7 @@ def test_bench_lists_the_benchmarks():
 
 @pytest.mark.parametrize("name", ["storage", "time", "accuracy-per-byte"])
 def test_each_new_benchmark_has_help_with_an_example(name):
-    done = run(EDGEPRUNE, "bench", name, "--help")
+    done = edgeprune("bench", name, "--help")
     assert f"Example:\n    edgeprune bench {name} --data" in done.stdout
 
 
@@ -71,7 +55,7 @@ def test_what_the_library_names_is_said_in_the_flags_of_the_benchmark(
     ],
 )
 def test_a_missing_package_is_one_line_before_anything_is_done(tmp_path, package, arguments):
-    done = run(ABSENT + EDGEPRUNE, package, "bench", *arguments, "--data", tmp_path, cwd=tmp_path)
+    done = edgeprune("bench", *arguments, "--data", tmp_path, absent=[package], cwd=tmp_path)
     assert done.returncode == 2
     message = f"edgeprune: error: this benchmark needs {package}; pip install 'edgeprune[bench]'\n"
     assert done.stderr == message
@@ -79,27 +63,27 @@ def test_a_missing_package_is_one_line_before_anything_is_done(tmp_path, package
 
 
 def test_pictures_need_matplotlib(tmp_path):
-    done = run(ABSENT + EDGEPRUNE, "matplotlib", "bench", "plots", cwd=tmp_path)
+    done = edgeprune("bench", "plots", absent=["matplotlib"], cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("edgeprune: error: this benchmark needs matplotlib;")
 
 
 def test_missing_benchmarks_are_one_line():
-    done = run(ABSENT + EDGEPRUNE, "edgeprune_benchmarks", "bench", "--help")
+    done = edgeprune("bench", "--help", absent=["edgeprune_benchmarks"])
     assert done.returncode == 2
     assert done.stderr.startswith("edgeprune: error: bench needs edgeprune_benchmarks; pip install")
     assert len(done.stderr.splitlines()) == 1
 
 
 def test_a_wrong_option_is_one_line(tmp_path):
-    done = run(EDGEPRUNE, "bench", "time", "--data", tmp_path, "--only", "nothing")
+    done = edgeprune("bench", "time", "--data", tmp_path, "--only", "nothing")
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert "bench time --help" in done.stderr
 
 
 def test_installing_is_measured_in_a_checkout_only(tmp_path):
-    done = run(EDGEPRUNE, "bench", "install", cwd=tmp_path)
+    done = edgeprune("bench", "install", cwd=tmp_path)
     assert done.returncode == 2
     expected = "installing is measured in a checkout: change to its folder, and run it again"
     assert done.stderr == f"edgeprune: error: {expected}\n"

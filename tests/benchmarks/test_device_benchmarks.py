@@ -1,6 +1,8 @@
 import json
+import subprocess
 from itertools import islice
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -165,7 +167,10 @@ def test_minutes_and_exports_of_what_they_trained(data, tmp_path):
 
 
 @pytest.mark.slow
-def test_memory_of_training_processes(data, tmp_path):
+def test_memory_of_training_processes(data, tmp_path, monkeypatch):
+    with pytest.raises(EdgePruneError, match=r"the measured process failed: .*No module"):
+        training_memory.memory_of([training_memory.sys.executable, "-m", "no_such_module"])
+    monkeypatch.setattr(subprocess, "Popen", forked.popen)
     words = ["--megabytes", 0.1, "--batch-size", 16, "--model", "resnet8"]
     invoke("training-memory", "--data", data, "-o", tmp_path, *words)
     results = json.loads((tmp_path / "training-memory.json").read_text())["results"]
@@ -184,8 +189,6 @@ def test_memory_of_training_processes(data, tmp_path):
     assert results["imported_mib"] > 50
     lines = training_memory.training_memory_table(results)
     assert lines[2].count("|") == 8
-    with pytest.raises(EdgePruneError, match=r"the measured process failed: .*No module"):
-        training_memory.memory_of([training_memory.sys.executable, "-m", "no_such_module"])
 
 
 @pytest.mark.slow
@@ -218,7 +221,10 @@ def test_calls_take_turns_in_blocks_and_end_in_time(monkeypatch):
 
 
 @pytest.mark.slow
-def test_kills_are_counted_and_do_no_harm(data, tmp_path):
+def test_kills_are_counted_and_do_no_harm(data, tmp_path, monkeypatch):
+    with pytest.raises(EdgePruneError, match="ended before it was killed; give more --epochs"):
+        power_loss._kill([power_loss.sys.executable, "-c", "pass"], tmp_path, 0.0)
+    monkeypatch.setattr(subprocess, "Popen", forked.popen)
     settings = power_loss.Settings("resnet8", kills=2, epochs=8, batch_size=16, longest=0.05)
     assert invoke("power-loss", "--help").count("--kills") == 2
     power_loss.run(settings, data, tmp_path)
@@ -230,8 +236,6 @@ def test_kills_are_counted_and_do_no_harm(data, tmp_path):
     assert 0 < first["step"] == second["resumed_from"] < second["step"] < 40
     assert "bit for bit" in power_loss.power_loss_table(results)[0]
     assert "NOT those of" in power_loss.power_loss_table(results | {"same": False})[0]
-    with pytest.raises(EdgePruneError, match="ended before it was killed; give more --epochs"):
-        power_loss._kill([power_loss.sys.executable, "-c", "pass"], tmp_path, 0.0)
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import small_builds
 import torch
 from click.testing import CliRunner
 
@@ -49,6 +50,15 @@ def no_slow_attacks(at_once):
     return Quick(6, 3, (), Effort(3, 5, 1), at_once)
 
 
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory):
+    """A few images of ten classes, in place of all digits."""
+    path = tmp_path_factory.mktemp("few") / "few.npz"
+    pixels, labels = small_builds.pixels(images=80, side=16, classes=10)
+    np.savez(path, x_train=pixels, y_train=labels, x_test=pixels[:20], y_test=labels[:20])
+    return f"npz:{path}"
+
+
 @pytest.fixture
 def tiny(monkeypatch):
     monkeypatch.setitem(run.SCALES, "trial", TINY)
@@ -62,6 +72,18 @@ def tiny(monkeypatch):
         monkeypatch.setitem(attacks.ATTACKS, name, replace(attacks.ATTACKS[name], stages=brief))
     for name in ("APGD", "Square"):
         monkeypatch.setitem(attacks.ATTACKS, name, replace(attacks.ATTACKS[name], stages=cheap))
+    unaware = replace(attacks.ATTACKS["PGD-100 unaware"], stages=lambda at: brief(bare(at)))
+    monkeypatch.setitem(attacks.ATTACKS, unaware.name, unaware)
+
+
+def bare(at):
+    """The setting of an attack on the network behind a victim that prunes."""
+    return replace(at, victim=at.victim.victim)
+
+
+def command(recipe, spec, folder):
+    words = ["--recipe", recipe, "--source", spec, "--scale", "trial", "--runs", folder / "runs"]
+    return [*words, "-o", folder]
 
 
 def test_recipes_name_data_and_rows():
@@ -110,8 +132,8 @@ def test_settings_that_are_the_defaults_share_a_folder(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_pack_is_the_same_however_a_network_is_trained_from_it(tmp_path, monkeypatch):
-    experiment = Experiment("digits", None, TINY, "cpu", tmp_path, Deadline(None), print)
+def test_a_pack_is_the_same_however_a_network_is_trained_from_it(tmp_path, monkeypatch, spec):
+    experiment = Experiment(spec, None, TINY, "cpu", tmp_path, Deadline(None), print)
     rows = {row.label: row for row in RECIPES["adversarial"](TINY)}
     energy = replace(rows["N-FGSM and teacher, JELF"], score=None, sample_prune=0.0, mask="energy")
     path = experiment.pack(energy, 0)
@@ -131,9 +153,9 @@ def test_mobile_networks_learn_from_the_teacher_at_the_papers_scale():
 
 
 @pytest.mark.slow
-def test_a_student_waits_for_its_teacher(tmp_path):
+def test_a_student_waits_for_its_teacher(tmp_path, spec):
     brief = replace(TINY, iterations=2)
-    experiment = Experiment("digits", None, brief, "cpu", tmp_path, Deadline(None), lambda event: None)
+    experiment = Experiment(spec, None, brief, "cpu", tmp_path, Deadline(None), lambda event: None)
     row = Row("student", adversarial="n-fgsm:8", teacher="resnet8")
     run_dir, _ = experiment.trained(row, 0)
     taught = json.loads((run_dir / "config.json").read_text())
@@ -176,18 +198,18 @@ def test_ablations_reach_the_packs(experiment, group, value):
 
 
 @pytest.fixture(scope="module")
-def experiment(tmp_path_factory):
+def experiment(tmp_path_factory, spec):
     folder = tmp_path_factory.mktemp("experiment")
-    return Experiment("digits", None, TINY, "cpu", folder, Deadline(None), lambda event: None)
+    return Experiment(spec, None, TINY, "cpu", folder, Deadline(None), lambda event: None)
 
 
-def test_minutes_that_end_in_the_middle_of_training_leave_a_checkpoint(tiny, monkeypatch, tmp_path):
+def test_minutes_that_end_in_the_middle_of_training_leave_a_checkpoint(tiny, monkeypatch, tmp_path, spec):
     """With steps so slow that each is reported, as those of large networks are."""
     monkeypatch.setattr(training_events, "_EVENT_SECONDS", 0.0)
     told = []
     monkeypatch.setattr(Deadline, "over", property(lambda deadline: len(told) >= 4))
     monkeypatch.setattr(run._Printer, "__call__", lambda printer, event: told.append(event["event"]))
-    words = ["--recipe", "digits-natural", "--scale", "trial", "--runs", tmp_path / "runs", "-o", tmp_path]
+    words = command("digits-natural", spec, tmp_path)
     said = invoke("robustness", *words)
     assert "0 of 1 networks are done; run the same command to go on" in said
     folder = tmp_path / "runs" / "digits-trial" / "natural" / "seed-0"
@@ -196,19 +218,19 @@ def test_minutes_that_end_in_the_middle_of_training_leave_a_checkpoint(tiny, mon
     assert not (folder / "model.safetensors").exists()
 
 
-def test_a_landscape_that_runs_out_of_time_says_so(tiny, tmp_path):
-    words = ["--recipe", "digits-natural", "--scale", "trial", "--runs", tmp_path / "runs", "-o", tmp_path]
+def test_a_landscape_that_runs_out_of_time_says_so(tiny, tmp_path, spec):
+    words = command("digits-natural", spec, tmp_path)
     said = invoke("landscape", *words, "--minutes", 0, "--pictures", tmp_path / "pictures")
     assert said == "not all networks are trained yet; run the same command to go on\n"
     assert not (tmp_path / "landscape.json").exists()
 
 
 @pytest.mark.slow
-def test_a_recipe_is_trained_attacked_and_told(tiny, monkeypatch, tmp_path):
+def test_a_recipe_is_trained_attacked_and_told(tiny, monkeypatch, tmp_path, spec):
     some = [row for row in RECIPES["all"](TINY) if row.label in ("natural", "LF", "JELF")]
     monkeypatch.setitem(RECIPES, "all", lambda scale: iter(some))
     monkeypatch.setattr(pictures, "GRID", (-1.0, 0.0, 1.0))
-    words = ["--recipe", "digits-all", "--scale", "trial", "--runs", tmp_path / "runs", "-o", tmp_path]
+    words = command("digits-all", spec, tmp_path)
     said = invoke("robustness", *words)
     assert "digits-all, scale trial: 3 networks (1 seeds), resnet8, 12 steps of 32" in said
     # An untrained network neither falls nor is there AutoAttack: the reports say so.
@@ -246,8 +268,8 @@ def test_a_recipe_is_trained_attacked_and_told(tiny, monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
-def test_minutes_stop_a_recipe_and_the_same_command_goes_on(tiny, tmp_path):
-    words = ["--recipe", "digits-natural", "--scale", "trial", "--runs", tmp_path / "runs", "-o", tmp_path]
+def test_minutes_stop_a_recipe_and_the_same_command_goes_on(tiny, tmp_path, spec):
+    words = command("digits-natural", spec, tmp_path)
     said = invoke("robustness", *words, "--minutes", 0)
     assert "0 of 1 networks are done; run the same command to go on" in said
     assert not (tmp_path / "robustness-digits-natural-trial.json").exists()
@@ -256,8 +278,8 @@ def test_minutes_stop_a_recipe_and_the_same_command_goes_on(tiny, tmp_path):
 
 
 @pytest.mark.slow
-def test_settings_that_do_not_fit_the_folder_are_refused(tiny, monkeypatch, tmp_path):
-    words = ["--recipe", "digits-natural", "--scale", "trial", "--runs", tmp_path / "runs", "-o", tmp_path]
+def test_settings_that_do_not_fit_the_folder_are_refused(tiny, monkeypatch, tmp_path, spec):
+    words = command("digits-natural", spec, tmp_path)
     invoke("robustness", *words)
     monkeypatch.setitem(run.SCALES, "trial", replace(TINY, lr=0.01))
     with pytest.raises(ConfigError, match=r"seed-0 cannot be resumed: lr was 0\.05 and is now 0\.01"):
@@ -282,25 +304,25 @@ def test_protocols_attack_quick_ones_first_and_cover_the_curve():
 
 
 @pytest.fixture
-def own_run(tmp_path):
-    """A network of twelve steps on digits, trained from a pack on perturbed images."""
-    build_pack("digits", tmp_path / "digits.h5", BuildConfig(codec="sparse-f32", freq_prune=0.5))
-    options = {"model": "resnet8", "epochs": 1, "batch_size": 128, "device": "cpu", "adversarial": "n-fgsm:8"}
-    with open_pack(tmp_path / "digits.h5") as pack:
+def own_run(tmp_path, spec):
+    """A network of a few steps, trained from a pack on perturbed images."""
+    build_pack(spec, tmp_path / "few.h5", BuildConfig(codec="sparse-f32", freq_prune=0.5))
+    options = {"model": "resnet8", "epochs": 1, "batch_size": 32, "device": "cpu", "adversarial": "n-fgsm:8"}
+    with open_pack(tmp_path / "few.h5") as pack:
         train_pack(pack, tmp_path / "run", test=None, resume=False, augment="none", **options)
     return tmp_path / "run"
 
 
 @pytest.mark.slow
-def test_a_run_of_ones_own_is_attacked_and_judged(tiny, own_run, tmp_path, monkeypatch):
-    words = ["attack", own_run, "--source", "digits", "--scale", "trial", "--device", "cpu"]
+def test_a_run_of_ones_own_is_attacked_and_judged(tiny, own_run, spec, monkeypatch):
+    words = ["attack", own_run, "--source", spec, "--scale", "trial", "--device", "cpu"]
     said = CliRunner().invoke(cli, [str(word) for word in words], standalone_mode=False)
     # No AutoAttack here, which is for a control to find missing.
     assert isinstance(said.exception, InvalidReportError)
     folder = own_run / "attacks-trial-6"
     assert f"{folder / 'report.json'} is not valid: " in str(said.exception)
     assert "AutoAttack's flags" in str(said.exception)
-    assert "resnet8, trained on images perturbed by n-fgsm:8; 6 of digits" in said.output
+    assert "resnet8, trained on images perturbed by n-fgsm:8; 6 of " + spec in said.output
     report = json.loads((folder / "report.json").read_text())
     assert report["natural"] is False
     assert report["images"] == 6

@@ -47,6 +47,13 @@ def npz(tmp_path):
     return f"npz:{path}"
 
 
+@pytest.fixture
+def pack(edgeprune, npz, tmp_path):
+    """The pack of those images, of all components."""
+    edgeprune("build", "--codec", "sparse-f32", npz, "--freq-prune", 0, "-o", tmp_path / "p.h5", "-q")
+    return tmp_path / "p.h5"
+
+
 @pytest.fixture(scope="module")
 def spec(tmp_path_factory):
     """Noise for scoring runs, of `scoring_runs`."""

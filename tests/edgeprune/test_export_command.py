@@ -1,12 +1,11 @@
 import json
-import subprocess
-import sys
 from dataclasses import replace
 
 import exported_models
 import h5py
 import numpy as np
 import onnx
+import plain_commands
 import pytest
 import torch
 from exported_models import MEAN, STD, finished_run
@@ -157,19 +156,8 @@ def test_images_of_a_pack_with_fewer_classes_do_for_a_network_that_knows_its_own
         export._open_images(trained / "pack.h5", replace(network, num_classes=5, class_names=None))
 
 
-ABSENT = """
-import importlib.util, sys
-absent = sys.argv.pop(1)
-found = importlib.util.find_spec
-importlib.util.find_spec = lambda name, *rest: None if name == absent else found(name, *rest)
-from edgeprune.cli import main
-main()
-"""
-
-
 @pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])
 def test_a_missing_package_is_one_line(tmp_path, package):
-    command = [sys.executable, "-c", ABSENT, package, "export", tmp_path, "-o", tmp_path / "m.onnx"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = plain_commands.edgeprune("export", tmp_path, "-o", tmp_path / "m.onnx", absent=[package])
     assert done.returncode == 2
     assert done.stderr == f"edgeprune: error: exporting needs {package}; pip install 'edgeprune[onnx]'\n"

@@ -19,12 +19,6 @@ def nothing_allowed(monkeypatch):
     monkeypatch.setattr(code, "_ALLOWED", {})
 
 
-@pytest.fixture
-def pack(edgeprune, npz, tmp_path):
-    edgeprune("build", "--codec", "sparse-f32", npz, "--freq-prune", 0, "-o", tmp_path / "p.h5", "-q")
-    return tmp_path / "p.h5"
-
-
 def test_code_of_a_run_is_named_again(edgeprune, pack, tmp_path, monkeypatch):
     run, name = tmp_path / "run", "own_networks:of_rgb"
     code_of_exit, out, err = edgeprune("train", pack, "--model", name, *SMALL, "-o", run)

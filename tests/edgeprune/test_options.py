@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import click
+import plain_commands
 import pytest
 
 from edgeprune.cli import COMMANDS, SECTIONS, cli
@@ -194,22 +195,23 @@ def test_what_exists_is_spared(tmp_path):
         require_spare(path, True, {"scores file": other})
 
 
-def completions(*words):
-    """What bash is offered for the last of the words."""
-    environment = {
-        **os.environ,
-        "_EDGEPRUNE_COMPLETE": "bash_complete",
-        "COMP_WORDS": " ".join(["edgeprune", *words]),
-        "COMP_CWORD": str(len(words)),
-    }
-    command = [sys.executable, "-m", "edgeprune"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
-    assert done.stderr == ""
-    return set(done.stdout.split())
+@pytest.fixture
+def completions(monkeypatch):
+    """Give what bash is offered for the last of the words."""
+
+    def complete(*words):
+        monkeypatch.setenv("_EDGEPRUNE_COMPLETE", "bash_complete")
+        monkeypatch.setenv("COMP_WORDS", " ".join(["edgeprune", *words]))
+        monkeypatch.setenv("COMP_CWORD", str(len(words)))
+        done = plain_commands.edgeprune()
+        assert done.stderr == ""
+        return set(done.stdout.split())
+
+    return complete
 
 
 @pytest.mark.slow
-def test_bash_completes_commands_options_choices_and_files():
+def test_bash_completes_commands_options_choices_and_files(completions):
     assert completions("s") == {"plain,score", "plain,sign", "plain,split"}
     assert completions("be") == {"plain,bench"}
     assert completions("build", "--min") == {"plain,--min-quality"}

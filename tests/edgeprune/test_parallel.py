@@ -2,8 +2,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 from functools import partial
 
 import forked
@@ -153,10 +151,10 @@ def together(tmp_path_factory, spec):
     """What two processes found, and the folder with their scores."""
     folder = tmp_path_factory.mktemp("together")
     write_photos(folder / "photos", IMAGES)
-    command = [sys.executable, two_processes.__file__, folder, spec]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout), folder
+    with forked.Forked(partial(two_processes.both, folder, spec)) as process:
+        out, err = process.communicate()
+    assert process.returncode == 0, err
+    return json.loads(out), folder
 
 
 @pytest.fixture(scope="module")

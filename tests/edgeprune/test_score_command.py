@@ -1,10 +1,9 @@
 import re
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
+import plain_commands
 import pytest
 from scoring_runs import (
     IMAGES,
@@ -218,28 +217,8 @@ def test_images_that_cannot_be_read_are_left_out_when_asked_for(edgeprune, tmp_p
     assert read_scores_file(tmp_path / "s.h5").rows.tolist() == [0, 1, 2, 3, 4, 5, 6, 8, 9]
 
 
-NO_TORCH = """
-import importlib.util, sys
-
-ABSENT = ("torch", "torchvision", "safetensors", "sklearn")
-
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ABSENT:
-            raise ModuleNotFoundError("No module named " + name)
-
-sys.meta_path.insert(0, Absent())
-find_spec = importlib.util.find_spec
-importlib.util.find_spec = lambda name, *rest: None if name in ABSENT else find_spec(name, *rest)
-
-from edgeprune.cli import main
-main()
-"""
-
-
 def without_torch(*arguments):
-    command = [sys.executable, "-c", NO_TORCH, "score", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return plain_commands.edgeprune("score", *arguments, absent=plain_commands.TORCH)
 
 
 def test_help_needs_no_torch():

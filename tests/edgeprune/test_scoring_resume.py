@@ -5,13 +5,10 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 
 import pytest
-import scoring_runs
 import torch
 from safetensors.torch import load_file, save_file
 from scoring_runs import (
@@ -24,6 +21,7 @@ from scoring_runs import (
     interrupt,
     names,
     score,
+    start_process,
     write_source,
 )
 
@@ -133,11 +131,7 @@ def test_kill_9_at_any_moment(tmp_path, tmp_path_factory, spec):
     config = replace(TINY, epochs=20)
     whole = score(tmp_path_factory.mktemp("whole") / "s.h5", spec, config)
     moments = random.Random(0)
-    with subprocess.Popen(
-        [sys.executable, scoring_runs.__file__, path, spec, str(config.epochs)],
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
+    with start_process(path, spec, config) as process:
         for steps in (2, 1, 3, 2):
             for _ in range(steps):
                 child = int(process.stdout.readline())
@@ -152,13 +146,21 @@ def test_kill_9_at_any_moment(tmp_path, tmp_path_factory, spec):
     assert_same_scores(path, whole.path)
 
 
-@pytest.fixture
-def interrupted(tmp_path, spec, monkeypatch):
-    """The path of a run that was stopped in its second epoch."""
-    with monkeypatch.context() as patch:
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory, spec):
+    """The folder of a run that was stopped in its second epoch."""
+    folder = tmp_path_factory.mktemp("stopped")
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr("edgeprune.work.resumable._REPORT_SECONDS", -1)
         with pytest.raises(TrainingInterrupted):
-            score(tmp_path / "s.h5", spec, report=at_report(STEPS + 1, interrupt()))
+            score(folder / "s.h5", spec, report=at_report(STEPS + 1, interrupt()))
+    return folder
+
+
+@pytest.fixture
+def interrupted(stopped, tmp_path):
+    """The path of that run, to go on with or to damage."""
+    shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
     return tmp_path / "s.h5"
 
 

@@ -1,11 +1,11 @@
 """Temporary files of runs that were killed: gone at the next start, unless their owner lives."""
 
 import signal
-import subprocess
-import sys
+from functools import partial
 
 import numpy as np
 import pytest
+from forked import Forked
 from scoring_runs import TINY, score, write_source
 
 from edgeprune import BuildConfig, build_pack
@@ -15,27 +15,25 @@ from edgeprune.work.temporary import artifact_path, work_folder
 from edgeprune_formats import open_pack
 from edgeprune_runtime.training.run_folder.opening import locked
 
-# Builds, and waits with a line when the first images are encoded.
-KILLED = """
-import sys, time
-from functools import partial
-from pathlib import Path
-from edgeprune import BuildConfig, build_pack
-from edgeprune.packs.budget import build_within
+CONFIG = BuildConfig(tile="8", device="cpu")
 
-def stop(stage, done, total):
-    if stage == "encoding":
-        print("encoding", flush=True)
-        time.sleep(600)
 
-source, path, budget = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
-config = BuildConfig(tile="8", device="cpu")
-build = partial(build_pack, source, progress=stop)
-if budget:
-    build_within(build, path, config, budget)
-else:
-    build(path, config)
-"""
+def wait_in_the_middle(source, path, budget):
+    """Build, and wait with a line when the first images are encoded."""
+
+    def stop(stage, done, total):
+        if stage == "encoding":
+            print("encoding", flush=True)
+            signal.pause()
+
+    build(source, path, budget, progress=stop)
+
+
+def build(source, path, budget, **options):
+    if budget:
+        build_within(partial(build_pack, source, **options), path, CONFIG, budget)
+    else:
+        build_pack(source, path, CONFIG, **options)
 
 
 @pytest.fixture
@@ -48,8 +46,7 @@ def source(tmp_path_factory):
 
 def started(source, path, budget):
     """Start a build that waits in the middle; give its process."""
-    command = [sys.executable, "-c", KILLED, source, str(path), str(budget)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    process = Forked(partial(wait_in_the_middle, source, path, budget))
     assert process.stdout.readline() == "encoding\n"
     return process
 
@@ -71,11 +68,7 @@ def test_what_a_killed_build_left_is_gone_after_the_next(source, tmp_path, budge
     killed(source, path, budget)
     assert names(tmp_path) != []
     assert not path.exists()
-    config = BuildConfig(tile="8", device="cpu")
-    if next_budget:
-        build_within(lambda *where, **how: build_pack(source, *where, **how), path, config, next_budget)
-    else:
-        build_pack(source, path, config)
+    build(source, path, next_budget)
     assert names(tmp_path) == ["p.h5"]
     assert len(open_pack(path)) == 60
 
@@ -84,7 +77,7 @@ def test_what_a_live_build_needs_stays(source, tmp_path):
     path = tmp_path / "p.h5"
     with started(source, path, 20_000) as process:
         before = set(names(tmp_path))
-        build_pack(source, path, BuildConfig(tile="8", device="cpu"))
+        build(source, path, 0)
         assert set(names(tmp_path)) == {*before, "p.h5"}
         process.kill()
 
@@ -92,8 +85,7 @@ def test_what_a_live_build_needs_stays(source, tmp_path):
 @pytest.mark.parametrize("name", ["y" * 252 + ".h5", "é" * 124 + ".h5"])
 def test_a_build_under_a_name_as_long_as_the_file_system_takes(source, tmp_path, name):
     path = tmp_path / name
-    config = BuildConfig(tile="8", device="cpu")
-    build_within(lambda *where, **how: build_pack(source, *where, **how), path, config, 20_000)
+    build(source, path, 20_000)
     assert names(tmp_path) == [name]
     assert len(open_pack(path)) == 60
     work_folder(path).mkdir()

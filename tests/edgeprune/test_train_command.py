@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from trained_weights import same, weights
 
 from edgeprune import cli
 from edgeprune.commands import plot as plot_command
@@ -24,12 +24,6 @@ NETWORK = ["--model", "resnet8", "--batch-size", 8, "--device", "cpu", "--precis
 
 
 @pytest.fixture
-def pack(edgeprune, npz, tmp_path):
-    edgeprune("build", "--codec", "sparse-f32", npz, "--freq-prune", 0, "-o", tmp_path / "p.h5", "-q")
-    return tmp_path / "p.h5"
-
-
-@pytest.fixture
 def train(edgeprune, pack, tmp_path):
     """Train in a folder; give the exit code, both outputs, and the folder."""
 
@@ -38,14 +32,6 @@ def train(edgeprune, pack, tmp_path):
         return *edgeprune("train", pack, *network, *options, "-o", folder), folder
 
     return run
-
-
-def weights(folder):
-    return load_file(folder / "model.safetensors")
-
-
-def same(one, other):
-    return all(torch.equal(value, weights(other)[name]) for name, value in weights(one).items())
 
 
 def config(folder):

@@ -171,3 +171,13 @@ def scalar_library(tmp_path_factory):
     options = ("-O2", "-std=c11", "-ffp-contract=off", "-shared", "-fPIC", "-DEDGEPRUNE_SCALAR")
     subprocess.run([compiler, *options, "-o", library, *sources], check=True)
     return ctypes.CDLL(str(library))
+
+
+@pytest.fixture(params=["built", "scalar"])
+def compiled(request):
+    """The kernels that encode as they are compiled here, and without vectors."""
+    if request.param == "scalar":
+        return native._NativeKernels(request.getfixturevalue("scalar_library"))
+    if native._library() is None:
+        pytest.skip("no compiled encoder here")
+    return native.encoding_kernels()

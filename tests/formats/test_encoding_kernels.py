@@ -41,16 +41,6 @@ def spectra_of(pixels):
     return (dct_basis(height) @ (pixels / 255) @ dct_basis(width).T).astype(np.float32)
 
 
-@pytest.fixture(params=["built", "scalar"])
-def compiled(request):
-    """The kernels as they are compiled here, and without vectors."""
-    if request.param == "scalar":
-        return native._NativeKernels(request.getfixturevalue("scalar_library"))
-    if native._library() is None:
-        pytest.skip("no compiled encoder here")
-    return native.encoding_kernels()
-
-
 @pytest.mark.parametrize("rounding", ["rdo", "deadzone"])
 @pytest.mark.parametrize(
     ("samples", "height", "width", "tile", "color", "step"),

@@ -17,15 +17,6 @@ CHANNELS = [1, 2, 3, 4, 13, 14, 32]
 CODEC = get_codec("quantized")
 
 
-@pytest.fixture(params=["built", "scalar"])
-def compiled(request):
-    if request.param == "scalar":
-        return native._NativeKernels(request.getfixturevalue("scalar_library"))
-    if native._library() is None:
-        pytest.skip("no compiled encoder here")
-    return native.encoding_kernels()
-
-
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("channels", CHANNELS)
 def test_c_and_numpy_encode_planes_to_the_same_bytes(monkeypatch, compiled, channels, bits):

@@ -1,46 +1,20 @@
+import multiprocessing
 import os
 import pickle
 import re
 import signal
-import subprocess
-import sys
+import warnings
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from forked import Forked
 from random_coefficients import quantized_pack
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
 from edgeprune_runtime import PackDataset, PackLoader, open_packs
-
-WORKERS = """
-import sys
-import torch
-from torch.utils.data import DataLoader
-from edgeprune_runtime import PackDataset
-
-def main():
-    path, context = sys.argv[1:]
-    dataset = PackDataset(path, normalize=True)
-    dataset[0]
-    # Workers that are spawned import torch, for seconds: these stay for both epochs.
-    stay = context == "spawn"
-    loader = DataLoader(
-        dataset, 8, num_workers=2, multiprocessing_context=context, persistent_workers=stay
-    )
-    for epoch in range(2):
-        batches = list(loader)
-    images = torch.cat([images for images, _ in batches])
-    labels = torch.cat([labels for _, labels in batches])
-    assert torch.equal(images, torch.stack([dataset[i][0] for i in range(len(dataset))]))
-    assert labels.tolist() == dataset.pack.labels.tolist()
-    assert labels.dtype == torch.int64
-    print(len(labels))
-
-if __name__ == "__main__":
-    main()
-"""
 
 
 @pytest.mark.parametrize("backend", ["torch", "scipy"])
@@ -264,11 +238,28 @@ def test_pickling_keeps_the_dataset_and_drops_the_cache(make_pack):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("context", ["fork", "spawn", "forkserver"])
-def test_data_loader_workers_read_the_right_images(make_pack, tmp_path, context):
+def test_data_loader_workers_read_the_right_images(make_pack, context):
     path, _ = make_pack(samples=50, chunk_samples=7)
-    script = tmp_path / "workers.py"
-    script.write_text(WORKERS)
-    command = [sys.executable, "-W", "ignore", str(script), str(path), context]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "50"
+    with Forked(partial(read_by_workers, path, context)) as process:
+        out, err = process.communicate()
+    assert process.returncode == 0, err
+    assert out.strip() == "50"
+
+
+def read_by_workers(path, context):
+    warnings.simplefilter("ignore")
+    dataset = PackDataset(path, normalize=True)
+    dataset[0]
+    # It takes seconds to import torch: one worker that is spawned stays for both epochs, others are forks.
+    multiprocessing.set_forkserver_preload(["edgeprune_runtime", "torch"])
+    spawned = context == "spawn"
+    workers = {"num_workers": 1 if spawned else 2, "persistent_workers": spawned}
+    loader = DataLoader(dataset, 8, multiprocessing_context=context, **workers)
+    for _ in range(2):
+        batches = list(loader)
+    images = torch.cat([images for images, _ in batches])
+    labels = torch.cat([labels for _, labels in batches])
+    assert torch.equal(images, torch.stack([dataset[i][0] for i in range(len(dataset))]))
+    assert labels.tolist() == dataset.pack.labels.tolist()
+    assert labels.dtype == torch.int64
+    print(len(labels))

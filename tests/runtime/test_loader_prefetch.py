@@ -7,8 +7,8 @@ import sys
 import threading
 import time
 
-import numpy as np
 import pytest
+from batch_copies import same
 from damaging import damage_chunk
 from random_coefficients import quantized_pack
 
@@ -22,8 +22,8 @@ from edgeprune_runtime.loading.chunks.prefetch import Prefetcher
 def path(request, make_pack, tmp_path):
     """A pack of 53 images in 8 chunks of 7."""
     if request.param == "quantized":
-        return quantized_pack(tmp_path / "q.h5")
-    return make_pack(samples=53, components=200, chunk_samples=7)[0]
+        return quantized_pack(tmp_path / "q.h5", size=(16, 16))
+    return make_pack(samples=53, size=(16, 16), components=50, chunk_samples=7)[0]
 
 
 @pytest.fixture(autouse=True)
@@ -50,14 +50,6 @@ def wait_until_full(prefetcher, depth):
 
 def loader(path, **options):
     return PackLoader(path, 8, True, 1, **{"backend": "native", "augment": True, **options})
-
-
-def same(one, other):
-    return len(one) == len(other) and all(
-        np.array_equal(a, b)
-        for left, right in zip(one, other, strict=True)
-        for a, b in zip(left, right, strict=True)
-    )
 
 
 @pytest.mark.slow

@@ -1,14 +1,14 @@
 """The images of an epoch shared out to the processes of a group."""
 
 import json
-import subprocess
-import sys
 from collections import Counter
+from functools import partial
 
 import numpy as np
 import pytest
 import two_ranks
 from damaging import damage_chunk
+from forked import Forked
 from random_coefficients import quantized_pack
 
 from edgeprune_formats import ConfigError, open_pack
@@ -145,10 +145,10 @@ def test_what_is_wrong_is_said(path, options, message):
 
 @pytest.mark.slow
 def test_two_processes_of_a_group(path, tmp_path):
-    command = [sys.executable, two_ranks.__file__, path, tmp_path / "store"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    with Forked(partial(two_ranks.both, path, tmp_path / "store")) as process:
+        out, err = process.communicate()
+    assert process.returncode == 0, err
+    found = json.loads(out)
     one, other = found["ranks"]
     seen = [number for rank in (one, other) for batch in rank["images"] for number in batch]
     assert len(seen) == 54

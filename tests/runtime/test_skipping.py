@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from batch_copies import copied, same
 from damaging import damage_chunk, rows_of
 from training_runs import TINY, assert_same_run, metrics
 
@@ -40,16 +41,6 @@ def loader(path, **options):
     )
 
 
-def batches(loader):
-    return [(images.copy(), labels.copy()) for images, labels in loader]
-
-
-def same(one, other):
-    return len(one) == len(other) and all(
-        np.array_equal(a, c) and np.array_equal(b, d) for (a, b), (c, d) in zip(one, other, strict=True)
-    )
-
-
 def shown(batches):
     """How often each image was shown."""
     return Counter(image.tobytes() for images, _ in batches for image in images)
@@ -74,7 +65,7 @@ def test_an_epoch_keeps_its_batches_and_shows_every_intact_image(path, shuffle, 
     ours = loader(path, shuffle=shuffle, cache_bytes=cache_bytes, prefetch=prefetch)
     intact = sound_images(path)
     for _ in range(3):
-        epoch = batches(ours)
+        epoch = copied(ours)
         assert [len(labels) for _, labels in epoch] == [8] * 6 + [5]
         counts = shown(epoch)
         assert counts.keys() == intact
@@ -96,10 +87,10 @@ def test_labels_go_with_their_images(path):
 
 def test_when_damage_was_found_makes_no_difference(path):
     knowing, finding = loader(path), loader(path)
-    batches(knowing)
+    copied(knowing)
     assert len(knowing.skipped) == 3
     finding.set_epoch(1)
-    assert same(batches(knowing), batches(finding))
+    assert same(copied(knowing), copied(finding))
 
 
 @pytest.mark.parametrize("backend", ["torch", "native"])
@@ -119,10 +110,10 @@ def test_a_state_resumes_with_the_batches_that_would_have_followed(path, stop, c
     for _ in itertools.islice(running, stop):
         pass
     state = json.loads(json.dumps(ours.state_dict()))
-    rest = batches(running) + batches(ours)
+    rest = copied(running) + copied(ours)
     resumed = loader(path, cache_bytes=cache_bytes, augment=True)
     resumed.load_state_dict(state)
-    again = batches(resumed) + (batches(resumed) if stop < 7 else [])
+    again = copied(resumed) + (copied(resumed) if stop < 7 else [])
     assert same(again, rest)
 
 
@@ -146,13 +137,13 @@ def test_an_image_that_is_taken_again_is_augmented_in_another_way(path):
 
 def test_what_was_left_out_stays_so_when_it_can_be_read_again(path):
     ours = loader(path)
-    batches(ours)
+    copied(ours)
     for chunk, field in ((0, "values"), (3, "indices"), (7, "values")):
         damage_chunk(path, chunk, field)  # The same bit is flipped back.
     resumed = loader(path)
     resumed.load_state_dict(ours.state_dict())
     assert numbers(resumed) == [*LOST]
-    assert shown(batches(resumed)).keys() == sound_images(path)
+    assert shown(copied(resumed)).keys() == sound_images(path)
 
 
 def test_several_packs_of_which_two_are_damaged(make_pack):
@@ -163,7 +154,7 @@ def test_several_packs_of_which_two_are_damaged(make_pack):
     damage_chunk(two, 6)
     ours = loader([one, two], cache_bytes=10_000)
     for _ in range(2):
-        epoch = batches(ours)
+        epoch = copied(ours)
         assert sum(len(labels) for _, labels in epoch) == 84
         assert shown(epoch).keys() == sound_images(one, [2]) | sound_images(two, [0, 6])
     # Numbered one pack after another: the first has 8.
@@ -174,7 +165,7 @@ def test_several_packs_of_which_two_are_damaged(make_pack):
 def test_without_it_damage_is_an_error(path):
     ours = loader(path, on_corrupt="fail")
     with pytest.raises(PackChecksumError, match=r"pack.h5: /samples/"):
-        batches(ours)
+        copied(ours)
     with pytest.raises(ConfigError, match="`on_corrupt` is 'ignore'; choose one of fail, skip"):
         loader(path, on_corrupt="ignore")
 
@@ -185,14 +176,14 @@ def test_all_chunks_damaged(make_pack):
         damage_chunk(path, chunk)
     for prefetch in (0, 2):
         with pytest.raises(PackChecksumError, match="none of the chunks can be read"):
-            batches(loader(path, prefetch=prefetch))
+            copied(loader(path, prefetch=prefetch))
 
 
 def test_one_image_is_left(make_pack):
     path, _ = make_pack(samples=29, components=20, chunk_samples=7)
     for chunk in range(4):
         damage_chunk(path, chunk)
-    epoch = batches(loader(path, drop_last=True))
+    epoch = copied(loader(path, drop_last=True))
     assert [len(labels) for _, labels in epoch] == [8] * 3
     assert len(shown(epoch)) == 1
 
@@ -200,7 +191,7 @@ def test_one_image_is_left(make_pack):
 @pytest.mark.parametrize("cache_bytes", [3000, 10**6])
 def test_an_error_that_goes_away_leaves_nothing_out(make_pack, monkeypatch, cache_bytes):
     path, _ = make_pack(**SIZES)
-    expected = shown(batches(loader(path)))
+    expected = shown(copied(loader(path)))
     read, failed = StoredField.read, set()
 
     def unreliable(field, chunk, out=None):
@@ -211,7 +202,7 @@ def test_an_error_that_goes_away_leaves_nothing_out(make_pack, monkeypatch, cach
 
     monkeypatch.setattr(StoredField, "read", unreliable)
     ours = loader(path, cache_bytes=cache_bytes)
-    assert shown(batches(ours)) == expected
+    assert shown(copied(ours)) == expected
     assert failed == {*range(8)}
     assert ours.skipped == ()
 
@@ -227,7 +218,7 @@ def test_an_error_of_the_disk_that_stays(make_pack, monkeypatch):
 
     monkeypatch.setattr(StoredField, "read", broken)
     ours = loader(path)
-    epoch = batches(ours)
+    epoch = copied(ours)
     monkeypatch.undo()
     assert shown(epoch).keys() == sound_images(path, [4])
     assert numbers(ours) == [4]
@@ -237,7 +228,7 @@ def test_a_file_that_has_changed_is_no_damaged_chunk(path):
     ours = loader(path, prefetch=0)
     path.write_bytes(path.read_bytes() + b"more")
     with pytest.raises(PackLayoutError, match="the file has changed"):
-        batches(ours)
+        copied(ours)
 
 
 def test_a_damaged_chunk_is_not_read_again_in_the_next_epochs(path, monkeypatch):
@@ -250,7 +241,7 @@ def test_a_damaged_chunk_is_not_read_again_in_the_next_epochs(path, monkeypatch)
     monkeypatch.setattr(Pack, "read_payload", counted)
     ours = loader(path, prefetch=0, cache_bytes=3000)
     for _ in range(4):
-        batches(ours)
+        copied(ours)
     assert all(2 <= counts[chunk] <= 4 for chunk in LOST)
 
 
@@ -263,7 +254,7 @@ def test_forged_states(path, skipped):
 
 def test_a_state_with_losses_is_not_resumed_without_it(path):
     ours = loader(path)
-    batches(ours)
+    copied(ours)
     state = ours.state_dict()
     with pytest.raises(ConfigError, match=r'chunks .* were left out as damaged; pass `on_corrupt="skip"`'):
         loader(path, on_corrupt="fail").load_state_dict(state)

@@ -48,10 +48,10 @@ for words in sys.argv[1:]:
 
 MEASURED = {
     "shufflenet_v2": "32 32",
-    "mobilenet_v2": "224 4",
+    "mobilenet_v2": "112 8",
     "efficientnet_b0": "32 16",
     "resnet18": "32 32",
-    "resnet8": "224 8",
+    "resnet8": "112 16",
     "resnet9": "32 64",
 }
 

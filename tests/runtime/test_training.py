@@ -135,13 +135,17 @@ def test_training_works_in_a_thread(tmp_path, whole_run):
 @pytest.mark.parametrize("model", MODEL_NAMES)
 def test_every_network_learns_at_the_default_rate(tmp_path, model):
     # As few steps, on as small images, as the network learns from.
-    epochs = {"resnet18": 3, "resnet34": 2, "efficientnet_b0": 16}.get(model, 6)
-    loader = MemoryLoader(192, 32) if model in ("resnet18", "resnet34") else Small(96, 32, side=8)
+    epochs = {"resnet18": 2, "resnet34": 3, "efficientnet_b0": 14, "mobilenet_v2": 5}.get(model, 6)
+    batch_size = 32 if model == "resnet9" else 16
+    count = {"efficientnet_b0": 48, "resnet34": 96, "resnet9": 96}.get(model, 64)
+    loader = Small(count, batch_size, side=8)
     shape = next(iter(loader))[0].shape[1:]
     # Smoothed labels would keep the loss up.
     own = {**defaults_of(model), "label_smoothing": 0.0}
     own.pop("augment", None)
-    config = TrainConfig(**{**own, "model": model, "epochs": epochs, "batch_size": 32, "device": "cpu"})
+    config = TrainConfig(
+        **{**own, "model": model, "epochs": epochs, "batch_size": batch_size, "device": "cpu"}
+    )
     result = train(loader, config, tmp_path / "run", num_classes=CLASSES, image_shape=shape)
     # At the peak of so short a run the loss may go up first; it has to come down all the same.
     losses = [line["train_loss"] for line in result.metrics]

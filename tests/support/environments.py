@@ -2,12 +2,12 @@
 
 import os
 import subprocess
-import sys
 import venv
 import zipfile
 from importlib.metadata import distribution, distributions
 from pathlib import Path
 
+import pip
 from packaging.requirements import Requirement
 
 
@@ -34,8 +34,17 @@ class Environment:
 
     def pip(self, *arguments):
         """Install, from files alone."""
-        pip = [sys.executable, "-m", "pip", "--isolated", "--python", str(self.python), "install"]
-        words = [*pip, "--no-index", "--disable-pip-version-check", *map(str, arguments)]
+        # As ``pip --python`` goes on, after it has started once for nothing.
+        runner = Path(pip.__file__).with_name("__pip-runner__.py")
+        words = [
+            str(self.python),
+            str(runner),
+            "--isolated",
+            "install",
+            "--no-index",
+            "--disable-pip-version-check",
+            *map(str, arguments),
+        ]
         return subprocess.run(words, env=self._variables, capture_output=True, text=True, timeout=300)
 
     def installed(self):

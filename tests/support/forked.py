@@ -8,6 +8,7 @@ theirs that can be pickled.
 
 import os
 import pickle
+import runpy
 import select
 import signal
 import socket
@@ -17,7 +18,7 @@ import traceback
 import warnings
 from functools import partial
 from pathlib import Path
-from subprocess import PIPE, TimeoutExpired
+from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired
 
 import torch
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -25,6 +26,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from edgeprune.cli import main
 
 _SERVER = None
+_POPEN = Popen  # Tests put `popen` in its place.
 _LENGTH = 8
 
 
@@ -36,6 +38,16 @@ def command(*arguments, **options):
 def run_command(*arguments):
     sys.argv = ["edgeprune", *map(str, arguments)]
     main()
+
+
+def python(*words):
+    """Run what this interpreter runs for ``-m MODULE ARGUMENTS`` or ``-c CODE ARGUMENTS``."""
+    kind, what, *arguments = map(str, words)
+    sys.argv = [kind, *arguments]
+    if kind == "-m":
+        runpy.run_module(what, run_name="__main__", alter_sys=True)
+    else:
+        exec(what, {"__name__": "__main__"})
 
 
 def torchrun(function, *, pids=None, **options):
@@ -102,6 +114,12 @@ class Forked:
         self.wait()
         self._news.close()
 
+    def poll(self):
+        """Return how it ended, or None while it runs."""
+        if self.returncode is None and select.select([self._news], [], [], 0)[0]:
+            self.wait()
+        return self.returncode
+
     def send_signal(self, number):
         os.kill(self.pid, number)
 
@@ -122,8 +140,8 @@ class Forked:
                 raise TimeoutExpired("a fork of the tests", timeout)
         return self.returncode
 
-    def communicate(self, timeout=120):
-        """Wait for its end; return what it said on both streams."""
+    def communicate(self, input=None, timeout=120):  # noqa: A002
+        """Wait for its end; return what it said on both streams. Nothing can be said to it."""
         said = {}
 
         def read(name):
@@ -133,10 +151,25 @@ class Forked:
         readers = [threading.Thread(target=read, args=[name]) for name in names]
         for reader in readers:
             reader.start()
-        self.wait(timeout)
+        self.wait(timeout or 120)
         for reader in readers:
             reader.join()
         return said.get("stdout"), said.get("stderr")
+
+
+def popen(command, **options):
+    """Do what `subprocess.Popen` does, where the command is this interpreter in a fork."""
+    return (Interpreter if command[0] == sys.executable else _POPEN)(command, **options)
+
+
+class Interpreter(Forked):
+    """This interpreter with a command line, with the interface of `subprocess.Popen`."""
+
+    def __init__(self, command, *, stdout=None, stderr=None, text=True):
+        self.args = command
+        with open(os.devnull, "w") as nothing:  # noqa: PTH123
+            streams = [nothing.fileno() if one is DEVNULL else one for one in (stdout, stderr)]
+            super().__init__(partial(python, *command[1:]), stdout=streams[0], stderr=streams[1])
 
 
 def serve():

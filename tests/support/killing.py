@@ -1,7 +1,7 @@
 """Kill a command of the command line at random moments, and look at what it leaves.
 
-Run as a script it takes a `Trial` as JSON and prints what went wrong, as JSON. It imports everything once and
-forks for each try, so that a try takes no longer than the work itself.
+All of it in a process that imports everything once and forks for each try, so that a try takes no longer than
+the work itself.
 """
 
 import dataclasses
@@ -11,11 +11,13 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
+
+from forked import Forked
 
 from edgeprune_formats import verify_pack
 
@@ -34,10 +36,10 @@ class Trial:
 
 def killed(trial):
     """Run the trial in a process of its own; give problems, and how the tries ended."""
-    command = [sys.executable, __file__, json.dumps(dataclasses.asdict(trial))]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    with Forked(partial(try_all, trial)) as process:
+        out, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err
+    return json.loads(out.splitlines()[-1])
 
 
 def started(arguments):
@@ -85,7 +87,7 @@ def leftovers(folder):
     return sorted(path.name for path in folder.rglob(".*"))
 
 
-def main(trial):
+def try_all(trial):
     for name in trial.imports:
         importlib.import_module(name)
     outputs = [Path(path) for path in trial.outputs]
@@ -115,7 +117,3 @@ def main(trial):
     left = leftovers(outputs[0].parent)
     shutil.rmtree(outputs[0].parent)
     print(json.dumps({"problems": problems, "left": left, "ends": ends}))
-
-
-if __name__ == "__main__":
-    main(Trial(**json.loads(sys.argv[1])))

@@ -1,18 +1,17 @@
-"""Small scoring runs.
-
-Run as a script it scores in a process of its own, and once more whenever a test has killed it.
-"""
+"""Small scoring runs, also in a process that tests kill."""
 
 import os
 import signal
-import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import h5py
 import numpy as np
 import torch
+from forked import Forked
 
+import edgeprune.work.resumable
 from edgeprune.scoring.config import ScoreConfig
 from edgeprune.scoring.run import run_scoring
 from edgeprune.scoring.scores_file import read_classifier
@@ -136,17 +135,21 @@ def entropies_of_the_classifier(records, spec):
     return -(probabilities * np.log(probabilities)).sum(axis=1)
 
 
-if __name__ == "__main__":
-    import edgeprune.work.resumable
+def start_process(path, spec, config):
+    """Score in a process that a test kills, and once more whenever it has.
 
-    torch.set_num_threads(1)
-    # A checkpoint after each step, and before it a line for the test to count.
+    It keeps a checkpoint after each step, and before that prints its number for the test to count. The
+    process that starts it prints ``killed``.
+    """
+    return Forked(partial(score_until_finished, path, spec, config))
+
+
+def score_until_finished(path, spec, config):
     edgeprune.work.resumable._REPORT_SECONDS = edgeprune.work.resumable._CHECKPOINT_SECONDS = -1
-    while not Path(sys.argv[1]).exists():
+    while not path.exists():
         child = os.fork()
         if not child:
-            config = replace(TINY, epochs=int(sys.argv[3]))
-            score(Path(sys.argv[1]), sys.argv[2], config, report=lambda event: print(os.getpid(), flush=True))
+            score(path, spec, config, report=lambda event: print(os.getpid(), flush=True))
             os._exit(0)
         if os.waitpid(child, 0)[1] == signal.SIGKILL:
             print("killed", flush=True)

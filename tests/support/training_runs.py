@@ -1,19 +1,16 @@
-"""Small training runs, and a loader that honours the contract of `TrainLoader`.
-
-Run as a script it trains in a process that tests kill.
-"""
+"""Small training runs, also in a process that tests kill, and a loader that keeps to `TrainLoader`."""
 
 import json
 import math
 import os
 import signal
-import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 
 import torch
+from forked import Forked
 
 from edgeprune_runtime.training import Cadence, TrainConfig, load_model, train
 from edgeprune_runtime.training.run_folder.checkpoint import load_checkpoint
@@ -119,10 +116,11 @@ def start_process(run_dir):
     It prints its number for each batch, and the process that starts it prints ``killed``, or ``killed while
     writing``. Whatever is written takes `CARD_SECONDS` to reach the disk, as on a slow card.
     """
-    return subprocess.Popen([sys.executable, __file__, run_dir], stdout=subprocess.PIPE, text=True)
+    return Forked(partial(train_until_finished, run_dir))
 
 
 def train_until_finished(run_dir):
+    os.fsync = slow_fsync
     while not (run_dir / "model.safetensors").exists():
         child = os.fork()
         if not child:
@@ -152,9 +150,3 @@ def is_half_written(run_dir):
 def slow_fsync(descriptor, fsync=os.fsync):
     time.sleep(CARD_SECONDS)
     fsync(descriptor)
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    os.fsync = slow_fsync
-    train_until_finished(Path(sys.argv[1]))

@@ -59,8 +59,10 @@ def short_searches():
 
 
 def shortened(library):
-    """Give the library a fraction of its steps and queries."""
+    """Give the library a fraction of its steps, queries and targets."""
     library.apgd.n_iter = library.apgd_targeted.n_iter = library.fab.n_iter = 20
     library.apgd.n_iter_orig = library.apgd_targeted.n_iter_orig = 20
     library.square.n_queries = 100
+    for part in (library.apgd_targeted, library.fab):
+        part.n_target_classes = min(3, part.n_target_classes)
     return library
