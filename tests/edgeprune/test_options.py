@@ -164,7 +164,7 @@ def test_sections_of_the_help():
         ("merge", "build both with the same `size`", "build both with the same --size"),
         ("train", "lower `batch_size` or `lr`", "lower --batch-size or --lr"),
         ("train", "pass `replace_existing=True`", "pass --force"),
-        ("score", "`no_such_thing` and `momentum`", "no_such_thing and momentum"),
+        ("score", "`no_such_thing` and `nesterov`", "no_such_thing and nesterov"),
         ("info", "size, epochs, a ` and `/tmp/x y` stay", "size, epochs, a ` and `/tmp/x y` stay"),
     ],
 )
