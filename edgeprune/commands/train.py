@@ -40,6 +40,8 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 # With this share of the processors free, or less, a thread on each would wait for those of others.
 _HELD = 0.6
+# What a context knows of batches whose parts are chosen.
+_FULL_BATCH = "edgeprune.full_batch"
 
 
 def _batch_size(text: str) -> int | str:
@@ -71,7 +73,7 @@ class _Resumable(Command):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; `click.Command.invoke`."""
         if ctx.params["init"] is None:
-            self._take(ctx, defaults_of(ctx.params["model"]))
+            self._take(ctx, _own_settings(ctx.params))
         if ctx.params["resume"]:
             require_torch()
             from edgeprune.training.resuming import recorded_options, require_same_signer
@@ -83,10 +85,21 @@ class _Resumable(Command):
     def _take(self, ctx: click.Context, options: dict[str, Any]) -> None:
         """Set the options that the user has not given."""
         for name, value in options.items():
+            if name == "batch_size":
+                ctx.meta[_FULL_BATCH] = value
             is_given = ctx.get_parameter_source(name) is not ParameterSource.DEFAULT
             chosen = name == "accumulate" and ctx.params["batch_size"] == "auto"
             if name in ctx.params and not is_given and not chosen:
                 ctx.params[name] = value
+
+
+def _own_settings(params: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings that the network brings with it, as far as they go with what is learned."""
+    settings = defaults_of(params["model"])
+    if params["teacher"] is not None or params["target"] != LABEL:
+        # It is for labels.
+        settings.pop("label_smoothing", None)
+    return settings
 
 
 @click.command("train", cls=_Resumable)
@@ -288,8 +301,8 @@ def _config(batch_size: int | str, options: dict[str, Any]) -> TrainConfig:
         return make_config(TrainConfig, options, batch_size=batch_size)
     if options["accumulate"] != 1:
         raise ConfigError("--batch-size auto chooses --accumulate; give one of the two")
-    most = defaults_of(options["model"]).get("batch_size", TrainConfig.batch_size)
-    return make_config(TrainConfig, options, batch_size=most)
+    full = click.get_current_context().meta.get(_FULL_BATCH, TrainConfig.batch_size)
+    return make_config(TrainConfig, options, batch_size=full)
 
 
 def _signed(

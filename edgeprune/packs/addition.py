@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -146,7 +146,7 @@ def _own_columns(pack: _Known, teacher: object | None) -> tuple[Column, ...]:
     ConfigError
         The pack was built with a teacher, and there is none, or the other way round.
     """
-    is_taught = "teacher" in pack.header.provenance and any(one.name == TEACHER for one in pack.columns)
+    is_taught = _has_teacher(pack.header.provenance) and any(one.name == TEACHER for one in pack.columns)
     if is_taught and teacher is None:
         raise ConfigError(
             f"{pack.path}: was built with a teacher, whose probabilities the new images need as well; name "
@@ -155,6 +155,15 @@ def _own_columns(pack: _Known, teacher: object | None) -> tuple[Column, ...]:
     if teacher is not None and not is_taught:
         raise ConfigError(f"{pack.path}: was built without a teacher; leave `teacher` out")
     return tuple(one for one in pack.columns if not (is_taught and one.name == TEACHER))
+
+
+def _has_teacher(provenance: object) -> bool:
+    """Tell whether a pack was built with a teacher, or merged of packs that were, each with its own."""
+    if not isinstance(provenance, Mapping):
+        return False
+    merged = provenance.get("merged")
+    parents = merged.get("parents") if isinstance(merged, Mapping) else None
+    return "teacher" in provenance or (isinstance(parents, list) and any(map(_has_teacher, parents)))
 
 
 def _built_from(pack: _Known) -> object:

@@ -13,6 +13,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from edgeprune_formats import ConfigError, Pack, open_pack
+from edgeprune_formats.remote.locations import RemoteFile
 from edgeprune_runtime import PackDataset
 from edgeprune_runtime.class_names import class_numbers
 
@@ -79,10 +80,10 @@ class _Original:
         return shown(self._source.name(row))
 
 
-def open_tried(data: str, model: Predictor) -> Tried:
-    """Open a pack, by its path, or the test split of a source, for a network."""
+def open_tried(data: str | RemoteFile, model: Predictor) -> Tried:
+    """Open a pack, by its path or URL, or the test split of a source, for a network."""
     channels, height, width = model.image_shape
-    if not Path(data).is_file():
+    if isinstance(data, str) and not Path(data).is_file():
         source = open_source(data, split="test", size=height if height == width else None, planes=channels)
         found, shape = _Original(source), source.shape
         return _fitting(found, shape, data, model)

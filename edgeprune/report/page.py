@@ -15,6 +15,7 @@ import numpy as np
 
 from edgeprune_formats import ConfigError, Pack, __version__
 from edgeprune_formats.files import atomic_file, check_writable
+from edgeprune_formats.remote.locations import as_remote
 
 from ..text import count_text, printable
 
@@ -124,8 +125,8 @@ def look_at_run(
     from .network import Tested, curves, images_of, open_tried
 
     drawn = curves(run)
-    tried = images_of(pack, model) if test is None else open_tried(test, model)
-    data = pack.path if test is None else test
+    data = pack.path if test is None else as_remote(test) or test
+    tried = images_of(pack, model) if isinstance(data, Path) else open_tried(data, model)
     tested = Tested.on(tried, model, data, progress)
     return Training(drawn, tested, printable(Path(str(data)).name), test is None)
 

@@ -2,8 +2,10 @@
 
 import json
 
+import click
 import pytest
 
+from edgeprune.commands.train import _config, command
 from edgeprune_runtime.training import defaults_of
 
 
@@ -42,3 +44,38 @@ def test_the_settings_of_a_network(edgeprune, pack, npz, tmp_path):
     assert out.startswith("10 images and mirrored: accuracy ")
     assert out.splitlines()[0].split("entropy")[1] != plain.splitlines()[0].split("entropy")[1]
     assert json.loads((tmp_path / "e.json").read_text())["tta"] == "flip"
+
+
+@pytest.fixture
+def settings(tmp_path, monkeypatch):
+    """What `edgeprune train` takes for the words of a user; nothing is trained."""
+    monkeypatch.setattr(click.Command, "invoke", lambda self, ctx: ctx.params)
+    (tmp_path / "p.h5").touch()
+
+    def of(*words):
+        words = [str(tmp_path / "p.h5"), "-o", str(tmp_path / "run"), *map(str, words)]
+        with command.make_context("train", words) as context:
+            params = command.invoke(context)
+            return _config(params.pop("batch_size"), params)
+
+    return of
+
+
+def test_smoothing_is_for_labels(settings, tmp_path):
+    own = ["--model", "resnet9"]
+    assert settings(*own).label_smoothing == 0.2
+    for other in (["--teacher", tmp_path], ["--target", "weight"]):
+        found = settings(*own, *other)
+        assert (found.label_smoothing, found.optimizer) == (0.0, "muon")
+        assert settings(*own, *other, "--label-smoothing", 0.1).label_smoothing == 0.1
+
+
+def test_batches_in_chosen_parts_are_as_large_as_others(settings, tmp_path):
+    auto = ["--model", "resnet9", "--batch-size", "auto"]
+    assert settings(*auto).batch_size == 500
+    assert settings(*auto, "--init", tmp_path).batch_size == 128
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text(
+        json.dumps({"config": {"model": "resnet9", "batch_size": 64}})
+    )
+    assert settings(*auto, "--resume").batch_size == 64

@@ -1,6 +1,7 @@
 """Commands that take far packs by URL, as a user types them."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import small_builds
@@ -8,10 +9,12 @@ import web_server
 from PIL import Image
 
 from edgeprune import BuildConfig, build_pack
+from edgeprune.report.network import open_tried
 from edgeprune.training.evaluation import TestImages
 from edgeprune_formats import RemoteError, open_pack, verify_pack
 from edgeprune_formats.packs import remote as far
 from edgeprune_formats.remote import receive
+from edgeprune_formats.remote.locations import as_remote
 from edgeprune_runtime import PackLoader
 
 pytest.importorskip("aiohttp")
@@ -184,3 +187,10 @@ def test_a_loader_takes_far_packs(server, pack):
     batches = list(PackLoader([server.url(), pack], 16, backend="scipy"))
     with open_pack(pack) as local:
         assert sum(len(labels) for _, labels in batches) == 2 * len(local)
+
+
+def test_the_page_of_a_pack_is_tested_on_a_far_one(server, pack):
+    with open_pack(pack) as local:
+        model = SimpleNamespace(image_shape=local.header.shape, path=pack)
+        tried = open_tried(as_remote(server.url()), model)
+        assert tried.labels.tolist() == local.labels.tolist()

@@ -183,3 +183,16 @@ def test_the_command_line(edgeprune, run, spec, tmp_path):
 @pytest.mark.parametrize(("classes", "top"), [(2, 0), (6, 0), (7, 3), (256, 3), (257, 5), (1000, 5)])
 def test_how_many_classes_are_stored(classes, top):
     assert teacher_column([str(number) for number in range(classes)]).top == top
+
+
+def test_images_are_added_to_packs_merged_of_those_of_several_teachers(run, built, tmp_path):
+    other = PackTeacher(run)
+    other.identity = {"sha256": "0" * 64}
+    second = build_pack(source_of(tmp_path / "b.npz", seed=1), tmp_path / "b.h5", CONFIG, teacher=other).path
+    (tmp_path / "merged").mkdir()
+    merge_packs([built, second], tmp_path / "merged" / "m.h5")
+    more = source_of(tmp_path / "more.npz", images=16, seed=2)
+    with pytest.raises(ConfigError, match=r"built with a teacher.*`teacher`"):
+        add_images(more, tmp_path / "merged")
+    with open_pack(add_images(more, tmp_path / "merged", teacher=run).report.path) as pack:
+        assert "teacher" in pack.targets

@@ -99,6 +99,16 @@ def test_what_is_frozen_gets_no_gradient_and_keeps_its_statistics(name, k):
     assert not all(changed)
 
 
+def test_what_a_network_holds_fixed_stays_fixed():
+    model = create_model("resnet9", CLASSES, 16)
+    fixed = [p for p in model.parameters() if not p.requires_grad]
+    freeze(model, 2)
+    assert fixed
+    assert not any(p.requires_grad for p in fixed)
+    assert model.group3.conv1.weight.requires_grad
+    assert not model.group1.conv1.weight.requires_grad
+
+
 def test_less_memory_the_more_is_frozen():
     of = [
         step_memory(replace(TINY, model="resnet20", freeze=how), 10, (3, 32, 32)).image_bytes

@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional
 from training_runs import CLASSES, TINY, MemoryLoader, assert_same_run, run, send
 
+from edgeprune_runtime.networks import resnet9
 from edgeprune_runtime.networks.models import create_model
 from edgeprune_runtime.networks.resnet9 import whiten
 from edgeprune_runtime.networks.winograd import WinogradConv2d, library
@@ -73,6 +74,18 @@ def test_the_first_layer_makes_patches_uncorrelated(channels):
     torch.testing.assert_close(found[half : 2 * half], -found[:half])
     assert not found[2 * half :].any()
     assert not model.whiten.weight.requires_grad
+
+
+def test_many_patches_are_looked_at_in_parts(monkeypatch):
+    images = torch.rand(7, 3, 9, 10)
+    found = []
+    for values in (resnet9._VALUES, 3 * 4 * images[0].numel(), 1):
+        monkeypatch.setattr(resnet9, "_VALUES", values)
+        model = create_model("resnet9", 4, 9)
+        whiten(model, images)
+        found.append(model.whiten.weight)
+    torch.testing.assert_close(found[1].abs(), found[0].abs(), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(found[2].abs(), found[0].abs(), rtol=1e-3, atol=1e-4)
 
 
 def test_a_network_that_is_not_resnet9_is_not_whitened():

@@ -75,11 +75,10 @@ def freeze(model: nn.Module, how: bool | int, num_classes: int | None = None) ->
             what = f"`freeze={how}` would freeze nothing: the network has {len(blocks)} blocks"
             raise ConfigError(f"{what}; give fewer, or leave `freeze` out")
         trained += [module for _, modules in blocks[-how:] for module in modules]
+    kept = {id(p) for module in trained for p in module.parameters()}
     for parameter in model.parameters():
-        parameter.requires_grad_(False)
-    for module in trained:
-        for parameter in module.parameters():
-            parameter.requires_grad_(True)
+        # What the network itself holds fixed stays so.
+        parameter.requires_grad_(parameter.requires_grad and id(parameter) in kept)
 
 
 def set_training(model: nn.Module, how: bool | int) -> None:

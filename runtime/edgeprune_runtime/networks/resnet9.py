@@ -20,6 +20,8 @@ _WIDTHS = (64, 256, 256)
 _PATCH = 2
 _WHITENED = 24
 _VARIANCE = 5e-4
+# Of patches, that are computed at a time: 32 MB.
+_VALUES = 2**23
 _LOGIT_SCALE = 1 / 9
 # Few steps: statistics of the last two or three batches, not of the last twenty.
 _MOMENTUM = 0.4
@@ -106,8 +108,9 @@ def whiten(model: nn.Module, images: torch.Tensor) -> None:
     if not isinstance(model, ResNet9):
         return
     weight = model.whiten.weight
-    patches = functional.unfold(_at_least(images.float(), _PATCH), _PATCH).transpose(1, 2).flatten(0, 1)
-    sums = torch.cat([patches.T @ patches, torch.full_like(patches[:1], len(patches)).T], 1).cpu().double()
+    # A batch of large images may go through the network in parts, as all of it does not fit the memory.
+    some = max(1, _VALUES // (_PATCH**2 * images[0].numel()))
+    sums = torch.stack([_products(part) for part in images.split(some)]).sum(0)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.all_reduce(sums)
     variances, vectors = torch.linalg.eigh(sums[:, :-1] / sums[:, -1:])
@@ -116,3 +119,9 @@ def whiten(model: nn.Module, images: torch.Tensor) -> None:
     # Fewer values in a patch than filters, as of gray images, leave the rest at nothing.
     weight.zero_()
     weight[: 2 * kept] = torch.cat([filters, -filters]).view(2 * kept, *weight.shape[1:]).to(weight)
+
+
+def _products(images: torch.Tensor) -> torch.Tensor:
+    """Return the sums of products of the values of a patch, and in a last column the count of patches."""
+    patches = functional.unfold(_at_least(images.float(), _PATCH), _PATCH).transpose(1, 2).flatten(0, 1)
+    return torch.cat([patches.T @ patches, torch.full_like(patches[:1], len(patches)).T], 1).cpu().double()

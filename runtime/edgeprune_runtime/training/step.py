@@ -139,7 +139,7 @@ class Learner:
         for group in self._optimizer.param_groups:
             group["lr"] = lr * group["rate"]
         if number == 0 and self._whitens:
-            for network in (self.model, self.tested):
+            for network in {self.model, self.tested}:
                 whiten(network, images)
         losses, outputs = [], []
         parts = self._parts(len(labels))
