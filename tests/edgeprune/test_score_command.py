@@ -231,6 +231,6 @@ def test_scoring_without_torch_says_what_to_install(tmp_path):
     done = without_torch("-o", tmp_path / "s.h5")
     assert done.returncode == 2
     assert done.stderr == (
-        "edgeprune: error: scores and learned masks need torch; pip install 'edgeprune[build]'\n"
+        "edgeprune: error: scores, learned masks and a teacher need torch; pip install 'edgeprune[build]'\n"
     )
     assert list(tmp_path.iterdir()) == []

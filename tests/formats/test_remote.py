@@ -473,6 +473,10 @@ def test_what_cannot_be_a_url_is_refused(text):
 def test_a_url_that_became_a_path_is_told():
     with pytest.raises(ConfigError, match="give a URL as str"):
         open_pack(Path("https://host/p.h5"))
+    with pytest.raises(ConfigError, match="give a URL as str"):
+        as_remote(Path("hf://datasets/one/p.h5"))
+    # A source, not a URL that lost a slash.
+    assert as_remote("hf:/no/such/folder") is None
 
 
 def test_what_a_library_says_shows_no_credentials():

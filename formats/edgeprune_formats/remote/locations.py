@@ -125,7 +125,9 @@ def as_remote(path: PackPath) -> RemoteFile | None:
         return path
     text = os.fsdecode(path)
     if not is_url(text):
-        if _FLATTENED.match(text) and not os.path.lexists(text):
+        # As text, hf:/PATH is a source: a folder of the library datasets.
+        is_source = isinstance(path, str) and text.startswith("hf:")
+        if _FLATTENED.match(text) and not is_source and not os.path.lexists(text):
             raise ConfigError(f"{without_credentials(text)}: give a URL as str, and with two slashes")
         return None
     base, mark, fragment = text.rpartition("#")
