@@ -82,7 +82,7 @@ SCORING = "The scoring run, where no --scores are given"
     metavar="K/N",
     callback=parse_share,
     help="Make only part K of N, into the folder -o.",
-    heading="In parts that any engine starts",
+    heading="In parts, on several machines",
 )
 @option("--assemble", type=EXISTING, metavar="DIR", help="Put the parts in DIR together to the pack -o.")
 @option("--engine", metavar="ray[:ADDRESS]", help="Have Ray make the parts, here or on a cluster.")

@@ -31,7 +31,7 @@ class _Images(PackFile):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         text = str(value)
-        is_source = ":" in text and not is_url(text) and not Path(text).exists()
+        is_source = (":" in text or text == "digits") and not is_url(text) and not Path(text).exists()
         return text if is_source else super().convert(value, param, ctx)
 
 

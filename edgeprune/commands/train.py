@@ -141,16 +141,17 @@ def _own_settings(params: dict[str, Any]) -> dict[str, Any]:
     help="Begin with the weights of a run, whose classes are matched by name, or of torchvision or timm; "
     "safetensors, or .pth of torch.save.",
 )
+@config_options(TrainConfig, "epochs", "batch_size", "lr", heading="Training", batch_size=BATCH_SIZE)
+@config_options(ScoreConfig, "augment", augment=AUGMENT)
+@config_options(TrainConfig, "schedule", "warm_up", "optimizer", "momentum", "weight_decay", "ema")
+@config_options(TrainConfig, "freeze", "adversarial")
 @option(
     "--teacher",
     type=FOLDER,
     metavar="RUN",
-    help="Learn the answers of this run's network in place of the labels.",
+    help="Learn the answers of this run's network, asked at each step, in place of the labels.",
 )
-@config_options(TrainConfig, "epochs", "batch_size", "lr", heading="Training", batch_size=BATCH_SIZE)
-@config_options(ScoreConfig, "augment", augment=AUGMENT)
-@config_options(TrainConfig, "schedule", "warm_up", "optimizer", "momentum", "weight_decay", "ema")
-@config_options(TrainConfig, "freeze", "adversarial", "distill", "distill_temperature")
+@config_options(TrainConfig, "distill", "distill_temperature")
 @config_options(TrainConfig, "label_smoothing", "class_weights", "sampling", "clip_norm", "patience", "seed")
 @option(
     "--replay",
@@ -201,8 +202,8 @@ def command(
     Several packs must have images of one size; their classes are matched by name. The folder receives
     metrics.jsonl, checkpoints, and model.safetensors. A run that was killed goes on with --resume, to the
     same result. An epoch leaves out a last batch that is not full, other images each time, unless the whole
-    pack is smaller than a batch. A far pack, named by URL, is fetched once and verified, see
-    EDGEPRUNE_CACHE in the manual.
+    pack is smaller than a batch. A far pack, named by URL, is fetched once and verified, into
+    the folder EDGEPRUNE_CACHE or ~/.cache/edgeprune.
 
     \b
     Example:
@@ -223,6 +224,10 @@ def command(
 
     cadence = Cadence(checkpoint_steps, checkpoint_minutes * 60)
     config = _config(batch_size, options)
+    if teacher is not None and config.distill:
+        raise ConfigError(
+            "--teacher asks a network at each step, --distill has its answers from the pack; leave one out"
+        )
     choose_threads(threads)
     tested: str | RemoteFile | None = None if test is None else as_remote(test) or test
     signer = None

@@ -55,5 +55,5 @@ TRUST_MODEL = option(
     type=_code,
     metavar="MODULE:FUNCTION",
     expose_value=False,
-    help="Run this code of yours, by which a run says that its network is built.",
+    help="Allow this function of your own to be called, which the run names as what builds its network.",
 )

@@ -211,7 +211,7 @@ class _Worst:
     def _card(names: Sequence[str], image: NDArray[np.float32], true: int, told: Prediction) -> Card:
         pixels = np.clip(np.rint(image * 255), 0, 255).astype(np.uint8)
         lines = (
-            f"{names[true]}, {told.probabilities[true]:.0%}",
+            f"label {names[true]}, {told.probabilities[true]:.0%}",
             f"taken for {names[int(told.probabilities.argmax())]}, {told.probabilities.max():.0%}",
             told.image,
         )

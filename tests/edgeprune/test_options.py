@@ -77,7 +77,7 @@ def test_the_help_of_build_begins_with_the_everyday(edgeprune):
         "The scoring run, where no --scores are given",
         "Components by FSE-Net (methods lf, jelf)",
         "Run",
-        "In parts that any engine starts",
+        "In parts, on several machines",
     ]
     out = out.partition("What to read")[2]
     assert "[SOURCE]" not in out

@@ -119,6 +119,8 @@ def test_perturbed_images_and_a_teacher(train, tmp_path):
     assert len(config(folder)["teacher"]) == 64
     assert not same(folder, train("c", "--epochs", 1, "--adversarial", "n-fgsm")[3])
     (tmp_path / "empty").mkdir()
+    code, _, err, _ = train("e", "--teacher", teacher, "--distill", 0.5)
+    assert (code, "--distill has its answers from the pack; leave one out" in err) == (2, True)
     code, _, err, folder = train("d", "--teacher", tmp_path / "empty")
     assert (code, len(err.splitlines())) == (1, 1)
     assert "model.safetensors: cannot be read (No such file or directory); name another" in err

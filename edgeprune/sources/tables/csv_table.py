@@ -253,9 +253,11 @@ def _columns(
     columns: list[str], options: SourceOptions, requests: Sequence[TargetRequest], shown: str
 ) -> tuple[str, str | None, str | None]:
     named = [name for request in requests for name in request.columns]
+    plain = [request.name for request in requests if request.columns == (request.name,)]
     for name in (options.image_column, options.label_column, options.split_column, *named):
         if name is not None and columns.count(name) != 1:
-            raise SourceError(f"{shown}: has no column {name!r}; its columns are {', '.join(columns)}")
+            other = f"; `target={name}=COLUMN` takes another" if name in plain else ""
+            raise SourceError(f"{shown}: has no column {name!r}; its columns are {', '.join(columns)}{other}")
     path = options.image_column or only_one(
         [name for name in columns if name.lower() in IMAGE_NAMES], (), columns, shown, "paths", "image_column"
     )

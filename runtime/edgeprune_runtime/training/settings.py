@@ -152,7 +152,8 @@ class TrainConfig:
     """
 
     model: str = field(
-        default="mobilenet_v2", metadata={"help": "The network to train.", "choices": MODEL_NAMES}
+        default="mobilenet_v2",
+        metadata={"help": "The network to train; resnet9 has other defaults below.", "choices": MODEL_NAMES},
     )
     stem: Stem = field(
         default="auto",
