@@ -152,7 +152,11 @@ class TrainConfig:
     """
 
     model: str = field(
-        default="mobilenet_v2", metadata={"help": "The network to train.", "choices": MODEL_NAMES}
+        default="mobilenet_v2",
+        metadata={
+            "help": "The network to train; resnet9 brings settings of its own.",
+            "choices": MODEL_NAMES,
+        },
     )
     stem: Stem = field(
         default="auto",
