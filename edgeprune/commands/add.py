@@ -12,6 +12,7 @@ from edgeprune.sources.naming.options import SourceOptions, with_options
 from edgeprune.text import bytes_text, count_text, say
 
 from ..options.fields import EXISTING, QUIET, Command, config_options, make_config, option, output_option
+from ..options.networks import TRUST_MODEL
 
 __all__ = ["command"]
 
@@ -26,6 +27,7 @@ __all__ = ["command"]
     metavar="RUN",
     help="As of edgeprune build, for packs that were built with one.",
 )
+@TRUST_MODEL
 @config_options(SourceOptions, heading="How to read it")
 @option(
     "--jobs",

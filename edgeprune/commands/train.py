@@ -58,7 +58,8 @@ BATCH_SIZE = {
 }
 AUGMENT = {
     "type": click.Choice(LOADER_AUGMENTS),
-    "help": "Random crop after reflect padding, random horizontal flip; or light or strong, which do more.",
+    "help": "Random crop after reflect padding, random horizontal flip; short for few epochs; or light or "
+    "strong, which do more.",
 }
 THREADS = option(
     "--threads",

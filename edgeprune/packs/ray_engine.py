@@ -13,6 +13,7 @@ from typing import Any
 from edgeprune_formats import ConfigError
 from edgeprune_formats.files import check_writable
 from edgeprune_runtime.errors import ArtifactError
+from edgeprune_runtime.networks.code import allow_code, allowed_code
 
 from ..work.callbacks import StageProgress
 from ..work.temporary import work_folder
@@ -82,7 +83,7 @@ def build_with_ray(
     with _cluster(address) as ray, _kept_if_used(folder):
         _require_processors(ray, jobs)
         task = ray.remote(num_cpus=jobs, max_retries=RETRIES)(_build_share)
-        given = (str(Path.cwd()), source, str(folder), config, scores, fse_net, teacher, jobs)
+        given = (str(Path.cwd()), source, str(folder), config, scores, fse_net, teacher, jobs, allowed_code())
         for number in range(_ROUNDS):
             tasks = [task.remote(Share(part, parts), *given) for part in range(1, parts + 1)]
             _finished(ray, tasks, progress)
@@ -125,11 +126,14 @@ def _build_share(
     fse_net: Path | None,
     teacher: Path | None,
     jobs: int,
+    code: tuple[str, ...],
 ) -> PartReport:
     """Do one task, where relative paths mean what they mean to whoever began the build."""
     from .build import build_share
 
     os.chdir(place)
+    for name in code:
+        allow_code(name)
     return build_share(
         source, folder, share, config, scores=scores, fse_net=fse_net, teacher=teacher, jobs=jobs
     )

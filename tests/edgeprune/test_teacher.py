@@ -9,6 +9,8 @@ import torch
 from small_builds import SIDE, pixels, run_folder
 
 from edgeprune import BuildConfig, build_pack
+from edgeprune.commands import add, build
+from edgeprune.packs import ray_engine
 from edgeprune.packs.addition import add_images
 from edgeprune.packs.assembly import assemble
 from edgeprune.packs.budget import build_within
@@ -20,6 +22,7 @@ from edgeprune.repack.merge import merge_packs
 from edgeprune.sources import open_source
 from edgeprune_formats import ConfigError, open_pack, verify_pack
 from edgeprune_formats.targets import encode_target
+from edgeprune_runtime.networks import code
 from edgeprune_runtime.networks.trained import load_trained
 
 NAMES = [f"n{number}" for number in range(8)]
@@ -196,3 +199,17 @@ def test_images_are_added_to_packs_merged_of_those_of_several_teachers(run, buil
         add_images(more, tmp_path / "merged")
     with open_pack(add_images(more, tmp_path / "merged", teacher=run).report.path) as pack:
         assert "teacher" in pack.targets
+
+
+@pytest.mark.parametrize("command", [build.command, add.command])
+def test_a_teacher_of_the_users_own_code_can_be_named(command):
+    flags = [flag for param in command.params for flag in param.opts]
+    assert {"--teacher", "--trust-model"} <= set(flags)
+
+
+def test_tasks_of_ray_may_run_the_code_that_the_user_has_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(code, "_ALLOWED", {})
+    monkeypatch.setattr("edgeprune.packs.build.build_share", lambda *given, **named: code.allowed_code())
+    monkeypatch.chdir(tmp_path)
+    given = str(tmp_path), "npz:a.npz", "parts", CONFIG, None, None, tmp_path, 1
+    assert ray_engine._build_share(Share(1, 2), *given, ("networks:tiny",)) == ("networks:tiny",)

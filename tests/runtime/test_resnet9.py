@@ -95,6 +95,7 @@ def test_a_network_that_is_not_resnet9_is_not_whitened():
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+@pytest.mark.slow
 def test_a_run_is_whitened_once_and_goes_on_as_it_was(tmp_path):
     config = replace(SHORT, ema=0.9)
     run(tmp_path / "whole", config)

@@ -18,7 +18,7 @@ from edgeprune_formats.errors import one_line
 
 from .names import is_code, name_problem
 
-__all__ = ["BuildNetwork", "allow_code", "code_of", "fitting_arguments"]
+__all__ = ["BuildNetwork", "allow_code", "allowed_code", "code_of", "fitting_arguments"]
 
 BuildNetwork = Callable[..., Any]
 # By name; None for one that is imported once it is needed.
@@ -60,6 +60,11 @@ def allow_code(model: str | BuildNetwork) -> str:
     name = _name_of(model)
     _ALLOWED[name] = model
     return name
+
+
+def allowed_code() -> tuple[str, ...]:
+    """Return the names that `allow_code` was given, for another process that works for the same user."""
+    return tuple(_ALLOWED)
 
 
 def _name_of(function: BuildNetwork) -> str:

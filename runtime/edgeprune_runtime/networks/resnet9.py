@@ -110,7 +110,8 @@ def whiten(model: nn.Module, images: torch.Tensor) -> None:
     weight = model.whiten.weight
     # A batch of large images may go through the network in parts, as all of it does not fit the memory.
     some = max(1, _VALUES // (_PATCH**2 * images[0].numel()))
-    sums = torch.stack([_products(part) for part in images.split(some)]).sum(0)
+    parts = images.tensor_split(-(-len(images) // some))
+    sums = torch.stack([_products(part) for part in parts]).sum(0)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.all_reduce(sums)
     variances, vectors = torch.linalg.eigh(sums[:, :-1] / sums[:, -1:])

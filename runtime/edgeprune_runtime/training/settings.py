@@ -153,7 +153,10 @@ class TrainConfig:
 
     model: str = field(
         default="mobilenet_v2",
-        metadata={"help": "The network to train; resnet9 has other defaults below.", "choices": MODEL_NAMES},
+        metadata={
+            "help": "The network to train; resnet9 brings settings of its own.",
+            "choices": MODEL_NAMES,
+        },
     )
     stem: Stem = field(
         default="auto",
