@@ -250,7 +250,7 @@ def test_csv_without_labels_and_in_splits(tmp_path):
     with pytest.raises(SourceError, match="no target that can be learned"):
         open_source(f"{spec}?target=age:integer")
     with pytest.raises(
-        SourceError, match="no column 'weight'; its columns are path, age, split; .target=weight=COLUMN"
+        SourceError, match=r"no column 'weight'; its columns are path, age, split; .target=weight=COLUMN"
     ):
         open_source(f"{spec}?target=weight")
 
