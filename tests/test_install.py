@@ -186,7 +186,7 @@ def registry(tmp_path_factory):
 OTHERS = (
     *("safetensors", "scikit-learn", "isal", "onnx", "onnxruntime", "imagecodecs", "matplotlib"),
     *("captum", "cryptography", "onnxscript", "pyautoattack", "simplejpeg", "zstandard", "tensorboard"),
-    *("pyarrow", "braceexpand", "timm"),
+    *("pyarrow", "braceexpand", "timm", "jinja2", "fsspec", "aiohttp"),
 )
 
 

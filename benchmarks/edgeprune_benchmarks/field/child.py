@@ -155,6 +155,8 @@ def _wait(child: int, end: float) -> int | None:
         pause = min(2 * pause, 0.02)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child, signal.SIGKILL)
+    # It may not have come to be a group yet.
+    os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     return None
 
