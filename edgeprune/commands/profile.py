@@ -15,7 +15,7 @@ from edgeprune_runtime.training.settings import TrainConfig
 
 from ..options.fields import FAR_PACKS, Command, config_options, make_config, option
 from ..options.networks import NETWORK
-from .train import THREADS, choose_threads, require_torch
+from ..options.torch import THREADS, choose_threads, require_torch
 
 if TYPE_CHECKING:
     from edgeprune_formats.remote.locations import RemoteFile

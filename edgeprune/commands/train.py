@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import os
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from edgeprune.scoring.config import ScoreConfig
-from edgeprune.text import bytes_text, count_text, say_if_read
+from edgeprune.text import say_if_read
 from edgeprune_formats import ConfigError
 from edgeprune_formats.remote.locations import RemoteFile, as_remote
 from edgeprune_formats.targets import LABEL
@@ -26,20 +23,18 @@ from edgeprune_runtime.training.settings import TrainConfig
 from ..options.fields import EXISTING, FAR_PACKS, Command, config_options, make_config, option, output_option
 from ..options.networks import NETWORK, TRUST_MODEL
 from ..options.sizes import size_option
+from ..options.torch import THREADS, choose_threads, require_torch
 
 if TYPE_CHECKING:
     from edgeprune.training.setup import Setup
     from edgeprune_runtime.decode.augmentation import LoaderAugment
-    from edgeprune_runtime.loading.order.replay import ReplayOrder
     from edgeprune_runtime.loading.order.skipping import OnCorrupt
     from edgeprune_runtime.training.interfaces import OnEvent
 
-__all__ = ["THREADS", "choose_threads", "command", "require_torch"]
+__all__ = ["command"]
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-# With this share of the processors free, or less, a thread on each would wait for those of others.
-_HELD = 0.6
 # What a context knows of batches whose parts are chosen.
 _FULL_BATCH = "edgeprune.full_batch"
 
@@ -61,11 +56,6 @@ AUGMENT = {
     "help": "Random crop after reflect padding, random horizontal flip; short for few epochs; or light or "
     "strong, which do more.",
 }
-THREADS = option(
-    "--threads",
-    type=click.IntRange(1),
-    help="Threads of the CPU to compute in.  [default: as many as processors are free]",
-)
 
 
 class _Resumable(Command):
@@ -219,6 +209,7 @@ def command(
       edgeprune train photos.h5 --init imagenet.safetensors --freeze --memory 300MB --batch-size auto -o run
     """
     require_torch()
+    from edgeprune.training.lines import result_line
     from edgeprune.training.setup import set_up
     from edgeprune_runtime import open_packs
     from edgeprune_runtime.training import Cadence
@@ -260,7 +251,7 @@ def command(
             report=report,
             signer=signer,
         )
-    say_if_read(f"{output / 'model.safetensors'}: {_result(config, metrics)}")
+    say_if_read(f"{output / 'model.safetensors'}: {result_line(config, metrics)}")
 
 
 def _replay(share: float | None, new_packs: int) -> Replay | None:
@@ -271,35 +262,14 @@ def _replay(share: float | None, new_packs: int) -> Replay | None:
     return None
 
 
-def _replay_line(order: ReplayOrder) -> str:
-    return (
-        f"replay: {order.old_in_batch} of {order.batch_size} images in a batch are of the {order.old:,} old "
-        f"ones; an epoch is the {order.new:,} new ones once"
-    )
-
-
 def _say_setup(setup: Setup) -> None:
     """Say what a user should know before the run begins."""
+    from edgeprune.training.lines import replay_line
+
     if setup.loader.replay is not None:
-        say_if_read(_replay_line(setup.loader.replay))
+        say_if_read(replay_line(setup.loader.replay))
     for note in setup.notes:
         say_if_read(f"warning: {note}", err=True)
-
-
-def _result(config: TrainConfig, metrics: dict[str, Any]) -> str:
-    """Return what was trained, and how well, on one line."""
-    from edgeprune_runtime.training.progress.lines import metrics_text
-
-    if config.patience is None:
-        trained = count_text(config.epochs, "epoch")
-    else:
-        trained = f"weights of epoch {metrics['epoch']}, the best"
-    found = metrics_text(metrics, "test")
-    tested = f", test {found}" if found else ""
-    # A run that was finished by an earlier release does not say.
-    count = metrics.get("skipped_images", 0)
-    left_out = f"; {count_text(count, 'image')} left out as damaged (see edgeprune repair)" if count else ""
-    return f"{config.model}, {trained}{tested}{left_out}"
 
 
 def _config(batch_size: int | str, options: dict[str, Any]) -> TrainConfig:
@@ -330,76 +300,11 @@ def _signed(
     return found[-1][0], tuple(path for _, path in found), test
 
 
-def require_torch() -> None:
-    """Raise `ConfigError` where torch is not installed, or cannot be loaded."""
-    if importlib.util.find_spec("torch") is None:
-        raise ConfigError("training needs torch; pip install 'edgeprune[torch]'")
-    try:
-        importlib.import_module("torch")
-    except ImportError as error:
-        raise ConfigError(f"torch cannot be loaded ({error}); reinstall it, or allow more memory") from error
-
-
-def choose_threads(threads: int | None) -> None:
-    """Set how many threads torch computes with, before it starts them.
-
-    None is as many as there may be; of processors that other processes hold, those are left out, with a word.
-    """
-    import torch
-
-    from edgeprune_runtime.system.machine import cpu_quota, free_processors, save_address_space
-
-    save_address_space()
-    # OMP_NUM_THREADS, which torch has read, may ask for fewer; a container's quota is not known to it.
-    most = min(torch.get_num_threads(), cpu_quota())
-    if threads is None and most > 1 and "OMP_NUM_THREADS" not in os.environ:
-        free = free_processors()
-        # All threads of a step wait for the last, which shares its processor with another process.
-        if free is not None and free <= _HELD * most:
-            threads = max(1, round(free))
-            say_if_read(
-                f"edgeprune: others hold the processors, {free:.1f} of {most} are free: computing in "
-                f"{count_text(threads, 'thread')} (--threads {most} takes all)",
-                err=True,
-            )
-    torch.set_num_threads(threads or most)
-
-
-def _setting(setup: Setup) -> str:
-    """Return what the run computes with, on one line."""
-    import torch
-
-    from edgeprune_runtime.networks.models import has_small_stem
-    from edgeprune_runtime.networks.shapes import stem_cost
-    from edgeprune_runtime.system.machine import keep_freed_memory
-
-    config, placement = setup.config, setup.placement
-    shape = setup.loader.pack.header.shape
-    cost = stem_cost(config.model, shape)
-    stem = "small" if has_small_stem(config.stem, min(shape[1:])) else "imagenet"
-    kept = setup.is_roomy and keep_freed_memory()
-    parts = f" in {config.accumulate} parts" if config.accumulate > 1 else ""
-    facts = [
-        str(placement.device),
-        count_text(torch.get_num_threads(), "thread"),
-        f"{placement.precision}, channels_last",
-        f"batches of {config.batch_size}{parts}",
-        *([f"{config.distill:.0%} of the loss from the pack's teacher"] if config.distill else []),
-        *([] if config.adversarial is None else [f"perturbed by {config.adversarial}"]),
-        *(
-            []
-            if cost == 1
-            else [f"stem {stem} (small takes {cost:.1f} times the multiplications of imagenet)"]
-        ),
-        f"{bytes_text(setup.memory.limit)} for loaders, {setup.memory.prefetch} batches ahead",
-    ]
-    return "; ".join(facts) + ("; freed memory is kept" if kept else "")
-
-
 def _reports(setup: Setup, output: Path, tensorboard: bool, stack: ExitStack) -> OnEvent:
+    from edgeprune.training.lines import setting_line
     from edgeprune.training.reports import TensorBoardReport, TerminalReport
 
-    terminal = TerminalReport(setup.config.epochs, _setting(setup))
+    terminal = TerminalReport(setup.config.epochs, setting_line(setup))
     if not tensorboard:
         return terminal
     curves = stack.enter_context(TensorBoardReport(output))

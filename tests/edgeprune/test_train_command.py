@@ -12,7 +12,7 @@ from trained_weights import same, weights
 
 from edgeprune import cli
 from edgeprune.commands import plot as plot_command
-from edgeprune.commands import train as train_command
+from edgeprune.options import torch as torch_options
 from edgeprune.training import reports as training_reports
 from edgeprune.training.evaluation import TestImages
 from edgeprune_formats import ConfigError
@@ -275,9 +275,9 @@ def test_a_torch_that_cannot_be_loaded(train, monkeypatch):
     def fail(name):
         raise ImportError("libtorch_cpu.so: failed to map segment from shared object")
 
-    monkeypatch.setattr(train_command.importlib, "import_module", fail)
+    monkeypatch.setattr(torch_options.importlib, "import_module", fail)
     with pytest.raises(ConfigError, match=r"failed to map segment .*; reinstall it, or allow more"):
-        train_command.require_torch()
+        torch_options.require_torch()
 
 
 @pytest.mark.parametrize("words", ["CUDA out of memory.", "could not create a primitive"])
@@ -432,13 +432,13 @@ def test_processors_that_others_hold_are_left_to_them(monkeypatch, capsys, free,
     monkeypatch.setattr(torch, "set_num_threads", chosen.append)
     monkeypatch.setattr("edgeprune_runtime.system.machine.cpu_quota", lambda: 8)
     monkeypatch.setattr("edgeprune_runtime.system.machine.free_processors", lambda: free)
-    train_command.choose_threads(None)
+    torch_options.choose_threads(None)
     err = capsys.readouterr().err
     assert chosen == [threads]
     assert (f"computing in {threads} thread" in err) == (threads < 4)
-    train_command.choose_threads(3)
+    torch_options.choose_threads(3)
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
-    train_command.choose_threads(None)
+    torch_options.choose_threads(None)
     assert chosen[1:] == [3, 4]
     assert capsys.readouterr().err == ""
 
