@@ -84,15 +84,26 @@ def build(data: Path, output: Path, scale: bool, **options: Any) -> None:
 @click.command()
 @DATA
 @OUTPUT
-@config_options(TrainConfig, "epochs", epochs={"default": 5})
-@click.option("--seeds", type=int, default=1, show_default=True, help="Runs of each network.")
-@DEVICE
 @runs("runs/accuracy")
-def accuracy(data: Path, output: Path, **options: Any) -> None:
-    """Test accuracy of networks trained from a 50% pack and from the original pixels; resumable."""
-    from ..selection.accuracy import run
+@MINUTES
+@config_options(TrainConfig, "model", model={"default": "efficientnet_b0"})
+@config_options(TrainConfig, "epochs", epochs={"default": 4})
+@BATCH_SIZE
+@click.option("--seeds", type=click.IntRange(min=1), default=5, show_default=True, help="For each row.")
+@DEVICE
+def accuracy(data: Path, output: Path, runs: Path, **options: Any) -> None:
+    """Test accuracy from a 50% pack, from pixels, and from pixels rounded otherwise; resumable.
 
-    run(data, output, **options)
+    All with the same initial weights, order of images and crops. The last is the control: what parts it
+    from the pixels is chance.
+
+    \b
+    Example:
+      edgeprune bench accuracy --data data --model mobilenet_v2 --minutes 60
+    """
+    from ..selection.accuracy import Settings, run
+
+    run(Settings(**options), data, output, runs)
 
 
 @click.command()

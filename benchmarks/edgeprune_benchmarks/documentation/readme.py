@@ -42,6 +42,7 @@ from ..robustness.tables import (
     seeds_table,
 )
 from ..scale.tables import scale_table
+from ..selection.accuracy import accuracy_table
 from ..selection.issue_tables import issue_tables
 from ..selection.tables import coreset_table, correlation_table, learning_table, loss_table, mask_table
 from ..speed.encode_tables import encode_table
@@ -138,19 +139,6 @@ def _build(results: dict[str, Any]) -> list[str]:
     return render(columns, results["rows"])
 
 
-def _accuracy(results: dict[str, Any]) -> list[str]:
-    columns = [
-        Column("network", "model"),
-        Column(
-            "trained from",
-            lambda row: f"pack, {row['freq_prune']:.0%} pruned" if row["freq_prune"] else "original pixels",
-        ),
-        Column("seed", "seed"),
-        Column("test accuracy", "test_accuracy", "{:.2%}"),
-    ]
-    return render(columns, results["rows"])
-
-
 def _demo(results: dict[str, Any]) -> list[str]:
     """Return the demo's output, of ``info`` the first lines only."""
     lines = results["output"].strip().splitlines()
@@ -201,7 +189,7 @@ PAGES: dict[str, dict[str, Table]] = {
         "accuracy-bytes-33": accuracy_bytes_table,
         "distill": distill_table,
         **{f"minutes-{model}": minutes_table for model in MODELS},
-        "accuracy": _accuracy,
+        **{f"accuracy-{model}": accuracy_table for model in MODELS},
     },
     "docs/results/device.md": {
         "power-loss": power_loss_table,

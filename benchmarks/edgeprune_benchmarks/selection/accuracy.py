@@ -1,76 +1,163 @@
-"""What pruning costs in accuracy: the same network and seed, from a pack and from original pixels."""
+"""Whether a network learns less from a pack than from pixels: the same start, order and crops; resumable."""
 
 from __future__ import annotations
 
-import json
-import time
+import math
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 import click
 import numpy as np
+from scipy import stats
 
 from edgeprune import BuildConfig, build_pack, open_source
-from edgeprune_formats import EdgePruneError, open_pack
+from edgeprune_formats import open_pack
 from edgeprune_runtime import PackLoader
+from edgeprune_runtime.training import TrainConfig
+from edgeprune_runtime.training.placement import place
 
-from ..harness.cells import train_epochs
+from ..harness.cells import measure_cells, train_epochs
+from ..harness.deadline import Deadline
 from ..harness.images import lossless
+from ..harness.markdown import Column, mean_and_range, render
 from ..harness.results import save
 
-__all__ = ["run"]
+__all__ = ["PACKS", "Settings", "accuracy_table", "difference", "run"]
 
-MODELS = ("shufflenet_v2", "mobilenet_v2", "efficientnet_b0")
-RATIOS = (0.0, 0.5)
+PIXELS = "original pixels"
+PACKS = {
+    PIXELS: BuildConfig(codec="sparse-f32", freq_prune=0),
+    "the same, rounded (float16)": BuildConfig(codec="sparse-f16", freq_prune=0),
+    "pack, half of the components": BuildConfig(codec="sparse-f32", freq_prune=0.5),
+}
+"""What is trained from. The second is the control: no eye sees its error, and what parts it is chance."""
 
 
-def run(data: Path, output: Path, *, epochs: int, seeds: int, device: str, runs: Path) -> None:
-    """Train every network from both packs with every seed, going on where an earlier call stopped."""
+@dataclass(frozen=True)
+class Settings:
+    """What is compared.
+
+    Attributes
+    ----------
+    model : str
+        A network.
+    epochs, batch_size : int
+        Of each run.
+    seeds : int
+        Runs from each pack; one seed gives all of them the same weights, order and augmentation.
+    device : str
+        As `TrainConfig`.
+    minutes : float or None
+        Stop after so long; the same command goes on.
+    """
+
+    model: str
+    epochs: int
+    batch_size: int
+    seeds: int
+    device: str
+    minutes: float | None
+
+    def config(self, seed: int) -> dict[str, Any]:
+        """Return the fields of `TrainConfig` of one run."""
+        of = ("model", "epochs", "batch_size", "device")
+        return {name: getattr(self, name) for name in of} | {"seed": seed}
+
+
+def run(settings: Settings, data: Path, output: Path, runs: Path) -> None:
+    """Train from every pack with every seed, and write ``accuracy-MODEL.json`` after each network.
+
+    Raises
+    ------
+    OutOfTimeError
+        The time was over before the end; whatever `runs` holds is not done again.
+    """
     source = f"npz:{lossless(data)}"
-    packs = {ratio: _pack(source, ratio, runs) for ratio in RATIOS}
-    _check_pixels(source, packs[0.0])
-    rows = []
-    for model in MODELS:
-        for seed in range(seeds):
-            for ratio, pack in packs.items():
-                folder = runs / f"{model}-{ratio}-{epochs}-{seed}"
-                rows.append(_train(source, pack, folder, model, ratio, epochs, seed, device))
-    results = {"epochs": epochs, "train_images": len(open_pack(packs[0.0])), "device": device, "rows": rows}
-    click.echo(save(output, "accuracy", results))
-
-
-def _pack(source: str, ratio: float, runs: Path) -> Path:
     runs.mkdir(parents=True, exist_ok=True)
-    path = runs / f"train-{ratio}.h5"
-    if not path.exists():
-        build_pack(source, path, BuildConfig(codec="sparse-f32", freq_prune=ratio))
-    return path
-
-
-def _check_pixels(source: str, path: Path) -> None:
-    """Raise unless the pack that drops nothing decodes to the original pixels, which it stands for."""
-    loader = PackLoader(path, 256, backend="scipy")
-    images = np.concatenate([batch for batch, _ in loader])
-    pixels = open_source(source).read(loader.pack.source_index.astype(np.intp))
-    if np.abs(images - pixels / 255).max() > 1e-5:
-        raise EdgePruneError("the pack without pruning does not decode to the original pixels")
-
-
-def _train(
-    source: str, pack: Path, folder: Path, model: str, ratio: float, epochs: int, seed: int, device: str
-) -> dict[str, Any]:
-    click.echo(f"{model}, frequency pruning {ratio:.0%}, seed {seed}")
-    started = time.perf_counter()
-    settings: dict[str, Any] = {"model": model, "epochs": epochs, "seed": seed, "device": device}
-    metrics = train_epochs(pack, folder, source, batch_size=64, **settings)
-    config = json.loads((folder / "config.json").read_text())
-    return {
-        "model": model,
-        "freq_prune": ratio,
-        "seed": seed,
-        "test_accuracy": metrics["test_accuracy"],
-        "train_accuracy": metrics["train_accuracy"],
-        "images_per_second": metrics["images_per_second"],
-        "seconds_this_call": time.perf_counter() - started,
-        "precision": config["config"]["precision"],
+    packs = {name: runs / f"{number}.h5" for number, name in enumerate(PACKS)}
+    for name, path in packs.items():
+        if not path.exists():
+            build_pack(source, path, PACKS[name])
+    facts = {"train_images": len(open_pack(packs[PIXELS])), "psnr": _psnr(source, packs)}
+    cells = {
+        f"{settings.model}-{seed}-{number}": partial(_train, settings, source, packs[name], runs, name, seed)
+        for seed in range(settings.seeds)
+        for number, name in enumerate(packs)
     }
+    told = {"training": asdict(TrainConfig(**settings.config(0)))}
+
+    def tell(rows: list[dict[str, Any]]) -> None:
+        found = {key: value for key, value in asdict(settings).items() if key != "minutes"}
+        precision = place(TrainConfig(**settings.config(0))).precision
+        results = {**found, "precision": precision, **facts, "cells": len(cells), "rows": rows}
+        click.echo(save(output, f"accuracy-{settings.model}", results))
+
+    tell(measure_cells(cells, runs, told, Deadline(settings.minutes), tell))
+
+
+def _psnr(source: str, packs: dict[str, Path]) -> dict[str, float | None]:
+    """Return the PSNR of each pack's images, in dB; None where no value of a pixel is rounded otherwise."""
+    opened, found = open_source(source), {}
+    for name, path in packs.items():
+        loader = PackLoader(path, 256, backend="scipy")
+        decoded = np.concatenate([batch for batch, _ in loader])
+        pixels = opened.read(loader.pack.source_index.astype(np.intp))
+        error = float(np.square(decoded - pixels / 255).mean())
+        exact = np.array_equal(np.rint(255 * decoded), pixels)
+        found[name] = None if exact else -10 * math.log10(error)
+    return found
+
+
+def _train(settings: Settings, source: str, pack: Path, runs: Path, name: str, seed: int) -> dict[str, Any]:
+    folder = runs / f"{settings.model}-{seed}-{list(PACKS).index(name)}"
+    metrics = train_epochs(pack, folder, source, **settings.config(seed))
+    click.echo(f"{settings.model}, seed {seed}, {name}: {metrics['test_accuracy']:.2%}")
+    kept = ("test_accuracy", "test_loss", "train_accuracy", "images_per_second")
+    return {"images": name, "seed": seed, **{key: metrics[key] for key in kept}}
+
+
+def difference(rows: list[dict[str, Any]], images: str, other: str) -> tuple[float, float] | None:
+    """Return the mean difference in test accuracy of the seeds that both have, and the 95% margin of it.
+
+    From Student's t over the differences of pairs; None with fewer than two.
+    """
+    of = {
+        name: {row["seed"]: row["test_accuracy"] for row in rows if row["images"] == name}
+        for name in (images, other)
+    }
+    pairs = [of[images][seed] - of[other][seed] for seed in of[images].keys() & of[other].keys()]
+    if len(pairs) < 2:
+        return None
+    margin = stats.t.ppf(0.975, len(pairs) - 1) * stdev(pairs) / math.sqrt(len(pairs))
+    return mean(pairs), float(margin)
+
+
+def accuracy_table(results: dict[str, Any]) -> list[str]:
+    """Return the accuracies from each pack, and how far they are from those of the pixels."""
+    rows = results["rows"]
+
+    def of(images: str, key: str) -> list[float]:
+        return [row[key] for row in rows if row["images"] == images]
+
+    def apart(images: str) -> str | None:
+        found = None if images == PIXELS else difference(rows, images, PIXELS)
+        return None if found is None else f"{100 * found[0]:+.1f} ± {100 * found[1]:.1f}"
+
+    columns = [
+        Column(f"{results['model']}, trained from", str),
+        Column("PSNR, dB", results["psnr"].get, "{:.1f}", none="exact"),
+        Column("seeds", lambda images: len(of(images, "seed"))),
+        Column("test accuracy, %", lambda images: mean_and_range(of(images, "test_accuracy"))),
+        Column("train accuracy, %", lambda images: mean_and_range(of(images, "train_accuracy"))),
+        Column("test accuracy less that of pixels, points", apart),
+    ]
+    intro = (
+        f"{results['train_images']:,} images in their exact pixels, {results['epochs']} epochs, batches of "
+        f"{results['batch_size']}, {results['precision']}; tested on 1,017 original images. A seed gives "
+        f"each row the same initial weights, order and crops. Means and ranges over seeds; of differences "
+        f"the mean and its 95% interval."
+    )
+    return render(columns, list(results["psnr"]), intro)
