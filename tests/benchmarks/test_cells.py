@@ -10,7 +10,7 @@ from edgeprune.sources import check_source
 from edgeprune.sources.arrays import ArraySource
 from edgeprune.work.image_store import ImageStore
 from edgeprune_benchmarks.codec import accuracy_bytes
-from edgeprune_benchmarks.harness.cells import measure_cells
+from edgeprune_benchmarks.harness.cells import measure_cells, restore_cells
 from edgeprune_benchmarks.harness.deadline import Deadline, OutOfTimeError
 from edgeprune_benchmarks.harness.pixel_loader import PixelLoader
 from edgeprune_benchmarks.selection import coresets
@@ -26,7 +26,7 @@ def test_cells_are_measured_once_and_kept_with_their_settings(tmp_path):
         return {"value": value}
 
     cells = {"a": lambda: measure(1), "b": lambda: measure(2)}
-    expected = [{"value": 1}, {"value": 2}]
+    expected = [{"value": 1, "cell": "a"}, {"value": 2, "cell": "b"}]
     assert measure_cells(cells, tmp_path, {"lr": 0.1}, Deadline(None)) == expected
     assert measure_cells(cells, tmp_path, {"lr": 0.1}, Deadline(None)) == expected
     assert calls == [1, 2]
@@ -43,10 +43,26 @@ def test_the_time_is_looked_at_before_each_cell_that_is_not_there(tmp_path):
     assert not (tmp_path / "b.json").exists()
 
 
+def test_cells_come_back_from_a_result_of_the_same_settings(tmp_path):
+    result, folder = tmp_path / "x.json", tmp_path / "runs"
+    folder.mkdir()
+    restore_cells(result, folder, {"psnrs": (1, 2)})
+    measured = measure_cells({"a": lambda: {"value": 1}}, tmp_path, {"psnrs": (1, 2)}, Deadline(None))
+    kept = {"seeds": 3, "lines": [1, 4], "cell_settings": {"psnrs": (1, 2)}, "rows": measured}
+    result.write_text(json.dumps({"results": kept}))
+    restore_cells(result, folder, {"psnrs": (1, 3)})
+    assert not list(folder.iterdir())
+    restore_cells(result, folder, {"psnrs": (1, 2)})
+    assert (folder / "a.json").read_text() == (tmp_path / "a.json").read_text()
+    (folder / "a.json").write_text("mine")
+    restore_cells(result, folder, {"psnrs": (1, 2)})
+    assert (folder / "a.json").read_text() == "mine"
+
+
 RECIPE = Recipe("resnet8", iterations=3, batch_size=8, lr=0.05, device="cpu", precision="float32")
 COMPARISONS = [
     coresets.Settings("npz:a/x.npz", RECIPE, ScoreConfig(), 1, None),
-    accuracy_bytes.Settings("npz:a/x.npz", RECIPE, ("quantized",), (26.0,), (1.0,), 1, None),
+    accuracy_bytes.Settings("npz:a/x.npz", RECIPE, ("quantized",), (26.0,), (1.0,), 1, False, None),
 ]
 
 
@@ -55,7 +71,7 @@ def test_a_cell_of_other_images_or_another_loop_is_not_taken_again(tmp_path, set
     cells = {"a": lambda: {"value": 1}}
     facts = settings.facts()
     for _ in range(2):
-        assert measure_cells(cells, tmp_path, facts, Deadline(None)) == [{"value": 1}]
+        assert measure_cells(cells, tmp_path, facts, Deadline(None)) == [{"value": 1, "cell": "a"}]
     others = [
         replace(settings, source="npz:a/y.npz").facts(),
         replace(settings, recipe=replace(RECIPE, iterations=4)).facts(),

@@ -49,6 +49,7 @@ def test_what_is_done_is_written_and_gone_on_from(tmp_path):
     assert images[MORE] >= images[TAUGHT]
     assert all(row["bytes"] <= 8000 for row in results["rows"])
     (tmp_path / "runs" / "0.008-0-3.json").unlink()
+    (tmp_path / "out" / "distill.json").unlink()
     with pytest.raises(OutOfTimeError):
         run(replace(settings, minutes=0.0), tmp_path / "out", tmp_path / "runs")
     results = json.loads((tmp_path / "out" / "distill.json").read_text())["results"]

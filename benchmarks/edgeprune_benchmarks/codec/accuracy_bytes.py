@@ -1,11 +1,11 @@
-"""Accuracy per byte: the same network from as many images as fit a budget, by codec and quality."""
+"""Accuracy per byte, a frontier: each codec at the quality that is best for a budget; resumable."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,18 @@ import numpy as np
 
 from edgeprune import open_source
 from edgeprune.sources import check_source
+from edgeprune_formats import ConfigError
 
-from ..harness.cells import measure_cells
-from ..harness.deadline import Deadline
+from ..harness.cells import measure_cells, restore_cells
+from ..harness.deadline import Deadline, OutOfTimeError
 from ..harness.results import save
 from ..selection.fixed_budget import Recipe, train_on
-from .budgets import PROBED, Fitter, describe, make_fitter, nested_order
+from .budgets import BARE, PROBED, RAW, Fitted, Fitter, describe, make_fitter, nested_order, reencoded
 from .packs import ImageSet
 
-__all__ = ["Settings", "run"]
+__all__ = ["Settings", "choose", "run"]
+
+_NO_SEED = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -32,19 +35,24 @@ class Settings:
     Attributes
     ----------
     source : str
-        The images, as `edgeprune.open_source` takes them.
+        The images, as `edgeprune.open_source` takes them: exact pixels, because images that were JPEG before
+        flatter JPEG.
     recipe : Recipe
         How networks are trained: as many steps whatever the images.
     codecs : tuple of str
         Of `edgeprune_benchmarks.codec.budgets.CODECS`.
     psnrs : tuple of float
-        Qualities in dB at which each codec is tried.
+        Qualities in dB that are tried, rising.
     budgets_mb : tuple of float
-        In units of 1,000,000 bytes.
+        In units of 1,000,000 bytes, in the order in which they are done.
     seeds : int
         Orders of images, and networks, for each cell.
+    copies : bool
+        Learn from JPEG copies of the images, quality 75 and 4:2:0, to see how they change the comparison.
     minutes : float or None
         Stop after so long; the same command goes on.
+    held_out : int
+        Training images that qualities are chosen on, and that no network is trained on until they are.
     """
 
     source: str
@@ -53,22 +61,29 @@ class Settings:
     psnrs: tuple[float, ...]
     budgets_mb: tuple[float, ...]
     seeds: int
+    copies: bool
     minutes: float | None
+    held_out: int = 1000
 
     def facts(self) -> dict[str, Any]:
         """Return what a cell depends on beside its own place in the table."""
-        return {"source": Path(self.source).name, **self.recipe.facts()}
+        return {
+            "source": Path(self.source).name,
+            "copies": self.copies,
+            "held_out": self.held_out,
+            **self.recipe.facts(),
+        }
 
-    def cells(self) -> Iterator[tuple[int, str, float | None, float]]:
-        """Yield seed, codec, PSNR (None for raw pixels) and budget, seed after seed."""
-        for seed in range(self.seeds):
-            for codec in self.codecs:
-                for target in (None,) if codec == "raw uint8" else self.psnrs:
-                    yield from ((seed, codec, target, budget) for budget in self.budgets_mb)
+    def lines(self) -> Iterator[tuple[float, str]]:
+        """Yield budget and codec, budget after budget."""
+        for budget in self.budgets_mb:
+            yield from ((budget, codec) for codec in self.codecs)
 
 
 def run(settings: Settings, output: Path, runs: Path, name: str = "accuracy-bytes") -> None:
-    """Fill the table and write ``NAME.json``; whatever `runs` holds is not done again.
+    """Fill the table, and write ``NAME.json`` after each budget of a codec.
+
+    Whatever `runs` holds is not done again, nor what a ``NAME.json`` of the same settings holds.
 
     Raises
     ------
@@ -76,56 +91,147 @@ def run(settings: Settings, output: Path, runs: Path, name: str = "accuracy-byte
         The time was over before the end.
     """
     runs.mkdir(parents=True, exist_ok=True)
-    bench = _Bench(settings, runs)
-    cells = {_name(*cell): partial(bench.measure, *cell) for cell in settings.cells()}
-    rows = measure_cells(cells, runs, settings.facts(), Deadline(settings.minutes))
-    results = {
-        "source": Path(settings.source).name,
-        "recipe": asdict(settings.recipe),
-        "train_images": len(bench.train.labels),
-        "test_images": len(bench.test.labels),
-        "seeds": settings.seeds,
-        "rows": rows,
-    }
-    click.echo(save(output, name, results))
+    restore_cells(output / f"{name}.json", runs, settings.facts())
+    with tempfile.TemporaryDirectory(dir=runs) as folder:
+        click.echo(_fill(settings, output / f"{name}.json", _Bench(settings, runs, Path(folder))))
 
 
-def _name(seed: int, codec: str, target: float | None, budget: float) -> str:
-    return "-".join([codec.replace(" ", "_").replace(":", ""), f"{target or 0:g}", f"{budget:g}", str(seed)])
+def _fill(settings: Settings, result: Path, bench: _Bench) -> Path:
+    chosen: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
+    lines = list(settings.lines())
+    for number, (budget, codec) in enumerate(lines):
+        try:
+            tried = bench.choose(budget, codec)
+            rows += bench.networks(budget, codec, tried)
+        except OutOfTimeError:
+            raise OutOfTimeError(f"{number} of {len(lines)} lines are done") from None
+        chosen += tried
+        results = {
+            "source": Path(settings.source).name,
+            "copies": settings.copies,
+            "recipe": asdict(settings.recipe),
+            "train_images": len(bench.train.labels),
+            "test_images": len(bench.test.labels),
+            "held_out": settings.held_out,
+            "seeds": settings.seeds,
+            "lines": [number + 1, len(lines)],
+            "cell_settings": settings.facts(),
+            "chosen": chosen,
+            "rows": rows,
+        }
+        save(result.parent, result.stem, results)
+    return result
+
+
+def choose(tried: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the quality with the highest accuracy on the images held out; of equal ones the lowest."""
+    return max(tried, key=lambda row: (row["accuracy"], -(row["target_db"] or 0)))
 
 
 class _Bench:
-    """Measures one cell after the other; codecs' qualities are chosen once, in the folder of runs."""
+    """Measures one line after the other; what a PSNR means to a codec is found once."""
 
-    def __init__(self, settings: Settings, runs: Path) -> None:
-        self._settings, self._runs = settings, runs
+    def __init__(self, settings: Settings, runs: Path, folder: Path) -> None:
+        self._settings, self._runs, self._folder = settings, runs, folder
+        self._deadline = Deadline(settings.minutes)
         self.train, self.test = (
             ImageSet.of(open_source(settings.source, split=split), f"cifar10-{split}")
             for split in ("train", "test")
         )
-        self._fitters: dict[tuple[str, float | None], Fitter] = {}
+        held, order = settings.held_out, nested_order(self.train.labels, _NO_SEED)
+        self._held_out, self._rest = self.train.take(order[:held]), self.train.take(order[held:])
+        if settings.copies:
+            self.train, self._rest = reencoded(self.train), reencoded(self._rest)
+        self._fitters: dict[tuple[str, float | None], Fitter | None] = {}
 
-    def measure(self, seed: int, codec: str, target: float | None, budget: float) -> dict[str, Any]:
-        """Return a cell of the table."""
-        ordered = self.train.take(nested_order(self.train.labels, seed))
-        with tempfile.TemporaryDirectory(dir=self._runs) as folder:
-            fitter = self._fitter(codec, target, Path(folder))
-            fitted = fitter.fit(ordered, round(budget * 1e6))
-        images, source = len(fitted.images.labels), fitted.images.source()
-        rows, test = np.arange(images), self.test.source("test")
-        accuracy = train_on(source, check_source(source), test, rows, self._settings.recipe, seed)
-        click.echo(f"{codec} {fitter.setting}, {budget:g} MB, seed {seed}: {images:,} images, {accuracy:.2%}")
-        place = {"codec": codec, "target_db": target, "budget_mb": budget, "seed": seed}
-        facts = {"images": images, "bytes": fitted.bytes, "test_accuracy": accuracy}
-        return {**place, **describe(fitter), **facts}
+    def choose(self, budget: float, codec: str) -> list[dict[str, Any]]:
+        """Return what was tried for a budget, each with its accuracy on the images held out.
 
-    def _fitter(self, codec: str, target: float | None, folder: Path) -> Fitter:
-        """Return a codec at its quality, chosen on the same images whatever the seed."""
+        From the lowest PSNR up, and on until two in turn are worse than the best. One at which all images
+        fit is tried only if the next leaves some out: it wastes bytes otherwise.
+        """
+        targets = [None] if codec == RAW else list(self._settings.psnrs)
+        found: list[dict[str, Any]] = []
+        for target, following in zip(targets, [*targets[1:], None], strict=True):
+            if self._fits_all(codec, target, budget) and self._fits_all(codec, following, budget):
+                continue
+            if self._fitter(codec, target) is None:
+                continue
+            found += self._measured(
+                f"{_name(budget, codec, target)}-choose", partial(self._try, budget, codec, target)
+            )
+            if len(found) > 2 and choose(found[:-2])["accuracy"] > max(row["accuracy"] for row in found[-2:]):
+                break
+        if not found:
+            raise ConfigError(f"{codec} reaches none of the PSNRs; give others with `psnrs`")
+        return found
+
+    def networks(self, budget: float, codec: str, tried: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return the test accuracies of all seeds, at the best of the qualities that were tried."""
+        target = choose(tried)["target_db"]
+        rows = []
+        for seed in range(self._settings.seeds):
+            measure = partial(self._test, budget, codec, target, seed)
+            rows += self._measured(f"{_name(budget, codec, target)}-{seed}", measure)
+        return rows
+
+    def _measured(self, name: str, measure: partial[dict[str, Any]]) -> list[dict[str, Any]]:
+        return measure_cells({name: measure}, self._runs, self._settings.facts(), self._deadline)
+
+    def _try(self, budget: float, codec: str, target: float | None) -> dict[str, Any]:
+        fitted = self._fit(budget, codec, target, self._rest, 0)
+        return self._row(budget, codec, target, fitted) | {
+            "accuracy": self._accuracy(fitted, self._held_out, 0)
+        }
+
+    def _test(self, budget: float, codec: str, target: float | None, seed: int) -> dict[str, Any]:
+        fitted = self._fit(budget, codec, target, self.train, seed)
+        row = self._row(budget, codec, target, fitted)
+        row |= {"seed": seed, "test_accuracy": self._accuracy(fitted, self.test, seed)}
+        click.echo(
+            f"{codec} {row['setting']}, {budget:g} MB, seed {seed}: {row['images']:,} images, "
+            f"{row['test_accuracy']:.2%}"
+        )
+        return row
+
+    def _accuracy(self, fitted: Fitted, test: ImageSet, seed: int) -> float:
+        source, rows = fitted.images.source(), np.arange(len(fitted.images.labels))
+        return train_on(source, check_source(source), test.source("test"), rows, self._settings.recipe, seed)
+
+    def _row(self, budget: float, codec: str, target: float | None, fitted: Fitted) -> dict[str, Any]:
+        fitter = self._fitter(codec, target)
+        assert fitter is not None
+        place = {"budget_mb": budget, "codec": codec, "target_db": target, **describe(fitter)}
+        return {**place, "images": len(fitted.images.labels), "bytes": fitted.bytes}
+
+    def _fits_all(self, codec: str, target: float | None, budget: float) -> bool:
+        """Return whether all images at a quality fit a budget, by those that it was chosen on."""
+        if target is None or (fitter := self._fitter(codec, target)) is None:
+            return False
+        return fitter.bytes_an_image(self._probe) * len(self._rest.labels) <= 1e6 * budget
+
+    def _fit(self, budget: float, codec: str, target: float | None, images: ImageSet, seed: int) -> Fitted:
+        fitter = self._fitter(codec, target)
+        assert fitter is not None
+        return fitter.fit(images.take(nested_order(images.labels, seed)), round(budget * 1e6))
+
+    @cached_property
+    def _probe(self) -> ImageSet:
+        return self._rest.take(nested_order(self._rest.labels, 0)[:PROBED])
+
+    def _fitter(self, codec: str, target: float | None) -> Fitter | None:
+        """Return a codec at a quality, or None where it cannot reach the PSNR."""
         key = codec, target
         if key not in self._fitters:
-            probe = self.train.take(nested_order(self.train.labels, 0)[:PROBED])
-            self._fitters[key] = make_fitter(codec, target, probe, folder)
-        fitter = self._fitters[key]
-        if hasattr(fitter, "folder"):
-            fitter.folder = folder
-        return fitter
+            try:
+                self._fitters[key] = make_fitter(codec, target, self._probe, self._folder)
+            except ConfigError as error:
+                click.echo(f"left out: {error}")
+                self._fitters[key] = None
+        return self._fitters[key]
+
+
+def _name(budget: float, codec: str, target: float | None) -> str:
+    plain = codec.replace(" ", "_").replace(":", "").replace(BARE, "bare")
+    return f"{budget:g}-{plain}-{target or 0:g}"

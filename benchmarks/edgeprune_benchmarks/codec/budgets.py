@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,12 +16,20 @@ from .matching import Curve, bracket
 from .packs import ImageSet, build, measure_pack, pixels_of
 from .peers import LOSSLESS, LOSSY, Peer, decode_all, encode_all
 
-__all__ = ["CODECS", "Fitted", "Fitter", "PackFitter", "PeerFitter", "make_fitter", "nested_order"]
+__all__ = [
+    *("BARE", "CODECS", "PROBED", "RAW", "Fitted", "Fitter", "PackFitter", "PeerFitter"),
+    *("describe", "make_fitter", "nested_order", "reencoded"),
+]
 
 # The images that settings are chosen on.
 PROBED = 300
 _PEERS = {peer.name: peer for peer in (*LOSSY, LOSSLESS[0])}
-CODECS = ("quantized", "raw uint8", "JPEG 4:2:0", "WebP", "AVIF 4:2:0", "JPEG XL e7")
+RAW = LOSSLESS[0].name
+BARE = ", no container"
+"""What the name of a peer ends in whose headers and containers are not counted."""
+_FILES = ("JPEG 4:2:0", "JPEG 4:4:4", "WebP", "AVIF 4:2:0", "JPEG XL e7")
+# A file of JPEG XL is nothing but its codestream.
+CODECS = ("quantized", *_FILES, *(name + BARE for name in _FILES[:-1]), RAW)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +57,9 @@ class Fitter(Protocol):
     def fit(self, images: ImageSet, budget: int) -> Fitted:
         """Return the first of the images, as many as fit `budget` bytes."""
 
+    def bytes_an_image(self, images: ImageSet) -> float:
+        """Return the mean bytes of some images."""
+
 
 def nested_order(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
     """Return all rows in a random order of which every beginning has the classes in equal numbers.
@@ -74,9 +85,10 @@ def make_fitter(codec: str, target: float | None, probe: ImageSet, folder: Path)
     if codec == "quantized":
         assert target is not None
         return PackFitter(folder, *_pack_quality(probe, target, folder))
-    if codec not in _PEERS:
+    name = codec.removesuffix(BARE)
+    if name not in _PEERS:
         raise ConfigError(f"unknown codec {codec!r}; known are {', '.join(CODECS)}")
-    peer = _PEERS[codec]
+    peer = _PEERS[name]
     if target is None:
         return PeerFitter(peer, 0, None)
     curve = Curve(peer, probe.pixels)
@@ -84,7 +96,7 @@ def make_fitter(codec: str, target: float | None, probe: ImageSet, folder: Path)
     if found is None:
         raise ConfigError(f"{codec} cannot reach {target} dB")
     near = min((curve(level) for level in found), key=lambda point: abs(point.psnr_db - target))
-    return PeerFitter(peer, int(near.level), near.psnr_db)
+    return PeerFitter(peer, int(near.level), near.psnr_db, is_bare=codec != name)
 
 
 def _pack_quality(probe: ImageSet, target: float, folder: Path) -> tuple[float, float]:
@@ -145,6 +157,12 @@ class PackFitter:
             decoded = ImageSet(images.name, pixels_of(pack), pack.labels.astype(np.int64))
             return Fitted(decoded, path.stat().st_size)
 
+    def bytes_an_image(self, images: ImageSet) -> float:
+        """Return what an image takes in a pack of all, whatever a pack has once."""
+        count = len(images.labels)
+        whole, half = (self._size(images, some, self.folder / "size.h5") for some in (count, count // 2))
+        return (whole - half) / (count - count // 2)
+
     def _size(self, images: ImageSet, count: int, path: Path) -> int:
         build(images.take(np.arange(count)), path, codec="quantized", quality=self.quality).close()
         return path.stat().st_size
@@ -152,11 +170,15 @@ class PackFitter:
 
 @dataclass
 class PeerFitter:
-    """Files of one codec: all their bytes count, but nothing for labels, names and the file system."""
+    """Files of one codec: all their bytes count, but nothing for labels, names and the file system.
+
+    With `is_bare` not even headers and containers count, see `edgeprune_benchmarks.codec.containers`.
+    """
 
     peer: Peer
     level: int
     psnr_db: float | None
+    is_bare: bool = False
     setting: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -168,7 +190,7 @@ class PeerFitter:
         spent, encode = 0, partial(encode_all, self.peer, level=self.level)
         for start in range(0, len(images.labels), 500):
             part = encode(images.pixels[start : start + 500])
-            ends = spent + np.cumsum([len(file) for file in part])
+            ends = spent + np.cumsum([self._bytes(file) for file in part])
             fits = int(np.searchsorted(ends, budget, side="right"))
             files += part[:fits]
             spent = int(ends[fits - 1]) if fits else spent
@@ -179,7 +201,23 @@ class PeerFitter:
         decoded = decode_all(self.peer, files, images.pixels.shape[1:])
         return Fitted(ImageSet(images.name, decoded, images.labels[: len(files)]), spent)
 
+    def bytes_an_image(self, images: ImageSet) -> float:
+        """Return the mean bytes of the images."""
+        return float(
+            np.mean([self._bytes(file) for file in encode_all(self.peer, images.pixels, self.level)])
+        )
+
+    def _bytes(self, file: bytes) -> int:
+        return self.peer.payload(file) if self.is_bare else len(file)
+
 
 def describe(fitter: Fitter) -> dict[str, Any]:
     """Return what a result says of a codec's quality."""
     return {"setting": fitter.setting, "psnr_db": fitter.psnr_db}
+
+
+def reencoded(images: ImageSet, quality: int = 75) -> ImageSet:
+    """Return what is left of images that were JPEG files, 4:2:0, before."""
+    peer = _PEERS["JPEG 4:2:0"]
+    files = encode_all(peer, images.pixels, quality)
+    return replace(images, pixels=decode_all(peer, files, images.pixels.shape[1:]))

@@ -28,7 +28,7 @@ from edgeprune_runtime.training.placement import place
 from edgeprune_runtime.training.run_folder.results import is_finished
 from edgeprune_runtime.training.settings import TEACHER
 
-from ..harness.cells import measure_cells, pack_loader, train_steps
+from ..harness.cells import measure_cells, pack_loader, restore_cells, train_steps
 from ..harness.deadline import Deadline, OutOfTimeError
 from ..harness.pixel_loader import PixelLoader
 from ..harness.results import save
@@ -92,6 +92,7 @@ def run(settings: Settings, output: Path, runs: Path, name: str = "distill") -> 
         The time was over before the end; whatever `runs` holds is not done again.
     """
     runs.mkdir(parents=True, exist_ok=True)
+    restore_cells(output / f"{name}.json", runs, settings.facts())
     deadline = Deadline(settings.minutes)
     with tempfile.TemporaryDirectory(dir=runs) as folder:
         bench = _Bench(settings, runs, Path(folder), deadline)
@@ -112,6 +113,7 @@ def run(settings: Settings, output: Path, runs: Path, name: str = "distill") -> 
             "label_smoothing": matching_smoothing(settings.distill, bench.own_class, bench.classes),
             "forms": forms(bench.said),
             "cells": len(cells),
+            "cell_settings": settings.facts(),
             "rows": rows,
         }
         click.echo(save(output, name, results))

@@ -116,32 +116,36 @@ def _smallest(row: Results) -> str | None:
 
 
 def accuracy_bytes_table(results: Results) -> list[str]:
-    """Return test accuracy by codec and budget: mean, and range over seeds, with the number of images."""
-    lines: dict[tuple[str, str, float | None], dict[float, list[Results]]] = {}
+    """Return test accuracy by codec and budget: mean, and range over seeds, with images and quality."""
+    lines: dict[str, dict[float, list[Results]]] = {}
     for row in results["rows"]:
-        key = row["codec"], row["setting"], row["psnr_db"]
-        lines.setdefault(key, {}).setdefault(row["budget_mb"], []).append(row)
+        lines.setdefault(row["codec"], {}).setdefault(row["budget_mb"], []).append(row)
     recipe = results["recipe"]
+    passes = recipe["iterations"] * recipe["batch_size"]
+    learned = "JPEG copies (quality 75, 4:2:0) of them" if results["copies"] else "exact pixels"
+    done, all_lines = results["lines"]
+    left = "" if done == all_lines else f" {done} of {all_lines} cells are filled."
     intro = (
-        f"{recipe['model']}, {recipe['iterations']:,} steps of {recipe['batch_size']} whatever the images; "
-        f"of {results['train_images']:,} images (decoded from a JPEG copy of CIFAR-10) as many as fit, in "
-        f"the same random order for all; tested on {results['test_images']:,}; {results['seeds']} seeds; "
-        "test accuracy in %, mean (lowest to highest), and how many images fit."
+        f"{recipe['model']}, {passes:,} image passes whatever the images; of {results['train_images']:,} "
+        f"images ({learned}) as many as fit, in the same random order for all; quality chosen on "
+        f"{results['held_out']:,} of them; tested on {results['test_images']:,} in their exact pixels; "
+        f"{results['seeds']} seeds; test accuracy in %, mean (lowest to highest), images and dB.{left}"
     )
     columns = [
-        Column("stored as", lambda line: f"{line[0][0]} {line[0][1]}".strip()),
-        Column("PSNR, dB", lambda line: line[0][2], "{:.1f}", none="exact"),
+        Column("stored as", lambda line: line[0]),
         *map(_budget, sorted({row["budget_mb"] for row in results["rows"]})),
     ]
     return render(columns, lines.items(), intro)
 
 
 def _budget(budget: float) -> Column:
-    def cell(line: tuple[Any, dict[float, list[Results]]]) -> str | None:
+    def cell(line: tuple[str, dict[float, list[Results]]]) -> str | None:
         rows = line[1].get(budget)
         if not rows:
             return None
         accuracies = mean_and_range([row["test_accuracy"] for row in rows])
-        return f"{accuracies}, {round(mean(row['images'] for row in rows)):,}"
+        psnr = rows[0]["psnr_db"]
+        quality = "exact" if psnr is None else f"{psnr:.0f} dB"
+        return f"{accuracies}, {round(mean(row['images'] for row in rows)):,}, {quality}"
 
     return Column(f"{budget:g} MB", cell)

@@ -149,51 +149,69 @@ def _parts_that_can_run() -> list[str]:
 @MINUTES
 @click.option("--codec", "codecs", multiple=True, help="One codec; may be repeated.  [default: all]")
 @click.option(
-    "--psnr", "psnrs", type=float, multiple=True, default=(26, 30), show_default=True, help="In dB."
+    "--psnr",
+    "psnrs",
+    type=float,
+    multiple=True,
+    default=(22, 25, 28, 31, 34, 37, 40),
+    show_default=True,
+    help="Qualities to choose from, in dB.",
 )
 @click.option(
     "--budget",
     "budgets",
     type=float,
     multiple=True,
-    default=(0.5, 1, 2, 5, 10),
+    default=(0.5, 0.125, 0.25, 1, 2),
     show_default=True,
-    help="In MB.",
+    help="In MB, in the order in which they are done.",
 )
 @MODEL
-@click.option("--iterations", type=int, default=2000, show_default=True, help="Of every network.")
+@click.option("--passes", type=int, default=250_000, show_default=True, help="Images that a network sees.")
 @BATCH_SIZE
 @LEARNING_RATE
 @SEEDS
 @DEVICE
 @config_options(TrainConfig, "precision")
-@click.option("--name", default="accuracy-bytes", show_default=True, help="Of the JSON result.")
+@click.option("--copies", is_flag=True, help="Learn from JPEG copies of the images, of quality 75.")
+@click.option("--name", help="Of the JSON result.  [default: accuracy-bytes, or accuracy-bytes-copies]")
 def accuracy_per_byte(
     data: Path,
     output: Path,
     runs: Path,
-    name: str,
+    name: str | None,
     codecs: tuple[str, ...],
     psnrs: tuple[float, ...],
     budgets: tuple[float, ...],
     seeds: int,
+    passes: int,
+    batch_size: int,
+    copies: bool,
     minutes: float | None,
     **recipe: Any,
 ) -> None:
     """Test accuracy of one network from the images that fit a budget, by codec; resumable.
 
+    Each codec has the quality that is best for the budget, on training images held out.
+
     \b
     Example:
-      edgeprune bench accuracy-per-byte --data data --psnr 28 --budget 1 --minutes 30
+      edgeprune bench accuracy-per-byte --data data --budget 0.5 --minutes 60
+      edgeprune bench accuracy-per-byte --data data --budget 0.5 --copies
     """
     _require("accuracy-per-byte")
     from ..codec.accuracy_bytes import Settings, run
     from ..codec.budgets import CODECS
-    from ..harness.images import decoded_cifar10
+    from ..harness.images import all_lossless
     from ..selection.fixed_budget import Recipe
 
-    source = f"npz:{decoded_cifar10(data, runs / 'cifar10-jpeg.npz')}"
-    settings = Settings(source, Recipe(**recipe), codecs or CODECS, psnrs, budgets, seeds, minutes)
+    source = f"npz:{all_lossless(data, runs / 'cifar10-lossless-8k.npz')}"
+    trained = Recipe(iterations=passes // batch_size, batch_size=batch_size, **recipe)
+    settings = Settings(
+        source, trained, codecs or CODECS, tuple(sorted(psnrs)), budgets, seeds, copies, minutes
+    )
+    name = name or ("accuracy-bytes-copies" if copies else "accuracy-bytes")
+    runs = runs / "copies" if copies else runs
     run(settings, output, runs, name)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from ..codec.budgets import BARE
 from ..robustness.pictures.drawing import PICTURES as ROBUSTNESS
 
 __all__ = ["draw"]
@@ -118,16 +119,15 @@ def _accuracy(figure: Any, results: Results) -> None:
     axis = figure.subplots()
     cells: dict[str, dict[float, list[float]]] = {}
     for row in results["rows"]:
-        target = "" if row["target_db"] is None else f", {row['target_db']:g} dB"
-        line = cells.setdefault(f"{row['codec']}{target}", {})
+        line = cells.setdefault(row["codec"], {})
         line.setdefault(row["budget_mb"], []).append(100 * row["test_accuracy"])
     peers = [name for name in cells if not name.startswith("quantized")]
-    for number, (name, line) in enumerate(cells.items()):
+    for name, line in cells.items():
         budgets = sorted(line)
         means = [mean(line[budget]) for budget in budgets]
         below = [m - min(line[budget]) for m, budget in zip(means, budgets, strict=True)]
         above = [max(line[budget]) - m for m, budget in zip(means, budgets, strict=True)]
-        dash = ("-", "--", ":")[number % 3 if name.startswith("quantized") else number % 2]
+        dash = ":" if name.endswith(BARE) else "-"
         axis.errorbar(
             budgets, means, [below, above], label=name, linestyle=dash, capsize=2, **_style(name, peers)
         )

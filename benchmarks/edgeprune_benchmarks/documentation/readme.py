@@ -186,7 +186,7 @@ PAGES: dict[str, dict[str, Table]] = {
     "docs/results/accuracy.md": {
         "recipe-resnet9": recipe_table,
         "accuracy-bytes": accuracy_bytes_table,
-        "accuracy-bytes-33": accuracy_bytes_table,
+        "accuracy-bytes-copies": accuracy_bytes_table,
         "distill": distill_table,
         **{f"minutes-{model}": minutes_table for model in MODELS},
         **{f"accuracy-{model}": accuracy_table for model in MODELS},
@@ -271,11 +271,11 @@ COMMANDS = {
     "--ratio 0.9 --minutes 110",
     "issues": "issues",
     "accuracy-bytes": "accuracy-per-byte",
-    "accuracy-bytes-33": "accuracy-per-byte --psnr 33 --name accuracy-bytes-33",
+    "accuracy-bytes-copies": "accuracy-per-byte --copies",
     **{name: name for name in ("distill", "fleet", "install", "power-loss", "training-memory")},
     **{name: name for name in ("latency", "export", "growth", "landscape", "ranges", *FIELD)},
     "recipe-resnet9": "recipe",
-    **{f"minutes-{model}": f"minutes --model {model}" for model in MODELS},
+    **{f"{name}-{model}": f"{name} --model {model}" for name in ("minutes", "accuracy") for model in MODELS},
     "robustness-cifar10-all-cpu": "robustness --recipe cifar10-all --scale cpu",
     **{
         f"robustness-cifar10-{name}-cpu": f"robustness --recipe cifar10-{name} --scale cpu --linf"

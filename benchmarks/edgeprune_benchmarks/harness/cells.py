@@ -25,7 +25,7 @@ from edgeprune_runtime.training.settings import TEACHER
 from .deadline import Deadline, OutOfTimeError
 from .pixel_loader import Stretched
 
-__all__ = ["measure_cells", "pack_loader", "score_images", "train_epochs", "train_steps"]
+__all__ = ["measure_cells", "pack_loader", "restore_cells", "score_images", "train_epochs", "train_steps"]
 
 Cell = dict[str, Any]
 
@@ -37,7 +37,7 @@ def measure_cells(
     deadline: Deadline,
     tell: Callable[[list[Cell]], None] | None = None,
 ) -> list[Cell]:
-    """Return what each cell gives; a cell whose file is there is not measured again.
+    """Return what each cell gives, and its name in ``cell``; one whose file is there is not measured again.
 
     Parameters
     ----------
@@ -60,6 +60,7 @@ def measure_cells(
         The time was over before the end.
     """
     rows: list[Cell] = []
+    told = json.loads(json.dumps(settings))
     for name, measure in cells.items():
         path = folder / f"{name}.json"
         if is_new := not path.exists():
@@ -69,12 +70,26 @@ def measure_cells(
                 raise OutOfTimeError(f"{len(rows)} of {len(cells)} cells are done") from None
             write_text(path, json.dumps({**measure(), "settings": settings}))
         row: Cell = json.loads(path.read_text())
-        if row.pop("settings") != settings:
+        if row.pop("settings") != told:
             raise ConfigError(f"{path} is of other settings; remove it or name another folder")
-        rows.append(row)
+        rows.append({**row, "cell": name})
         if is_new and tell is not None:
             tell(rows)
     return rows
+
+
+def restore_cells(result: Path, folder: Path, settings: Mapping[str, Any]) -> None:
+    """Write the files of cells that a result holds, where they are missing; of other settings none.
+
+    The result names each cell in ``cell``, and has the settings of all in ``cell_settings``.
+    """
+    found = json.loads(result.read_text())["results"] if result.exists() else {}
+    if found.get("cell_settings") != json.loads(json.dumps(settings)):
+        return
+    for row in (row for rows in found.values() if isinstance(rows, list) for row in rows):
+        if isinstance(row, dict) and "cell" in row and not (path := folder / f"{row['cell']}.json").exists():
+            kept = {key: value for key, value in row.items() if key != "cell"}
+            write_text(path, json.dumps({**kept, "settings": settings}))
 
 
 def score_images(

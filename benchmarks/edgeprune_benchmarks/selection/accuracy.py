@@ -19,7 +19,7 @@ from edgeprune_runtime import PackLoader
 from edgeprune_runtime.training import TrainConfig
 from edgeprune_runtime.training.placement import place
 
-from ..harness.cells import measure_cells, train_epochs
+from ..harness.cells import measure_cells, restore_cells, train_epochs
 from ..harness.deadline import Deadline
 from ..harness.images import lossless
 from ..harness.markdown import Column, mean_and_range, render
@@ -88,12 +88,13 @@ def run(settings: Settings, data: Path, output: Path, runs: Path) -> None:
         for number, name in enumerate(packs)
     }
     told = {"training": asdict(TrainConfig(**settings.config(0)))}
+    restore_cells(output / f"accuracy-{settings.model}.json", runs, told)
 
     def tell(rows: list[dict[str, Any]]) -> None:
         found = {key: value for key, value in asdict(settings).items() if key != "minutes"}
         precision = place(TrainConfig(**settings.config(0))).precision
-        results = {**found, "precision": precision, **facts, "cells": len(cells), "rows": rows}
-        click.echo(save(output, f"accuracy-{settings.model}", results))
+        about = {**found, "precision": precision, **facts, "cells": len(cells), "cell_settings": told}
+        click.echo(save(output, f"accuracy-{settings.model}", {**about, "rows": rows}))
 
     tell(measure_cells(cells, runs, told, Deadline(settings.minutes), tell))
 

@@ -21,7 +21,7 @@ from edgeprune.scoring.config import ScoreConfig
 from edgeprune.scoring.scores_file import ScoresFile
 from edgeprune.sources import Source, SourceCheck, check_source
 
-from ..harness.cells import measure_cells, score_images
+from ..harness.cells import measure_cells, restore_cells, score_images
 from ..harness.deadline import Deadline
 from ..harness.results import save
 from .fixed_budget import Recipe, train_on
@@ -104,6 +104,7 @@ def run(settings: Settings, output: Path, runs: Path, name: str) -> None:
     source, test = open_source(settings.source), open_source(settings.source, split="test")
     check = check_source(source)
     runs.mkdir(parents=True, exist_ok=True)
+    restore_cells(output / f"{name}.json", runs, settings.facts())
     scored = [
         score_images(
             source,
@@ -135,6 +136,7 @@ def run(settings: Settings, output: Path, runs: Path, name: str) -> None:
         "scoring": {**asdict(settings.scoring), "train_accuracy": float(np.mean(accuracies))},
         "score_runs": settings.score_runs,
         "cells": len(cells),
+        "cell_settings": settings.facts(),
         "rank_correlation": _correlations(scored[0]),
     }
 

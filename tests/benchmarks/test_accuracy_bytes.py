@@ -1,0 +1,89 @@
+"""The frontier of accuracy per byte: qualities chosen on images held out, and what is tried at all."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from edgeprune_benchmarks.codec import accuracy_bytes
+from edgeprune_benchmarks.codec.accuracy_bytes import Settings, choose, run
+from edgeprune_benchmarks.codec.budgets import BARE
+from edgeprune_benchmarks.harness.deadline import OutOfTimeError
+from edgeprune_benchmarks.selection.fixed_budget import Recipe
+
+RECIPE = Recipe("resnet8", iterations=1, batch_size=8, lr=0.05, device="cpu", precision="float32")
+
+
+@pytest.fixture
+def settings(tmp_path):
+    random = np.random.default_rng(0)
+    low = random.integers(0, 256, (140, 2, 2, 3)).astype(float)
+    noisy = low.repeat(6, 1).repeat(6, 2) + random.normal(0, 6, (140, 12, 12, 3))
+    x, y = noisy.clip(0, 255).astype(np.uint8), np.arange(140) % 4
+    np.savez(tmp_path / "s.npz", x_train=x[:120], y_train=y[:120], x_test=x[120:], y_test=y[120:])
+    source = f"npz:{tmp_path / 's.npz'}"
+    return Settings(source, RECIPE, ("JPEG 4:4:4",), (24.0, 28, 32, 36, 40), (0.03,), 1, False, None, 20)
+
+
+def test_of_equal_qualities_the_lowest_is_chosen():
+    tried = [
+        {"target_db": db, "accuracy": found} for db, found in ((40, 0.5), (30, 0.7), (35, 0.7), (25, 0.6))
+    ]
+    assert choose(tried)["target_db"] == 30
+
+
+def tried_with(monkeypatch, settings, tmp_path, accuracies):
+    """Return the PSNRs that are tried where networks have these accuracies in turn, and the result."""
+    pytest.importorskip("imagecodecs")
+    turns = iter(accuracies)
+    monkeypatch.setattr(accuracy_bytes, "train_on", lambda *about: next(turns))
+    run(settings, tmp_path / "out", tmp_path / "runs")
+    results = json.loads((tmp_path / "out" / "accuracy-bytes.json").read_text())["results"]
+    return [row["target_db"] for row in results["chosen"]], results
+
+
+def test_the_search_ends_after_two_that_are_worse(monkeypatch, settings, tmp_path):
+    tried, results = tried_with(monkeypatch, settings, tmp_path, [0.3, 0.6, 0.5, 0.55, 0.9])
+    assert tried == [24, 28, 32, 36]
+    (row,) = results["rows"]
+    assert (row["target_db"], row["test_accuracy"]) == (28, 0.9)
+    # Chosen on 100 of the images, and trained with all 120.
+    assert [row["images"] for row in results["chosen"]] == sorted(
+        (row["images"] for row in results["chosen"]), reverse=True
+    )
+    assert row["bytes"] <= 30_000
+
+
+def test_a_quality_that_wastes_bytes_is_not_tried(monkeypatch, settings, tmp_path):
+    settings = replace(settings, budgets_mb=(1.0,), codecs=("JPEG 4:4:4", "JPEG 4:4:4" + BARE, "raw uint8"))
+    tried, results = tried_with(monkeypatch, settings, tmp_path, [0.5] * 6)
+    assert tried == [40, 40, None]
+    files, bare, raw = results["rows"]
+    assert files["images"] == bare["images"] == raw["images"] == 120
+    assert bare["bytes"] < files["bytes"] - 120 * 100
+    assert raw["bytes"] == 120 * 432
+
+
+def test_the_table_goes_on_where_it_stopped_and_from_its_result(monkeypatch, settings, tmp_path):
+    settings = replace(settings, codecs=("raw uint8",), budgets_mb=(0.01, 0.02))
+    _, results = tried_with(monkeypatch, settings, tmp_path, [0.1, 0.2, 0.3, 0.4])
+    assert results["lines"] == [2, 2]
+    for cell in (tmp_path / "runs").glob("*.json"):
+        cell.unlink()
+    # Nothing is trained again.
+    assert tried_with(monkeypatch, settings, tmp_path, [])[1]["rows"] == results["rows"]
+    other = replace(settings, recipe=replace(RECIPE, iterations=2), minutes=0.0)
+    with pytest.raises(OutOfTimeError, match="0 of 2 lines are done"):
+        run(other, tmp_path / "out", tmp_path / "other")
+
+
+@pytest.mark.slow
+def test_networks_learn_from_packs_and_from_copies(settings, tmp_path):
+    pytest.importorskip("imagecodecs")
+    settings = replace(settings, codecs=("quantized",), psnrs=(28.0,), copies=True)
+    run(settings, tmp_path / "out", tmp_path / "runs")
+    (row,) = json.loads((tmp_path / "out" / "accuracy-bytes.json").read_text())["results"]["rows"]
+    assert 10 < row["images"] <= 120
+    assert row["bytes"] <= 30_000
+    assert 0 <= row["test_accuracy"] <= 1
