@@ -30,7 +30,7 @@ def quantize(
     model: onnx.ModelProto,
     batches: Iterable[NDArray[np.float32]],
     runtime: RuntimeName = "onnxruntime",
-    in_float: Callable[[onnx.GraphProto], Collection[str]] = gate_nodes,
+    in_float: Callable[[onnx.GraphProto], Collection[str]] | None = None,
 ) -> onnx.ModelProto:
     """Return a model whose convolutions, and what lies between them, work on 8-bit integers.
 
@@ -50,8 +50,9 @@ def quantize(
         Images on [0, 1] to calibrate with. One batch is held at a time; of those before, extremes only.
     runtime : str
         What the model is for.
-    in_float : callable
-        Takes the graph to the names of nodes that stay in float32.
+    in_float : callable, optional
+        Takes the graph to the names of nodes that stay in float32; by default none for ``onnxruntime``, and
+        `edgeprune_runtime.onnx.placement.gate_nodes` for ``tensorrt``.
 
     Raises
     ------
@@ -79,8 +80,7 @@ def quantize(
                 weight_type=quantization.QuantType.QInt8,
                 calibrate_method=quantization.CalibrationMethod.MinMax,
                 per_channel=True,
-                nodes_to_exclude=list(in_float(graph)),
-                **_settings(runtime, graph),
+                **{**_settings(runtime, graph), **_excluded(in_float, graph)},
             )
         except (EdgePruneError, MemoryError, OSError):
             # A damaged pack or a full disk is no fault of onnxruntime's.
@@ -96,6 +96,12 @@ def quantize(
     return _described(found, model)
 
 
+def _excluded(
+    in_float: Callable[[onnx.GraphProto], Collection[str]] | None, graph: onnx.GraphProto
+) -> dict[str, Any]:
+    return {} if in_float is None else {"nodes_to_exclude": list(in_float(graph))}
+
+
 def _settings(runtime: RuntimeName, graph: onnx.GraphProto) -> dict[str, Any]:
     """Return the arguments of onnxruntime's ``quantize_static`` that differ by runtime."""
     from onnxruntime.quantization import QuantType
@@ -105,6 +111,7 @@ def _settings(runtime: RuntimeName, graph: onnx.GraphProto) -> dict[str, Any]:
     weighted = [node.name for node in graph.node if node.op_type in _WEIGHTED]
     return {
         "activation_type": QuantType.QInt8,
+        "nodes_to_exclude": gate_nodes(graph),
         "nodes_to_quantize": [*weighted, *residual_nodes(graph)],
         "extra_options": {
             "ActivationSymmetric": True,
