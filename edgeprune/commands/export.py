@@ -10,7 +10,7 @@ import click
 
 from edgeprune.text import say
 
-from ..options.fields import FAR_PACK_FILE, FORCE, Command, option, output_option
+from ..options.fields import FAR_PACK_FILE, FORCE, Command, SwitchOrChoice, option, output_option
 from ..options.networks import TRUST_MODEL
 from ..options.output import require_spare
 
@@ -24,7 +24,20 @@ __all__ = ["command"]
 @click.command("export", cls=Command)
 @click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @output_option("The .onnx file to write.")
-@option("--int8", is_flag=True, help="Quantize to 8-bit integers; needs --pack.")
+@option(
+    "--int8",
+    type=SwitchOrChoice(["onnxruntime", "tensorrt"]),
+    default=False,
+    show_default=False,
+    metavar="[onnxruntime|tensorrt]",
+    help="Quantize to 8-bit integers; needs --pack. Alone: for the runtime of --for, or onnxruntime.",
+)
+@option(
+    "--for",
+    "runtime",
+    metavar="RUNTIME[==VERSION]",
+    help="Write what this release reads: onnxruntime from 1.7 on, or tensorrt from 8.0 on.",
+)
 @option("--with-decoder", "decoder", is_flag=True, help="Make a network that takes a pack's coefficients.")
 @option(
     "--pack",
@@ -38,7 +51,8 @@ __all__ = ["command"]
 def command(
     run: Path,
     output: Path,
-    int8: bool,
+    int8: bool | str,
+    runtime: str | None,
     decoder: bool,
     pack: Path | RemoteFile | None,
     calibrate: int,
@@ -56,6 +70,7 @@ def command(
     Example:
       edgeprune export run -o photos.onnx --pack photos.h5
       edgeprune export run -o photos.onnx --int8 --pack photos.h5 --test imagefolder:photos/test
+      edgeprune export run -o photos.onnx --int8 tensorrt --for tensorrt==8.5 --pack photos.h5
       edgeprune export run -o photos.onnx --with-decoder
     """
     from edgeprune_runtime.onnx.session import require
@@ -64,7 +79,7 @@ def command(
     from edgeprune.inference.export import ExportConfig, export_run
 
     require_spare(output, force)
-    config = ExportConfig(int8=int8, decoder=decoder, calibrate=calibrate)
+    config = ExportConfig(int8=int8, decoder=decoder, calibrate=calibrate, runtime=runtime)
     report = export_run(run, output, config, pack=pack, test=test)
     for line in _lines(output, config, report, test):
         say(line)
@@ -73,8 +88,12 @@ def command(
 def _lines(output: Path, config: ExportConfig, report: ExportReport, test: str | None) -> Iterator[str]:
     from edgeprune_runtime.training.progress.lines import metrics_text
 
+    what = config.precision + (" for tensorrt" if config.quantized_for == "tensorrt" else "")
     decoder = " with decoder" if config.decoder else ""
-    yield f"{output}: {report.network.name}, {config.precision}{decoder}, {report.size / 1e6:.2f} MB"
+    yield f"{output}: {report.network.name}, {what}{decoder}, {report.size / 1e6:.2f} MB"
+    if config.runtime is not None:
+        target = config.target
+        yield f"  for {config.runtime}: opset {target.opset}, IR version {target.ir_version}"
     if report.network.stage is not None:
         yield f"  {report.network.stage}"
     found = report.agreement

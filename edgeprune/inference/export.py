@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,14 @@ from edgeprune_runtime.onnx.check import Agreement, check_export, check_structur
 from edgeprune_runtime.onnx.decoder import with_decoder
 from edgeprune_runtime.onnx.export import export_network
 from edgeprune_runtime.onnx.quantize import quantize
+from edgeprune_runtime.onnx.runtimes import (
+    DECODER_OPSET,
+    LEAST_OPSET,
+    Runtime,
+    RuntimeName,
+    lowered,
+    parse_runtime,
+)
 from edgeprune_runtime.onnx.session import IMAGES, LOGITS, require, start_session
 from edgeprune_runtime.task import Task
 from edgeprune_runtime.training.run_folder.unfinished import open_run_network
@@ -29,7 +37,7 @@ from ..training.evaluation import TestBatches, open_test
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["ExportConfig", "ExportReport", "export_run"]
+__all__ = ["ExportConfig", "ExportReport", "draw_images", "export_run"]
 
 _BATCH = 16
 _CHECKED = 64
@@ -42,26 +50,49 @@ class ExportConfig:
 
     Attributes
     ----------
-    int8 : bool
-        Quantize; needs a pack to calibrate with.
+    int8 : bool or str
+        Quantize, for ``"onnxruntime"`` or ``"tensorrt"``; needs a pack to calibrate with. True is for the
+        runtime, or for onnxruntime where there is none.
     decoder : bool
         Take the coefficients of a pack in place of images.
     calibrate : int
         Images to calibrate with, drawn from the pack by a fixed seed.
+    runtime : str, optional
+        What shall read the file, such as ``"onnxruntime==1.15"``, see
+        `edgeprune_runtime.onnx.runtimes.parse_runtime`; any onnxruntime since 1.14 if it is None.
 
     Raises
     ------
     ConfigError
-        `calibrate` is below 1.
+        `calibrate` is below 1, `int8` is of an unknown runtime or not for `runtime`, or `runtime` is unknown
+        or too old.
     """
 
-    int8: bool = False
+    int8: bool | str = False
     decoder: bool = False
     calibrate: int = 256
+    runtime: str | None = None
 
     def __post_init__(self) -> None:
         if self.calibrate < 1:
             raise ConfigError(f"`calibrate` is {self.calibrate}; it must be at least 1")
+        known = get_args(RuntimeName)
+        if not isinstance(self.int8, bool) and self.int8 not in known:
+            raise ConfigError(f"`int8` is {self.int8!r}; it must be True, False, {' or '.join(known)}")
+        if self.target.name == "tensorrt" and self.int8 == "onnxruntime":
+            raise ConfigError(
+                'TensorRT refuses int8 of onnxruntime, whose zero points are not 0; give `int8="tensorrt"`'
+            )
+
+    @property
+    def target(self) -> Runtime:
+        """What reads the file."""
+        return parse_runtime(self.runtime or "onnxruntime", DECODER_OPSET if self.decoder else LEAST_OPSET)
+
+    @property
+    def quantized_for(self) -> RuntimeName | None:
+        """What int8 is for; None for float32."""
+        return self.target.name if self.int8 is True else cast("RuntimeName", self.int8 or None)
 
     @property
     def precision(self) -> str:
@@ -148,11 +179,13 @@ def export_run(
     batches = None
     if test is not None:
         batches = open_test(test, _as_trained(network, test), column=_column(network))
-    models = {"float32": export_network(network)}
+    models = {"float32": lowered(export_network(network), config.target)}
     agreement = _agreement(models["float32"], network, config, images)
-    if config.int8:
+    if config.quantized_for is not None:
         assert images is not None
-        models["int8"] = quantize(models["float32"], _drawn(images, config.calibrate))
+        models["int8"] = quantize(
+            models["float32"], draw_images(images, config.calibrate), config.quantized_for
+        )
     sessions = {name: start_session(model.SerializeToString()) for name, model in models.items()}
     calibration = images if config.int8 else None
     measured = _measure(network.task, sessions, calibration, config.calibrate, batches)
@@ -168,7 +201,7 @@ def _agreement(
 ) -> Agreement:
     images = np.empty((0, *network.image_shape), np.float32)
     if pack is not None:
-        images = np.concatenate(list(_drawn(pack, _CHECKED)))
+        images = np.concatenate(list(draw_images(pack, _CHECKED)))
     agreement = check_export(model, network, images)
     if config.decoder:
         agreement = check_export(with_decoder(model, network.image_shape), network, images)
@@ -194,7 +227,7 @@ def _measure(
     if pack is not None and task.kind != "value":
         same = [
             np.equal(*(_told(task, _outputs(one, batch)) for one in sessions.values()))
-            for batch in _drawn(pack, count)
+            for batch in draw_images(pack, count)
         ]
         measured["same_class"] = float(np.concatenate(same).mean())
         measured["calibrated"] = sum(map(len, same))
@@ -269,7 +302,7 @@ def _as_trained(network: TrainedNetwork, test: str | RemoteFile) -> PackHeader:
     )
 
 
-def _drawn(pack: Pack, count: int) -> Iterator[NDArray[np.float32]]:
+def draw_images(pack: Pack, count: int) -> Iterator[NDArray[np.float32]]:
     """Give `count` images of a pack on [0, 1], always the same; a batch is decoded when it is asked for."""
     loader = PackLoader(
         pack, _BATCH, shuffle=True, device="cpu", cache_bytes=_CACHE_BYTES, prefetch=0, targets=()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 from types import NoneType
@@ -27,6 +27,7 @@ __all__ = [
     "Command",
     "Option",
     "PackFile",
+    "SwitchOrChoice",
     "config_options",
     "make_config",
     "option",
@@ -103,16 +104,44 @@ def _switch_or_number(value: bool | str) -> bool | int:
         raise click.BadParameter(f"{value!r} is no number") from None
 
 
+class SwitchOrChoice(click.types.StringParamType):
+    """The value of an option that may be given alone, which is True, or with one of some words."""
+
+    name = "choice"
+
+    def __init__(self, choices: Collection[str]) -> None:
+        self.choices = choices
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the word, True or False."""
+        if isinstance(value, bool) or value == _ALONE:
+            return bool(value)
+        if value not in self.choices:
+            self.fail(f"{value!r} is not one of {', '.join(self.choices)}", param, ctx)
+        return value
+
+
+def _is_value(kind: object, word: str) -> bool:
+    """Return whether a word after an option that may be given alone is its value."""
+    return word in kind.choices if isinstance(kind, SwitchOrChoice) else word.isdecimal()
+
+
 class Command(click.Command):
     """A command whose help lists options in sections, in the order in which they are declared."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse the words; after an option with an optional number, one that is none is not its value."""
-        own = [param for param in self.params if getattr(param.type, "func", None) is _switch_or_number]
-        flags = {flag for param in own for flag in param.opts}
+        """Parse the words; after an option with an optional value, one that is none is not its value."""
+        kinds = {
+            flag: param.type
+            for param in self.params
+            for flag in param.opts
+            if isinstance(param.type, SwitchOrChoice)
+            or getattr(param.type, "func", None) is _switch_or_number
+        }
         words = zip(args, [*args[1:], ""], strict=False)
         args = [
-            f"{word}={_ALONE}" if word in flags and not after.isdecimal() else word for word, after in words
+            f"{word}={_ALONE}" if word in kinds and not _is_value(kinds[word], after) else word
+            for word, after in words
         ]
         return super().parse_args(ctx, args)
 

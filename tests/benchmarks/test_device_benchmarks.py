@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from edgeprune import open_source
 from edgeprune.work.image_store import ImageStore
 from edgeprune_benchmarks.cli import command as cli
-from edgeprune_benchmarks.device import exports, latency, minutes, power_loss, recipe, training_memory
+from edgeprune_benchmarks.device import exports, int8, latency, minutes, power_loss, recipe, training_memory
 from edgeprune_benchmarks.harness.pixel_loader import PixelLoader, Stretched
 from edgeprune_formats import ConfigError, EdgePruneError
 from edgeprune_runtime import PackLoader
@@ -164,6 +164,27 @@ def test_minutes_and_exports_of_what_they_trained(data, tmp_path):
     assert exports.export_table(results)[-1].startswith("| resnet8 | ")
     with pytest.raises(ConfigError, match="has 0 files"):
         exports.run(output, data)
+
+
+@pytest.mark.slow
+def test_int8_of_what_it_trained(data, tmp_path, monkeypatch):
+    pytest.importorskip("onnxscript")
+    monkeypatch.setitem(int8.RECIPES, "resnet8", {"epochs": 2, "batch_size": 16, "lr": 0.05})
+    words = ["int8", "--data", data, "--runs", tmp_path / "runs", "-o", tmp_path, "--model", "resnet8"]
+    words += ["--images", 64, "--chosen", 16, "--tested", 10]
+    invoke(*words)
+    results = json.loads((tmp_path / "int8.json").read_text())["results"]
+    assert [row["runtime"] for row in results["rows"]] == [None, "onnxruntime", "tensorrt"]
+    assert [one["model"] for one in results["trained"]] == ["resnet8"]
+    for row in results["rows"][1:]:
+        assert row["in_float"] == "nothing"
+        assert 10 * row["accuracy"]["test"] == pytest.approx(round(10 * row["accuracy"]["test"]))
+        assert 0 <= row["same_class"]["choose"] <= 1
+    lines = int8.int8_table(results)
+    assert lines[-1].startswith("| resnet8 | tensorrt | nothing | ")
+    again = invoke(*words)
+    assert "in float" not in again
+    assert json.loads((tmp_path / "int8.json").read_text())["results"] == results
 
 
 @pytest.mark.slow

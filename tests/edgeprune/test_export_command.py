@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import plain_commands
 import pytest
+import tensorrt_rules
 import torch
 from exported_models import MEAN, STD, finished_run
 
@@ -46,6 +47,40 @@ def test_a_run_becomes_a_model_that_knows_its_classes(edgeprune, trained, tmp_pa
         expected = load_model(trained / "run")(normalized).numpy()
     found = open_onnx(path).logits(pixels.astype(np.float32) / 255)
     np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("int8", "runtime", "quantized_for"),
+    [
+        (False, None, None),
+        (False, "tensorrt==8.5", None),
+        (True, None, "onnxruntime"),
+        (True, "tensorrt==8.5", "tensorrt"),
+        ("tensorrt", None, "tensorrt"),
+        ("tensorrt", "onnxruntime==1.15", "tensorrt"),
+    ],
+)
+def test_int8_alone_is_for_the_runtime(int8, runtime, quantized_for):
+    assert ExportConfig(int8=int8, runtime=runtime).quantized_for == quantized_for
+
+
+def test_int8_of_an_unknown_runtime_is_refused():
+    with pytest.raises(ConfigError, match="`int8` is 'tflite'; it must be True, False, onnxruntime or"):
+        ExportConfig(int8="tflite")
+
+
+@pytest.mark.slow
+def test_for_an_older_tensorrt(edgeprune, trained, tmp_path):
+    path = tmp_path / "model.onnx"
+    options = ["--int8", "--for", "tensorrt==8.5", "--pack", trained / "pack.h5", "--calibrate", 16]
+    code, out, err = edgeprune("export", trained / "run", "-o", path, "--with-decoder", *options)
+    assert code == 0, err
+    first, second, *_ = out.splitlines()
+    assert first.startswith(f"{path}: resnet8, int8 for tensorrt with decoder, ")
+    assert second == "  for tensorrt==8.5: opset 17, IR version 8"
+    model = onnx.load(path)
+    assert model.opset_import[0].version == 17
+    assert tensorrt_rules.problems(model) == []
 
 
 @pytest.mark.slow
@@ -118,6 +153,12 @@ def test_misuse_is_one_line_before_anything_is_done(edgeprune, trained, tmp_path
         ([run, "-o", tmp_path / "model.h5"], 2, "model.h5: name a file that ends in .onnx"),
         ([run, "-o", path, "--int8"], 2, "--int8 needs images to calibrate with; give --pack"),
         ([run, "-o", path, "--int8", "--pack", pack, "--calibrate", 0], 2, "calibrate is 0"),
+        (["--int8", run, "-o", path], 2, "--int8 needs images to calibrate with; give --pack"),
+        ([run, "-o", path, "--int8=openvino"], 2, "'openvino' is not one of onnxruntime, tensorrt"),
+        ([run, "-o", path, "--int8", "onnxruntime", "--for", "tensorrt"], 2, "give --int8 tensorrt"),
+        ([run, "-o", path, "--for", "onnxruntime==1.6"], 2, "it needs onnxruntime 1.7 or later"),
+        ([run, "-o", path, "--for", "tensorrt==8.2", "--with-decoder"], 2, "it needs tensorrt 8.4 or later"),
+        ([run, "-o", path, "--for", "openvino"], 2, "--for is openvino; it must be onnxruntime or tensorrt"),
         ([run, "-o", path, "--pack", other_size], 2, "has images (3, 32, 32), and"),
         ([run, "-o", path, "--test", other_size], 2, "has images (3, 32, 32), the training pack"),
         ([run, "-o", tmp_path / "there.onnx"], 2, "exists; pass --force to replace it"),

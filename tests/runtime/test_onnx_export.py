@@ -11,7 +11,8 @@ from edgeprune_formats import ConfigError, PackWriteError, __version__
 from edgeprune_runtime.errors import TrainingError
 from edgeprune_runtime.networks.models import MODEL_NAMES
 from edgeprune_runtime.onnx.check import check_export, check_structure, write_model
-from edgeprune_runtime.onnx.export import IR_VERSION, OPSET, export_network
+from edgeprune_runtime.onnx.export import export_network
+from edgeprune_runtime.onnx.runtimes import IR_VERSION, OPSET
 from edgeprune_runtime.onnx.session import start_session
 from edgeprune_runtime.training.run_folder.unfinished import open_run_network
 

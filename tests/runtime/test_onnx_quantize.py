@@ -2,11 +2,13 @@ import exported_models
 import numpy as np
 import onnx
 import pytest
+import tensorrt_rules
 
 from edgeprune_formats import PackChecksumError, Problem
 from edgeprune_runtime.errors import TrainingError
 from edgeprune_runtime.onnx.check import check_structure
 from edgeprune_runtime.onnx.decoder import with_decoder
+from edgeprune_runtime.onnx.placement import gate_nodes
 from edgeprune_runtime.onnx.quantize import quantize
 from edgeprune_runtime.onnx.session import start_session
 
@@ -46,6 +48,87 @@ def test_weights_are_int8_for_each_channel_and_logits_are_near(exported):
     images = exported_models.images(40, seed=99)
     found, exact = logits(small, images), logits(model, images)
     assert 1e-4 < np.abs(found - exact).mean() < 0.1 * np.abs(exact).max()
+
+
+def test_for_tensorrt_the_graph_keeps_its_rules(exported):
+    _, model = exported
+    small = quantize(model, batches(), "tensorrt")
+    check_structure(small)
+    assert tensorrt_rules.problems(small) == []
+    assert tensorrt_rules.element_types(small) == {"INT8"}
+    names = [node.op_type for node in small.graph.node]
+    sums = [node for node in small.graph.node if node.op_type == "Add"]
+    # A pair for the input and the weights of each convolution and the last layer, and for one side of a sum.
+    assert names.count("QuantizeLinear") == 2 * (names.count("Conv") + 1) + len(sums)
+    assert len(sums) == 3
+    images = exported_models.images(40, seed=99)
+    found, exact = logits(small, images), logits(model, images)
+    assert 1e-4 < np.abs(found - exact).mean() < 0.1 * np.abs(exact).max()
+
+
+def test_the_rules_of_tensorrt_are_looked_at(exported):
+    model = exported[1]
+    assert tensorrt_rules.element_types(quantize(model, batches(1))) == {"INT8", "UINT8", "INT32"}
+    sound = quantize(model, batches(1), "tensorrt")
+
+    def broken(change):
+        other = onnx.ModelProto()
+        other.CopyFrom(sound)
+        change(other.graph)
+        return " ".join(tensorrt_rules.problems(other))
+
+    def change_array(position, array):
+        def change(graph):
+            node = next(one for one in graph.node if one.op_type == "QuantizeLinear")
+            one = next(one for one in graph.initializer if one.name == node.input[position])
+            one.CopyFrom(onnx.numpy_helper.from_array(array, one.name))
+
+        return change
+
+    def lose_a_weight_pair(graph):
+        node = next(one for one in graph.node if one.op_type == "Conv")
+        node.input[1] = next(one.name for one in graph.initializer if len(one.dims) == 4)
+
+    def share_a_pair(graph):
+        pair = next(one for one in graph.node if one.op_type == "QuantizeLinear")
+        graph.node.append(onnx.helper.make_node("Identity", [pair.output[0]], ["other"]))
+
+    def round_both_sides(graph):
+        made_by = {one.output[0]: one for one in graph.node}
+        add = next(one for one in graph.node if one.op_type == "Add")
+        convolution, other = sorted(add.input, key=lambda name: made_by[name].op_type)
+        constants = made_by[other].input[1:]
+        for operator, before, after in (("Quantize", convolution, "q"), ("Dequantize", "q", "d")):
+            graph.node.append(onnx.helper.make_node(f"{operator}Linear", [before, *constants], [after]))
+        add.input[list(add.input).index(convolution)] = "d"
+
+    assert "zero points" in broken(change_array(2, np.array(3, np.int8)))
+    assert "zero points" in broken(change_array(2, np.array(0, np.uint8)))
+    assert "scales that are not positive" in broken(change_array(1, np.array(0, np.float32)))
+    assert "beside one that is not" in broken(lose_a_weight_pair)
+    assert "serves several nodes" in broken(share_a_pair)
+    assert "could be fused" in broken(round_both_sides)
+
+
+def test_gates_are_found_and_other_sigmoids_are_not():
+    """A squeeze-and-excitation, a SiLU within it and outside, and probabilities of labels at the end."""
+
+    def node(operator, inputs, output):
+        return onnx.helper.make_node(operator, inputs, [output], output)
+
+    nodes = [
+        node("Conv", ["x", "w1"], "a"),
+        *(node("Sigmoid", ["a"], "s"), node("Mul", ["a", "s"], "b")),
+        node("ReduceMean", ["b"], "mean"),
+        node("Conv", ["mean", "w2"], "c"),
+        *(node("Sigmoid", ["c"], "t"), node("Mul", ["t", "c"], "d")),
+        node("Conv", ["d", "w3"], "e"),
+        *(node("Sigmoid", ["e"], "gate"), node("Mul", ["gate", "b"], "f")),
+        node("GlobalAveragePool", ["f"], "pooled"),
+        *(node("Gemm", ["pooled", "w4"], "g"), node("Sigmoid", ["g"], "logits")),
+    ]
+    graph = onnx.GraphProto(node=nodes)
+    assert sorted(gate_nodes(graph)) == ["c", "d", "e", "gate", "mean", "t"]
 
 
 def test_metadata_and_versions_stay_and_precision_is_told(exported):

@@ -13,7 +13,7 @@ from edgeprune_runtime.training.settings import TrainConfig
 
 from ..harness.options import BATCH_SIZE, DATA, DEVICE, LEARNING_RATE, MINUTES, MODEL, OUTPUT, SEEDS, runs
 
-__all__ = ["export", "growth", "latency", "minutes", "power_loss", "recipe", "training_memory"]
+__all__ = ["export", "growth", "int8", "latency", "minutes", "power_loss", "recipe", "training_memory"]
 
 MODELS = ("shufflenet_v2", "mobilenet_v2", "efficientnet_b0")
 MANY_MODELS = click.option(
@@ -147,6 +147,33 @@ def export(output: Path, runs: Path) -> None:
 
 def _count(flag: str, default: int, help_text: str) -> Callable[[Any], Any]:
     return click.option(flag, type=click.IntRange(min=1), default=default, show_default=True, help=help_text)
+
+
+@click.command()
+@DATA
+@OUTPUT
+@runs("runs/int8", "Folder of the pack, runs and finished cells.")
+@click.option("--model", "models", multiple=True, help="One network; may be repeated.  [default: four]")
+@_count("--images", 8000, "To train on.")
+@_count("--chosen", 1000, "Other training images, to choose by what stays in float.")
+@_count("--tested", 5000, "Test images.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the networks.")
+@MINUTES
+def int8(
+    data: Path, output: Path, runs: Path, models: tuple[str, ...], minutes: float | None, **options: Any
+) -> None:
+    """Accuracy of int8 for onnxruntime and TensorRT, of networks that it trains first; resumable.
+
+    Training takes about a quarter of an hour of one core.
+
+    \b
+    Example:
+      edgeprune bench int8 --data data --model efficientnet_b0
+      edgeprune bench int8 --data data --minutes 20
+    """
+    from ..device.int8 import RECIPES, Settings, run
+
+    run(Settings(**options), models or tuple(RECIPES), data, output, runs, minutes)
 
 
 @click.command()

@@ -18,6 +18,7 @@ from ..device.exports import export_table
 from ..device.fleet import fleet_table
 from ..device.growth import growth_table
 from ..device.install_tables import install_table
+from ..device.int8 import int8_table
 from ..device.latency import MODELS, latency_table
 from ..device.minutes import minutes_table
 from ..device.power_loss import power_loss_table
@@ -197,6 +198,7 @@ PAGES: dict[str, dict[str, Table]] = {
         "install": install_table,
         "latency": latency_table,
         "export": export_table,
+        "int8": int8_table,
     },
     "docs/results/growth.md": {"growth": growth_table},
     "docs/results/fleet.md": {"fleet": fleet_table},
@@ -273,7 +275,7 @@ COMMANDS = {
     "accuracy-bytes": "accuracy-per-byte",
     "accuracy-bytes-copies": "accuracy-per-byte --copies",
     **{name: name for name in ("distill", "fleet", "install", "power-loss", "training-memory")},
-    **{name: name for name in ("latency", "export", "growth", "landscape", "ranges", *FIELD)},
+    **{name: name for name in ("latency", "export", "int8", "growth", "landscape", "ranges", *FIELD)},
     "recipe-resnet9": "recipe",
     **{f"{name}-{model}": f"{name} --model {model}" for name in ("minutes", "accuracy") for model in MODELS},
     "robustness-cifar10-all-cpu": "robustness --recipe cifar10-all --scale cpu",

@@ -18,17 +18,14 @@ from edgeprune_formats import __version__
 
 from ..errors import TrainingError
 from ..networks.trained import NormalizedNetwork, TrainedNetwork
+from .runtimes import IR_VERSION, OPSET
 from .session import IMAGES, LOGITS
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["IR_VERSION", "OPSET", "export_network"]
+__all__ = ["export_network"]
 
-OPSET = 18
-"""Of the exporter itself: other versions are conversions. onnxruntime has read it since 1.14."""
-IR_VERSION = 8
-"""The lowest that goes with `OPSET`, for the sake of old readers."""
 # They warn of what is no concern of ours, such as operators of torchvision that no network here has.
 _TALKATIVE = ("torch.onnx", "torch.export", "torch.fx.experimental.symbolic_shapes", "onnxscript", "onnx_ir")
 
