@@ -16,6 +16,7 @@ from scipy import stats
 from edgeprune import BuildConfig, build_pack, open_source
 from edgeprune_formats import open_pack
 from edgeprune_runtime import PackLoader
+from edgeprune_runtime.system.machine import keep_freed_memory
 from edgeprune_runtime.training import TrainConfig
 from edgeprune_runtime.training.placement import place
 
@@ -77,6 +78,7 @@ def run(settings: Settings, data: Path, output: Path, runs: Path) -> None:
     """
     source = f"npz:{lossless(data)}"
     runs.mkdir(parents=True, exist_ok=True)
+    keep_freed_memory()
     packs = {name: runs / f"{number}.h5" for number, name in enumerate(PACKS)}
     for name, path in packs.items():
         if not path.exists():
