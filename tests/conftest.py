@@ -12,6 +12,9 @@ import pytest
 from edgeprune_formats import PackHeader, PackWriter
 from edgeprune_formats.packs.chunks import plan_chunk_samples
 
+# Of what is imported and collected nothing is garbage: to look for some takes a second in each worker.
+gc.disable()
+
 MAY_MOUNT = hasattr(os, "geteuid") and os.geteuid() == 0 and sys.platform == "linux"
 
 
@@ -22,6 +25,7 @@ def pytest_collection_finish():
     """
     gc.collect()
     gc.freeze()
+    gc.enable()
     if "forked" in sys.modules:
         sys.modules["forked"].serve()
 
