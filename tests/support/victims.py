@@ -50,12 +50,18 @@ def own_images(victim, count=40, seed=1, size=8, spread=0.02):
 
 
 @contextmanager
-def short_searches():
+def short_searches(shorten=None):
     """AutoAttack with a fraction of its steps and queries, which are what takes the time of a report."""
-    whole = auto_attack._library
+    whole, shorten = auto_attack._library, shorten or shortened
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(auto_attack, "_library", lambda *arguments: shortened(whole(*arguments)))
+        patch.setattr(auto_attack, "_library", lambda *arguments: shorten(whole(*arguments)))
         yield
+
+
+def few_queries(library):
+    """Give the library its last component, a search without gradients, for a fraction of its queries."""
+    library.square.n_queries = 100
+    return library
 
 
 def shortened(library):
