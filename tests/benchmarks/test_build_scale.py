@@ -170,6 +170,7 @@ def test_the_steps_with_a_pack_of_small_images(data, tmp_path):
         STEPS["open"](pack, {**task, "count": 601})
 
 
+@pytest.mark.slow
 def test_a_step_in_a_new_process(data, tmp_path):
     STEPS["build"](
         pack := tmp_path / "small.h5", {"data": str(data / "cifar10-lossless-6k.npz"), "count": 40}

@@ -68,6 +68,7 @@ def test_auto_attack_takes_what_the_classes_allow(classes, names, targets):
     assert auto_attack.flags_before(victim, images, labels) == []
 
 
+@pytest.mark.first_are_quick
 @pytest.mark.parametrize(
     ("classes", "norm"),
     [
@@ -91,6 +92,7 @@ def test_auto_attack_of_few_classes_breaks_what_can_be_broken(quick, tmp_path, c
         assert not found.robust.any() if share > 1 else found.robust.all()
 
 
+@pytest.mark.slow
 def test_auto_attack_leaves_torch_s_random_numbers_alone(quick, evaluator):
     torch.manual_seed(1)
     expected = torch.rand(3)

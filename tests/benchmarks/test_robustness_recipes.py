@@ -344,6 +344,7 @@ def network(shape, classes=None):
     return TrainedNetwork(Path("run"), torch.nn.Identity(), "resnet8", shape, 10, names)
 
 
+@pytest.mark.slow
 def test_images_that_are_not_the_networks(tmp_path):
     pixels, labels = np.zeros((4, 3, 16, 16), np.uint8), np.array([0, 1, 2, 3])
     np.savez(tmp_path / "small.npz", x=pixels, y=labels)

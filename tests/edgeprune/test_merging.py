@@ -217,6 +217,7 @@ def test_some_parts_are_not_the_whole(make, tmp_path):
     assert [one["split"]["part"] for one in provenance["merged"]["parents"]] == [1, 2]
 
 
+@pytest.mark.first_are_quick(2)
 @pytest.mark.parametrize("split", [None, "x", {}, {"parent": 3}, {"parent": {"sha256": 3, "result": []}}])
 def test_a_foreign_record_of_a_split_does_no_harm(make, tmp_path, split):
     record = {"split": {"part": 1, "parts": 2, **split} if isinstance(split, dict) else split}
@@ -227,6 +228,7 @@ def test_a_foreign_record_of_a_split_does_no_harm(make, tmp_path, split):
     assert verify_pack(tmp_path / "m.h5") == []
 
 
+@pytest.mark.first_are_quick(2)
 @pytest.mark.parametrize("sources", [3, [], [3], [{"first_row": -1}], [{"first_row": "x"}], [{}]])
 def test_a_foreign_list_of_sources_does_no_harm(make, tmp_path, sources):
     one = make("a.h5", rows=[1], provenance={"source": {"sources": sources}})

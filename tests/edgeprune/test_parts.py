@@ -63,6 +63,7 @@ def assert_same(path, expected):
     assert verify_pack(path) == []
 
 
+@pytest.mark.first_are_quick
 @pytest.mark.parametrize(
     ("config", "count"),
     [
@@ -90,6 +91,7 @@ def test_scores_are_an_input_of_all_parts(tmp_path_factory, tmp_path):
         build_share(scored.spec, tmp_path / "parts", Share(1, 2), config)
 
 
+@pytest.mark.first_are_quick
 @pytest.mark.parametrize("config", [QUANTIZED, SPARSE], ids=["quantized", "sparse"])
 def test_any_number_of_threads_makes_the_same_file(spec, tmp_path, config):
     for jobs in (1, 2, 7):

@@ -97,6 +97,7 @@ def test_timm_that_is_not_installed(monkeypatch):
         create_model("timm:resnet18", 4, 16)
 
 
+@pytest.mark.first_are_quick
 @pytest.mark.parametrize(
     ("name", "shape"), [("torchvision:alexnet", (3, 32, 32)), ("torchvision:inception_v3", (3, 48, 48))]
 )

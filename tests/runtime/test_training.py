@@ -193,6 +193,7 @@ def test_interruptions_at_the_ends_of_an_epoch(tmp_path, whole_run, at):
     assert_same_run(tmp_path, whole_run.run_dir)
 
 
+@pytest.mark.first_are_quick
 @pytest.mark.parametrize("prefetch", [0, 2])
 def test_a_run_from_a_pack_stopped_after_an_epochs_last_step(tmp_path, make_pack, prefetch):
     """The loader's state is that of the next epoch, and no epoch is trained twice or left out."""

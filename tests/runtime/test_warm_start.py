@@ -35,6 +35,7 @@ TORCHVISION = {
 }
 
 
+@pytest.mark.first_are_quick
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_weights_of_imagenet_shape_but_for_head_and_stem(tmp_path, name):
     original = TORCHVISION[name](weights=None).state_dict()
@@ -201,6 +202,7 @@ def test_a_first_layer_for_other_planes_stays_fresh(tmp_path):
         assert fresh == ("conv1.weight",)
 
 
+@pytest.mark.first_are_quick
 @pytest.mark.parametrize(
     ("name", "head"),
     [
