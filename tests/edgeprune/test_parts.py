@@ -206,6 +206,7 @@ def photos(folder, bad=()):
     return f"imagefolder:{folder}"
 
 
+@pytest.mark.slow
 def test_images_that_cannot_be_read_are_left_out_of_all_parts(tmp_path):
     spec, config = photos(tmp_path / "photos", ["1/07.png", "2/20.png"]), replace(QUANTIZED, skip_bad=True)
     report = build_pack(spec, tmp_path / "one.h5", config, jobs=2)
@@ -295,6 +296,7 @@ def test_options_of_parts_that_do_not_fit_are_refused(edgeprune, spec, tmp_path,
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_an_engine_that_is_unknown_or_does_not_answer(edgeprune, spec, tmp_path):
     code, _, err = edgeprune("build", spec, "--engine", "slurm", "--parts", "2", "-o", tmp_path / "p.h5")
     assert code == 2

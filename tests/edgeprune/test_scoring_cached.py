@@ -49,6 +49,7 @@ def decoded(monkeypatch):
     return found
 
 
+@pytest.mark.first_are_quick
 @pytest.mark.usefixtures("too_large")
 @pytest.mark.parametrize("jobs", [1, 3])
 def test_scores_do_not_depend_on_the_cache_nor_on_the_threads(tmp_path, photos, in_memory, jobs):
@@ -71,6 +72,7 @@ def test_the_same_without_room_on_the_disk(tmp_path, photos, in_memory, monkeypa
     assert names(tmp_path) == ["s.h5"]
 
 
+@pytest.mark.first_are_quick
 @pytest.mark.usefixtures("too_large")
 @pytest.mark.parametrize("step", [2, 4])
 def test_a_stopped_run_goes_on_with_what_is_decoded(tmp_path, photos, in_memory, monkeypatch, step):

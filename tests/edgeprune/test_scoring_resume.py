@@ -164,6 +164,7 @@ def interrupted(stopped, tmp_path):
     return tmp_path / "s.h5"
 
 
+@pytest.mark.first_are_quick(3)
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -160,6 +160,7 @@ def test_classes_keep_their_proportions_when_asked(tmp_path, sampling):
     assert set(scored.choose(sampling=sampling).rows) != set(balanced.rows)
 
 
+@pytest.mark.first_are_quick(8)
 @pytest.mark.parametrize("scored_images", [True, False])
 @pytest.mark.parametrize("sampling", ["ccs", "top-k"])
 @pytest.mark.parametrize("ratio", [0.0, 0.31, 0.5, 0.95])

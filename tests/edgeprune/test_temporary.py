@@ -73,6 +73,7 @@ def test_what_a_killed_build_left_is_gone_after_the_next(source, tmp_path, budge
     assert len(open_pack(path)) == 60
 
 
+@pytest.mark.slow
 def test_what_a_live_build_needs_stays(source, tmp_path):
     path = tmp_path / "p.h5"
     with started(source, path, 20_000) as process:

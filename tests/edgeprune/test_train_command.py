@@ -87,6 +87,7 @@ def test_options_that_make_no_sense(train, options, message):
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_a_batch_size_that_fits_the_memory_is_kept_when_resumed(train, monkeypatch):
     network = ["--model", "resnet8", "--device", "cpu", "--batch-size", "auto", "--epochs", 2]
     free = {"now": 210_000_000}
@@ -138,6 +139,7 @@ def test_a_warm_start_and_the_head_alone(train):
     assert changed == {"fc.weight", "fc.bias"}
 
 
+@pytest.mark.slow
 def test_weights_that_do_not_fit_leave_no_folder(train, tmp_path):
     _, _, _, first = train("a", "--epochs", 1)
     other = [*NETWORK, "--model", "resnet20"]
@@ -179,6 +181,7 @@ def test_a_bad_test_image_is_named_before_training(train, photos):
     assert not folder.exists()
 
 
+@pytest.mark.first_are_quick
 @pytest.mark.parametrize("is_kept", [True, False])
 def test_bad_test_images_are_left_out_where_asked(train, photos, is_kept, monkeypatch):
     if not is_kept:
@@ -205,6 +208,7 @@ def test_a_damaged_test_pack_is_found_before_training(train, pack, tmp_path):
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_checkpoints_between_epochs(train):
     _, _, _, folder = train("a", "--epochs", 2, "--checkpoint-steps", 2)
     # Of steps 2 and 4 of 5, and at the end of each epoch.
@@ -365,6 +369,7 @@ def test_curves_of_runs(edgeprune, run, tmp_path):
 METRICS = '{"epoch": 1, "train_loss": 0.5, "train_accuracy": 0.5, "test_loss": null, "test_accuracy": null}'
 
 
+@pytest.mark.first_are_quick(2)
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -393,6 +398,7 @@ def test_metrics_that_cannot_be_drawn(edgeprune, tmp_path, content, message):
     assert len(err.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_pictures_that_cannot_be_written(edgeprune, run, tmp_path):
     assert edgeprune("plot", run, run)[0] == 2
     code, _, err = edgeprune("plot", run, "-o", tmp_path / "a.gif")

@@ -379,6 +379,7 @@ for pack in packs:
 """
 
 
+@pytest.mark.slow
 def test_more_packs_than_files_may_be_open(sample, tmp_path):
     paths = [tmp_path / f"{number}.h5" for number in range(40)]
     for path in paths:

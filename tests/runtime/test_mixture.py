@@ -252,6 +252,7 @@ def spelled(form, *names):
     return tuple(unicodedata.normalize(form, name) for name in names)
 
 
+@pytest.mark.first_are_quick
 @pytest.mark.parametrize(("one", "other"), [("NFC", "NFD"), ("NFD", "NFC")])
 def test_classes_are_the_same_however_accents_are_composed(paths, tmp_path, one, other):
     names = "Käfer", "señal", "각"

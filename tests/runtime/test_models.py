@@ -70,6 +70,7 @@ def test_large_images_are_reduced_by_32(name):
     assert feature_map(name, 64) == (2, 2)
 
 
+@pytest.mark.first_are_quick(2)
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_untouched_networks_have_torchvisions_parameters(name):
     assert sum(p.numel() for p in create_model(name, 1000, 64).parameters()) == TORCHVISION[name]

@@ -109,6 +109,7 @@ def test_images_that_a_network_does_not_take(tmp_path, name, shape):
         step_memory(TrainConfig(model=name), 4, shape)
 
 
+@pytest.mark.first_are_quick(2)
 @pytest.mark.parametrize(
     "name",
     [pytest.param(n, marks=() if n in ("resnet8", "resnet18") else pytest.mark.slow) for n in MODEL_NAMES],
@@ -247,6 +248,7 @@ def test_no_function(tmp_path, model, message):
         run(tmp_path / "run", model=model)
 
 
+@pytest.mark.first_are_quick
 @pytest.mark.parametrize("model", [own_networks.tiny, partial(own_networks.Tiny, channels=3)])
 def test_a_function_trains_resumes_and_is_loaded(tmp_path, monkeypatch, model):
     config = replace(TINY, epochs=1)

@@ -50,9 +50,9 @@ MEASURED = {
     "shufflenet_v2": "32 32",
     "mobilenet_v2": "112 8",
     "efficientnet_b0": "32 16",
-    "resnet18": "32 32",
-    "resnet8": "112 16",
-    "resnet9": "32 64",
+    "resnet18": "32 16",
+    "resnet8": "112 8",
+    "resnet9": "32 32",
 }
 
 

@@ -103,6 +103,7 @@ def test_links_in_a_run_folder_are_not_followed(tmp_path, name):
     assert victim.read_bytes() == b"precious"
 
 
+@pytest.mark.first_are_quick
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, 524])
 def test_a_file_system_without_locks_is_no_second_process(tmp_path, monkeypatch, number):
     def refuse(file, operation):

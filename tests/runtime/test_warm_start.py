@@ -292,6 +292,7 @@ def test_weights_of_another_precision(tmp_path, kind):
         assert torch.equal(value, given[name].to(value.dtype))
 
 
+@pytest.mark.first_are_quick(3)
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("name", ["conv1.weight", "layer3.0.bn1.running_var", "fc.bias"])
 def test_weights_that_are_not_finite(tmp_path, name, value):
