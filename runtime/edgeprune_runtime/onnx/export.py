@@ -96,7 +96,7 @@ def _fused(model: torch.nn.Module) -> torch.nn.Module:
     # The exporter takes twice as long over activations in place, and makes the same graph of others.
     for module in fused.modules():
         if getattr(module, "inplace", False) is True:
-            module.inplace = False
+            module.inplace = False  # type: ignore[assignment]
     return fused
 
 
