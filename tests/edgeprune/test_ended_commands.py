@@ -71,6 +71,7 @@ def test_a_signal_that_comes_in_a_finalizer_ends_the_command(number, code, secon
     assert seconds == 0 or out == ""
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_is_no_error(tmp_path, npz, edgeprune):
     edgeprune("build", *SPARSE, npz, "-o", tmp_path / "p.h5", "-q")
     read, write = os.pipe()

@@ -163,6 +163,7 @@ def test_parts_of_a_pack_of_unknown_source_are_known_to_be_of_one(make, tmp_path
         merge_packs([parts[0], again[0], again[1]], tmp_path / "n.h5")
 
 
+@pytest.mark.slow
 def test_rows_of_several_sources_stay_apart(make, tmp_path):
     """Each image can be traced to its source and row, through merging twice."""
     one = make("a.h5", rows=[5, 7], provenance=source("a", 10), seed=1)

@@ -213,6 +213,7 @@ def trained(tmp_path_factory):
     return reported.pack_and_run(tmp_path_factory.mktemp("reported"))
 
 
+@pytest.mark.slow
 def test_the_confusion_is_that_of_evaluate(trained, tmp_path):
     pack, model = open_pack(trained / "pack.h5"), open_predictor(trained / "run")
     training = look_at_run(pack, trained / "run", model, None)

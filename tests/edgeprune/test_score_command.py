@@ -42,6 +42,7 @@ def test_a_scores_file_with_a_line_for_each_epoch_and_one_at_the_end(edgeprune, 
     assert names(tmp_path) == ["s.h5"]
 
 
+@pytest.mark.slow
 def test_quiet_says_nothing(edgeprune, spec, tmp_path):
     assert edgeprune("score", spec, "-o", tmp_path / "s.h5", *options(TINY), "-q") == (0, "", "")
 

@@ -181,6 +181,7 @@ def test_the_work_folder_is_gone_and_nothing_else_is_left(whole):
     assert names(whole.path.parent) == ["s.h5"]
 
 
+@pytest.mark.slow
 def test_the_seed_decides_everything(tmp_path, spec, whole):
     torch.manual_seed(12345)
     before = torch.get_rng_state()

@@ -90,6 +90,7 @@ def test_a_stopped_run_goes_on_with_what_is_decoded(tmp_path, photos, in_memory,
     assert names(tmp_path) == ["s.h5"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("too_large")
 def test_a_finished_file_ends_what_a_killed_run_has_left(tmp_path, photos):
     path = tmp_path / "s.h5"
@@ -99,6 +100,7 @@ def test_a_finished_file_ends_what_a_killed_run_has_left(tmp_path, photos):
     assert names(tmp_path) == ["s.h5"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("too_large")
 def test_masks_do_not_depend_on_the_cache(tmp_path, photos, in_memory, monkeypatch):
     classifier = classifier_from_scores(in_memory)
@@ -132,6 +134,7 @@ def test_the_command_decodes_in_the_check_and_never_again(edgeprune, tmp_path, p
     assert names(tmp_path) == ["s.h5"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("too_large")
 def test_the_command_goes_on_without_decoding(edgeprune, tmp_path, photos, in_memory, decoded, monkeypatch):
     path = tmp_path / "s.h5"

@@ -215,6 +215,7 @@ def test_a_disk_that_is_full_when_an_epoch_is_kept(small_disk, spec):
     assert not path.exists()
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_when_the_file_is_written(small_disk, tmp_path, spec, whole):
     """One checkpoint and the records fit, and the scores beside them do not."""
     path = small_disk("1m") / "s.h5"

@@ -113,6 +113,7 @@ def test_a_part_tells_where_it_came_from(packs, tmp_path):
         assert (header.mean, header.std, header.class_names) == (before.mean, before.std, before.class_names)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_parts(packs, tmp_path, monkeypatch):
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "0")
     files = [

@@ -99,6 +99,7 @@ def test_files_beside_a_pack_have_its_name(tmp_path):
     assert work_folder(tmp_path / "p.scores.h5") == tmp_path / "p.scores.h5.work"
 
 
+@pytest.mark.slow
 def test_the_work_folder_of_a_finished_scores_file_is_removed_when_it_is_used_again(
     tmp_path, tmp_path_factory
 ):

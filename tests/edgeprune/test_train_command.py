@@ -128,6 +128,7 @@ def test_perturbed_images_and_a_teacher(train, tmp_path):
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_a_warm_start_and_the_head_alone(train):
     code, _, _, first = train("a", "--epochs", 1)
     assert code == 0
@@ -149,6 +150,7 @@ def test_weights_that_do_not_fit_leave_no_folder(train, tmp_path):
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_a_damaged_pack_leaves_no_folder_behind(edgeprune, pack, tmp_path):
     content = bytearray(pack.read_bytes())
     # In the middle of the values, the largest dataset.
@@ -216,6 +218,7 @@ def test_checkpoints_between_epochs(train):
     assert load_checkpoint(folder).state["step"] == 10
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told_and_waited_for(train, monkeypatch, capsys):
     monkeypatch.setattr("edgeprune_runtime.training.run_folder.full_disk._RETRY_SECONDS", 0.0)
     from edgeprune_runtime.training.run_folder import checkpoint
@@ -252,6 +255,7 @@ def test_the_live_line():
     assert step_line(event).endswith(" 5.00 kB + 2.00 GB")
 
 
+@pytest.mark.slow
 def test_curves_for_tensorboard(train, npz):
     loading = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     code, _, err, folder = train("a", "--epochs", 2, "--tensorboard", "--test", npz)
@@ -264,6 +268,7 @@ def test_curves_for_tensorboard(train, npz):
         assert written == [(line["epoch"], pytest.approx(line[name])) for line in metrics]
 
 
+@pytest.mark.slow
 def test_what_is_not_installed(train, edgeprune, monkeypatch, tmp_path):
     without = lambda *names: lambda name: None if name in names else object()  # noqa: E731
     monkeypatch.setattr(training_reports.importlib.util, "find_spec", without("tensorboard", "matplotlib"))
@@ -410,6 +415,7 @@ def test_pictures_that_cannot_be_written(edgeprune, run, tmp_path):
     assert plot_command.command.name == "plot"
 
 
+@pytest.mark.slow
 def test_early_stopping_and_what_is_done_to_the_loss(train, npz):
     options = ["--test", npz, "--patience", 1, "--label-smoothing", 0.1, "--sampling", "balanced"]
     # So small a rate that no test becomes better.

@@ -119,6 +119,7 @@ def test_pixels_and_their_spectra_give_the_same_pack(tools, height, width, tile,
     assert error == pytest.approx(ours.squared_error(header, spectra), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_encoding_of_one_thread_leaves_that_of_another_alone(tools):
     from concurrent.futures import ThreadPoolExecutor
 

@@ -137,6 +137,7 @@ def test_channels_below_one(number):
         create_model("resnet8", 4, 16, number)
 
 
+@pytest.mark.slow
 def test_stems():
     states = {
         (stem, size): create_model("resnet18", 4, size, stem=stem).conv1.kernel_size[0]

@@ -253,6 +253,7 @@ def test_a_forged_record_beside_weights_counts_as_none(path, tmp_path, one_threa
         assert grow_head(model, head_tensors(model, 3), tmp_path / "forged.safetensors", NAMES) is None
 
 
+@pytest.mark.slow
 def test_a_teacher_of_values_is_refused(path, tmp_path, one_thread):
     run(path, tmp_path / "value", "value")
     known = Normalization((0.5,) * 3, (0.25,) * 3)

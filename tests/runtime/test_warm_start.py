@@ -316,6 +316,7 @@ def test_weights_of_another_type(tmp_path, name):
         load_weights(create_model("resnet8", CLASSES, 16), tmp_path / "a.safetensors")
 
 
+@pytest.mark.slow
 def test_a_first_layer_that_would_stay_random_is_refused(tmp_path):
     save_file(create_model("resnet18", 7, 224).state_dict(), tmp_path / "a.safetensors")
     words = r"a\.safetensors: has no conv1\.weight .* `freeze` would keep it random"
