@@ -15,12 +15,15 @@ INSTALLED := pyproject.toml setup.py $(wildcard */edgeprune_*/*/*.[ch])
 demo: $(VENV)/.ready-build
 	$(BIN)/edgeprune demo --output demo
 
-# One worker for each core, up to four, and one thread for each of them.
+# One worker for each core, up to four, and one thread for each of them. Bytecode is kept, of which pytest makes its
+# own: without it each worker compiles all tests, and each process that they start the packages, for ten seconds.
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest \
+	--numprocesses auto --maxprocesses 4 --dist loadfile
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(PYTEST)
 
 test-fast: $(VENV)/.ready-all
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile -m "not slow"
+	$(PYTEST) -m "not slow"
 
 lint: docs
 	$(BIN)/ruff check .

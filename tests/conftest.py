@@ -4,6 +4,7 @@ import gc
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,22 @@ import pytest
 from edgeprune_formats import PackHeader, PackWriter
 from edgeprune_formats.packs.chunks import plan_chunk_samples
 
+# Of what is imported and collected nothing is garbage: to look for some takes a second in each worker.
+gc.disable()
+
 MAY_MOUNT = hasattr(os, "geteuid") and os.geteuid() == 0 and sys.platform == "linux"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Mark as slow all but the first so many variants of a test that says so, before any is deselected."""
+    seen = Counter()
+    for item in items:
+        for mark in item.iter_markers("first_are_quick"):
+            name = item.nodeid.partition("[")[0]
+            seen[name] += 1
+            if seen[name] > (mark.args[0] if mark.args else 1):
+                item.add_marker(pytest.mark.slow)
 
 
 def pytest_collection_finish():
@@ -22,6 +38,7 @@ def pytest_collection_finish():
     """
     gc.collect()
     gc.freeze()
+    gc.enable()
     if "forked" in sys.modules:
         sys.modules["forked"].serve()
 

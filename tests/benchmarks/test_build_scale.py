@@ -154,6 +154,7 @@ def test_small_images_differ_and_depend_on_their_row_alone():
     assert 0 in [np.ptp(middle - pixels[0, :, y : y + 16, x : x + 16]) for y in shifts for x in shifts]
 
 
+@pytest.mark.slow
 def test_the_steps_with_a_pack_of_small_images(data, tmp_path):
     pack, task = tmp_path / "small.h5", {"data": str(data / "cifar10-lossless-6k.npz"), "count": 600}
     rows = {name: step(pack, task) for name, step in STEPS.items()}
@@ -170,6 +171,7 @@ def test_the_steps_with_a_pack_of_small_images(data, tmp_path):
         STEPS["open"](pack, {**task, "count": 601})
 
 
+@pytest.mark.slow
 def test_a_step_in_a_new_process(data, tmp_path):
     STEPS["build"](
         pack := tmp_path / "small.h5", {"data": str(data / "cifar10-lossless-6k.npz"), "count": 40}

@@ -102,6 +102,7 @@ def test_a_channel_that_is_the_same_everywhere_does_not_blow_up():
         assert images[:, 1].std().item() == pytest.approx(1, abs=0.1)
 
 
+@pytest.mark.slow
 def test_a_network_of_a_fixed_budget_depends_on_its_seed_alone():
     source, test = with_uniform_channel(16, "train"), with_uniform_channel(20, "test")
     state = torch.random.get_rng_state()

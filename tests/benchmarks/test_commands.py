@@ -19,6 +19,7 @@ def test_each_new_benchmark_has_help_with_an_example(name):
     assert f"Example:\n    edgeprune bench {name} --data" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_module_is_the_same_command():
     command = [sys.executable, "-m", "edgeprune_benchmarks"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
@@ -42,6 +43,7 @@ def test_what_the_library_names_is_said_in_the_flags_of_the_benchmark(
     assert (ended.value.code, capsys.readouterr().err) == (2, f"edgeprune: error: {said}\n")
 
 
+@pytest.mark.first_are_quick(2)
 @pytest.mark.parametrize(
     ("package", "arguments"),
     [

@@ -39,6 +39,7 @@ def webp():
     return peer
 
 
+@pytest.mark.slow
 def test_peers_are_compared_at_the_nearest_psnr(webp, monkeypatch, tmp_path):
     monkeypatch.setattr(encode, "PEERS", {"webp": webp})
     task = {**encode.prepare(image_set(), tmp_path, "32x32"), "rounds": 2}

@@ -115,6 +115,7 @@ def test_what_is_planted_is_found(planted, data, kind, words):
     assert words in outcome.reason
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_is_followed_by_another(planted):
     tally = random_engine.fuzz("planted", 1, inputs=40)
     assert tally.tried >= 40

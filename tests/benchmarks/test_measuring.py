@@ -140,6 +140,7 @@ def test_fresh_and_reused_memory_in_turn(task):
     assert any(line.startswith("| 2 | 10 | raw | ") for line in buffers_table({"rows": rows}))
 
 
+@pytest.mark.first_are_quick
 @pytest.mark.parametrize("fault", [lambda b: b[:, [2, 1, 0]], lambda b: b * 0.5, lambda b: b[1:]])
 def test_a_decoder_that_is_wrong_is_not_timed(task, fault):
     pixels = np.load(task["pixels"])
@@ -176,6 +177,7 @@ def test_epochs_from_a_pack_and_from_ready_batches(tmp_path):
     assert row["files_ratio_to_ready"]["median"] == pytest.approx(seconds["files"] / seconds["ready"])
 
 
+@pytest.mark.slow
 def test_the_first_batch_of_a_new_process(make_pack):
     path, _ = make_pack(samples=9)
     found = first_batch(str(path), "scipy", 4)
@@ -214,6 +216,7 @@ def test_crops_of_photographs(tmp_path):
         assert pixels[..., 0].min() > 200
 
 
+@pytest.mark.slow
 def test_the_peak_memory_of_a_process(make_pack):
     path, _ = make_pack(samples=50)
     # What this process holds is none of the other's.

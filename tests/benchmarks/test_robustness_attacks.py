@@ -4,10 +4,15 @@ from importlib.metadata import version
 
 import pytest
 import torch
-from victims import MEAN, STD, linear_victim, own_images, short_searches, shortened
+from victims import (
+    MEAN,
+    STD,
+    few_queries,
+    linear_victim,
+    nearest,
+    short_searches,
+)
 
-from edgeprune_benchmarks.harness.deadline import OutOfTimeError
-from edgeprune_benchmarks.robustness.attacks import auto_attack
 from edgeprune_benchmarks.robustness.attacks.budgets import CURVE, HEADLINE, Budget, perturbation_size
 from edgeprune_benchmarks.robustness.attacks.gradient import (
     carlini_wagner,
@@ -19,52 +24,13 @@ from edgeprune_benchmarks.robustness.attacks.gradient import (
 )
 from edgeprune_benchmarks.robustness.attacks.pruned_inference import attack_pruned
 from edgeprune_benchmarks.robustness.attacks.sparse import sparse_pgd, sparse_rs
-from edgeprune_benchmarks.robustness.attacks.table import ATTACKS, Effort, get_attack
+from edgeprune_benchmarks.robustness.attacks.table import ATTACKS, get_attack
 from edgeprune_benchmarks.robustness.attacks.victim import PrunedVictim, Victim, weights_hash
-from edgeprune_benchmarks.robustness.evaluation import Evaluator
 from edgeprune_benchmarks.robustness.verdicts import read_verdicts
 from edgeprune_formats import ConfigError
 from edgeprune_runtime.errors import ArtifactError
 
 TWO = Budget("Linf", 2.4 / 255)
-QUICK = Effort(sparse_steps=20, sparse_queries=60, searches=5)
-
-
-@pytest.fixture(scope="module")
-def victim():
-    return linear_victim()
-
-
-@pytest.fixture(scope="module")
-def images(victim):
-    return own_images(victim, 12, spread=0.03)
-
-
-@pytest.fixture
-def evaluator(victim, images, tmp_path):
-    return Evaluator(victim, *images, tmp_path, torch.device("cpu"), batch_size=5, effort=QUICK)
-
-
-@pytest.fixture
-def quick():
-    with short_searches():
-        yield
-
-
-def weights_in_pixels(victim):
-    """The linear map from pixels on [0, 1] to logits, [10, 3 * 8 * 8]."""
-    norm = victim.model.norm
-    scale = norm.weight / (norm.running_var + norm.eps).sqrt() / torch.tensor(STD)
-    return victim.model.head.weight * scale.repeat_interleave(64)
-
-
-def nearest(victim, images, labels, order):
-    """Of a linear network, the exact distance of each image to another class; the box of pixels is far."""
-    logits = victim(images)
-    differences = weights_in_pixels(victim) - weights_in_pixels(victim)[labels][:, None]
-    gaps = logits[torch.arange(len(labels)), labels][:, None] - logits
-    distance = gaps / differences.norm(p=order, dim=2)
-    return torch.where(distance.isfinite(), distance, torch.inf).amin(1)
 
 
 def resist(victim, moved, labels):
@@ -83,7 +49,8 @@ def test_normalization_is_inside_the_victim(victim):
 @pytest.mark.parametrize("attack", ["FGSM", "PGD-100 margin", "AutoAttack Linf"])
 def test_verdicts_under_linf_are_those_of_the_exact_distance(evaluator, victim, images, attack, eps):
     exact = nearest(victim, *images, 1) > eps / 255
-    found = replace(evaluator, batch_size=12).run(attack, Budget("Linf", eps / 255)).robust
+    with short_searches(few_queries):
+        found = replace(evaluator, batch_size=12).run(attack, Budget("Linf", eps / 255)).robust
     # None breaks what cannot be broken; a single step, or the class that leads, need not find all that can.
     assert not (exact & ~found).any()
     assert (found & ~exact).sum() <= {"FGSM": 24, "PGD-100 margin": 2, "AutoAttack Linf": 0}[attack]
@@ -212,118 +179,6 @@ def test_pruning_of_a_victim_is_that_of_a_pack():
     spectra = dct2(images)
     kept = spectra * torch.from_numpy(energy_mask(spectra.numpy(), 5))
     assert torch.allclose(PrunedVictim(linear_victim(), 5, 5).prune(images), idct2(kept), atol=1e-6)
-
-
-def settings(library):
-    parts = library.apgd, library.apgd_targeted, library.fab, library.square
-    return [{k: v for k, v in vars(part).items() if isinstance(v, int | float | str)} for part in parts]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("norm", "eps"), [("Linf", 2.4 / 255), ("L2", 0.11), ("L1", 0.5)])
-def test_auto_attack_is_the_library_s(quick, evaluator, victim, images, norm, eps):
-    """The same verdicts as a direct call, with its own batches and order of components."""
-    from pyautoattack import AutoAttack
-
-    library = shortened(AutoAttack(victim, norm=norm, eps=eps, seed=5, version="standard", device="cpu"))
-    few = images[0][:4], images[1][:4]
-    moved, seen = library.run_standard_evaluation(*few, batch_size=3)
-    run = replace(evaluator, seed=5, batch_size=3, images=few[0], labels=few[1])
-    verdicts = run.run(f"AutoAttack {norm}", Budget(norm, eps))
-    assert torch.equal(verdicts.robust, seen == few[1])
-    assert 0 < verdicts.robust.sum() < len(verdicts.robust)
-    broken = ~verdicts.robust[verdicts.kept]
-    assert torch.equal(verdicts.adversarial[broken], moved[verdicts.kept][broken])
-
-
-@pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
-def test_the_settings_of_auto_attack_are_the_library_s(victim, norm):
-    from pyautoattack import AutoAttack
-
-    library = AutoAttack(victim, norm=norm, eps=0.1, seed=5, version="standard", device="cpu")
-    ours = auto_attack._library(victim, norm, 0.1, 5, torch.device("cpu"), 10)
-    assert settings(ours) == settings(library)
-    assert settings(library) != settings(shortened(library))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("classes", "names", "targets"),
-    [
-        (2, ["apgd-ce", "fab-t", "square"], (1, 1)),
-        (3, ["apgd-ce", "apgd-dlr", "fab-t", "square"], (2, 2)),
-        (4, ["apgd-ce", "apgd-t", "fab-t", "square"], (3, 3)),
-        (6, ["apgd-ce", "apgd-t", "fab-t", "square"], (5, 5)),
-        (10, ["apgd-ce", "apgd-t", "fab-t", "square"], (9, 9)),
-        (1000, ["apgd-ce", "apgd-t", "fab-t", "square"], (9, 9)),
-    ],
-)
-def test_auto_attack_takes_what_the_classes_allow(classes, names, targets):
-    victim, cpu = linear_victim(classes=classes), torch.device("cpu")
-    library = auto_attack._library(victim, "Linf", 8 / 255, 0, cpu, classes)
-    assert library.attacks_to_run == names
-    assert (library.apgd_targeted.n_target_classes, library.fab.n_target_classes) == targets
-    assert [name for name, _ in auto_attack.auto_attack_stages(victim, "L1", 12, 0, cpu, classes)] == names
-    images, labels = own_images(victim, 4)
-    assert auto_attack.flags_before(victim, images, labels) == []
-
-
-@pytest.mark.parametrize(
-    ("classes", "norm"),
-    [
-        (2, "Linf"),
-        (3, "Linf"),
-        *(
-            pytest.param(*one, marks=pytest.mark.slow)
-            for one in ((5, "Linf"), (2, "L1"), (3, "L2"), (9, "L1"))
-        ),
-    ],
-)
-def test_auto_attack_of_few_classes_breaks_what_can_be_broken(quick, tmp_path, classes, norm):
-    victim = linear_victim(classes=classes)
-    images, labels = own_images(victim, 8)
-    order, sizes = {"Linf": (1, (0.1, 2)), "L2": (2, (0.1, 2)), "L1": (torch.inf, (0.05, 6))}[norm]
-    distance = nearest(victim, images, labels, order)
-    run = Evaluator(victim, images, labels, tmp_path, torch.device("cpu"), batch_size=5)
-    for share in sizes:
-        size = share * float(distance.max() if share > 1 else distance.min())
-        found = run.run(f"AutoAttack {norm}", Budget(norm, size))
-        assert not found.robust.any() if share > 1 else found.robust.all()
-
-
-def test_auto_attack_leaves_torch_s_random_numbers_alone(quick, evaluator):
-    torch.manual_seed(1)
-    expected = torch.rand(3)
-    torch.manual_seed(1)
-    evaluator.run("AutoAttack Linf", TWO)
-    assert torch.equal(torch.rand(3), expected)
-
-
-@pytest.mark.slow
-def test_an_attack_that_was_stopped_goes_on_where_it_was(quick, evaluator, tmp_path):
-    whole = replace(evaluator, folder=tmp_path / "whole").run("AutoAttack Linf", TWO)
-    calls = []
-
-    def overdue():
-        calls.append(None)
-        if len(calls) % 3 == 0:
-            raise OutOfTimeError
-
-    run = replace(evaluator, folder=tmp_path / "parts", overdue=overdue)
-    stops = 0
-    while True:
-        try:
-            verdicts = run.run("AutoAttack Linf", TWO)
-            break
-        except OutOfTimeError:
-            stops += 1
-    assert stops >= 2
-    # Every batch was run once, however often the attack was stopped.
-    assert len(calls) == stops + sum(-(-n // 5) for n in list(whole.facts["stages"].values())[:-1])
-    assert torch.equal(verdicts.robust, whole.robust)
-    assert torch.equal(verdicts.adversarial, whole.adversarial)
-    assert verdicts.facts["forwards"] == whole.facts["forwards"]
-    assert [path.name for path in (tmp_path / "parts").iterdir()] == ["AutoAttack_Linf_2.4-255.safetensors"]
 
 
 def test_what_was_found_is_not_looked_for_again(evaluator, victim):

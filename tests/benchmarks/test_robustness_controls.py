@@ -7,39 +7,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from victims import Around, linear_victim, own_images, short_searches
+from attack_reports import BRIEF, evaluate, failed
+from victims import linear_victim, own_images, short_searches
 
 from edgeprune_benchmarks.robustness.attacks.budgets import CURVE, HEADLINE
 from edgeprune_benchmarks.robustness.attacks.gradient import fgsm, pgd, sign_noise
-from edgeprune_benchmarks.robustness.attacks.table import ATTACKS, Effort
+from edgeprune_benchmarks.robustness.attacks.table import ATTACKS
 from edgeprune_benchmarks.robustness.controls import CONTROLS, Evidence, judge
 from edgeprune_benchmarks.robustness.evaluation import Evaluator
-from edgeprune_benchmarks.robustness.protocol import Protocol
 from edgeprune_benchmarks.robustness.report import cross_check, interval, make_report
 from edgeprune_benchmarks.robustness.verdicts import read_verdicts, write_verdicts
 
 # The sound report, which nearly all of them need, takes seconds.
 pytestmark = pytest.mark.slow
-
-BRIEF = Protocol(12, 6, (CURVE[4],), Effort(10, 20, 4), 12)
-# All that controls ask for, where a report of the other norms would only say the same.
-BRIEFEST = replace(BRIEF.in_linf(), effort=Effort(3, 5, 1))
-
-
-def evaluate(victim, folder, natural=True, protocol=BRIEF):
-    images, labels = own_images(linear_victim(), 12, spread=0.03)
-    options = {"batch_size": protocol.batch_size, "effort": protocol.effort}
-    run = Evaluator(victim, images, labels, folder, torch.device("cpu"), **options)
-    return make_report(run, protocol, natural=natural, say=lambda line: None)
-
-
-def evaluate_anew(victim, folder, natural=True):
-    """Evaluate a victim that is itself the fault: nothing of the sound report is of use."""
-    return evaluate(victim, folder, natural, BRIEFEST)
-
-
-def failed(report):
-    return {control["name"]: control["detail"] for control in report["controls"] if not control["passed"]}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -162,51 +142,6 @@ def test_a_budget_in_normalized_units_is_seen(plant):
     assert "natural falls" in found
 
 
-def test_a_network_that_returns_probabilities_is_seen(tmp_path):
-    class Softmax(Around):
-        def forward(self, images):
-            return self.inner(images).softmax(1)
-
-    report = evaluate_anew(Softmax(), tmp_path)
-    assert not report["valid"]
-    assert "probability distribution" in failed(report)["AutoAttack's flags"]
-
-
-@pytest.mark.parametrize("block", ["detach", "quantize"])
-def test_a_gradient_that_is_cut_is_seen(block, tmp_path):
-    class Cut(Around):
-        def forward(self, images):
-            cut = images.detach() + 0 * images if block == "detach" else (images * 255).round() / 255
-            return self.inner(cut)
-
-    report = evaluate_anew(Cut(), tmp_path)
-    assert not report["valid"]
-    found = failed(report)
-    assert "is zero at 100.0% of the images" in found["gradients"]
-    assert {"curve", "natural falls"} & set(found)
-
-
-def test_a_network_in_training_mode_is_seen(tmp_path):
-    victim = linear_victim()
-    victim.model.norm.train()
-    report = evaluate_anew(victim, tmp_path)
-    assert not report["valid"]
-    found = failed(report)
-    assert "model.norm is in training mode" in found["evaluation mode"]
-    # Its statistics moved while it was attacked.
-    assert "other weights" in found["rescored"]
-
-
-def test_a_network_that_draws_at_random_is_seen(tmp_path):
-    class Noisy(Around):
-        def forward(self, images):
-            return self.inner(images + 0.01 * torch.randn_like(images))
-
-    found = failed(evaluate_anew(Noisy(), tmp_path))
-    assert "the same images give other logits" in found["evaluation mode"]
-    assert "randomized defense" in found["AutoAttack's flags"]
-
-
 def change(path, **values):
     verdicts = read_verdicts(path)
     write_verdicts(path, replace(verdicts, **values))
@@ -269,18 +204,6 @@ def test_a_curve_that_rises_is_seen(plant):
     assert "PGD-100 leaves more at" in found["curve"]
 
 
-def test_an_attack_that_is_no_more_than_noise_is_seen(tmp_path):
-    class Deaf(Around):
-        """Sees a coarse grid alone: any change of that size turns it, in any direction."""
-
-        def forward(self, images):
-            logits = self.inner(0 * images + 0.5)
-            moved = (images - 0.5).abs().amax((1, 2, 3)) > 0.055
-            return torch.where(moved[:, None], -logits, logits)
-
-    assert "noise" in failed(evaluate_anew(Deaf(), tmp_path))
-
-
 def test_a_seed_that_does_not_fix_the_attack_is_seen(plant):
     def unseeded(at, images, labels):
         flip = torch.rand(len(images)) < 0.5
@@ -289,19 +212,6 @@ def test_a_seed_that_does_not_fix_the_attack_is_seen(plant):
 
     found = failed(evaluate(linear_victim(), plant(ascent(unseeded), "PGD-20")))
     assert "verdicts differ" in found["seed"]
-
-
-def test_a_natural_network_that_stands_is_seen(tmp_path):
-    class Flat(Around):
-        """So short a slope that no perturbation of 8/255 reaches another class."""
-
-        def forward(self, images):
-            return self.inner(0.5 + 0.1 * (images - 0.5))
-
-    found = failed(evaluate_anew(Flat(), tmp_path))
-    assert found["natural falls"].endswith("% at Linf 8/255")
-    # The same verdicts, of a network that was trained to stand.
-    assert "natural falls" not in failed(evaluate_anew(Flat(), tmp_path, natural=False))
 
 
 def test_warnings_of_the_library_are_kept(plant):
@@ -387,18 +297,6 @@ def test_square_that_breaks_what_the_rest_of_auto_attack_left_is_seen(plant):
 
     found = failed(evaluate(linear_victim(), plant(stages, "AutoAttack Linf")))
     assert "AutoAttack Linf at Linf 8/255: Square lowers it by 100.00%" in found["AutoAttack's flags"]
-
-
-def test_a_gradient_that_points_anywhere_is_seen(tmp_path):
-    class Shattered(Around):
-        """A steep ripple on the input: gradients point anywhere, and the value itself hardly changes."""
-
-        def forward(self, images):
-            return self.inner(images + 2e-4 * torch.sin(1e5 * images))
-
-    report = evaluate_anew(Shattered(), tmp_path)
-    assert not report["valid"]
-    assert {"natural falls", "curve"} <= set(failed(report))
 
 
 def test_the_cross_check_compares_with_the_library(stored):

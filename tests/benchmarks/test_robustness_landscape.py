@@ -105,6 +105,7 @@ def test_a_network_without_slope_has_no_distortion():
     assert not math.isnan(found.edr)
 
 
+@pytest.mark.slow
 def test_smoothgrad_of_a_linear_network_is_its_weights():
     victim = linear_victim()
     images, labels = own_images(victim, 3)

@@ -117,6 +117,7 @@ def test_a_test_set_that_moved_is_known_by_its_content(edgeprune, pack, photos, 
     assert f"not the test images of the run in {run}, by their SHA-256; name those with --test" in err
 
 
+@pytest.mark.slow
 def test_a_run_of_before_digests_and_new_settings_goes_on(edgeprune, pack, npz, tmp_path):
     run = tmp_path / "run"
     assert edgeprune("train", pack, "-o", run, *OPTIONS, "--test", npz)[0] == 0
@@ -167,6 +168,7 @@ def test_a_longer_run_is_the_same_whenever_it_was_made_longer(edgeprune, pack, t
     assert record(one)["schedules"] == [2, 4, 5]
 
 
+@pytest.mark.slow
 def test_forged_schedules_are_refused(edgeprune, pack, tmp_path):
     run = tmp_path / "run"
     assert edgeprune("train", pack, "-o", run, *OPTIONS, "--epochs", 1)[0] == 0

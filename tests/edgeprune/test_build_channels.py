@@ -62,6 +62,7 @@ def test_builds_hold_what_the_source_has(built):
     assert "channels" not in header.provenance["config"]
 
 
+@pytest.mark.first_are_quick(4)
 @pytest.mark.parametrize("codec", ["sparse-f32", "sparse-f16"])
 def test_codecs_convert(built, tmp_path, codec):
     path, pixels, _, spec = built
@@ -74,6 +75,7 @@ def test_codecs_convert(built, tmp_path, codec):
     assert back.color_space == ("gray" if pixels.shape[1] == 1 else "planes")
 
 
+@pytest.mark.first_are_quick(2)
 def test_parts_splits_and_merges_keep_the_kind(built, tmp_path):
     path, pixels, report, spec = built
     build_share(spec, tmp_path / "parts", Share(1, 1), BuildConfig(quality=95, tile="8"))
@@ -167,6 +169,7 @@ def test_masks_and_scores_of_planes(tmp_path):
     assert (report.header.channels, report.header.bits, report.header.components) == (2, 16, 128)
 
 
+@pytest.mark.slow
 def test_gray_training_evaluation_and_prediction(tmp_path, edgeprune):
     spec, _ = write_npz(tmp_path, 1, 16)
     build_pack(spec, tmp_path / "g.h5", BuildConfig(device="cpu"))

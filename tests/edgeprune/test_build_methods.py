@@ -78,6 +78,7 @@ def test_learned_masks_hold_the_strongest_components_and_those_that_the_network_
     assert (found != energy_mask(spectra, k_total)).any()
 
 
+@pytest.mark.slow
 def test_the_provenance_is_complete(scored, whole):
     provenance = open_pack(whole.path).header.provenance
     scores, net = whole.path.with_suffix(".scores.h5"), whole.path.with_suffix(".fse-net.safetensors")

@@ -59,6 +59,7 @@ def test_it_prints_facts_for_people_and_for_programs(edgeprune):
     assert isinstance(found["advice"], list)
 
 
+@pytest.mark.slow
 def test_info_says_once_where_there_are_no_kernels(make_pack):
     command = [sys.executable, "-m", "edgeprune", "info", str(make_pack()[0])]
     environment = {**os.environ, "EDGEPRUNE_NATIVE": "0"}

@@ -113,6 +113,7 @@ def mean_of_cells(rates):
     return sums / counts
 
 
+@pytest.mark.first_are_quick(4)
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (24, 24), (7, 5), (224, 224), (40, 33), (33, 6)])
 def test_the_statistics_of_masks_are_those_of_all_images(tmp_path, height, width):
     random = np.random.default_rng(2)

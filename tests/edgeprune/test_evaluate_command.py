@@ -110,6 +110,7 @@ def test_what_is_printed(edgeprune, small, monkeypatch):
     ]
 
 
+@pytest.mark.slow
 def test_of_many_classes_the_worst_are_printed(edgeprune, tmp_path, monkeypatch):
     names = tuple(f"{number:02}" for number in range(30))
     labels = np.arange(60) % 30

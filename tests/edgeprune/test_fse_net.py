@@ -38,6 +38,7 @@ def selections(draw):
     return energy.astype(dtype), scores.astype(dtype), draw(st.integers(0, k_total)), k_total
 
 
+@pytest.mark.slow
 @given(selections())
 def test_the_selection_equals_sorting_whatever_the_kind_of_array(arguments):
     energy, scores, k, k_total = arguments

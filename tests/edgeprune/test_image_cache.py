@@ -92,6 +92,7 @@ def test_a_check_fills_it_and_finds_the_same(source, expected, output):
     np.testing.assert_array_equal(check.channel_sums, alone.channel_sums)
 
 
+@pytest.mark.first_are_quick(4)
 @pytest.mark.parametrize("is_cached", [False, True])
 @pytest.mark.parametrize("jobs", [1, 2, 5, None])
 def test_batches_do_not_depend_on_the_number_of_threads(source, expected, output, jobs, is_cached):

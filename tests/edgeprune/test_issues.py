@@ -297,6 +297,7 @@ def test_scores_choose_among_what_is_left(planted, scores, tmp_path):
     assert pack.header.provenance["coreset"]["drawn_from"] == 29
 
 
+@pytest.mark.slow
 def test_parts_and_budgets_leave_out_the_same_and_look_for_them_once(planted, tmp_path, monkeypatch):
     looked = []
 

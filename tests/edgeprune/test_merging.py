@@ -163,6 +163,7 @@ def test_parts_of_a_pack_of_unknown_source_are_known_to_be_of_one(make, tmp_path
         merge_packs([parts[0], again[0], again[1]], tmp_path / "n.h5")
 
 
+@pytest.mark.slow
 def test_rows_of_several_sources_stay_apart(make, tmp_path):
     """Each image can be traced to its source and row, through merging twice."""
     one = make("a.h5", rows=[5, 7], provenance=source("a", 10), seed=1)
@@ -217,6 +218,7 @@ def test_some_parts_are_not_the_whole(make, tmp_path):
     assert [one["split"]["part"] for one in provenance["merged"]["parents"]] == [1, 2]
 
 
+@pytest.mark.first_are_quick(2)
 @pytest.mark.parametrize("split", [None, "x", {}, {"parent": 3}, {"parent": {"sha256": 3, "result": []}}])
 def test_a_foreign_record_of_a_split_does_no_harm(make, tmp_path, split):
     record = {"split": {"part": 1, "parts": 2, **split} if isinstance(split, dict) else split}
@@ -227,6 +229,7 @@ def test_a_foreign_record_of_a_split_does_no_harm(make, tmp_path, split):
     assert verify_pack(tmp_path / "m.h5") == []
 
 
+@pytest.mark.first_are_quick(2)
 @pytest.mark.parametrize("sources", [3, [], [3], [{"first_row": -1}], [{"first_row": "x"}], [{}]])
 def test_a_foreign_list_of_sources_does_no_harm(make, tmp_path, sources):
     one = make("a.h5", rows=[1], provenance={"source": {"sources": sources}})

@@ -19,6 +19,7 @@ def nothing_allowed(monkeypatch):
     monkeypatch.setattr(code, "_ALLOWED", {})
 
 
+@pytest.mark.slow
 def test_code_of_a_run_is_named_again(edgeprune, pack, tmp_path, monkeypatch):
     run, name = tmp_path / "run", "own_networks:of_rgb"
     code_of_exit, out, err = edgeprune("train", pack, "--model", name, *SMALL, "-o", run)
@@ -119,6 +120,7 @@ def test_an_option_with_no_number():
     assert "Invalid value for '--freeze': 'few' is no number" in done.output
 
 
+@pytest.mark.slow
 def test_the_cost_of_a_stem_is_told(edgeprune, pack, tmp_path):
     small = ["--batch-size", 32, "--device", "cpu", "--epochs", 1, "--precision", "float32"]
     for stem in ("auto", "imagenet"):

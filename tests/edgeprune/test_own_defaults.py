@@ -20,6 +20,7 @@ def record(folder):
     return {**found["config"], "augment": found["provenance"]["augment"]}
 
 
+@pytest.mark.slow
 def test_the_settings_of_a_network(edgeprune, pack, npz, tmp_path):
     run, given = tmp_path / "run", {"epochs": 1, "batch_size": 20, "momentum": 0.9}
     options = [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", value)]

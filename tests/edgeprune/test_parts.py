@@ -63,6 +63,7 @@ def assert_same(path, expected):
     assert verify_pack(path) == []
 
 
+@pytest.mark.first_are_quick
 @pytest.mark.parametrize(
     ("config", "count"),
     [
@@ -90,6 +91,7 @@ def test_scores_are_an_input_of_all_parts(tmp_path_factory, tmp_path):
         build_share(scored.spec, tmp_path / "parts", Share(1, 2), config)
 
 
+@pytest.mark.first_are_quick
 @pytest.mark.parametrize("config", [QUANTIZED, SPARSE], ids=["quantized", "sparse"])
 def test_any_number_of_threads_makes_the_same_file(spec, tmp_path, config):
     for jobs in (1, 2, 7):
@@ -204,6 +206,7 @@ def photos(folder, bad=()):
     return f"imagefolder:{folder}"
 
 
+@pytest.mark.slow
 def test_images_that_cannot_be_read_are_left_out_of_all_parts(tmp_path):
     spec, config = photos(tmp_path / "photos", ["1/07.png", "2/20.png"]), replace(QUANTIZED, skip_bad=True)
     report = build_pack(spec, tmp_path / "one.h5", config, jobs=2)
@@ -293,6 +296,7 @@ def test_options_of_parts_that_do_not_fit_are_refused(edgeprune, spec, tmp_path,
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_an_engine_that_is_unknown_or_does_not_answer(edgeprune, spec, tmp_path):
     code, _, err = edgeprune("build", spec, "--engine", "slurm", "--parts", "2", "-o", tmp_path / "p.h5")
     assert code == 2

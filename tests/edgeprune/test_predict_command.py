@@ -22,9 +22,14 @@ from edgeprune_runtime.errors import ArtifactError, TrainingError
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    """The same network as a run, as an ONNX model of images, and as one of coefficients."""
-    folder = exported_models.trained(tmp_path_factory)
+def trained(tmp_path_factory):
+    return exported_models.trained(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def models(trained):
+    """The same network as a run, as an ONNX model of images and as one of coefficients: seconds of work."""
+    folder = trained
     for name, decoder in (("images.onnx", False), ("decoder.onnx", True)):
         if not (folder / name).exists():
             export_run(folder / "run", folder / name, ExportConfig(decoder=decoder))
@@ -32,9 +37,9 @@ def models(tmp_path_factory):
 
 
 @pytest.fixture
-def photos(models, tmp_path):
+def photos(trained, tmp_path):
     """Images of the source as files, larger than the network takes; their classes, by file."""
-    source = open_source(f"npz:{models / 'images.npz'}")
+    source = open_source(f"npz:{trained / 'images.npz'}")
     found = {}
     for row in (0, 1, 2, 5):
         name = tmp_path / "photos" / ("inner" if row == 5 else ".") / f"{row}.png"
@@ -47,9 +52,11 @@ def photos(models, tmp_path):
     return found
 
 
+@pytest.mark.first_are_quick
 @pytest.mark.parametrize("model", ["run", "images.onnx"])
-def test_a_folder_is_classified_file_by_file(edgeprune, models, photos, tmp_path, model):
-    code, out, err = edgeprune("predict", models / model, tmp_path / "photos", "--json")
+def test_a_folder_is_classified_file_by_file(edgeprune, request, photos, tmp_path, model):
+    folder = request.getfixturevalue("trained" if model == "run" else "models")
+    code, out, err = edgeprune("predict", folder / model, tmp_path / "photos", "--json")
     assert (code, err) == (0, "")
     records = [json.loads(line) for line in out.splitlines()]
     assert [record["image"] for record in records] == sorted(photos)
@@ -61,6 +68,7 @@ def test_a_folder_is_classified_file_by_file(edgeprune, models, photos, tmp_path
         assert "label" not in record
 
 
+@pytest.mark.slow
 def test_run_and_onnx_give_the_same_probabilities_of_images_as_build_scales_them(models, photos):
     paths = [models.parent / name for name in photos]
     run, exported = (
@@ -74,6 +82,7 @@ def test_run_and_onnx_give_the_same_probabilities_of_images_as_build_scales_them
     np.testing.assert_allclose(exported, by_hand, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_text_has_the_likeliest_classes_first(edgeprune, models, photos):
     file = next(iter(photos))
     code, out, _ = edgeprune("predict", models / "images.onnx", file, "--top", 2)
@@ -87,6 +96,7 @@ def test_text_has_the_likeliest_classes_first(edgeprune, models, photos):
     assert classes.startswith(f"{best} {prediction.probabilities[best]:.1%}")
 
 
+@pytest.mark.slow
 def test_a_pack_is_classified_by_all_three(models):
     found = {}
     for name in ("run", "images.onnx", "decoder.onnx"):
@@ -100,7 +110,7 @@ def test_a_pack_is_classified_by_all_three(models):
     np.testing.assert_allclose(found["decoder.onnx"], found["run"], atol=1e-4)
 
 
-def test_classes_without_names_are_numbers(edgeprune, models, photos, tmp_path):
+def test_classes_without_names_are_numbers(edgeprune, photos, tmp_path):
     known = {"mean": exported_models.MEAN, "std": exported_models.STD}
     run = exported_models.finished_run(tmp_path / "run", size=(12, 12), provenance=known)
     code, out, _ = edgeprune("predict", run, next(iter(photos)), "--top", 1)
@@ -108,6 +118,7 @@ def test_classes_without_names_are_numbers(edgeprune, models, photos, tmp_path):
     assert ": class " in out
 
 
+@pytest.mark.slow
 def test_what_cannot_be_classified_is_one_line(edgeprune, models, photos, tmp_path, make_pack):
     broken, empty = tmp_path / "broken.png", tmp_path / "empty"
     broken.write_bytes(b"no image")
@@ -131,6 +142,7 @@ def test_what_cannot_be_classified_is_one_line(edgeprune, models, photos, tmp_pa
         assert len(err.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_images_before_an_unreadable_one_are_told(edgeprune, models, photos, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no image")
@@ -141,6 +153,7 @@ def test_images_before_an_unreadable_one_are_told(edgeprune, models, photos, tmp
     assert "broken.png" in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [0, 3, 5])
 def test_images_around_an_unreadable_one_are_told(edgeprune, models, photos, tmp_path, place):
     for name, content in (("broken.png", b"no image"), ("empty.jfif", b"")):
@@ -161,6 +174,7 @@ def test_images_around_an_unreadable_one_are_told(edgeprune, models, photos, tmp
     assert last == "edgeprune: 2 could not be read, 4 images are told"
 
 
+@pytest.mark.slow
 def test_images_in_formats_that_are_not_read_are_counted(edgeprune, models, photos, tmp_path):
     for name in ("a.heic", "b.HEIC", "inner/c.jxl"):
         (tmp_path / "photos" / name).write_bytes(b"")
@@ -171,6 +185,7 @@ def test_images_in_formats_that_are_not_read_are_counted(edgeprune, models, phot
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["images.onnx", "decoder.onnx"])
 def test_a_damaged_chunk_does_not_hide_the_others(edgeprune, models, make_pack, model):
     pack, _ = make_pack("three.h5", samples=50, size=(12, 12), components=30, chunk_samples=20)
@@ -188,6 +203,7 @@ def test_a_damaged_chunk_does_not_hide_the_others(edgeprune, models, make_pack, 
     assert edgeprune("predict", models / model, pack, "--skip-bad", "--top", 1)[:2] == (0, out)
 
 
+@pytest.mark.slow
 def test_a_damaged_pack_and_a_damaged_model(models, tmp_path):
     pack, model = tmp_path / "pack.h5", tmp_path / "model.onnx"
     shutil.copy(models / "pack.h5", pack)
@@ -198,6 +214,7 @@ def test_a_damaged_pack_and_a_damaged_model(models, tmp_path):
         open_predictor(tmp_path / "other.onnx")
 
 
+@pytest.mark.slow
 def test_a_quantized_pack_is_no_food_for_a_decoder(models, tmp_path):
     from edgeprune.packs.build import build_pack
     from edgeprune.packs.config import BuildConfig
@@ -243,6 +260,7 @@ def test_a_pipe_is_not_waited_for(tmp_path):
         list(predict(open_predictor(exported_models.finished_run(tmp_path / "run")), [tmp_path / "pipe"]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "images"), [("images.onnx", "photos"), ("decoder.onnx", "pack.h5")])
 def test_an_onnx_model_needs_neither_torch_nor_onnx(models, photos, tmp_path, model, images):
     where = tmp_path / images if images == "photos" else models / images

@@ -82,6 +82,7 @@ def test_without_ranges_info_says_that_it_fetches(edgeprune, server):
     assert "  read  " not in out
 
 
+@pytest.mark.slow
 def test_verify_says_where_it_is_kept(edgeprune, server, pack):
     code, out, err = edgeprune("verify", secret_url(server))
     assert (code, err, has_secrets(out)) == (0, "", False)

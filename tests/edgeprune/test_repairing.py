@@ -73,6 +73,7 @@ def fields(path):
         return [name for name in file["samples"] if f"{name}_crc32" in file["samples"]]
 
 
+@pytest.mark.first_are_quick(2)
 @pytest.mark.parametrize("name", [*CONFIGS, "scored", "part-2", "merged"])
 def test_every_intact_image_is_saved_bit_for_bit(packs, damaged, tmp_path, name):
     before, path = packs / f"{name}.h5", damaged(name)
@@ -153,6 +154,7 @@ def test_no_chunk_is_intact(packs, damaged, tmp_path):
     assert not (tmp_path / "saved.h5").exists()
 
 
+@pytest.mark.slow
 def test_a_chunk_that_can_be_read_the_second_time_is_saved(packs, tmp_path, monkeypatch):
     read, failed = Pack.read_chunk, set()
 

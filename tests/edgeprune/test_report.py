@@ -112,6 +112,7 @@ def test_every_kind_of_column_is_told(tmp_path):
     assert all("<svg" in found[name].charts[0] for name in ("row", "weight"))
 
 
+@pytest.mark.first_are_quick(2)
 @pytest.mark.parametrize(
     ("channels", "bits", "codec"),
     [(1, 8, "quantized"), (2, 8, "sparse-f32"), (3, 16, "quantized"), (5, 8, "quantized")],
@@ -179,6 +180,7 @@ def test_planes_are_files_of_their_own(tmp_path):
     assert sizes.forms[1].bytes_per_image > 4 * 60
 
 
+@pytest.mark.slow
 def test_kept_and_left_out_are_those_of_the_scores(tmp_path, scored, npz):
     how = CoresetConfig(gamma=0.5, window=1)
     config = replace(small_builds.LF, method="je", sample_prune=0.5, coreset=how)
@@ -211,6 +213,7 @@ def trained(tmp_path_factory):
     return reported.pack_and_run(tmp_path_factory.mktemp("reported"))
 
 
+@pytest.mark.slow
 def test_the_confusion_is_that_of_evaluate(trained, tmp_path):
     pack, model = open_pack(trained / "pack.h5"), open_predictor(trained / "run")
     training = look_at_run(pack, trained / "run", model, None)
@@ -238,6 +241,7 @@ def test_what_does_not_fit_the_run_is_refused(trained, make_pack):
         look_at_run(open_pack(path), trained / "run", model, None)
 
 
+@pytest.mark.slow
 def test_of_many_classes_some_are_shown_and_the_ends_counted(tmp_path):
     pixels, names = plane_pixels(700, 1, 2, 2), tuple(f"class {n:03}" for n in range(700))
     header = plane_header(pixels, "sparse-f32", class_names=names, chunk_samples=700)

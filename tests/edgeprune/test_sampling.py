@@ -181,6 +181,7 @@ def test_strata_do_not_depend_on_the_unit_of_the_scores(scores, exponent):
     np.testing.assert_array_equal(*drawn)
 
 
+@pytest.mark.slow
 @given(ANY_SCORES, st.floats(0, 0.95), st.integers(0, 9))
 def test_what_ccs_drops_is_hardest_by_hardness(hardness, beta, seed):
     samples = len(hardness)

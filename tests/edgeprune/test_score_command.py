@@ -42,10 +42,12 @@ def test_a_scores_file_with_a_line_for_each_epoch_and_one_at_the_end(edgeprune, 
     assert names(tmp_path) == ["s.h5"]
 
 
+@pytest.mark.slow
 def test_quiet_says_nothing(edgeprune, spec, tmp_path):
     assert edgeprune("score", spec, "-o", tmp_path / "s.h5", *options(TINY), "-q") == (0, "", "")
 
 
+@pytest.mark.slow
 def test_the_embedded_digits_are_the_default(edgeprune, tmp_path, monkeypatch):
     asked = {}
 
@@ -172,6 +174,7 @@ def test_a_rate_far_too_high(edgeprune, spec, tmp_path):
     assert names(tmp_path) == ["s.h5.work"]
 
 
+@pytest.mark.first_are_quick
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_says_how_to_go_on_and_does(edgeprune, spec, tmp_path, whole, monkeypatch, number):
     path = tmp_path / "s.h5"
@@ -227,6 +230,7 @@ def test_help_needs_no_torch():
     assert "edgeprune score imagefolder:photos" in done.stdout
 
 
+@pytest.mark.slow
 def test_scoring_without_torch_says_what_to_install(tmp_path):
     done = without_torch("-o", tmp_path / "s.h5")
     assert done.returncode == 2

@@ -55,6 +55,7 @@ def train_by_hand(spec, config):
             yield epoch, rows, logits.double().numpy()
 
 
+@pytest.mark.first_are_quick
 @pytest.mark.parametrize("augment", ["none", "crop+flip"])
 def test_the_records_are_those_of_a_training_taken_by_hand(tmp_path, spec, augment):
     config = replace(TINY, augment=augment)
@@ -91,6 +92,7 @@ def test_the_last_recorded_entropies_are_the_final_ones_where_epochs_end_on_a_re
     np.testing.assert_allclose(entropies[1], entropies_of_the_classifier(records, spec), rtol=1e-5)
 
 
+@pytest.mark.first_are_quick
 @pytest.mark.parametrize(
     ("epochs", "every", "recorded"),
     [(1, 1, [1]), (3, 2, [2]), (4, 2, [2, 4]), (4, 3, [3]), (3, 3, [3]), (7, None, [5]), (3, None, [3])],
@@ -179,6 +181,7 @@ def test_the_work_folder_is_gone_and_nothing_else_is_left(whole):
     assert names(whole.path.parent) == ["s.h5"]
 
 
+@pytest.mark.slow
 def test_the_seed_decides_everything(tmp_path, spec, whole):
     torch.manual_seed(12345)
     before = torch.get_rng_state()
@@ -189,6 +192,7 @@ def test_the_seed_decides_everything(tmp_path, spec, whole):
     assert not np.array_equal(other.array("margins"), whole.array("margins"))
 
 
+@pytest.mark.slow
 def test_it_makes_no_difference_where_images_are_held(tmp_path, spec, whole, monkeypatch):
     for where in ("host", "source"):
         monkeypatch.setattr("edgeprune.work.image_store._place", lambda *_, where=where: where)

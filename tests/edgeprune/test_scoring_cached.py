@@ -49,6 +49,7 @@ def decoded(monkeypatch):
     return found
 
 
+@pytest.mark.first_are_quick
 @pytest.mark.usefixtures("too_large")
 @pytest.mark.parametrize("jobs", [1, 3])
 def test_scores_do_not_depend_on_the_cache_nor_on_the_threads(tmp_path, photos, in_memory, jobs):
@@ -71,6 +72,7 @@ def test_the_same_without_room_on_the_disk(tmp_path, photos, in_memory, monkeypa
     assert names(tmp_path) == ["s.h5"]
 
 
+@pytest.mark.first_are_quick
 @pytest.mark.usefixtures("too_large")
 @pytest.mark.parametrize("step", [2, 4])
 def test_a_stopped_run_goes_on_with_what_is_decoded(tmp_path, photos, in_memory, monkeypatch, step):
@@ -88,6 +90,7 @@ def test_a_stopped_run_goes_on_with_what_is_decoded(tmp_path, photos, in_memory,
     assert names(tmp_path) == ["s.h5"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("too_large")
 def test_a_finished_file_ends_what_a_killed_run_has_left(tmp_path, photos):
     path = tmp_path / "s.h5"
@@ -97,6 +100,7 @@ def test_a_finished_file_ends_what_a_killed_run_has_left(tmp_path, photos):
     assert names(tmp_path) == ["s.h5"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("too_large")
 def test_masks_do_not_depend_on_the_cache(tmp_path, photos, in_memory, monkeypatch):
     classifier = classifier_from_scores(in_memory)
@@ -130,6 +134,7 @@ def test_the_command_decodes_in_the_check_and_never_again(edgeprune, tmp_path, p
     assert names(tmp_path) == ["s.h5"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("too_large")
 def test_the_command_goes_on_without_decoding(edgeprune, tmp_path, photos, in_memory, decoded, monkeypatch):
     path = tmp_path / "s.h5"

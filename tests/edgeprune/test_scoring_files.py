@@ -134,6 +134,7 @@ def test_the_same_images_in_other_rows_are_not_the_same_scores(tmp_path, photos)
         score(tmp_path / "s.h5", photos, config, skip_bad=True)
 
 
+@pytest.mark.slow
 def test_an_image_that_goes_in_the_middle_of_a_run(tmp_path, photos, monkeypatch):
     monkeypatch.setattr("edgeprune.work.image_store._place", lambda *_: "source")
     # So that images are decoded in every epoch.
@@ -214,6 +215,7 @@ def test_a_disk_that_is_full_when_an_epoch_is_kept(small_disk, spec):
     assert not path.exists()
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_when_the_file_is_written(small_disk, tmp_path, spec, whole):
     """One checkpoint and the records fit, and the scores beside them do not."""
     path = small_disk("1m") / "s.h5"

@@ -76,6 +76,7 @@ def test_a_run_may_be_interrupted_again_and_again(tmp_path, spec, whole):
     assert_same_scores(path, whole.path)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("report_each_step")
 def test_a_signal_in_the_last_step_leaves_nothing_but_the_file_to_do(tmp_path, spec, whole):
     with pytest.raises(TrainingInterrupted, match="in epoch 3 of 3"):
@@ -164,6 +165,7 @@ def interrupted(stopped, tmp_path):
     return tmp_path / "s.h5"
 
 
+@pytest.mark.first_are_quick(3)
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -1,123 +1,31 @@
 import itertools
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
-import h5py
 import numpy as np
 import pytest
+from selections import (
+    EPOCHS,
+    EVERY,
+    JE,
+    How,
+    image_arrays,
+    npz_source,
+    score,
+)
 
 from edgeprune.coresets.beta_sampling import beta_sampling
 from edgeprune.coresets.config import CoresetConfig
 from edgeprune.coresets.sampling import ccs, random_coreset
 from edgeprune.coresets.scores import SCORES, joint_entropy
-from edgeprune.coresets.selection import compute_scores, require_enough, select_images
+from edgeprune.coresets.selection import compute_scores, select_images
 from edgeprune.coresets.uncertainty import dual
 from edgeprune.errors import SourceError
-from edgeprune.scoring.scores_file import EpochRecords, read_scores_file, write_scores_file
-from edgeprune.sources import Source, SourceCheck, check_source, open_source, source_facts
-from edgeprune_formats import ConfigError
 from edgeprune_formats.files import file_sha256
-from edgeprune_runtime.errors import ArtifactError
-
-EPOCHS, EVERY = 14, 2
-
-
-@dataclass(frozen=True)
-class How:
-    """The arguments of a selection by score, or at random."""
-
-    sample_prune: float = 0.5
-    seed: int = 4
-    scored: bool = True
-    coreset: CoresetConfig = field(default_factory=CoresetConfig)
-
-
-JE = How()
-
-
-def image_arrays(images=60, side=8, classes=3):
-    pixels = np.random.default_rng(0).integers(0, 256, (images, side, side, 3)).astype(np.uint8)
-    return pixels, np.arange(images) % classes
-
-
-def npz_source(folder, pixels, labels):
-    np.savez(folder / "images.npz", x=pixels, y=labels)
-    return open_source(f"npz:{folder / 'images.npz'}")
-
-
-def recorded(images, seed=0):
-    """What a run of `EPOCHS` might have recorded, and the final entropies."""
-    random = np.random.default_rng(seed)
-    learned = np.linspace(0, 1, EPOCHS)[:, None] > random.random(images) * 1.2
-    return {
-        "correct": learned ^ (random.random((EPOCHS, images)) < 0.1),
-        "probabilities": random.random((EPOCHS, images)).astype("f4"),
-        "margins": random.uniform(-1, 1, (EPOCHS, images)).astype("f4"),
-        "errors": random.uniform(0, 1.4, (EPOCHS, images)).astype("f4"),
-        "entropies": random.gamma(1.0, size=(EPOCHS, images)).astype("f4"),
-    }
-
-
-def write(path, source, check, series):
-    """Write a scores file of some records over the images of a source."""
-    kinds = ("correct", "probabilities", "margins", "errors")
-    epochs = [
-        EpochRecords({name: series[name][epoch] for name in kinds}, series["entropies"][epoch])
-        for epoch in range(EPOCHS)
-    ]
-    write_scores_file(
-        path,
-        rows=check.good.astype(np.int64),
-        labels=source.labels[check.good],
-        epochs=epochs,
-        count=EPOCHS,
-        every=EVERY,
-        classifier={"weight": np.zeros(3, "f4")},
-        provenance={
-            "source": source_facts(source, check),
-            "config": {"model": "resnet8", "epochs": EPOCHS},
-            "classifier": {"model": "resnet8"},
-        },
-    )
-    return read_scores_file(path)
-
-
-@dataclass(frozen=True)
-class Scored:
-    source: Source
-    check: SourceCheck
-    series: dict
-    records: object
-
-    def choose(self, config=JE, **coreset):
-        config = replace(config, coreset=replace(config.coreset, **coreset))
-        return select_with(self.source, self.check, config, self.records)
-
-
-def select_with(source, check, how, records):
-    return select_images(
-        source,
-        check.good,
-        sha256=check.sha256,
-        sample_prune=how.sample_prune,
-        seed=how.seed,
-        scores=records if how.scored else None,
-        config=how.coreset,
-    )
-
-
-def score(folder, source, **options):
-    check = check_source(source, **options)
-    series = recorded(len(check.good))
-    return Scored(source, check, series, write(folder / "s.h5", source, check, series))
 
 
 @pytest.fixture
 def scored(tmp_path):
     return score(tmp_path, npz_source(tmp_path, *image_arrays()))
-
-
-def one_line(error):
-    return "\n" not in str(error.value)
 
 
 # What each score is, written out again.
@@ -252,6 +160,7 @@ def test_classes_keep_their_proportions_when_asked(tmp_path, sampling):
     assert set(scored.choose(sampling=sampling).rows) != set(balanced.rows)
 
 
+@pytest.mark.first_are_quick(8)
 @pytest.mark.parametrize("scored_images", [True, False])
 @pytest.mark.parametrize("sampling", ["ccs", "top-k"])
 @pytest.mark.parametrize("ratio", [0.0, 0.31, 0.5, 0.95])
@@ -344,95 +253,3 @@ def test_scores_beyond_single_precision_are_stored_at_its_end(scored):
     limit = np.finfo("f4").max
     assert choice.scores[choice.rows == 0] == -limit
     assert choice.scores[choice.rows == 1] == limit
-
-
-def changed_pixel(pixels, labels):
-    pixels[17, 3, 2, 1] ^= 1
-    return pixels, labels
-
-
-def changed_label(pixels, labels):
-    labels[17] = (labels[17] + 1) % 3
-    return pixels, labels
-
-
-def fewer(pixels, labels):
-    return pixels[:-1], labels[:-1]
-
-
-@pytest.mark.parametrize("change", [changed_pixel, changed_label, fewer])
-def test_scores_of_another_source_are_refused(scored, tmp_path, change):
-    (tmp_path / "other").mkdir()
-    source = npz_source(tmp_path / "other", *change(*image_arrays()))
-    with pytest.raises(
-        ArtifactError, match=r"scores of other images or labels .* edgeprune score npz"
-    ) as error:
-        select_with(source, check_source(source), JE, scored.records)
-    assert one_line(error)
-    assert str(scored.records.path) in str(error.value)
-
-
-def test_scores_from_before_an_unreadable_image_came_or_went_are_refused(scored):
-    moved = replace(scored.check, good=scored.check.good + 1)
-    with pytest.raises(ArtifactError, match=r"have come or gone; make them with: edgeprune score") as error:
-        select_with(scored.source, moved, JE, scored.records)
-    assert one_line(error)
-
-
-@pytest.mark.parametrize("place", ["entropies/entropies", "epochs/margins"])
-def test_damaged_scores_are_named(scored, place):
-    path = scored.records.path
-    with h5py.File(path, "r") as file:
-        offset = file[place].chunks and file[place].id.get_chunk_info(0).byte_offset
-    content = bytearray(path.read_bytes())
-    content[offset + 7] ^= 0x10
-    path.write_bytes(content)
-    with pytest.raises(
-        ArtifactError, match=f"/{place}: does not match its checksum.*repeat: edgeprune score"
-    ):
-        scored.choose()
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("name", ["entropies", "margins"])
-def test_records_that_are_not_finite_are_named(tmp_path, name, value):
-    source = npz_source(tmp_path, *image_arrays())
-    check, series = check_source(source), recorded(60)
-    series[name][EVERY - 1, 5] = value
-    records = write(tmp_path / "s.h5", source, check, series)
-    with pytest.raises(ArtifactError, match=r"s\.h5: .*not finite.*edgeprune score") as error:
-        select_with(source, check, JE, records)
-    assert one_line(error)
-
-
-class Unchecked:
-    """Records as a reader that does not look at them would give them."""
-
-    def __init__(self, records, array):
-        self.path, self.rows, self._array = records.path, records.rows, array
-
-    def array(self, name):
-        return self._array
-
-
-@pytest.mark.parametrize("array", [np.zeros((0, 60), "f4"), np.full((2, 60), np.nan, "f4")])
-def test_what_a_formula_refuses_is_the_files_fault(scored, array):
-    records = Unchecked(scored.records, array)
-    with pytest.raises(ArtifactError, match=r"s\.h5: .*; repeat: edgeprune score"):
-        compute_scores(records, CoresetConfig(score="aum"))
-
-
-def enough(scored, how):
-    require_enough(scored.source, scored.check.good, sample_prune=how.sample_prune, config=how.coreset)
-
-
-@pytest.mark.parametrize("balance", [False, True])
-def test_a_beta_that_leaves_too_few_shows_before_there_are_scores(scored, balance):
-    config = replace(JE, coreset=CoresetConfig(beta=0.6, class_balance=balance))
-    with pytest.raises(ConfigError, match=r"`beta` 0\.6 leaves") as before:
-        enough(scored, config)
-    with pytest.raises(ConfigError) as after:
-        scored.choose(config)
-    assert str(before.value) == str(after.value)
-    enough(scored, replace(JE, coreset=CoresetConfig(beta=0.5)))
-    enough(scored, replace(config, coreset=CoresetConfig("aum", "top-k", beta=0.6)))

@@ -71,6 +71,7 @@ def test_check_reports_progress(two_classes: Source) -> None:
     assert seen == [8, 16, 20]
 
 
+@pytest.mark.slow
 def test_large_images_are_read_in_smaller_batches(tmp_path: Path) -> None:
     x = np.zeros((5, 3, 2048, 2048), dtype=np.uint8)
     seen: list[int] = []

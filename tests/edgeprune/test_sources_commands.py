@@ -80,6 +80,7 @@ def spec(request, places):
     return f"{request.param}:{places[request.param]}"
 
 
+@pytest.mark.first_are_quick(2)
 @pytest.mark.parametrize("spec", KINDS, indirect=True)
 def test_every_kind_builds_the_same_pack(edgeprune, spec, tmp_path):
     assert edgeprune("build", spec, "-o", tmp_path / "a.h5", *QUICK) == (0, "", "")

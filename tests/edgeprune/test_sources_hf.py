@@ -18,19 +18,23 @@ from edgeprune.errors import SourceError
 from edgeprune.sources import open_source
 from edgeprune_formats import ConfigError
 
-datasets = pytest.importorskip("datasets")
-
 PIXELS = pictures(12)
 LABELS = [0, 1, 2] * 4
 
 
 @pytest.fixture(scope="module")
-def whole():
+def datasets():
+    # Two seconds, which only the process that runs these tests has to wait.
+    return pytest.importorskip("datasets")
+
+
+@pytest.fixture(scope="module")
+def whole(datasets):
     return hugging_face(PIXELS, LABELS)
 
 
 @pytest.fixture(scope="module")
-def saved(whole, tmp_path_factory):
+def saved(whole, datasets, tmp_path_factory):
     """Folders of one data set, and of one with splits."""
     folder = tmp_path_factory.mktemp("saved")
     whole.save_to_disk(folder / "one", num_shards=3)
@@ -42,7 +46,7 @@ def saved(whole, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def cached(whole, tmp_path_factory):
+def cached(whole, datasets, tmp_path_factory):
     """A folder of the cache of load_dataset, and the folder with Parquet files that it was made of."""
     folder = tmp_path_factory.mktemp("cached")
     for name, rows in (("train", range(8)), ("test", range(8, 12))):
@@ -65,7 +69,7 @@ def refusal(spec: str, split: str = "train") -> str:
     return str(caught.value)
 
 
-def test_one_that_was_saved(saved):
+def test_one_that_was_saved(saved, datasets):
     source = open_source(f"hf:{saved / 'one'}")
     assert (source.class_names, source.labels.tolist()) == (NAMES, LABELS)
     assert (len(source), source.shape, source.undivided, source.license) == (12, (3, 8, 8), True, None)
@@ -110,7 +114,7 @@ def test_one_that_was_downloaded(cached):
     np.testing.assert_array_equal(test.read([3]), planes(PIXELS[[11]]))
 
 
-def test_images_beside_the_tables(tmp_path):
+def test_images_beside_the_tables(tmp_path, datasets):
     names = write_files(tmp_path / "images", PIXELS, "{}.png")
     features = datasets.Features(picture=datasets.Image(), kind=datasets.Value("string"))
     rows = {"picture": [str(tmp_path / "images" / name) for name in names], "kind": ["b", "a"] * 6}
@@ -147,7 +151,7 @@ def test_images_beside_the_tables(tmp_path):
     assert source.stored_bytes([3]) == len(encoded(PIXELS[3]))
 
 
-def test_columns_by_their_features(tmp_path):
+def test_columns_by_their_features(tmp_path, datasets):
     names = {"fine": datasets.ClassLabel(names=["x", "y"]), "coarse": datasets.ClassLabel(names=["z"])}
     features = datasets.Features(img=datasets.Image(), id=datasets.Value("int64"), **names)
     images = [{"bytes": encoded(image), "path": None} for image in PIXELS[:4]]

@@ -142,6 +142,7 @@ def test_a_class_divided_in_splits_is_refused(tmp_path: Path) -> None:
     assert "arrange the folders as test/bottle" in refusal(tmp_path)
 
 
+@pytest.mark.first_are_quick(120)
 @pytest.mark.parametrize("name", SPLIT_NAMES)
 @pytest.mark.parametrize(
     "names",

@@ -113,6 +113,7 @@ def test_a_part_tells_where_it_came_from(packs, tmp_path):
         assert (header.mean, header.std, header.class_names) == (before.mean, before.std, before.class_names)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_parts(packs, tmp_path, monkeypatch):
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "0")
     files = [
@@ -123,6 +124,7 @@ def test_the_same_seed_gives_the_same_parts(packs, tmp_path, monkeypatch):
     assert files[0] != files[2]
 
 
+@pytest.mark.slow
 def test_a_part_can_be_split_and_put_together_again(packs, tmp_path):
     first = split_pack(packs / "f16.h5", tmp_path / "a", 2)[0].path
     again = split_pack(first, tmp_path / "b", 3, by=parse_by("class"))
@@ -132,6 +134,7 @@ def test_a_part_can_be_split_and_put_together_again(packs, tmp_path):
     assert by_row(tmp_path / "m.h5") == by_row(first)
 
 
+@pytest.mark.first_are_quick
 @pytest.mark.parametrize("second", [{"seed": 1}, {"by": parse_by("class")}, {"parent": "f32.h5"}])
 def test_parts_of_two_splits_side_by_side_are_refused(packs, tmp_path, second):
     """As a split leaves them that is killed while it replaces the parts of an older one."""
@@ -149,6 +152,7 @@ def test_parts_of_two_splits_side_by_side_are_refused(packs, tmp_path, second):
             use(paths)
 
 
+@pytest.mark.first_are_quick
 @pytest.mark.parametrize("held", [1, 60_000, 2**40])
 def test_bounded_memory_changes_nothing(packs, tmp_path, monkeypatch, held):
     monkeypatch.setattr("edgeprune.repack.split.HELD_BYTES", held)

@@ -106,6 +106,7 @@ def test_in_parts(folder, source, built, monkeypatch):
     assert build_share(other, parts, Share(1, 2), CONFIG).made
 
 
+@pytest.mark.slow
 def test_split_and_merge(folder, built):
     parts = split_pack(built, folder / "parts-{part}.h5", 3)
     for part in parts:
@@ -336,6 +337,7 @@ def test_a_test_set_without_classes(tmp_path, built):
         open_test(str(bare), pack.header)
 
 
+@pytest.mark.slow
 def test_a_test_set_that_lacks_the_target(folder, built, source, command):
     arguments = "train", built, "--target", "light", "-o", folder / "no", "--test"
     build_pack(source.partition("?")[0], folder / "plain.h5", CONFIG)

@@ -93,6 +93,7 @@ def test_parts_and_several_threads_make_the_same_column(run, spec, built, tmp_pa
             assert other.header.provenance["teacher"] == one.header.provenance["teacher"]
 
 
+@pytest.mark.slow
 def test_a_budget_counts_the_column_and_asks_once_of_each_image(run, spec, tmp_path, monkeypatch):
     teacher, asked = PackTeacher(run, "cpu", remember=True), []
     ask = teacher.probabilities
@@ -188,6 +189,7 @@ def test_how_many_classes_are_stored(classes, top):
     assert teacher_column([str(number) for number in range(classes)]).top == top
 
 
+@pytest.mark.slow
 def test_images_are_added_to_packs_merged_of_those_of_several_teachers(run, built, tmp_path):
     other = PackTeacher(run)
     other.identity = {"sha256": "0" * 64}

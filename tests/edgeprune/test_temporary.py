@@ -73,6 +73,7 @@ def test_what_a_killed_build_left_is_gone_after_the_next(source, tmp_path, budge
     assert len(open_pack(path)) == 60
 
 
+@pytest.mark.slow
 def test_what_a_live_build_needs_stays(source, tmp_path):
     path = tmp_path / "p.h5"
     with started(source, path, 20_000) as process:
@@ -98,6 +99,7 @@ def test_files_beside_a_pack_have_its_name(tmp_path):
     assert work_folder(tmp_path / "p.scores.h5") == tmp_path / "p.scores.h5.work"
 
 
+@pytest.mark.slow
 def test_the_work_folder_of_a_finished_scores_file_is_removed_when_it_is_used_again(
     tmp_path, tmp_path_factory
 ):

@@ -131,6 +131,7 @@ def test_every_command_escapes_names(run, photos, pack, trained, encoding, tmp_p
     assert [entry["name"] for entry in json.loads(out)["classes"]] == names
 
 
+@pytest.mark.first_are_quick
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
 def test_a_process_with_such_streams_escapes_names(pack, encoding):
     command = [sys.executable, "-m", "edgeprune", "info", str(pack)]

@@ -24,6 +24,7 @@ def folder(path, form, names=NAMES, count=3):
     return f"imagefolder:{path}"
 
 
+@pytest.mark.first_are_quick(2)
 @pytest.mark.parametrize(("trained", "tested"), [("NFC", "NFD"), ("NFD", "NFC"), ("NFD", "NFD")])
 @pytest.mark.parametrize("as_pack", [True, False])
 def test_classes_match_however_accents_are_composed(tmp_path, trained, tested, as_pack):

@@ -130,12 +130,14 @@ def test_a_pack_is_built_verified_and_read(built, source, config):
     assert 30 < built.psnr < 60
 
 
+@pytest.mark.first_are_quick(3)
 @pytest.mark.parametrize("backend", ["scipy", "torch"])
 def test_every_backend_decodes_it(built, backend):
     with open_pack(built.path) as pack:
         np.testing.assert_allclose(images_of(pack, backend), pixels_by_the_book(pack), atol=1e-5)
 
 
+@pytest.mark.first_are_quick
 def test_it_is_converted_merged_and_drawn(built, source, config, tmp_path):
     _, psnr = convert_pack(built.path, tmp_path / "known.h5", BuildConfig(codec="sparse-f32", freq_prune=0.0))
     assert psnr > 120

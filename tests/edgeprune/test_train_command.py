@@ -87,6 +87,7 @@ def test_options_that_make_no_sense(train, options, message):
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_a_batch_size_that_fits_the_memory_is_kept_when_resumed(train, monkeypatch):
     network = ["--model", "resnet8", "--device", "cpu", "--batch-size", "auto", "--epochs", 2]
     free = {"now": 210_000_000}
@@ -127,6 +128,7 @@ def test_perturbed_images_and_a_teacher(train, tmp_path):
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_a_warm_start_and_the_head_alone(train):
     code, _, _, first = train("a", "--epochs", 1)
     assert code == 0
@@ -138,6 +140,7 @@ def test_a_warm_start_and_the_head_alone(train):
     assert changed == {"fc.weight", "fc.bias"}
 
 
+@pytest.mark.slow
 def test_weights_that_do_not_fit_leave_no_folder(train, tmp_path):
     _, _, _, first = train("a", "--epochs", 1)
     other = [*NETWORK, "--model", "resnet20"]
@@ -147,6 +150,7 @@ def test_weights_that_do_not_fit_leave_no_folder(train, tmp_path):
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_a_damaged_pack_leaves_no_folder_behind(edgeprune, pack, tmp_path):
     content = bytearray(pack.read_bytes())
     # In the middle of the values, the largest dataset.
@@ -179,6 +183,7 @@ def test_a_bad_test_image_is_named_before_training(train, photos):
     assert not folder.exists()
 
 
+@pytest.mark.first_are_quick
 @pytest.mark.parametrize("is_kept", [True, False])
 def test_bad_test_images_are_left_out_where_asked(train, photos, is_kept, monkeypatch):
     if not is_kept:
@@ -205,6 +210,7 @@ def test_a_damaged_test_pack_is_found_before_training(train, pack, tmp_path):
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_checkpoints_between_epochs(train):
     _, _, _, folder = train("a", "--epochs", 2, "--checkpoint-steps", 2)
     # Of steps 2 and 4 of 5, and at the end of each epoch.
@@ -212,6 +218,7 @@ def test_checkpoints_between_epochs(train):
     assert load_checkpoint(folder).state["step"] == 10
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told_and_waited_for(train, monkeypatch, capsys):
     monkeypatch.setattr("edgeprune_runtime.training.run_folder.full_disk._RETRY_SECONDS", 0.0)
     from edgeprune_runtime.training.run_folder import checkpoint
@@ -248,6 +255,7 @@ def test_the_live_line():
     assert step_line(event).endswith(" 5.00 kB + 2.00 GB")
 
 
+@pytest.mark.slow
 def test_curves_for_tensorboard(train, npz):
     loading = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     code, _, err, folder = train("a", "--epochs", 2, "--tensorboard", "--test", npz)
@@ -260,6 +268,7 @@ def test_curves_for_tensorboard(train, npz):
         assert written == [(line["epoch"], pytest.approx(line[name])) for line in metrics]
 
 
+@pytest.mark.slow
 def test_what_is_not_installed(train, edgeprune, monkeypatch, tmp_path):
     without = lambda *names: lambda name: None if name in names else object()  # noqa: E731
     monkeypatch.setattr(training_reports.importlib.util, "find_spec", without("tensorboard", "matplotlib"))
@@ -365,6 +374,7 @@ def test_curves_of_runs(edgeprune, run, tmp_path):
 METRICS = '{"epoch": 1, "train_loss": 0.5, "train_accuracy": 0.5, "test_loss": null, "test_accuracy": null}'
 
 
+@pytest.mark.first_are_quick(2)
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -393,6 +403,7 @@ def test_metrics_that_cannot_be_drawn(edgeprune, tmp_path, content, message):
     assert len(err.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_pictures_that_cannot_be_written(edgeprune, run, tmp_path):
     assert edgeprune("plot", run, run)[0] == 2
     code, _, err = edgeprune("plot", run, "-o", tmp_path / "a.gif")
@@ -404,6 +415,7 @@ def test_pictures_that_cannot_be_written(edgeprune, run, tmp_path):
     assert plot_command.command.name == "plot"
 
 
+@pytest.mark.slow
 def test_early_stopping_and_what_is_done_to_the_loss(train, npz):
     options = ["--test", npz, "--patience", 1, "--label-smoothing", 0.1, "--sampling", "balanced"]
     # So small a rate that no test becomes better.

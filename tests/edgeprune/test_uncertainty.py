@@ -74,6 +74,7 @@ def test_the_distribution_moves_to_easy_images_as_more_are_left_out():
     assert beta_parameters(0.4, 0.0, 5.5) == pytest.approx((7, 9))
 
 
+@pytest.mark.slow
 def test_samples_are_drawn_in_proportion_to_score_times_density():
     scores, means = np.array([1.0, 3.0, 1.0, 0.0]), np.array([0.3, 0.3, 0.7, 0.7])
     alpha, beta = beta_parameters(means.mean(), 0.75, 5.5)

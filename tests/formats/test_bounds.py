@@ -74,6 +74,7 @@ def decode_compiled(payload, scan, tiles):
         decode_payload(payload, scan, tiles)
 
 
+@pytest.mark.first_are_quick
 @pytest.mark.parametrize("lanes", [1, 2])
 def test_states_for_the_symbols(monkeypatch, lanes):
     most = 2 * SYMBOLS_PER_LANE * lanes // 65

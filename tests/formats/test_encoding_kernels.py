@@ -41,6 +41,7 @@ def spectra_of(pixels):
     return (dct_basis(height) @ (pixels / 255) @ dct_basis(width).T).astype(np.float32)
 
 
+@pytest.mark.first_are_quick(6)
 @pytest.mark.parametrize("rounding", ["rdo", "deadzone"])
 @pytest.mark.parametrize(
     ("samples", "height", "width", "tile", "color", "step"),
@@ -118,6 +119,7 @@ def test_pixels_and_their_spectra_give_the_same_pack(tools, height, width, tile,
     assert error == pytest.approx(ours.squared_error(header, spectra), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_encoding_of_one_thread_leaves_that_of_another_alone(tools):
     from concurrent.futures import ThreadPoolExecutor
 

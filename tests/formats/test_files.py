@@ -227,6 +227,7 @@ def left_behind(path):
     return left
 
 
+@pytest.mark.first_are_quick
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, 524])
 def test_where_nothing_can_be_locked_only_old_leftovers_go(path, folder, tools, monkeypatch, number):
     def refuse(*_):
@@ -281,6 +282,7 @@ print(sorted(os.listdir(path.parent)), path.read_bytes()[:5])
 
 
 # The whole takes about 660 kB.
+@pytest.mark.first_are_quick
 @pytest.mark.parametrize("size", ["8k", "100k", "640k"])
 def test_a_full_disk_ends_in_one_clear_error(small_disk, size):
     path = small_disk(size) / "x.h5"

@@ -120,6 +120,7 @@ def test_released_files_stay_small(name):
     assert (GOLDEN / name).stat().st_size < 60_000
 
 
+@pytest.mark.first_are_quick(4)
 @pytest.mark.parametrize("compiled", ["1", "0"])
 @pytest.mark.parametrize("codec", ["quantized", "sparse-f16"])
 @pytest.mark.parametrize("version", VERSIONS[2:])

@@ -123,6 +123,7 @@ def test_pack_that_is_sent_to_a_worker_is_not_opened_by_a_third_process(old_samp
     assert len(children) == 1
 
 
+@pytest.mark.slow
 def test_pack_that_must_be_plain_and_is_not(sample):
     with h5py.File(sample.path, "r+", libver=("v110", "v110")) as file:
         file.attrs["note"] = "of variable length"

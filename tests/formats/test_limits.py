@@ -142,6 +142,7 @@ def large(tools, tmp_path):
     return tools.write(tmp_path / "p.h5", header, compression="gzip")
 
 
+@pytest.mark.slow
 def test_deflate_bomb_in_a_chunk_of_allowed_size(tools, large):
     raw = zlib.compress(bytes(150 * 2**20), 9)
     assert len(raw) < 16 * 3 * 1024 * 4

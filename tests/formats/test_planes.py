@@ -17,6 +17,7 @@ CHANNELS = [1, 2, 3, 4, 13, 14, 32]
 CODEC = get_codec("quantized")
 
 
+@pytest.mark.first_are_quick(6)
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("channels", CHANNELS)
 def test_c_and_numpy_encode_planes_to_the_same_bytes(monkeypatch, compiled, channels, bits):
@@ -34,6 +35,7 @@ def test_c_and_numpy_encode_planes_to_the_same_bytes(monkeypatch, compiled, chan
     assert made[0][1] / pixels.size < header.step**2
 
 
+@pytest.mark.first_are_quick(3)
 @pytest.mark.parametrize("channels", CHANNELS)
 def test_c_and_numpy_decode_planes_to_the_same_integers(monkeypatch, channels):
     if native._library() is None:
@@ -66,6 +68,7 @@ def test_16_bits_that_hold_8_bit_pixels_give_nearly_the_same_integers():
     assert (eight.values != sixteen.values).mean() < 1e-3
 
 
+@pytest.mark.first_are_quick(4)
 @pytest.mark.parametrize("codec", ["sparse-f32", "sparse-f16", "quantized"])
 @pytest.mark.parametrize(("channels", "bits"), [(1, 8), (3, 16), (4, 16), (32, 8)])
 def test_files_keep_channels_and_bits(tmp_path, codec, channels, bits):

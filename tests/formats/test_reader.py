@@ -183,6 +183,7 @@ def test_many_short_threads_do_not_pile_up_handles(sample):
     assert after - before <= 2
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_use_after_fork(sample, tmp_path):
     np.save(tmp_path / "dense.npy", sample.dense)
@@ -191,6 +192,7 @@ def test_use_after_fork(sample, tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_forked_process_opens_the_file_for_itself(tools, sample, tmp_path):
     other = tools.write(tmp_path / "other.h5", seed=1)
@@ -379,6 +381,7 @@ for pack in packs:
 """
 
 
+@pytest.mark.slow
 def test_more_packs_than_files_may_be_open(sample, tmp_path):
     paths = [tmp_path / f"{number}.h5" for number in range(40)]
     for path in paths:

@@ -10,13 +10,11 @@ from edgeprune_formats.packs.remote import look_into
 from edgeprune_formats.remote import ranges
 from edgeprune_formats.remote.locations import as_remote
 
-s3fs = pytest.importorskip("s3fs")
-moto = pytest.importorskip("moto.server")
-
 
 @pytest.fixture
 def bucket(monkeypatch, tmp_path):
     """A function that puts bytes under a key."""
+    s3fs, moto = pytest.importorskip("s3fs"), pytest.importorskip("moto.server")
     monkeypatch.setenv("EDGEPRUNE_CACHE", str(tmp_path / "cache"))
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")

@@ -98,6 +98,7 @@ def test_terminated_writer_leaves_nothing_under_the_name(tmp_path, mid_write):
     assert not (tmp_path / "p.h5").exists()
 
 
+@pytest.mark.slow
 def test_sweep_spares_a_living_writer(tools, tmp_path, mid_write):
     path = tmp_path / "p.h5"
     dead = mid_write(path)
@@ -153,6 +154,7 @@ def test_of_two_writers_of_a_new_pack_the_second_to_finish_fails(tools, tmp_path
 
 
 # From a disk that holds nothing to one that lacks only the end of the file, about 440 kB with gzip.
+@pytest.mark.first_are_quick
 @pytest.mark.parametrize("size", ["4k", "40k", "300k", "end"])
 def test_full_disk_ends_in_one_clear_error(small_disk, tmp_path, size):
     if size == "end":

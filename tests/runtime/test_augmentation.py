@@ -59,6 +59,7 @@ def test_uniform_numbers_are_uniform_and_each_image_has_its_own():
     assert not np.isin(uniform(3, 5, np.arange(50), 4), found).any()
 
 
+@pytest.mark.first_are_quick
 @pytest.mark.parametrize("augment", [*PRESETS, noisy])
 def test_batches_do_not_depend_on_prefetch_threads_or_buffers(path, augment):
     options = {"transform": augment} if callable(augment) else {}

@@ -22,6 +22,7 @@ def packs(request, tmp_path_factory):
     return path if request.param == "quantized" else [path, quantized_pack(folder / "r.h5")]
 
 
+@pytest.mark.first_are_quick(6)
 @pytest.mark.parametrize(
     ("prefetch", "dtype", "augment"),
     [(0, "float32", False), (2, "float16", "crop+flip"), (2, "float32", "flip")],
@@ -36,6 +37,7 @@ def test_the_values_are_the_same(packs, backend, prefetch, dtype, augment):
         assert same(copied(reused), copied(fresh))
 
 
+@pytest.mark.first_are_quick(4)
 @pytest.mark.parametrize(("prefetch", "k"), [(0, 1), (0, 3), (1, 2), (3, 1), (3, 4)])
 def test_a_batch_stays_as_it_is_until_k_more_are_asked_for(packs, prefetch, k):
     wanted = copied(PackLoader(packs, 5, backend="native"))
@@ -48,6 +50,7 @@ def test_a_batch_stays_as_it_is_until_k_more_are_asked_for(packs, prefetch, k):
             np.testing.assert_array_equal(one, right)
 
 
+@pytest.mark.first_are_quick(3)
 @pytest.mark.parametrize("backend", ["torch", "native", "scipy"])
 def test_the_memory_is_the_same(packs, backend):
     loader = PackLoader(packs, 8, backend=backend, prefetch=2, reuse_buffers=True)

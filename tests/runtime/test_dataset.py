@@ -87,6 +87,7 @@ SEVERAL = (
 )
 
 
+@pytest.mark.first_are_quick(8)
 @pytest.mark.parametrize("indices", SEVERAL, ids=repr)
 @pytest.mark.parametrize("backend", ["torch", "scipy"])
 def test_several_indices_give_a_batch(make_pack, backend, indices):
@@ -206,6 +207,7 @@ def test_an_index_outside_is_an_index_error(make_pack, index):
         PackDataset(path)[index]
 
 
+@pytest.mark.slow
 def test_threads_may_share_a_dataset(make_pack):
     path, _ = make_pack(samples=60, components=20, chunk_samples=7)
     dataset = PackDataset(path, cache_bytes=5000)

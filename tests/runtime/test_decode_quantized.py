@@ -59,6 +59,7 @@ def decoded(path, **options):
     return np.concatenate(batches)
 
 
+@pytest.mark.first_are_quick(5)
 @pytest.mark.parametrize("backend", ["torch", "scipy"])
 @pytest.mark.parametrize(("size", "tile", "color"), CASES)
 def test_images_are_those_of_the_specification(tmp_path, backend, size, tile, color):

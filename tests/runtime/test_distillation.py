@@ -158,6 +158,7 @@ def test_a_run_learns_from_both_and_is_resumed(pack, tmp_path):
     assert labels.metrics[-1]["train_loss"] != both.metrics[-1]["train_loss"]
 
 
+@pytest.mark.slow
 def test_several_packs_and_the_settings_of_the_command(pack, tmp_path):
     other = taught_pack(tmp_path / "o.h5", seed=1)
     setup = set_up(open_packs([pack, other]), tmp_path / "run", CONFIG, augment="flip")

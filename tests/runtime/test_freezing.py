@@ -109,6 +109,7 @@ def test_what_a_network_holds_fixed_stays_fixed():
     assert not model.group1.conv1.weight.requires_grad
 
 
+@pytest.mark.slow
 def test_less_memory_the_more_is_frozen():
     of = [
         step_memory(replace(TINY, model="resnet20", freeze=how), 10, (3, 32, 32)).image_bytes

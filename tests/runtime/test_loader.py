@@ -68,6 +68,7 @@ def test_the_seed_fixes_the_order_and_set_epoch_repeats_an_epoch(loader):
     assert not same(images_of(loader(seed=2)), epochs[0])
 
 
+@pytest.mark.first_are_quick(4)
 @pytest.mark.parametrize("cache_chunks", [1, 2, 3, 100])
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_a_small_cache_changes_no_image(loader, cache_chunks, shuffle):

@@ -159,6 +159,7 @@ def with_other_values(path, name, other):
     return other
 
 
+@pytest.mark.first_are_quick(4)
 @pytest.mark.parametrize("name", ["kind", "tags", "value", "file"])
 @pytest.mark.parametrize("several", [False, True])
 def test_a_state_is_of_the_values_of_its_targets(path, tmp_path, name, several):

@@ -111,6 +111,7 @@ print(machine.save_address_space())
     assert done.stdout == f"{sys.platform.startswith('linux')}\n"
 
 
+@pytest.mark.slow
 def test_freed_memory_is_kept_where_the_library_can():
     code = "from edgeprune_runtime.system.machine import keep_freed_memory; print(keep_freed_memory())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -60,6 +60,7 @@ def rewrite(path, target, **changes):
     return target
 
 
+@pytest.mark.first_are_quick
 @pytest.mark.parametrize("backend", ["scipy", "torch", "native"])
 def test_without_shuffling_the_packs_come_one_after_another(paths, backend):
     mixed = PackLoader(paths, 9, backend=backend, device="cpu")
@@ -205,6 +206,7 @@ def test_what_a_mixture_tells(paths):
         assert len(provenance["provenances"]) == 3
 
 
+@pytest.mark.first_are_quick(2)
 @pytest.mark.parametrize(
     ("names", "united", "numbers"),
     [
@@ -250,6 +252,7 @@ def spelled(form, *names):
     return tuple(unicodedata.normalize(form, name) for name in names)
 
 
+@pytest.mark.first_are_quick
 @pytest.mark.parametrize(("one", "other"), [("NFC", "NFD"), ("NFD", "NFC")])
 def test_classes_are_the_same_however_accents_are_composed(paths, tmp_path, one, other):
     names = "Käfer", "señal", "각"

@@ -39,6 +39,7 @@ def test_the_names_that_are_known_without_torch_are_those_of_the_networks():
     assert tuple(models._MODELS) == MODEL_NAMES
 
 
+@pytest.mark.first_are_quick(4)
 @pytest.mark.parametrize("name", MODEL_NAMES)
 @pytest.mark.parametrize("side", [4, 5, 8, 9])
 def test_the_smallest_batch_trains_and_none_smaller(name, side):
@@ -69,6 +70,7 @@ def test_large_images_are_reduced_by_32(name):
     assert feature_map(name, 64) == (2, 2)
 
 
+@pytest.mark.first_are_quick(2)
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_untouched_networks_have_torchvisions_parameters(name):
     assert sum(p.numel() for p in create_model(name, 1000, 64).parameters()) == TORCHVISION[name]

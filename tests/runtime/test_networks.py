@@ -97,6 +97,7 @@ def test_timm_that_is_not_installed(monkeypatch):
         create_model("timm:resnet18", 4, 16)
 
 
+@pytest.mark.first_are_quick
 @pytest.mark.parametrize(
     ("name", "shape"), [("torchvision:alexnet", (3, 32, 32)), ("torchvision:inception_v3", (3, 48, 48))]
 )
@@ -108,6 +109,7 @@ def test_images_that_a_network_does_not_take(tmp_path, name, shape):
         step_memory(TrainConfig(model=name), 4, shape)
 
 
+@pytest.mark.first_are_quick(2)
 @pytest.mark.parametrize(
     "name",
     [pytest.param(n, marks=() if n in ("resnet8", "resnet18") else pytest.mark.slow) for n in MODEL_NAMES],
@@ -135,6 +137,7 @@ def test_channels_below_one(number):
         create_model("resnet8", 4, 16, number)
 
 
+@pytest.mark.slow
 def test_stems():
     states = {
         (stem, size): create_model("resnet18", 4, size, stem=stem).conv1.kernel_size[0]
@@ -246,6 +249,7 @@ def test_no_function(tmp_path, model, message):
         run(tmp_path / "run", model=model)
 
 
+@pytest.mark.first_are_quick
 @pytest.mark.parametrize("model", [own_networks.tiny, partial(own_networks.Tiny, channels=3)])
 def test_a_function_trains_resumes_and_is_loaded(tmp_path, monkeypatch, model):
     config = replace(TINY, epochs=1)

@@ -44,6 +44,7 @@ def test_each_image_is_seen_once_but_for_the_padding(path, world_size, cache_byt
     assert together - whole == Counter(first)
 
 
+@pytest.mark.first_are_quick(2)
 @pytest.mark.filterwarnings("ignore:53 images are fewer than a batch of 3 in each of 60 processes")
 @pytest.mark.parametrize("world_size", [2, 3, 60])
 def test_drop_last_leaves_out_what_cannot_be_divided(path, world_size):
@@ -104,6 +105,7 @@ def test_a_damaged_chunk_is_left_out_in_each_process(tmp_path):
     assert len(sound) - len({*parts[0], *parts[1]}) == 7
 
 
+@pytest.mark.slow
 def test_where_chunks_are_left_out_each_process_goes_on_from_its_own_state(tmp_path):
     path = quantized_pack(tmp_path / "q.h5")
     damage_chunk(path, 7)

@@ -90,6 +90,7 @@ def same(some, others):
     )
 
 
+@pytest.mark.first_are_quick(2)
 @pytest.mark.parametrize("cache_bytes", [1, 2**20])
 @pytest.mark.parametrize("stop", [0, 2, 4])
 def test_a_state_in_mid_epoch_goes_on_with_the_same_batches(paths, cache_bytes, stop):

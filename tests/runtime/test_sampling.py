@@ -95,6 +95,7 @@ def test_a_loader_goes_on_where_it_was(pack, cache_bytes):
         other.load_state_dict(state)
 
 
+@pytest.mark.first_are_quick(2)
 @pytest.mark.parametrize("augment", ["light", "strong"])
 @pytest.mark.parametrize("world_size", [1, 2])
 def test_an_image_that_repeats_is_augmented_in_another_way(pack, augment, world_size):

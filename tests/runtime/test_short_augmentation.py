@@ -48,6 +48,7 @@ def path(tmp_path_factory):
     return quantized_pack(tmp_path_factory.mktemp("pack") / "q.h5")
 
 
+@pytest.mark.first_are_quick
 @pytest.mark.parametrize("backend", ["scipy", "native", "torch"])
 def test_backends_agree_and_resume(path, backend):
     def make(of=backend):

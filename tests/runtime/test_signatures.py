@@ -234,6 +234,7 @@ def test_a_private_key_in_the_place_of_a_public_one(file, key):
         check_signature(file, key)
 
 
+@pytest.mark.slow
 def test_without_cryptography_it_says_what_installs_it(file, key):
     code = (
         "import sys; sys.modules['cryptography'] = None\n"

@@ -58,6 +58,7 @@ def numbers(loader):
     return sorted(one.chunk for one in loader.skipped)
 
 
+@pytest.mark.first_are_quick(4)
 @pytest.mark.parametrize("shuffle", [True, False])
 @pytest.mark.parametrize("cache_bytes", [3000, SMALL, 10**6])
 @pytest.mark.parametrize("prefetch", [0, 2])
@@ -101,6 +102,7 @@ def test_other_backends_show_the_same_images(path, backend):
         assert np.asarray(labels).tolist() == of_them.tolist()
 
 
+@pytest.mark.first_are_quick(6)
 @pytest.mark.parametrize("cache_bytes", [3000, 10**6])
 @pytest.mark.parametrize("stop", range(8))
 def test_a_state_resumes_with_the_batches_that_would_have_followed(path, stop, cache_bytes):

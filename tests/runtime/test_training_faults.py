@@ -103,6 +103,7 @@ def test_links_in_a_run_folder_are_not_followed(tmp_path, name):
     assert victim.read_bytes() == b"precious"
 
 
+@pytest.mark.first_are_quick
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, 524])
 def test_a_file_system_without_locks_is_no_second_process(tmp_path, monkeypatch, number):
     def refuse(file, operation):
@@ -177,6 +178,7 @@ def test_one_image_where_the_network_leaves_pixels(tmp_path):
     assert train_small(tmp_path, 1, config, side=8).metrics[-1]["train_loss"] > 0
 
 
+@pytest.mark.slow
 def test_one_image_left_over_of_a_larger_size_is_fine(tmp_path):
     run(tmp_path, replace(TINY, model="mobilenet_v2", epochs=1), loader=MemoryLoader(9, 8))
 
@@ -380,6 +382,7 @@ def test_a_test_image_that_cannot_be_read_costs_no_epoch(tmp_path, whole_run, ep
     assert_same_run(tmp_path, whole_run.run_dir)
 
 
+@pytest.mark.first_are_quick(2)
 @pytest.mark.parametrize(
     ("at", "when", "made"),
     [

@@ -155,6 +155,7 @@ MEASURED = {
 }
 
 
+@pytest.mark.first_are_quick(2)
 @pytest.mark.parametrize("target", MEASURED)
 def test_a_run_on_each_kind(path, tmp_path, one_thread, target):
     result = run(path, tmp_path / "run", target)
@@ -192,6 +193,7 @@ def test_values_come_in_the_unit_of_the_data(path, tmp_path, one_thread):
     assert error.tolist() == pytest.approx(last["test_mae"], rel=1e-3)
 
 
+@pytest.mark.first_are_quick
 @pytest.mark.parametrize("target", ["tags", "value"])
 def test_a_run_goes_on(path, tmp_path, one_thread, target):
     run(path, tmp_path / "whole", target)
@@ -220,6 +222,7 @@ def test_a_loader_of_other_targets_is_refused(path, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_last_layer_of_another_target_is_fresh_and_that_of_values_rescaled(path, tmp_path, one_thread):
     for target in ("value", "soft"):
         run(path, tmp_path / target, target)
@@ -250,6 +253,7 @@ def test_a_forged_record_beside_weights_counts_as_none(path, tmp_path, one_threa
         assert grow_head(model, head_tensors(model, 3), tmp_path / "forged.safetensors", NAMES) is None
 
 
+@pytest.mark.slow
 def test_a_teacher_of_values_is_refused(path, tmp_path, one_thread):
     run(path, tmp_path / "value", "value")
     known = Normalization((0.5,) * 3, (0.25,) * 3)
@@ -274,6 +278,7 @@ def test_a_network_whose_task_is_forged(path, tmp_path, one_thread):
             load_trained(forged)
 
 
+@pytest.mark.first_are_quick
 @pytest.mark.parametrize("target", ["kind", "value"])
 def test_a_run_knows_what_a_pack_loader_knows(path, tmp_path, one_thread, target):
     loader = PackLoader(path, 8, True, normalize=True, device="cpu", targets=(target,), backend="torch")

@@ -35,6 +35,7 @@ TORCHVISION = {
 }
 
 
+@pytest.mark.first_are_quick
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_weights_of_imagenet_shape_but_for_head_and_stem(tmp_path, name):
     original = TORCHVISION[name](weights=None).state_dict()
@@ -201,6 +202,7 @@ def test_a_first_layer_for_other_planes_stays_fresh(tmp_path):
         assert fresh == ("conv1.weight",)
 
 
+@pytest.mark.first_are_quick
 @pytest.mark.parametrize(
     ("name", "head"),
     [
@@ -290,6 +292,7 @@ def test_weights_of_another_precision(tmp_path, kind):
         assert torch.equal(value, given[name].to(value.dtype))
 
 
+@pytest.mark.first_are_quick(3)
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("name", ["conv1.weight", "layer3.0.bn1.running_var", "fc.bias"])
 def test_weights_that_are_not_finite(tmp_path, name, value):
@@ -313,6 +316,7 @@ def test_weights_of_another_type(tmp_path, name):
         load_weights(create_model("resnet8", CLASSES, 16), tmp_path / "a.safetensors")
 
 
+@pytest.mark.slow
 def test_a_first_layer_that_would_stay_random_is_refused(tmp_path):
     save_file(create_model("resnet18", 7, 224).state_dict(), tmp_path / "a.safetensors")
     words = r"a\.safetensors: has no conv1\.weight .* `freeze` would keep it random"

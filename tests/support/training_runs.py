@@ -113,8 +113,8 @@ CARD_SECONDS = 0.01
 def start_process(run_dir):
     """Train in a process that a test kills, and once more whenever it has; each step leaves a checkpoint.
 
-    It prints its number for each batch, and the process that starts it prints ``killed``, or ``killed while
-    writing``. Whatever is written takes `CARD_SECONDS` to reach the disk, as on a slow card.
+    It prints its number for each batch and before anything reaches the disk, which takes `CARD_SECONDS` as
+    on a slow card. The process that starts it prints ``killed``, or ``killed while writing``.
     """
     return Forked(partial(train_until_finished, run_dir))
 
@@ -148,5 +148,6 @@ def is_half_written(run_dir):
 
 
 def slow_fsync(descriptor, fsync=os.fsync):
+    print(os.getpid(), flush=True)
     time.sleep(CARD_SECONDS)
     fsync(descriptor)

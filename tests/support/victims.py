@@ -50,12 +50,18 @@ def own_images(victim, count=40, seed=1, size=8, spread=0.02):
 
 
 @contextmanager
-def short_searches():
+def short_searches(shorten=None):
     """AutoAttack with a fraction of its steps and queries, which are what takes the time of a report."""
-    whole = auto_attack._library
+    whole, shorten = auto_attack._library, shorten or shortened
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(auto_attack, "_library", lambda *arguments: shortened(whole(*arguments)))
+        patch.setattr(auto_attack, "_library", lambda *arguments: shorten(whole(*arguments)))
         yield
+
+
+def few_queries(library):
+    """Give the library its last component, a search without gradients, for a fraction of its queries."""
+    library.square.n_queries = 100
+    return library
 
 
 def shortened(library):
@@ -66,3 +72,19 @@ def shortened(library):
     for part in (library.apgd_targeted, library.fab):
         part.n_target_classes = min(3, part.n_target_classes)
     return library
+
+
+def weights_in_pixels(victim):
+    """The linear map from pixels on [0, 1] to logits, [10, 3 * 8 * 8]."""
+    norm = victim.model.norm
+    scale = norm.weight / (norm.running_var + norm.eps).sqrt() / torch.tensor(STD)
+    return victim.model.head.weight * scale.repeat_interleave(64)
+
+
+def nearest(victim, images, labels, order):
+    """Of a linear network, the exact distance of each image to another class; the box of pixels is far."""
+    logits = victim(images)
+    differences = weights_in_pixels(victim) - weights_in_pixels(victim)[labels][:, None]
+    gaps = logits[torch.arange(len(labels)), labels][:, None] - logits
+    distance = gaps / differences.norm(p=order, dim=2)
+    return torch.where(distance.isfinite(), distance, torch.inf).amin(1)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,12 @@ __all__ = ["Evaluator", "classify"]
 
 Tell = Callable[[str], None]
 LIBRARIES = ("torch", "pyautoattack", "numpy")
+
+
+@cache
+def _versions() -> tuple[tuple[str, str], ...]:
+    # Each is looked up in files, and every attack at every budget is kept with them.
+    return tuple((name, version(name)) for name in LIBRARIES)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +92,7 @@ class Evaluator:
             "precision": self._precision(attack),
             "weights": weights_hash(self.victim),
             "images": _images_hash(self.images, self.labels),
-            "versions": {name: version(name) for name in LIBRARIES},
+            "versions": dict(_versions()),
         }
 
     def run(self, name: str, budget: Budget) -> Verdicts:

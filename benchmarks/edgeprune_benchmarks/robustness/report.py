@@ -9,8 +9,6 @@ from dataclasses import asdict, replace
 from functools import cache
 from typing import Any
 
-from scipy.stats import binomtest
-
 from edgeprune_runtime.training.run_folder.checkpoint import write_text
 
 from .attacks.auto_attack import direct_call
@@ -191,6 +189,9 @@ def interval(successes: int, trials: int) -> list[float]:
 @cache
 def _wilson(successes: int, trials: int) -> tuple[float, float]:
     # A report is written after each attack, with the same shares over and over, and a test is slow to make.
+    # To import it takes a second, which most commands need not wait.
+    from scipy.stats import binomtest
+
     found = binomtest(successes, trials).proportion_ci(0.95, "wilson")
     return float(found.low), float(found.high)
 

@@ -10,7 +10,6 @@ from typing import Any
 import click
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
 
 from edgeprune import open_source
 from edgeprune.coresets.config import CoresetConfig
@@ -180,6 +179,8 @@ def _coreset(
 
 def _correlations(scores_file: ScoresFile) -> dict[str, dict[str, float]]:
     """Return Spearman's rank correlation between scores, each pointing to its harder or better end."""
+    from scipy.stats import spearmanr  # A second, which most commands need not wait.
+
     values = {name: hardness(compute_scores(scores_file, CoresetConfig(score=name)), name) for name in SCORED}
     return {
         one: {other: float(spearmanr(values[one], values[other]).statistic) for other in SCORED}

@@ -85,12 +85,16 @@ def _fused(model: torch.nn.Module) -> torch.nn.Module:
 
     try:
         fused: torch.nn.Module = fuse(model)
-        return fused
     except MemoryError:
         raise
     # Code of the user's, and timm's, may fail in any way where it meets stand-ins for tensors.
     except Exception:
         return model
+    # The exporter takes twice as long over activations in place, and makes the same graph of others.
+    for module in fused.modules():
+        if getattr(module, "inplace", False) is True:
+            module.inplace = False  # type: ignore[assignment]
+    return fused
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -78,10 +79,12 @@ class TrainRun:
         self.events = Events(self.on_event, self.schedule.steps, self.step)
         self._saved, self._saved_step = time.perf_counter(), self.step
         self.disk = PatientDisk(self.on_event, self.interrupted)
-        self._smallest_batch = smallest_batch(
-            self.config.model, self.image_shape, self.config.stem, self.learner.num_classes
-        )
         self._loss = loss_of(self.task)
+
+    @cached_property
+    def _smallest_batch(self) -> int:
+        model, stem = self.config.model, self.config.stem
+        return smallest_batch(model, self.image_shape, stem, self.learner.num_classes)
 
     def restore(self) -> None:
         """Go to where the checkpoint in the folder stands, and cut the metrics back to it.
@@ -177,7 +180,8 @@ class TrainRun:
         # A run that stopped after the epoch's last step: its loader stands at the start of the next epoch.
         batches = self.loader if self.tally.steps < len(self.loader) else ()
         for images, labels in batches:
-            if len(labels) >= self._smallest_batch:
+            # It takes a while to find out, and two images are always enough.
+            if len(labels) > 1 or len(labels) >= self._smallest_batch:
                 self._take_step(images, labels)
             else:
                 self._drain(started)
