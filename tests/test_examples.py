@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -86,6 +87,12 @@ def test_a_device_of_the_fleet_learns_from_however_few_images(learning, make_pac
     before = [parameter.clone() for parameter in network.parameters()]
     assert learning.train(network, path, rounds=[0], of=2, epochs=1) > 0
     assert any(not torch.equal(old, new) for old, new in zip(before, network.parameters(), strict=True))
+
+
+def test_a_fleet_of_gray_packs_has_a_network_for_them(learning, make_pack):
+    header = open_pack(make_pack(samples=2, size=(8, 8), components=20)[0]).header
+    gray = replace(header, channels=1, mean=header.mean[:1], std=header.std[:1], color_space="gray")
+    assert learning.new_network(gray)(torch.zeros(2, 1, 8, 8)).shape == (2, 3)
 
 
 @pytest.mark.slow
