@@ -4,12 +4,13 @@
 # make docs   the site, into site/; a dead link fails
 # make js     the package of formats/js for browsers and Node: install what it needs, build, test; needs npm
 # make wheels   the sdist, and a wheel for each kind of processor, into dist/; needs a cross compiler
+# make wheels-aarch64-test   the wheel for aarch64 on an emulated processor; needs root, qemu-user-static and debootstrap
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := pyproject.toml setup.py $(wildcard */edgeprune_*/*/*.[ch])
 
-.PHONY: demo test test-fast lint docs js viewer wheels clean
+.PHONY: demo test test-fast lint docs js viewer wheels wheels-aarch64-test clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.ready-build
@@ -78,8 +79,12 @@ wheels: $(VENV)/.ready-release
 	done
 	ls -l dist
 
+# Of the wheels that `make wheels` has built.
+wheels-aarch64-test: | $(VENV)/bin/python
+	PYTHON=$(abspath $(BIN)/python) tests/aarch64/emulate.sh dist/*_aarch64.whl dist/*_$$(uname -m).whl
+
 $(VENV)/.ready-release: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check auditwheel build setuptools
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check auditwheel build 'setuptools>=77'
 	@touch $@
 
 clean:

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [
     ROOT / "README.md",
     *sorted((ROOT / "docs").rglob("*.md")),
-    *sorted((ROOT / "examples").rglob("*.md")),
+    *sorted(path for path in (ROOT / "examples").rglob("*.md") if "node_modules" not in path.parts),
 ]
 PUBLIC = ("edgeprune", "edgeprune_formats", "edgeprune_runtime", "edgeprune_runtime.training")
 

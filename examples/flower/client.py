@@ -6,7 +6,7 @@ from pathlib import Path
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 
 import torch
-from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict, UserConfig
 from flwr.clientapp import ClientApp
 from learning import new_network, train
 
@@ -15,14 +15,20 @@ from edgeprune_formats import open_pack
 app = ClientApp()
 
 
+def own_pack(config: ConfigRecord, device: UserConfig) -> Path:
+    """A real device was started with the place of its pack; in a simulation each has its number."""
+    if "pack" in device:
+        return Path(str(device["pack"]))
+    return sorted(Path(str(config["packs"])).glob("*.h5"))[int(device["partition-id"])]
+
+
 @app.train()
 def train_here(message: Message, context: Context) -> Message:
     torch.set_num_threads(1)
     config = message.content["config"]
-    # In a simulation each device has its number; a real one has its pack at a place of its own.
-    pack = sorted(Path(config["packs"]).glob("*.h5"))[int(context.node_config["partition-id"])]
+    pack = own_pack(config, context.node_config)
     header = open_pack(pack).header
-    network = new_network(len(header.class_names), header.height)
+    network = new_network(header)
     network.load_state_dict(message.content["arrays"].to_torch_state_dict())
     number = config["server-round"] - 1
     loss = train(network, pack, rounds=[number], of=config["rounds"], epochs=config["epochs"])

@@ -6,16 +6,17 @@ from pathlib import Path
 
 import torch
 
-from edgeprune_formats import open_pack
+from edgeprune_formats import PackHeader, open_pack
 from edgeprune_runtime import PackLoader
 from edgeprune_runtime.networks.models import create_model
 
 MODEL, BATCH, LR = "resnet8", 32, 0.05
 
 
-def new_network(classes: int, side: int, seed: int = 0) -> torch.nn.Module:
+def new_network(header: PackHeader, seed: int = 0) -> torch.nn.Module:
+    """Return a fresh network for the images of a pack."""
     torch.manual_seed(seed)
-    return create_model(MODEL, classes, side)
+    return create_model(MODEL, len(header.class_names), header.height, header.channels)
 
 
 def train(network: torch.nn.Module, pack: Path, *, rounds: Iterable[int], of: int, epochs: int) -> float:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 
@@ -12,38 +13,46 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 from learning import accuracy, new_network
 
+from edgeprune_formats import PackHeader
 
-def make_server(
+
+def average(
+    grid: Grid,
     packs: Path,
     test: Iterable[tuple[torch.Tensor, torch.Tensor]],
     *,
-    classes: int,
-    side: int,
+    header: PackHeader,
     devices: int,
     rounds: int,
     epochs: int,
     history: list[float],
-) -> ServerApp:
-    """Return a server that appends to `history` the accuracy before the first round and after each."""
-    app = ServerApp()
+) -> ArrayRecord:
+    """Train in rounds of at least so many devices; append to `history` the accuracy before and after each."""
 
     def evaluate(number: int, arrays: ArrayRecord) -> MetricRecord:
-        network = new_network(classes, side)
+        network = new_network(header)
         network.load_state_dict(arrays.to_torch_state_dict())
         history.append(accuracy(network, test))
         return MetricRecord({"accuracy": history[-1]})
 
+    strategy = FedAvg(
+        fraction_train=1.0, fraction_evaluate=0.0, min_train_nodes=devices, min_available_nodes=devices
+    )
+    return strategy.start(
+        grid,
+        ArrayRecord(new_network(header).state_dict()),
+        num_rounds=rounds,
+        train_config=ConfigRecord({"packs": str(packs), "rounds": rounds, "epochs": epochs}),
+        evaluate_fn=evaluate,
+    ).arrays
+
+
+def make_server(packs: Path, test: Iterable[tuple[torch.Tensor, torch.Tensor]], **options: Any) -> ServerApp:
+    """Return the server of a simulation; `options` are those of `average`."""
+    app = ServerApp()
+
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        strategy = FedAvg(
-            fraction_train=1.0, fraction_evaluate=0.0, min_train_nodes=devices, min_available_nodes=devices
-        )
-        strategy.start(
-            grid,
-            ArrayRecord(new_network(classes, side).state_dict()),
-            num_rounds=rounds,
-            train_config=ConfigRecord({"packs": str(packs), "rounds": rounds, "epochs": epochs}),
-            evaluate_fn=evaluate,
-        )
+        average(grid, packs, test, **options)
 
     return app

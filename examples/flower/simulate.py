@@ -44,11 +44,10 @@ def main() -> None:
     config = BuildConfig(codec="quantized", quality=options.quality)
     header = build_pack(options.source, whole, config).header
     test = open_test(options.source, header)
-    shape = {"classes": len(header.class_names), "side": header.height}
     length = {"rounds": options.rounds, "epochs": options.epochs}
 
     def alone(pack: Path) -> float:
-        network = new_network(**shape)
+        network = new_network(header)
         train(network, pack, rounds=range(options.rounds), of=options.rounds, epochs=options.epochs)
         return accuracy(network, test)
 
@@ -59,7 +58,7 @@ def main() -> None:
         folder = work / f"{by.replace(':', '-')}-{options.devices}"
         parts = split_pack(whole, folder, options.devices, by=parse_by(by))
         history: list[float] = []
-        server = make_server(folder, test, devices=options.devices, history=history, **shape, **length)
+        server = make_server(folder, test, devices=options.devices, history=history, header=header, **length)
         started = time.perf_counter()
         run_simulation(
             server_app=server,
