@@ -87,7 +87,8 @@ class ExportConfig:
     @property
     def target(self) -> Runtime:
         """What reads the file."""
-        return parse_runtime(self.runtime or "onnxruntime", DECODER_OPSET if self.decoder else LEAST_OPSET)
+        runtime = "onnxruntime" if self.runtime is None else self.runtime
+        return parse_runtime(runtime, DECODER_OPSET if self.decoder else LEAST_OPSET)
 
     @property
     def quantized_for(self) -> RuntimeName | None:

@@ -159,6 +159,7 @@ def test_misuse_is_one_line_before_anything_is_done(edgeprune, trained, tmp_path
         ([run, "-o", path, "--for", "onnxruntime==1.6"], 2, "it needs onnxruntime 1.7 or later"),
         ([run, "-o", path, "--for", "tensorrt==8.2", "--with-decoder"], 2, "it needs tensorrt 8.4 or later"),
         ([run, "-o", path, "--for", "openvino"], 2, "--for is openvino; it must be onnxruntime or tensorrt"),
+        ([run, "-o", path, "--for", ""], 2, "it must be onnxruntime or tensorrt"),
         ([run, "-o", path, "--pack", other_size], 2, "has images (3, 32, 32), and"),
         ([run, "-o", path, "--test", other_size], 2, "has images (3, 32, 32), the training pack"),
         ([run, "-o", tmp_path / "there.onnx"], 2, "exists; pass --force to replace it"),
