@@ -38,9 +38,14 @@ def pytest_collection_finish():
     """
     gc.collect()
     gc.freeze()
-    gc.enable()
     if "forked" in sys.modules:
         sys.modules["forked"].serve()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop():
+    """Look for garbage from here on, also in the process that hands tests to workers and collects none."""
+    gc.enable()
 
 
 def pytest_unconfigure():
