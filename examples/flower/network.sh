@@ -29,8 +29,8 @@ clean() {
 trap clean EXIT
 
 say "packs"
-rm -rf parts ./*.log fleet-*
-[ -e test.h5 ] || edgeprune build digits -o whole.h5
+rm -rf parts {server,a,b,run}.log fleet-{server,a,b}
+[ -e whole.h5 ] || edgeprune build digits -o whole.h5
 [ -e test.h5 ] || edgeprune build digits --split test -o test.h5
 edgeprune split whole.h5 --parts 2 -o parts
 packs=(parts/*.h5)
