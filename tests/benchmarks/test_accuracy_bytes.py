@@ -73,6 +73,11 @@ def test_the_table_goes_on_where_it_stopped_and_from_its_result(monkeypatch, set
         cell.unlink()
     # Nothing is trained again.
     assert tried_with(monkeypatch, settings, tmp_path, [])[1]["rows"] == results["rows"]
+    # What the result has of other budgets stays.
+    one = replace(settings, budgets_mb=(0.02, 0.03))
+    more = tried_with(monkeypatch, one, tmp_path, [0.5, 0.6])[1]
+    assert sorted(row["budget_mb"] for row in more["rows"]) == [0.01, 0.02, 0.03]
+    assert more["lines"] == [3, 3]
     other = replace(settings, recipe=replace(RECIPE, iterations=2), minutes=0.0)
     with pytest.raises(OutOfTimeError, match="0 of 2 lines are done"):
         run(other, tmp_path / "out", tmp_path / "other")

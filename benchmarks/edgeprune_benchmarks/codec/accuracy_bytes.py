@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -83,7 +84,8 @@ class Settings:
 def run(settings: Settings, output: Path, runs: Path, name: str = "accuracy-bytes") -> None:
     """Fill the table, and write ``NAME.json`` after each budget of a codec.
 
-    Whatever `runs` holds is not done again, nor what a ``NAME.json`` of the same settings holds.
+    Whatever `runs` holds is not done again, nor what a ``NAME.json`` of the same settings holds. What that
+    has of other budgets and codecs stays in it.
 
     Raises
     ------
@@ -97,16 +99,16 @@ def run(settings: Settings, output: Path, runs: Path, name: str = "accuracy-byte
 
 
 def _fill(settings: Settings, result: Path, bench: _Bench) -> Path:
-    chosen: list[dict[str, Any]] = []
-    rows: list[dict[str, Any]] = []
+    chosen, rows = _kept(result, settings)
     lines = list(settings.lines())
     for number, (budget, codec) in enumerate(lines):
         try:
             tried = bench.choose(budget, codec)
-            rows += bench.networks(budget, codec, tried)
+            tested = bench.networks(budget, codec, tried)
         except OutOfTimeError:
             raise OutOfTimeError(f"{number} of {len(lines)} lines are done") from None
-        chosen += tried
+        chosen, rows = _with(chosen, tried), _with(rows, tested)
+        done = {(row["budget_mb"], row["codec"]) for row in rows}
         results = {
             "source": Path(settings.source).name,
             "copies": settings.copies,
@@ -115,13 +117,27 @@ def _fill(settings: Settings, result: Path, bench: _Bench) -> Path:
             "test_images": len(bench.test.labels),
             "held_out": settings.held_out,
             "seeds": settings.seeds,
-            "lines": [number + 1, len(lines)],
+            "lines": [len(done), len(done.union(lines))],
             "cell_settings": settings.facts(),
             "chosen": chosen,
             "rows": rows,
         }
         save(result.parent, result.stem, results)
     return result
+
+
+def _kept(result: Path, settings: Settings) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return what a result of the same settings has: what was tried, and its rows."""
+    found = json.loads(result.read_text())["results"] if result.exists() else {}
+    if found.get("cell_settings") != json.loads(json.dumps(settings.facts())):
+        return [], []
+    return found["chosen"], found["rows"]
+
+
+def _with(rows: list[dict[str, Any]], line: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows with those of a line, which take the place of earlier ones of its budget and codec."""
+    place = {(row["budget_mb"], row["codec"]) for row in line}
+    return [*(row for row in rows if (row["budget_mb"], row["codec"]) not in place), *line]
 
 
 def choose(tried: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -77,8 +77,9 @@ def run(
     study, deadline = _Study(settings, data, runs), Deadline(minutes)
     trained = {f"trained-{model}": partial(study.train, model) for model in models}
     measured = {f"measured-{model}": partial(study.measure, model) for model in models}
-    costs = measure_cells(trained, runs, asdict(settings), deadline)
-    cells = measure_cells(measured, runs, asdict(settings), deadline)
+    facts = {**asdict(settings), "recipes": RECIPES}
+    costs = measure_cells(trained, runs, facts, deadline)
+    cells = measure_cells(measured, runs, facts, deadline)
     rows = list(chain.from_iterable(one["rows"] for one in cells))
     click.echo(save(output, "int8", {**asdict(settings), "trained": costs, "rows": rows}))
 

@@ -89,12 +89,18 @@ def run(settings: Settings, data: Path, output: Path, runs: Path) -> None:
         for seed in range(settings.seeds)
         for number, name in enumerate(packs)
     }
-    told = {"training": asdict(TrainConfig(**settings.config(0)))}
+    config = TrainConfig(**settings.config(0))
+    told = {
+        "training": asdict(config),
+        "source": lossless(data).name,
+        "packs": {name: asdict(of) for name, of in PACKS.items()},
+        "device": place(config).device.type,
+    }
     restore_cells(output / f"accuracy-{settings.model}.json", runs, told)
 
     def tell(rows: list[dict[str, Any]]) -> None:
         found = {key: value for key, value in asdict(settings).items() if key != "minutes"}
-        precision = place(TrainConfig(**settings.config(0))).precision
+        precision = place(config).precision
         about = {**found, "precision": precision, **facts, "cells": len(cells), "cell_settings": told}
         click.echo(save(output, f"accuracy-{settings.model}", {**about, "rows": rows}))
 
