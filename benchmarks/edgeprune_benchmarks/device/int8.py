@@ -177,8 +177,8 @@ def int8_table(results: dict[str, Any]) -> list[str]:
     intro = (
         f"Trained on {results['images']:,} images of CIFAR-10 (decoded from a JPEG copy) with the stem of "
         f"ImageNet, for {minutes:.0f} minutes of one core in all, seed {results['seed']}. Calibrated with "
-        f"{CALIBRATION} of them. Chosen by {results['chosen']:,} other training images, tested on "
-        f"{results['tested']:,} test images."
+        f"{CALIBRATION} of them. Held out to choose by: {results['chosen']:,} other training images. "
+        f"Tested on {results['tested']:,} test images."
     )
     columns = [
         Column("network", "model"),
@@ -189,8 +189,8 @@ def int8_table(results: dict[str, Any]) -> list[str]:
         Column(
             "points", lambda row: 100 * (row["accuracy"]["test"] - exact[row["model"]]["test"]), "{:+.2f}"
         ),
-        Column("same class", "same_class.test", "{:.1%}"),
-        Column("same class, chosen by", "same_class.choose", "{:.1%}"),
+        Column("same class as float32, test", "same_class.test", "{:.1%}"),
+        Column("the same, held out", "same_class.choose", "{:.1%}"),
         Column("MB", lambda row: row["bytes"] / 1e6, "{:.2f}"),
     ]
     return render(columns, [row for row in results["rows"] if row["runtime"]], intro)
