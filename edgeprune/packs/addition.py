@@ -237,15 +237,19 @@ def _require_classes(source: Source, known: Sequence[_Known]) -> None:
 
 
 def _require_new(source: Source, header: PackHeader, known: Sequence[_Known]) -> None:
-    """Raise `ConfigError` where a pack was built from the very same images."""
+    """Raise `ConfigError` where a pack was built from the very same images, or merged of one that was."""
     for one in known:
-        if (found := _content(one.header)) is not None and found == _content(header):
+        if _contents(one.header) & _contents(header):
             raise ConfigError(f"{source.spec}: there is no new image; {one.path} was built from these")
 
 
-def _content(header: PackHeader) -> str | None:
+def _contents(header: PackHeader) -> set[str]:
+    """Return the digests of what a pack was built from; a merged one has several."""
     facts = header.provenance.get("source")
-    return facts.get("sha256") if isinstance(facts, dict) else None
+    listed = facts.get("sources") if isinstance(facts, dict) else None
+    found = listed if isinstance(listed, list) else [facts]
+    digests = [one.get("sha256") for one in found if isinstance(one, dict)]
+    return {digest for digest in digests if isinstance(digest, str)}
 
 
 def _publish(made: Path, folder: Path) -> Path:

@@ -12,6 +12,7 @@ import pytest
 from edgeprune import BuildConfig, build_pack
 from edgeprune.errors import SourceError
 from edgeprune.packs.addition import add_images
+from edgeprune.repack.merge import merge_packs
 from edgeprune_formats import ConfigError, PackWriteError, PackWriter, open_pack, verify_pack
 from edgeprune_runtime import PackLoader, open_packs
 from edgeprune_runtime.networks.trained import load_trained
@@ -207,6 +208,11 @@ def test_images_that_are_there_already(folder, more):
     with pytest.raises(ConfigError, match=r"there is no new image; .*photos0001\.h5 was built from these"):
         add_images(more, folder)
     assert sorted(path.name for path in folder.iterdir()) == ["photos.h5", "photos0001.h5"]
+    merge_packs([folder / "photos.h5", folder / "photos0001.h5"], folder / "all.h5")
+    for name in ("photos.h5", "photos0001.h5"):
+        (folder / name).unlink()
+    with pytest.raises(ConfigError, match=r"there is no new image; .*all\.h5 was built from these"):
+        add_images(more, folder)
 
 
 def test_classes_that_differ_only_in_normalization(folder, tmp_path):
