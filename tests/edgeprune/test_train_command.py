@@ -12,10 +12,8 @@ from trained_weights import same, weights
 
 from edgeprune import cli
 from edgeprune.commands import plot as plot_command
-from edgeprune.options import torch as torch_options
 from edgeprune.training import reports as training_reports
 from edgeprune.training.evaluation import TestImages
-from edgeprune_formats import ConfigError
 from edgeprune_runtime.system.machine import _status
 from edgeprune_runtime.training.progress.lines import step_line
 from edgeprune_runtime.training.run_folder.checkpoint import load_checkpoint
@@ -280,15 +278,6 @@ def test_what_is_not_installed(train, edgeprune, monkeypatch, tmp_path):
     assert (code, err) == (2, "edgeprune: error: plot needs Matplotlib; pip install 'edgeprune[watch]'\n")
 
 
-def test_a_torch_that_cannot_be_loaded(train, monkeypatch):
-    def fail(name):
-        raise ImportError("libtorch_cpu.so: failed to map segment from shared object")
-
-    monkeypatch.setattr(torch_options.importlib, "import_module", fail)
-    with pytest.raises(ConfigError, match=r"failed to map segment .*; reinstall it, or allow more"):
-        torch_options.require_torch()
-
-
 @pytest.mark.parametrize("words", ["CUDA out of memory.", "could not create a primitive"])
 def test_too_little_memory_for_a_step(train, monkeypatch, words):
     def step(*arguments, **options):
@@ -434,25 +423,6 @@ def test_early_stopping_and_what_is_done_to_the_loss(train, npz):
     code, _, err, _ = train("d", "--patience", 2)
     assert code == 2
     assert "--patience waits for a better test; give --test" in err
-
-
-@pytest.mark.parametrize(("free", "threads"), [(0.1, 1), (2.2, 2), (3.9, 4), (None, 4)])
-def test_processors_that_others_hold_are_left_to_them(monkeypatch, capsys, free, threads):
-    chosen = []
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
-    monkeypatch.setattr(torch, "set_num_threads", chosen.append)
-    monkeypatch.setattr("edgeprune_runtime.system.machine.cpu_quota", lambda: 8)
-    monkeypatch.setattr("edgeprune_runtime.system.machine.free_processors", lambda: free)
-    torch_options.choose_threads(None)
-    err = capsys.readouterr().err
-    assert chosen == [threads]
-    assert (f"computing in {threads} thread" in err) == (threads < 4)
-    torch_options.choose_threads(3)
-    monkeypatch.setenv("OMP_NUM_THREADS", "4")
-    torch_options.choose_threads(None)
-    assert chosen[1:] == [3, 4]
-    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("images", [2, 5])

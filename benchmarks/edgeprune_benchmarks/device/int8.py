@@ -92,7 +92,7 @@ class _Study:
         self._pack = runs / "train.h5"
 
     def train(self, model: str) -> dict[str, Any]:
-        """Train a network, or go on with that, and say what it cost."""
+        """Train a network, or go on with that, and say what it cost since then, in seconds of processors."""
         if not self._pack.exists():
             path = self._runs / "train.npz"
             images, labels = self._images("train")
@@ -176,7 +176,7 @@ def int8_table(results: dict[str, Any]) -> list[str]:
     minutes = sum(one["cpu_seconds"] for one in trained.values()) / 60
     intro = (
         f"Trained on {results['images']:,} images of CIFAR-10 (decoded from a JPEG copy) with the stem of "
-        f"ImageNet, for {minutes:.0f} minutes of one core in all, seed {results['seed']}. Calibrated with "
+        f"ImageNet, for at least {minutes:.0f} minutes of one core, seed {results['seed']}. Calibrated with "
         f"{CALIBRATION} of them. Held out to choose by: {results['chosen']:,} other training images. "
         f"Tested on {results['tested']:,} test images."
     )

@@ -67,6 +67,12 @@ class Settings:
         of = ("model", "epochs", "batch_size", "device")
         return {name: getattr(self, name) for name in of} | {"seed": seed}
 
+    def facts(self) -> dict[str, Any]:
+        """Return what a cell depends on beside its own place in the table."""
+        config = TrainConfig(**self.config(0))
+        packs = {name: asdict(of) for name, of in PACKS.items()}
+        return {"training": asdict(config), "packs": packs, "device": place(config).device.type}
+
 
 def run(settings: Settings, data: Path, output: Path, runs: Path) -> None:
     """Train from every pack with every seed, and write ``accuracy-MODEL.json`` after each network.
@@ -89,18 +95,12 @@ def run(settings: Settings, data: Path, output: Path, runs: Path) -> None:
         for seed in range(settings.seeds)
         for number, name in enumerate(packs)
     }
-    config = TrainConfig(**settings.config(0))
-    told = {
-        "training": asdict(config),
-        "source": lossless(data).name,
-        "packs": {name: asdict(of) for name, of in PACKS.items()},
-        "device": place(config).device.type,
-    }
+    told = {"source": lossless(data).name, **settings.facts()}
     restore_cells(output / f"accuracy-{settings.model}.json", runs, told)
 
     def tell(rows: list[dict[str, Any]]) -> None:
         found = {key: value for key, value in asdict(settings).items() if key != "minutes"}
-        precision = place(config).precision
+        precision = place(TrainConfig(**settings.config(0))).precision
         about = {**found, "precision": precision, **facts, "cells": len(cells), "cell_settings": told}
         click.echo(save(output, f"accuracy-{settings.model}", {**about, "rows": rows}))
 
