@@ -105,21 +105,21 @@ def test_chunks_stay_in_memory_and_skipped_ones_out_when_the_resolution_changes(
 
 
 def test_two_iterations_of_different_resolutions_at_a_time(packs):
-    one = loader(packs, reuse_buffers=True)
-    wanted = [copied(loader(packs, None, resolution=6)), copied(loader(packs, None))]
-    early = iter(one)
-    found = copied([next(early)])
-    one.set_epoch(3)
-    one_of_late = copied(one)
-    found += copied(early)
-    assert same(found, wanted[0])
-    one.set_epoch(0)
-    plain = loader(packs, None)
+    scheduled, plain = loader(packs, reuse_buffers=True), loader(packs, None)
+    small = copied(loader(packs, None, resolution=6))
     plain.set_epoch(3)
-    assert same(one_of_late, copied(plain))
-    again = pickle.loads(pickle.dumps(one))
+    large = copied(plain)
+    early = iter(scheduled)
+    found = copied([next(early)])
+    scheduled.set_epoch(3)
+    assert same(copied(scheduled), large)
+    assert same(found + copied(early), small)
+    # Its buffers are no longer those of the loader.
+    scheduled.set_epoch(3)
+    assert same(copied(scheduled), large)
+    again = pickle.loads(pickle.dumps(scheduled))
     again.set_epoch(0)
-    assert same(copied(again), wanted[0])
+    assert same(copied(again), small)
 
 
 def test_a_state_of_another_schedule_is_refused(packs):
