@@ -14,6 +14,7 @@ from .commands.distillation import distill
 from .commands.documentation import demo, readme
 from .commands.field import faults, leaks, load, ranges, trouble
 from .commands.fuzzing import fuzz
+from .commands.photographs import photographs
 from .commands.robustness import attack, landscape, robustness
 from .commands.selection import accuracy, build, coresets, issues, learning, masks
 from .harness.deadline import OutOfTimeError
@@ -55,7 +56,7 @@ def command() -> None:
 
 for _command in (
     *(storage, time, accuracy_per_byte, distill, install, fleet, plots),
-    *(training_memory, power_loss, minutes, recipe, growth, latency, export, int8),
+    *(training_memory, power_loss, minutes, recipe, photographs, growth, latency, export, int8),
     *(trouble, faults, load, leaks, ranges, fuzz),
     *(robustness, landscape, attack),
     *(build, accuracy, coresets, issues, masks, learning),

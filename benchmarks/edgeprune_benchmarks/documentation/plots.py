@@ -135,6 +135,23 @@ def _accuracy(figure: Any, results: Results) -> None:
     axis.legend(fontsize=7)
 
 
+def _photographs(figure: Any, results: Results) -> None:
+    """Draw test accuracy over minutes of training, a panel for each network and start, a line a run."""
+    panels = list(dict.fromkeys((row["model"], row["start"]) for row in results["rows"]))
+    sides = sorted({row["side"] for row in results["rows"]})
+    figure.set_size_inches(4.5 * min(2, len(panels)), 3.2 * -(-len(panels) // 2))
+    axes = figure.subplots(-(-len(panels) // 2), min(2, len(panels)), squeeze=False).flat
+    for axis, panel in zip(axes, panels, strict=False):
+        rows = [row for row in results["rows"] if (row["model"], row["start"]) == panel]
+        for row in rows:
+            minutes, shares = zip(*row["curve"], strict=True)
+            label = row["side"] if row is next(one for one in rows if one["side"] == row["side"]) else None
+            color = OTHERS[sides.index(row["side"])]
+            axis.plot(minutes, [100 * share for share in shares], color=color, linewidth=1, label=label)
+        axis.set(title=", ".join(panel), xlabel="minutes of training", ylabel="test accuracy, %")
+        axis.legend(fontsize=7)
+
+
 def _training_memory(figure: Any, results: Results) -> None:
     """Draw the memory of training processes over time, a panel for each size of the data."""
     figure.set_size_inches(9, 3.4)
@@ -159,5 +176,6 @@ PICTURES: dict[str, tuple[str, Callable[[Any, Results], None]]] = {
     "throughput-loaders": ("time-loaders", _throughput),
     "accuracy-bytes": ("accuracy-bytes", _accuracy),
     "training-memory": ("training-memory", _training_memory),
+    "photographs": ("photographs", _photographs),
     **ROBUSTNESS,
 }

@@ -31,6 +31,7 @@ from ..field.ranges import ranges_table
 from ..field.trouble import trouble_table
 from ..fuzzing.run import fuzz_table
 from ..harness.markdown import Column, not_measured, render
+from ..photographs.tables import photograph_tables
 from ..robustness.tables import (
     ablation_table,
     control_table,
@@ -185,6 +186,7 @@ PAGES: dict[str, dict[str, Table]] = {
         "time-reading": reading_table,
     },
     "docs/results/accuracy.md": {
+        "photographs": photograph_tables,
         "recipe-resnet9": recipe_table,
         "accuracy-bytes": accuracy_bytes_table,
         "accuracy-bytes-copies": accuracy_bytes_table,
@@ -277,6 +279,7 @@ COMMANDS = {
     **{name: name for name in ("distill", "fleet", "install", "power-loss", "training-memory")},
     **{name: name for name in ("latency", "export", "int8", "growth", "landscape", "ranges", *FIELD)},
     "recipe-resnet9": "recipe",
+    "photographs": "photographs",
     **{f"{name}-{model}": f"{name} --model {model}" for name in ("minutes", "accuracy") for model in MODELS},
     "robustness-cifar10-all-cpu": "robustness --recipe cifar10-all --scale cpu",
     **{

@@ -12,15 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from edgeprune_formats.files import atomic_file
+from edgeprune_formats.files import atomic_file, partial_folder
 
 __all__ = [
     "all_lossless",
     "decoded_cifar10",
+    "held_out_trashnet",
     "lossless",
     "photographs",
     "unpack_cifar10",
     "unpack_photographs",
+    "unpack_trashnet",
     "write_crops",
 ]
 
@@ -92,6 +94,36 @@ def unpack_photographs(data: Path, folder: Path) -> Path:
             path = folder / Path(name).parent.name / Path(name).name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(_whole_image(archive.read(name)))
+    return folder
+
+
+def unpack_trashnet(data: Path, folder: Path) -> Path:
+    """Write the photographs of waste, ``train`` and ``test``, and return the folder."""
+    if not folder.exists():
+        with zipfile.ZipFile(data / "trashnet.zip") as archive, partial_folder(folder) as partial:
+            archive.extractall(partial)
+            (partial / "trashnet").replace(folder)
+    return folder
+
+
+def held_out_trashnet(whole: Path, folder: Path) -> Path:
+    """Link a fifth of each class of the training images as ``test``, the others as ``train``.
+
+    Which, is fixed. Returns the folder.
+    """
+    if folder.exists():
+        return folder
+    random = np.random.default_rng(0)
+    with partial_folder(folder) as partial:
+        for of_class in sorted((whole / "train").iterdir()):
+            paths = sorted(of_class.iterdir())
+            held = set(random.permutation(len(paths))[: len(paths) // 5].tolist())
+            for number, path in enumerate(paths):
+                part = "test" if number in held else "train"
+                link = partial / "images" / part / of_class.name / path.name
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.hardlink_to(path)
+        (partial / "images").replace(folder)
     return folder
 
 

@@ -1,0 +1,83 @@
+"""The command ``photographs``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgeprune.options.fields import config_options
+from edgeprune_runtime.decode.augmentation import LOADER_AUGMENTS
+from edgeprune_runtime.training.settings import TrainConfig
+
+from ..harness.options import DATA, LEARNING_RATE, MINUTES, OUTPUT, SEEDS, require_packages, runs
+from ..photographs.tables import FOLDER, PACK, PRETRAINED, SCRATCH, SHORT
+
+__all__ = ["photographs"]
+
+_MODELS, _STARTS, _SIDES = ("shufflenet_v2", "mobilenet_v2"), (SCRATCH, PRETRAINED), (FOLDER, PACK, SHORT)
+
+
+def _some(flag: str, name: str, choices: tuple[str, ...], help_text: str) -> Callable[[Any], Any]:
+    kind = click.Choice(choices)
+    return click.option(
+        flag, name, type=kind, multiple=True, default=choices, show_default=True, help=help_text
+    )
+
+
+@click.command()
+@DATA
+@OUTPUT
+@runs("runs/photographs", "Folder of images, packs, first weights and finished cells.")
+@MINUTES
+@_some("--model", "models", _MODELS, "A network; may be repeated.")
+@_some("--start", "starts", _STARTS, "What it begins with; may be repeated.")
+@_some("--side", "sides", _SIDES, "What it is trained from; may be repeated.")
+@click.option("--resolution-schedule", metavar="SIZE:EPOCHS,...", help="Also train from the pack with this.")
+@SEEDS
+@click.option(
+    "--size", type=click.IntRange(min=64), default=96, show_default=True, help="Side of the images in pixels."
+)
+@click.option("--epochs", type=click.IntRange(min=1), help="[default: a quarter of an hour of one core]")
+@config_options(TrainConfig, "batch_size", batch_size={"default": 32})
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="And cores.")
+@click.option("--quality", type=float, default=75.0, show_default=True, help="Of the pack.")
+@click.option("--augment", type=click.Choice(LOADER_AUGMENTS), default="crop+flip", show_default=True)
+@LEARNING_RATE
+@config_options(
+    TrainConfig, "ema", "label_smoothing", ema={"default": 0.99}, label_smoothing={"default": 0.1}
+)
+@click.option("--peer-lr", type=float, default=1.0, show_default=True, help="Factor of the peer's rate.")
+@click.option("--pretrain-steps", type=click.IntRange(min=1), default=1500, show_default=True)
+@click.option("--held-out", is_flag=True, help="Test on a fifth of the training images, to choose settings.")
+@click.option("--name", default="photographs", show_default=True, help="Of the JSON result.")
+def photographs(
+    data: Path,
+    output: Path,
+    runs: Path,
+    minutes: float | None,
+    models: tuple[str, ...],
+    starts: tuple[str, ...],
+    sides: tuple[str, ...],
+    resolution_schedule: str | None,
+    seeds: int,
+    name: str,
+    **options: Any,
+) -> None:
+    """Minutes to the accuracy that JPEG files and torchvision's recipe reach, from them and from a pack.
+
+    Resumable: a network that was stopped is trained anew, for its minutes are to be those of one process. The
+    result is written after each.
+
+    \b
+    Example:
+      edgeprune bench photographs --data data --minutes 110
+      edgeprune bench photographs --data data --held-out --name held-out --model shufflenet_v2 --seeds 1
+    """
+    require_packages("torchvision")
+    from ..photographs.run import Settings, Wanted, run
+
+    wanted = Wanted(models, starts, sides, resolution_schedule, seeds)
+    run(Settings(**options), wanted, data, output, runs, name, minutes)

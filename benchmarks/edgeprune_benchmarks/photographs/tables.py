@@ -1,0 +1,123 @@
+"""The tables of minutes to accuracy: a target for each seed, and when each side first reaches it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import mean
+from typing import Any
+
+from ..harness.markdown import Column, mean_and_range, render
+
+__all__ = [
+    "FOLDER",
+    "PACK",
+    "PRETRAINED",
+    "SCRATCH",
+    "SHORT",
+    "SIDES",
+    "SIZES",
+    "minutes_to",
+    "photograph_tables",
+]
+
+Row = dict[str, Any]
+FOLDER, PACK, SHORT, SIZES = "folder", "pack", "short", "sizes"
+SCRATCH, PRETRAINED = "scratch", "pretrained"
+SIDES = {
+    FOLDER: "JPEG files, torchvision's recipe",
+    PACK: "pack, as many epochs",
+    SHORT: "pack, a third of the epochs",
+    SIZES: "pack, `--resolution-schedule`",
+}
+_STARTS = {SCRATCH: "from scratch", PRETRAINED: "from weights of CIFAR-10"}
+
+
+def minutes_to(curve: Sequence[Sequence[float]], target: float) -> float | None:
+    """Return when an accuracy was first reached; None if it never was."""
+    return next((minutes for minutes, accuracy in curve if accuracy >= target), None)
+
+
+def best(row: Row) -> float:
+    """Return the highest accuracy after any epoch."""
+    return max(float(accuracy) for _, accuracy in row["curve"])
+
+
+def photograph_tables(results: Row) -> list[str]:
+    """Return a table for each network and start, of the cells that are there."""
+    lines = [_intro(results)]
+    for model, start in dict.fromkeys((row["model"], row["start"]) for row in results["rows"]):
+        rows = [row for row in results["rows"] if (row["model"], row["start"]) == (model, start)]
+        targets = {row["seed"]: best(row) for row in rows if row["side"] == FOLDER}
+        listed = ", ".join(f"{100 * targets[seed]:.1f}" for seed in sorted(targets)) or "not measured yet"
+        said = f"{model} {_STARTS[start]}; targets of the seeds, %: {listed}."
+        lines += ["", *render(_columns(targets, rows), _grouped(rows), said)]
+    return lines
+
+
+def _intro(results: Row) -> str:
+    settings = results["settings"]
+    threads, size = settings["threads"], settings["size"]
+    held_out = "; the test images are a part of the training images" if settings["held_out"] else ""
+    return (
+        f"{results['train_images']:,} photographs to train on, {results['test_images']:,} to test on"
+        f"{held_out}; six classes, at {size} pixels; {threads} thread{'s' * (threads > 1)} on as many cores; "
+        f"batches of {settings['batch_size']}. The pack has quality {settings['quality']:g}. CIFAR-10 was "
+        f"trained for {settings['pretrain_steps']:,} steps. Mean (lowest to highest) of the seeds."
+    )
+
+
+def _grouped(rows: list[Row]) -> list[list[Row]]:
+    """Return the rows of each side, the folder first."""
+    order = list(SIDES)
+    sides = sorted({row["side"] for row in rows}, key=lambda side: (order.index(side.split()[0]), side))
+    return [[row for row in rows if row["side"] == side] for side in sides]
+
+
+def _columns(targets: dict[int, float], rows: list[Row]) -> list[Column]:
+    folder = {row["seed"]: row for row in rows if row["side"] == FOLDER}
+
+    def reached(group: list[Row]) -> list[float]:
+        found = [minutes_to(row["curve"], targets[row["seed"]]) for row in group if row["seed"] in targets]
+        return [minutes for minutes in found if minutes is not None]
+
+    def ratios(group: list[Row]) -> list[float]:
+        """Return minutes over those of the folder, of the seeds that reached the target."""
+        found = []
+        for row in group:
+            if row["seed"] in targets:
+                target = targets[row["seed"]]
+                own, other = (minutes_to(one["curve"], target) for one in (row, folder[row["seed"]]))
+                found += [own / other] if own is not None and other else []
+        return found
+
+    def count(group: list[Row]) -> str:
+        return f"{len(reached(group))} of {sum(row['seed'] in targets for row in group)}"
+
+    return [
+        Column("trained from", lambda group: _side(group[0]["side"])),
+        Column("seeds at the target", count),
+        Column("minutes to it", lambda group: _range(reached(group))),
+        Column("of the folder's", lambda group: _range(ratios(group), "{:.2f}")),
+        Column("best, %", lambda group: mean_and_range([best(row) for row in group])),
+        Column("at the end, %", lambda group: mean_and_range([row["curve"][-1][1] for row in group])),
+        Column("minutes in all", lambda group: _range([row["curve"][-1][0] for row in group])),
+        Column("steps", lambda group: group[0]["steps"], "{:,}"),
+        Column("images/s", lambda group: mean(_rate(row) for row in group), "{:.0f}"),
+        Column("MB", lambda group: group[0]["bytes"] / 1e6, "{:.2f}"),
+    ]
+
+
+def _side(side: str) -> str:
+    kind, _, schedule = side.partition(" ")
+    return SIDES[kind].replace("-schedule", f"-schedule {schedule}") if schedule else SIDES[kind]
+
+
+def _rate(row: Row) -> float:
+    return float(row["images_seen"] / 60 / (row["curve"][-1][0] - row["startup_minutes"]))
+
+
+def _range(values: Sequence[float], form: str = "{:.1f}") -> str:
+    if not values:
+        return "-"
+    middle, low, high = (form.format(of) for of in (mean(values), min(values), max(values)))
+    return f"{middle} ({low} to {high})" if len(values) > 1 else middle
