@@ -1,0 +1,142 @@
+"""``edgeprune bench photographs`` on a few images."""
+
+import io
+import json
+import zipfile
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from edgeprune_benchmarks.cli import command as cli
+from edgeprune_benchmarks.harness.images import held_out_trashnet, unpack_trashnet
+from edgeprune_benchmarks.photographs import clock as clock_module
+from edgeprune_benchmarks.photographs.clock import Clock
+from edgeprune_benchmarks.photographs.tables import minutes_to, photograph_tables
+
+PICTURES = {"train": 10, "test": 4}
+
+
+@pytest.fixture
+def data(tmp_path):
+    """An archive of two classes, dark and light."""
+    random = np.random.default_rng(0)
+    with zipfile.ZipFile(tmp_path / "trashnet.zip", "w") as archive:
+        for part, count in PICTURES.items():
+            for number in range(2 * count):
+                pixels = random.integers(0, 100, (70, 90, 3)) + 150 * (number % 2)
+                file = io.BytesIO()
+                Image.fromarray(pixels.astype(np.uint8)).save(file, "JPEG")
+                name = ("dark", "light")[number % 2]
+                archive.writestr(f"trashnet/{part}/{name}/{number}.jpg", file.getvalue())
+    return tmp_path
+
+
+def test_a_clock_counts_all_but_what_it_is_told_not_to(monkeypatch):
+    now = iter((160.0, 190.0, 250.0, 310.0))
+    monkeypatch.setattr(clock_module.time, "time", lambda: next(now))
+    clock = Clock(started=100.0)
+    assert clock.minutes == 1
+    with clock.stopped():
+        pass
+    assert clock.minutes == pytest.approx(3.5 - 1)
+
+
+def test_the_held_out_part_is_a_fifth_of_each_class_of_the_training_images(data):
+    whole = unpack_trashnet(data, data / "whole")
+    held_out = held_out_trashnet(whole, data / "held-out")
+    counts = {
+        (part, name): len(list((held_out / part / name).iterdir()))
+        for part in PICTURES
+        for name in ("dark", "light")
+    }
+    assert counts == {
+        ("train", "dark"): 8,
+        ("train", "light"): 8,
+        ("test", "dark"): 2,
+        ("test", "light"): 2,
+    }
+    found = sorted(path.name for path in held_out.glob("*/*/*"))
+    assert found == sorted(path.name for path in (whole / "train").glob("*/*"))
+
+
+def test_sides_take_turns():
+    from edgeprune_benchmarks.photographs.run import Wanted
+
+    wanted = Wanted(("mobilenet_v2",), ("scratch",), ("folder", "pack"), "48:6", 2)
+    assert [(side, seed) for _, _, side, seed in wanted.places()] == [
+        ("folder", 0),
+        ("pack", 0),
+        ("sizes 48:6", 0),
+        ("sizes 48:6", 1),
+        ("pack", 1),
+        ("folder", 1),
+    ]
+
+
+@pytest.mark.slow
+def test_cells_are_trained_from_the_same_weights_and_kept(data, monkeypatch):
+    from edgeprune_benchmarks.photographs import run
+    from edgeprune_benchmarks.photographs.cell import measure
+
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3)).astype(np.uint8)
+    arrays = {
+        f"{kind}_{part}": of for part in PICTURES for kind, of in (("x", pixels), ("y", np.arange(64) % 10))
+    }
+    (data / "runs").mkdir()
+    np.savez(data / "runs" / "cifar10-jpeg.npz", **arrays)
+    tasks = []
+
+    def here(module, task, threads):
+        tasks.append(task)
+        return measure(task)
+
+    monkeypatch.setattr(run, "pinned", here)
+    places = ["--data", str(data), "-o", str(data / "out"), "--runs", str(data / "runs")]
+    sizes = ["--size", "64", "--epochs", "1", "--batch-size", "8", "--pretrain-steps", "1", "--seeds", "1"]
+    words = ["photographs", *places, *sizes, "--model", "shufflenet_v2", "--start", "pretrained"]
+    done = CliRunner().invoke(cli, [*words, "--side", "folder", "--side", "pack"], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    results = json.loads((data / "out" / "photographs.json").read_text())["results"]
+    assert (results["train_images"], results["test_images"]) == (20, 8)
+    assert [row["side"] for row in results["rows"]] == ["folder", "pack"]
+    assert tasks[0]["init"] == tasks[1]["init"] is not None
+    for row in results["rows"]:
+        ((minutes, accuracy),) = row["curve"]
+        assert 0 < row["startup_minutes"] < minutes
+        assert (row["steps"], row["images_seen"]) == (2, 16)
+        assert 8 * accuracy == round(8 * accuracy)
+    # The cells that are there are not trained again, also where the folder of the runs is lost.
+    for path in (data / "runs" / "photographs").glob("*.json"):
+        path.unlink()
+    done = CliRunner().invoke(cli, [*words, "--side", "pack"], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert len(tasks) == 2
+    assert json.loads((data / "out" / "photographs.json").read_text())["results"]["rows"] == results["rows"]
+
+
+def row(side, seed, curve, size):
+    place = {"model": "mobilenet_v2", "start": "scratch", "side": side, "seed": seed}
+    facts = {"steps": 630, "images_seen": 1800, "startup_minutes": 0.5, "bytes": size}
+    return {**place, "curve": curve, **facts}
+
+
+def test_the_table_says_who_reached_the_target_and_when():
+    rows = [
+        row("short", 0, [[1.0, 0.5], [1.5, 0.6]], 3e6),
+        row("short", 1, [[1.0, 0.5], [1.5, 0.55]], 3e6),
+        row("folder", 0, [[3.0, 0.4], [6.0, 0.6], [9.5, 0.5]], 33e6),
+        row("folder", 1, [[3.0, 0.4], [6.5, 0.6], [9.5, 0.6]], 33e6),
+    ]
+    settings = {"threads": 1, "size": 96, "held_out": False, "batch_size": 32, "quality": 75.0}
+    settings["pretrain_steps"] = 1500
+    lines = photograph_tables({"settings": settings, "rows": rows, "train_images": 2017, "test_images": 507})
+    assert "mobilenet_v2 from scratch; targets of the seeds, %: 60.0, 60.0." in lines
+    assert lines[-2:] == [
+        "| JPEG files, torchvision's recipe | 2 of 2 | 6.2 (6.0 to 6.5) | 1.00 (1.00 to 1.00) | "
+        "60.0 (60.0 to 60.0) | 55.0 (50.0 to 60.0) | 9.5 (9.5 to 9.5) | 630 | 3 | 33.00 |",
+        "| pack, a third of the epochs | 1 of 2 | 1.5 | 0.25 | 57.5 (55.0 to 60.0) | 57.5 (55.0 to 60.0) | "
+        "1.5 (1.5 to 1.5) | 630 | 30 | 3.00 |",
+    ]
+    assert minutes_to([[1.0, 0.5]], 0.6) is None
