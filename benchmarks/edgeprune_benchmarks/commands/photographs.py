@@ -50,7 +50,7 @@ def _some(flag: str, name: str, choices: tuple[str, ...], help_text: str) -> Cal
     TrainConfig, "ema", "label_smoothing", ema={"default": 0.99}, label_smoothing={"default": 0.1}
 )
 @click.option("--peer-lr", type=float, default=1.0, show_default=True, help="Factor of the peer's rate.")
-@click.option("--pretrain-steps", type=click.IntRange(min=1), default=1500, show_default=True)
+@click.option("--pretrain-steps", type=click.IntRange(min=1), default=1000, show_default=True)
 @click.option("--held-out", is_flag=True, help="Test on a fifth of the training images, to choose settings.")
 @click.option("--name", default="photographs", show_default=True, help="Of the JSON result.")
 def photographs(

@@ -31,7 +31,7 @@ DATA = click.option(
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     envvar="EDGEPRUNE_DATA",
     required=True,
-    help="Folder with cifar10-lossless-6k.npz, cifar10-jpeg.npz and imagenet-sample.zip.",
+    help="Folder with cifar10-lossless-6k.npz, cifar10-jpeg.npz, imagenet-sample.zip and trashnet.zip.",
 )
 OUTPUT = click.option(
     "-o",

@@ -18,6 +18,7 @@ import click
 
 from edgeprune import BuildConfig, build_pack
 from edgeprune_formats import __version__
+from edgeprune_runtime.training.run_folder.checkpoint import write_text
 
 from ..harness.cells import measure_cells, restore_cells
 from ..harness.deadline import Deadline
@@ -30,7 +31,7 @@ from .tables import FOLDER, PRETRAINED, SHORT, SIZES
 __all__ = ["EPOCHS", "Settings", "run"]
 
 # What takes a quarter of an hour of one core from the folder.
-EPOCHS = {"shufflenet_v2": 30, "mobilenet_v2": 20}
+EPOCHS = {"shufflenet_v2": 30, "mobilenet_v2": 16}
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ class Settings:
         Side of the images in pixels, at least 64: below, our networks have other first
         layers than torchvision's.
     epochs : int or None
-        Passes over the images; None stands for `EPOCHS`. The short run from a pack has a third of them.
+        Passes over the images; None stands for `EPOCHS`. The short run from a pack has a third of them, that
+        with a resolution schedule half.
     batch_size : int
         Images in a step, of both sides.
     quality : float
@@ -78,7 +80,7 @@ class Settings:
     def epochs_of(self, model: str, side: str) -> int:
         """Return the passes of one network."""
         epochs = self.epochs or EPOCHS[model]
-        return -(-epochs // 3) if side == SHORT else epochs
+        return -(-epochs // {SHORT: 3, SIZES: 2}.get(side.partition(" ")[0], 1))
 
     def facts(self) -> dict[str, Any]:
         """Return what cells depend on beside their place, for `measure_cells`."""
@@ -180,6 +182,7 @@ class _Study:
             init = pretrain(model, settings.size, steps, self._data, self._runs, self.deadline)
         rmtree(run, ignore_errors=True)
         pack = None if side == FOLDER else self._pack(folder)
+        size = sum(path.stat().st_size for path in ([pack] if pack else (folder / "train").glob("*/*.jpg")))
         click.echo(f"{model}, {start}: {side}, seed {seed}, {epochs} epochs")
         task = {
             **asdict(settings),
@@ -194,8 +197,8 @@ class _Study:
         }
         found = pinned(f"{__package__}.cell", task, settings.threads)
         rmtree(run, ignore_errors=True)
-        size = sum(path.stat().st_size for path in ([pack] if pack else (folder / "train").glob("*/*.jpg")))
-        return {**row, "epochs": epochs, "bytes": size, **found}
+        built = None if pack is None else json.loads(pack.with_suffix(".json").read_text())["minutes"]
+        return {**row, "epochs": epochs, "bytes": size, "build_minutes": built, **found}
 
     def _training(self, side: str) -> dict[str, Any]:
         """Return the fields of `TrainConfig` that are not every cell's."""
@@ -216,7 +219,11 @@ class _Study:
     def _pack(self, folder: Path) -> Path:
         settings = self._settings
         path = self._runs / f"{folder.name}-{settings.size}-q{settings.quality:g}.h5"
-        if not path.exists():
+        if not path.with_suffix(".json").exists():
             config = BuildConfig(size=settings.size, quality=settings.quality)
+            path.unlink(missing_ok=True)
+            started = time.time()
             build_pack(f"imagefolder:{folder}", path, config)
+            minutes = (time.time() - started) / 60
+            write_text(path.with_suffix(".json"), json.dumps({"minutes": minutes}) + "\n")
         return path

@@ -27,7 +27,7 @@ SIDES = {
     FOLDER: "JPEG files, torchvision's recipe",
     PACK: "pack, as many epochs",
     SHORT: "pack, a third of the epochs",
-    SIZES: "pack, `--resolution-schedule`",
+    SIZES: "pack, half of the epochs, `--resolution-schedule`",
 }
 _STARTS = {SCRATCH: "from scratch", PRETRAINED: "from weights of CIFAR-10"}
 
@@ -62,8 +62,15 @@ def _intro(results: Row) -> str:
         f"{results['train_images']:,} photographs to train on, {results['test_images']:,} to test on"
         f"{held_out}; six classes, at {size} pixels; {threads} thread{'s' * (threads > 1)} on as many cores; "
         f"batches of {settings['batch_size']}. The pack has quality {settings['quality']:g}. CIFAR-10 was "
-        f"trained for {settings['pretrain_steps']:,} steps. Mean (lowest to highest) of the seeds."
+        f"trained for {settings['pretrain_steps']:,} steps.{_built(results)} "
+        f"Mean (lowest to highest) of the seeds."
     )
+
+
+def _built(results: Row) -> str:
+    """Return what is to be said of making the pack, where one was made."""
+    built = [row["build_minutes"] for row in results["rows"] if row["build_minutes"] is not None]
+    return f" Building the pack took {mean(built):.1f} minutes, which are not counted." if built else ""
 
 
 def _grouped(rows: list[Row]) -> list[list[Row]]:
