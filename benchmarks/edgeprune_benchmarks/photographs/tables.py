@@ -57,10 +57,11 @@ def photograph_tables(results: Row) -> list[str]:
 def _intro(results: Row) -> str:
     settings = results["settings"]
     threads, size = settings["threads"], settings["size"]
+    plural = "s" * (threads > 1)
     held_out = "; the test images are a part of the training images" if settings["held_out"] else ""
     return (
         f"{results['train_images']:,} photographs to train on, {results['test_images']:,} to test on"
-        f"{held_out}; six classes, at {size} pixels; {threads} thread{'s' * (threads > 1)} on as many cores; "
+        f"{held_out}; six classes, at {size} pixels; {threads} thread{plural} on {threads} core{plural}; "
         f"batches of {settings['batch_size']}. The pack has quality {settings['quality']:g}. CIFAR-10 was "
         f"trained for {settings['pretrain_steps']:,} steps.{_built(results)} "
         f"Mean (lowest to highest) of the seeds."
