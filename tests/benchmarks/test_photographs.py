@@ -110,10 +110,13 @@ def test_cells_are_trained_from_the_same_weights_and_kept(data, monkeypatch):
     # The cells that are there are not trained again, also where the folder of the runs is lost.
     for path in (data / "runs" / "photographs").glob("*.json"):
         path.unlink()
-    done = CliRunner().invoke(cli, [*words, "--side", "pack"], catch_exceptions=False)
+    others = ["--side", "pack", "--resolution-schedule", "32:1"]
+    done = CliRunner().invoke(cli, [*words, *others], catch_exceptions=False)
     assert done.exit_code == 0, done.output
-    assert len(tasks) == 2
-    assert json.loads((data / "out" / "photographs.json").read_text())["results"]["rows"] == results["rows"]
+    assert [task["side"] for task in tasks] == ["folder", "pack", "sizes 32:1"]
+    rows = json.loads((data / "out" / "photographs.json").read_text())["results"]["rows"]
+    assert rows[:2] == results["rows"]
+    assert len(rows) == 3
 
 
 def row(side, seed, curve, size):

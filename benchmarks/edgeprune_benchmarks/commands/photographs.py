@@ -73,7 +73,7 @@ def photographs(
 
     \b
     Example:
-      edgeprune bench photographs --data data --minutes 110
+      edgeprune bench photographs --data data --resolution-schedule 48:4,72:2 --minutes 110
       edgeprune bench photographs --data data --held-out --name held-out --model shufflenet_v2 --seeds 1
     """
     require_packages("torchvision")
