@@ -106,6 +106,7 @@ def test_cells_are_trained_from_the_same_weights_and_kept(data, monkeypatch):
         ((minutes, accuracy),) = row["curve"]
         assert 0 < row["startup_minutes"] < minutes
         assert (row["steps"], row["images_seen"]) == (2, 16)
+        assert row["core_share"] > 0
         assert 8 * accuracy == round(8 * accuracy)
     # The cells that are there are not trained again, also where the folder of the runs is lost.
     for path in (data / "runs" / "photographs").glob("*.json"):
@@ -122,6 +123,7 @@ def test_cells_are_trained_from_the_same_weights_and_kept(data, monkeypatch):
 def row(side, seed, curve, size):
     place = {"model": "mobilenet_v2", "start": "scratch", "side": side, "seed": seed}
     facts = {"steps": 630, "images_seen": 1800, "startup_minutes": 0.5, "bytes": size, "build_minutes": None}
+    facts["core_share"] = 0.9
     return {**place, "curve": curve, **facts}
 
 
@@ -142,4 +144,5 @@ def test_the_table_says_who_reached_the_target_and_when():
         "| pack, a third of the epochs | 1 of 2 | 1.5 | 0.25 | 57.5 (55.0 to 60.0) | 57.5 (55.0 to 60.0) | "
         "1.5 (1.5 to 1.5) | 630 | 30 | 3.00 |",
     ]
+    assert "The runs had 90.0 (90.0 to 90.0)% of the time of their cores." in lines[0]
     assert minutes_to([[1.0, 0.5]], 0.6) is None

@@ -1,11 +1,14 @@
 """One cell in a process of its own, which `edgeprune_benchmarks.harness.timing.pinned` begins.
 
 Its row has ``curve``, a pair for each epoch of the minutes counted so far and the accuracy on the test images
-then; ``steps``, ``images_seen`` and ``startup_minutes``, which were counted before the first step.
+then; ``steps``, ``images_seen`` and ``startup_minutes``, which were counted before the first step; and
+``core_share``, the part of the time of its cores that the process had, tests included.
 """
 
 from __future__ import annotations
 
+import os
+import time
 from typing import Any
 
 from ..harness.timing import serve
@@ -19,7 +22,10 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
         from .folder import train_folder as train
     else:
         from .pack import train_from_pack as train
-    return train(task, clock)
+    row = train(task, clock)
+    # With the processes that read files, which have ended.
+    used, passed = sum(os.times()[:4]), time.time() - task["started"]
+    return {**row, "core_share": used / passed / task["threads"]}
 
 
 if __name__ == "__main__":

@@ -63,7 +63,8 @@ def _intro(results: Row) -> str:
         f"{results['train_images']:,} photographs to train on, {results['test_images']:,} to test on"
         f"{held_out}; six classes, at {size} pixels; {threads} thread{plural} on {threads} core{plural}; "
         f"batches of {settings['batch_size']}. The pack has quality {settings['quality']:g}. CIFAR-10 was "
-        f"trained for {settings['pretrain_steps']:,} steps.{_built(results)} "
+        f"trained for {settings['pretrain_steps']:,} steps.{_built(results)} The runs had "
+        f"{mean_and_range([row['core_share'] for row in results['rows']])}% of the time of their cores. "
         f"Mean (lowest to highest) of the seeds."
     )
 
