@@ -143,7 +143,8 @@ def _own_settings(params: dict[str, Any]) -> dict[str, Any]:
     help="Learn the answers of this run's network, asked at each step, in place of the labels.",
 )
 @config_options(TrainConfig, "distill", "distill_temperature")
-@config_options(TrainConfig, "label_smoothing", "class_weights", "sampling", "clip_norm", "patience", "seed")
+@config_options(TrainConfig, "label_smoothing", "class_weights", "sampling", "resolution_schedule")
+@config_options(TrainConfig, "clip_norm", "patience", "seed")
 @option(
     "--replay",
     heading="New images beside old ones",

@@ -43,6 +43,7 @@ def setting_line(setup: Setup) -> str:
         count_text(torch.get_num_threads(), "thread"),
         f"{placement.precision}, channels_last",
         f"batches of {config.batch_size}{parts}",
+        *([f"sizes {config.resolutions}, then full"] if config.resolution_schedule else []),
         *([f"{config.distill:.0%} of the loss from the pack's teacher"] if config.distill else []),
         *([] if config.adversarial is None else [f"perturbed by {config.adversarial}"]),
         *(

@@ -329,6 +329,7 @@ def _loader(
         cache_bytes=memory.cache_bytes,
         prefetch=memory.prefetch,
         sampling=config.sampling,
+        resolution_schedule=config.resolution_schedule,
         on_corrupt=on_corrupt,
         replay=replay,
         reuse_buffers=True,

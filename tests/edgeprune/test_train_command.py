@@ -47,6 +47,18 @@ def test_it_says_with_what_it_computes(train):
 
 
 @pytest.mark.slow
+def test_smaller_images_in_the_first_epochs_are_for_the_whole_run(train):
+    code, out, err, folder = train("a", "--epochs", 2, "--resolution-schedule", "8:1")
+    assert (code, err) == (0, "")
+    assert "; batches of 8; sizes 8:1, then full; " in out
+    assert config(folder)["config"]["resolution_schedule"] == "8:1"
+    assert train("a", "--resume")[0] == 0
+    code, out, err, _ = train("a", "--resume", "--resolution-schedule", "8:2")
+    assert (code, out.count("\n")) == (2, 0)
+    assert "resolution_schedule was '8:1' and is now '8:2'; resume with the former" in err
+
+
+@pytest.mark.slow
 def test_memory_does_not_change_what_is_trained_where_all_fits(train):
     train("a", "--epochs", 1)
     train("b", "--epochs", 1, "--memory", "20MB")
@@ -75,6 +87,13 @@ def test_memory_does_not_change_what_is_trained_where_all_fits(train):
         (["--adversarial", "fgsm"], "no adversary fgsm:8; choose one of n-fgsm, pgd, with a budget"),
         (["--adversarial", "pgd:8/255"], "the budget of 'pgd:8/255' is not a number"),
         (["--teacher", "nowhere"], "Invalid value for '--teacher'"),
+        (["--resolution-schedule", "8"], "--resolution-schedule is '8'; it is SIZE:EPOCHS, or several"),
+        (["--resolution-schedule", "8:31"], "--resolution-schedule has 31 epochs, and --epochs is 30; give"),
+        (["--resolution-schedule", "24:1"], "--resolution-schedule has 24x24, and images have 16x16 pixels"),
+        (
+            ["--resolution-schedule", "8:1", "--teacher", "."],
+            "and --resolution-schedule has smaller ones",
+        ),
     ],
 )
 def test_options_that_make_no_sense(train, options, message):

@@ -70,7 +70,8 @@ def test_a_training_killed_by_kill_9_resumes_to_the_same_weights(npz, tmp_path, 
     pack = tmp_path / "p.h5"
     edgeprune("build", *SPARSE, npz, "-o", pack, "-q")
     options = ["--model", "resnet8", "--epochs", "9", "--batch-size", "8"]
-    options += ["--device", "cpu", "--ema", "0.9"]
+    # Images become larger between the two kills.
+    options += ["--device", "cpu", "--ema", "0.9", "--resolution-schedule", "8:1,12:2"]
     for epochs in (1, 4):
         with forked.command("train", pack, *options, "-o", tmp_path / "killed", "--resume") as process:
             assert process.stdout.readline().startswith("cpu; 1 thread; ")

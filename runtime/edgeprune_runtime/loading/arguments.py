@@ -1,17 +1,19 @@
-"""What is wrong with the arguments of a loader, found before its pack is opened."""
+"""What is wrong with the arguments of a loader, found when it is made."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 
 from edgeprune_formats import ConfigError, PackHeader
 
-from ..decode.plan import Normalize
+from ..decode.plan import DecodePlan, Normalize
 from .order.ranks import RankShare
+from .order.resolutions import ResolutionSchedule
 from .order.sampling import SAMPLINGS, Sampling
 from .order.skipping import ON_CORRUPT, OnCorrupt
 
-__all__ = ["check_choices", "check_numbers", "statistics", "warn_of_no_batch"]
+__all__ = ["check_choices", "check_numbers", "check_schedule", "statistics", "warn_of_no_batch"]
 
 
 def check_numbers(*, batch_size: int, seed: int, prefetch: int, reuse_buffers: int) -> None:
@@ -40,6 +42,27 @@ def check_choices(
             "`replay` fixes the share of old images in the batches of one process; leave `rank` and "
             "`world_size` out, or `replay`"
         )
+
+
+def check_schedule(
+    schedule: ResolutionSchedule, full: DecodePlan, make_reader: Callable[..., object]
+) -> None:
+    """Raise `ConfigError` of a resolution that is above that of the other epochs, or cannot be decoded."""
+    pixels = f"{full.height}x{full.width} pixels"
+    for (size, _), (height, width) in zip(schedule.stages, schedule.sizes, strict=True):
+        if isinstance(size, int) and full.height != full.width:
+            raise ConfigError(
+                f"`resolution_schedule` has {size}, and images have {pixels}; name height and width, such as "
+                f"{full.height // 2}x{full.width // 2}:6"
+            )
+        if height > full.height or width > full.width:
+            raise ConfigError(
+                f"`resolution_schedule` has {height}x{width}, and images have {pixels}; name smaller sizes"
+            )
+        try:
+            make_reader(resolution=size)
+        except ConfigError as error:
+            raise ConfigError(str(error).replace("`resolution`", "`resolution_schedule`")) from None
 
 
 def statistics(header: PackHeader, normalize: Normalize) -> list[list[float]] | None:

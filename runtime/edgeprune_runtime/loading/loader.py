@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Generator, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from edgeprune_formats import ConfigError
@@ -13,7 +15,7 @@ from ..decode.backends import Backend
 from ..decode.dtypes import dtype_name
 from ..decode.plan import Normalize, Resolution
 from ..normalization import Normalization
-from .arguments import check_choices, check_numbers, statistics, warn_of_no_batch
+from .arguments import check_choices, check_numbers, check_schedule, statistics, warn_of_no_batch
 from .chunks.buffers import Ring
 from .chunks.cache import DEFAULT_CACHE_BYTES
 from .chunks.prefetch import Prefetcher
@@ -21,6 +23,7 @@ from .chunks.reader import Packs, make_reader, open_given
 from .epoch import Batch, BatchMaker
 from .order.ranks import rank_share
 from .order.replay import Replay, replay_order
+from .order.resolutions import ResolutionSchedule
 from .order.sampling import Sampling
 from .order.skipping import OnCorrupt, SkippedChunk
 from .state import identity, next_place, place_in, require_same, skipped_in
@@ -79,6 +82,11 @@ class PackLoader:
         images are on the scale of [0, 1]; pruning can overshoot either end a little, and nothing is clipped.
     resolution : int, (int, int) or None
         Decode at this height and width, e.g. half or a quarter, from the low frequencies alone.
+    resolution_schedule : str, optional
+        Decode the first epochs at lower resolutions, for progressive resizing: ``"48:6,64:3"`` has epochs 0
+        to 5 at 48x48 pixels, 6 to 8 at 64x64, and all that follow at `resolution`. Sizes rise;
+        ``"24x32:6"`` is for images that are not square. Order and augmentation are drawn as without it, and
+        the cache is one for all.
     cache_bytes : int
         Bound on the memory for coefficients. If all of them fit decoded, they are kept; if not, but all
         take at most half of it as they are stored, they are kept so; otherwise they are read anew. What
@@ -129,6 +137,8 @@ class PackLoader:
         The open pack or packs: ``pack.header.class_names``, ``pack.labels``, ...
     targets : tuple of Column
         What batches have after the images.
+    resolution_schedule : ResolutionSchedule
+        With no stage where there is none.
     skipped : tuple of SkippedChunk
         The chunks that were left out up to the last batch handed out; `state_dict` holds them.
 
@@ -154,6 +164,7 @@ class PackLoader:
         augment: bool | LoaderAugment = False,
         normalize: Normalize = False,
         resolution: Resolution = None,
+        resolution_schedule: str | None = None,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         prefetch: int = 2,
         sampling: Sampling = "uniform",
@@ -172,19 +183,30 @@ class PackLoader:
         augment, shuffle = loader_augment(augment), bool(shuffle)
         self.pack = open_given(path)
         columns = TargetReader(self.pack, targets)
-        self._reader = make_reader(
+        self._make_reader = partial(
+            make_reader,
             self.pack,
             batch_size=batch_size,
             backend=backend,
             device=device,
             dtype=dtype,
             normalize=normalize,
-            resolution=resolution,
             cache_bytes=cache_bytes,
             prefetch=True,
         )
+        self._reader = self._make_reader(resolution=resolution)
+        self.resolution_schedule = ResolutionSchedule.parse(resolution_schedule)
+        plan = self._reader.decoder.plan
+        check_schedule(self.resolution_schedule, plan, self._make_reader)
+        # Of the epochs after the schedule, and of `_reader`.
+        self._resolution = self._size = resolution
         given = statistics(self.pack.header, normalize)
-        self._values: dict[str, Any] = {"dtype": dtype_name(dtype), "normalize": given}
+        self._values: dict[str, Any] = {
+            "resolution": [plan.height, plan.width],
+            "resolution_schedule": str(self.resolution_schedule) or None,
+            "dtype": dtype_name(dtype),
+            "normalize": given,
+        }
         self._maker = BatchMaker(
             pack=self.pack,
             reader=self._reader,
@@ -262,41 +284,54 @@ class PackLoader:
             self._epoch, self._batch = self._epoch + 1, 0
         self._continue = self._loaded = False
         epoch, first = self._epoch, self._batch
-        ring = self._borrow_ring()
-        source = self._source(epoch, first, ring)
+        maker = self._enter(epoch)
+        ring = self._borrow_ring(maker)
+        source = self._source(maker, epoch, first, ring)
         try:
             for batch in range(first, len(self)):
                 if isinstance(source, Prefetcher) and source.orphaned:
-                    ring = self._borrow_ring()
-                    source = self._source(epoch, batch, ring)
+                    ring = self._borrow_ring(maker)
+                    source = self._source(maker, epoch, batch, ring)
                 if ring is not None:
                     ring.ask()
                 images, targets, skipped = next(source)
-                self._maker.targets.receive(self._reader.decoder, images, targets)
+                maker.targets.receive(maker.reader.decoder, images, targets)
                 made = images, *targets
                 if self.transform is not None:
-                    number = self._maker.ranks.batch_number(batch)
-                    made = apply(self.transform, made, self._maker.seed, epoch, number, 4)
+                    number = maker.ranks.batch_number(batch)
+                    made = apply(self.transform, made, maker.seed, epoch, number, 4)
                 self._epoch, self._batch, self.skipped = epoch, batch + 1, skipped
                 yield made
             # Not where an epoch ends before: a thread may still be writing.
-            self._ring = ring
+            if maker is self._maker:
+                self._ring = ring
         finally:
             source.close()
 
-    def _borrow_ring(self) -> Ring | None:
+    def _enter(self, epoch: int) -> BatchMaker:
+        """Return what makes an epoch's batches; with another resolution working memory begins anew."""
+        size = self.resolution_schedule.size(epoch) or self._resolution
+        if size != self._size:
+            self._reader = self._make_reader(resolution=size).sharing(self._reader)
+            self._maker = replace(self._maker, reader=self._reader)
+            self._size, self._ring = size, None
+        return self._maker
+
+    def _borrow_ring(self, maker: BatchMaker) -> Ring | None:
         """Return buffers that no other iteration writes to: those of the last epoch, or new ones."""
         if not self.reuse_buffers:
             return None
-        ring, self._ring = self._ring, None
-        decoder = self._reader.decoder
+        ring = None
+        if maker is self._maker:
+            ring, self._ring = self._ring, None
+        decoder = maker.reader.decoder
         return ring or Ring(decoder.room, self.reuse_buffers, self.prefetch if decoder.in_background else 0)
 
     def _source(
-        self, epoch: int, first: int, ring: Ring | None
+        self, maker: BatchMaker, epoch: int, first: int, ring: Ring | None
     ) -> Prefetcher[Batch] | Generator[Batch, None, None]:
-        batches = self._maker.decoded(epoch, first, self.skipped, ring)
-        if self.prefetch and self._reader.decoder.in_background:
+        batches = maker.decoded(epoch, first, self.skipped, ring)
+        if self.prefetch and maker.reader.decoder.in_background:
             return Prefetcher(batches, self.prefetch)
         return batches
 

@@ -31,7 +31,8 @@ def identity(maker: BatchMaker, transform: object, values: Mapping[str, Any]) ->
     transform : callable, optional
         Of the user's.
     values : mapping
-        What else decides the values of images: ``"dtype"`` and ``"normalize"``.
+        What else decides the values of images: ``"resolution"`` and its schedule, ``"dtype"``,
+        ``"normalize"``.
     """
     plan = maker.reader.decoder.plan
     return {
@@ -46,7 +47,6 @@ def identity(maker: BatchMaker, transform: object, values: Mapping[str, Any]) ->
         "world_size": maker.ranks.world_size,
         "augment": maker.augment,
         "transform": transform_name(transform),
-        "resolution": [plan.height, plan.width],
         "targets": [column.name for column in maker.targets.columns],
         **values,
         "codec": _for_each(maker.pack, lambda header: f"{header.codec} of {header.components}"),

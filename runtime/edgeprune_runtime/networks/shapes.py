@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -21,7 +22,11 @@ _META, _CPU = torch.device("meta"), torch.device("cpu")
 
 
 def shaped_network(
-    name: str, num_classes: int, image_shape: Sequence[int], stem: Stem = "auto"
+    name: str,
+    num_classes: int,
+    image_shape: Sequence[int],
+    stem: Stem = "auto",
+    sizes: Sequence[tuple[int, int]] = (),
 ) -> tuple[nn.Module, torch.device]:
     """Return a network to look at, and the device of its tensors, once it has taken such images.
 
@@ -34,6 +39,8 @@ def shaped_network(
         As in `edgeprune_runtime.networks.models.create_model`.
     image_shape : sequence of int
         Channels, height and width in pixels.
+    sizes : sequence of (int, int)
+        Other heights and widths that the same network must take as well.
 
     Raises
     ------
@@ -42,11 +49,13 @@ def shaped_network(
         nothing to train.
     """
     arguments = name, num_classes, min(image_shape[1:]), image_shape[0], stem
+    shapes = [(image_shape[0], *size) for size in (tuple(image_shape[1:]), *sizes)]
+    if name in MODEL_NAMES:
+        shapes = shapes[1:]
     with torch.random.fork_rng([]):
         with contextlib.suppress(Exception):
-            model = _require_sound(name, _built(arguments, _META), num_classes, image_shape, _META)
-            return model, _META
-        return _require_sound(name, _built(arguments, _CPU), num_classes, image_shape, _CPU), _CPU
+            return _require_sound(name, _built(arguments, _META), num_classes, shapes, _META), _META
+        return _require_sound(name, _built(arguments, _CPU), num_classes, shapes, _CPU), _CPU
 
 
 def _built(arguments: tuple[str, int, int, int, Stem], device: torch.device) -> nn.Module:
@@ -58,22 +67,23 @@ def _built(arguments: tuple[str, int, int, int, Stem], device: torch.device) -> 
 
 
 def _require_sound(
-    name: str, model: nn.Module, num_classes: int, image_shape: Sequence[int], device: torch.device
+    name: str,
+    model: nn.Module,
+    num_classes: int,
+    image_shapes: Sequence[Sequence[int]],
+    device: torch.device,
 ) -> nn.Module:
-    if name in MODEL_NAMES:
-        return model
     if not any(p.requires_grad for p in model.parameters()):
         raise ConfigError(f'`model="{name}"`: has no weights to train')
     if not all(isinstance(value, torch.Tensor) for value in model.state_dict().values()):
         raise ConfigError(f'`model="{name}"`: its state dict holds more than tensors, which no run can keep')
-    images = torch.zeros(2, *image_shape, device=device)
-    for training in (False, True):
+    for shape, training in itertools.product(image_shapes, (False, True)):
         model.train(training)
         try:
             with torch.no_grad():
-                output = model(images)
+                output = model(torch.zeros(2, *shape, device=device))
         except Exception as error:
-            size = " x ".join(map(str, image_shape))
+            size = " x ".join(map(str, shape))
             reason = f"{type(error).__name__}: {one_line(error)}"
             raise ConfigError(f'`model="{name}"`: does not take images of {size} ({reason})') from error
         _require_logits(name, output, num_classes)
@@ -90,7 +100,13 @@ def _require_logits(name: str, output: object, num_classes: int) -> None:
         raise ConfigError(f'`model="{name}"`: gives {kind}[n{shape and f", {shape}"}], {wanted}')
 
 
-def smallest_batch(name: str, image_shape: Sequence[int], stem: Stem = "auto", num_classes: int = 2) -> int:
+def smallest_batch(
+    name: str,
+    image_shape: Sequence[int],
+    stem: Stem = "auto",
+    num_classes: int = 2,
+    sizes: Sequence[tuple[int, int]] = (),
+) -> int:
     """Return the fewest images that a network can be trained on: two where one has no batch statistics.
 
     That is so where batch normalization sees one value in each channel of an image.
@@ -103,11 +119,14 @@ def smallest_batch(name: str, image_shape: Sequence[int], stem: Stem = "auto", n
         Channels, height and width of an image.
     num_classes : int
         For networks that give so many outputs and no others.
+    sizes : sequence of (int, int)
+        Other heights and widths that it is trained on as well.
     """
     model, device = shaped_network(name, num_classes, image_shape, stem)
     try:
-        with torch.no_grad():
-            model.train()(torch.zeros(1, *image_shape, device=device))
+        for size in (image_shape[1:], *sizes):
+            with torch.no_grad():
+                model.train()(torch.zeros(1, image_shape[0], *size, device=device))
     except ValueError:
         return 2
     return 1

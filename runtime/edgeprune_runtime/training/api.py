@@ -18,6 +18,7 @@ import torch
 from edgeprune_formats import ConfigError
 
 from ..loading.loader import PackLoader
+from ..loading.order.resolutions import ResolutionSchedule
 from ..networks.code import BuildNetwork, allow_code
 from ..networks.grown_head import weights_file
 from ..normalization import Normalization
@@ -200,6 +201,7 @@ def train(
     if isinstance(loader, PackLoader) and "mean" not in (provenance or {}):
         provenance = {**_known_of(loader, run_dir), **(provenance or {})}
     goes_on = resume and has_checkpoint(run_dir)
+    _require_resolutions(loader, config)
     if config.distill:
         loader = TaughtBatches(loader, num_classes)
     else:
@@ -316,10 +318,25 @@ def _require_company(
         raise ConfigError(f"`distill` goes with the labels of a pack, and not with {other}; leave one out")
     if has_teacher and not task.is_ranked:
         raise ConfigError(f"a teacher answers with classes, and {task.target!r} is a {task.kind}")
+    if has_teacher and config.resolution_schedule is not None:
+        raise ConfigError(
+            "a teacher has learned from images of full size, and `resolution_schedule` has smaller ones; "
+            "leave one of the two out, or learn from the teacher of the pack, by `distill`"
+        )
     if config.freeze and not is_warm:
         raise ConfigError("`freeze` keeps layers as `init` gives them; give `init`, or leave `freeze` out")
     if config.patience is not None and test is None:
         raise ConfigError("`patience` waits for a better test; give `test`, or leave `patience` out")
+
+
+def _require_resolutions(loader: TrainLoader, config: TrainConfig) -> None:
+    """Raise `ConfigError` where the loader decodes other sizes than the settings record."""
+    given: ResolutionSchedule = getattr(loader, "resolution_schedule", ResolutionSchedule())
+    if given != config.resolutions:
+        raise ConfigError(
+            f"`resolution_schedule` of the loader is {str(given) or None}, and of the settings "
+            f"{config.resolution_schedule}; give the same to both"
+        )
 
 
 def _require_target(loader: TrainLoader, task: Task) -> None:

@@ -83,8 +83,9 @@ class TrainRun:
 
     @cached_property
     def _smallest_batch(self) -> int:
-        model, stem = self.config.model, self.config.stem
-        return smallest_batch(model, self.image_shape, stem, self.learner.num_classes)
+        config = self.config
+        outputs, sizes = self.learner.num_classes, config.resolutions.sizes
+        return smallest_batch(config.model, self.image_shape, config.stem, outputs, sizes)
 
     def restore(self) -> None:
         """Go to where the checkpoint in the folder stands, and cut the metrics back to it.

@@ -9,6 +9,7 @@ from typing import Literal, cast, get_args
 from edgeprune_formats import ConfigError
 
 from ..checks import check_types, shortened
+from ..loading.order.resolutions import ResolutionSchedule
 from ..loading.order.sampling import Sampling
 from ..networks.names import MODEL_NAMES, STEMS, Stem, name_problem
 
@@ -132,6 +133,10 @@ class TrainConfig:
     sampling : str
         ``"uniform"``, or ``"balanced"``: an epoch shows each class as often as another, see `PackLoader`. The
         loader does it; here it is recorded and held against a resumed run.
+    resolution_schedule : str, optional
+        Sizes of the images in the first epochs, such as ``"48:6,64:3"``, see `PackLoader`; the epochs that
+        follow are at full size, as are all tests. The loader does it; here it is recorded, held against the
+        loader and a resumed run, and the network is tried at each size before training begins.
     clip_norm : float, optional
         The largest norm of the gradient of all weights; a larger one is scaled down to it. None leaves it.
     patience : int, optional
@@ -240,6 +245,15 @@ class TrainConfig:
             "choices": get_args(Sampling),
         },
     )
+    resolution_schedule: str | None = field(
+        default=None,
+        metadata={
+            "help": "Sizes of the images in the first epochs, which then take less time, e.g. 48:6,64:3: six "
+            "epochs at 48 pixels, three at 64, the others at full size.",
+            "metavar": "SIZE:EPOCHS,...",
+            "default_text": "full size",
+        },
+    )
     clip_norm: float | None = field(
         default=None,
         metadata={"help": "Scale a larger gradient down to this norm.", "default_text": "no bound"},
@@ -279,6 +293,16 @@ class TrainConfig:
                 raise ConfigError(f"`TrainConfig.{name}` is {shortened(getattr(self, name))}; {rule}")
         if self.adversarial is not None:
             Adversary.parse(self.adversarial)
+        if self.resolutions.epochs > self.epochs:
+            raise ConfigError(
+                f"`TrainConfig.resolution_schedule` has {self.resolutions.epochs} epochs, and `epochs` is "
+                f"{self.epochs}; give fewer, or raise `epochs`"
+            )
+
+    @property
+    def resolutions(self) -> ResolutionSchedule:
+        """`resolution_schedule`, parsed; without a stage where there is none."""
+        return ResolutionSchedule.parse(self.resolution_schedule)
 
     def _checks(self) -> list[tuple[str, str, bool]]:
         parts, size, ema = self.accumulate, self.batch_size, self.ema

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -144,6 +144,10 @@ class Reader(Generic[Found]):
         """Return the chunks of the images at `rows` that cannot be read, each tried twice, and why not."""
         with self._lock:
             return self.cache.unreadable(rows)
+
+    def sharing(self, other: Reader[Any]) -> Reader[Found]:
+        """Return what decodes as this reader does, from the cache of another one of the same packs."""
+        return replace(self, cache=other.cache, _lock=other._lock)
 
     def resume(self, window: object) -> None:
         """Take over the window of a state; see `SampleCache.resume`."""

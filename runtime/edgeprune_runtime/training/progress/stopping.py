@@ -22,14 +22,15 @@ def best_epoch(history: History) -> int:
 
 
 def is_over(history: History, config: TrainConfig) -> bool:
-    """Tell whether a run has trained all epochs, or has not become better for as long as it has patience."""
+    """Tell whether a run has trained all epochs, or has not become better for as long as it has patience.
+
+    Patience does not end a run before its images have come to full size.
+    """
     if len(history) >= config.epochs:
         return True
-    return (
-        config.patience is not None
-        and bool(history)
-        and len(history) - best_epoch(history) >= config.patience
-    )
+    if config.patience is None or not history:
+        return False
+    return len(history) - max(best_epoch(history), config.resolutions.epochs) >= config.patience
 
 
 def _goodness(metrics: Mapping[str, Any]) -> tuple[float, float]:

@@ -72,7 +72,8 @@ def describe_run(
         raise ConfigError(f"images of shape {tuple(image_shape)}: {what}")
     if steps_per_epoch < 1:
         raise ConfigError("the training set yields no batch; lower `batch_size` or keep the last batch")
-    model, _ = shaped_network(config.model, num_classes, image_shape, config.stem)
+    sizes = config.resolutions.sizes
+    model, _ = shaped_network(config.model, num_classes, image_shape, config.stem, sizes)
     freeze(model, config.freeze, num_classes)
     description = {
         "config": {**asdict(config), "device": str(placement.device), "precision": placement.precision},
