@@ -38,7 +38,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "efficientnet_b0": {"epochs": 4, "batch_size": 32, "lr": 0.03, "stem": "small"},
     "mobilenet_v2": {"epochs": 3, "batch_size": 32, "lr": 0.02, "stem": "imagenet"},
     "shufflenet_v2": {"epochs": 3, "batch_size": 32, "lr": 0.02, "stem": "imagenet"},
-    "resnet9": {"epochs": 2, "batch_size": 32, "lr": 0.02, "stem": "auto"},
+    "resnet9": {"epochs": 2, "batch_size": 32, "lr": 0.02, "stem": "imagenet"},
 }
 CALIBRATION, AT_ONCE = 256, 100
 NOTHING, GATES = "nothing", "gates"
@@ -125,8 +125,7 @@ class _Study:
         rows = [{"model": model, "runtime": None, "in_float": None, "accuracy": right}]
         for runtime, name in self._ways(exact):
             with open_pack(self._pack) as pack:
-                images = draw_images(pack, CALIBRATION)
-                found = quantize(exact, images, runtime, IN_FLOAT[name])
+                found = quantize(exact, partial(draw_images, pack, CALIBRATION), runtime, IN_FLOAT[name])
             row = self._compared(found, expected)
             rows.append({"model": model, "runtime": runtime, "in_float": name, **row})
             click.echo(f"{model}, {runtime}, {name} in float: {row}")
@@ -176,13 +175,14 @@ def int8_table(results: dict[str, Any]) -> list[str]:
     exact = {row["model"]: row["accuracy"] for row in results["rows"] if row["runtime"] is None}
     minutes = sum(one["cpu_seconds"] for one in trained.values()) / 60
     intro = (
-        f"Trained on {results['images']:,} images of CIFAR-10 (decoded from a JPEG copy) with the stem of "
-        f"ImageNet, for at least {minutes:.0f} minutes of one core, seed {results['seed']}. Calibrated with "
-        f"{CALIBRATION} of them. Held out to choose by: {results['chosen']:,} other training images. "
+        f"Trained on {results['images']:,} images of CIFAR-10 (decoded from a JPEG copy), for at least "
+        f"{minutes:.0f} minutes of one core, seed {results['seed']}. Calibrated with {CALIBRATION} of them. "
+        f"Held out to choose by: {results['chosen']:,} other training images. "
         f"Tested on {results['tested']:,} test images."
     )
     columns = [
         Column("network", "model"),
+        Column("stem", lambda row: trained[row["model"]]["stem"]),
         Column("int8 for", "runtime"),
         Column("in float", "in_float"),
         Column("float32, %", lambda row: 100 * exact[row["model"]]["test"], "{:.2f}"),
