@@ -151,7 +151,9 @@ class Command(click.Command):
                 kind = kinds[word]
                 if isinstance(kind, SwitchOrChoice) and f"({after})" in error.message:
                     what = ", ".join(kind.choices)
-                    error.message = f"{word} takes one of {what} or nothing, not {after!r}"
+                    raise click.UsageError(
+                        f"{word} takes one of {what} or nothing, not {after!r}", ctx
+                    ) from None
             raise
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
