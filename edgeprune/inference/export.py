@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
@@ -184,9 +185,8 @@ def export_run(
     agreement = _agreement(models["float32"], network, config, images)
     if config.quantized_for is not None:
         assert images is not None
-        models["int8"] = quantize(
-            models["float32"], draw_images(images, config.calibrate), config.quantized_for
-        )
+        drawn = partial(draw_images, images, config.calibrate)
+        models["int8"] = quantize(models["float32"], drawn, config.quantized_for)
     sessions = {name: start_session(model.SerializeToString()) for name, model in models.items()}
     calibration = images if config.int8 else None
     measured = _measure(network.task, sessions, calibration, config.calibrate, batches)

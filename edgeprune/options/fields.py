@@ -138,12 +138,23 @@ class Command(click.Command):
             if isinstance(param.type, SwitchOrChoice)
             or getattr(param.type, "func", None) is _switch_or_number
         }
-        words = zip(args, [*args[1:], ""], strict=False)
-        args = [
-            f"{word}={_ALONE}" if word in kinds and not _is_value(kinds[word], after) else word
-            for word, after in words
+        words = list(zip(args, [*args[1:], ""], strict=False))
+        alone = [
+            (word, after) for word, after in words if word in kinds and not _is_value(kinds[word], after)
         ]
-        return super().parse_args(ctx, args)
+        args = [f"{word}={_ALONE}" if (word, after) in alone else word for word, after in words]
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            # A word too many, right after such an option, was meant as its value.
+            for word, after in alone:
+                kind = kinds[word]
+                if isinstance(kind, SwitchOrChoice) and f"({after})" in error.message:
+                    what = ", ".join(kind.choices)
+                    raise click.UsageError(
+                        f"{word} takes one of {what} or nothing, not {after!r}", ctx
+                    ) from None
+            raise
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write a section for each heading."""

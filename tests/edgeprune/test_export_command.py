@@ -154,6 +154,7 @@ def test_misuse_is_one_line_before_anything_is_done(edgeprune, trained, tmp_path
         ([run, "-o", path, "--int8"], 2, "--int8 needs images to calibrate with; give --pack"),
         ([run, "-o", path, "--int8", "--pack", pack, "--calibrate", 0], 2, "calibrate is 0"),
         (["--int8", run, "-o", path], 2, "--int8 needs images to calibrate with; give --pack"),
+        ([run, "-o", path, "--int8", "openvino"], 2, "--int8 takes one of onnxruntime, tensorrt or nothing"),
         ([run, "-o", path, "--int8=openvino"], 2, "'openvino' is not one of onnxruntime, tensorrt"),
         ([run, "-o", path, "--int8", "onnxruntime", "--for", "tensorrt"], 2, "give --int8 tensorrt"),
         ([run, "-o", path, "--for", "onnxruntime==1.6"], 2, "it needs onnxruntime 1.7 or later"),

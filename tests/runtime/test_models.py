@@ -1,11 +1,17 @@
+import importlib.util
+
 import pytest
 import torch
+from torch import nn
 
 from edgeprune.commands import score, train
 from edgeprune_formats import ConfigError
 from edgeprune_runtime.networks import models
+from edgeprune_runtime.networks.layers import head_of, narrow_head
 from edgeprune_runtime.networks.models import MODEL_NAMES, create_model
 from edgeprune_runtime.networks.shapes import smallest_batch
+
+needs_timm = pytest.mark.skipif(not importlib.util.find_spec("timm"), reason="timm is not installed")
 
 # Published by torchvision for 1000 classes.
 TORCHVISION = {
@@ -181,3 +187,31 @@ def test_the_seed_decides_the_weights(name):
 def test_wrong_arguments(arguments, message):
     with pytest.raises(ConfigError, match=message):
         create_model(*arguments)
+
+
+def spread(model):
+    """The root mean square of a head's weights, where 1 is that of torch's linear layers."""
+    _, head = head_of(model)
+    return float(head.weight.detach().square().mean().sqrt()) * (3 * head.in_features) ** 0.5
+
+
+@pytest.mark.parametrize(
+    "name", ["efficientnet_b0", pytest.param("timm:efficientnet_lite0", marks=needs_timm)]
+)
+def test_a_head_is_not_drawn_wider_for_few_classes(name):
+    assert spread(create_model(name, 10, 32)) == pytest.approx(1)
+    # For 1,000 the libraries' own start stays.
+    assert spread(create_model(name, 1000, 32)) == pytest.approx(1280**0.5 / 1000**0.5, abs=0.02)
+
+
+def test_heads_of_other_networks_and_what_is_no_linear_layer_stay():
+    own = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten(), nn.Linear(4, 3))
+    for factor in (0.0, 0.01, 1.9):
+        own[2].weight = nn.Parameter(torch.full((3, 4), factor / 12**0.5))
+        narrow_head(own)
+        assert spread(own) == pytest.approx(factor)
+    convolution = nn.Sequential(nn.Conv2d(3, 4, 1))
+    convolution[0].weight.data.fill_(9)
+    for model in (convolution, nn.Sequential(nn.ReLU())):
+        narrow_head(model)
+    assert (convolution[0].weight == 9).all()

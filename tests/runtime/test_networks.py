@@ -310,7 +310,7 @@ def test_a_network_of_code_is_exported_and_quantized(tmp_path):
     network = open_run_network(tmp_path)
     model, images = export_network(network), np.random.default_rng(0).random((5, *shape), np.float32)
     assert check_export(model, network, images).difference < 1e-5
-    check_structure(quantize(model, [images]))
+    check_structure(quantize(model, lambda: [images]))
 
 
 def test_the_smallest_batch_of_any_network():

@@ -10,7 +10,7 @@ from torch import nn
 
 from edgeprune_formats import ConfigError
 
-__all__ = ["first_convolution", "head_of", "of_rgb_weights", "take_channels"]
+__all__ = ["first_convolution", "head_of", "narrow_head", "of_rgb_weights", "take_channels"]
 
 RGB = 3
 Head = nn.Linear | nn.Conv2d
@@ -49,6 +49,25 @@ def head_of(model: nn.Module, num_classes: int | None = None) -> tuple[str, Head
             "leave `freeze` out, or choose another `model`"
         )
     return found[-1]
+
+
+@torch.no_grad()
+def narrow_head(model: nn.Module) -> None:
+    """Draw in a last linear layer to 1 / sqrt(inputs), the range of torch's linear layers, if it is wider.
+
+    torchvision and timm draw that of EfficientNets and others within 1 / sqrt(classes), which suits 1,000.
+    For 10 it is ten times as wide: a fresh network is then sure of wrong answers, and has to unlearn them.
+    Heads up to twice as wide stay as they are, and so do networks without one such layer.
+    """
+    try:
+        _, head = head_of(model)
+    except ConfigError:
+        return
+    weight = head.weight
+    if isinstance(head, nn.Linear) and not weight.is_meta:
+        width = float(weight.square().mean().sqrt()) * math.sqrt(3 * head.in_features)
+        if width > 2:
+            weight.div_(width)
 
 
 @torch.no_grad()
