@@ -1,17 +1,20 @@
 """Coresets cell by cell, what they lose, and what is found of planted duplicates."""
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from edgeprune.coresets.scores import SCORES
 from edgeprune.issues.duplicates import MAX_DISTANCE
 from edgeprune.scoring.config import ScoreConfig
 from edgeprune.sources.arrays import ArraySource
+from edgeprune_benchmarks.commands import selection as commands
 from edgeprune_benchmarks.harness.cells import measure_cells
 from edgeprune_benchmarks.harness.deadline import Deadline
-from edgeprune_benchmarks.selection import issues
+from edgeprune_benchmarks.selection import coresets, issues
 from edgeprune_benchmarks.selection.coresets import METHODS, Settings
 from edgeprune_benchmarks.selection.fixed_budget import Recipe
 from edgeprune_benchmarks.selection.issue_tables import issue_tables
@@ -111,3 +114,34 @@ def test_planted_copies_are_found_and_shown(source, monkeypatch):
     assert "| all that the command lists (3) | 50.0 (50.0 to 50.0) | - | 25.0 (25.0 to 25.0) |" in text
     assert "| none | 100.0% | 100.0% | " in text
     assert "| 0 | 3 | 2 | 1 | 1 | 0 |" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], {"lr": 0.05, "batch_size": 64, "optimizer": "sgd", "label_smoothing": 0.0}),
+        (
+            ["--model", "resnet9"],
+            {
+                "lr": 0.45,
+                "batch_size": 500,
+                "optimizer": "muon",
+                "schedule": "linear",
+                "label_smoothing": 0.2,
+            },
+        ),
+        (
+            ["--model", "resnet9", "--lr", "0.05", "--label-smoothing", "0"],
+            {"lr": 0.05, "batch_size": 500, "optimizer": "muon", "label_smoothing": 0.0},
+        ),
+    ],
+)
+def test_networks_are_trained_as_they_bring_it_with_them(tmp_path, monkeypatch, options, expected):
+    given = []
+    monkeypatch.setattr(coresets, "run", lambda settings, *_: given.append(settings))
+    monkeypatch.setattr(commands, "_source", lambda *_: "npz:images.npz")
+    result = CliRunner().invoke(commands.coresets, ["--data", str(tmp_path), *options])
+    assert result.exit_code == 0, result.output
+    config = asdict(given[0].recipe.config(3))
+    assert {name: config[name] for name in expected} == expected
+    assert (given[0].scoring.batch_size, config["epochs"], config["seed"]) == (64, 1, 3)

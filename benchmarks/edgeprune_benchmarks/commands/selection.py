@@ -14,7 +14,18 @@ from edgeprune.options.fields import config_options
 from edgeprune.scoring.config import ScoreConfig
 from edgeprune_runtime.training.settings import TrainConfig
 
-from ..harness.options import BATCH_SIZE, DATA, DEVICE, LEARNING_RATE, MINUTES, MODEL, OUTPUT, SEEDS, runs
+from ..harness.options import (
+    BATCH_SIZE,
+    DATA,
+    DEVICE,
+    LEARNING_RATE,
+    MINUTES,
+    MODEL,
+    OUTPUT,
+    SEEDS,
+    own_settings,
+    runs,
+)
 
 __all__ = ["accuracy", "build", "coresets", "issues", "learning", "masks"]
 
@@ -149,9 +160,10 @@ def coresets(
 ) -> None:
     """Test accuracy of coresets by every score, and how scores agree; resumable.
 
-    Every network sees the same number of images, iterations times batch size, whatever its coreset. The
-    result is written after each network. The recipe of the published figures needs a GPU: --images jpeg
-    --model resnet18 --iterations 40000 --batch-size 256 --lr 0.1 --score-epochs 200 --every 5 --device cuda.
+    Every network sees the same number of images, iterations times batch size, whatever its coreset. Settings
+    that resnet9 brings with it hold where no others are given, but not in the scoring run. The result is
+    written after each network. The recipe of the published figures needs a GPU: --images jpeg --model
+    resnet18 --iterations 40000 --batch-size 256 --lr 0.1 --score-epochs 200 --every 5 --device cuda.
     """
     from ..selection.coresets import METHODS, RATIOS, Settings, run
     from ..selection.fixed_budget import Recipe
@@ -159,7 +171,10 @@ def coresets(
     name = name or f"coresets-{images}"
     runs = runs or Path("runs") / name
     scoring = ScoreConfig(epochs=score_epochs, every=every, **training)
-    recipe = Recipe(iterations=iterations, label_smoothing=label_smoothing, ema=ema, **training)
+    recipe = Recipe(
+        iterations=iterations,
+        **own_settings({"label_smoothing": label_smoothing, "ema": ema, **training}),
+    )
     settings = Settings(
         _source(data, images, runs),
         recipe,

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from edgeprune.options.fields import config_options
+from edgeprune_runtime.training.defaults import defaults_of
 from edgeprune_runtime.training.settings import TrainConfig
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "OUTPUT",
     "SEEDS",
     "missing_packages",
+    "own_settings",
     "require_packages",
     "runs",
 ]
@@ -47,6 +49,16 @@ LEARNING_RATE = config_options(TrainConfig, "lr")
 DEVICE = config_options(TrainConfig, "device")
 SEEDS = click.option("--seeds", type=int, default=3, show_default=True, help="Networks for each row.")
 MINUTES = click.option("--minutes", type=float, help="Stop after so long; the same command goes on.")
+
+
+def own_settings(training: dict[str, Any]) -> dict[str, Any]:
+    """Return options of training; those that the user has not given are as the network brings them."""
+    context, own = click.get_current_context(), defaults_of(training["model"])
+    default = click.core.ParameterSource.DEFAULT
+    return {
+        name: own.get(name, value) if context.get_parameter_source(name) is default else value
+        for name, value in training.items()
+    }
 
 
 def require_packages(*names: str) -> None:

@@ -16,6 +16,7 @@ from edgeprune.training.evaluation import TestBatches
 from edgeprune.work.image_store import ImageStore
 from edgeprune_formats import __version__
 from edgeprune_runtime.training import TrainConfig, train
+from edgeprune_runtime.training.defaults import defaults_of
 from edgeprune_runtime.training.placement import place
 from edgeprune_runtime.training.settings import Precision
 
@@ -27,6 +28,9 @@ __all__ = ["Recipe", "train_on"]
 @dataclass(frozen=True)
 class Recipe:
     """How every network of a comparison is trained, whatever the size of its coreset.
+
+    What has no field here is as the network brings it with it, see `edgeprune_runtime.training.defaults`, but
+    for the augmentation: crops and flips for all.
 
     Attributes
     ----------
@@ -56,7 +60,9 @@ class Recipe:
 
     def config(self, seed: int) -> TrainConfig:
         """Return the settings of one network: a single epoch, however often it sees an image."""
-        settings = asdict(self) | {"epochs": 1, "seed": seed}
+        own = defaults_of(self.model)
+        own.pop("augment", None)
+        settings = own | asdict(self) | {"epochs": 1, "seed": seed}
         del settings["iterations"]
         return TrainConfig(**settings)
 
