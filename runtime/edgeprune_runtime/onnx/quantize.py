@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import tempfile
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from pathlib import Path
@@ -129,8 +130,7 @@ def _calibrated(path: str, reader: _Reader, share: float | None, settings: dict[
     # One batch after the other, in place of all at once.
     options = {**settings.get("extra_options", {}), "CalibStridedMinMax": 1, **more}
     quantized = f"{path}.int8"
-    # It tells by print what it does.
-    with contextlib.redirect_stdout(io.StringIO()):
+    with _quiet():
         quantization.quantize_static(
             path,
             quantized,
@@ -143,6 +143,22 @@ def _calibrated(path: str, reader: _Reader, share: float | None, settings: dict[
         )
     reader.close()
     return onnx.load(quantized)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep onnxruntime from telling what it does, by print and by warnings without a logger of their own."""
+
+    def is_grave(record: logging.LogRecord) -> bool:
+        return record.levelno > logging.WARNING
+
+    root = logging.getLogger()
+    root.addFilter(is_grave)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        root.removeFilter(is_grave)
 
 
 def _excluded(
