@@ -24,7 +24,10 @@ MAY_MOUNT = hasattr(os, "geteuid") and os.geteuid() == 0 and sys.platform == "li
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Mark as slow all but the first so many variants of a test that says so, before any is deselected."""
+    """Mark as slow all but the first so many variants of a test that says so, before any is deselected.
+
+    And begin with the files of which most is slow, so that the last file of a worker is a short one.
+    """
     seen = Counter()
     for item in items:
         for mark in item.iter_markers("first_are_quick"):
@@ -32,6 +35,9 @@ def pytest_collection_modifyitems(items):
             seen[name] += 1
             if seen[name] > (mark.args[0] if mark.args else 1):
                 item.add_marker(pytest.mark.slow)
+    counts = Counter(item.path for item in items)
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path] / counts[item.path])
 
 
 def pytest_collection_finish():
@@ -39,7 +45,6 @@ def pytest_collection_finish():
 
     And begin the process that commands are forked from, before any test has run.
     """
-    gc.collect()
     gc.freeze()
     if "forked" in sys.modules:
         sys.modules["forked"].serve()
