@@ -139,8 +139,9 @@ def test_a_loader_without_a_batch_is_stretched_to_nothing(make_pack):
 
 
 @pytest.mark.slow
-def test_minutes_and_exports_of_what_they_trained(data, tmp_path):
+def test_minutes_and_exports_of_what_they_trained(data, tmp_path, monkeypatch):
     pytest.importorskip("onnxscript")
+    monkeypatch.setattr(minutes, "MEASURED_STEPS", 1)
     runs, output = tmp_path / "runs", tmp_path / "out"
     words = ["minutes", "--data", data, "--runs", runs, "-o", output, "--model", "resnet8"]
     brief = ["--minutes", 0.004, "--batch-size", 16, "--device", "cpu"]
@@ -266,6 +267,7 @@ def test_kills_are_counted_and_do_no_harm(data, tmp_path, monkeypatch):
 def test_the_recipe_of_a_network_is_measured_trained_and_tabled(data, tmp_path, monkeypatch):
     own = {"batch_size": 16, "label_smoothing": 0.2, "augment": "short"}
     monkeypatch.setattr(recipe, "defaults_of", lambda model: own)
+    monkeypatch.setattr(recipe, "MEASURED_STEPS", 1)
     words = [
         "recipe",
         "--data",
