@@ -19,7 +19,7 @@ demo: $(VENV)/.ready-build
 # One worker for each core, up to four, and one thread for each of them. Bytecode is kept, of which pytest makes its
 # own: without it each worker compiles all tests, and each process that they start the packages, for ten seconds.
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest \
-	--numprocesses auto --maxprocesses 4 --dist loadfile
+	--numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 test: lint
 	$(PYTEST)
 

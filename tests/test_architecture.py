@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import plain_commands
 import pytest
 
 from edgeprune import open_source
@@ -217,11 +218,6 @@ mixed, _ = next(iter(PackLoader([sys.argv[1]] * 2, 18)))
 print(type(mixed).__module__, mixed.shape)
 """
 
-MAIN = """
-from edgeprune.cli import main
-main()
-"""
-
 LOADED = """
 import sys, edgeprune_formats, edgeprune_runtime
 print([name for name in ("torch", "scipy", "PIL", "onnx", "onnxruntime") if name in sys.modules])
@@ -231,6 +227,10 @@ print([name for name in ("torch", "scipy", "PIL", "onnx", "onnxruntime") if name
 def run(code, *arguments):
     command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def edgeprune(*arguments):
+    return plain_commands.edgeprune(*arguments, absent=plain_commands.TORCH)
 
 
 @pytest.mark.slow
@@ -250,14 +250,14 @@ def test_the_scipy_backend_works_where_torch_is_not_installed(make_pack):
 def test_commands_that_need_no_torch_work_without_it(make_pack, tmp_path, command):
     path, _ = make_pack(samples=9)
     draws, picture = command in ("preview", "report"), tmp_path / "picture"
-    done = run(NO_TORCH + MAIN, command, path, *(["-o", picture] if draws else []))
+    done = edgeprune(command, path, *(["-o", picture] if draws else []))
     assert done.returncode == 0, done.stderr
     assert str(picture if draws else path) in done.stdout
 
 
 @pytest.mark.slow
 def test_the_demo_says_what_to_install_where_packages_are_missing(tmp_path):
-    done = run(NO_TORCH + MAIN, "demo", "-o", tmp_path / "demo")
+    done = edgeprune("demo", "-o", tmp_path / "demo")
     assert done.returncode == 2
     missing = "torch, torchvision, safetensors, scikit-learn"
     assert done.stderr == f"edgeprune: error: the demo needs {missing}; pip install 'edgeprune[build]'\n"
@@ -267,9 +267,9 @@ def test_the_demo_says_what_to_install_where_packages_are_missing(tmp_path):
 @pytest.mark.slow
 def test_packs_are_split_and_merged_without_torch(make_pack, tmp_path):
     path, _ = make_pack(samples=9)
-    done = run(NO_TORCH + MAIN, "split", path, "-n", 2, "-o", tmp_path / "fleet")
+    done = edgeprune("split", path, "-n", 2, "-o", tmp_path / "fleet")
     assert done.returncode == 0, done.stderr
-    done = run(NO_TORCH + MAIN, "merge", *(tmp_path / "fleet").iterdir(), "-o", tmp_path / "merged.h5")
+    done = edgeprune("merge", *(tmp_path / "fleet").iterdir(), "-o", tmp_path / "merged.h5")
     assert done.returncode == 0, done.stderr
     assert len(open_pack(tmp_path / "merged.h5")) == 9
 
@@ -279,7 +279,7 @@ def test_packs_are_split_and_merged_without_torch(make_pack, tmp_path):
 def test_a_pack_can_be_built_without_torch(tmp_path, method):
     array = tmp_path / "images.npz"
     np.savez(array, x=np.zeros((4, 8, 8, 3), np.uint8), y=[0, 1, 0, 1])
-    done = run(NO_TORCH + MAIN, "build", f"npz:{array}", "--method", method, "-o", tmp_path / "pack.h5")
+    done = edgeprune("build", f"npz:{array}", "--method", method, "-o", tmp_path / "pack.h5")
     assert done.returncode == 0, done.stderr
     assert open_pack(tmp_path / "pack.h5").header.provenance["config"]["method"] == method
 
@@ -306,7 +306,7 @@ def test_images_are_chosen_by_given_scores_without_torch(tmp_path):
         },
     )
     arguments = ["build", f"npz:{array}", "--method", "je", "--score", "aum", "-o", tmp_path / "pack.h5"]
-    done = run(NO_TORCH + MAIN, *arguments, "--scores", scores)
+    done = edgeprune(*arguments, "--scores", scores)
     assert done.returncode == 0, done.stderr
     assert len(open_pack(tmp_path / "pack.h5").scores) == 4
 
@@ -314,7 +314,7 @@ def test_images_are_chosen_by_given_scores_without_torch(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["lf", "je", "jelf"])
 def test_what_is_learned_needs_torch_and_says_so(tmp_path, method):
-    done = run(NO_TORCH + MAIN, "build", "digits", "--method", method, "-o", tmp_path / "pack.h5")
+    done = edgeprune("build", "digits", "--method", method, "-o", tmp_path / "pack.h5")
     assert done.returncode == 2
     expected = (
         "edgeprune: error: scores, learned masks and a teacher need torch; pip install 'edgeprune[build]'\n"
@@ -325,6 +325,6 @@ def test_what_is_learned_needs_torch_and_says_so(tmp_path, method):
 @pytest.mark.slow
 def test_training_without_torch_says_what_to_install(make_pack, tmp_path):
     path, _ = make_pack(samples=9)
-    done = run(NO_TORCH + MAIN, "train", path, "-o", tmp_path / "run")
+    done = edgeprune("train", path, "-o", tmp_path / "run")
     assert done.returncode == 2
     assert done.stderr == "edgeprune: error: training needs torch; pip install 'edgeprune[torch]'\n"

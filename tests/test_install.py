@@ -218,23 +218,16 @@ def installs(environment, registry, requirement, *options):
     return {one["metadata"]["name"]: one["metadata"]["version"] for one in found}
 
 
-@pytest.mark.parametrize(
-    ("extra", "torch"),
-    [
-        ("", JETPACK_TORCH),
-        ("[device,fast,onnx]", JETPACK_TORCH),
-        ("[device,fast,onnx]", "2.5.0a0+872d972e41.nv24.08"),
-        ("[device,fast,onnx]", "2.9.0"),
-    ],
-)
-def test_nothing_that_a_device_needs_touches_torch(device, registry, wheel, extra, torch):
-    found = installs(device(torch, None), registry, f"{wheel}{extra}")
-    assert {"edgeprune", *BASE} <= set(found)
+# Older than what training takes, and newer.
+@pytest.mark.parametrize("torch", ["2.5.0a0+872d972e41.nv24.08", "2.9.0"])
+def test_nothing_that_a_device_needs_touches_torch(device, registry, wheel, torch):
+    found = installs(device(torch, None), registry, f"{wheel}[device,fast,onnx]")
+    assert {"edgeprune", "safetensors", *BASE} <= set(found)
     assert not {"torch", "torchvision"} & set(found)
-    assert ("safetensors" in found) == ("device" in extra)
 
 
-@pytest.mark.parametrize("torch", [JETPACK_TORCH, "2.6.0rc1", "2.7.0a0+nv25.03", "2.9.0"])
+# JetPack's is installed for real below.
+@pytest.mark.parametrize("torch", ["2.6.0rc1", "2.9.0"])
 def test_a_torch_with_its_torchvision_stays_with_every_extra(device, registry, wheel, torch):
     found = installs(device(torch), registry, f"{wheel}[all]")
     assert "safetensors" in found

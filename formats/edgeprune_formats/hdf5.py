@@ -7,6 +7,7 @@ is raised as a `DefectError`, which names the object.
 from __future__ import annotations
 
 import io
+import math
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,7 @@ def read_attribute(
         raise DefectError("layout", where, "of the wrong type")
     if attribute.shape != shape or stored.get_size() > MAX_TEXT_BYTES:
         raise DefectError("layout", where, f"of shape {attribute.shape} in place of {shape}, or too long")
-    value = np.empty(shape, attribute.dtype)
+    value = np.empty(shape, stored.dtype)
     attribute.read(value)
     return value
 
@@ -187,10 +188,9 @@ def open_dataset(
     """
     where = _path(group, name)
     _check_link(group, name, where)
-    raw = name.encode()
-    if h5py.h5o.open(group.id, raw).__class__ is not h5py.h5d.DatasetID:
+    identifier = h5py.h5o.open(group.id, name.encode())
+    if identifier.__class__ is not h5py.h5d.DatasetID:
         raise DefectError("layout", where, "not a dataset")
-    identifier = h5py.h5d.open(group.id, raw)
     if identifier.shape is None:
         raise DefectError("layout", where, "without a shape")
     _check_storage(identifier, where, file_bytes)
@@ -230,7 +230,7 @@ def _check_storage(identifier: h5py.h5d.DatasetID, where: str, file_bytes: int) 
 
 
 def _declared(identifier: h5py.h5d.DatasetID) -> int:
-    return int(np.prod(identifier.shape, dtype=object)) * int(identifier.get_type().get_size())
+    return int(math.prod(identifier.shape)) * int(identifier.get_type().get_size())
 
 
 def open_contiguous(

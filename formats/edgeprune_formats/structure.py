@@ -143,7 +143,8 @@ class _Look:
         self._file = file
         self._end = size
         # Where metadata and data begin and stop; nothing may lie within anything else.
-        self._places: list[np.ndarray[tuple[int, int], np.dtype[np.int64]]] = []
+        self._places: list[tuple[int, int]] = []
+        self._chunk_places: list[np.ndarray[tuple[int, int], np.dtype[np.int64]]] = []
         self._objects = 0
 
     def everything(self) -> None:
@@ -158,23 +159,27 @@ class _Look:
         _need(end <= self._end, "it is cut short")
         self._end = end
         self._object(root, 0)
-        places = np.concatenate(self._places)
+        places = np.concatenate([np.array(self._places, np.int64), *self._chunk_places])
         places = places[np.argsort(places[:, 0], kind="stable")]
         _need(bool((places[1:, 0] >= places[:-1, 1]).all()), "parts of it overlap")
 
     def _bytes(self, start: int, size: int) -> bytes:
+        found = self._peek(start, size)
+        self._claim(start, size)
+        return found
+
+    def _peek(self, start: int, size: int) -> bytes:
+        """Return bytes that are to be claimed as part of a larger piece."""
         _need(start >= 0 and size >= 0 and start + size <= self._end, "a part lies outside the file")
         self._file.seek(start)
         found = self._file.read(size) or b""
         _need(len(found) == size, "it is cut short")
-        self._claim([start], [start + size])
         return found
 
-    def _claim(self, starts: object, stops: object) -> None:
-        places = np.stack([np.asarray(starts, np.int64), np.asarray(stops, np.int64)], axis=1)
-        inside = (places[:, 0] > 0) | (places[:, 1] == 48)
-        _need(bool((inside & (places[:, 1] <= self._end)).all()), "a part lies outside the file")
-        self._places.append(places)
+    def _claim(self, start: int, size: int) -> None:
+        inside = (start > 0 or size == 48) and start + size <= self._end
+        _need(inside, "a part lies outside the file")
+        self._places.append((start, start + size))
 
     def _object(self, address: int, depth: int) -> None:
         self._objects += 1
@@ -212,12 +217,6 @@ class _Look:
                 blocks.append(part[4:-4])
         return found
 
-    def _peek(self, start: int, size: int) -> bytes:
-        """Return bytes that are to be claimed as part of a larger piece."""
-        found = self._bytes(start, size)
-        self._places.pop()
-        return found
-
     def _group(self, found: _Object, depth: int) -> None:
         _need(found.one(LINKS) == NO_HEAP, "it keeps links in a heap")
         _need(found.one(GROUP) == b"\0\0", "a group has other settings")
@@ -250,7 +249,7 @@ class _Look:
             _need(address != UNDEFINED, "a dataset has no data")
             start = int.from_bytes(address, "little")
             _need(start + size <= self._end, "a dataset lies outside the file")
-            self._claim([start], [start + size])
+            self._claim(start, size)
 
     def _chunks(self, layout: bytes, shape: tuple[int, ...], width: int, filtered: bool) -> None:
         flags, rank, each = layout[2:5]
@@ -268,12 +267,12 @@ class _Look:
             _need(mask == 0, "a chunk skips its filters")
             start = _address(rest[-8:])
             _need(start + size <= self._end, "a chunk lies outside the file")
-            self._claim([start], [start + size])
+            self._claim(start, size)
         elif kind == 2:
             _need(not filtered and len(rest) == 8, "chunks of another kind")
             start = _address(rest)
             _need(start + count * size <= self._end, "a chunk lies outside the file")
-            self._claim([start], [start + count * size])
+            self._claim(start, count * size)
         else:
             _need(kind == 3 and len(rest) == 9, "it finds its chunks by a tree")
             self._fixed_array(_address(rest[1:]), rest[0], count, size, filtered)
@@ -296,7 +295,10 @@ class _Look:
         _need(
             bool((starts < self._end).all() and (sizes <= self._end).all()), "a chunk lies outside the file"
         )
-        self._claim(starts, starts + sizes)
+        places = np.stack([starts, starts + sizes], axis=1).astype(np.int64)
+        inside = (places[:, 0] > 0) & (places[:, 1] <= self._end)
+        _need(bool(inside.all()), "a part lies outside the file")
+        self._chunk_places.append(places)
 
     def _entries(
         self, address: int, client: int, head: int, count: int, entry: int, page: int
@@ -360,7 +362,7 @@ def _attribute(body: bytes) -> bytes:
     """Return the name of an attribute whose value is a number, an array of numbers, or text."""
     version, flags, name_size, type_size, space_size, encoding = struct.unpack_from("<BBHHHB", body)
     _need(version == 3 and flags == 0 and encoding in (0, 1), "an attribute of another kind")
-    ends = np.cumsum([9, name_size, type_size, space_size]).tolist()
+    ends = list(itertools.accumulate((9, name_size, type_size, space_size)))
     name, kind, space = (body[start:stop] for start, stop in itertools.pairwise(ends))
     _need(0 < len(name) <= MAX_TEXT_BYTES and name.find(b"\0") == len(name) - 1, "a name that is none")
     size = math.prod(_space(space)) * _width(kind)

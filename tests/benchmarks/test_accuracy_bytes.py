@@ -55,6 +55,7 @@ def test_the_search_ends_after_two_that_are_worse(monkeypatch, settings, tmp_pat
     assert row["bytes"] <= 30_000
 
 
+@pytest.mark.slow
 def test_a_quality_that_wastes_bytes_is_not_tried(monkeypatch, settings, tmp_path):
     settings = replace(settings, budgets_mb=(1.0,), codecs=("JPEG 4:4:4", "JPEG 4:4:4" + BARE, "raw uint8"))
     tried, results = tried_with(monkeypatch, settings, tmp_path, [0.5] * 6)

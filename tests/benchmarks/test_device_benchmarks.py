@@ -139,8 +139,9 @@ def test_a_loader_without_a_batch_is_stretched_to_nothing(make_pack):
 
 
 @pytest.mark.slow
-def test_minutes_and_exports_of_what_they_trained(data, tmp_path):
+def test_minutes_and_exports_of_what_they_trained(data, tmp_path, monkeypatch):
     pytest.importorskip("onnxscript")
+    monkeypatch.setattr(minutes, "MEASURED_STEPS", 1)
     runs, output = tmp_path / "runs", tmp_path / "out"
     words = ["minutes", "--data", data, "--runs", runs, "-o", output, "--model", "resnet8"]
     brief = ["--minutes", 0.004, "--batch-size", 16, "--device", "cpu"]
@@ -214,8 +215,10 @@ def test_memory_of_training_processes(data, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_latency_of_each_way(data, tmp_path):
+def test_latency_of_each_way(data, tmp_path, monkeypatch):
     pytest.importorskip("onnxscript")
+    # For other threads to rest, which makes figures better and tells a test nothing.
+    monkeypatch.setattr(latency, "PAUSE", 0.0)
     words = ["--model", "resnet8", "--size", "32x32", "--repeats", 20, "--threads", 1]
     invoke("latency", "--data", data, "-o", tmp_path, *words)
     results = json.loads((tmp_path / "latency.json").read_text())["results"]
@@ -264,6 +267,7 @@ def test_kills_are_counted_and_do_no_harm(data, tmp_path, monkeypatch):
 def test_the_recipe_of_a_network_is_measured_trained_and_tabled(data, tmp_path, monkeypatch):
     own = {"batch_size": 16, "label_smoothing": 0.2, "augment": "short"}
     monkeypatch.setattr(recipe, "defaults_of", lambda model: own)
+    monkeypatch.setattr(recipe, "MEASURED_STEPS", 1)
     words = [
         "recipe",
         "--data",

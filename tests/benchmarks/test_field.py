@@ -136,6 +136,7 @@ def _writers():
     }
 
 
+@pytest.mark.first_are_quick(2)
 @pytest.mark.parametrize("name", _writers())
 def test_the_shim_reaches_whoever_writes_in_python(place, name):
     def fail():

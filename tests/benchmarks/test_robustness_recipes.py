@@ -268,19 +268,14 @@ def test_a_recipe_is_trained_attacked_and_told(tiny, monkeypatch, tmp_path, spec
 
 
 @pytest.mark.slow
-def test_minutes_stop_a_recipe_and_the_same_command_goes_on(tiny, tmp_path, spec):
+def test_minutes_stop_a_recipe_and_the_same_command_goes_on_but_no_other(tiny, monkeypatch, tmp_path, spec):
     words = command("digits-natural", spec, tmp_path)
     said = invoke("robustness", *words, "--minutes", 0)
     assert "0 of 1 networks are done; run the same command to go on" in said
     assert not (tmp_path / "robustness-digits-natural-trial.json").exists()
     invoke("robustness", *words)
     assert (tmp_path / "robustness-digits-natural-trial.json").exists()
-
-
-@pytest.mark.slow
-def test_settings_that_do_not_fit_the_folder_are_refused(tiny, monkeypatch, tmp_path, spec):
-    words = command("digits-natural", spec, tmp_path)
-    invoke("robustness", *words)
+    # Settings that do not fit the folder are refused.
     monkeypatch.setitem(run.SCALES, "trial", replace(TINY, lr=0.01))
     with pytest.raises(ConfigError, match=r"seed-0 cannot be resumed: lr was 0\.05 and is now 0\.01"):
         CliRunner().invoke(cli, ["robustness", *map(str, words)], catch_exceptions=False)

@@ -62,7 +62,7 @@ def test_builds_hold_what_the_source_has(built):
     assert "channels" not in header.provenance["config"]
 
 
-@pytest.mark.first_are_quick(4)
+@pytest.mark.first_are_quick(2)
 @pytest.mark.parametrize("codec", ["sparse-f32", "sparse-f16"])
 def test_codecs_convert(built, tmp_path, codec):
     path, pixels, _, spec = built
@@ -155,6 +155,7 @@ def test_the_command_takes_channels(edgeprune, tmp_path):
         assert (pack.header.color_space, pack.header.shape) == ("gray", (1, 32, 32))
 
 
+@pytest.mark.slow
 def test_masks_and_scores_of_planes(tmp_path):
     spec, _ = write_npz(tmp_path, 2, 16)
     scoring = ScoreConfig(model="resnet8", epochs=1, every=1, batch_size=12, augment="none", device="cpu")

@@ -160,6 +160,7 @@ def test_a_build_that_is_stopped_in_each_stage_goes_on_to_the_same_pack(scored, 
     assert {p.name for p in tmp_path.iterdir()} == {"p.h5", *(p.name for p in report.artifacts)}
 
 
+@pytest.mark.slow
 def test_what_was_made_is_kept_and_used_again(scored, whole, tmp_path, monkeypatch):
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1000000000")
     for kind in (".scores.h5", ".fse-net.safetensors"):

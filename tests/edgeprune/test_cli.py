@@ -303,6 +303,7 @@ def test_a_budget_too_small_for_one_image_says_so(edgeprune, npz, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("examined_in_forks")
 def test_damage_to_what_hdf5_keeps_for_itself_names_a_remedy(edgeprune, npz, tmp_path):
     path = tmp_path / "p.h5"
     edgeprune("build", *SPARSE, npz, "-o", path, "-q")

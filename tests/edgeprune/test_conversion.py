@@ -24,7 +24,7 @@ def images_of(path):
     return np.concatenate([images for images, _ in PackLoader(path, 64, backend="scipy")])
 
 
-@pytest.mark.first_are_quick(4)
+@pytest.mark.first_are_quick
 @pytest.mark.parametrize("name", ["sparse", "quantized"])
 @pytest.mark.parametrize(
     "config",

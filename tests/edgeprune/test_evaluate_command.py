@@ -72,6 +72,7 @@ def test_a_model_without_names_has_those_of_the_data_in_their_order(small, tmp_p
         evaluate(Fixed(None), two)
 
 
+@pytest.mark.slow
 def test_a_pack_and_its_source_give_the_same_as_predict(tmp_path_factory, edgeprune, tmp_path):
     folder = exported_models.trained(tmp_path_factory)
     model, pack = open_predictor(folder / "run"), folder / "pack.h5"

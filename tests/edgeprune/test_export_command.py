@@ -30,6 +30,7 @@ def facts(path):
     return {entry.key: entry.value for entry in onnx.load(path).metadata_props}
 
 
+@pytest.mark.slow
 def test_a_run_becomes_a_model_that_knows_its_classes(edgeprune, trained, tmp_path):
     path = tmp_path / "model.onnx"
     code, out, err = edgeprune("export", trained / "run", "-o", path)

@@ -4,6 +4,7 @@ import importlib.util
 import shutil
 import signal
 
+import exported_models
 import pytest
 import small_builds
 from damaging import damage_chunk
@@ -55,8 +56,9 @@ def trial(command, given, made):
         arguments = [*(given / name for name in packs[command]), "-o", *outputs]
         arguments += ["--codec", "quantized", "--tile", "8"] if command == "convert" else []
     # Each takes seconds, nearly all of it before the file is written.
-    kills = 2 if command == "export" else 6
-    return Trial([command, *map(str, arguments), "--force"], [*map(str, outputs)], imports, kills)
+    kills, prepare = (2, exported_models.read_operators) if command == "export" else (6, int)
+    words = [command, *map(str, arguments), "--force"]
+    return Trial(words, [*map(str, outputs)], imports, kills, prepare=prepare)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

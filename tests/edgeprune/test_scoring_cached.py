@@ -64,6 +64,7 @@ def test_scores_do_not_depend_on_the_cache_nor_on_the_threads(tmp_path, photos, 
     assert names(tmp_path) == ["s.h5"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("too_large")
 def test_the_same_without_room_on_the_disk(tmp_path, photos, in_memory, monkeypatch):
     monkeypatch.setattr("edgeprune.work.image_cache._LEAST_FREE", 2**62)
@@ -72,7 +73,7 @@ def test_the_same_without_room_on_the_disk(tmp_path, photos, in_memory, monkeypa
     assert names(tmp_path) == ["s.h5"]
 
 
-@pytest.mark.first_are_quick
+@pytest.mark.slow
 @pytest.mark.usefixtures("too_large")
 @pytest.mark.parametrize("step", [2, 4])
 def test_a_stopped_run_goes_on_with_what_is_decoded(tmp_path, photos, in_memory, monkeypatch, step):

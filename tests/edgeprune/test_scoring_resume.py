@@ -102,6 +102,7 @@ def test_a_crash_at_any_step(tmp_path, spec, whole, monkeypatch, step, kept):
     assert names(tmp_path) == ["s.h5"]
 
 
+@pytest.mark.slow
 def test_a_crash_between_the_last_epoch_and_the_file(tmp_path, spec, whole, monkeypatch):
     path = tmp_path / "s.h5"
     with monkeypatch.context() as patch:

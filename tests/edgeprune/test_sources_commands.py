@@ -99,6 +99,7 @@ def test_every_kind_builds_the_same_pack(edgeprune, spec, tmp_path):
         assert (pack.header.samples, pack.header.class_names) == (3, ("0", "1", "2"))
 
 
+@pytest.mark.first_are_quick(2)
 @pytest.mark.parametrize("spec", KINDS, indirect=True)
 def test_any_thread_and_process_reads_any_row(spec):
     source = open_source(spec)

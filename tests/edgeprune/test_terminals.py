@@ -156,6 +156,7 @@ def test_file_names_that_are_no_text_are_escaped(run, tmp_path):
         assert "\\udcff" in err
 
 
+@pytest.mark.first_are_quick
 @pytest.mark.parametrize(
     ("name", "label"),
     [

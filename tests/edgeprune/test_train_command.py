@@ -297,6 +297,7 @@ def test_what_is_not_installed(train, edgeprune, monkeypatch, tmp_path):
     assert (code, err) == (2, "edgeprune: error: plot needs Matplotlib; pip install 'edgeprune[watch]'\n")
 
 
+@pytest.mark.first_are_quick
 @pytest.mark.parametrize("words", ["CUDA out of memory.", "could not create a primitive"])
 def test_too_little_memory_for_a_step(train, monkeypatch, words):
     def step(*arguments, **options):
@@ -444,6 +445,7 @@ def test_early_stopping_and_what_is_done_to_the_loss(train, npz):
     assert "--patience waits for a better test; give --test" in err
 
 
+@pytest.mark.first_are_quick
 @pytest.mark.parametrize("images", [2, 5])
 def test_a_part_smaller_than_a_batch_is_trained_on(edgeprune, tmp_path, images):
     pixels = np.random.default_rng(0).integers(0, 256, (images, 16, 16, 3)).astype(np.uint8)

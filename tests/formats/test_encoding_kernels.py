@@ -41,7 +41,7 @@ def spectra_of(pixels):
     return (dct_basis(height) @ (pixels / 255) @ dct_basis(width).T).astype(np.float32)
 
 
-@pytest.mark.first_are_quick(6)
+@pytest.mark.first_are_quick(2)
 @pytest.mark.parametrize("rounding", ["rdo", "deadzone"])
 @pytest.mark.parametrize(
     ("samples", "height", "width", "tile", "color", "step"),

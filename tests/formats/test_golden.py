@@ -10,6 +10,7 @@ import pytest
 from edgeprune_formats import FORMAT_VERSION, open_pack, verify_pack
 from edgeprune_formats.coding import native
 
+pytestmark = pytest.mark.usefixtures("examined_in_forks")
 GOLDEN = Path(__file__).parent / "golden"
 VERSIONS = ["1.0", "1.1", "1.2", "1.3"]
 PACKS = [f"edgepack-{version}-sparse-f32{gzip}.h5" for version in VERSIONS for gzip in ("", "-gzip")]

@@ -17,7 +17,7 @@ CHANNELS = [1, 2, 3, 4, 13, 14, 32]
 CODEC = get_codec("quantized")
 
 
-@pytest.mark.first_are_quick(6)
+@pytest.mark.first_are_quick(2)
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("channels", CHANNELS)
 def test_c_and_numpy_encode_planes_to_the_same_bytes(monkeypatch, compiled, channels, bits):

@@ -15,6 +15,8 @@ from edgeprune_formats.files import atomic_hdf5
 from edgeprune_formats.packs import writer as writer_module
 from edgeprune_formats.structure import mostly_holes, why_not_plain
 
+pytestmark = pytest.mark.usefixtures("examined_in_forks")
+
 
 @pytest.mark.parametrize("compression", ["none", "gzip"])
 @pytest.mark.parametrize("chunk_samples", [1, 3, 7])

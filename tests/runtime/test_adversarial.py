@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
-from training_runs import CLASSES, SHAPE, TINY, MemoryLoader, assert_same_run, metrics, run, send
+from training_runs import CLASSES, SHAPE, TEST, TINY, MemoryLoader, assert_same_run, metrics, run, send
 
 from edgeprune_formats import ConfigError
 from edgeprune_runtime.errors import TrainingError
@@ -150,16 +150,22 @@ def test_a_run_on_perturbed_images_resumes(tmp_path, taught, model, adversarial,
     # The large one has dropout, which draws in each step: an epoch is enough for that.
     epochs = 1 if model == "mobilenet_v2" else 2
     config = replace(TINY, model=model, adversarial=adversarial, epochs=epochs)
-    options = {"normalization": WIDE, "teacher": taught[0] if learns else None}
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    run(whole, config, **options)
-    with pytest.raises(TrainingInterrupted):
-        run(parts, config, **options, on_batch=send(signal.SIGTERM, (epochs - 1, 1)))
+
+    def go(run_dir, config, on_batch=lambda *now: None, **options):
+        loader = MemoryLoader(16, on_batch=on_batch)
+        run(run_dir, config, loader=loader, test=TEST[1:], normalization=WIDE, **options)
+
+    options = {"teacher": taught[0] if learns else None}
+    go(whole, config, **options)
+    with pytest.raises(TrainingInterrupted, match=f"after step {2 * epochs - 1} of {2 * epochs}"):
+        go(parts, config, send(signal.SIGTERM, (epochs - 1, 0)), **options)
     with pytest.raises(ConfigError, match=r"adversarial was .* and is now None"):
-        run(parts, replace(config, adversarial=None), **options, resume=True)
-    run(parts, config, **options, resume=True)
+        go(parts, replace(config, adversarial=None), **options, resume=True)
+    go(parts, config, **options, resume=True)
     assert_same_run(parts, whole)
-    run(tmp_path / "plain", replace(config, adversarial=None))
+    # Of the same teacher, so that nothing but the perturbation differs.
+    go(tmp_path / "plain", replace(config, adversarial=None), **options)
     assert metrics(tmp_path / "plain") != metrics(whole)
 
 

@@ -19,7 +19,7 @@ def pixels(request):
     return plane_pixels(7, request.param, 24, 20, 16 if request.param % 2 else 8)
 
 
-@pytest.mark.first_are_quick(4)
+@pytest.mark.first_are_quick(2)
 @pytest.mark.parametrize(
     ("codec", "tile"),
     [("sparse-f32", "full"), ("sparse-f16", "full"), ("quantized", "full"), ("quantized", "8")],

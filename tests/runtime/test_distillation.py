@@ -139,6 +139,7 @@ def test_classes_of_the_teacher_are_matched_by_name(tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_a_run_learns_from_both_and_is_resumed(pack, tmp_path):
     config = replace(
         CONFIG, accumulate=2, label_smoothing=0.1, class_weights="balanced", distill_temperature=2.0

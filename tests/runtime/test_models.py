@@ -45,7 +45,7 @@ def test_the_names_that_are_known_without_torch_are_those_of_the_networks():
     assert tuple(models._MODELS) == MODEL_NAMES
 
 
-@pytest.mark.first_are_quick(4)
+@pytest.mark.first_are_quick(2)
 @pytest.mark.parametrize("name", MODEL_NAMES)
 @pytest.mark.parametrize("side", [4, 5, 8, 9])
 def test_the_smallest_batch_trains_and_none_smaller(name, side):

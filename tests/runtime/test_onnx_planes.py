@@ -27,7 +27,7 @@ class Tiny(torch.nn.Module):
         return self.head(self.convolution(images).relu().mean((2, 3)))
 
 
-@pytest.mark.first_are_quick
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 5])
 def test_graphs_of_planes_agree_with_torch(channels):
     network = TrainedNetwork(

@@ -102,7 +102,7 @@ def test_other_backends_show_the_same_images(path, backend):
         assert np.asarray(labels).tolist() == of_them.tolist()
 
 
-@pytest.mark.first_are_quick(6)
+@pytest.mark.first_are_quick(2)
 @pytest.mark.parametrize("cache_bytes", [3000, 10**6])
 @pytest.mark.parametrize("stop", range(8))
 def test_a_state_resumes_with_the_batches_that_would_have_followed(path, stop, cache_bytes):
@@ -148,6 +148,7 @@ def test_what_was_left_out_stays_so_when_it_can_be_read_again(path):
     assert shown(copied(resumed)).keys() == sound_images(path)
 
 
+@pytest.mark.slow
 def test_several_packs_of_which_two_are_damaged(make_pack):
     one, _ = make_pack("one.h5", **SIZES)
     two, _ = make_pack("two.h5", samples=31, components=40, chunk_samples=5, seed=1, compression="gzip")

@@ -382,7 +382,7 @@ def test_a_test_image_that_cannot_be_read_costs_no_epoch(tmp_path, whole_run, ep
     assert_same_run(tmp_path, whole_run.run_dir)
 
 
-@pytest.mark.first_are_quick(2)
+@pytest.mark.first_are_quick
 @pytest.mark.parametrize(
     ("at", "when", "made"),
     [

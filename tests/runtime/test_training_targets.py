@@ -193,7 +193,7 @@ def test_values_come_in_the_unit_of_the_data(path, tmp_path, one_thread):
     assert error.tolist() == pytest.approx(last["test_mae"], rel=1e-3)
 
 
-@pytest.mark.first_are_quick
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["tags", "value"])
 def test_a_run_goes_on(path, tmp_path, one_thread, target):
     run(path, tmp_path / "whole", target)

@@ -1,11 +1,13 @@
 """Runs that a moment finishes, and their models exported once for all tests of a session."""
 
+import functools
 import json
 from pathlib import Path
 
 import numpy as np
 import small_builds
 import torch
+from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from edgeprune.packs.build import build_pack
 from edgeprune.packs.config import BuildConfig
@@ -13,12 +15,22 @@ from edgeprune.training.setup import train_pack
 from edgeprune_formats import open_pack
 from edgeprune_runtime.networks.models import create_model
 from edgeprune_runtime.onnx.export import export_network
+from edgeprune_runtime.onnx.runtimes import OPSET
 from edgeprune_runtime.training.run_folder.results import save_model
 from edgeprune_runtime.training.run_folder.unfinished import open_run_network
 
 NAMES = ("cat", "dog", "bird")
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 _CACHE = {}
+
+# The exporter parses the source of five hundred operators for every model. Of a process that exports many,
+# this is a third of the time.
+ONNXRegistry.from_torchlib = staticmethod(functools.cache(ONNXRegistry.from_torchlib))
+
+
+def read_operators():
+    """Do that now, for processes that are forked from this one."""
+    ONNXRegistry.from_torchlib(opset_version=OPSET)
 
 
 def finished_run(folder, name="resnet8", size=(16, 16), provenance=None):

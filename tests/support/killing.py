@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +25,10 @@ from edgeprune_formats import verify_pack
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """A command, the files that it makes in a folder that is its alone, what it imports, and a public key."""
+    """A command, the files that it makes in a folder that is its alone, what it imports, and a public key.
+
+    And what to do once, before any fork.
+    """
 
     arguments: list
     outputs: list
@@ -32,6 +36,7 @@ class Trial:
     kills: int = 6
     key: str = ""
     seed: int = 0
+    prepare: Callable = int
 
 
 def killed(trial):
@@ -90,6 +95,7 @@ def leftovers(folder):
 def try_all(trial):
     for name in trial.imports:
         importlib.import_module(name)
+    trial.prepare()
     outputs = [Path(path) for path in trial.outputs]
     random_source, ends, problems = random.Random(trial.seed), Counter(), []
     length = finished(trial.arguments)

@@ -1,6 +1,7 @@
 """Commands in forks of an interpreter that has imported the command line alone, and so not torch.
 
 A start takes a fraction of that of an interpreter, which is what tests of how a process starts and ends take.
+The process that looks at a file before ours does is started so, too, with `run_examination`.
 """
 
 import importlib.util
@@ -18,15 +19,26 @@ TORCH = ("torch", "torchvision", "safetensors", "sklearn")
 
 def edgeprune(*arguments, absent=(), cwd=None):
     """Run ``edgeprune`` where these packages are not installed; give what `subprocess.run` gives."""
+    return _run("", ["edgeprune", *map(str, arguments)], absent, cwd)
+
+
+def run_examination(command, **options):
+    """Do what `subprocess.run` does in `edgeprune_formats.isolation`, but for the bound on the clock."""
+    python, _, _, code, *arguments = command
+    assert python == sys.executable
+    return _run(code, ["-c", *arguments])
+
+
+def _run(code, words, absent=(), cwd=None):
+    """Run code, or ``edgeprune``, with this command line."""
     with TemporaryDirectory() as folder:
         streams = [Path(folder) / name for name in ("out", "err")]
-        words = ["edgeprune", *map(str, arguments)]
-        task = [words, list(absent), str(cwd or Path.cwd()), dict(os.environ), *map(str, streams)]
+        task = [code, words, list(absent), str(cwd or Path.cwd()), dict(os.environ), *map(str, streams)]
         server = _server()
         server.stdin.write(json.dumps(task) + "\n")
         server.stdin.flush()
-        code = int(server.stdout.readline())
-        return subprocess.CompletedProcess(words, code, *(stream.read_text() for stream in streams))
+        status = int(server.stdout.readline())
+        return subprocess.CompletedProcess(words, status, *(stream.read_text() for stream in streams))
 
 
 @cache
@@ -44,6 +56,7 @@ def stop():
 
 def serve():
     from edgeprune.cli import main
+    from edgeprune_formats.packs import isolated, opening  # noqa: F401
 
     for line in sys.stdin:
         child = os.fork()
@@ -52,7 +65,7 @@ def serve():
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 
 
-def run(main, words, absent, folder, environment, *streams):
+def run(main, text, words, absent, folder, environment, *streams):
     code = 1
     try:
         for number, path in enumerate(streams, 1):
@@ -62,7 +75,10 @@ def run(main, words, absent, folder, environment, *streams):
         os.environ.update(environment)
         hide(absent)
         sys.argv = words
-        main()
+        if text:
+            exec(text, {"__name__": "__main__"})
+        else:
+            main()
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)

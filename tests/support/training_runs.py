@@ -106,7 +106,7 @@ def assert_same_run(one, other):
     assert all(torch.equal(kept[name], expected[name]) for name in expected)
 
 
-KILLED = replace(TINY, epochs=24)
+KILLED = replace(TINY, epochs=12)
 CARD_SECONDS = 0.01
 
 
