@@ -11,7 +11,7 @@ import importlib
 import json
 import os
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,7 @@ def _examine(path: Path, verify: bool, modules: list[str]) -> list[tuple[str, st
     from .opening import verify_trusted
 
     found = verify_trusted(path, why_not_plain(path))
+    _require_memory(found)
     return [(problem.kind, problem.location, problem.message) for problem in found]
 
 
@@ -67,8 +68,15 @@ def _attempt(step: Callable[[], object]) -> None:
         step()
     except MemoryError:
         raise
-    except Exception:  # noqa: S110 - see above
-        pass
+    except Exception as error:
+        _require_memory([error])
+
+
+def _require_memory(found: Iterable[object]) -> None:
+    """Raise MemoryError where an error or problem says that HDF5 got none; the parent has more to give."""
+    said = "\n".join(map(str, found)).lower()
+    if any(words in said for words in ("memory allocation", "can't allocate", "unable to allocate")):
+        raise MemoryError
 
 
 def _open(path: Path) -> None:
@@ -80,8 +88,9 @@ def _open(path: Path) -> None:
     file = open_hdf5(path)
     _attempt(lambda: _walk(file["/"].id, size))
     contents = inspect(file, size)
+    _require_memory(contents.problems)
     if contents.header is not None:
-        inspect_scores(file, contents.header, size)
+        _require_memory(inspect_scores(file, contents.header, size)[0])
     file.close()
 
 
