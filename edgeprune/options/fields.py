@@ -148,8 +148,8 @@ class Command(click.Command):
         except click.UsageError as error:
             # A word too many, right after such an option, was meant as its value.
             for word, after in alone:
-                kind = kinds[word]
-                if isinstance(kind, SwitchOrChoice) and f"({after})" in error.message:
+                kind, left_over = kinds[word], error.message.rpartition("(")[2][:-1].split()
+                if isinstance(kind, SwitchOrChoice) and after in left_over:
                     what = ", ".join(kind.choices)
                     raise click.UsageError(
                         f"{word} takes one of {what} or nothing, not {after!r}", ctx

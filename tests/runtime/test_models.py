@@ -7,7 +7,7 @@ from torch import nn
 from edgeprune.commands import score, train
 from edgeprune_formats import ConfigError
 from edgeprune_runtime.networks import models
-from edgeprune_runtime.networks.layers import head_of, narrow_head
+from edgeprune_runtime.networks.layers import head_of, scale_head
 from edgeprune_runtime.networks.models import MODEL_NAMES, create_model
 from edgeprune_runtime.networks.shapes import smallest_batch
 
@@ -208,10 +208,10 @@ def test_heads_of_other_networks_and_what_is_no_linear_layer_stay():
     own = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten(), nn.Linear(4, 3))
     for factor in (0.0, 0.01, 1.9):
         own[2].weight = nn.Parameter(torch.full((3, 4), factor / 12**0.5))
-        narrow_head(own)
+        scale_head(own)
         assert spread(own) == pytest.approx(factor)
     convolution = nn.Sequential(nn.Conv2d(3, 4, 1))
     convolution[0].weight.data.fill_(9)
     for model in (convolution, nn.Sequential(nn.ReLU())):
-        narrow_head(model)
+        scale_head(model)
     assert (convolution[0].weight == 9).all()

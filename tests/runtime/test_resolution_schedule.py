@@ -20,6 +20,7 @@ from edgeprune_runtime.loading.order.resolutions import ResolutionSchedule
 from edgeprune_runtime.networks.code import allow_code
 from edgeprune_runtime.networks.shapes import shaped_network, smallest_batch
 from edgeprune_runtime.training import Cadence, TrainConfig, TrainingInterrupted, train
+from edgeprune_runtime.training.loop import TrainRun
 from edgeprune_runtime.training.progress.stopping import is_over
 
 SCHEDULE, SIDES = "6:1,12:2", (6, 12, 12, 16)
@@ -298,6 +299,20 @@ def test_patience_waits_for_full_size():
 def test_networks_are_looked_at_in_all_sizes():
     shaped_network("resnet8", 3, (3, 64, 64), "auto", [(1, 1), (17, 40)])
     assert smallest_batch("resnet8", (3, 16, 16)) == 1
-    assert smallest_batch("resnet8", (3, 16, 16), sizes=[(8, 8), (4, 4)]) == 2
+    assert smallest_batch("resnet8", (3, 16, 16), size=4) == 2
     allow_code(own_networks.valued)
-    assert smallest_batch("own_networks:valued", (3, 8, 8), sizes=[(1, 1)]) == 2
+    assert smallest_batch("own_networks:valued", (3, 8, 8), size=(1, 1)) == 2
+
+
+def test_a_single_image_is_left_out_at_the_sizes_that_cannot_have_it_alone(packs, tmp_path, monkeypatch):
+    taken, step = [], TrainRun._take_step
+
+    def watched(self, images, labels):
+        taken.append((images.shape[-1], len(labels)))
+        step(self, images, labels)
+
+    monkeypatch.setattr(TrainRun, "_take_step", watched)
+    config = replace(TINY, epochs=2, batch_size=8, resolution_schedule="4:1")
+    batches = loader(packs[:1], "4:1", backend="torch", device="cpu")
+    train(batches, config, tmp_path / "run", num_classes=10, image_shape=(3, 16, 16))
+    assert taken == [(4, 8)] * 3 + [(16, 8)] * 3 + [(16, 1)]

@@ -161,9 +161,10 @@ def coresets(
     """Test accuracy of coresets by every score, and how scores agree; resumable.
 
     Every network sees the same number of images, iterations times batch size, whatever its coreset. Settings
-    that resnet9 brings with it hold where no others are given, but not in the scoring run. The result is
-    written after each network. The recipe of the published figures needs a GPU: --images jpeg --model
-    resnet18 --iterations 40000 --batch-size 256 --lr 0.1 --score-epochs 200 --every 5 --device cuda.
+    that resnet9 brings with it, batches of 500 among them, hold where no others are given. The scoring run
+    has none of them, but those that are given. The result is written after each network. The recipe of the
+    published figures needs a GPU: --images jpeg --model resnet18 --iterations 40000 --batch-size 256 --lr 0.1
+    --score-epochs 200 --every 5 --device cuda.
     """
     from ..selection.coresets import METHODS, RATIOS, Settings, run
     from ..selection.fixed_budget import Recipe
@@ -173,6 +174,7 @@ def coresets(
     scoring = ScoreConfig(epochs=score_epochs, every=every, **training)
     recipe = Recipe(
         iterations=iterations,
+        brought=True,
         **own_settings({"label_smoothing": label_smoothing, "ema": ema, **training}),
     )
     settings = Settings(

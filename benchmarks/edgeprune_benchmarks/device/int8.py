@@ -26,7 +26,7 @@ from edgeprune_runtime.onnx.session import IMAGES, LOGITS, start_session
 from edgeprune_runtime.training.run_folder.unfinished import open_run_network
 
 from ..harness.cells import measure_cells
-from ..harness.deadline import Deadline
+from ..harness.deadline import Deadline, OutOfTimeError
 from ..harness.images import decoded_cifar10
 from ..harness.markdown import Column, render
 from ..harness.results import save
@@ -75,15 +75,19 @@ def run(
     """Train and measure what is not there yet, and write ``int8.json``."""
     runs.mkdir(parents=True, exist_ok=True)
     study, deadline = _Study(settings, data, runs), Deadline(minutes)
-    costs, rows = [], []
-    for model in models:
+    costs: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
+    for number, model in enumerate(models):
         facts = {**asdict(settings), "recipe": RECIPES[model]}
-        costs += measure_cells({f"trained-{model}": partial(study.train, model)}, runs, facts, deadline)
-        (measured,) = measure_cells(
-            {f"measured-{model}": partial(study.measure, model)}, runs, facts, deadline
-        )
-        rows += measured["rows"]
-    click.echo(save(output, "int8", {**asdict(settings), "trained": costs, "rows": rows}))
+        steps = {f"trained-{model}": study.train, f"measured-{model}": study.measure}
+        cells = {name: partial(step, model) for name, step in steps.items()}
+        try:
+            trained, measured = measure_cells(cells, runs, facts, deadline)
+        except OutOfTimeError:
+            raise OutOfTimeError(f"{number} of {len(models)} networks are done") from None
+        costs, rows = [*costs, trained], [*rows, *measured["rows"]]
+        path = save(output, "int8", {**asdict(settings), "trained": costs, "rows": rows})
+    click.echo(path)
 
 
 class _Study:

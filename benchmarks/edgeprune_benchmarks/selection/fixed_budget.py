@@ -29,9 +29,6 @@ __all__ = ["Recipe", "train_on"]
 class Recipe:
     """How every network of a comparison is trained, whatever the size of its coreset.
 
-    What has no field here is as the network brings it with it, see `edgeprune_runtime.training.defaults`, but
-    for the augmentation: crops and flips for all.
-
     Attributes
     ----------
     model : str
@@ -46,6 +43,9 @@ class Recipe:
         ``"auto"``, ``"float32"`` or ``"bfloat16"``, as `TrainConfig` takes it.
     weight_decay, label_smoothing, ema : float, float, float or None
         As `TrainConfig` takes them.
+    brought : bool
+        Whether what has no field here is as the network brings it with it, see
+        `edgeprune_runtime.training.defaults`; but crops and flips are for all.
     """
 
     model: str
@@ -57,13 +57,14 @@ class Recipe:
     weight_decay: float = TrainConfig.weight_decay
     label_smoothing: float = TrainConfig.label_smoothing
     ema: float | None = TrainConfig.ema
+    brought: bool = False
 
     def config(self, seed: int) -> TrainConfig:
         """Return the settings of one network: a single epoch, however often it sees an image."""
-        own = defaults_of(self.model)
-        own.pop("augment", None)
-        settings = own | asdict(self) | {"epochs": 1, "seed": seed}
-        del settings["iterations"]
+        brought = defaults_of(self.model) if self.brought else {}
+        settings = brought | asdict(self) | {"epochs": 1, "seed": seed}
+        for name in {"iterations", "brought", "augment"} & {*settings}:
+            del settings[name]
         return TrainConfig(**settings)
 
     def facts(self) -> dict[str, Any]:

@@ -85,8 +85,8 @@ class PackLoader:
     resolution_schedule : str, optional
         Decode the first epochs at lower resolutions, for progressive resizing: ``"48:6,64:3"`` has epochs 0
         to 5 at 48x48 pixels, 6 to 8 at 64x64, and all that follow at `resolution`. Sizes rise;
-        ``"24x32:6"`` is for images that are not square. Order and augmentation are drawn as without it, and
-        the cache is one for all.
+        ``"24x32:6"`` is for images that are not square. The order is that without it, crops are in
+        proportion, and flips the same from 8 pixels on. The cache is one for all.
     cache_bytes : int
         Bound on the memory for coefficients. If all of them fit decoded, they are kept; if not, but all
         take at most half of it as they are stored, they are kept so; otherwise they are read anew. What

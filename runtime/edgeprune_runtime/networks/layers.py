@@ -10,7 +10,7 @@ from torch import nn
 
 from edgeprune_formats import ConfigError
 
-__all__ = ["first_convolution", "head_of", "narrow_head", "of_rgb_weights", "take_channels"]
+__all__ = ["first_convolution", "head_of", "of_rgb_weights", "scale_head", "take_channels"]
 
 RGB = 3
 Head = nn.Linear | nn.Conv2d
@@ -52,12 +52,12 @@ def head_of(model: nn.Module, num_classes: int | None = None) -> tuple[str, Head
 
 
 @torch.no_grad()
-def narrow_head(model: nn.Module) -> None:
-    """Draw in a last linear layer to 1 / sqrt(inputs), the range of torch's linear layers, if it is wider.
+def scale_head(model: nn.Module) -> None:
+    """Scale down a last linear layer that begins more than twice as wide as torch's linear layers do.
 
-    torchvision and timm draw that of EfficientNets and others within 1 / sqrt(classes), which suits 1,000.
-    For 10 it is ten times as wide: a fresh network is then sure of wrong answers, and has to unlearn them.
-    Heads up to twice as wide stay as they are, and so do networks without one such layer.
+    These are within 1 / sqrt(inputs). torchvision and timm draw that of EfficientNets and others within
+    1 / sqrt(classes), which suits 1,000. For 10 classes and 1,280 inputs it is eleven times as wide: a fresh
+    network is then sure of wrong answers, and has to unlearn them. Networks without one such layer stay.
     """
     try:
         _, head = head_of(model)

@@ -5,7 +5,7 @@ which leaves one pixel of a 32x32 image; below `SMALL_IMAGE` pixels the first tw
 resnet8 and resnet20 are the small residual networks of He et al. (2016) for 32x32 images, and reduce by 4.
 resnet9 is for short training of small images, see `edgeprune_runtime.networks.resnet9`, and reduces by 8.
 Other networks of torchvision, those of timm, and those that a function of the user's builds, stay as they
-are. But a last layer that a library draws too wide for few classes is drawn in, see `narrow_head`.
+are. But a last layer that a library draws too wide for few classes is scaled down, see `scale_head`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import nn
 from edgeprune_formats import ConfigError
 
 from .cifar_resnet import CifarResNet
-from .layers import head_of, narrow_head, take_channels
+from .layers import head_of, scale_head, take_channels
 from .libraries import builder_of
 from .names import MODEL_NAMES, STEMS, Stem, is_code
 from .resnet9 import ResNet9
@@ -131,7 +131,7 @@ def create_model(
             raise ConfigError(f"`stem` is a choice of {', '.join(MODEL_NAMES)}; leave it out for {name}")
         model = builder_of(name)(num_classes, image_size, channels)
     if not is_code(name):
-        narrow_head(model)
+        scale_head(model)
     return model
 
 

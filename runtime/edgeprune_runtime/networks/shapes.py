@@ -105,7 +105,7 @@ def smallest_batch(
     image_shape: Sequence[int],
     stem: Stem = "auto",
     num_classes: int = 2,
-    sizes: Sequence[tuple[int, int]] = (),
+    size: int | tuple[int, int] | None = None,
 ) -> int:
     """Return the fewest images that a network can be trained on: two where one has no batch statistics.
 
@@ -119,14 +119,14 @@ def smallest_batch(
         Channels, height and width of an image.
     num_classes : int
         For networks that give so many outputs and no others.
-    sizes : sequence of (int, int)
-        Other heights and widths that it is trained on as well.
+    size : int, (int, int) or None
+        Height and width of the batch, if they are other than those of `image_shape`.
     """
     model, device = shaped_network(name, num_classes, image_shape, stem)
+    height, width = image_shape[1:] if size is None else (size, size) if isinstance(size, int) else size
     try:
-        for size in (image_shape[1:], *sizes):
-            with torch.no_grad():
-                model.train()(torch.zeros(1, image_shape[0], *size, device=device))
+        with torch.no_grad():
+            model.train()(torch.zeros(1, image_shape[0], height, width, device=device))
     except ValueError:
         return 2
     return 1

@@ -82,8 +82,9 @@ def quantize(
         quant_pre_process(given, prepared, skip_symbolic_shape=True)
         graph = onnx.load(prepared).graph
         settings = {**_settings(runtime, graph), **_excluded(in_float, graph)}
+        count = sum(1 for _ in _split(batches))
         for share in _SHARES:
-            found = _calibrated(prepared, _Reader(batches), share, settings)
+            found = _calibrated(prepared, _Reader(batches, count), share, settings)
             if runtime == "tensorrt":
                 free_fused_inputs(found.graph)
             yield found
@@ -111,9 +112,8 @@ class _Errors:
 
     def __call__(self, model: onnx.ModelProto) -> float:
         pairs = zip(self._outputs(model), self._exact, strict=True)
-        return float(
-            np.median([one for found, exact in pairs for one in np.square(found - exact).sum(axis=1)])
-        )
+        each = [one for found, exact in pairs for one in np.square(found - exact).sum(axis=1)]
+        return float(np.nan_to_num(np.median(each), nan=np.inf))
 
     def _outputs(self, model: onnx.ModelProto) -> Iterator[NDArray[np.float32]]:
         session = start_session(model.SerializeToString())
@@ -209,8 +209,9 @@ def _safe_scales(graph: onnx.GraphProto) -> dict[str, list[dict[str, Any]]]:
             continue
         array = np.abs(onnx.numpy_helper.to_array(weights[node.input[1]]))
         largest = np.sort(array.reshape(len(array), -1), axis=1)[:, -2:].sum(axis=1)
-        # A channel of zeros may have any.
-        scales = np.where(largest > 0, largest, largest.max() or 1) / 127
+        # A channel of zeros may have any. Below the least normal number a scale would become 0.
+        least = 127 * np.finfo(np.float32).tiny
+        scales = np.where(largest > least, largest, max(largest.max(), 1e-6)) / 127
         zero = {"quant_type": QuantType.QInt8, "zero_point": np.array(0, np.int8)}
         found[node.input[1]] = [{**zero, "scale": np.array(scale, np.float32)} for scale in scales]
         found[node.input[1]][0]["axis"] = 0
@@ -220,12 +221,11 @@ def _safe_scales(graph: onnx.GraphProto) -> dict[str, list[dict[str, Any]]]:
 class _Reader:
     """The images as onnxruntime asks for them, a few at a time; it knows its readers by these methods."""
 
-    def __init__(self, batches: Batches) -> None:
-        self._batches, self._left = batches, 0
-        self._parts = self._split()
+    def __init__(self, batches: Batches, count: int) -> None:
+        self._parts, self._count, self._left = _split(batches), count, 0
 
     def __len__(self) -> int:
-        return sum(1 for _ in self._split())
+        return self._count
 
     def set_range(self, start_index: int, end_index: int) -> None:
         self._left = end_index - start_index
@@ -240,10 +240,11 @@ class _Reader:
         """Let go of the last images: onnxruntime may keep the reader for a while."""
         self._parts.close()
 
-    def _split(self) -> Generator[NDArray[np.float32], None, None]:
-        for images in self._batches():
-            count = max(1, _PIXELS // (images.shape[2] * images.shape[3]))
-            yield from (images[start : start + count] for start in range(0, len(images), count))
+
+def _split(batches: Batches) -> Generator[NDArray[np.float32], None, None]:
+    for images in batches():
+        count = max(1, _PIXELS // (images.shape[2] * images.shape[3]))
+        yield from (images[start : start + count] for start in range(0, len(images), count))
 
 
 def _described(found: onnx.ModelProto, model: onnx.ModelProto) -> onnx.ModelProto:

@@ -6,7 +6,6 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -80,12 +79,16 @@ class TrainRun:
         self._saved, self._saved_step = time.perf_counter(), self.step
         self.disk = PatientDisk(self.on_event, self.interrupted)
         self._loss = loss_of(self.task)
+        self._smallest: dict[int | tuple[int, int] | None, int] = {}
 
-    @cached_property
     def _smallest_batch(self) -> int:
-        config = self.config
-        outputs, sizes = self.learner.num_classes, config.resolutions.sizes
-        return smallest_batch(config.model, self.image_shape, config.stem, outputs, sizes)
+        """Return the fewest images of a batch in the epoch that runs, by its size."""
+        config, size = self.config, self.config.resolutions.size(len(self.history))
+        if size not in self._smallest:
+            self._smallest[size] = smallest_batch(
+                config.model, self.image_shape, config.stem, self.learner.num_classes, size
+            )
+        return self._smallest[size]
 
     def restore(self) -> None:
         """Go to where the checkpoint in the folder stands, and cut the metrics back to it.
@@ -182,7 +185,7 @@ class TrainRun:
         batches = self.loader if self.tally.steps < len(self.loader) else ()
         for images, labels in batches:
             # It takes a while to find out, and two images are always enough.
-            if len(labels) > 1 or len(labels) >= self._smallest_batch:
+            if len(labels) > 1 or len(labels) >= self._smallest_batch():
                 self._take_step(images, labels)
             else:
                 self._drain(started)
