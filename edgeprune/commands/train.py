@@ -214,6 +214,7 @@ def command(
     from edgeprune.training.setup import set_up
     from edgeprune_runtime import open_packs
     from edgeprune_runtime.training import Cadence
+    from edgeprune_runtime.training.run_folder.checkpoint import has_checkpoint
 
     cadence = Cadence(checkpoint_steps, checkpoint_minutes * 60)
     config = _config(batch_size, options)
@@ -241,6 +242,8 @@ def command(
         target=target,
     )
     _say_setup(setup)
+    if resume and not has_checkpoint(output):
+        say_if_read(f"{output}: nothing to resume; begins {config.model}, {config.epochs} epochs")
     with ExitStack() as stack:
         report = _reports(setup, output, tensorboard, stack)
         metrics = setup.train(

@@ -43,7 +43,7 @@ def setting_line(setup: Setup) -> str:
         count_text(torch.get_num_threads(), "thread"),
         f"{placement.precision}, channels_last",
         f"batches of {config.batch_size}{parts}",
-        *([f"sizes {config.resolutions}, then full"] if config.resolution_schedule else []),
+        *([_sizes_text(config)] if config.resolution_schedule else []),
         *([f"{config.distill:.0%} of the loss from the pack's teacher"] if config.distill else []),
         *([] if config.adversarial is None else [f"perturbed by {config.adversarial}"]),
         *(
@@ -54,6 +54,11 @@ def setting_line(setup: Setup) -> str:
         f"{bytes_text(setup.memory.limit)} for loaders, {setup.memory.prefetch} batches ahead",
     ]
     return "; ".join(facts) + ("; freed memory is kept" if kept else "")
+
+
+def _sizes_text(config: TrainConfig) -> str:
+    rest = "then full" if config.resolutions.epochs < config.epochs else "and no epoch at full size"
+    return f"sizes {config.resolutions}, {rest}"
 
 
 def result_line(config: TrainConfig, metrics: dict[str, Any]) -> str:

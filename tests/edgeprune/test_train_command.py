@@ -48,11 +48,13 @@ def test_it_says_with_what_it_computes(train):
 
 @pytest.mark.slow
 def test_smaller_images_in_the_first_epochs_are_for_the_whole_run(train):
-    code, out, err, folder = train("a", "--epochs", 2, "--resolution-schedule", "8:1")
+    code, out, err, folder = train("a", "--epochs", 2, "--resolution-schedule", "8:1", "--resume")
     assert (code, err) == (0, "")
+    assert f"{folder}: nothing to resume; begins " in out
     assert "; batches of 8; sizes 8:1, then full; " in out
     assert config(folder)["config"]["resolution_schedule"] == "8:1"
-    assert train("a", "--resume")[0] == 0
+    code, out, _, _ = train("a", "--resume")
+    assert (code, "nothing to resume" in out) == (0, False)
     code, out, err, _ = train("a", "--resume", "--resolution-schedule", "8:2")
     assert (code, out.count("\n")) == (2, 0)
     assert "resolution_schedule was '8:1' and is now '8:2'; resume with the former" in err

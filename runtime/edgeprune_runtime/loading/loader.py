@@ -83,8 +83,8 @@ class PackLoader:
     resolution : int, (int, int) or None
         Decode at this height and width, e.g. half or a quarter, from the low frequencies alone.
     resolution_schedule : str, optional
-        Decode the first epochs at lower resolutions, for progressive resizing: ``"48:6,64:3"`` has epochs 0
-        to 5 at 48x48 pixels, 6 to 8 at 64x64, and all that follow at `resolution`. Sizes rise;
+        Decode the first epochs at lower resolutions, for progressive resizing: ``"32:6,48:3"`` has epochs 0
+        to 5 at 32x32 pixels, 6 to 8 at 48x48, and all that follow at `resolution`. Sizes rise;
         ``"24x32:6"`` is for images that are not square. The order is that without it, crops are in
         proportion, and flips the same from 8 pixels on. The cache is one for all.
     cache_bytes : int

@@ -134,7 +134,7 @@ class TrainConfig:
         ``"uniform"``, or ``"balanced"``: an epoch shows each class as often as another, see `PackLoader`. The
         loader does it; here it is recorded and held against a resumed run.
     resolution_schedule : str, optional
-        Sizes of the images in the first epochs, such as ``"48:6,64:3"``, see `PackLoader`; the epochs that
+        Sizes of the images in the first epochs, such as ``"32:6,48:3"``, see `PackLoader`; the epochs that
         follow are at full size, as are all tests. The loader does it; here it is recorded, held against the
         loader and a resumed run, and the network is tried at each size before training begins.
     clip_norm : float, optional
@@ -248,8 +248,8 @@ class TrainConfig:
     resolution_schedule: str | None = field(
         default=None,
         metadata={
-            "help": "Sizes of the images in the first epochs, which then take less time, e.g. 48:6,64:3: six "
-            "epochs at 48 pixels, three at 64, the others at full size.",
+            "help": "Sizes of the images in the first epochs, which then take less time, e.g. 32:6,48:3: six "
+            "epochs at 32 pixels, three at 48, the others at full size.",
             "metavar": "SIZE:EPOCHS,...",
             "default_text": "full size",
         },

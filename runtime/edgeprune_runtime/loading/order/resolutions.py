@@ -30,7 +30,7 @@ class ResolutionSchedule:
 
     @classmethod
     def parse(cls, text: str | None) -> ResolutionSchedule:
-        """Return the schedule that ``SIZE:EPOCHS,...`` names, such as ``48:6,64:3`` or ``24x32:6``.
+        """Return the schedule that ``SIZE:EPOCHS,...`` names, such as ``32:6,48:3`` or ``24x32:6``.
 
         Raises
         ------
@@ -46,7 +46,8 @@ class ResolutionSchedule:
         if len(stages) < len(found):
             raise ConfigError(
                 f"`resolution_schedule` is {shortened(text)}; it is SIZE:EPOCHS, or several with commas, "
-                "such as 48:6,64:3, or 24x32:6 for images that are not square"
+                "of whole numbers from 1 and without spaces, such as 32:6,48:3; or 24x32:6 for images that "
+                "are not square"
             )
         sizes = cls(stages).sizes
         if not all(a != b and a[0] <= b[0] and a[1] <= b[1] for a, b in pairwise(sizes)):
