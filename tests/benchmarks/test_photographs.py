@@ -61,6 +61,24 @@ def test_the_held_out_part_is_a_fifth_of_each_class_of_the_training_images(data)
     assert found == sorted(path.name for path in (whole / "train").glob("*/*"))
 
 
+@pytest.mark.parametrize(
+    ("model", "size", "wanted"),
+    [
+        ("shufflenet_v2", 224, (176, 232, 224)),
+        ("shufflenet_v2", 96, (75, 99, 96)),
+        ("mobilenet_v2", 224, (224, 256, 224)),
+        ("mobilenet_v2", 96, (96, 110, 96)),
+    ],
+)
+def test_the_folder_is_cropped_and_scaled_as_torchvision_does_for_the_network(model, size, wanted):
+    from edgeprune_benchmarks.photographs import folder
+
+    recipe = folder.RECIPES[model]
+    crop = folder._augmented(recipe, size).transforms[0]
+    scale, center = folder._plain(recipe, size).transforms[:2]
+    assert (crop.size, scale.size, center.size) == ((wanted[0],) * 2, [wanted[1]], (wanted[2],) * 2)
+
+
 def test_sides_take_turns():
     from edgeprune_benchmarks.photographs.run import Wanted
 

@@ -4,12 +4,15 @@ What is taken from there (https://github.com/pytorch/vision/tree/main/references
 README.md has for MobileNet-v2 ``--epochs 300 --lr 0.045 --wd 0.00004 --lr-step-size 1 --lr-gamma 0.98`` on 8
 GPUs with the default of 32 images each, and for ShuffleNet-v2, of the widths 1.5 and 2, ``--batch-size=128
 --lr=0.5 --lr-scheduler=cosineannealinglr --lr-warmup-epochs=5 --epochs=600 --weight-decay=0.00002
---norm-weight-decay=0.0 --label-smoothing=0.1`` on 8 GPUs. train.py and presets.py have SGD of momentum 0.9, a
-random resized crop and a flip, and tests on the center of images whose short side is 256/224 of the crop.
+--norm-weight-decay=0.0 --label-smoothing=0.1 --train-crop-size=176 --val-resize-size=232`` on 8 GPUs.
+train.py and presets.py have SGD of momentum 0.9, a random resized crop and a flip, and test on the center, of
+224 pixels, of images whose short side is 256 if the command does not say another. So the ShuffleNets train on
+176 pixels and test on 224, of images of 232.
 
-What a short run on one device changes: the learning rate is in proportion to the batch (Goyal et al., 2017),
-and falls over the epochs that there are as far as it does there. TrivialAugment, mixup, cutmix, random
-erasing, repeated augmentation and the averaged weights of the ShuffleNets are for 600 epochs, and left out.
+What a short run on one device changes: sizes are in proportion to the side of the tested images, the learning
+rate is in proportion to the batch (Goyal et al., 2017), and it falls over the epochs that there are as far as
+it does there. TrivialAugment, mixup, cutmix, random erasing, repeated augmentation and the averaged weights
+of the ShuffleNets are set for 600 epochs, and left out.
 """
 
 from __future__ import annotations
@@ -54,6 +57,9 @@ class _Recipe:
     cosine : bool
         Whether the learning rate rises for an epoch and falls as half a cosine; otherwise it falls by the
         same factor each epoch, to `last` of what it was.
+    train_crop, resize : float, float
+        The side of the images to train on, and the short side that images to test on are scaled to before
+        their center is taken; both as a multiple of the side of that center.
     """
 
     network: str
@@ -64,6 +70,8 @@ class _Recipe:
     label_smoothing: float
     cosine: bool
     last: float = 0.98**300
+    train_crop: float = 1.0
+    resize: float = 256 / 224
 
     def optimizer(self, model: nn.Module, batch_size: int, factor: float) -> torch.optim.SGD:
         """Return the optimizer, of a learning rate for this batch, times a factor."""
@@ -85,7 +93,17 @@ class _Recipe:
 
 
 RECIPES = {
-    "shufflenet_v2": _Recipe("shufflenet_v2_x1_0", 0.5, 8 * 128, 2e-5, 0.0, 0.1, cosine=True),
+    "shufflenet_v2": _Recipe(
+        "shufflenet_v2_x1_0",
+        0.5,
+        8 * 128,
+        2e-5,
+        0.0,
+        0.1,
+        cosine=True,
+        train_crop=176 / 224,
+        resize=232 / 224,
+    ),
     "mobilenet_v2": _Recipe("mobilenet_v2", 0.045, 8 * 32, 4e-5, 4e-5, 0.0, cosine=False),
 }
 """By the names that `edgeprune_runtime.networks.models` has."""
@@ -95,9 +113,9 @@ def train_folder(task: Row, clock: Clock) -> Row:
     """Train as `task` says, and return what `edgeprune_benchmarks.photographs.cell` lists."""
     torch.manual_seed(task["seed"])
     recipe, images = RECIPES[task["model"]], Path(task["images"])
-    trained = _loader(images / "train", _augmented(task["size"]), task, shuffle=True)
+    trained = _loader(images / "train", _augmented(recipe, task["size"]), task, shuffle=True)
     with clock.stopped():
-        tested = _loader(images / "test", _plain(task["size"]), task, shuffle=False)
+        tested = _loader(images / "test", _plain(recipe, task["size"]), task, shuffle=False)
     classes = len(trained.dataset.classes)  # type: ignore[attr-defined]
     model = torchvision.models.get_model(recipe.network, weights=None, num_classes=classes)
     if task["init"] is not None:
@@ -116,13 +134,14 @@ def train_folder(task: Row, clock: Clock) -> Row:
     return {"curve": curve, "steps": steps, "images_seen": seen, "startup_minutes": startup}
 
 
-def _augmented(size: int) -> v2.Compose:
-    crop = v2.RandomResizedCrop(size, antialias=True)
+def _augmented(recipe: _Recipe, size: int) -> v2.Compose:
+    crop = v2.RandomResizedCrop(round(recipe.train_crop * size), antialias=True)
     return v2.Compose([crop, v2.RandomHorizontalFlip(), *_to_tensor()])
 
 
-def _plain(size: int) -> v2.Compose:
-    return v2.Compose([v2.Resize(size * 256 // 224, antialias=True), v2.CenterCrop(size), *_to_tensor()])
+def _plain(recipe: _Recipe, size: int) -> v2.Compose:
+    scaled = v2.Resize(round(recipe.resize * size), antialias=True)
+    return v2.Compose([scaled, v2.CenterCrop(size), *_to_tensor()])
 
 
 def _to_tensor() -> list[nn.Module]:
