@@ -9,11 +9,13 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from edgeprune.options.parameters import with_flags
 from edgeprune_benchmarks.cli import command as cli
 from edgeprune_benchmarks.harness.images import held_out_trashnet, unpack_trashnet
 from edgeprune_benchmarks.photographs import clock as clock_module
 from edgeprune_benchmarks.photographs.clock import Clock
 from edgeprune_benchmarks.photographs.tables import minutes_to, photograph_tables
+from edgeprune_formats import ConfigError
 
 PICTURES = {"train": 10, "test": 4}
 
@@ -91,6 +93,25 @@ def test_sides_take_turns():
         ("pack", 1),
         ("folder", 1),
     ]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "wanted"),
+    [
+        ("48", "--resolution-schedule is '48'; it is SIZE:EPOCHS"),
+        ("48:9", "--resolution-schedule has 9 epochs, and --epochs is 8; give fewer"),
+        ("72:1,97:1", "--resolution-schedule has 97x97, and images have 96x96 pixels; name smaller sizes"),
+        ("80x100:1", "--resolution-schedule has 80x100, and images have 96x96 pixels; name smaller sizes"),
+    ],
+)
+def test_a_schedule_that_does_not_do_is_refused_before_anything_is_trained(tmp_path, schedule, wanted):
+    places = ["--data", str(tmp_path), "--runs", str(tmp_path / "runs"), "-o", str(tmp_path / "out")]
+    with pytest.raises(ConfigError) as error:
+        CliRunner().invoke(
+            cli, ["photographs", *places, "--resolution-schedule", schedule], catch_exceptions=False
+        )
+    assert wanted in with_flags(str(error.value), [lambda: cli.commands["photographs"]])
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

@@ -19,6 +19,8 @@ __all__ = ["photographs"]
 
 _MODELS, _STARTS, _SIDES = ("shufflenet_v2", "mobilenet_v2"), (SCRATCH, PRETRAINED), (FOLDER, PACK, SHORT)
 
+_SCHEDULE = {"help": "Also train from the pack with this, for half of the epochs.", "show_default": False}
+
 
 def _some(flag: str, name: str, choices: tuple[str, ...], help_text: str) -> Callable[[Any], Any]:
     kind = click.Choice(choices)
@@ -35,7 +37,7 @@ def _some(flag: str, name: str, choices: tuple[str, ...], help_text: str) -> Cal
 @_some("--model", "models", _MODELS, "A network; may be repeated.")
 @_some("--start", "starts", _STARTS, "What it begins with; may be repeated.")
 @_some("--side", "sides", _SIDES, "What it is trained from; may be repeated.")
-@click.option("--resolution-schedule", metavar="SIZE:EPOCHS,...", help="Also train from the pack with this.")
+@config_options(TrainConfig, "resolution_schedule", resolution_schedule=_SCHEDULE)
 @SEEDS
 @click.option(
     "--size", type=click.IntRange(min=64), default=96, show_default=True, help="Side of the images in pixels."
@@ -47,7 +49,11 @@ def _some(flag: str, name: str, choices: tuple[str, ...], help_text: str) -> Cal
 @click.option("--augment", type=click.Choice(LOADER_AUGMENTS), default="crop+flip", show_default=True)
 @LEARNING_RATE
 @config_options(
-    TrainConfig, "ema", "label_smoothing", ema={"default": 0.99}, label_smoothing={"default": 0.1}
+    TrainConfig,
+    "ema",
+    "label_smoothing",
+    ema={"default": 0.99, "show_default": True},
+    label_smoothing={"default": 0.1},
 )
 @click.option("--peer-lr", type=float, default=1.0, show_default=True, help="Factor of the peer's rate.")
 @click.option("--pretrain-steps", type=click.IntRange(min=1), default=1000, show_default=True)

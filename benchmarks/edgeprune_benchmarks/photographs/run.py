@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,8 @@ from typing import Any
 import click
 
 from edgeprune import BuildConfig, build_pack
-from edgeprune_formats import __version__
+from edgeprune_formats import ConfigError, __version__
+from edgeprune_runtime.training import TrainConfig
 from edgeprune_runtime.training.run_folder.checkpoint import write_text
 
 from ..harness.cells import measure_cells, restore_cells
@@ -82,6 +84,25 @@ class Settings:
         epochs = self.epochs or EPOCHS[model]
         return -(-epochs // {SHORT: 3, SIZES: 2}.get(side.partition(" ")[0], 1))
 
+    def training(self, side: str) -> dict[str, Any]:
+        """Return the fields of `TrainConfig` that are not the same for every cell."""
+        training: dict[str, Any] = {name: getattr(self, name) for name in ("lr", "ema", "label_smoothing")}
+        if side.startswith(SIZES):
+            training["resolution_schedule"] = side.partition(" ")[2]
+        return training
+
+    def check(self, places: Iterable[tuple[str, str, str, int]]) -> None:
+        """Raise `ConfigError` for settings of `TrainConfig` that a cell could not be trained with."""
+        for model, _, side, _ in places:
+            if side != FOLDER:
+                config = TrainConfig(model=model, epochs=self.epochs_of(model, side), **self.training(side))
+                above = [size for size in config.resolutions.sizes if max(size) > self.size]
+                if above:
+                    raise ConfigError(
+                        f"`resolution_schedule` has {above[0][0]}x{above[0][1]}, and images have "
+                        f"{self.size}x{self.size} pixels; name smaller sizes, or raise `size`"
+                    )
+
     def facts(self) -> dict[str, Any]:
         """Return what cells depend on beside their place, for `measure_cells`."""
         return {"edgeprune": __version__, "default_epochs": EPOCHS, **asdict(self)}
@@ -124,7 +145,14 @@ class Wanted:
 def run(
     settings: Settings, wanted: Wanted, data: Path, output: Path, runs: Path, name: str, minutes: float | None
 ) -> None:
-    """Measure all cells that are not there yet, and write the result after each."""
+    """Measure all cells that are not there yet, and write the result after each.
+
+    Raises
+    ------
+    ConfigError
+        A network could not be trained with these settings; before any is trained.
+    """
+    settings.check(wanted.places())
     study, facts, folder = (
         _Study(settings, data, runs, name, Deadline(minutes)),
         settings.facts(),
@@ -192,23 +220,13 @@ class _Study:
             "pack": None if pack is None else str(pack),
             "init": None if init is None else str(init),
             "folder": str(run),
-            "training": self._training(side),
+            "training": settings.training(side),
             "started": time.time(),
         }
         found = pinned(f"{__package__}.cell", task, settings.threads)
         rmtree(run, ignore_errors=True)
         built = None if pack is None else json.loads(pack.with_suffix(".json").read_text())["minutes"]
         return {**row, "epochs": epochs, "bytes": size, "build_minutes": built, **found}
-
-    def _training(self, side: str) -> dict[str, Any]:
-        """Return the fields of `TrainConfig` that are not every cell's."""
-        settings = self._settings
-        training: dict[str, Any] = {
-            name: getattr(settings, name) for name in ("lr", "ema", "label_smoothing")
-        }
-        if side.startswith(SIZES):
-            training["resolution_schedule"] = side.partition(" ")[2]
-        return training
 
     def _folder(self) -> Path:
         whole = unpack_trashnet(self._data, self._runs / "trashnet")
