@@ -81,18 +81,17 @@ def test_the_folder_is_cropped_and_scaled_as_torchvision_does_for_the_network(mo
     assert (crop.size, scale.size, center.size) == ((wanted[0],) * 2, [wanted[1]], (wanted[2],) * 2)
 
 
-def test_sides_take_turns():
+def test_each_side_goes_first_in_turn():
     from edgeprune_benchmarks.photographs.run import Wanted
 
-    wanted = Wanted(("mobilenet_v2",), ("scratch",), ("folder", "pack"), "48:6", 2)
-    assert [(side, seed) for _, _, side, seed in wanted.places()] == [
-        ("folder", 0),
-        ("pack", 0),
-        ("sizes 48:6", 0),
-        ("sizes 48:6", 1),
-        ("pack", 1),
-        ("folder", 1),
+    wanted = Wanted(("mobilenet_v2",), ("scratch",), ("folder", "pack"), "48:6", 4)
+    turns = [[side for _, _, side, of in wanted.places() if of == seed] for seed in range(4)]
+    assert turns[:3] == [
+        ["folder", "pack", "sizes 48:6"],
+        ["pack", "sizes 48:6", "folder"],
+        ["sizes 48:6", "folder", "pack"],
     ]
+    assert turns[3] == turns[0]
 
 
 @pytest.mark.parametrize(

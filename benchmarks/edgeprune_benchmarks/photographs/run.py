@@ -129,16 +129,17 @@ class Wanted:
     seeds: int
 
     def places(self) -> list[tuple[str, str, str, int]]:
-        """Return network, start, side and seed of each cell; of the sides another is first in every seed."""
+        """Return network, start, side and seed of each cell; with each seed the next side goes first."""
         sides = list(self.sides)
         if self.resolution_schedule is not None:
             sides.append(f"{SIZES} {self.resolution_schedule}")
+        turns = [sides[first:] + sides[:first] for first in range(len(sides))]
         return [
             (model, start, side, seed)
             for seed in range(self.seeds)
             for model in self.models
             for start in self.starts
-            for side in (sides if seed % 2 == 0 else reversed(sides))
+            for side in turns[seed % len(sides)]
         ]
 
 
