@@ -52,7 +52,7 @@ def _some(flag: str, name: str, choices: tuple[str, ...], help_text: str) -> Cal
     TrainConfig,
     "ema",
     "label_smoothing",
-    ema={"default": 0.99, "show_default": True},
+    ema={"default": 0.99, "show_default": True, "help": "Decay of a moving average of the weights."},
     label_smoothing={"default": 0.1},
 )
 @click.option("--peer-lr", type=float, default=1.0, show_default=True, help="Factor of the peer's rate.")

@@ -33,7 +33,6 @@ class _Untimed(TestBatches):
 
 def train_from_pack(task: Row, clock: Clock) -> Row:
     """Train as `task` says, and return what `edgeprune_benchmarks.photographs.cell` lists."""
-    keep_freed_memory()
     pack, folder = open_pack(task["pack"]), Path(task["folder"])
     config = TrainConfig(
         model=task["model"],
@@ -44,6 +43,8 @@ def train_from_pack(task: Row, clock: Clock) -> Row:
         **task["training"],
     )
     setup = set_up(pack, folder, config, augment=task["augment"])
+    if setup.is_roomy:  # as the command train
+        keep_freed_memory()
     with clock.stopped():
         test = _Untimed(open_test(f"imagefolder:{task['images']}", pack.header), clock)
     curve: list[list[float]] = []
