@@ -3,19 +3,26 @@
 import io
 import json
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
+from own_networks import Tiny
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
+from edgeprune import BuildConfig, build_pack
 from edgeprune.options.parameters import with_flags
+from edgeprune.training.setup import Setup
 from edgeprune_benchmarks.cli import command as cli
 from edgeprune_benchmarks.harness.images import held_out_trashnet, unpack_trashnet
 from edgeprune_benchmarks.photographs import clock as clock_module
 from edgeprune_benchmarks.photographs.clock import Clock
 from edgeprune_benchmarks.photographs.tables import minutes_to, photograph_tables
 from edgeprune_formats import ConfigError
+from edgeprune_runtime.networks import code
 
 PICTURES = {"train": 10, "test": 4}
 
@@ -113,8 +120,93 @@ def test_a_schedule_that_does_not_do_is_refused_before_anything_is_trained(tmp_p
     assert not list(tmp_path.iterdir())
 
 
+class Now:
+    """The time, which goes on by what a test says."""
+
+    seconds = 0.0
+
+    def time(self):
+        return self.seconds
+
+    def after(self, seconds, function):
+        """Return a function that takes so long."""
+
+        def slow(*arguments, **options):
+            self.seconds += seconds
+            return function(*arguments, **options)
+
+        return slow
+
+
+STEP_SECONDS, TEST_SECONDS = 6, 1000
+
+
+@pytest.fixture
+def now(monkeypatch):
+    """Steps and tests that take a time that is known, with a network that is small."""
+    now, forward = Now(), Tiny.forward
+
+    def slow(self, images):
+        if images.device.type == "cpu":
+            now.seconds += STEP_SECONDS if self.training else TEST_SECONDS
+        return forward(self, images)
+
+    monkeypatch.setattr(Tiny, "forward", slow)
+    monkeypatch.setattr(clock_module, "time", now)
+    return now
+
+
+@pytest.fixture
+def task(data):
+    """A cell whose weights do not move: its learning rate is too small."""
+    torch.manual_seed(1)
+    (data / "init").mkdir()
+    save_file(Tiny(2, 3).state_dict(), data / "init" / "model.safetensors")
+    images = str(unpack_trashnet(data, data / "whole"))
+    counts = {"seed": 0, "size": 64, "epochs": 1, "batch_size": 8, "threads": 1}
+    settings = {"peer_lr": 0.0, "augment": "crop+flip", "training": {"lr": 1e-30}}
+    return {**counts, **settings, "images": images, "init": str(data / "init"), "folder": str(data / "run")}
+
+
+def require_first_weights(found, task):
+    wanted = load_file(Path(task["init"]) / "model.safetensors")
+    for name in ("first.0.weight", "second.0.weight", "head.weight", "head.bias"):
+        assert torch.equal(found[name], wanted[name]), name
+
+
+def test_the_folder_begins_with_the_weights_given_and_its_tests_take_no_time(task, now, monkeypatch):
+    from edgeprune_benchmarks.photographs import folder
+
+    model = Tiny(2, 3)
+    monkeypatch.setattr(folder.torchvision.models, "get_model", lambda name, **options: model)
+    monkeypatch.setattr(folder, "_plain", now.after(TEST_SECONDS, folder._plain))
+    row = folder.train_folder({**task, "model": "mobilenet_v2"}, Clock(0.0))
+    require_first_weights(model.state_dict(), task)
+    assert row["startup_minutes"] == 0
+    assert [minutes for minutes, _ in row["curve"]] == [pytest.approx(2 * STEP_SECONDS / 60)]
+
+
+@pytest.mark.parametrize("is_roomy", [True, False])
+def test_the_pack_begins_with_the_weights_given_and_its_tests_take_no_time(
+    task, now, monkeypatch, data, is_roomy
+):
+    from edgeprune_benchmarks.photographs import pack
+
+    kept = []
+    monkeypatch.setattr(code, "_ALLOWED", {"own_networks:tiny": None})
+    monkeypatch.setattr(pack, "open_test", now.after(TEST_SECONDS, pack.open_test))
+    monkeypatch.setattr(pack, "keep_freed_memory", lambda: kept.append(True))
+    monkeypatch.setattr(Setup, "is_roomy", is_roomy)
+    build_pack(f"imagefolder:{task['images']}", data / "pack.h5", BuildConfig(size=64))
+    row = pack.train_from_pack({**task, "model": "own_networks:tiny", "pack": data / "pack.h5"}, Clock(0.0))
+    assert bool(kept) == is_roomy
+    require_first_weights(load_file(data / "run" / "model.safetensors"), task)
+    assert row["startup_minutes"] == 0
+    assert [minutes for minutes, _ in row["curve"]] == [pytest.approx(2 * STEP_SECONDS / 60)]
+
+
 @pytest.mark.slow
-def test_cells_are_trained_from_the_same_weights_and_kept(data, monkeypatch):
+def test_cells_are_given_the_same_weights_and_kept(data, monkeypatch):
     from edgeprune_benchmarks.photographs import run
     from edgeprune_benchmarks.photographs.cell import measure
 
