@@ -229,7 +229,7 @@ def test_cells_are_given_the_same_weights_and_kept(data, monkeypatch):
     done = CliRunner().invoke(cli, [*words, "--side", "folder", "--side", "pack"], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     results = json.loads((data / "out" / "photographs.json").read_text())["results"]
-    assert (results["train_images"], results["test_images"]) == (20, 8)
+    assert (results["classes"], results["train_images"], results["test_images"]) == (2, 20, 8)
     assert [row["side"] for row in results["rows"]] == ["folder", "pack"]
     assert tasks[0]["init"] == tasks[1]["init"] is not None
     for row in results["rows"]:
@@ -250,10 +250,10 @@ def test_cells_are_given_the_same_weights_and_kept(data, monkeypatch):
     assert len(rows) == 3
 
 
-def row(side, seed, curve, size):
+def row(side, seed, curve, size, build_minutes=None):
     place = {"model": "mobilenet_v2", "start": "scratch", "side": side, "seed": seed}
-    facts = {"steps": 630, "images_seen": 1800, "startup_minutes": 0.5, "bytes": size, "build_minutes": None}
-    facts["core_share"] = 0.9
+    facts = {"steps": 630, "images_seen": 1800, "startup_minutes": 0.5, "bytes": size}
+    facts |= {"core_share": 0.9, "build_minutes": build_minutes}
     return {**place, "curve": curve, **facts}
 
 
@@ -263,16 +263,22 @@ def test_the_table_says_who_reached_the_target_and_when():
         row("short", 1, [[1.0, 0.5], [1.5, 0.55]], 3e6),
         row("folder", 0, [[3.0, 0.4], [6.0, 0.6], [9.5, 0.5]], 33e6),
         row("folder", 1, [[3.0, 0.4], [6.5, 0.6], [9.5, 0.6]], 33e6),
+        row("sizes 48:2,72:1", 0, [[1.0, 0.5], [3.0, 0.6]], 3e6, build_minutes=0.26),
     ]
     settings = {"threads": 1, "size": 96, "held_out": False, "batch_size": 32, "quality": 75.0}
     settings["pretrain_steps"] = 1500
-    lines = photograph_tables({"settings": settings, "rows": rows, "train_images": 2017, "test_images": 507})
+    images = {"classes": 6, "train_images": 2017, "test_images": 507}
+    lines = photograph_tables({"settings": settings, "rows": rows, **images})
     assert "mobilenet_v2 from scratch; targets of the seeds, %: 60.0, 60.0." in lines
-    assert lines[-2:] == [
+    assert lines[-3:] == [
         "| JPEG files, torchvision's recipe | 2 of 2 | 6.2 (6.0 to 6.5) | 1.00 (1.00 to 1.00) | "
         "60.0 (60.0 to 60.0) | 55.0 (50.0 to 60.0) | 9.5 (9.5 to 9.5) | 630 | 3 | 33.00 |",
         "| pack, a third of the epochs | 1 of 2 | 1.5 | 0.25 | 57.5 (55.0 to 60.0) | 57.5 (55.0 to 60.0) | "
         "1.5 (1.5 to 1.5) | 630 | 30 | 3.00 |",
+        "| pack, half of the epochs, `--resolution-schedule 48:2,72:1` | 1 of 1 | 3.0 | 0.50 | "
+        "60.0 (60.0 to 60.0) | 60.0 (60.0 to 60.0) | 3.0 | 630 | 12 | 3.00 |",
     ]
+    assert "507 to test on; 6 classes, at 96 pixels; 1 thread on 1 core;" in lines[0]
+    assert "Building the pack took 0.3 minutes, which are not counted." in lines[0]
     assert "The runs had 90.0 (90.0 to 90.0)% of the time of their cores." in lines[0]
     assert minutes_to([[1.0, 0.5]], 0.6) is None

@@ -197,7 +197,8 @@ class _Study:
         """Return what is to be said of the images, for the result."""
         folder = self._folder()
         counts = {part: len(list((folder / part).glob("*/*.jpg"))) for part in ("train", "test")}
-        return {f"{part}_images": count for part, count in counts.items()}
+        classes = sum(path.is_dir() for path in (folder / "train").iterdir())
+        return {"classes": classes, **{f"{part}_images": count for part, count in counts.items()}}
 
     def cell(self, model: str, start: str, side: str, seed: int) -> dict[str, Any]:
         """Train one network, and return its row."""

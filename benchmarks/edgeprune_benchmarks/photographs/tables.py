@@ -58,14 +58,15 @@ def _intro(results: Row) -> str:
     settings = results["settings"]
     threads, size = settings["threads"], settings["size"]
     plural = "s" * (threads > 1)
+    shares = mean_and_range([row["core_share"] for row in results["rows"]])
     held_out = "; the test images are a part of the training images" if settings["held_out"] else ""
     return (
         f"{results['train_images']:,} photographs to train on, {results['test_images']:,} to test on"
-        f"{held_out}; six classes, at {size} pixels; {threads} thread{plural} on {threads} core{plural}; "
-        f"batches of {settings['batch_size']}. The pack has quality {settings['quality']:g}. CIFAR-10 was "
-        f"trained for {settings['pretrain_steps']:,} steps.{_built(results)} The runs had "
-        f"{mean_and_range([row['core_share'] for row in results['rows']])}% of the time of their cores. "
-        f"Mean (lowest to highest) of the seeds."
+        f"{held_out}; {results['classes']} classes, at {size} pixels; {threads} thread{plural} on "
+        f"{threads} core{plural}; batches of {settings['batch_size']}. The pack has quality "
+        f"{settings['quality']:g}. CIFAR-10 was trained for {settings['pretrain_steps']:,} steps."
+        f"{_built(results)} The runs had {shares}% of the time of their cores. Mean (lowest "
+        f"to highest) of the seeds."
     )
 
 
