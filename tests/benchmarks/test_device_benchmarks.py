@@ -171,7 +171,7 @@ def test_minutes_and_exports_of_what_they_trained(data, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_int8_of_what_it_trained(data, tmp_path, monkeypatch):
     pytest.importorskip("onnxscript")
-    monkeypatch.setitem(int8.RECIPES, "resnet8", {"epochs": 2, "batch_size": 16, "lr": 0.05})
+    monkeypatch.setitem(int8.RECIPES, "resnet8", {"epochs": 2, "batch_size": 16, "lr": 0.05, "stem": "auto"})
     words = ["int8", "--data", data, "--runs", tmp_path / "runs", "-o", tmp_path, "--model", "resnet8"]
     words += ["--images", 64, "--chosen", 16, "--tested", 10]
     invoke(*words)
@@ -183,7 +183,7 @@ def test_int8_of_what_it_trained(data, tmp_path, monkeypatch):
         assert 10 * row["accuracy"]["test"] == pytest.approx(round(10 * row["accuracy"]["test"]))
         assert 0 <= row["same_class"]["choose"] <= 1
     lines = int8.int8_table(results)
-    assert lines[-1].startswith("| resnet8 | tensorrt | nothing | ")
+    assert lines[-1].startswith("| resnet8 | auto | tensorrt | nothing | ")
     again = invoke(*words)
     assert "in float" not in again
     assert json.loads((tmp_path / "int8.json").read_text())["results"] == results

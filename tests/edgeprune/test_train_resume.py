@@ -74,6 +74,8 @@ def test_a_training_killed_by_kill_9_resumes_to_the_same_weights(npz, tmp_path, 
     options += ["--device", "cpu", "--ema", "0.9", "--resolution-schedule", "8:1,12:2"]
     for epochs in (1, 4):
         with forked.command("train", pack, *options, "-o", tmp_path / "killed", "--resume") as process:
+            if epochs == 1:
+                assert "nothing to resume; begins resnet8, 9 epochs" in process.stdout.readline()
             assert process.stdout.readline().startswith("cpu; 1 thread; ")
             for _ in range(epochs):
                 assert process.stdout.readline().startswith("epoch ")
