@@ -1,7 +1,7 @@
 """Coresets cell by cell, what they lose, and what is found of planted duplicates."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -144,4 +144,6 @@ def test_networks_are_trained_as_they_bring_it_with_them(tmp_path, monkeypatch, 
     assert result.exit_code == 0, result.output
     config = asdict(given[0].recipe.config(3))
     assert {name: config[name] for name in expected} == expected
+    # Benchmarks that do not say so train all networks alike.
+    assert replace(given[0].recipe, brought=False).config(3).optimizer == "sgd"
     assert (given[0].scoring.batch_size, config["epochs"], config["seed"]) == (64, 1, 3)

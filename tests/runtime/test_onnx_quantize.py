@@ -202,14 +202,18 @@ def test_a_channel_with_one_large_weight_keeps_steps_for_the_others(exported):
     one = next(one for one in model.graph.initializer if len(one.dims) == 4)
     weights = onnx.numpy_helper.to_array(one) / 50
     weights[:, 0, 1, 1] = 1
-    weights[3] = 0
+    # No weight, and less than the least normal number.
+    weights[3], weights[4] = 0, 1e-44
     one.CopyFrom(onnx.numpy_helper.from_array(weights, one.name))
     small = quantize(model, batches)
     integers = (onnx.numpy_helper.to_array(one) for one in small.graph.initializer if len(one.dims) == 4)
     rounded = next(array for array in integers if array.shape == weights.shape)
     # With half the range it is 64.
-    assert (np.delete(rounded, 3, axis=0).max(axis=(1, 2, 3)) > 110).all()
+    assert (np.delete(rounded, (3, 4), axis=0).max(axis=(1, 2, 3)) > 110).all()
     assert not rounded[3].any()
+    assert all(
+        (onnx.numpy_helper.to_array(one) > 0).all() for one in small.graph.initializer if "scale" in one.name
+    )
     images = exported_models.images(40, seed=99)
     found, exact = logits(small, images), logits(model, images)
     assert np.abs(found - exact).mean() < 0.1 * np.abs(exact).max()

@@ -1,5 +1,6 @@
 """Runs that a moment finishes, and their models exported once for all tests of a session."""
 
+import contextlib
 import functools
 import json
 from pathlib import Path
@@ -30,7 +31,8 @@ ONNXRegistry.from_torchlib = staticmethod(functools.cache(ONNXRegistry.from_torc
 
 def read_operators():
     """Do that now, for processes that are forked from this one."""
-    ONNXRegistry.from_torchlib(opset_version=OPSET)
+    with contextlib.suppress(TypeError):  # Earlier releases of torch know no opset here.
+        ONNXRegistry.from_torchlib(opset_version=OPSET)
 
 
 def finished_run(folder, name="resnet8", size=(16, 16), provenance=None):

@@ -172,11 +172,8 @@ def coresets(
     name = name or f"coresets-{images}"
     runs = runs or Path("runs") / name
     scoring = ScoreConfig(epochs=score_epochs, every=every, **training)
-    recipe = Recipe(
-        iterations=iterations,
-        brought=True,
-        **own_settings({"label_smoothing": label_smoothing, "ema": ema, **training}),
-    )
+    own = own_settings({"label_smoothing": label_smoothing, "ema": ema, **training})
+    recipe = Recipe(iterations=iterations, brought=True, **own)
     settings = Settings(
         _source(data, images, runs),
         recipe,

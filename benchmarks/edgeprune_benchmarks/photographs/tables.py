@@ -64,10 +64,16 @@ def _intro(results: Row) -> str:
         f"{results['train_images']:,} photographs to train on, {results['test_images']:,} to test on"
         f"{held_out}; {results['classes']} classes, at {size} pixels; {threads} thread{plural} on "
         f"{threads} core{plural}; batches of {settings['batch_size']}. The pack has quality "
-        f"{settings['quality']:g}. CIFAR-10 was trained for {settings['pretrain_steps']:,} steps."
-        f"{_built(results)} The runs had {shares}% of the time of their cores. Mean (lowest "
-        f"to highest) of the seeds."
+        f"{settings['quality']:g}.{_pretrained(results)}{_built(results)} "
+        f"The runs had {shares}% of the time of their cores. Mean (lowest to highest) of the seeds."
     )
+
+
+def _pretrained(results: Row) -> str:
+    """Return what is to be said of the weights of CIFAR-10, where a run began with them."""
+    is_used = any(row["start"] == PRETRAINED for row in results["rows"])
+    steps = results["settings"]["pretrain_steps"]
+    return f" CIFAR-10 was trained for {steps:,} steps." if is_used else ""
 
 
 def _built(results: Row) -> str:
