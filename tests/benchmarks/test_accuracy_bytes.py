@@ -43,11 +43,21 @@ def tried_with(monkeypatch, settings, tmp_path, accuracies):
     return [row["target_db"] for row in results["chosen"]], results
 
 
-def test_the_search_ends_after_two_that_are_worse(monkeypatch, settings, tmp_path):
-    tried, results = tried_with(monkeypatch, settings, tmp_path, [0.3, 0.6, 0.5, 0.55, 0.9])
-    assert tried == [24, 28, 32, 36]
+@pytest.mark.parametrize(
+    ("accuracies", "expected", "best"),
+    [
+        # From 32 one step either way, then to the end above.
+        ([0.6, 0.5, 0.55, 0.9], [28, 32, 36], 32),
+        # Downhill above, so on below until it falls or ends.
+        ([0.5, 0.4, 0.6, 0.55, 0.9], [24, 28, 32, 36], 28),
+        ([0.5, 0.6, 0.7, 0.9], [32, 36, 40], 40),
+    ],
+)
+def test_the_search_goes_uphill_from_the_middle(monkeypatch, settings, tmp_path, accuracies, expected, best):
+    tried, results = tried_with(monkeypatch, settings, tmp_path, accuracies)
+    assert tried == expected
     (row,) = results["rows"]
-    assert (row["target_db"], row["test_accuracy"]) == (28, 0.9)
+    assert (row["target_db"], row["test_accuracy"]) == (best, 0.9)
     # Chosen on 100 of the images, and trained with all 120.
     assert [row["images"] for row in results["chosen"]] == sorted(
         (row["images"] for row in results["chosen"]), reverse=True

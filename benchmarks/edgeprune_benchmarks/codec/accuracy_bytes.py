@@ -164,24 +164,30 @@ class _Bench:
     def choose(self, budget: float, codec: str) -> list[dict[str, Any]]:
         """Return what was tried for a budget, each with its accuracy on the images held out.
 
-        From the lowest PSNR up, and on until two in turn are worse than the best. One at which all images
-        fit is tried only if the next leaves some out: it wastes bytes otherwise.
+        From the middle one uphill, until both neighbors of the best were tried. One at which all images fit
+        is tried only if the next leaves some out: it wastes bytes otherwise.
         """
         targets = [None] if codec == RAW else list(self._settings.psnrs)
-        found: list[dict[str, Any]] = []
-        for target, following in zip(targets, [*targets[1:], None], strict=True):
-            if self._fits_all(codec, target, budget) and self._fits_all(codec, following, budget):
-                continue
-            if self._fitter(codec, target) is None:
-                continue
-            found += self._measured(
-                f"{_name(budget, codec, target)}-choose", partial(self._try, budget, codec, target)
-            )
-            if len(found) > 2 and choose(found[:-2])["accuracy"] > max(row["accuracy"] for row in found[-2:]):
-                break
-        if not found:
+        fit = [self._fits_all(codec, target, budget) for target in targets]
+        tried_at_all = [
+            target
+            for target, this, following in zip(targets, fit, [*fit[1:], False], strict=True)
+            if not (this and following) and self._fitter(codec, target) is not None
+        ]
+        if not tried_at_all:
             raise ConfigError(f"{codec} reaches none of the PSNRs; give others with `psnrs`")
-        return found
+        found: dict[int, dict[str, Any]] = {}
+        place = len(tried_at_all) // 2
+        while True:
+            target = tried_at_all[place]
+            measure = partial(self._try, budget, codec, target)
+            (found[place],) = self._measured(f"{_name(budget, codec, target)}-choose", measure)
+            rows = [found[key] for key in sorted(found)]
+            best = sorted(found)[rows.index(choose(rows))]
+            near = [key for key in (best + 1, best - 1) if 0 <= key < len(tried_at_all) and key not in found]
+            if not near:
+                return rows
+            place = near[0]
 
     def networks(self, budget: float, codec: str, tried: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return the test accuracies of all seeds, at the best of the qualities that were tried."""
