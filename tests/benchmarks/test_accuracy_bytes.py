@@ -26,11 +26,21 @@ def settings(tmp_path):
     return Settings(source, RECIPE, ("JPEG 4:4:4",), (24.0, 28, 32, 36, 40), (0.03,), 1, False, None, 20)
 
 
-def test_of_equal_qualities_the_lowest_is_chosen():
-    tried = [
-        {"target_db": db, "accuracy": found} for db, found in ((40, 0.5), (30, 0.7), (35, 0.7), (25, 0.6))
-    ]
-    assert choose(tried)["target_db"] == 30
+@pytest.mark.parametrize(
+    ("accuracies", "best"),
+    [
+        ({40: 0.5, 30: 0.7, 35: 0.7, 25: 0.6}, 30),
+        # One that stands out alone is less than three that are good together.
+        ({22: 0.5, 25: 0.64, 28: 0.65, 31: 0.64, 34: 0.5, 37: 0.66}, 28),
+        ({28: 0.5}, 28),
+        ({24: 0.3, 28: 0.4}, 28),
+    ],
+)
+def test_a_quality_is_chosen_with_its_neighbors_and_of_equal_ones_the_lowest(accuracies, best):
+    assert (
+        choose([{"target_db": db, "accuracy": found} for db, found in accuracies.items()])["target_db"]
+        == best
+    )
 
 
 def tried_with(monkeypatch, settings, tmp_path, accuracies):
@@ -46,11 +56,10 @@ def tried_with(monkeypatch, settings, tmp_path, accuracies):
 @pytest.mark.parametrize(
     ("accuracies", "expected", "best"),
     [
-        # From 32 one step either way, then to the end above.
-        ([0.6, 0.5, 0.55, 0.9], [28, 32, 36], 32),
-        # Downhill above, so on below until it falls or ends.
-        ([0.5, 0.4, 0.6, 0.55, 0.9], [24, 28, 32, 36], 28),
-        ([0.5, 0.6, 0.7, 0.9], [32, 36, 40], 40),
+        ([0.6, 0.5, 0.55, 0.4, 0.4, 0.9], [24, 28, 32, 36, 40], 32),
+        # Downhill above, which is not looked at any further.
+        ([0.5, 0.4, 0.6, 0.35, 0.9], [24, 28, 32, 36], 28),
+        ([0.5, 0.6, 0.55, 0.9], [32, 36, 40], 40),
     ],
 )
 def test_the_search_goes_uphill_from_the_middle(monkeypatch, settings, tmp_path, accuracies, expected, best):

@@ -141,8 +141,17 @@ def _with(rows: list[dict[str, Any]], line: list[dict[str, Any]]) -> list[dict[s
 
 
 def choose(tried: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the quality with the highest accuracy on the images held out; of equal ones the lowest."""
-    return max(tried, key=lambda row: (row["accuracy"], -(row["target_db"] or 0)))
+    """Return the quality with the highest accuracy on the images held out; of equal ones the lowest.
+
+    Each accuracy is averaged with those of the neighboring qualities, which count half: a single network of
+    another seed differs by more than a quality from the next.
+    """
+    rows = sorted(tried, key=lambda row: row["target_db"] or 0)
+    found = np.array([row["accuracy"] for row in rows])
+    weights = np.convolve(np.ones(len(rows)), (1, 2, 1))[1:-1]
+    smooth = np.convolve(found, (1, 2, 1))[1:-1] / weights
+    # Rounded, so that equal ones are equal.
+    return rows[int(smooth.round(9).argmax())]
 
 
 class _Bench:
@@ -164,8 +173,8 @@ class _Bench:
     def choose(self, budget: float, codec: str) -> list[dict[str, Any]]:
         """Return what was tried for a budget, each with its accuracy on the images held out.
 
-        From the middle one uphill, until both neighbors of the best were tried. One at which all images fit
-        is tried only if the next leaves some out: it wastes bytes otherwise.
+        From the middle one uphill, until two neighbors of the best were tried on either side. One at which
+        all images fit is tried only if the next leaves some out: it wastes bytes otherwise.
         """
         targets = [None] if codec == RAW else list(self._settings.psnrs)
         fit = [self._fits_all(codec, target, budget) for target in targets]
@@ -184,7 +193,11 @@ class _Bench:
             (found[place],) = self._measured(f"{_name(budget, codec, target)}-choose", measure)
             rows = [found[key] for key in sorted(found)]
             best = sorted(found)[rows.index(choose(rows))]
-            near = [key for key in (best + 1, best - 1) if 0 <= key < len(tried_at_all) and key not in found]
+            near = [
+                key
+                for key in (best + 1, best - 1, best + 2, best - 2)
+                if 0 <= key < len(tried_at_all) and key not in found
+            ]
             if not near:
                 return rows
             place = near[0]
