@@ -2,13 +2,13 @@
 
 Crashes and endless loops in libhdf5 come from forged metadata whose checksums were repaired, most of them
 from fractal heaps and B-trees. A plain file has none: few objects, whose headers hold everything, in the
-small part of HDF5 that formats/SPEC.md allows. All of it is read here, from bytes; layouts are those of the
-HDF5 File Format Specification, version 3.0. Its checksums are left to HDF5.
+small part of HDF5 that formats/SPEC.md allows. All of it is read from bytes, single messages of headers by
+`hdf5_messages`; layouts are those of the HDF5 File Format Specification, version 3.0. Its checksums are left
+to HDF5.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 import os
 import struct
@@ -17,30 +17,29 @@ from typing import Protocol
 
 import numpy as np
 
-from .limits import MAX_PROVENANCE_BYTES, MAX_TEXT_BYTES
+from .hdf5_messages import (
+    UNDEFINED,
+    Kind,
+    Messages,
+    NotPlainError,
+    address_of,
+    check_filters,
+    element_bytes,
+    link,
+    name_of,
+    need,
+    shape_of,
+)
 
 __all__ = ["mostly_holes", "why_not_plain", "why_stored_otherwise"]
 
-MAX_OBJECTS, MAX_BLOCKS, MAX_MESSAGES, MAX_DEPTH = 64, 256, 512, 2
+MAX_OBJECTS, MAX_BLOCKS, MAX_DEPTH = 64, 256, 2
 # Holes that a file may have: a copy can leave out blocks of zeros.
 MAX_HOLES, MAX_HOLE_BYTES, HOLE_SHARE = 2**16, 2**26, 16
-UNDEFINED = b"\xff" * 8
 NO_HEAP = b"\0\0" + 2 * UNDEFINED
-NIL, SPACE, LINKS, TYPE, FILL, LINK, LAYOUT, GROUP = 0, 1, 2, 3, 5, 6, 8, 10
-FILTERS, ATTRIBUTE, CONTINUED, ATTRIBUTES = 11, 12, 16, 21
-REPEATED = (NIL, LINK, ATTRIBUTE, CONTINUED)
-GROUPS = {NIL, LINKS, LINK, GROUP, ATTRIBUTE, CONTINUED, ATTRIBUTES}
-DATASETS = {NIL, SPACE, TYPE, FILL, LAYOUT, FILTERS, ATTRIBUTE, CONTINUED, ATTRIBUTES}
-# Half, single and double precision of IEEE 754, after the byte that holds the order of bytes.
-FLOATS = {
-    bytes.fromhex(text)
-    for text in (
-        "0f0002000000000010000a05000a0f000000",
-        "1f000400000000002000170800177f000000",
-        "3f000800000000004000340b0034ff030000",
-    )
-}
-
+ANYWHERE = {Kind.NIL, Kind.ATTRIBUTE, Kind.CONTINUED, Kind.ATTRIBUTES}
+GROUPS = ANYWHERE | {Kind.LINKS, Kind.LINK, Kind.GROUP}
+DATASETS = ANYWHERE | {Kind.SPACE, Kind.TYPE, Kind.FILL, Kind.LAYOUT, Kind.FILTERS}
 
 CUT_SHORT = (struct.error, IndexError, OverflowError)
 """What reading a structure that is cut short raises."""
@@ -56,10 +55,6 @@ class Seekable(Protocol):
     def read(self, size: int = -1, /) -> bytes | None:
         """Return so many bytes, or fewer at the end."""
         ...
-
-
-class _NotPlainError(Exception):
-    """A reason why a file is not plain."""
 
 
 def why_not_plain(path: Path) -> str | None:
@@ -78,7 +73,7 @@ def why_stored_otherwise(file: Seekable, size: int) -> str | None:
     """Return why an open file of so many bytes is not plain, or None; as `why_not_plain`."""
     try:
         _Look(file, size).everything()
-    except _NotPlainError as reason:
+    except NotPlainError as reason:
         return str(reason)
     except CUT_SHORT:
         return "a structure of it is cut short"
@@ -111,23 +106,6 @@ def mostly_holes(path: Path) -> bool:
     return True
 
 
-def _need(condition: bool, reason: str) -> None:
-    if not condition:
-        raise _NotPlainError(reason)
-
-
-class _Object:
-    """What the header of one object holds: its messages, by type."""
-
-    def __init__(self) -> None:
-        self.messages: dict[int, list[bytes]] = {}
-
-    def one(self, kind: int) -> bytes:
-        found = self.messages.get(kind, [])
-        _need(len(found) == 1, "an object lacks a part")
-        return found[0]
-
-
 class _Look:
     """One file that is looked at.
 
@@ -150,18 +128,18 @@ class _Look:
     def everything(self) -> None:
         """Look at the superblock, all objects and where they keep their data."""
         head = self._bytes(0, 48)
-        _need(head[:8] == b"\x89HDF\r\n\x1a\n" and head[8] in (2, 3), "its superblock is of an old kind")
+        need(head[:8] == b"\x89HDF\r\n\x1a\n" and head[8] in (2, 3), "its superblock is of an old kind")
         # The flag says that somebody has it open for writing, such as this process.
         known = head[9:11] == b"\x08\x08" and head[11] in (0, 1)
-        _need(known, "its superblock has other sizes, or flags")
-        _need(head[12:28] == bytes(8) + UNDEFINED, "its superblock has a base or an extension")
+        need(known, "its superblock has other sizes, or flags")
+        need(head[12:28] == bytes(8) + UNDEFINED, "its superblock has a base or an extension")
         end, root = struct.unpack("<QQ", head[28:44])
-        _need(end <= self._end, "it is cut short")
+        need(end <= self._end, "it is cut short")
         self._end = end
         self._object(root, 0)
         places = np.concatenate([np.array(self._places, np.int64), *self._chunk_places])
         places = places[np.argsort(places[:, 0], kind="stable")]
-        _need(bool((places[1:, 0] >= places[:-1, 1]).all()), "parts of it overlap")
+        need(bool((places[1:, 0] >= places[:-1, 1]).all()), "parts of it overlap")
 
     def _bytes(self, start: int, size: int) -> bytes:
         found = self._peek(start, size)
@@ -170,134 +148,132 @@ class _Look:
 
     def _peek(self, start: int, size: int) -> bytes:
         """Return bytes that are to be claimed as part of a larger piece."""
-        _need(start >= 0 and size >= 0 and start + size <= self._end, "a part lies outside the file")
+        need(start >= 0 and size >= 0 and start + size <= self._end, "a part lies outside the file")
         self._file.seek(start)
         found = self._file.read(size) or b""
-        _need(len(found) == size, "it is cut short")
+        need(len(found) == size, "it is cut short")
         return found
 
     def _claim(self, start: int, size: int) -> None:
         inside = (start > 0 or size == 48) and start + size <= self._end
-        _need(inside, "a part lies outside the file")
+        need(inside, "a part lies outside the file")
         self._places.append((start, start + size))
 
     def _object(self, address: int, depth: int) -> None:
         self._objects += 1
-        _need(self._objects <= MAX_OBJECTS, "it has too many objects")
+        need(self._objects <= MAX_OBJECTS, "it has too many objects")
         found = self._messages(address)
-        kinds = set(found.messages)
-        for body in found.messages.get(ATTRIBUTES, []):
-            _need(body == NO_HEAP, "it keeps attributes in a heap")
-        names = [_attribute(body) for body in found.messages.get(ATTRIBUTE, [])]
-        _need(len(set(names)) == len(names), "two attributes have one name")
-        if LINKS in kinds:
-            _need(kinds <= GROUPS, "a group has parts of another kind")
+        kinds = found.kinds()
+        for body in found.all(Kind.ATTRIBUTES):
+            need(body == NO_HEAP, "it keeps attributes in a heap")
+        names = [name_of(body) for body in found.all(Kind.ATTRIBUTE)]
+        need(len(set(names)) == len(names), "two attributes have one name")
+        if Kind.LINKS in kinds:
+            need(kinds <= GROUPS, "a group has parts of another kind")
             self._group(found, depth)
         else:
-            _need(kinds <= DATASETS, "an object has parts that a pack does not have")
+            need(kinds <= DATASETS, "an object has parts that a pack does not have")
             self._dataset(found)
 
-    def _messages(self, address: int) -> _Object:
+    def _messages(self, address: int) -> Messages:
         head = self._peek(address, 6)
         flags = head[5]
-        _need(head[:5] == b"OHDR\x02" and not flags & 0xCC, "an object's header is of another kind")
+        need(head[:5] == b"OHDR\x02" and not flags & 0xCC, "an object's header is of another kind")
         width = 1 << (flags & 3)
         before = 6 + (16 if flags & 0x20 else 0) + (4 if flags & 0x10 else 0)
         size = int.from_bytes(self._peek(address + before, width), "little")
         body = self._bytes(address, before + width + size + 4)
         if flags & 0x10:
             most, least = struct.unpack_from("<HH", body, before - 4)
-            _need(least <= most, "an object's header contradicts itself")
-        found, blocks = _Object(), [body[before + width : -4]]
+            need(least <= most, "an object's header contradicts itself")
+        found, blocks = Messages(), [body[before + width : -4]]
         for number, block in enumerate(blocks):
-            _need(number < MAX_BLOCKS, "an object's header has too many parts")
-            for start, length in _split(block, found):
+            need(number < MAX_BLOCKS, "an object's header has too many parts")
+            for start, length in found.add(block):
                 part = self._bytes(start, length)
-                _need(length >= 8 and part[:4] == b"OCHK", "an object's header goes on nowhere")
+                need(length >= 8 and part[:4] == b"OCHK", "an object's header goes on nowhere")
                 blocks.append(part[4:-4])
         return found
 
-    def _group(self, found: _Object, depth: int) -> None:
-        _need(found.one(LINKS) == NO_HEAP, "it keeps links in a heap")
-        _need(found.one(GROUP) == b"\0\0", "a group has other settings")
-        _need(depth < MAX_DEPTH, "groups lie within groups too deep")
-        links = [_link(body) for body in found.messages.get(LINK, [])]
-        _need(len({name for name, _ in links}) == len(links), "two objects have one name")
+    def _group(self, found: Messages, depth: int) -> None:
+        need(found.one(Kind.LINKS) == NO_HEAP, "it keeps links in a heap")
+        need(found.one(Kind.GROUP) == b"\0\0", "a group has other settings")
+        need(depth < MAX_DEPTH, "groups lie within groups too deep")
+        links = [link(body) for body in found.all(Kind.LINK)]
+        need(len({name for name, _ in links}) == len(links), "two objects have one name")
         for _, address in links:
             self._object(address, depth + 1)
 
-    def _dataset(self, found: _Object) -> None:
-        shape, width = _space(found.one(SPACE)), _width(found.one(TYPE))
-        fill = found.one(FILL)
-        _need(len(fill) == 2 and fill[0] == 3 and not fill[1] & 0x20, "a dataset has a fill value")
-        filters = found.messages.get(FILTERS, [])
+    def _dataset(self, found: Messages) -> None:
+        shape, width = shape_of(found.one(Kind.SPACE)), element_bytes(found.one(Kind.TYPE))
+        fill = found.one(Kind.FILL)
+        need(len(fill) == 2 and fill[0] == 3 and not fill[1] & 0x20, "a dataset has a fill value")
+        filters = found.all(Kind.FILTERS)
         if filters:
-            _filters(found.one(FILTERS), width)
-        layout = found.one(LAYOUT)
+            check_filters(found.one(Kind.FILTERS), width)
+        layout = found.one(Kind.LAYOUT)
         version, kind = layout[0], layout[1]
         if kind == 2 and version == 4:
             self._chunks(layout, shape, width, bool(filters))
             return
-        _need(version in (3, 4) and kind in (0, 1) and not filters, "a dataset is stored in another way")
+        need(version in (3, 4) and kind in (0, 1) and not filters, "a dataset is stored in another way")
         size = math.prod(shape) * width
         if kind == 0:
-            _need(len(layout) == 4 + size and int.from_bytes(layout[2:4], "little") == size, "sizes disagree")
+            need(len(layout) == 4 + size and int.from_bytes(layout[2:4], "little") == size, "sizes disagree")
             return
         address, stored = struct.unpack("<8sQ", layout[2:])
-        _need(stored == size, "sizes disagree")
+        need(stored == size, "sizes disagree")
         if size:
-            _need(address != UNDEFINED, "a dataset has no data")
+            need(address != UNDEFINED, "a dataset has no data")
             start = int.from_bytes(address, "little")
-            _need(start + size <= self._end, "a dataset lies outside the file")
+            need(start + size <= self._end, "a dataset lies outside the file")
             self._claim(start, size)
 
     def _chunks(self, layout: bytes, shape: tuple[int, ...], width: int, filtered: bool) -> None:
         flags, rank, each = layout[2:5]
-        _need(flags in (0, 2) and rank == len(shape) + 1 and 1 <= each <= 8, "chunks of another kind")
+        need(flags in (0, 2) and rank == len(shape) + 1 and 1 <= each <= 8, "chunks of another kind")
         sides = [int.from_bytes(layout[5 + each * i : 5 + each * (i + 1)], "little") for i in range(rank)]
-        _need(sides[-1] == width and min(sides) > 0 and min(shape, default=0) > 0, "chunks of another size")
+        need(sides[-1] == width and min(sides) > 0 and min(shape, default=0) > 0, "chunks of another size")
         size = math.prod(sides)
         count = math.prod(-(-whole // side) for whole, side in zip(shape, sides, strict=False))
-        _need(size < 2**32 and count * 8 <= self._end, "it declares more chunks than it can hold")
+        need(size < 2**32 and count * 8 <= self._end, "it declares more chunks than it can hold")
         kind, rest = layout[5 + each * rank], layout[6 + each * rank :]
-        _need((flags == 2) == (kind == 1 and filtered), "chunks of another kind")
+        need((flags == 2) == (kind == 1 and filtered), "chunks of another kind")
         if kind == 1:
-            _need(count == 1, "it counts its chunks wrongly")
+            need(count == 1, "it counts its chunks wrongly")
             size, mask = struct.unpack("<QI", rest[:-8]) if filtered else (size, 0)
-            _need(mask == 0, "a chunk skips its filters")
-            start = _address(rest[-8:])
-            _need(start + size <= self._end, "a chunk lies outside the file")
+            need(mask == 0, "a chunk skips its filters")
+            start = address_of(rest[-8:])
+            need(start + size <= self._end, "a chunk lies outside the file")
             self._claim(start, size)
         elif kind == 2:
-            _need(not filtered and len(rest) == 8, "chunks of another kind")
-            start = _address(rest)
-            _need(start + count * size <= self._end, "a chunk lies outside the file")
+            need(not filtered and len(rest) == 8, "chunks of another kind")
+            start = address_of(rest)
+            need(start + count * size <= self._end, "a chunk lies outside the file")
             self._claim(start, count * size)
         else:
-            _need(kind == 3 and len(rest) == 9, "it finds its chunks by a tree")
-            self._fixed_array(_address(rest[1:]), rest[0], count, size, filtered)
+            need(kind == 3 and len(rest) == 9, "it finds its chunks by a tree")
+            self._fixed_array(address_of(rest[1:]), rest[0], count, size, filtered)
 
     def _fixed_array(self, address: int, page_bits: int, count: int, size: int, filtered: bool) -> None:
         head = self._bytes(address, 28)
         digits = min(8, 1 + (size.bit_length() + 7) // 8) if filtered else 0
         entry = 8 + digits + (4 if filtered else 0)
-        _need(head[:7] == b"FAHD\0" + bytes([filtered, entry]), "its array of chunks is of another kind")
-        _need(head[7] == page_bits and 1 <= page_bits <= 32, "its array of chunks contradicts itself")
-        _need(int.from_bytes(head[8:16], "little") == count, "it counts its chunks wrongly")
-        entries = self._entries(_address(head[16:24]), head[5], address, count, entry, 1 << page_bits)
+        need(head[:7] == b"FAHD\0" + bytes([filtered, entry]), "its array of chunks is of another kind")
+        need(head[7] == page_bits and 1 <= page_bits <= 32, "its array of chunks contradicts itself")
+        need(int.from_bytes(head[8:16], "little") == count, "it counts its chunks wrongly")
+        entries = self._entries(address_of(head[16:24]), head[5], address, count, entry, 1 << page_bits)
         starts = entries[:, :8].copy().view("<u8")[:, 0]
         sizes = np.full(count, size, np.uint64)
         if filtered:
             wide = np.zeros((count, 8), np.uint8)
             wide[:, :digits] = entries[:, 8:-4]
             sizes = wide.view("<u8")[:, 0]
-            _need(not entries[:, -4:].any(), "a chunk skips its filters")
-        _need(
-            bool((starts < self._end).all() and (sizes <= self._end).all()), "a chunk lies outside the file"
-        )
+            need(not entries[:, -4:].any(), "a chunk skips its filters")
+        need(bool((starts < self._end).all() and (sizes <= self._end).all()), "a chunk lies outside the file")
         places = np.stack([starts, starts + sizes], axis=1).astype(np.int64)
         inside = (places[:, 0] > 0) & (places[:, 1] <= self._end)
-        _need(bool(inside.all()), "a part lies outside the file")
+        need(bool(inside.all()), "a part lies outside the file")
         self._chunk_places.append(places)
 
     def _entries(
@@ -308,101 +284,12 @@ class _Look:
         bitmap = -(-pages // 8)
         size = 18 + bitmap + count * entry + 4 * pages
         block = self._bytes(address, size)
-        _need(block[:14] == b"FADB\0" + bytes([client]) + head.to_bytes(8, "little"), "an array has no data")
+        need(block[:14] == b"FADB\0" + bytes([client]) + head.to_bytes(8, "little"), "an array has no data")
         if not pages:
             return np.frombuffer(block, np.uint8, count * entry, 14).reshape(count, entry)
         there = np.unpackbits(np.frombuffer(block, np.uint8, bitmap, 14))
-        _need(bool(there[:pages].all()), "chunks are missing")
+        need(bool(there[:pages].all()), "chunks are missing")
         body = block[18 + bitmap :]
         step = page * entry + 4
         parts = [body[start : start + step][:-4] for start in range(0, len(body), step)]
         return np.frombuffer(b"".join(parts), np.uint8).reshape(count, entry)
-
-
-def _split(block: bytes, found: _Object) -> list[tuple[int, int]]:
-    """Sort the messages of a part of a header into `found`; return where it goes on, and how long."""
-    on, place = [], 0
-    while len(block) - place >= 4:
-        kind, size, flags = struct.unpack_from("<BHB", block, place)
-        body = block[place + 4 : place + 4 + size]
-        place += 4 + size
-        _need(len(body) == size, "a message is cut short")
-        _need(not flags & ~5, "a message is shared")
-        some = found.messages.setdefault(kind, [])
-        some.append(body)
-        _need(kind in REPEATED or len(some) == 1, "a message is there twice")
-        _need(len(some) <= MAX_MESSAGES, "an object's header has too many messages")
-        if kind == CONTINUED:
-            on.append(struct.unpack("<QQ", body))
-    return on
-
-
-def _address(raw: bytes) -> int:
-    _need(len(raw) == 8 and raw != UNDEFINED, "chunks are missing")
-    return int.from_bytes(raw, "little")
-
-
-def _link(body: bytes) -> tuple[bytes, int]:
-    """Return name and address of a hard link."""
-    version, flags = body[0], body[1]
-    _need(version == 1 and not flags & ~0x13, "it has soft or external links, or links in order")
-    place = 2
-    if flags & 0x10:
-        _need(body[2] in (0, 1), "a name is in an unknown encoding")
-        place = 3
-    width = 1 << (flags & 3)
-    length = int.from_bytes(body[place : place + width], "little")
-    name, address = body[place + width : -8], body[-8:]
-    _need(len(name) == length and 0 < length <= MAX_TEXT_BYTES, "a name of another length")
-    _need(b"/" not in name and b"\0" not in name and name != b".", "a name that is none")
-    return name, _address(address)
-
-
-def _attribute(body: bytes) -> bytes:
-    """Return the name of an attribute whose value is a number, an array of numbers, or text."""
-    version, flags, name_size, type_size, space_size, encoding = struct.unpack_from("<BBHHHB", body)
-    _need(version == 3 and flags == 0 and encoding in (0, 1), "an attribute of another kind")
-    ends = list(itertools.accumulate((9, name_size, type_size, space_size)))
-    name, kind, space = (body[start:stop] for start, stop in itertools.pairwise(ends))
-    _need(0 < len(name) <= MAX_TEXT_BYTES and name.find(b"\0") == len(name) - 1, "a name that is none")
-    size = math.prod(_space(space)) * _width(kind)
-    _need(len(body) == ends[-1] + size, "an attribute's sizes disagree")
-    return name
-
-
-def _space(body: bytes) -> tuple[int, ...]:
-    """Return the shape that a message declares, () for a scalar."""
-    version, rank, flags, kind = struct.unpack_from("<BBBB", body)
-    _need(version == 2 and flags in (0, 1) and kind in (0, 1) and rank <= 32, "a shape of another kind")
-    _need((kind == 1) == (rank > 0) and len(body) == 4 + 8 * rank * (1 + flags), "a shape of another kind")
-    sides = struct.unpack(f"<{rank * (1 + flags)}Q", body[4:])
-    shape = sides[:rank]
-    _need(flags == 0 or sides[rank:] == shape, "a dataset that may grow")
-    _need(all(side < 2**63 for side in shape), "a shape beyond all bounds")
-    return shape
-
-
-def _width(body: bytes) -> int:
-    """Return the bytes of an element of integers, IEEE floating point or text of fixed length."""
-    kind, order = body[0] & 15, body[1]
-    size = int.from_bytes(body[4:8], "little")
-    known = False
-    if kind == 0:
-        known = not order & ~9 and not any(body[2:4]) and size in (1, 2, 4, 8)
-        known = known and body[8:] == struct.pack("<HH", 0, 8 * size)
-    elif kind == 1:
-        known = order & ~1 == 0x20 and body[2:] in FLOATS
-    elif kind == 3:
-        known = order & 15 <= 2 and order >> 4 <= 1 and not any(body[2:4]) and len(body) == 8
-        known = known and 1 <= size <= MAX_PROVENANCE_BYTES
-    _need(known and 1 <= body[0] >> 4 <= 3, "a type that a pack does not have")
-    return size
-
-
-def _filters(body: bytes, width: int) -> None:
-    """Refuse all filters but shuffle and deflate, together and in this order."""
-    _need(len(body) == 22, "filters that a pack does not have")
-    level = int.from_bytes(body[18:22], "little")
-    shuffle = struct.pack("<HHHI", 2, body[4], 1, width)
-    deflate = struct.pack("<HHHI", 1, body[14], 1, level)
-    _need(body == b"\x02\x02" + shuffle + deflate and level <= 9, "filters that a pack does not have")

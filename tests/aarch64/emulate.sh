@@ -70,7 +70,7 @@ emulated "$source/tests/aarch64/same.py" compare "$work/there.npz"
 
 say "tests of the decoders"
 emulated -m pytest -p no:cacheprovider --quiet -c "$source/pyproject.toml" --rootdir "$source" -m "not slow" \
-  "$source"/tests/formats/test_{golden,quantized,planes}.py
+  "$source"/tests/formats/test_{golden,quantized,coding,sparse_f16,planes}.py
 
 [ "${EMULATE_TORCH:-1}" = 0 ] && exit
 say "training"

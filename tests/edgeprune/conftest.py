@@ -6,6 +6,7 @@ import pytest
 import scoring_runs
 import small_builds
 import torch
+from trained_weights import NETWORK
 
 from edgeprune.cli import main
 
@@ -52,6 +53,17 @@ def pack(edgeprune, npz, tmp_path):
     """The pack of those images, of all components."""
     edgeprune("build", "--codec", "sparse-f32", npz, "--freq-prune", 0, "-o", tmp_path / "p.h5", "-q")
     return tmp_path / "p.h5"
+
+
+@pytest.fixture
+def train(edgeprune, pack, tmp_path):
+    """Train a small network in a folder; give the exit code, both outputs, and the folder."""
+
+    def run(name, *options, network=NETWORK):
+        folder = tmp_path / name
+        return *edgeprune("train", pack, *network, *options, "-o", folder), folder
+
+    return run
 
 
 @pytest.fixture(scope="module")

@@ -1,39 +1,15 @@
 import json
-import resource
-import sys
-from functools import partial
 
-import forked
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from trained_weights import same, weights
+from trained_weights import NETWORK, config, same, weights
 
-from edgeprune import cli
-from edgeprune.commands import plot as plot_command
 from edgeprune.training import reports as training_reports
 from edgeprune.training.evaluation import TestImages
-from edgeprune_runtime.system.machine import _status
 from edgeprune_runtime.training.progress.lines import step_line
 from edgeprune_runtime.training.run_folder.checkpoint import load_checkpoint
-
-NETWORK = ["--model", "resnet8", "--batch-size", 8, "--device", "cpu", "--precision", "float32"]
-
-
-@pytest.fixture
-def train(edgeprune, pack, tmp_path):
-    """Train in a folder; give the exit code, both outputs, and the folder."""
-
-    def run(name, *options, network=NETWORK):
-        folder = tmp_path / name
-        return *edgeprune("train", pack, *network, *options, "-o", folder), folder
-
-    return run
-
-
-def config(folder):
-    return json.loads((folder / "config.json").read_text())
 
 
 def test_it_says_with_what_it_computes(train):
@@ -58,13 +34,6 @@ def test_smaller_images_in_the_first_epochs_are_for_the_whole_run(train):
     code, out, err, _ = train("a", "--resume", "--resolution-schedule", "8:2")
     assert (code, out.count("\n")) == (2, 0)
     assert "resolution_schedule was '8:1' and is now '8:2'; resume with the former" in err
-
-
-@pytest.mark.slow
-def test_memory_does_not_change_what_is_trained_where_all_fits(train):
-    train("a", "--epochs", 1)
-    train("b", "--epochs", 1, "--memory", "20MB")
-    assert same(*(train(name, "--epochs", 1, "--resume")[3] for name in ("a", "b")))
 
 
 @pytest.mark.parametrize(
@@ -103,28 +72,6 @@ def test_options_that_make_no_sense(train, options, message):
     assert (code, out) == (2, "")
     assert message in err
     assert len(err.splitlines()) == 1
-    assert not folder.exists()
-
-
-@pytest.mark.slow
-def test_a_batch_size_that_fits_the_memory_is_kept_when_resumed(train, monkeypatch):
-    network = ["--model", "resnet8", "--device", "cpu", "--batch-size", "auto", "--epochs", 2]
-    free = {"now": 210_000_000}
-    monkeypatch.setattr("edgeprune_runtime.training.memory.available_bytes", lambda: free["now"])
-    code, out, err, folder = train("a", "--memory", "20MB", "--checkpoint-steps", 1, network=network)
-    assert code == 0, err
-    parts = config(folder)["config"]["accumulate"]
-    assert parts > 1
-    assert f"batches of 128 in {parts} parts" in out
-    (folder / "model.safetensors").unlink()
-    free["now"] = 10**10
-    code, out, err, folder = train("a", "--resume", network=network)
-    assert code == 0, err
-    assert f"batches of 128 in {parts} parts; 20.00 MB" in out
-    free["now"] = 1000
-    code, _, err, folder = train("b", network=network)
-    assert (code, len(err.splitlines())) == (2, 1)
-    assert "for two images at a time" in err
     assert not folder.exists()
 
 
@@ -297,133 +244,6 @@ def test_what_is_not_installed(train, edgeprune, monkeypatch, tmp_path):
     assert not folder.exists()
     code, _, err = edgeprune("plot", tmp_path)
     assert (code, err) == (2, "edgeprune: error: plot needs Matplotlib; pip install 'edgeprune[watch]'\n")
-
-
-@pytest.mark.first_are_quick
-@pytest.mark.parametrize("words", ["CUDA out of memory.", "could not create a primitive"])
-def test_too_little_memory_for_a_step(train, monkeypatch, words):
-    def step(*arguments, **options):
-        raise RuntimeError(words)
-
-    monkeypatch.setattr("edgeprune_runtime.training.step.Learner.step", step)
-    code, _, err, folder = train("a")
-    assert code == 1
-    assert err == f"edgeprune: error: {cli.NO_MEMORY}\n"
-    assert "--batch-size auto" in err
-    assert not folder.exists()
-
-
-def train_within(more, *words):
-    """Train in a process that may have so many more bytes of addresses than it has; give output and code."""
-    with forked.Forked(partial(limited, more, *words)) as process:
-        return *process.communicate(), process.wait()
-
-
-def limited(more, *words):
-    limit = _status("VmSize") + more
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    forked.run_command("train", *words)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs RLIMIT_AS")
-def test_a_batch_size_for_a_bound_on_addresses(npz, edgeprune, tmp_path):
-    images = np.random.default_rng(0).integers(0, 256, (128, 32, 32, 3)).astype(np.uint8)
-    np.savez(tmp_path / "i.npz", x=images, y=np.arange(128) % 2)
-    edgeprune("build", "--codec", "sparse-f32", f"npz:{tmp_path / 'i.npz'}", "-o", tmp_path / "p.h5", "-q")
-    words = [tmp_path / "p.h5", "--model", "mobilenet_v2", "--epochs", 1, "--device", "cpu"]
-    words += ["--memory", "40MB", "--precision", "float32"]
-    out, err, code = train_within(600 * 10**6, *words, "--batch-size", 128, "-o", tmp_path / "128")
-    assert code == 1
-    assert err.splitlines()[-1] == f"edgeprune: error: {cli.NO_MEMORY}"
-    out, err, code = train_within(600 * 10**6, *words, "--batch-size", "auto", "-o", tmp_path / "auto")
-    assert code == 0, err
-    assert "batches of 128 in " in out
-
-
-@pytest.mark.slow
-def test_a_profile_adds_up(edgeprune, pack):
-    options = ["--model", "resnet8", "--batch-size", 8, "--device", "cpu", "--steps", 3, "--ema", 0.9]
-    code, out, err = edgeprune("profile", pack, *options, "--json")
-    assert (code, err) == (0, "")
-    found = json.loads(out)
-    assert found["step"] == pytest.approx(sum(found["phases"].values()))
-    assert list(found["phases"]) == [
-        "wait for the batch", "to the device", "forward", "backward", "optimizer", "average"
-    ]  # fmt: skip
-    assert (found["images"], found["steps"], len(found["operators"])) == (8, 3, 8)
-    seconds = [operator["seconds"] for operator in found["operators"]]
-    assert seconds == sorted(seconds, reverse=True)
-    assert sum(seconds) < 2 * found["ready"]
-    assert any("convolution" in operator["name"] for operator in found["operators"])
-    code, out, _ = edgeprune("profile", pack, *options)
-    assert code == 0
-    assert out.startswith("resnet8, cpu, ")
-    assert "step on a batch that is ready" in out
-    code, _, err = edgeprune("profile", pack, *options, "--steps", 0)
-    assert (code, err) == (2, "edgeprune: error: cannot measure 0 steps and list 8 operators\n")
-
-
-@pytest.fixture
-def run(train, npz):
-    return train("run", "--epochs", 2, "--test", npz)[3]
-
-
-@pytest.mark.slow
-def test_curves_of_runs(edgeprune, run, tmp_path):
-    assert edgeprune("plot", run) == (0, f"{run / 'curves.png'}\n", "")
-    with Image.open(run / "curves.png") as picture:
-        assert picture.size[0] > picture.size[1] > 300
-    first = (run / "curves.png").read_bytes()
-    edgeprune("plot", run)
-    assert (run / "curves.png").read_bytes() == first
-    code, _, err = edgeprune("plot", run, run, "-o", tmp_path / "both.svg")
-    assert (code, err) == (0, "")
-    assert (tmp_path / "both.svg").read_text().count("<svg") == 1
-
-
-METRICS = '{"epoch": 1, "train_loss": 0.5, "train_accuracy": 0.5, "test_loss": null, "test_accuracy": null}'
-
-
-@pytest.mark.first_are_quick(2)
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (None, "no such file; give the folder of a run"),
-        ("", "no epoch is complete yet"),
-        ("{", "not the metrics of a run, or damaged"),
-        ("[1]", "not the metrics of a run, or damaged"),
-        ('{"epoch": 1}', "not the metrics of a run, or damaged"),
-        (
-            METRICS.replace("0.5", '"0.5"', 1),
-            "not the metrics of a run, or damaged (metrics.train_loss is '0.5'",
-        ),
-        (METRICS.replace("0.5", "NaN", 1), "not the metrics of a run, or damaged (NaN is no number of JSON)"),
-        (
-            METRICS.replace("0.5", "[" * 99_999, 1),
-            "not the metrics of a run, or damaged (nested deeper than 64)",
-        ),
-    ],
-)
-def test_metrics_that_cannot_be_drawn(edgeprune, tmp_path, content, message):
-    if content is not None:
-        (tmp_path / "metrics.jsonl").write_text(content)
-    code, _, err = edgeprune("plot", tmp_path)
-    assert code == 1
-    assert f"{tmp_path / 'metrics.jsonl'}: {message}" in err
-    assert len(err.splitlines()) == 1
-
-
-@pytest.mark.slow
-def test_pictures_that_cannot_be_written(edgeprune, run, tmp_path):
-    assert edgeprune("plot", run, run)[0] == 2
-    code, _, err = edgeprune("plot", run, "-o", tmp_path / "a.gif")
-    assert code == 2
-    assert "a picture's name ends in .png, .svg, .pdf" in err
-    code, _, err = edgeprune("plot", run, "-o", tmp_path / "no" / "a.png")
-    assert code == 1
-    assert "there is no folder" in err
-    assert plot_command.command.name == "plot"
 
 
 @pytest.mark.slow

@@ -1,4 +1,5 @@
 import ctypes
+import json
 import shutil
 import subprocess
 import zlib
@@ -45,13 +46,14 @@ def build_spectra(header, seed=0):
     return coefficients.reshape(shape), mask.reshape(shape), dense.reshape(shape)
 
 
-def write(path, header=None, *, compression="none", seed=0, pieces=None, scored=True):
+def write(path, header=None, *, compression="none", seed=0, pieces=None, scored=True, targets=()):
     header = header or build_header()
     coefficients, mask, dense = build_spectra(header, seed)
-    labels = np.arange(header.samples) % len(header.class_names)
+    labels = np.arange(header.samples) % max(1, len(header.class_names))
     source_index = np.arange(header.samples) * 3 + 1
     scores = np.linspace(-2, 3, header.samples).astype(np.float32)[::-1] if scored else None
-    with PackWriter(path, header, labels, source_index, compression=compression, scores=scores) as writer:
+    options = {"compression": compression, "scores": scores, "targets": targets}
+    with PackWriter(path, header, labels, source_index, **options) as writer:
         start = 0
         for count in pieces or [header.samples]:
             writer.append(coefficients[start : start + count], mask[start : start + count])
@@ -94,14 +96,26 @@ def seal(file, name):
         file["samples"][f"{name}_crc32"][chunk] = zlib.crc32(dataset[start : start + rows].tobytes())
 
 
+def reseal(file, name):
+    """Recompute the checksum of a small dataset from what it now holds."""
+    file[name].attrs["crc32"] = np.uint32(zlib.crc32(np.asarray(file[name][...]).tobytes()))
+
+
 def put(file, name, array, **options):
     """Replace a small dataset by another with a right checksum."""
     if name in file:
         del file[name]
     dataset = file.create_dataset(name, data=array, **options)
     if dataset.dtype != object:
-        dataset.attrs["crc32"] = np.uint32(zlib.crc32(np.asarray(dataset[...]).tobytes()))
+        reseal(file, name)
     return dataset
+
+
+def describe(file, change):
+    """Replace the description of the columns of targets by other bytes, or change what its JSON lists."""
+    listed = json.loads(file["targets/columns"][()])
+    raw = json.dumps(change(listed)).encode() if callable(change) else change
+    put(file, "targets/columns", np.array(raw, h5py.string_dtype("utf-8", len(raw))))
 
 
 def chunk_place(path, name, chunk):
@@ -131,6 +145,8 @@ def tools():
         assert_refused=assert_refused,
         seal=seal,
         put=put,
+        reseal=reseal,
+        describe=describe,
         chunk_place=chunk_place,
         flip=flip,
         names=lambda folder: sorted(path.name for path in folder.iterdir()),

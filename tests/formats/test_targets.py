@@ -1,8 +1,5 @@
-import json
 import pickle
 import shutil
-import zlib
-from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -14,12 +11,11 @@ from edgeprune_formats import (
     PackFormatError,
     PackLayoutError,
     PackLimitError,
-    PackWriter,
     open_pack,
     verify_pack,
 )
 from edgeprune_formats.structure import why_not_plain
-from edgeprune_formats.targets import Column, Target, decode_rows, encode_target, stored_problem
+from edgeprune_formats.targets import Column, Target, encode_target, stored_problem
 
 N = 7
 NINE = tuple("abcdefghi")
@@ -41,18 +37,9 @@ def seven_targets():
     ]
 
 
-def write(tools, path, targets, **header):
-    header = tools.header(samples=N, **header)
-    spectra, mask, _ = tools.spectra(header)
-    labels = np.zeros(N, int)
-    with PackWriter(path, header, labels, np.arange(N), targets=targets) as writer:
-        writer.append(spectra, mask)
-    return path
-
-
 @pytest.fixture(scope="module")
 def made(tools, tmp_path_factory):
-    return write(tools, tmp_path_factory.mktemp("targets") / "pack.h5", seven_targets())
+    return tools.write(tmp_path_factory.mktemp("targets") / "pack.h5", targets=seven_targets()).path
 
 
 @pytest.fixture
@@ -83,14 +70,14 @@ def test_every_kind_comes_back(made):
 
 def test_columns_are_stored_again_bit_for_bit(tools, made, tmp_path):
     with open_pack(made) as pack:
-        again = write(tools, tmp_path / "again.h5", pack.take_targets())
+        again = tools.write(tmp_path / "again.h5", targets=pack.take_targets()).path
     assert again.read_bytes() == made.read_bytes()
 
 
 def test_columns_of_some_images(tools, made, tmp_path):
     rows = [6, 0, 1, 2, 3, 4, 5]
     with open_pack(made) as pack:
-        again = write(tools, tmp_path / "again.h5", pack.take_targets(rows))
+        again = tools.write(tmp_path / "again.h5", targets=pack.take_targets(rows)).path
         with open_pack(again) as other:
             for name, target in pack.targets.items():
                 if name != "label":
@@ -107,7 +94,7 @@ def test_a_pickled_pack_reads_its_columns(made):
 
 def test_a_pack_without_classes(tools, tmp_path):
     target = Target(Column("age", "value", unit="years"), np.arange(N, dtype="f4")[:, None])
-    path = write(tools, tmp_path / "pack.h5", [target], class_names=())
+    path = tools.write(tmp_path / "pack.h5", tools.header(class_names=()), targets=[target]).path
     with open_pack(path) as pack:
         assert pack.header.class_names == ()
         assert list(pack.targets) == ["age"]
@@ -121,7 +108,7 @@ def test_a_pack_without_classes(tools, tmp_path):
 
 def test_neither_classes_nor_targets(tools, tmp_path):
     with pytest.raises(ConfigError, match="neither"):
-        write(tools, tmp_path / "pack.h5", [], class_names=())
+        tools.write(tmp_path / "pack.h5", tools.header(class_names=()))
 
 
 @pytest.mark.parametrize("gone", [("labels",), ("class_names",), ("labels", "class_names")])
@@ -189,7 +176,7 @@ def test_names_of_columns(tools, tmp_path):
         (tuple("abcdefgh"), "7 at most"),
     ):
         with pytest.raises(ConfigError, match=words):
-            write(tools, tmp_path / "pack.h5", columns(*names))
+            tools.write(tmp_path / "pack.h5", targets=columns(*names))
 
 
 def test_bytes_that_sum_to_255_stay_as_they_are():
@@ -199,18 +186,6 @@ def test_bytes_that_sum_to_255_stay_as_they_are():
     stored = encode_target(Target(column, parts.astype(np.float32) / np.float32(255)), 500)
     np.testing.assert_array_equal(stored, parts)
     assert stored_problem(column, stored) is None
-
-
-def reseal(file, name):
-    file[name].attrs["crc32"] = np.uint32(zlib.crc32(np.asarray(file[name][...]).tobytes()))
-
-
-def describe(file, change):
-    listed = json.loads(file["targets/columns"][()])
-    raw = json.dumps(change(listed)).encode() if callable(change) else change
-    del file["targets/columns"]
-    file.create_dataset("targets/columns", data=np.array(raw, h5py.string_dtype("utf-8", len(raw))))
-    reseal(file, "targets/columns")
 
 
 def first(**facts):
@@ -242,9 +217,9 @@ DESCRIPTIONS = {
 
 
 @pytest.mark.parametrize("name", DESCRIPTIONS)
-def test_hostile_descriptions(path, name):
+def test_hostile_descriptions(tools, path, name):
     with h5py.File(path, "r+") as file:
-        describe(file, DESCRIPTIONS[name])
+        tools.describe(file, DESCRIPTIONS[name])
     with pytest.raises(PackLayoutError, match="/targets/columns"):
         open_pack(path, isolated=False)
     assert verify_pack(path, isolated=False)
@@ -290,7 +265,7 @@ def test_a_column_is_missing_or_a_link(path):
 
 def test_more_values_than_the_file_holds(tools, path):
     with h5py.File(path, "r+") as file:
-        describe(file, lambda listed: [*listed[:2], listed[2] | {"width": 2**16}, *listed[3:]])
+        tools.describe(file, lambda listed: [*listed[:2], listed[2] | {"width": 2**16}, *listed[3:]])
         del file["targets/2"]
         creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         creation.set_alloc_time(h5py.h5d.ALLOC_TIME_LATE)
@@ -310,10 +285,10 @@ def test_more_values_than_the_file_holds(tools, path):
         (4, b"\xff\xfe"),
     ],
 )
-def test_values_that_a_kind_does_not_allow(path, number, row):
+def test_values_that_a_kind_does_not_allow(tools, path, number, row):
     with h5py.File(path, "r+") as file:
         file[f"targets/{number}"][2] = row
-        reseal(file, f"targets/{number}")
+        tools.reseal(file, f"targets/{number}")
     assert [problem.location for problem in verify_pack(path, isolated=False)] == [f"/targets/{number}"]
     with open_pack(path, isolated=False) as pack, pytest.raises(PackLayoutError, match=f"/targets/{number}"):
         list(pack.targets.values())[number + 1].read()
@@ -332,119 +307,9 @@ def test_damaged_values(path):
             pack.targets["time"].read()
 
 
-def test_a_file_of_before_has_no_columns(path):
+def test_a_file_of_before_has_no_columns(tools, path):
     with h5py.File(path, "r+") as file:
         file.attrs["format_version"] = np.bytes_("1.2")
-        describe(file, b"{")
+        tools.describe(file, b"{")
     with open_pack(path, isolated=False) as pack:
         assert list(pack.targets) == ["label"]
-
-
-HUNDREDS = tuple(f"class {number}" for number in range(300))
-
-
-def likeliest(classes=NINE, top=3, seed=0):
-    values = np.random.default_rng(seed).dirichlet(np.full(len(classes), 0.2), N).astype("f4")
-    return Target(Column("top", "probabilities", classes, top=top), values)
-
-
-def test_the_likeliest_classes_come_back_and_the_rest_is_even(tools, tmp_path):
-    wide = likeliest(HUNDREDS, 5)
-    wide = Target(replace(wide.column, name="wide"), wide.values)
-    path = write(tools, tmp_path / "top.h5", [likeliest(), wide])
-    with h5py.File(path) as file:
-        assert [file[f"targets/{number}"].shape for number in (0, 1)] == [(N, 3, 2), (N, 5, 3)]
-    with open_pack(path) as pack:
-        for target in (likeliest(), wide):
-            values, column = pack.targets[target.column.name].read(), target.column
-            assert pack.targets[column.name].column.top == column.top
-            assert values.sum(axis=1) == pytest.approx(1)
-            order = np.argsort(-target.values, axis=1)
-            ours, theirs = (np.take_along_axis(one, order, axis=1) for one in (values, target.values))
-            top = column.top
-            assert np.abs(ours[:, :top] - theirs[:, :top]).max() <= 1 / 255
-            share = theirs[:, top:].mean(axis=1, keepdims=True)
-            assert np.abs(ours[:, top:] - share).max() <= 1 / 255
-        again = write(tools, tmp_path / "again.h5", pack.take_targets())
-        some = write(tools, tmp_path / "some.h5", pack.take_targets([*range(1, N), 0]))
-        with open_pack(some) as other:
-            np.testing.assert_array_equal(other.targets["wide"].read([N - 1]), pack.targets["wide"].read([0]))
-    assert again.read_bytes() == path.read_bytes()
-    assert verify_pack(path) == []
-    assert why_not_plain(path) is None
-
-
-@pytest.mark.parametrize(
-    ("row", "top", "parts"),
-    [
-        ([1, 0, 0, 0], 3, [255, 0, 0, 0]),
-        ([0.25] * 4, 4, [64, 64, 64, 63]),
-        # What is not worth a part is one of the rest.
-        ([0.9964, 0.001, 0.0012, 0.0014], 2, [254, 1 / 3, 1 / 3, 1 / 3]),
-        ([0.1, 0.2, 0.3, 0.4], 1, [51, 51, 51, 102]),
-    ],
-)
-def test_parts_of_the_likeliest_classes(row, top, parts):
-    column = Column("p", "probabilities", tuple("abcd"), top=top)
-    stored = encode_target(Target(column, np.array([row], "f4")), 1)
-    assert stored_problem(column, stored) is None
-    assert decode_rows(column, stored)[0] * 255 == pytest.approx(parts, rel=1e-5)
-    assert (stored[..., 0][stored[..., 1] == 0] == 0).all()
-
-
-@pytest.mark.parametrize(
-    "facts", [{"top": True}, {"top": -1}, {"top": 10}, {"top": "3"}, {"top": 3, "kind": "multilabel"}]
-)
-def test_hostile_numbers_of_likeliest_classes(tools, tmp_path, facts):
-    path = write(tools, tmp_path / "pack.h5", [likeliest()])
-    with h5py.File(path, "r+") as file:
-        describe(file, first(**facts))
-    with pytest.raises(PackLayoutError, match="/targets/columns"):
-        open_pack(path, isolated=False)
-
-
-@pytest.mark.parametrize(
-    "row",
-    [
-        [[9, 1], [0, 0], [0, 0]],  # no such class
-        [[2, 1], [2, 1], [0, 0]],  # one class twice
-        [[2, 1], [3, 0], [0, 0]],  # a class without a part
-        [[2, 128], [3, 128], [0, 0]],  # more than there is
-    ],
-)
-def test_likeliest_classes_that_are_not_sound(tools, tmp_path, row):
-    path = write(tools, tmp_path / "pack.h5", [likeliest()])
-    with h5py.File(path, "r+") as file:
-        file["targets/0"][2] = np.array(row, "u1")
-        reseal(file, "targets/0")
-    assert [problem.location for problem in verify_pack(path, isolated=False)] == ["/targets/0"]
-    with open_pack(path, isolated=False) as pack, pytest.raises(PackLayoutError, match="row 2 holds"):
-        pack.targets["top"].read()
-
-
-def test_parts_that_name_all_classes_sum_to_255():
-    column = Column("p", "probabilities", ("a", "b"), top=2)
-    stored = np.array([[[0, 100], [1, 154]]], "u1")
-    assert "row 0" in stored_problem(column, stored)
-    with pytest.raises(ConfigError, match="row 0"):
-        encode_target(Target(column, stored), 1)
-
-
-@pytest.mark.parametrize(
-    ("facts", "array"),
-    [
-        ({"top": 0}, None),  # so a reader reads it that does not know the entry
-        ({"top": 2}, None),
-        ({}, np.zeros((N, 3, 3), "u1")),
-        ({}, np.zeros((N, 3, 2), "<u2")),
-        ({}, np.zeros((N, 9), "u1")),
-    ],
-)
-def test_likeliest_classes_of_another_shape(tools, tmp_path, facts, array):
-    path = write(tools, tmp_path / "pack.h5", [likeliest()])
-    with h5py.File(path, "r+") as file:
-        describe(file, first(**facts))
-        if array is not None:
-            tools.put(file, "targets/0", array)
-    with pytest.raises(PackFormatError, match="/targets/0"):
-        open_pack(path, isolated=False)

@@ -170,3 +170,46 @@ def test_blocks_are_trained_and_resumed(tmp_path):
         key.partition(".")[0] for key in weights if not torch.equal(weights[key], tensors[f"model.{key}"])
     }
     assert changed == {"layer3", "fc"}
+
+
+@pytest.mark.slow
+def test_a_first_layer_that_would_stay_random_is_refused(tmp_path):
+    save_file(create_model("resnet18", 7, 224).state_dict(), tmp_path / "a.safetensors")
+    words = r"a\.safetensors: has no conv1\.weight .* `freeze` would keep it random"
+    with pytest.raises(ConfigError, match=words):
+        run(tmp_path / "run", replace(TINY, model="resnet18", freeze=True), init=tmp_path / "a.safetensors")
+    assert not (tmp_path / "run").exists()
+
+
+def test_layers_that_no_file_gives_are_not_frozen(tmp_path):
+    with pytest.raises(ConfigError, match="`freeze` keeps layers as `init` gives them; give `init`"):
+        run(tmp_path / "run", replace(TINY, freeze=True))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ema", [None, 0.9])
+@pytest.mark.parametrize("model", ["mobilenet_v2", "resnet8"])
+def test_only_the_head_is_trained(tmp_path, model, ema):
+    weights = create_model(model, CLASSES, 16).state_dict()
+    save_file(weights, tmp_path / "a.safetensors")
+    config = replace(TINY, model=model, freeze=True, ema=ema)
+    run(tmp_path / "run", config, init=tmp_path / "a.safetensors")
+    tensors = load_checkpoint(tmp_path / "run").tensors
+    head, _ = head_of(create_model(model, CLASSES, 16))
+    changed = {key for key, value in weights.items() if not torch.equal(value, tensors[f"model.{key}"])}
+    assert changed == {f"{head}.weight", f"{head}.bias"}
+    assert {name for name in tensors if name.startswith("momentum")} == {
+        f"momentum.{name}" for name in changed
+    }
+
+
+@pytest.mark.slow
+def test_a_frozen_run_resumes(tmp_path, whole_run):
+    config, init = replace(TINY, freeze=True), whole_run.run_dir / "model.safetensors"
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    run(whole, config, init=init)
+    with pytest.raises(TrainingInterrupted):
+        run(parts, config, init=init, on_batch=send(signal.SIGTERM, (1, 1)))
+    run(parts, config, init=init, resume=True)
+    assert_same_run(parts, whole)

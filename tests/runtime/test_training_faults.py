@@ -1,118 +1,21 @@
-import contextlib
-import errno
-import json
 import math
-import os
 import re
 import signal
 from dataclasses import replace
 
 import pytest
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from training_runs import CLASSES, TEST, TINY, MemoryLoader, Small, assert_same_run, metrics, run, send
 
 from edgeprune_formats import ConfigError, EdgePruneError
-from edgeprune_formats.files import replacing
 from edgeprune_runtime import PackLoader
 from edgeprune_runtime.errors import TrainingError
 from edgeprune_runtime.training import Cadence, TrainingInterrupted, load_model, train
 from edgeprune_runtime.training.placement import place
-from edgeprune_runtime.training.run_folder.checkpoint import DiskFullError, has_checkpoint, load_checkpoint
-from edgeprune_runtime.training.run_folder.opening import opened_run
+from edgeprune_runtime.training.run_folder.checkpoint import load_checkpoint
 from edgeprune_runtime.training.step import Learner
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.mark.parametrize(
-    "name", ["config.json", "checkpoint-0007.json", "metrics.jsonl", "model.safetensors"]
-)
-def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path, name):
-    (tmp_path / name).write_text("{}")
-    with pytest.raises(ConfigError, match="already holds a run; go on with `resume=True`"):
-        run(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"epochs": 2}, "epochs was 3 and is now 2"),
-        ({"model": "resnet18"}, "model was 'resnet8' and is now 'resnet18'"),
-        ({"ema": None}, "ema was 0.9 and is now None"),
-        ({"seed": 7}, "seed was 0 and is now 7"),
-        ({"precision": "bfloat16"}, "precision was 'float32' and is now 'bfloat16'"),
-    ],
-)
-def test_resume_with_other_settings(whole_run, change, message):
-    with pytest.raises(ConfigError, match=message):
-        run(whole_run.run_dir, replace(TINY, **change), resume=True, provenance={"pack": "digits.h5"})
-
-
-def test_resume_with_other_data(whole_run):
-    with pytest.raises(ConfigError, match=r"resumed: pack was 'digits.h5' and is now 'other.h5'"):
-        run(whole_run.run_dir, resume=True, provenance={"pack": "other.h5"})
-    options = {"loader": MemoryLoader(16), "provenance": {"pack": "digits.h5"}}
-    with pytest.raises(ConfigError, match="steps_per_epoch was 4 and is now 2"):
-        run(whole_run.run_dir, resume=True, **options)
-
-
-def test_settings_that_only_spell_the_same_differently(whole_run):
-    config = replace(TINY, device="cpu", precision="float32")
-    assert run(whole_run.run_dir, config, resume=True, provenance={"pack": "digits.h5"}) == whole_run
-
-
-@pytest.mark.slow
-def test_two_processes_do_not_train_in_one_folder(tmp_path):
-    def again(epoch, batch):
-        if epoch == 1:
-            with pytest.raises(ConfigError, match="another process trains in it"):
-                run(tmp_path, resume=True)
-
-    run(tmp_path, on_batch=again)
-
-
-@pytest.mark.parametrize("when", ["before the folder is there", "after a failure"])
-def test_of_two_processes_that_begin_in_one_new_folder_the_loser_leaves_all_to_the_winner(tmp_path, when):
-    folder = tmp_path / "run"
-    if when == "after a failure":
-        with pytest.raises(ConfigError), opened_run(folder, {"config": {}}, False):
-            raise ConfigError
-        assert not folder.exists()
-    with opened_run(folder, {"config": {"a": 1}}, False):
-        before = sorted(folder.iterdir())
-        for resume in (False, True):
-            with pytest.raises(ConfigError, match="another process trains in it"):
-                run(folder, resume=resume)
-        assert sorted(folder.iterdir()) == before
-
-
-@pytest.mark.parametrize("name", [".lock", "config.json.tmp", "metrics.jsonl.tmp"])
-def test_links_in_a_run_folder_are_not_followed(tmp_path, name):
-    victim = tmp_path / "victim"
-    victim.write_bytes(b"precious")
-    folder = tmp_path / "run"
-    folder.mkdir()
-    (folder / name).symlink_to(victim)
-    if name == ".lock":
-        with pytest.raises(ConfigError, match=r"\.lock is a symbolic link; remove it"):
-            run(folder)
-    else:
-        run(folder)
-    assert victim.read_bytes() == b"precious"
-
-
-@pytest.mark.first_are_quick
-@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, 524])
-def test_a_file_system_without_locks_is_no_second_process(tmp_path, monkeypatch, number):
-    def refuse(file, operation):
-        raise OSError(number, None if number == 524 else os.strerror(number))
-
-    monkeypatch.setattr("fcntl.flock", refuse)
-    with pytest.warns(UserWarning, match=f"{tmp_path}/run: the file system has no locks") as told:
-        assert len(run(tmp_path / "run", replace(TINY, epochs=1)).metrics) == 1
-    assert len(told) == 1
 
 
 def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(tmp_path):
@@ -197,36 +100,6 @@ def test_nothing_to_train_or_test_on(tmp_path):
         run(tmp_path / "b", test=[])
 
 
-def test_a_folder_that_cannot_be_made(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match="cannot be made"):
-        run(tmp_path / "file" / "run")
-
-
-@pytest.mark.parametrize("name", ["\x1b[2J", "\n", "\0"])
-@pytest.mark.parametrize("part", ["config", "provenance", None])
-def test_names_of_a_forged_record_are_escaped(tmp_path, name, part):
-    record = {"config": {}, "provenance": {}} | ({name: 1} if part is None else {part: {name: 1}})
-    (tmp_path / "config.json").write_text(json.dumps(record))
-    with pytest.raises(ConfigError, match="cannot be resumed: ") as told:
-        run(tmp_path, resume=True)
-    assert str(told.value).isprintable()
-
-
-@pytest.mark.parametrize("content", [b"", b"{", b"[]"])
-def test_a_damaged_record(tmp_path, content):
-    (tmp_path / "config.json").write_bytes(content)
-    with pytest.raises(TrainingError, match=r"config\.json .* another folder"):
-        run(tmp_path, resume=True)
-
-
-@pytest.mark.parametrize("content", [b"", b"{}", bytes(100)])
-def test_a_damaged_model(tmp_path, content):
-    (tmp_path / "model.safetensors").write_bytes(content)
-    with pytest.raises(TrainingError, match=r"model\.safetensors: not a model of a run, or damaged"):
-        load_model(tmp_path)
-
-
 def test_a_checkpoint_of_another_model(tmp_path):
     with pytest.raises(TrainingInterrupted):
         run(tmp_path, on_batch=send(signal.SIGTERM, (0, 0)))
@@ -255,78 +128,6 @@ def test_reports_are_few(tmp_path, monkeypatch):
     events = []
     run(tmp_path, TINY, on_event=events.append)
     assert [r["event"] for r in events] == ["start"] + ["epoch"] * TINY.epochs
-
-
-class FullDisk:
-    """Finds the disk full for some writes of checkpoints, from the `first` on."""
-
-    def __init__(self, monkeypatch, first, times):
-        self.calls, self.first, self.times = 0, first, times
-        monkeypatch.setattr("edgeprune_runtime.training.run_folder.full_disk._RETRY_SECONDS", 0.0)
-        monkeypatch.setattr("edgeprune_runtime.training.run_folder.checkpoint.save_file", self.save_file)
-
-    def save_file(self, *arguments):
-        self.calls += 1
-        if self.first <= self.calls < self.first + self.times:
-            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
-        save_file(*arguments)
-
-
-@pytest.mark.slow
-def test_a_full_disk_pauses_the_run(tmp_path, monkeypatch, whole_run):
-    FullDisk(monkeypatch, first=2, times=3)
-    events = []
-    run(tmp_path, on_event=events.append)
-    names = [event["event"] for event in events if event["event"] != "step"]
-    assert names == ["start", "epoch", "paused", "continued", "epoch", "epoch"]
-    (paused,) = [event for event in events if event["event"] == "paused"]
-    assert "checkpoint-0002.safetensors: cannot be written" in paused["reason"]
-    assert "No space left" in paused["reason"]
-    assert_same_run(tmp_path, whole_run.run_dir)
-
-
-@pytest.mark.slow
-def test_a_full_disk_at_the_very_end(tmp_path, monkeypatch, whole_run):
-    FullDisk(monkeypatch, first=4, times=2)
-    events = []
-    run(tmp_path, on_event=events.append)
-    assert [event["event"] for event in events][-2:] == ["paused", "continued"]
-    assert_same_run(tmp_path, whole_run.run_dir)
-
-
-@pytest.mark.slow
-def test_a_signal_ends_the_wait_for_a_full_disk(tmp_path, monkeypatch, whole_run):
-    FullDisk(monkeypatch, first=2, times=10**9)
-
-    def on_event(event):
-        if event["event"] == "paused":
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    with pytest.raises(DiskFullError, match="what was complete before is kept"):
-        run(tmp_path, on_event=on_event)
-    assert load_checkpoint(tmp_path).state["step"] == 4
-    monkeypatch.undo()
-    run(tmp_path, resume=True)
-    assert_same_run(tmp_path, whole_run.run_dir)
-
-
-def test_a_full_disk_without_anybody_to_tell(tmp_path, monkeypatch):
-    FullDisk(monkeypatch, first=2, times=1)
-    with pytest.raises(DiskFullError):
-        run(tmp_path)
-    assert load_checkpoint(tmp_path).state["step"] == 4
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("made", [False, True])
-def test_what_fails_before_the_first_checkpoint_leaves_nothing(tmp_path, made):
-    folder = tmp_path / "run"
-    if made:
-        folder.mkdir()
-    with pytest.raises(TrainingError, match="an `lr` lower"):
-        run(folder, replace(TINY, lr=1e20))
-    assert [path.name for path in tmp_path.rglob("*")] == (["run"] if made else [])
-    run(folder, replace(TINY, epochs=1))
 
 
 def test_what_fails_later_leaves_the_checkpoint(tmp_path):
@@ -380,46 +181,6 @@ def test_a_test_image_that_cannot_be_read_costs_no_epoch(tmp_path, whole_run, ep
     assert load_checkpoint(tmp_path).state["step"] == 4 * epoch
     run(tmp_path, resume=True, provenance={"pack": "digits.h5"})
     assert_same_run(tmp_path, whole_run.run_dir)
-
-
-@pytest.mark.first_are_quick
-@pytest.mark.parametrize(
-    ("at", "when", "made"),
-    [
-        (1, "before the name", True),
-        (1, "after the name", False),
-        (2, "before the name", False),
-        (2, "after the name", True),
-        (3, "before the name", True),
-        (3, "before the name", False),
-        (3, "after the name", False),
-    ],
-)
-def test_a_disk_that_fails_before_the_first_checkpoint_leaves_a_folder_to_begin_in(
-    tmp_path, monkeypatch, whole_run, at, when, made
-):
-    """The first three files are the record, and the two of the first checkpoint."""
-    folder, calls = tmp_path / "run", []
-    if made:
-        folder.mkdir()
-
-    @contextlib.contextmanager
-    def failing(path, temporary):
-        calls.append(path)
-        broken = len(calls) >= at
-        if broken and when == "before the name":
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        with replacing(path, temporary):
-            yield
-        if broken:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-    with monkeypatch.context() as patch:
-        patch.setattr("edgeprune_runtime.training.run_folder.checkpoint.replacing", failing)
-        with pytest.raises(TrainingError, match=re.escape(os.strerror(errno.EIO))):
-            run(folder)
-    run(folder, resume=has_checkpoint(folder))
-    assert_same_run(folder, whole_run.run_dir)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 import json
 import math
-import os
 import re
 import signal
 from dataclasses import replace
@@ -12,7 +11,7 @@ import strange_files
 import torch
 import torchvision
 from safetensors.torch import load_file, save, save_file
-from training_runs import CLASSES, SHAPE, TINY, MemoryLoader, assert_same_run, run, send
+from training_runs import CLASSES, SHAPE, TINY, assert_same_run, run, send
 
 from edgeprune_formats import ConfigError
 from edgeprune_runtime.errors import TrainingError
@@ -21,9 +20,6 @@ from edgeprune_runtime.networks.models import MODEL_NAMES, create_model, head_of
 from edgeprune_runtime.networks.trained import load_trained
 from edgeprune_runtime.networks.warm_start import load_weights
 from edgeprune_runtime.training import TrainingInterrupted, load_model
-from edgeprune_runtime.training.placement import place
-from edgeprune_runtime.training.run_folder.checkpoint import load_checkpoint
-from edgeprune_runtime.training.step import Learner
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -95,82 +91,6 @@ def test_weights_that_are_none_are_named_for_what_they_are(tmp_path, kind):
         assert str(caught.value).startswith(f"{path}: ")
         assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize("new_format", [True, False])
-@pytest.mark.parametrize(
-    "place",
-    [None, "state_dict", "model_state_dict", "model", "net", "network"],
-)
-def test_weights_of_torch_save(tmp_path, new_format, place):
-    weights = create_model("resnet8", CLASSES, 16).state_dict()
-    content = {f"module.{name}": tensor for name, tensor in weights.items()}
-    content = content if place is None else {"epoch": 3, "args": {"lr": 0.1}, place: content}
-    torch.save(content, tmp_path / "a.pth", _use_new_zipfile_serialization=new_format)
-    model = create_model("resnet8", CLASSES, 16)
-    assert load_weights(model, tmp_path / "a.pth") == ()
-    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
-
-
-class Planted:
-    """What a stranger's file would have run."""
-
-    def __reduce__(self):
-        return os.mkdir, ("planted",)
-
-
-def whole_network():
-    return create_model("resnet8", CLASSES, 16)
-
-
-@pytest.mark.parametrize("content", [Planted, lambda: {"state_dict": Planted()}, whole_network])
-@pytest.mark.parametrize("new_format", [True, False])
-def test_torch_save_of_more_than_weights_is_not_opened(tmp_path, monkeypatch, content, new_format):
-    monkeypatch.chdir(tmp_path)
-    path = tmp_path / "a.pth"
-    with path.open("wb") as file:
-        torch.save(content(), file, _use_new_zipfile_serialization=new_format)
-    words = r"a\.pth: holds more than weights, which could run code and is not opened; .* torch\.save\("
-    with pytest.raises(TrainingError, match=words) as caught:
-        run(tmp_path / "run", init=path)
-    assert "\n" not in str(caught.value)
-    assert not (tmp_path / "planted").exists()
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ({"epoch": 3}, "holds no state dict of tensors, by itself or as state_dict, model_state_dict"),
-        ([torch.zeros(2)], "holds no state dict of tensors"),
-        (torch.zeros(2), "holds no state dict of tensors"),
-    ],
-)
-def test_torch_save_of_no_state_dict(tmp_path, content, message):
-    torch.save(content, tmp_path / "a.pth")
-    with pytest.raises(TrainingError, match=message):
-        load_weights(create_model("resnet8", CLASSES, 16), tmp_path / "a.pth")
-
-
-@pytest.mark.parametrize("new_format", [True, False])
-@pytest.mark.parametrize("size", [10, 300, -1000, -1])
-def test_torch_save_that_was_cut(tmp_path, new_format, size):
-    path = tmp_path / "a.pth"
-    weights = create_model("resnet8", CLASSES, 16).state_dict()
-    torch.save(weights, path, _use_new_zipfile_serialization=new_format)
-    path.write_bytes(path.read_bytes()[:size])
-    with pytest.raises(TrainingError, match=r"a\.pth: ") as caught:
-        load_weights(create_model("resnet8", CLASSES, 16), path)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("value", [math.nan, -math.inf])
-def test_torch_save_of_weights_that_are_not_finite(tmp_path, value):
-    weights = create_model("resnet8", CLASSES, 16).state_dict()
-    weights["fc.bias"][1] = value
-    torch.save(weights, tmp_path / "a.pth")
-    with pytest.raises(TrainingError, match=r"a\.pth: fc\.bias holds NaN or infinity; take"):
-        load_weights(create_model("resnet8", CLASSES, 16), tmp_path / "a.pth")
 
 
 @pytest.mark.parametrize("channels", [1, 2, 4, 7])
@@ -316,21 +236,6 @@ def test_weights_of_another_type(tmp_path, name):
         load_weights(create_model("resnet8", CLASSES, 16), tmp_path / "a.safetensors")
 
 
-@pytest.mark.slow
-def test_a_first_layer_that_would_stay_random_is_refused(tmp_path):
-    save_file(create_model("resnet18", 7, 224).state_dict(), tmp_path / "a.safetensors")
-    words = r"a\.safetensors: has no conv1\.weight .* `freeze` would keep it random"
-    with pytest.raises(ConfigError, match=words):
-        run(tmp_path / "run", replace(TINY, model="resnet18", freeze=True), init=tmp_path / "a.safetensors")
-    assert not (tmp_path / "run").exists()
-
-
-def test_layers_that_no_file_gives_are_not_frozen(tmp_path):
-    with pytest.raises(ConfigError, match="`freeze` keeps layers as `init` gives them; give `init`"):
-        run(tmp_path / "run", replace(TINY, freeze=True))
-    assert not (tmp_path / "run").exists()
-
-
 @pytest.fixture
 def init(whole_run):
     return whole_run.run_dir / "model.safetensors"
@@ -361,78 +266,3 @@ def test_a_run_that_begins_with_weights_resumes(tmp_path, init):
     run(parts, resume=True)
     run(parts, resume=True, init=init)
     assert_same_run(parts, whole)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("ema", [None, 0.9])
-@pytest.mark.parametrize("model", ["mobilenet_v2", "resnet8"])
-def test_only_the_head_is_trained(tmp_path, model, ema):
-    weights = create_model(model, CLASSES, 16).state_dict()
-    save_file(weights, tmp_path / "a.safetensors")
-    config = replace(TINY, model=model, freeze=True, ema=ema)
-    run(tmp_path / "run", config, init=tmp_path / "a.safetensors")
-    tensors = load_checkpoint(tmp_path / "run").tensors
-    head, _ = head_of(create_model(model, CLASSES, 16))
-    changed = {key for key, value in weights.items() if not torch.equal(value, tensors[f"model.{key}"])}
-    assert changed == {f"{head}.weight", f"{head}.bias"}
-    assert {name for name in tensors if name.startswith("momentum")} == {
-        f"momentum.{name}" for name in changed
-    }
-
-
-@pytest.mark.slow
-def test_a_frozen_run_resumes(tmp_path, init):
-    config = replace(TINY, freeze=True)
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    run(whole, config, init=init)
-    with pytest.raises(TrainingInterrupted):
-        run(parts, config, init=init, on_batch=lambda *at: at == (1, 1) and os.kill(os.getpid(), 15))
-    run(parts, config, init=init, resume=True)
-    assert_same_run(parts, whole)
-
-
-def learner(**changes):
-    torch.manual_seed(0)
-    # Without batch normalization's noise the gradient of a batch is that of its parts.
-    fixed = {"model": "resnet8", "precision": "float32", "freeze": True, "ema": None, "batch_size": 10}
-    config = replace(TINY, **fixed, **changes)
-    made = Learner(config, place(config), CLASSES, 16)
-    made.train()
-    return made
-
-
-@pytest.mark.parametrize("accumulate", [2, 3, 5])
-@pytest.mark.parametrize("count", [10, 7, 3, 1])
-def test_parts_of_a_batch_add_up_to_its_gradient(accumulate, count):
-    images, labels = torch.randn(count, *SHAPE), torch.arange(count) % CLASSES
-    results = []
-    for made in (learner(), learner(accumulate=accumulate)):
-        sizes = []
-        made.forward = lambda x, made=made, sizes=sizes: sizes.append(len(x)) or made.model(x)
-        loss, logits = made.step(images, labels, 0.1, 0)
-        results.append((loss, logits, made.model.state_dict()))
-        assert sum(sizes) == count
-    assert max(sizes) <= max(-(-10 // accumulate), 3)
-    assert min(sizes) >= min(2, count)
-    (loss, logits, weights), (other_loss, other_logits, other) = results
-    torch.testing.assert_close(other_loss, loss)
-    torch.testing.assert_close(other_logits, logits)
-    for name, value in weights.items():
-        torch.testing.assert_close(other[name], value, msg=name)
-
-
-@pytest.mark.slow
-def test_a_run_in_parts_resumes(tmp_path):
-    config = replace(TINY, accumulate=2)
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    run(whole, config, loader=MemoryLoader(32))
-    with pytest.raises(TrainingInterrupted):
-        run(parts, config, loader=MemoryLoader(32, on_batch=send(signal.SIGTERM, (1, 1))))
-    run(parts, config, loader=MemoryLoader(32), resume=True)
-    assert_same_run(parts, whole)
-
-
-@pytest.mark.parametrize(("accumulate", "message"), [(0, "at least 1"), (5, "parts of one image of 8")])
-def test_parts_out_of_range(accumulate, message):
-    with pytest.raises(ConfigError, match=message):
-        replace(TINY, accumulate=accumulate)

@@ -1,7 +1,15 @@
-"""Weights that a command has trained."""
+"""Runs of a small network that a command has trained: their weights and settings."""
+
+import json
 
 import torch
 from safetensors.torch import load_file
+
+NETWORK = ["--model", "resnet8", "--batch-size", 8, "--device", "cpu", "--precision", "float32"]
+
+
+def config(run_dir):
+    return json.loads((run_dir / "config.json").read_text())
 
 
 def weights(run_dir):

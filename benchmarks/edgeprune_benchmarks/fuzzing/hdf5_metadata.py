@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from edgeprune_formats import structure
+from edgeprune_formats.hdf5_messages import NotPlainError
 
 __all__ = ["blocks", "lookup3", "repair"]
 
@@ -72,7 +73,7 @@ def blocks(path: Path) -> list[tuple[int, int]]:
             found.pop()
             return read
 
-    with path.open("rb") as file, suppress(structure._NotPlainError, *structure.CUT_SHORT):
+    with path.open("rb") as file, suppress(NotPlainError, *structure.CUT_SHORT):
         Look(file, path.stat().st_size).everything()
     return found
 

@@ -133,18 +133,12 @@ class PackWriter:
         check_writable(self.path)
         if self._compression == "none":
             check_free_space(self.path, self.header.samples * stored_bytes(self.header))
-        try:
-            with shielded():
-                self._is_new = not os.path.lexists(self.path)
-                self._partial = self._folder.enter_context(partial_folder(self.path)) / self.path.name
-                self._sink = Sink(self._partial, "w+")
-                self._file = create_hdf5(self._sink)
-                self._create_samples(self._file)
-        except BaseException as error:
-            self._abandon()
-            if isinstance(error, OSError):
-                raise write_error(self.path, error) from error
-            raise
+        with self._abandoned_if_it_fails(), shielded():
+            self._is_new = not os.path.lexists(self.path)
+            self._partial = self._folder.enter_context(partial_folder(self.path)) / self.path.name
+            self._sink = Sink(self._partial, "w+")
+            self._file = create_hdf5(self._sink)
+            self._create_samples(self._file)
         return self
 
     def __exit__(
@@ -154,15 +148,10 @@ class PackWriter:
             self._abandon()
             return
         self.seal()
-        try:
+        with self._abandoned_if_it_fails():
             publish(self._partial, self.path, is_new=self._is_new, in_transaction=self.in_transaction)
             self.published = True
             self._folder.close()
-        except BaseException as failure:
-            self._abandon()
-            if isinstance(failure, OSError):
-                raise write_error(self.path, failure) from failure
-            raise
 
     def seal(self) -> None:
         """Complete the file after the last append, and wait until the disk has it.
@@ -178,16 +167,11 @@ class PackWriter:
         """
         if self._sealed:
             return
-        try:
+        with self._abandoned_if_it_fails():
             with shielded():
                 self._complete()
             self._check_sink()
             sync(self._partial)
-        except BaseException as failure:
-            self._abandon()
-            if isinstance(failure, OSError):
-                raise write_error(self.path, failure) from failure
-            raise
         self._sealed, self._spectra, self._coefficients = True, None, None
 
     def append(self, spectra: NDArray[np.float32], mask: NDArray[np.bool_]) -> None:
@@ -268,8 +252,6 @@ class PackWriter:
         due = len(self.header.chunk_rows(self._chunk))
         if self._buffered or images != due:
             raise ConfigError(f"{images} images for chunk {self._chunk}, which holds {due}")
-        for name, message in self._codec.problems(self.header, arrays):
-            raise ConfigError(f"{name} of chunk {self._chunk}: {message}")
         self._store(arrays, images)
 
     def describe(
@@ -316,13 +298,23 @@ class PackWriter:
         count, self._buffered = self._buffered, 0
         if self._spectra is not None and self._coefficients is not None:
             raise ConfigError("a pack is appended to in spectra or in coefficients, not in both")
-        arrays = (
-            self._encoded(count) if self._coefficients is None else self._restored(self._coefficients, count)
-        )
+        if self._coefficients is not None:
+            coefficients = self._coefficients.take(slice(count))
+            self._store(self._codec.encode_coefficients(self.header, coefficients), count)
+            return
+        assert self._spectra is not None
+        spectra, mask = self._spectra[0][:count], self._spectra[1][:count]
+        arrays = self._codec.encode(self.header, spectra, mask, rounding=self._rounding)
         self._store(arrays, count)
+        if not self._codec.exact:
+            # What a device will see is what is measured.
+            decoded = self._codec.decode(self.header, arrays, count)
+            self.squared_error += decoded.squared_error(self.header, spectra)
 
     def _store(self, arrays: Mapping[str, NDArray[Any]], count: int) -> None:
         assert self._file is not None
+        for name, message in self._codec.problems(self.header, arrays):
+            raise ConfigError(f"{name} of chunk {self._chunk}: {message}")
         try:
             with shielded():
                 for field in self._codec.fields(self.header):
@@ -334,24 +326,6 @@ class PackWriter:
             raise write_error(self.path, error) from error
         self._chunk += 1
         self._written += count
-
-    def _encoded(self, count: int) -> dict[str, NDArray[Any]]:
-        assert self._spectra is not None
-        spectra, mask = self._spectra[0][:count], self._spectra[1][:count]
-        arrays = self._codec.encode(self.header, spectra, mask, rounding=self._rounding)
-        for name, message in self._codec.problems(self.header, arrays):
-            raise ConfigError(f"{name} of chunk {self._chunk}: {message}")
-        if not self._codec.exact:
-            # Read back before it is written: what a device will see is what is measured.
-            decoded = self._codec.decode(self.header, arrays, count)
-            self.squared_error += decoded.squared_error(self.header, spectra)
-        return arrays
-
-    def _restored(self, coefficients: Coefficients, count: int) -> dict[str, NDArray[Any]]:
-        arrays = self._codec.encode_coefficients(self.header, coefficients.take(slice(count)))
-        for name, message in self._codec.problems(self.header, arrays):
-            raise ConfigError(f"{name} of chunk {self._chunk}: {message}")
-        return arrays
 
     def _check_sink(self) -> None:
         if self._sink is not None and self._sink.failure is not None:
@@ -390,6 +364,16 @@ class PackWriter:
             if field.shape is None:
                 self._streams[field.name].store()
         self._close()
+
+    @contextlib.contextmanager
+    def _abandoned_if_it_fails(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as error:
+            self._abandon()
+            if isinstance(error, OSError):
+                raise write_error(self.path, error) from error
+            raise
 
     def _abandon(self) -> None:
         # What goes wrong now must not hide why the pack is abandoned.

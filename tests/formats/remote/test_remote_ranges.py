@@ -18,8 +18,7 @@ pytest.importorskip("aiohttp")
 
 
 @pytest.fixture
-def server(tmp_path, monkeypatch):
-    monkeypatch.setenv("EDGEPRUNE_CACHE", str(tmp_path / "cache"))
+def server(monkeypatch):
     monkeypatch.setattr(ranges, "BLOCK", 1024)
     monkeypatch.setattr(far, "examine", lambda path, *, verify: [])
     server = web_server.WebServer()

@@ -12,10 +12,9 @@ from edgeprune_formats.remote.locations import as_remote
 
 
 @pytest.fixture
-def bucket(monkeypatch, tmp_path):
+def bucket(monkeypatch):
     """A function that puts bytes under a key."""
     s3fs, moto = pytest.importorskip("s3fs"), pytest.importorskip("moto.server")
-    monkeypatch.setenv("EDGEPRUNE_CACHE", str(tmp_path / "cache"))
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     monkeypatch.setattr(far, "examine", lambda path, *, verify: verify_pack(path))
