@@ -172,7 +172,7 @@ def _parts_that_can_run() -> list[str]:
 @LEARNING_RATE
 @SEEDS
 @DEVICE
-@config_options(TrainConfig, "precision")
+@config_options(TrainConfig, "precision", precision={"default": "float32"})
 @click.option("--copies", is_flag=True, help="Learn from JPEG copies of the images, of quality 75.")
 @click.option("--name", help="Of the JSON result.  [default: accuracy-bytes, or accuracy-bytes-copies]")
 def accuracy_per_byte(

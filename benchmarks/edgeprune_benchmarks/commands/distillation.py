@@ -52,7 +52,7 @@ _BUDGETS = (0.5, 0.25, 1.0)
 @LEARNING_RATE
 @SEEDS
 @DEVICE
-@config_options(TrainConfig, "precision")
+@config_options(TrainConfig, "precision", precision={"default": "float32"})
 @click.option("--name", default="distill", show_default=True, help="Of the JSON result.")
 def distill(
     data: Path,

@@ -70,9 +70,12 @@ class Recipe:
     def facts(self) -> dict[str, Any]:
         """Return all that a network depends on beside its images and its seed, for `measure_cells`.
 
-        Also what has no field here, so that a cell is not taken again after a default has changed.
+        Also what has no field here, so that a cell is not taken again after a default has changed, nor beside
+        cells of another precision where that is chosen by the machine.
         """
-        return {"edgeprune": __version__, "iterations": self.iterations, "training": asdict(self.config(0))}
+        config = self.config(0)
+        training = asdict(config) | {"precision": place(config).precision}
+        return {"edgeprune": __version__, "iterations": self.iterations, "training": training}
 
 
 def train_on(
