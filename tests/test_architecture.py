@@ -103,7 +103,7 @@ ARROWS = {
     "repack": {"masks", "packs", "presets", "work"},
     "training": {"errors", "sources", "text"},
     "inference": {"errors", "sources", "training"},
-    "report": {"coresets", "inference", "issues", "packs", "scoring", "sources", "text", "training"},
+    "report": {"coresets", "inference", "issues", "scoring", "sources", "text", "training"},
     "options": {"text", "work"},
 }
 

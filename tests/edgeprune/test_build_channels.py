@@ -10,11 +10,11 @@ from edgeprune.masks.config import MaskConfig
 from edgeprune.packs.assembly import assemble
 from edgeprune.packs.build import build_share
 from edgeprune.packs.plan import Share
-from edgeprune.packs.preview import draw_preview
 from edgeprune.repack.convert import convert_pack
 from edgeprune.repack.merge import merge_packs
 from edgeprune.repack.repair import repair_pack
 from edgeprune.repack.split import split_pack
+from edgeprune.report.preview import draw_preview
 from edgeprune.scoring.config import ScoreConfig
 from edgeprune_formats import ConfigError, open_pack, verify_pack
 from edgeprune_runtime import PackLoader
