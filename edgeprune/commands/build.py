@@ -182,7 +182,7 @@ def _build_here(
         quiet = quiet or workers.rank > 0
         config = _config(options, workers.device)
         if given["teacher"] is not None and budget is not None:
-            from edgeprune.packs.teacher import PackTeacher
+            from edgeprune.packs.encoding.teacher import PackTeacher
 
             # Asked once of each image, however many packs are tried.
             given["teacher"] = PackTeacher(given["teacher"], workers.device, remember=True)
@@ -214,7 +214,7 @@ def _require_parts(
 
 def _require_budget(budget: int | None, min_quality: float | None) -> None:
     """Raise where `min_quality` has no use, or is none."""
-    from edgeprune.packs.quality import quantization_step
+    from edgeprune.packs.encoding.quality import quantization_step
 
     if min_quality is not None:
         if budget is None:

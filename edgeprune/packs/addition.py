@@ -25,12 +25,12 @@ from ..work.callbacks import StageProgress
 from .build import build_pack, open_for_build
 from .columns import columns_as, with_columns
 from .config import BuildConfig
+from .encoding.quality import DEFAULT_ROUNDING, quality_of
 from .header import TakenOver
-from .quality import DEFAULT_ROUNDING, quality_of
 from .report import BuildReport
 
 if TYPE_CHECKING:
-    from .teacher import PackTeacher
+    from .encoding.teacher import PackTeacher
 
 __all__ = ["Addition", "add_images"]
 

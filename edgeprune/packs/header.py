@@ -20,7 +20,7 @@ from .config import BuildConfig
 from .left_out import LeftOut
 
 if TYPE_CHECKING:
-    from .teacher import TeacherColumn
+    from .encoding.teacher import TeacherColumn
 
 __all__ = ["TakenOver", "pack_header", "utc_now"]
 
@@ -59,7 +59,7 @@ def pack_header(
 ) -> PackHeader:
     """Return the header of a pack, complete but for what its images tell, for tiles and for chunks.
 
-    See `edgeprune.packs.plan` and `edgeprune.packs.layout`.
+    See `edgeprune.packs.plan` and `edgeprune.packs.encoding.tiles`.
     """
     made_by = {"config": _settings(source, config, selector), "versions": _versions()}
     created = utc_now()

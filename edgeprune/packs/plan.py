@@ -21,7 +21,7 @@ from ..coresets.selection import Coreset
 from ..sources import Source, SourceCheck
 from ..sources.check import Statistics, read_rest, refuse_bad, source_sha256
 from ..work.callbacks import StageProgress
-from .encoding import Encoder
+from .encoding.encoder import Encoder
 from .storing import Measured, complete, store
 
 __all__ = ["Content", "Plan", "Share", "with_content"]
@@ -148,7 +148,7 @@ class Plan:
         Raises
         ------
         SourceError, UnreadableError
-            See `edgeprune.packs.encoding.Encoder.read`.
+            See `edgeprune.packs.encoding.encoder.Encoder.read`.
         ArtifactError
             The source is not what was scored.
         PackWriteError

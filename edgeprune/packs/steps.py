@@ -22,16 +22,16 @@ from ..work.processes import Workers
 from ..work.temporary import artifact_path, work_folder
 from .assembly import assemble, build_part, make_folder, part_path, remove_parts
 from .config import METHODS, BuildConfig
-from .encoding import Encoder, UnreadableError
+from .encoding.encoder import Encoder, UnreadableError
+from .encoding.tiles import laid_out, sample_size
 from .header import TakenOver, pack_header
-from .layout import laid_out, sample_size
 from .left_out import LeftOut, left_out
 from .plan import Plan, Share
 from .prerequisites import Prerequisites
 from .report import Made, PartReport
 
 if TYPE_CHECKING:
-    from .teacher import TeacherColumn
+    from .encoding.teacher import TeacherColumn
 
 __all__ = ["CHUNKS_IN_PART", "Steps"]
 

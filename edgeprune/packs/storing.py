@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from edgeprune_formats import PackHeader, PackWriter
 
 from ..sources.check import Statistics
-from .encoding import Encoding, MaskCounts
+from .encoding.encoder import Encoding, MaskCounts
 
 if TYPE_CHECKING:
-    from .teacher import TeacherColumn
+    from .encoding.teacher import TeacherColumn
 
 __all__ = ["Measured", "complete", "store"]
 
@@ -34,7 +34,7 @@ class Measured:
     squared_error : float
     kept : int64 [rows, columns]
     statistics : Statistics
-        See `edgeprune.packs.encoding.Encoding`.
+        See `edgeprune.packs.encoding.encoder.Encoding`.
     """
 
     images: int
