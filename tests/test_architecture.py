@@ -113,6 +113,7 @@ INNER_ARROWS = {
     "edgeprune.packs": {
         "encoding": set(),
         "config": {"encoding"},
+        "planning": {"config", "encoding"},
     },
     "edgeprune_runtime.loading": {
         "order": {"mixture"},

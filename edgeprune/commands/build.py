@@ -279,7 +279,7 @@ def _config(options: dict[str, Any], device: str) -> BuildConfig:
 
 
 def _print(report: BuildReport) -> None:
-    from edgeprune.packs.left_out import left_out_text
+    from edgeprune.packs.planning.deduplication import left_out_text
 
     for message in report.skipped:
         say(f"skipped {message}")

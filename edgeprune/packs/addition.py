@@ -26,7 +26,7 @@ from .build import build_pack, open_for_build
 from .columns import columns_as, with_columns
 from .config import BuildConfig
 from .encoding.quality import DEFAULT_ROUNDING, quality_of
-from .header import TakenOver
+from .planning.header import TakenOver
 from .report import BuildReport
 
 if TYPE_CHECKING:

@@ -25,8 +25,8 @@ from edgeprune_runtime.errors import ArtifactError
 from ..sources.check import source_sha256
 from ..work.callbacks import StageProgress
 from .columns import joined_targets
-from .header import utc_now
 from .plan import Content, Plan, Share, require_scored, with_content
+from .planning.header import utc_now
 from .storing import Measured, complete
 
 __all__ = ["assemble", "build_part", "make_folder", "part_path", "parts_in", "remove_parts"]

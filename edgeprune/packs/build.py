@@ -18,9 +18,9 @@ from ..work.processes import Workers
 from .assembly import make_folder
 from .config import BuildConfig
 from .encoding.encoder import UnreadableError
-from .header import TakenOver
 from .plan import Share
-from .prerequisites import Prerequisites, open_prerequisites
+from .planning.header import TakenOver
+from .planning.prerequisites import Prerequisites, open_prerequisites
 from .report import BuildReport, PartReport, build_report
 from .steps import Steps
 

@@ -92,7 +92,7 @@ class BuildConfig:
         Leave out images that cannot be read, in place of stopping at them.
     drop_duplicates : bool
         Leave out all but one of each group of near duplicates, and all of a group whose labels differ, see
-        `edgeprune.packs.left_out`; `sample_prune` counts what is left.
+        `edgeprune.packs.planning.deduplication`; `sample_prune` counts what is left.
     seed : int
         Non-negative; fixes the coreset, the order of the images in the pack, and the learning of masks.
     device : str

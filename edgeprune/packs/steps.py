@@ -24,10 +24,10 @@ from .assembly import assemble, build_part, make_folder, part_path, remove_parts
 from .config import METHODS, BuildConfig
 from .encoding.encoder import Encoder, UnreadableError
 from .encoding.tiles import laid_out, sample_size
-from .header import TakenOver, pack_header
-from .left_out import LeftOut, left_out
 from .plan import Plan, Share
-from .prerequisites import Prerequisites
+from .planning.deduplication import LeftOut, left_out
+from .planning.header import TakenOver, pack_header
+from .planning.prerequisites import Prerequisites
 from .report import Made, PartReport
 
 if TYPE_CHECKING:

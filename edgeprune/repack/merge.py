@@ -28,7 +28,7 @@ from edgeprune_formats.targets import Target
 from edgeprune_runtime.loading.mixture import Mixture
 
 from ..packs.columns import joined_targets
-from ..packs.header import utc_now
+from ..packs.planning.header import utc_now
 from .lineage import joined_provenance, joined_rows, recent
 
 __all__ = ["MergeReport", "merge_packs"]
