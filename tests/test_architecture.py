@@ -108,12 +108,13 @@ ARROWS = {
 }
 
 
-# What each folder inside a step, or module beside them, imports of its neighbors there: all of it, one way too.
+# What each folder inside a step, or module beside them, imports of its neighbors there: one way too.
 INNER_ARROWS = {
     "edgeprune.packs": {
         "encoding": set(),
         "config": {"encoding"},
         "planning": {"config", "encoding"},
+        "writing": {"encoding", "planning"},
     },
     "edgeprune_runtime.loading": {
         "order": {"mixture"},

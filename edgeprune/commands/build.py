@@ -35,8 +35,8 @@ from ._parts import assemble_parts, build_on_engine, build_one_part, parse_share
 from .score import require_torch
 
 if TYPE_CHECKING:
-    from edgeprune.packs.plan import Share
-    from edgeprune.packs.report import BuildReport
+    from edgeprune.packs.planning.plan import Share
+    from edgeprune.packs.writing.report import BuildReport
 
 __all__ = ["command"]
 

@@ -15,14 +15,14 @@ from edgeprune_formats.files import atomic_file, check_writable, sweep
 from ..sources import Source, SourceCheck, open_source
 from ..work.callbacks import EpochProgress, StageProgress
 from ..work.processes import Workers
-from .assembly import make_folder
 from .config import BuildConfig
 from .encoding.encoder import UnreadableError
-from .plan import Share
 from .planning.header import TakenOver
+from .planning.plan import Share
 from .planning.prerequisites import Prerequisites, open_prerequisites
-from .report import BuildReport, PartReport, build_report
 from .steps import Steps
+from .writing.assembly import make_folder
+from .writing.report import BuildReport, PartReport, build_report
 
 if TYPE_CHECKING:
     from .encoding.teacher import PackTeacher, TeacherColumn
@@ -158,7 +158,7 @@ def build_share(
     jobs: int = 1,
     progress: StageProgress | None = None,
 ) -> PartReport:
-    """Build one part of a pack into a folder, for `edgeprune.packs.assembly.assemble` to put together.
+    """Build one part of a pack into a folder; `edgeprune.packs.writing.assembly.assemble` joins them.
 
     Tasks need to know nothing of each other: each makes the same choice of images and encodes its own. Scores
     and masks are made once, before, and given to all.

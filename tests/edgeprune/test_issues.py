@@ -18,11 +18,11 @@ from edgeprune.issues import duplicates, hashing
 from edgeprune.issues.duplicates import DISTANCE, Fingerprints, find_duplicates
 from edgeprune.issues.hashing import bit_counts, perceptual_hashes
 from edgeprune.issues.mislabeled import find_suspects
-from edgeprune.packs.assembly import assemble
 from edgeprune.packs.budget import build_within
 from edgeprune.packs.build import build_share
-from edgeprune.packs.plan import Share
 from edgeprune.packs.planning import deduplication
+from edgeprune.packs.planning.plan import Share
+from edgeprune.packs.writing.assembly import assemble
 from edgeprune.scoring.scores_file import read_scores_file
 from edgeprune.sources import check_source, source_facts
 from edgeprune_formats import ConfigError, open_pack
