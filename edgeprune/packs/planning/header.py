@@ -59,7 +59,7 @@ def pack_header(
 ) -> PackHeader:
     """Return the header of a pack, complete but for what its images tell, for tiles and for chunks.
 
-    See `edgeprune.packs.planning.plan` and `edgeprune.packs.encoding.tiles`.
+    See `edgeprune.packs.writing.write` and `edgeprune.packs.encoding.tiles`.
     """
     made_by = {"config": _settings(source, config, selector), "versions": _versions()}
     created = utc_now()
