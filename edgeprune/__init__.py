@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .packs.addition import Addition, add_images
     from .packs.build import build_pack
     from .packs.config import BuildConfig
-    from .packs.report import BuildReport
+    from .packs.writing.report import BuildReport
     from .scoring.config import ScoreConfig
     from .sources import Source, open_source
 
@@ -40,7 +40,7 @@ __all__ = [
 _HOMES = {
     "Addition": "packs.addition",
     "BuildConfig": "packs.config",
-    "BuildReport": "packs.report",
+    "BuildReport": "packs.writing.report",
     "CoresetConfig": "coresets.config",
     "MaskConfig": "masks.config",
     "ScoreConfig": "scoring.config",

@@ -14,8 +14,8 @@ from edgeprune.text import bytes_text, say
 from edgeprune_formats import ConfigError, open_pack
 
 if TYPE_CHECKING:
-    from edgeprune.packs.plan import Share
-    from edgeprune.packs.report import BuildReport
+    from edgeprune.packs.planning.plan import Share
+    from edgeprune.packs.writing.report import BuildReport
 
 __all__ = ["assemble_parts", "build_on_engine", "build_one_part", "parse_share", "require_alone"]
 
@@ -24,7 +24,7 @@ _SHARE = re.compile(r"(\d{1,9})/(\d{1,9})")
 
 def parse_share(context: click.Context, param: click.Parameter, value: str | None) -> Share | None:
     """Return the part that ``K/N`` names."""
-    from edgeprune.packs.plan import Share
+    from edgeprune.packs.planning.plan import Share
 
     if value is None:
         return None
@@ -67,7 +67,7 @@ def build_one_part(
 
 def assemble_parts(folder: Path, path: Path, quiet: bool) -> None:
     """Put the parts in a folder together, and say what came of it."""
-    from edgeprune.packs.assembly import assemble
+    from edgeprune.packs.writing.assembly import assemble
     from edgeprune.work.progress import progress_bars
 
     with progress_bars(quiet) as tell:
@@ -92,7 +92,7 @@ def build_on_engine(
     """Build a pack by the tasks of an engine; `given`: see `edgeprune.packs.ray_engine.build_with_ray`."""
     from edgeprune.packs.build import open_for_build
     from edgeprune.packs.ray_engine import build_with_ray
-    from edgeprune.packs.report import Made, build_report
+    from edgeprune.packs.writing.report import Made, build_report
     from edgeprune.work.progress import progress_bars
 
     name, _, address = engine.partition(":")

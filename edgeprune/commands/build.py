@@ -35,8 +35,8 @@ from ._parts import assemble_parts, build_on_engine, build_one_part, parse_share
 from .score import require_torch
 
 if TYPE_CHECKING:
-    from edgeprune.packs.plan import Share
-    from edgeprune.packs.report import BuildReport
+    from edgeprune.packs.planning.plan import Share
+    from edgeprune.packs.writing.report import BuildReport
 
 __all__ = ["command"]
 
@@ -182,7 +182,7 @@ def _build_here(
         quiet = quiet or workers.rank > 0
         config = _config(options, workers.device)
         if given["teacher"] is not None and budget is not None:
-            from edgeprune.packs.teacher import PackTeacher
+            from edgeprune.packs.encoding.teacher import PackTeacher
 
             # Asked once of each image, however many packs are tried.
             given["teacher"] = PackTeacher(given["teacher"], workers.device, remember=True)
@@ -214,7 +214,7 @@ def _require_parts(
 
 def _require_budget(budget: int | None, min_quality: float | None) -> None:
     """Raise where `min_quality` has no use, or is none."""
-    from edgeprune.packs.quality import quantization_step
+    from edgeprune.packs.encoding.quality import quantization_step
 
     if min_quality is not None:
         if budget is None:
@@ -279,7 +279,7 @@ def _config(options: dict[str, Any], device: str) -> BuildConfig:
 
 
 def _print(report: BuildReport) -> None:
-    from edgeprune.packs.left_out import left_out_text
+    from edgeprune.packs.planning.deduplication import left_out_text
 
     for message in report.skipped:
         say(f"skipped {message}")

@@ -20,7 +20,7 @@ from edgeprune_formats import ConfigError
 from ..options.fields import Command, output_option
 
 if TYPE_CHECKING:
-    from edgeprune.packs.comparison import Stored
+    from edgeprune.report.comparison import Stored
 
 __all__ = ["command"]
 
@@ -115,7 +115,7 @@ def _run(line: str) -> None:
 
 def _table(output: Path) -> Iterator[str]:
     """Give the lines of the closing table."""
-    from edgeprune.packs.comparison import as_files, as_lossy, as_pack, as_pixels
+    from edgeprune.report.comparison import as_files, as_lossy, as_pack, as_pixels
     from edgeprune.sources import open_source
     from edgeprune_formats import open_pack
 

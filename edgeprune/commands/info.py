@@ -217,7 +217,7 @@ def _short(item: Any) -> Any:
 
 
 def _tile_trial(trial: dict[str, Any]) -> str:
-    """Return what each size of tiles took, see `edgeprune.packs.layout`."""
+    """Return what each size of tiles took, see `edgeprune.packs.encoding.tiles`."""
     costs = sorted(trial["bytes_per_image"].items(), key=itemgetter(1))
     listed = ", ".join(f"{size}: {cost:,.0f}" for size, cost in costs)
     return f"{listed} B an image, on a sample of {trial['images']} at {trial['psnr_db']:.2f} dB"

@@ -34,7 +34,7 @@ def command(pack: Path | RemoteFile, output: Path, source: str | None, images: i
     Example:
       edgeprune preview photos.h5 --source imagefolder:photos -o grid.png
     """
-    from edgeprune.packs.preview import draw_preview, open_originals
+    from edgeprune.report.preview import draw_preview, open_originals
     from edgeprune_formats import open_pack
 
     with open_pack(pack) if isinstance(pack, Path) else look_into(pack) as opened:

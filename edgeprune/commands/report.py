@@ -49,8 +49,8 @@ def command(
       edgeprune report photos.h5 --source imagefolder:photos --run run --test test.h5 -o photos.html
     """
     from edgeprune.inference.prediction import open_predictor
-    from edgeprune.packs.preview import open_originals
     from edgeprune.report.page import look_at_run, require_template_engine, write_report
+    from edgeprune.report.preview import open_originals
     from edgeprune.scoring.scores_file import read_scores_file
     from edgeprune_formats import ConfigError, open_pack
 

@@ -14,7 +14,7 @@ __all__ = ["dct2", "idct2"]
 def dct2(images: torch.Tensor) -> torch.Tensor:
     """Return the orthonormal 2-D DCT-II of whole images (paper, §3.2).
 
-    `edgeprune.packs.dct.dct2` up to rounding: this one is single precision, and scales no pixels.
+    `edgeprune.packs.encoding.dct.dct2` up to rounding: this one is single precision, and scales no pixels.
 
     Parameters
     ----------

@@ -1,1 +1,1 @@
-"""Source -> pack, and what is done to whole packs: convert, split, merge, preview."""
+"""Source -> pack: what is settled, the encoding of images, and the file."""

@@ -14,23 +14,24 @@ import numpy as np
 from edgeprune_formats import ConfigError, PackHeader, PackWriteError, open_pack
 from edgeprune_formats.codecs import get_codec
 from edgeprune_formats.files import check_writable, partial_folder, publish, write_error
-from edgeprune_formats.targets import LABEL, Column
-from edgeprune_runtime.class_names import united_classes
+from edgeprune_formats.targets import LABEL, Column, Target
+from edgeprune_runtime.class_names import united_classes, with_classes
 from edgeprune_runtime.loading.mixture import pooled_statistics
 from edgeprune_runtime.training.settings import TEACHER
 
-from ..sources import Source
+from ..sources import Source, SourceOptions, source_targets, with_options
 from ..sources.base import source_bits
+from ..sources.columns.requests import parse_targets
+from ..sources.naming.options import without_options
 from ..work.callbacks import StageProgress
 from .build import build_pack, open_for_build
-from .columns import columns_as, with_columns
 from .config import BuildConfig
-from .header import TakenOver
-from .quality import DEFAULT_ROUNDING, quality_of
-from .report import BuildReport
+from .encoding.quality import DEFAULT_ROUNDING, quality_of
+from .planning.header import TakenOver
+from .writing.report import BuildReport
 
 if TYPE_CHECKING:
-    from .teacher import PackTeacher
+    from .encoding.teacher import PackTeacher
 
 __all__ = ["Addition", "add_images"]
 
@@ -108,7 +109,8 @@ def add_images(
     known = _packs_in(folder)
     config, columns = _config(known[-1], split, skip_bad, seed), _own_columns(known[-1], teacher)
     if isinstance(source, str):
-        source = open_for_build(with_columns(source, columns, known[-1].path, _built_from(known[-1])), config)
+        spec = _with_columns(source, columns, known[-1].path, _built_from(known[-1]))
+        source = open_for_build(spec, config)
     headers = [one.header for one in known]
     if source.shape != headers[0].shape or source_bits(source) != headers[0].bits:
         raise ConfigError(
@@ -120,7 +122,7 @@ def add_images(
     own = [name for label, name in enumerate(source.class_names) if np.any(source.labels == label)]
     classes = united_classes([(folder, before), (source.spec, own)])
     mean, std = pooled_statistics(headers)
-    targets = columns_as(source, columns, known[-1].path)
+    targets = _columns_as(source, columns, known[-1].path)
     taken = TakenOver(classes, headers[-1].step, mean, std, targets)
     try:
         # Of one name, so that what a killed process has left is found by the next.
@@ -269,3 +271,77 @@ def _next_name(last: Path) -> Path:
     if digits.strip("9"):
         return last.with_name(f"{stem}{int(digits) + 1:0{len(digits)}}.h5")
     return last.with_name(f"{stem}{digits}{1:0{_DIGITS}}.h5")
+
+
+def _with_columns(spec: str, columns: Sequence[Column], path: Path, built_from: object = None) -> str:
+    """Return the text of a source that gives the columns of a pack: those that it does not name, by name.
+
+    A column that the pack's own source made of others, as in ``pose=x+y:value``, is made of these again.
+    `built_from` is that source's text as the pack's provenance has it.
+
+    Raises
+    ------
+    ConfigError
+        Such a source has no columns.
+    """
+    if not columns:
+        return spec
+    given = without_options(spec)[1].target
+    named = {request.name for request in parse_targets(given)}
+    made = _made_of(built_from)
+    missing = [
+        f"{made.get(column.name, column.name)}:{column.kind}"
+        for column in columns
+        if column.name not in named
+    ]
+    options = SourceOptions(target=(*given, *missing))
+    try:
+        return with_options(spec, options)
+    except ConfigError:
+        raise ConfigError(
+            f"{spec}: gives no targets, and {path} has target {columns[0].name!r}; take a source that has it"
+        ) from None
+
+
+def _made_of(spec: object) -> dict[str, str]:
+    """Return the columns that a recorded source made of others, as ``NAME=COLUMN+COLUMN``, by name."""
+    try:
+        requests = parse_targets(without_options(str(spec))[1].target)
+    except ConfigError:
+        # The record of another release, or no text at all.
+        return {}
+    made = [one for one in requests if one.columns != (one.name,)]
+    return {one.name: f"{one.name}={'+'.join(one.columns)}" for one in made}
+
+
+def _columns_as(source: Source, columns: Sequence[Column], path: Path) -> tuple[Target, ...]:
+    """Return the columns of a source as a pack has them, with its classes, matched by name.
+
+    Raises
+    ------
+    ConfigError
+        The source lacks one or has another, or it differs in kind, or an image is of a class that the pack
+        lacks.
+    """
+    known = {target.column.name: target for target in source_targets(source)}
+    wanted = {column.name: column for column in columns}
+    for name in [*wanted, *known]:
+        if (name in wanted) != (name in known):
+            one, other = (path, source.spec) if name in wanted else (source.spec, path)
+            raise ConfigError(f"{one}: has target {name!r}, and {other} has not; give both the same targets")
+    return tuple(_as_column(source.spec, known[name], column, path) for name, column in wanted.items())
+
+
+def _as_column(spec: str, target: Target, column: Column, path: Path) -> Target:
+    own = target.column
+    if (own.kind, own.width, own.unit or column.unit) != (column.kind, column.width, column.unit):
+        theirs, ours = (f"{one.kind} of {one.width} {one.unit}".strip() for one in (own, column))
+        raise ConfigError(f"{spec}: target {column.name!r} is {theirs}, and {ours} in {path}")
+    if column.classes:
+        target, lacking = with_classes(target, column.classes)
+        if lacking:
+            raise ConfigError(
+                f"{spec}: target {column.name!r} has images of classes that {path} lacks: "
+                f"{', '.join(lacking[:5])}; only the label gets new ones, so leave these images out"
+            )
+    return Target(column, target.values)

@@ -13,7 +13,7 @@ from edgeprune_formats.codecs import get_codec
 from edgeprune_formats.files import check_writable, partial_folder, replacing, write_error
 
 from .config import BuildConfig
-from .report import BuildReport
+from .writing.report import BuildReport
 
 __all__ = ["Fit", "build_within"]
 

@@ -15,17 +15,17 @@ from edgeprune_formats.files import atomic_file, check_writable, sweep
 from ..sources import Source, SourceCheck, open_source
 from ..work.callbacks import EpochProgress, StageProgress
 from ..work.processes import Workers
-from .assembly import make_folder
 from .config import BuildConfig
-from .encoding import UnreadableError
-from .header import TakenOver
-from .plan import Share
-from .prerequisites import Prerequisites, open_prerequisites
-from .report import BuildReport, PartReport, build_report
+from .encoding.encoder import UnreadableError
+from .planning.header import TakenOver
+from .planning.plan import Share
+from .planning.prerequisites import Prerequisites, open_prerequisites
 from .steps import Steps
+from .writing.assembly import make_folder
+from .writing.report import BuildReport, PartReport, build_report
 
 if TYPE_CHECKING:
-    from .teacher import PackTeacher, TeacherColumn
+    from .encoding.teacher import PackTeacher, TeacherColumn
 
 __all__ = ["build_pack", "build_share", "open_for_build"]
 
@@ -75,9 +75,9 @@ def build_pack(
         An FSE-Net learned before, to choose components without learning.
     teacher : path or PackTeacher, optional
         The folder of a run, whose probabilities for each kept image the pack stores as its target
-        ``teacher``, for `TrainConfig.distill`; see `edgeprune.packs.teacher.teacher_column`. It sees the
-        original pixels, at the pack's size, and their mirror image; the mean is stored. Classes are matched
-        by name. An object is kept over several builds, which ask it once of each image.
+        ``teacher``, for `TrainConfig.distill`; see `edgeprune.packs.encoding.teacher.teacher_column`. It
+        sees the original pixels, at the pack's size, and their mirror image; the mean is stored. Classes are
+        matched by name. An object is kept over several builds, which ask it once of each image.
     beside : path, optional
         The pack after which files made on the way are named, if not `path`.
     tile_trial : mapping, optional
@@ -158,7 +158,7 @@ def build_share(
     jobs: int = 1,
     progress: StageProgress | None = None,
 ) -> PartReport:
-    """Build one part of a pack into a folder, for `edgeprune.packs.assembly.assemble` to put together.
+    """Build one part of a pack into a folder; `edgeprune.packs.writing.assembly.assemble` joins them.
 
     Tasks need to know nothing of each other: each makes the same choice of images and encodes its own. Scores
     and masks are made once, before, and given to all.
@@ -231,7 +231,7 @@ def _teacher_column(
 ) -> TeacherColumn | None:
     if teacher is None:
         return None
-    from .teacher import PackTeacher
+    from .encoding.teacher import PackTeacher
 
     opened = teacher if isinstance(teacher, PackTeacher) else PackTeacher(teacher, device)
     return opened.for_source(source, None if taken is None else taken.class_names)

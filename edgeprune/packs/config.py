@@ -16,7 +16,7 @@ from ..coresets.config import CoresetConfig
 from ..masks.config import MaskConfig
 from ..scoring.config import ScoreConfig
 from ..sources.naming.options import CHANNELS
-from .quality import DEFAULT_QUALITY, quantization_step
+from .encoding.quality import DEFAULT_QUALITY, quantization_step
 
 __all__ = ["METHODS", "BuildConfig", "Method"]
 
@@ -72,13 +72,13 @@ class BuildConfig:
         ``"none"`` or ``"gzip"``, lossless, of the codecs ``sparse-f32`` and ``sparse-f16``.
     quality : float or None
         1 to 100, of the codec ``quantized``: one scale for size and error, see
-        `edgeprune.packs.quality.quantization_step`; None stands for 75.
+        `edgeprune.packs.encoding.quality.quantization_step`; None stands for 75.
     color : str or None
         Planes that ``quantized`` stores: ``"rgb"`` or ``"ycbcr"``, for which None stands.
     tile : str or None
         Tiles that ``quantized`` transforms: ``"full"`` (the whole image), ``"8"``, ``"16"`` or ``"32"``
         pixels a side. None and ``"auto"`` try the sizes on a sample of the images, see
-        `edgeprune.packs.layout.laid_out`.
+        `edgeprune.packs.encoding.tiles.laid_out`.
     rounding : str or None
         Of ``quantized``: ``"deadzone"``, or ``"rdo"`` by rate and distortion, for which None stands.
     size : int or None
@@ -92,7 +92,7 @@ class BuildConfig:
         Leave out images that cannot be read, in place of stopping at them.
     drop_duplicates : bool
         Leave out all but one of each group of near duplicates, and all of a group whose labels differ, see
-        `edgeprune.packs.left_out`; `sample_prune` counts what is left.
+        `edgeprune.packs.planning.deduplication`; `sample_prune` counts what is left.
     seed : int
         Non-negative; fixes the coreset, the order of the images in the pack, and the learning of masks.
     device : str

@@ -17,10 +17,10 @@ from edgeprune_runtime.networks.code import allow_code, allowed_code
 
 from ..work.callbacks import StageProgress
 from ..work.temporary import work_folder
-from .assembly import assemble, make_folder
 from .config import BuildConfig
-from .plan import Share
-from .report import PartReport
+from .planning.plan import Share
+from .writing.assembly import assemble, make_folder
+from .writing.report import PartReport
 
 __all__ = ["build_with_ray"]
 
@@ -76,7 +76,7 @@ def build_with_ray(
     ArtifactError
         A task died again and again.
     Exception
-        As `edgeprune.packs.build.build_share` and `edgeprune.packs.assembly.assemble`.
+        As `edgeprune.packs.build.build_share` and `edgeprune.packs.writing.assembly.assemble`.
     """
     check_writable(path)
     folder = work_folder(path) / f"ray-{parts}"

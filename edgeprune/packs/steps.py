@@ -20,18 +20,19 @@ from ..work.callbacks import EpochProgress, JoinedProgress, StageProgress
 from ..work.checking import check_shared
 from ..work.processes import Workers
 from ..work.temporary import artifact_path, work_folder
-from .assembly import assemble, build_part, make_folder, part_path, remove_parts
 from .config import METHODS, BuildConfig
-from .encoding import Encoder, UnreadableError
-from .header import TakenOver, pack_header
-from .layout import laid_out, sample_size
-from .left_out import LeftOut, left_out
-from .plan import Plan, Share
-from .prerequisites import Prerequisites
-from .report import Made, PartReport
+from .encoding.encoder import Encoder, UnreadableError
+from .encoding.tiles import laid_out, sample_size
+from .planning.deduplication import LeftOut, left_out
+from .planning.header import TakenOver, pack_header
+from .planning.plan import Plan, Share
+from .planning.prerequisites import Prerequisites
+from .writing.assembly import assemble, build_part, make_folder, part_path, remove_parts
+from .writing.report import Made, PartReport
+from .writing.write import write_pack
 
 if TYPE_CHECKING:
-    from .teacher import TeacherColumn
+    from .encoding.teacher import TeacherColumn
 
 __all__ = ["CHUNKS_IN_PART", "Steps"]
 
@@ -74,7 +75,7 @@ class Steps:
         if self.workers.rank == 0:
             remove_parts(work_folder(path), but=place)
         if self.workers.count == 1 and plan.encoder.select_file is None:
-            return Made(plan.write(path, self._tell).bad, made)
+            return Made(write_pack(plan, path, self._tell).bad, made)
         if self.workers.rank == 0:
             make_folder(place)
         self.workers.wait()

@@ -17,9 +17,9 @@ from edgeprune_formats.files import check_writable
 
 from ..masks.components import energy_mask
 from ..packs.config import BuildConfig
-from ..packs.dct import dct2_of_pixels, idct2_of_tiles
-from ..packs.layout import laid_out, sample_size
-from ..packs.quality import DEFAULT_ROUNDING
+from ..packs.encoding.dct import dct2_of_pixels, idct2_of_tiles
+from ..packs.encoding.quality import DEFAULT_ROUNDING
+from ..packs.encoding.tiles import laid_out, sample_size
 from ..presets import component_count
 from .lineage import recent
 

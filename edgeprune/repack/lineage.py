@@ -14,7 +14,7 @@ from edgeprune_formats import FORMAT_VERSION, ConfigError, Pack, PackHeader, __v
 from edgeprune_formats.files import file_sha256
 from edgeprune_formats.packs.chunks import plan_chunks
 
-from ..packs.header import utc_now
+from ..packs.planning.header import utc_now
 
 __all__ = ["JoinedRows", "derived_header", "joined_provenance", "joined_rows", "parent_facts", "recent"]
 

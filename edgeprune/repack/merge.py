@@ -27,8 +27,8 @@ from edgeprune_formats.packs.chunks import plan_chunks
 from edgeprune_formats.targets import Target
 from edgeprune_runtime.loading.mixture import Mixture
 
-from ..packs.columns import joined_targets
-from ..packs.header import utc_now
+from ..packs.planning.header import utc_now
+from ..packs.writing.assembly import joined_targets
 from .lineage import joined_provenance, joined_rows, recent
 
 __all__ = ["MergeReport", "merge_packs"]

@@ -1,1 +1,1 @@
-"""One HTML file that shows a pack: its images, what they cost, what was kept, what a network confuses."""
+"""What a pack holds, shown: as one HTML file, as a picture of what was lost, and beside other formats."""

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from edgeprune_formats import Pack
 
-from ..packs.preview import in_color, preview_rows
 from ..sources import Source
 from ..sources.decoding.kinds import reduced_to_8
 from .names import shown
 from .pictures import SIDE, Card, Picture, picture
+from .preview import in_color, preview_rows
 
 __all__ = ["Album", "Group"]
 

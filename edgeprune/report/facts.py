@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from edgeprune_formats import Pack
 from edgeprune_runtime import PackDataset
 
-from ..packs.comparison import Stored, as_files, as_lossy, psnr
 from ..sources import Source
 from ..text import bytes_text, printable
 from .album import evenly
+from .comparison import Stored, as_files, as_lossy, psnr
 
 __all__ = ["Sizes", "compare_sizes", "pack_facts"]
 

@@ -19,7 +19,6 @@ from edgeprune_runtime.class_names import class_numbers
 
 from ..inference.confusion import Evaluation
 from ..inference.prediction import Prediction, Predictor, softmax
-from ..packs.preview import in_color
 from ..sources import Source, open_source
 from ..sources.decoding.kinds import peak_of
 from ..training.curves import MEASURES, measure_of, read_metrics, scale_of, series
@@ -27,6 +26,7 @@ from .album import evenly
 from .charts import lines
 from .names import shown
 from .pictures import Card, picture
+from .preview import in_color
 
 __all__ = ["Cell", "Tested", "Tried", "curves", "images_of", "open_tried"]
 

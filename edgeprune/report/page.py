@@ -81,7 +81,7 @@ def write_report(
     output : Path
         Replaced as a whole.
     source : Source, optional
-        What the pack was built from, see `edgeprune.packs.preview.open_originals`.
+        What the pack was built from, see `edgeprune.report.preview.open_originals`.
     scores : ScoresFile, optional
         Of that source.
     training : Training, optional

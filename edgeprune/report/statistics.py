@@ -15,11 +15,11 @@ from edgeprune_formats.coefficients import QuantizedCoefficients
 from edgeprune_formats.packs.columns import StoredTarget
 from edgeprune_formats.targets import LABEL
 
-from ..packs.preview import in_color, plane_names
 from .album import evenly
 from .charts import histogram
 from .names import shown
 from .pictures import Picture, picture
+from .preview import in_color, plane_names
 
 __all__ = ["Balance", "Counted", "Masks", "Values", "class_balance", "distribution", "masks", "target_values"]
 

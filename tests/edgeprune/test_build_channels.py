@@ -7,14 +7,14 @@ from plane_packs import plane_pixels
 
 from edgeprune import BuildConfig, build_pack, open_source
 from edgeprune.masks.config import MaskConfig
-from edgeprune.packs.assembly import assemble
 from edgeprune.packs.build import build_share
-from edgeprune.packs.plan import Share
-from edgeprune.packs.preview import draw_preview
+from edgeprune.packs.planning.plan import Share
+from edgeprune.packs.writing.assembly import assemble
 from edgeprune.repack.convert import convert_pack
 from edgeprune.repack.merge import merge_packs
 from edgeprune.repack.repair import repair_pack
 from edgeprune.repack.split import split_pack
+from edgeprune.report.preview import draw_preview
 from edgeprune.scoring.config import ScoreConfig
 from edgeprune_formats import ConfigError, open_pack, verify_pack
 from edgeprune_runtime import PackLoader

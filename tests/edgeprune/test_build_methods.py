@@ -16,7 +16,7 @@ from edgeprune.masks.fse_file import load_fse_net
 from edgeprune.masks.fse_net import select
 from edgeprune.packs import steps
 from edgeprune.packs.config import METHODS
-from edgeprune.packs.dct import dct2
+from edgeprune.packs.encoding.dct import dct2
 from edgeprune.scoring.scores_file import read_scores_file
 from edgeprune_formats import ConfigError, open_pack, verify_pack
 from edgeprune_formats.files import file_sha256

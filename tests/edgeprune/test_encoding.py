@@ -7,9 +7,9 @@ from scipy.fft import dctn, idctn
 from edgeprune import open_source
 from edgeprune.errors import SourceError
 from edgeprune.masks.components import energy_mask
-from edgeprune.packs.assembly import make_folder, remove_parts
-from edgeprune.packs.encoding import Encoder, MaskCounts, UnreadableError
-from edgeprune.packs.storing import Measured
+from edgeprune.packs.encoding.encoder import Encoder, MaskCounts, UnreadableError
+from edgeprune.packs.writing.assembly import make_folder, remove_parts
+from edgeprune.packs.writing.measured import Measured
 from edgeprune.sources.check import Statistics
 from edgeprune_formats import PackHeader, PackWriteError
 from edgeprune_formats.codecs import get_codec

@@ -9,7 +9,7 @@ from edgeprune.masks import components
 from edgeprune.masks.components import energy_mask, select_components
 from edgeprune.masks.fse_net import FSENet, importance, select
 from edgeprune.masks.torch_dct import dct2
-from edgeprune.packs import dct as transform
+from edgeprune.packs.encoding import dct as transform
 from edgeprune_formats import ConfigError
 
 # --- the selection of equation 8 ---

@@ -18,11 +18,11 @@ from edgeprune.issues import duplicates, hashing
 from edgeprune.issues.duplicates import DISTANCE, Fingerprints, find_duplicates
 from edgeprune.issues.hashing import bit_counts, perceptual_hashes
 from edgeprune.issues.mislabeled import find_suspects
-from edgeprune.packs import left_out
-from edgeprune.packs.assembly import assemble
 from edgeprune.packs.budget import build_within
 from edgeprune.packs.build import build_share
-from edgeprune.packs.plan import Share
+from edgeprune.packs.planning import deduplication
+from edgeprune.packs.planning.plan import Share
+from edgeprune.packs.writing.assembly import assemble
 from edgeprune.scoring.scores_file import read_scores_file
 from edgeprune.sources import check_source, source_facts
 from edgeprune_formats import ConfigError, open_pack
@@ -305,7 +305,7 @@ def test_parts_and_budgets_leave_out_the_same_and_look_for_them_once(planted, tm
         looked.append(len(prints.rows))
         return find_duplicates(prints)
 
-    monkeypatch.setattr(left_out, "find_duplicates", counted)
+    monkeypatch.setattr(deduplication, "find_duplicates", counted)
     build_pack(planted.spec, tmp_path / "whole.h5", TWINS, jobs=2)
     whole = sorted(open_pack(tmp_path / "whole.h5").source_index.tolist())
     build_share(planted.spec, tmp_path / "parts", Share(1, 1), TWINS)

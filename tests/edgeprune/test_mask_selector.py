@@ -12,7 +12,7 @@ from edgeprune.masks.components import energy_mask
 from edgeprune.masks.fse_file import load_fse_net, save_fse_net
 from edgeprune.masks.fse_net import select
 from edgeprune.masks.learning import learn_masks, learned_selector, load_masks
-from edgeprune.packs.dct import dct2
+from edgeprune.packs.encoding.dct import dct2
 from edgeprune.scoring.scores_file import read_scores_file
 from edgeprune.sources import open_source
 from edgeprune.work.processes import Workers

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy.fft import dct
 
 from edgeprune.masks.components import energy_mask
-from edgeprune.packs.dct import dct2
+from edgeprune.packs.encoding.dct import dct2
 from edgeprune.presets import component_count
 from edgeprune_formats import ConfigError
 

@@ -14,9 +14,9 @@ from PIL import Image
 
 from edgeprune import BuildConfig, build_pack, open_source
 from edgeprune.errors import SourceError
-from edgeprune.packs.assembly import assemble, part_path
 from edgeprune.packs.build import build_share
-from edgeprune.packs.plan import Share
+from edgeprune.packs.planning.plan import Share
+from edgeprune.packs.writing.assembly import assemble, part_path
 from edgeprune.repack.merge import merge_packs
 from edgeprune.scoring.run import run_scoring
 from edgeprune.sources import check_source

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from edgeprune import BuildConfig, build_pack
-from edgeprune.packs.preview import detail, draw_preview, kept_components, lost
+from edgeprune.report.preview import detail, draw_preview, kept_components, lost
 from edgeprune.sources import open_source
 from edgeprune_formats import open_pack
 

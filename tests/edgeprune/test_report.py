@@ -15,12 +15,12 @@ from edgeprune import BuildConfig, CoresetConfig, build_pack
 from edgeprune.inference.confusion import evaluate
 from edgeprune.inference.prediction import open_predictor
 from edgeprune.issues.mislabeled import Suspects
-from edgeprune.packs.preview import open_originals
 from edgeprune.report.album import Album
 from edgeprune.report.charts import bar, histogram, lines, ticks
 from edgeprune.report.facts import compare_sizes
 from edgeprune.report.issues import find_issues, suspect_cards
 from edgeprune.report.page import look_at_run, write_report
+from edgeprune.report.preview import open_originals
 from edgeprune.report.selection import score_of, select
 from edgeprune.report.statistics import class_balance, masks, target_values
 from edgeprune.scoring.scores_file import read_scores_file

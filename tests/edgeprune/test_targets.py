@@ -8,9 +8,9 @@ import pytest
 from target_packs import target_pack
 
 from edgeprune import BuildConfig, build_pack
-from edgeprune.packs.assembly import assemble
 from edgeprune.packs.build import build_share
-from edgeprune.packs.plan import Share
+from edgeprune.packs.planning.plan import Share
+from edgeprune.packs.writing.assembly import assemble
 from edgeprune.repack.convert import convert_pack
 from edgeprune.repack.merge import merge_packs
 from edgeprune.repack.repair import repair_pack

@@ -12,11 +12,11 @@ from edgeprune import BuildConfig, build_pack
 from edgeprune.commands import add, build
 from edgeprune.packs import ray_engine
 from edgeprune.packs.addition import add_images
-from edgeprune.packs.assembly import assemble
 from edgeprune.packs.budget import build_within
 from edgeprune.packs.build import build_share
-from edgeprune.packs.plan import Share
-from edgeprune.packs.teacher import PackTeacher, teacher_column
+from edgeprune.packs.encoding.teacher import PackTeacher, teacher_column
+from edgeprune.packs.planning.plan import Share
+from edgeprune.packs.writing.assembly import assemble
 from edgeprune.repack.convert import convert_pack
 from edgeprune.repack.merge import merge_packs
 from edgeprune.sources import open_source

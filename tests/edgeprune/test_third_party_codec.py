@@ -7,9 +7,9 @@ import pytest
 from scipy.fft import idctn
 
 from edgeprune import BuildConfig, build_pack, open_source
-from edgeprune.packs.preview import kept_components
 from edgeprune.repack.convert import convert_pack
 from edgeprune.repack.merge import merge_packs
+from edgeprune.report.preview import kept_components
 from edgeprune_formats import ConfigError, PackLayoutError, codecs, open_pack, verify_pack
 from edgeprune_formats.codecs import Codec, ContentError, Field
 from edgeprune_formats.coefficients import QuantizedCoefficients, SparseCoefficients

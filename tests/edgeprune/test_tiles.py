@@ -8,8 +8,8 @@ import pytest
 
 from edgeprune import BuildConfig, build_pack
 from edgeprune.packs.config import METHODS
-from edgeprune.packs.dct import dct2
-from edgeprune.packs.layout import laid_out, sample_size
+from edgeprune.packs.encoding.dct import dct2
+from edgeprune.packs.encoding.tiles import laid_out, sample_size
 from edgeprune.repack.convert import convert_pack
 from edgeprune.work.processes import Workers
 from edgeprune_formats import PackHeader, PackWriter, open_pack, verify_pack

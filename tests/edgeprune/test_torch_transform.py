@@ -6,7 +6,7 @@ from scipy.fft import dctn, idctn
 
 from edgeprune.masks import torch_dct as torch_transform
 from edgeprune.masks.torch_dct import dct2, idct2
-from edgeprune.packs import dct as transform
+from edgeprune.packs.encoding import dct as transform
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 32, 32), (1, 1, 30, 50), (1, 3, 224, 224), (4, 1, 1, 7)])

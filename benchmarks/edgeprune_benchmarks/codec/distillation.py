@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune import open_source
-from edgeprune.packs.teacher import PackTeacher
+from edgeprune.packs.encoding.teacher import PackTeacher
 from edgeprune.sources import check_source
 from edgeprune.sources.check import read_rest
 from edgeprune.training.evaluation import open_test

@@ -10,7 +10,7 @@ import click
 
 from edgeprune import open_source
 from edgeprune.commands.info import describe
-from edgeprune.packs.preview import draw_preview
+from edgeprune.report.preview import draw_preview
 from edgeprune_formats.packs.remote import RangedPack, look_into
 from edgeprune_formats.remote.locations import RemoteFile
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, features
 
 from edgeprune import open_source
-from edgeprune.packs.quality import DEFAULT_QUALITY
+from edgeprune.packs.encoding.quality import DEFAULT_QUALITY
 from edgeprune_formats import EdgePruneError, Pack, open_pack
 from edgeprune_formats.codecs import get_codec
 from edgeprune_formats.coding.kernels import NumpyKernels

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.fft import idctn
 
 from edgeprune.masks.torch_dct import dct2, idct2
-from edgeprune.packs.dct import dct2 as dct2_scipy
+from edgeprune.packs.encoding.dct import dct2 as dct2_scipy
 from edgeprune_formats import EdgePruneError
 
 from ..harness.results import save, spread

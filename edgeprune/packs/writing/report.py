@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edgeprune_formats import PackHeader, open_pack
 from edgeprune_formats.targets import LABEL, Column
 
-from ..sources import Source
+from ...sources import Source
 
 __all__ = ["BuildReport", "Made", "PartReport", "build_report"]
 

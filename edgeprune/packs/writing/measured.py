@@ -1,27 +1,56 @@
-"""Writing the encoded images of a pack, and what is found out of them while they are encoded."""
+"""What is found out of images while they are encoded; that of the parts of a pack adds up."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprune_formats import PackHeader, PackWriter
+from edgeprune_formats import PackHeader
+from edgeprune_runtime.errors import ArtifactError
 
-from ..sources.check import Statistics
-from .encoding import Encoding, MaskCounts
+from ...sources.check import Statistics, source_sha256
+from ..encoding.encoder import Encoding, MaskCounts
 
-if TYPE_CHECKING:
-    from .teacher import TeacherColumn
+__all__ = ["Content", "Measured", "require_scored", "with_content"]
 
-__all__ = ["Measured", "complete", "store"]
-
+MAX_SKIPPED_NAMED = 100
 # Digits of a PSNR in dB: further ones depend on the order in which errors are added.
 _DIGITS = 6
+
+
+@dataclass(frozen=True)
+class Content:
+    """What was found out of a source's images, of those of one part or of all.
+
+    Attributes
+    ----------
+    images, digest : int
+        How many could be read, and the sum of their digests, see `edgeprune.sources.check.Piece`.
+    bad : tuple of str
+        A message for each that could not.
+    sha256 : str
+        Of all images together, once they are known; otherwise "".
+    """
+
+    images: int
+    digest: int
+    bad: tuple[str, ...]
+    sha256: str = ""
+
+    def named(self, shape: tuple[int, int, int], class_names: Sequence[str]) -> Content:
+        """Return it with the SHA-256 of all images of a source together, which this is of."""
+        sha256 = self.sha256 or source_sha256(shape, class_names, self.images, self.digest)
+        return replace(self, sha256=sha256)
+
+    def __add__(self, other: Content) -> Content:
+        return Content(
+            self.images + other.images, self.digest + other.digest, self.bad + other.bad, self.sha256
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +63,7 @@ class Measured:
     squared_error : float
     kept : int64 [rows, columns]
     statistics : Statistics
-        See `edgeprune.packs.encoding.Encoding`.
+        See `edgeprune.packs.encoding.encoder.Encoding`.
     """
 
     images: int
@@ -91,51 +120,20 @@ class Measured:
         return cls(statistics.images, float(facts["squared_error"]), kept, statistics)
 
 
-def store(
-    writer: PackWriter,
-    encodings: Iterable[Encoding],
-    tell: Callable[[int], None] | None = None,
-    teacher: TeacherColumn | None = None,
-) -> Measured:
-    """Write a pack's chunks in order, and return what was found out of them.
-
-    Parameters
-    ----------
-    writer : PackWriter
-        Entered.
-    encodings : iterable of Encoding
-        One for each chunk.
-    tell : callable, optional
-        Called with the number of images written so far.
-    teacher : TeacherColumn, optional
-        Whose answers the encodings have.
-
-    Raises
-    ------
-    PackWriteError
-        The disk is full.
-    """
-    measured, answers = Measured.nothing(writer.header), []
-    for encoding in encodings:
-        writer.append_arrays(encoding.arrays, encoding.images)
-        measured += encoding
-        if encoding.answers is not None:
-            answers.append(encoding.answers)
-        if tell is not None:
-            tell(measured.images)
-    if teacher is not None:
-        writer.add_target(teacher.target(answers))
-    return measured
+def with_content(provenance: Any, content: Content) -> dict[str, Any]:
+    """Return a provenance whose ``source`` tells what the source holds."""
+    facts = {
+        "sha256": content.sha256,
+        "skipped": len(content.bad),
+        "skipped_images": list(content.bad[:MAX_SKIPPED_NAMED]),
+    }
+    return {**provenance, "source": {**provenance["source"], **facts}}
 
 
-def complete(
-    writer: PackWriter, measured: Measured, provenance: Mapping[str, Any], *, keep_statistics: bool = False
-) -> None:
-    """Give a pack whose images are written what was measured of them; the writer is then ready to be left.
-
-    With `keep_statistics` mean and standard deviation stay as the header has them.
-    """
-    header = writer.header
-    own = measured.statistics.mean_std(header.height * header.width)
-    writer.describe(*((header.mean, header.std) if keep_statistics else own), provenance)
-    writer.record(**measured.result(writer.header))
+def require_scored(sha256: str, scored: str) -> None:
+    """Raise `ArtifactError` unless the content is what was scored."""
+    if scored and sha256 != scored:
+        raise ArtifactError(
+            f"the images are not those that were scored (SHA-256 {sha256[:12]}, and {scored[:12]} in the "
+            "scores file): some have changed since; make the scores again with: edgeprune score"
+        )

@@ -8,14 +8,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from edgeprune_formats import ConfigError, PackHeader
 from edgeprune_formats.codecs import get_codec
 from edgeprune_formats.packs.chunks import plan_chunks
 
-from ..work.processes import Workers
+from ...work.processes import Workers
+from .encoder import Sample
 from .quality import DEFAULT_ROUNDING
 
 __all__ = ["laid_out", "sample_size"]
@@ -26,9 +24,6 @@ SAMPLE_PIXELS = 2**19
 WHOLE_IMAGE = 64
 # The second step that each size is tried at, to compare sizes at the same error.
 COARSER = 1.25
-
-Sample = NDArray[np.uint8 | np.uint16] | tuple[NDArray[np.float32], NDArray[np.bool_]]
-"""Pixels of images of which everything is kept, or spectra and masks."""
 
 
 def sample_size(height: int, width: int) -> int:

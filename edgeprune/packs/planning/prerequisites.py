@@ -10,17 +10,17 @@ from edgeprune_formats import ConfigError
 from edgeprune_formats.coefficients import position_dtype
 from edgeprune_formats.limits import MAX_CHUNK_BYTES, MAX_IMAGE_VALUES
 
-from ..presets import component_count, coreset_size
-from ..scoring.scores_file import ScoresFile, read_scores_file
-from ..sources import Source
-from ..work.processes import Workers
-from .config import METHODS, BuildConfig
+from ...presets import component_count, coreset_size
+from ...scoring.scores_file import ScoresFile, read_scores_file
+from ...sources import Source
+from ...work.processes import Workers
+from ..config import METHODS, BuildConfig
 
 if TYPE_CHECKING:
     from edgeprune_runtime.networks.trained import TrainedNetwork
     from edgeprune_runtime.training.settings import Precision
 
-    from ..masks.fse_file import FSENetFile
+    from ...masks.fse_file import FSENetFile
 
 __all__ = ["Prerequisites", "open_prerequisites", "require_use"]
 
@@ -93,9 +93,9 @@ def _open_networks(
 ) -> tuple[TrainedNetwork | None, FSENetFile | None]:
     if not METHODS[config.method].learned_masks:
         return None, None
-    from ..masks.classifier import classifier_from_run, require_fit
-    from ..masks.fse_file import FSENetFile
-    from ..masks.learning import load_masks, preset_for
+    from ...masks.classifier import classifier_from_run, require_fit
+    from ...masks.fse_file import FSENetFile
+    from ...masks.learning import load_masks, preset_for
 
     _require_place(config.masks.precision, workers)
     if fse_net is not None:

@@ -13,21 +13,23 @@ from numpy.typing import NDArray
 from edgeprune_formats import PackHeader
 from edgeprune_formats.codecs import get_codec
 
-from ..masks.selector import Select
-from ..sources import Source
-from ..sources.check import Piece, Statistics, read_piece, refuse_bad
-from ..sources.ordered import in_order
+from ...masks.selector import Select
+from ...sources import Source
+from ...sources.check import Piece, Statistics, read_piece, refuse_bad
+from ...sources.ordered import in_order
 from .dct import dct2
-from .layout import Sample
 from .quality import DEFAULT_ROUNDING
 
 if TYPE_CHECKING:
     from .teacher import TeacherColumn
 
-__all__ = ["Encoder", "Encoding", "MaskCounts", "UnreadableError"]
+__all__ = ["Encoder", "Encoding", "MaskCounts", "Sample", "UnreadableError"]
 
 # Cells of the frequency plane, a side, in which statistics of masks are given.
 _CELLS = 32
+
+Sample = NDArray[np.uint8 | np.uint16] | tuple[NDArray[np.float32], NDArray[np.bool_]]
+"""Pixels of images of which everything is kept, or spectra and masks."""
 
 
 class UnreadableError(Exception):
@@ -50,7 +52,7 @@ class Encoding:
     statistics : Statistics
         Of the original images.
     answers : uint8 [n, ...] or None
-        Rows of the teacher's column, see `edgeprune.packs.teacher.TeacherColumn`.
+        Rows of the teacher's column, see `edgeprune.packs.encoding.teacher.TeacherColumn`.
     """
 
     arrays: dict[str, NDArray[Any]]
@@ -138,7 +140,7 @@ class Encoder:
         return piece
 
     def sample(self, codec: str, rows: NDArray[np.int64]) -> Sample:
-        """Return some images as `edgeprune.packs.layout.laid_out` needs them."""
+        """Return some images as `edgeprune.packs.encoding.tiles.laid_out` needs them."""
         pixels = self.read(rows).pixels
         if self.select is None and get_codec(codec).takes_pixels:
             return pixels

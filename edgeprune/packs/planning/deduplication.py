@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from edgeprune_formats.files import atomic_file
 from edgeprune_runtime.text import count_text
 
-from ..errors import SourceError
-from ..issues.duplicates import DISTANCE, Duplicates, find_duplicates
-from ..issues.prints import fingerprints
-from ..sources import Source
-from ..sources.check import refuse_bad
-from ..work.callbacks import StageProgress
-from ..work.processes import Workers
+from ...errors import SourceError
+from ...issues.duplicates import DISTANCE, Duplicates, find_duplicates
+from ...issues.prints import fingerprints
+from ...sources import Source
+from ...sources.check import refuse_bad
+from ...work.callbacks import StageProgress
+from ...work.processes import Workers
 
 __all__ = ["LeftOut", "left_out", "left_out_text"]
 

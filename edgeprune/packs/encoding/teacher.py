@@ -22,8 +22,8 @@ from edgeprune_runtime.system.devices import resolve_device
 from edgeprune_runtime.training.run_folder.unfinished import open_run_network
 from edgeprune_runtime.training.settings import TEACHER
 
-from ..sources import Source, source_targets
-from ..sources.check import Piece
+from ...sources import Source, source_targets
+from ...sources.check import Piece
 
 __all__ = ["PackTeacher", "TeacherColumn", "teacher_column"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from edgeprune_formats import (
+    ConfigError,
     EdgePruneError,
     Pack,
     PackHeader,
@@ -20,16 +22,26 @@ from edgeprune_formats import (
 )
 from edgeprune_formats.codecs import get_codec
 from edgeprune_formats.files import check_writable
+from edgeprune_formats.targets import LABEL, Target
 from edgeprune_runtime.errors import ArtifactError
+from edgeprune_runtime.loading.mixture import Mixture
+from edgeprune_runtime.loading.targets import column_of
 
-from ..sources.check import source_sha256
-from ..work.callbacks import StageProgress
-from .columns import joined_targets
-from .header import utc_now
-from .plan import Content, Plan, Share, require_scored, with_content
-from .storing import Measured, complete
+from ...work.callbacks import StageProgress
+from ..planning.header import utc_now
+from ..planning.plan import Plan, Share
+from .measured import Content, Measured, require_scored, with_content
+from .write import complete, write_part
 
-__all__ = ["assemble", "build_part", "make_folder", "part_path", "parts_in", "remove_parts"]
+__all__ = [
+    "assemble",
+    "build_part",
+    "joined_targets",
+    "make_folder",
+    "part_path",
+    "parts_in",
+    "remove_parts",
+]
 
 
 def part_path(folder: Path, share: Share) -> Path:
@@ -44,13 +56,13 @@ def build_part(plan: Plan, folder: Path, share: Share, progress: StageProgress |
     Raises
     ------
     ConfigError, SourceError, UnreadableError, PackWriteError
-        See `edgeprune.packs.plan.Plan.write_part`.
+        See `edgeprune.packs.writing.write.write_part`.
     """
     path = part_path(folder, share)
     if _is_sound(path, plan.build, share):
         return False
     check_writable(path)
-    plan.write_part(path, share, progress)
+    write_part(plan, path, share, progress)
     return True
 
 
@@ -151,8 +163,7 @@ def assemble(folder: Path, path: Path, progress: StageProgress | None = None) ->
         for part in parts[1:]:
             content, measured = content + part.content, measured + part.measured
         header = _header(parts)
-        sha256 = source_sha256(header.shape, header.class_names, content.images, content.digest)
-        content = replace(content, sha256=content.sha256 or sha256)
+        content = content.named(header.shape, header.class_names)
         require_scored(content.sha256, parts[0].scored_sha256)
         with _writer(path, header, parts) as writer:
             _copy(writer, parts, progress)
@@ -245,3 +256,32 @@ def _copy(writer: PackWriter, parts: list[_Part], progress: StageProgress | None
             if progress is not None:
                 progress("assembling", done, writer.header.samples)
         part.pack.close()
+
+
+def joined_targets(packs: Sequence[Pack]) -> list[Target]:
+    """Return the columns that all packs have, beside the labels, one pack's values after another's.
+
+    Raises
+    ------
+    ConfigError
+        A pack lacks a column of another, or has it of another kind or with other classes.
+    PackFormatError
+        A column is damaged.
+    """
+    names = [set(pack.targets) - {LABEL} for pack in packs]
+    for pack, own in zip(packs, names, strict=True):
+        if own != names[0]:
+            one, other = (pack, packs[0]) if own - names[0] else (packs[0], pack)
+            name = min(set(one.targets) - set(other.targets))
+            raise ConfigError(f"{one.path}: has target {name!r}, and {other.path} has not; build both alike")
+    mixed, joined = Mixture(packs), []
+    for name in packs[0].targets:
+        if name != LABEL:
+            column = column_of(mixed, name)
+            parts = [pack.targets[name].take() for pack in packs]
+            if any((one.column.dtype, one.column.top) != (column.dtype, column.top) for one in parts):
+                # As what holds all of them.
+                column = replace(column, dtype="", top=0)
+                parts = [Target(column, pack.targets[name].read()) for pack in packs]
+            joined.append(Target(column, np.concatenate([one.values for one in parts])))
+    return joined

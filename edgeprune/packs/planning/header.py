@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 from edgeprune_formats import PackHeader, __version__
 from edgeprune_formats.targets import Target
 
-from ..coresets.selection import Coreset
-from ..masks.selector import ComponentSelector
-from ..sources.base import Source, source_bits
-from .config import BuildConfig
-from .left_out import LeftOut
+from ...coresets.selection import Coreset
+from ...masks.selector import ComponentSelector
+from ...sources.base import Source, source_bits
+from ..config import BuildConfig
+from .deduplication import LeftOut
 
 if TYPE_CHECKING:
-    from .teacher import TeacherColumn
+    from ..encoding.teacher import TeacherColumn
 
 __all__ = ["TakenOver", "pack_header", "utc_now"]
 
@@ -59,7 +59,7 @@ def pack_header(
 ) -> PackHeader:
     """Return the header of a pack, complete but for what its images tell, for tiles and for chunks.
 
-    See `edgeprune.packs.plan` and `edgeprune.packs.layout`.
+    See `edgeprune.packs.writing.write` and `edgeprune.packs.encoding.tiles`.
     """
     made_by = {"config": _settings(source, config, selector), "versions": _versions()}
     created = utc_now()

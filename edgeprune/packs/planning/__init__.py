@@ -1,0 +1,1 @@
+"""What is settled before an image is encoded: files given, images left out, and the header."""
