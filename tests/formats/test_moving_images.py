@@ -1,6 +1,8 @@
 """Images that go from pack to pack as they are stored."""
 
 import errno
+import os
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +12,7 @@ from random_coefficients import header_of, quantized_pack, random_coefficients
 from edgeprune_formats import ConfigError, PackWriteError, PackWriter, open_pack, verify_pack
 from edgeprune_formats.codecs import get_codec
 from edgeprune_formats.coefficients import QuantizedCoefficients
+from edgeprune_formats.packs import writer as writer_module
 from edgeprune_formats.packs.transactions import pack_transaction
 
 KINDS = [
@@ -215,6 +218,33 @@ def test_a_disk_that_fails_once_all_have_their_names_takes_none_away(tmp_path, m
             monkeypatch.setattr("edgeprune_formats.packs.transactions.sync", failing)
 
     with pytest.raises(PackWriteError, match="Input/output error"):
+        write()
+    assert sorted(tmp_path.iterdir()) == paths
+    assert all(verify_pack(path) == [] for path in paths)
+
+
+@pytest.mark.parametrize("nth", [0, 2])
+@pytest.mark.parametrize("had", [True, False])
+def test_a_signal_while_they_get_their_names_takes_none_away(tmp_path, monkeypatch, nth, had):
+    header, coefficients, paths = three(tmp_path)
+    if had:
+        for path in paths:
+            path.write_bytes(b"older")
+    publish, calls = writer_module.publish, []
+
+    def interrupted(*about, **options):
+        calls.append(about)
+        if len(calls) == nth + 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        publish(*about, **options)
+
+    def write():
+        with pack_transaction() as enter:
+            for path in paths:
+                enter(writer_of(path, header)).append_coefficients(coefficients)
+
+    monkeypatch.setattr(writer_module, "publish", interrupted)
+    with pytest.raises(KeyboardInterrupt):
         write()
     assert sorted(tmp_path.iterdir()) == paths
     assert all(verify_pack(path) == [] for path in paths)

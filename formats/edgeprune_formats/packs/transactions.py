@@ -33,19 +33,20 @@ def pack_transaction() -> Iterator[Callable[[PackWriter], PackWriter]]:
             writers.append(stack.enter_context(writer))
             return writer
 
-        try:
-            yield enter
-            for writer in writers:
-                writer.seal()
-            with shielded():
+        yield enter
+        for writer in writers:
+            writer.seal()
+        # A signal must not act between two renames, nor undo what replaced older packs when all are done.
+        with shielded():
+            try:
                 stack.close()
-        except BaseException:
-            for writer in writers:
-                if writer.published:
-                    writer.path.unlink(missing_ok=True)
-            raise
-    for folder, path in {writer.path.parent: writer.path for writer in writers}.items():
-        try:
-            sync(folder)
-        except OSError as error:
-            raise write_error(path, error) from error
+            except BaseException:
+                for writer in writers:
+                    if writer.published:
+                        writer.path.unlink(missing_ok=True)
+                raise
+            for folder, path in {writer.path.parent: writer.path for writer in writers}.items():
+                try:
+                    sync(folder)
+                except OSError as error:
+                    raise write_error(path, error) from error
