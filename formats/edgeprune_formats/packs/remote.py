@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -78,10 +79,20 @@ def _failures_of(files: list[RangeFile]) -> Iterator[None]:
     """Raise in the end what ended a read: HDF5 tells only that it could not read."""
     try:
         yield
+    except Exception as error:
+        # Their variables are what HDF5 has open, with which Python must not end: it would crash.
+        _clear_frames(error)
+        raise
     finally:
         for file in files:
             if file.failure is not None:
                 raise file.failure
+
+
+def _clear_frames(error: BaseException | None) -> None:
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__
 
 
 def look_into(remote: RemoteFile, tell: Callable[[str], object]) -> Pack:

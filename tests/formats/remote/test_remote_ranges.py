@@ -1,6 +1,8 @@
 """Far packs of which only parts are read."""
 
 import shutil
+import subprocess
+import sys
 
 import h5py
 import numpy as np
@@ -90,6 +92,28 @@ def test_an_interrupt_while_hdf5_reads_is_one(server, url, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         pack.read_chunk(0)
     pack.close()
+
+
+CUT = """
+import sys
+from edgeprune_formats import RemoteError
+from edgeprune_formats.packs.remote import look_into
+from edgeprune_formats.remote.locations import as_remote
+
+def cut(*about):
+    raise RemoteError("cut off")
+
+pack = look_into(as_remote(sys.argv[1]), print)
+pack.ranges.read = cut
+pack.read_chunk(0)
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_a_failed_read_ends_does_not_crash(server, url):
+    done = subprocess.run([sys.executable, "-c", CUT, str(url)], capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1] == "edgeprune_formats.errors.RemoteError: cut off"
+    assert done.returncode == 1
 
 
 def test_without_ranges_all_is_fetched_and_it_is_said(server, url):
