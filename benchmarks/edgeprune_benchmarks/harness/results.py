@@ -17,7 +17,7 @@ import numpy as np
 from edgeprune_formats.files import atomic_file
 from edgeprune_runtime.system.machine import cpu_features
 
-__all__ = ["save", "spread"]
+__all__ = ["machine", "save", "spread"]
 
 # Results and pictures are what benchmarks change themselves.
 STATUS = ("status", "--porcelain", "--", ".", ":!benchmarks/results", ":!docs/images")
@@ -54,7 +54,7 @@ def save(output: Path, name: str, results: dict[str, Any]) -> Path:
         "command": "python -m edgeprune_benchmarks " + " ".join(_arguments()),
         "commit": _git("rev-parse", "--short", "HEAD") + ("+changes" if _git(*STATUS) else ""),
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
-        "machine": _machine(),
+        "machine": machine(),
         "versions": {"python": platform.python_version(), **_versions()},
         "results": results,
     }
@@ -77,7 +77,8 @@ def _git(*arguments: str) -> str:
     return done.stdout.strip()
 
 
-def _machine() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
+    """Return what times depend on of this machine, for a result."""
     processor = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():

@@ -25,7 +25,7 @@ from edgeprune_runtime.training.run_folder.checkpoint import write_text
 from ..harness.cells import measure_cells, restore_cells
 from ..harness.deadline import Deadline
 from ..harness.images import held_out_trashnet, unpack_trashnet
-from ..harness.results import save
+from ..harness.results import machine, save
 from ..harness.timing import pinned
 from .pretraining import pretrain
 from .tables import FOLDER, PRETRAINED, SHORT, SIZES
@@ -104,8 +104,9 @@ class Settings:
                     )
 
     def facts(self) -> dict[str, Any]:
-        """Return what cells depend on beside their place, for `measure_cells`."""
-        return {"edgeprune": __version__, "default_epochs": EPOCHS, **asdict(self)}
+        """Return what cells depend on beside their place, also the processor, for `measure_cells`."""
+        here = {"edgeprune": __version__, "default_epochs": EPOCHS, "processor": machine()["processor"]}
+        return {**here, **asdict(self)}
 
 
 @dataclass(frozen=True)
