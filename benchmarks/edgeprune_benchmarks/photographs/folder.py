@@ -4,7 +4,8 @@ What is taken from there (https://github.com/pytorch/vision/tree/main/references
 README.md has for MobileNet-v2 ``--epochs 300 --lr 0.045 --wd 0.00004 --lr-step-size 1 --lr-gamma 0.98`` on 8
 GPUs with the default of 32 images each, and for ShuffleNet-v2, of the widths 1.5 and 2, ``--batch-size=128
 --lr=0.5 --lr-scheduler=cosineannealinglr --lr-warmup-epochs=5 --epochs=600 --weight-decay=0.00002
---norm-weight-decay=0.0 --label-smoothing=0.1 --train-crop-size=176 --val-resize-size=232`` on 8 GPUs.
+--norm-weight-decay=0.0 --label-smoothing=0.1 --train-crop-size=176 --val-resize-size=232`` on 8 GPUs, as pull
+request 5906 of the same repository tells.
 train.py and presets.py have SGD of momentum 0.9, a random resized crop and a flip, and test on the center, of
 224 pixels, of images whose short side is 256 if the command does not say another. So the ShuffleNets train on
 176 pixels and test on 224, of images of 232.
