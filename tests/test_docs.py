@@ -79,6 +79,34 @@ def test_readme_is_short_and_links_to_what_there_is():
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
+def generated(text):
+    """Yield the name of each table that is made from a result, and the prose that leads to it.
+
+    That is what stands since the heading or the table before; of a table right after another, that of the other.
+    """
+    prose, end = "", 0
+    for found in re.finditer(r"^<!-- (\S.*) -->\n.*?^<!-- end \1 -->\n", text, re.DOTALL | re.MULTILINE):
+        between = text[end : found.start()]
+        prose = re.split(r"^#.*\n", between, flags=re.MULTILINE)[-1] if between.strip() else prose
+        end = found.end()
+        if not found[1].startswith("output"):  # of a command, in the quickstart
+            yield found[1], prose
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_table_stands_beside_its_goal(path):
+    without = [name for name, prose in generated(path.read_text()) if not re.search(r"(?i)\bgoals?\b", prose)]
+    assert without == []
+
+
+def test_a_table_without_a_goal_is_found():
+    tables = "<!-- a -->\n<!-- end a -->\n\n<!-- b -->\ngoal\n<!-- end b -->\n"
+    assert [*generated(f"Goal: none.\n\n{tables}# B\n\n{tables}")] == [
+        *(("a", "Goal: none.\n\n"), ("b", "Goal: none.\n\n")),
+        *(("a", "\n"), ("b", "\n")),
+    ]
+
+
 def undocumented(module):
     """Return the public functions and classes of a module that no docstring explains."""
     public = [getattr(module, name) for name in module.__all__]
