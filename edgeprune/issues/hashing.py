@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BITS", "bit_counts", "perceptual_hashes"]
+__all__ = ["bit_counts", "perceptual_hashes"]
 
-# Frequencies of the brightness and of each of two color differences that give a bit.
+# Frequencies of the brightness and of each of two color differences that give a bit: 128 in all, two words.
 _LUMA, _CHROMA = 88, 20
-BITS = _LUMA + 2 * _CHROMA
 # Rows and columns of coefficients among which the lowest `_LUMA` are.
 _SIDE = 13
 # What is smaller than so much of the pixels' range is rounding; the bit of such a coefficient is 0.
@@ -34,7 +33,7 @@ def perceptual_hashes(
 
     Returns
     -------
-    uint64 [n, BITS / 64], uint64 [n, BITS / 64]
+    uint64 [n, 2], uint64 [n, 2]
     """
     low = _low(pixels)
     bits, mirrored = [], []

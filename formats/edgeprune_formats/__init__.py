@@ -6,11 +6,12 @@ the rest is in submodules:
 - `codecs`: what a codec is, and which there are;
 - `coefficients`: what a chunk holds in memory, and packed positions;
 - `tiles`: tiles, color spaces and the coding order;
-- `chunks`: how many images go into a chunk;
+- `targets`: what is known of an image beside its class;
+- `packs.chunks`: how many images go into a chunk;
+- `packs.transactions`: several packs that appear together;
 - `remote`: packs that are named by URL;
-- `transactions`: several packs that appear together;
 - `files`, `hdf5`: files that appear whole or not at all; reading HDF5 without trusting it;
-- `errors`, `header`, `limits`, `rounding`, `native`.
+- `errors`, `header`, `limits`, `coding.rounding`, `coding.native`.
 """
 
 from ._version import __version__

@@ -14,7 +14,7 @@ from edgeprune import BuildConfig, build_pack, open_source
 from edgeprune.coresets.config import CoresetConfig
 from edgeprune.coresets.uncertainty import dual
 from edgeprune.errors import SourceError
-from edgeprune.issues import duplicates, hashing
+from edgeprune.issues import duplicates
 from edgeprune.issues.duplicates import DISTANCE, Fingerprints, find_duplicates
 from edgeprune.issues.hashing import bit_counts, perceptual_hashes
 from edgeprune.issues.mislabeled import find_suspects
@@ -81,7 +81,7 @@ def test_the_mirrored_hash_is_that_of_the_mirror_image(channels):
     pixels = np.random.default_rng(0).integers(0, 256, (5, channels, 20, 7)).astype(np.uint8)
     hashes, mirrored = perceptual_hashes(pixels)
     np.testing.assert_array_equal(mirrored, hashed(pixels[..., ::-1]))
-    assert hashes.shape == (5, hashing.BITS // 64)
+    assert hashes.shape == (5, 2)
 
 
 def test_flat_images_have_one_hash_whatever_their_brightness():

@@ -216,7 +216,7 @@ def decode_payload(
 ) -> tuple[list[NDArray[np.int16]], list[NDArray[np.uint8]]]:
     """Return for each plane the values int16 [F, N] in coding order, and the bands uint8 [N].
 
-    `predict_dc` is still applied. This is the reference; `edgeprune_formats.native` has the same in C.
+    `predict_dc` is still applied. This is the reference; `edgeprune_formats.coding.native` has the same in C.
 
     Parameters
     ----------
