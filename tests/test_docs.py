@@ -82,7 +82,7 @@ def test_readme_is_short_and_links_to_what_there_is():
 def generated(text):
     """Yield the name of each table that is made from a result, and the prose that leads to it.
 
-    That is what stands since the heading or the table before; of a table right after another, that of the other.
+    That is what stands since the heading or the table before; right after another table, that of the other.
     """
     prose, end = "", 0
     for found in re.finditer(r"^<!-- (\S.*) -->\n.*?^<!-- end \1 -->\n", text, re.DOTALL | re.MULTILINE):

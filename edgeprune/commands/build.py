@@ -14,6 +14,7 @@ from edgeprune.coresets.scores import SCORES
 from edgeprune.masks.config import MaskConfig
 from edgeprune.packs.config import METHODS, BuildConfig
 from edgeprune.scoring.config import ScoreConfig
+from edgeprune.sources import KINDS
 from edgeprune.sources.naming.options import SourceOptions, with_options, without_options
 from edgeprune.text import bytes_text, say
 from edgeprune_formats import ConfigError
@@ -107,11 +108,7 @@ def command(
 ) -> None:
     """Build a pack from SOURCE.
 
-    SOURCE is digits (small embedded images, the default), imagefolder:PATH (a folder with a folder of
-    images for each class), csv:FILE (a table of paths and labels), hf:FOLDER (saved or cached by Hugging
-    Face datasets), parquet:FILES, webdataset:SHARDS (tar files, as in train-{000..015}.tar), npz:FILE
-    (arrays x_train, y_train, ... or x, y), cifar10[:ROOT] or cifar100[:ROOT] (the official files, already
-    unpacked).
+    SOURCE is {sources}.
 
     What the method does not choose is left out by energy (components) and at random, evenly from each class
     (images). An FSE-Net is learned against a classifier, by default that of the scoring run. Scores and masks
@@ -158,6 +155,10 @@ def command(
             _print(report)
         return
     _build_here(source, output, options, given, budget, min_quality, jobs, quiet)
+
+
+_SOURCES = ", ".join(f"{kind.form} ({kind.describes})" for kind in KINDS.values())
+command.help = (command.help or "").replace("{sources}", _SOURCES)
 
 
 def _build_here(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from edgeprune_formats import ConfigError
 from edgeprune_formats.targets import alike_names
@@ -21,8 +22,10 @@ from .tables.csv_table import open_csv
 from .tars.webdataset import open_webdataset
 
 __all__ = [
+    "KINDS",
     "Source",
     "SourceCheck",
+    "SourceKind",
     "SourceOptions",
     "check_source",
     "open_source",
@@ -53,22 +56,29 @@ def _open_parquet(spec: str, split: str, size: int | None) -> Source:
     return open_parquet(spec, split, size)
 
 
-_OPENERS: dict[str, Callable[[str, str, int | None], Source]] = {
-    "digits": open_digits,
-    "cifar10": open_cifar,
-    "cifar100": open_cifar,
-    "imagefolder": open_imagefolder,
-    "npz": open_npz,
-    "csv": open_csv,
-    "hf": _open_hf,
-    "parquet": _open_parquet,
-    "webdataset": open_webdataset,
+class SourceKind(NamedTuple):
+    """How a kind of source is opened, how it is written, and what it is."""
+
+    open: Callable[[str, str, int | None], Source]
+    form: str
+    describes: str
+
+
+KINDS = {
+    "digits": SourceKind(open_digits, "digits", "small embedded images, the default"),
+    "cifar10": SourceKind(open_cifar, "cifar10[:ROOT]", "the official files, already unpacked"),
+    "cifar100": SourceKind(open_cifar, "cifar100[:ROOT]", "likewise"),
+    "imagefolder": SourceKind(
+        open_imagefolder, "imagefolder:PATH", "a folder with a folder of images for each class"
+    ),
+    "npz": SourceKind(open_npz, "npz:FILE", "arrays x_train, y_train, ... or x, y"),
+    "csv": SourceKind(open_csv, "csv:FILE", "a table of paths and labels"),
+    "hf": SourceKind(_open_hf, "hf:FOLDER", "saved or cached by Hugging Face datasets"),
+    "parquet": SourceKind(_open_parquet, "parquet:FILES", "tables that hold the images"),
+    "webdataset": SourceKind(open_webdataset, "webdataset:SHARDS", "tar files, as in train-{000..015}.tar"),
 }
+"""What the text of a source may begin with."""
 _MAX_SIDE = 2**16  # of an image in a pack
-_FORMS = (
-    "digits, cifar10[:ROOT], cifar100[:ROOT], imagefolder:PATH, npz:FILE, csv:FILE, hf:FOLDER, "
-    "parquet:FILES, webdataset:SHARDS"
-)
 _BY_SUFFIX = {".npz": "npz", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".tar": "webdataset"}
 
 
@@ -85,8 +95,7 @@ def open_source(
     Parameters
     ----------
     spec : str
-        ``digits``, ``cifar10[:ROOT]``, ``cifar100[:ROOT]``, ``imagefolder:PATH``, ``npz:FILE``,
-        ``csv:FILE``, ``hf:FOLDER``, ``parquet:FILES`` or ``webdataset:SHARDS``. The last four may say which
+        Of one of the forms in `KINDS`, such as ``imagefolder:PATH``. Tables and tar files may say which
         columns to read after a question mark, such as ``parquet:a.parquet?label-column=fine``; see
         `SourceOptions`.
     split : str
@@ -112,15 +121,16 @@ def open_source(
         Nothing usable is there; the message says what to do.
     """
     kind = spec.partition(":")[0]
-    if kind not in _OPENERS:
+    if kind not in KINDS:
         meant = "imagefolder" if Path(spec).is_dir() else _BY_SUFFIX.get(Path(spec).suffix.lower())
         hint = f"; did you mean {meant}:{spec}?" if meant else ""
-        raise ConfigError(f"unknown source {spec!r}; known are {_FORMS}{hint}")
+        known = ", ".join(one.form for one in KINDS.values())
+        raise ConfigError(f"unknown source {spec!r}; known are {known}{hint}")
     if split not in ("train", "test"):
         raise ConfigError(f"`split` is 'train' or 'test', not {split!r}")
     if size is not None and not 1 <= size <= _MAX_SIDE:
         raise ConfigError(f"`size` is 1 to {_MAX_SIDE} pixels, not {size}")
-    source = _OPENERS[kind](spec, split, size)
+    source = KINDS[kind].open(spec, split, size)
     alike = alike_names(source.class_names)
     if alike is not None:
         raise SourceError(

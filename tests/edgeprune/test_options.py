@@ -17,6 +17,7 @@ from edgeprune.options.output import require_spare
 from edgeprune.options.parameters import with_flags
 from edgeprune.packs.config import BuildConfig
 from edgeprune.scoring.config import ScoreConfig
+from edgeprune.sources import KINDS
 from edgeprune_formats import ConfigError
 from edgeprune_runtime.training.settings import TrainConfig
 
@@ -64,6 +65,11 @@ def test_many_options_are_listed_in_sections_that_do_not_come_twice(name):
     headings = [param.heading for param in LOADED[name].params if getattr(param, "heading", None)]
     assert len(headings) == len(set(headings))
     assert len(headings) > 2 or len(LOADED[name].params) <= LONG
+
+
+def test_the_help_of_build_names_every_kind_of_source():
+    text = LOADED["build"].help
+    assert [kind.form for kind in KINDS.values() if f"{kind.form} ({kind.describes})" not in text] == []
 
 
 def test_the_help_of_build_begins_with_the_everyday(edgeprune):
