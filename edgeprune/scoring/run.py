@@ -57,7 +57,7 @@ def run_scoring(
     Parameters
     ----------
     source : Source
-        Labelled images.
+        Labeled images.
     check : SourceCheck
         Which of them can be read.
     path : str or Path

@@ -16,7 +16,7 @@ Rows = Sequence[int] | NDArray[np.intp]
 
 
 class Source(Protocol):
-    """Labelled images of one size, read in pieces of any size and order.
+    """Labeled images of one size, read in pieces of any size and order.
 
     A source holds labels and names; pixels stay where they are, or in one array, until `read` asks for
     them. Rows count from 0 and never change while the files behind the source stay the same.

@@ -59,7 +59,7 @@ def test_path_may_be_text_or_path(tmp_path: Path, as_text: bool) -> None:
     assert read_image(str(path) if as_text else path, None).tolist() == [[[1, 2, 3], [1, 2, 3]]]
 
 
-def test_grey_is_repeated(tmp_path: Path) -> None:
+def test_gray_is_repeated(tmp_path: Path) -> None:
     values = [[0, 100], [200, 255]]
     path = saved(tmp_path / "a.pgm", Image.fromarray(np.array(values, dtype=np.uint8)))
     np.testing.assert_array_equal(read_image(path, None), gray_rgb(values))
@@ -103,7 +103,7 @@ def test_alpha_is_composited_on_white(tmp_path: Path) -> None:
     assert read_image(saved(tmp_path / "a.png", image), None).tolist() == expected
 
 
-def test_grey_alpha_is_composited_on_white(tmp_path: Path) -> None:
+def test_gray_alpha_is_composited_on_white(tmp_path: Path) -> None:
     image = Image.new("LA", (2, 1), (0, 51))
     image.putpixel((1, 0), (40, 255))
     np.testing.assert_array_equal(read_image(saved(tmp_path / "a.png", image), None), gray_rgb([[204, 40]]))
@@ -132,7 +132,7 @@ EIGHT_BIT = [[0, 0, 1], [1, 128, 255]]
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_sixteen_bit_grey_is_scaled(tmp_path: Path, suffix: str) -> None:
+def test_sixteen_bit_gray_is_scaled(tmp_path: Path, suffix: str) -> None:
     path = saved(tmp_path / f"a.{suffix}", Image.fromarray(np.array(SIXTEEN_BIT, dtype="<u2")))
     np.testing.assert_array_equal(read_image(path, None), gray_rgb(EIGHT_BIT))
 
@@ -155,7 +155,7 @@ def test_sixteen_bit_pgm_is_scaled(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_image(path, None), gray_rgb(EIGHT_BIT))
 
 
-def test_sixteen_bit_grey_with_transparent_level(tmp_path: Path) -> None:
+def test_sixteen_bit_gray_with_transparent_level(tmp_path: Path) -> None:
     header = struct.pack(">IIBBBBB", 3, 1, 16, 0, 0, 0, 0)
     rows = b"\0" + struct.pack(">HHH", 257, 514, 771)
     path = png(tmp_path / "a.png", header, rows, (b"tRNS", struct.pack(">H", 514)))

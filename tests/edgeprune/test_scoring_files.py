@@ -33,8 +33,8 @@ def test_a_finished_file_is_used_as_it_is(whole, spec):
     before = file_sha256(whole.path)
     found = score(whole.path, spec, report=lambda event: crash())
     assert found.provenance == whole.provenance
-    spelt_out = replace(TINY, precision="float32")
-    assert score(whole.path, spec, spelt_out, report=lambda event: crash()).path == whole.path
+    spelled_out = replace(TINY, precision="float32")
+    assert score(whole.path, spec, spelled_out, report=lambda event: crash()).path == whole.path
     assert file_sha256(whole.path) == before
 
 

@@ -23,8 +23,8 @@ def random_pixels(*shape: int) -> np.ndarray:
 
 
 NCHW = random_pixels(4, 3, 5, 6)
-GREY = random_pixels(4, 5, 6)
-ONE_PLANE = GREY[:, None]
+GRAY = random_pixels(4, 5, 6)
+ONE_PLANE = GRAY[:, None]
 AS_RGB = np.repeat(ONE_PLANE, 3, axis=1)
 DEEP = random_pixels(4, 4, 40, 40).astype(np.uint16) * 200
 
@@ -34,9 +34,9 @@ DEEP = random_pixels(4, 4, 40, 40).astype(np.uint16) * 200
     [
         (NCHW, NCHW),
         (NCHW.transpose(0, 2, 3, 1), NCHW),
-        (GREY, ONE_PLANE),
+        (GRAY, ONE_PLANE),
         (ONE_PLANE, ONE_PLANE),
-        (GREY[..., None], ONE_PLANE),
+        (GRAY[..., None], ONE_PLANE),
         (DEEP, DEEP),
         (DEEP.transpose(0, 2, 3, 1), DEEP),
         (DEEP.astype(">u2"), DEEP),

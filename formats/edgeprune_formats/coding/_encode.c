@@ -513,7 +513,7 @@ EXPORT int64_t ep_symbols(const int16_t *values, const uint8_t *levels, const ui
             for (int64_t i = 0; i < active; i++) {
                 const int32_t tile = members[i], value = row[tile];
                 const int class = class_of_level[level[tile]];
-                const int shift = class < CENTRE + 2 ? 0 : (class - CENTRE) / 2;
+                const int shift = class < CENTER + 2 ? 0 : (class - CENTER) / 2;
                 const int32_t high = value >> shift;
                 contexts[count] = (uint8_t)class;
                 if (high < -7 || high > 7) {

@@ -13,7 +13,7 @@
 #define CLONES
 #endif
 
-enum { CLASSES = 48, CENTRE = 20, BANDS = 16, BASE_OFFSET = 64, SATURATION = 15, ESCAPE = 15, NEIGHBORS = 12 };
+enum { CLASSES = 48, CENTER = 20, BANDS = 16, BASE_OFFSET = 64, SATURATION = 15, ESCAPE = 15, NEIGHBORS = 12 };
 enum { SYMBOLS = 16, PRECISION = 12, LOW = 65536 };
 /* Contexts have levels up to round(2 log2(450 + 2)) = 18, and bands up to 15. */
 enum { LEVELS = 32 };

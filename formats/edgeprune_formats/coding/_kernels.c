@@ -26,7 +26,7 @@ enum { MAX_LANES = 512, MAX_SYMBOLS_PER_LANE = 8192 };
 enum { SLOTS = 1 << PRECISION };
 /* The symbol of contexts without a distribution. */
 enum { NONE = SYMBOLS };
-/* Neighbours lie on the diagonal itself never, and on the 4 before. */
+/* Neighbors lie on the diagonal itself never, and on the 4 before. */
 enum { HISTORY = 4 };
 /* Vectors read and write up to this many entries past the end of a row. */
 enum { PAD = 64 };
@@ -317,13 +317,13 @@ static int decode_place(Stream *s, const Scratch *scratch, const Scan *scan, con
         int class = level + base - BASE_OFFSET;
         class = class < 0 ? 0 : class > CLASSES - 1 ? CLASSES - 1 : class;
         offset[level] = (uint32_t)((row_of[class] < 0 ? none : row_of[class]) * SLOTS);
-        shift_of_level[level] = (uint8_t)(class < CENTRE + 2 ? 0 : (class - CENTRE) / 2);
+        shift_of_level[level] = (uint8_t)(class < CENTER + 2 ? 0 : (class - CENTER) / 2);
     }
     context_levels(near, active, scratch->levels);
     const int failure = decode_run(s, offset, scratch->levels, active, scratch->symbols);
     if (failure)
         return failure;
-    plain_values(scratch->symbols, scratch->levels, active, CENTRE + 2 - base + BASE_OFFSET, values, magnitudes,
+    plain_values(scratch->symbols, scratch->levels, active, CENTER + 2 - base + BASE_OFFSET, values, magnitudes,
                  scratch->special);
     memset(scratch->special + active, 0, 8);
     return special_values(s, scratch->symbols, scratch->levels, shift_of_level, scratch->found,
