@@ -25,7 +25,7 @@ __all__ = ["command"]
     "--teacher",
     type=EXISTING,
     metavar="RUN",
-    help="As of edgeprune build, for packs that were built with one.",
+    help="Run whose probabilities the new pack stores, for packs that were built with a teacher.",
 )
 @TRUST_MODEL
 @config_options(SourceOptions, heading="How to read it")
@@ -34,7 +34,7 @@ __all__ = ["command"]
     type=click.IntRange(min=1),
     metavar="N",
     heading="Run",
-    help="Threads that work.  [default: all cores]",
+    help="Threads that read and encode images.  [default: all cores]",
 )
 @QUIET
 def command(

@@ -41,7 +41,9 @@ _FEW = 3
 @option("--top", type=click.IntRange(min=0), default=20, show_default=True, help="Lines of a list to print.")
 @option("--json", "as_json", type=FILE, metavar="FILE", help="Write all that was found as JSON.")
 @option("--csv", "as_csv", type=FILE, metavar="FILE", help="Write all that was found, a line an image.")
-@option("--jobs", type=click.IntRange(min=1), metavar="N", help="Threads that read.  [default: all cores]")
+@option(
+    "--jobs", type=click.IntRange(min=1), metavar="N", help="Threads that read images.  [default: all cores]"
+)
 @QUIET
 def command(
     scores: Path | None,

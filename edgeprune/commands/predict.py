@@ -41,7 +41,9 @@ LABELED = _Images(far=True, dir_okay=True)
 @click.command("predict")
 @click.argument("model", type=click.Path(exists=True, path_type=Path))
 @click.argument("images", type=LABELED, nargs=-1, required=True)
-@click.option("--top", type=click.IntRange(min=1), default=3, show_default=True, help="Classes to print.")
+@click.option(
+    "--top", type=click.IntRange(min=1), default=3, show_default=True, help="Likeliest classes to print."
+)
 @click.option("--skip-bad", is_flag=True, help="Leave out images that cannot be read, and count them.")
 @click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each image.")
 @TRUST_MODEL

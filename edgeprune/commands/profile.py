@@ -37,7 +37,7 @@ __all__ = ["command"]
     heading="The step",
     model=NETWORK,
 )
-@option("--steps", type=int, default=20, show_default=True, help="Steps to measure.")
+@option("--steps", type=int, default=20, show_default=True, help="Training steps to measure.")
 @config_options(TrainConfig, "device", "precision", heading="Machine")
 @THREADS
 @option(

@@ -24,7 +24,7 @@ __all__ = ["command"]
     metavar="iid|class|dirichlet:ALPHA",
     default="iid",
     show_default=True,
-    help="At random, whole classes, or labels skewed the more the smaller ALPHA is, e.g. 0.3.",
+    help="How to share images out: at random, whole classes, or labels skewed the more the smaller ALPHA is.",
 )
 @option("--seed", type=int, default=0, show_default=True, help="Fixes which image goes where.")
 @FORCE

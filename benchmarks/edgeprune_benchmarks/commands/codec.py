@@ -20,9 +20,16 @@ from ..harness.options import (
     MINUTES,
     MODEL,
     OUTPUT,
+    PICTURES,
+    PRECISION,
     SEEDS,
+    budgets,
+    count,
     missing_packages,
+    number,
+    passes,
     require_packages,
+    result_name,
     runs,
 )
 
@@ -64,7 +71,7 @@ TAKES = {
 }
 
 
-EPOCHS = {"type": click.IntRange(min=1), "default": 5, "help": "In each round."}
+EPOCHS = {"type": click.IntRange(min=1), "default": 5, "help": "Epochs of each device in a round."}
 
 
 def _require(*parts: str, packages: tuple[str, ...] = ()) -> None:
@@ -98,11 +105,9 @@ def storage(data: Path, output: Path, only: tuple[str, ...], count: int | None) 
 @DATA
 @OUTPUT
 @click.option("--only", type=click.Choice(PARTS), multiple=True, help="One part; may be repeated.")
-@click.option(
-    "--rounds", type=click.IntRange(min=1), default=9, show_default=True, help="Repetitions in turn."
-)
-@click.option("--count", type=click.IntRange(min=2), help="At most so many images of each size.")
-@click.option("--batch", type=click.IntRange(min=2), default=256, show_default=True, help="Of the loaders.")
+@count("--rounds", 9, "Repetitions, in which all take turns.")
+@count("--count", None, "Largest number of images of each size.", least=2)
+@count("--batch", 256, "Images in a batch of the loaders.", least=2)
 @DEVICE
 @click.option(
     "--megabytes",
@@ -112,8 +117,14 @@ def storage(data: Path, output: Path, only: tuple[str, ...], count: int | None) 
     show_default=True,
     help="Sizes of packs whose peak memory is measured.",
 )
-@click.option("--cache-mb", type=float, default=64, show_default=True, help="cache_bytes there.")
-@click.option("--memory-backend", "backend", default="scipy", show_default=True, help="Backend there.")
+@number("--cache-mb", 64, "Megabytes of `cache_bytes` where peak memory is measured.")
+@click.option(
+    "--memory-backend",
+    "backend",
+    default="scipy",
+    show_default=True,
+    help="Backend that decodes where peak memory is measured.",
+)
 def time(data: Path, output: Path, only: tuple[str, ...], **options: Any) -> None:
     """Images/s of coding, loading and reading, epochs, start, memory, transforms, and what safety costs.
 
@@ -157,24 +168,16 @@ def _parts_that_can_run() -> list[str]:
     show_default=True,
     help="Qualities to choose from, in dB.",
 )
-@click.option(
-    "--budget",
-    "budgets",
-    type=float,
-    multiple=True,
-    default=(0.5, 0.125, 0.25, 1, 2),
-    show_default=True,
-    help="In MB, in the order in which they are done.",
-)
+@budgets(0.5, 0.125, 0.25, 1, 2)
 @MODEL
-@click.option("--passes", type=int, default=250_000, show_default=True, help="Images that a network sees.")
+@passes(250_000)
 @BATCH_SIZE
 @LEARNING_RATE
 @SEEDS
 @DEVICE
-@config_options(TrainConfig, "precision", precision={"default": "float32"})
+@PRECISION
 @click.option("--copies", is_flag=True, help="Learn from JPEG copies of the images, of quality 75.")
-@click.option("--name", help="Of the JSON result.  [default: accuracy-bytes, or accuracy-bytes-copies]")
+@result_name(None, "accuracy-bytes, or accuracy-bytes-copies")
 def accuracy_per_byte(
     data: Path,
     output: Path,
@@ -220,7 +223,7 @@ def accuracy_per_byte(
 @click.option(
     "--extra", "extras", multiple=True, help="Install with it as well; may be repeated, and a,b is both."
 )
-@click.option("--repeats", type=click.IntRange(min=1), default=5, show_default=True, help="Of the imports.")
+@count("--repeats", 5, "Imports whose median is taken.")
 def install(output: Path, extras: tuple[str, ...], repeats: int) -> None:
     """Install the checkout into new environments: bytes on disk, seconds to import, what works.
 
@@ -241,9 +244,9 @@ def install(output: Path, extras: tuple[str, ...], repeats: int) -> None:
 @DATA
 @OUTPUT
 @click.option("--python", default=sys.executable, help="A Python with edgeprune[torch], flwr and ray.")
-@click.option("--rounds", type=click.IntRange(min=1), default=10, show_default=True)
+@count("--rounds", 10, "Rounds of training and averaging.")
 @config_options(TrainConfig, "epochs", epochs=EPOCHS)
-@click.option("--devices", type=click.IntRange(min=1), default=4, show_default=True)
+@count("--devices", 4, "Simulated devices, which share the images.")
 def fleet(data: Path, output: Path, **options: Any) -> None:
     """Federated averaging over simulated devices, by Flower's engine, against training in one place.
 
@@ -258,9 +261,7 @@ def fleet(data: Path, output: Path, **options: Any) -> None:
 
 @click.command()
 @OUTPUT
-@click.option(
-    "--pictures", type=click.Path(file_okay=False, path_type=Path), default="docs/images", show_default=True
-)
+@PICTURES
 def plots(output: Path, pictures: Path) -> None:
     """Draw the pictures of docs/images from the JSON results."""
     _require("plots")

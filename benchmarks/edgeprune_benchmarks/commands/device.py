@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,22 @@ import click
 from edgeprune.options.fields import config_options
 from edgeprune_runtime.training.settings import TrainConfig
 
-from ..harness.options import BATCH_SIZE, DATA, DEVICE, LEARNING_RATE, MINUTES, MODEL, OUTPUT, SEEDS, runs
+from ..harness.options import (
+    BATCH_SIZE,
+    DATA,
+    DEVICE,
+    LEARNING_RATE,
+    MINUTES,
+    MODEL,
+    OUTPUT,
+    SEEDS,
+    count,
+    number,
+    quality,
+    runs,
+    seeds,
+    training_minutes,
+)
 
 __all__ = ["export", "growth", "int8", "latency", "minutes", "power_loss", "recipe", "training_memory"]
 
@@ -26,10 +40,22 @@ RUNS = runs("runs/minutes")
 @DATA
 @OUTPUT
 @click.option(
-    "--megabytes", type=float, multiple=True, default=(5, 50, 500), show_default=True, help="Sizes of packs."
+    "--megabytes",
+    type=float,
+    multiple=True,
+    default=(5, 50, 500),
+    show_default=True,
+    help="Sizes of the packs, in megabytes; may be repeated.",
 )
 @MODEL
-@click.option("--batch-size", "batch", type=click.IntRange(min=2), default=128, show_default=True)
+@click.option(
+    "--batch-size",
+    "batch",
+    type=click.IntRange(min=2),
+    default=128,
+    show_default=True,
+    help="Images in one training step.",
+)
 def training_memory(data: Path, output: Path, **options: Any) -> None:
     """Peak memory of training processes, from packs by size and --memory and from arrays in memory.
 
@@ -46,7 +72,7 @@ def training_memory(data: Path, output: Path, **options: Any) -> None:
 @DATA
 @OUTPUT
 @MODEL
-@click.option("--kills", type=click.IntRange(min=1), default=20, show_default=True)
+@count("--kills", 20, "How often the run is killed.")
 @config_options(TrainConfig, "epochs", epochs={"type": click.IntRange(min=1)})
 def power_loss(data: Path, output: Path, **options: Any) -> None:
     """Kill training at random moments, resume it, and compare the weights to those of a run left alone.
@@ -65,8 +91,8 @@ def power_loss(data: Path, output: Path, **options: Any) -> None:
 @OUTPUT
 @RUNS
 @MANY_MODELS
-@click.option("--minutes", type=float, default=30.0, show_default=True, help="Of training, for each.")
-@click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True)
+@training_minutes(30.0)
+@seeds(1)
 @config_options(TrainConfig, "stem", "batch_size", batch_size={"type": click.IntRange(min=2)})
 @LEARNING_RATE
 @DEVICE
@@ -88,9 +114,9 @@ def minutes(data: Path, output: Path, runs: Path, models: tuple[str, ...], **opt
 @OUTPUT
 @runs("runs/recipe")
 @config_options(TrainConfig, "model", model={"default": "resnet9"})
-@click.option("--minutes", type=float, default=45.0, show_default=True, help="Of training, for each.")
-@click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True)
-@click.option("--quality", type=float, default=90.0, show_default=True, help="Of the pack.")
+@training_minutes(45.0)
+@seeds(1)
+@quality(90.0)
 @DEVICE
 @click.option("--measure", is_flag=True, help="Only settle how many steps the minutes allow.")
 def recipe(data: Path, output: Path, runs: Path, measure: bool, **options: Any) -> None:
@@ -112,10 +138,10 @@ def recipe(data: Path, output: Path, runs: Path, measure: bool, **options: Any) 
 @DATA
 @OUTPUT
 @MANY_MODELS
-@click.option("--size", "sizes", multiple=True, help="32x32 or 224x224.  [default: both]")
-@click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True)
-@click.option("--repeats", type=click.IntRange(min=20), default=200, show_default=True)
-@click.option("--seconds", type=float, default=60.0, show_default=True, help="At most, for each row.")
+@click.option("--size", "sizes", multiple=True, help="Size of the images, 32x32 or 224x224.  [default: both]")
+@count("--threads", 2, "Threads of each runtime.")
+@count("--repeats", 200, "Calls of each runtime, of which p50 and p99 are taken.", least=20)
+@number("--seconds", 60.0, "Seconds that a row takes at most.")
 def latency(
     data: Path, output: Path, models: tuple[str, ...], sizes: tuple[str, ...], **options: Any
 ) -> None:
@@ -145,19 +171,15 @@ def export(output: Path, runs: Path) -> None:
     run(output, runs)
 
 
-def _count(flag: str, default: int, help_text: str) -> Callable[[Any], Any]:
-    return click.option(flag, type=click.IntRange(min=1), default=default, show_default=True, help=help_text)
-
-
 @click.command()
 @DATA
 @OUTPUT
-@runs("runs/int8", "Folder of the pack, runs and finished cells.")
+@runs("runs/int8", "the pack, runs and finished cells")
 @click.option("--model", "models", multiple=True, help="One network; may be repeated.  [default: four]")
-@_count("--images", 8000, "To train on.")
-@_count("--chosen", 1000, "Other training images, to choose by what stays in float.")
-@_count("--tested", 5000, "Test images.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the networks.")
+@count("--images", 8000, "Images that the networks are trained on.")
+@count("--chosen", 1000, "Other training images, by which it is chosen what stays in float.")
+@count("--tested", 5000, "Test images that accuracy is measured on.")
+@count("--seed", 0, "Seed of the networks that are trained.", least=0)
 @MINUTES
 def int8(
     data: Path, output: Path, runs: Path, models: tuple[str, ...], minutes: float | None, **options: Any
@@ -179,17 +201,19 @@ def int8(
 @click.command()
 @DATA
 @OUTPUT
-@runs("runs/growth", "Folder of packs, runs and finished cells.")
+@runs("runs/growth", "packs, runs and finished cells")
 @MINUTES
 @MODEL
-@_count("--images", 800, "Of each class, where classes are added.")
-@_count("--base", 1000, "Images that additions begin with.")
-@_count("--additions", 10, "How many additions.")
-@_count("--added", 200, "Images in each addition.")
-@config_options(TrainConfig, "epochs", epochs={"default": 12, "help": "Of a network from the start."})
+@count("--images", 800, "Images of each class, where classes are added.")
+@count("--base", 1000, "Images that additions begin with.")
+@count("--additions", 10, "How often images are added.")
+@count("--added", 200, "Images in each addition.")
+@config_options(
+    TrainConfig, "epochs", epochs={"default": 12, "help": "Epochs of a network trained from the start."}
+)
 @BATCH_SIZE
 @LEARNING_RATE
-@click.option("--grown-lr", type=float, default=0.02, show_default=True, help="Of a network that goes on.")
+@number("--grown-lr", 0.02, "Peak of the learning rate of a network that goes on.")
 @SEEDS
 @DEVICE
 def growth(data: Path, output: Path, runs: Path, minutes: float | None, seeds: int, **options: Any) -> None:

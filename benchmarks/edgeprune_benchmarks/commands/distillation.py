@@ -18,14 +18,18 @@ from ..harness.options import (
     MINUTES,
     MODEL,
     OUTPUT,
+    PRECISION,
     SEEDS,
+    budgets,
+    count,
+    number,
+    passes,
     require_packages,
+    result_name,
     runs,
 )
 
 __all__ = ["distill"]
-
-_BUDGETS = (0.5, 0.25, 1.0)
 
 
 @click.command()
@@ -33,27 +37,19 @@ _BUDGETS = (0.5, 0.25, 1.0)
 @OUTPUT
 @runs("runs/distill")
 @MINUTES
-@click.option(
-    "--budget",
-    "budgets",
-    type=float,
-    multiple=True,
-    default=_BUDGETS,
-    show_default=True,
-    help="In MB, in the order in which they are done.",
-)
-@click.option("--psnr", type=float, default=30, show_default=True, help="Of the packs, in dB.")
+@budgets(0.5, 0.25, 1.0)
+@number("--psnr", 30, "PSNR of the packs, in dB.")
 @config_options(TrainConfig, "distill", distill={"default": 0.7})
 @MODEL
-@click.option("--passes", type=int, default=100_000, show_default=True, help="Images that a network sees.")
+@passes(100_000)
 @click.option("--teacher-model", default="resnet20", show_default=True, help="The network of the teacher.")
-@click.option("--teacher-passes", type=int, default=200_000, show_default=True, help="Images that it sees.")
+@count("--teacher-passes", 200_000, "Images that the teacher sees while it is trained.")
 @BATCH_SIZE
 @LEARNING_RATE
 @SEEDS
 @DEVICE
-@config_options(TrainConfig, "precision", precision={"default": "float32"})
-@click.option("--name", default="distill", show_default=True, help="Of the JSON result.")
+@PRECISION
+@result_name("distill")
 def distill(
     data: Path,
     output: Path,

@@ -7,14 +7,16 @@ from typing import Any
 
 import click
 
-from ..harness.options import DATA, OUTPUT
+from ..harness.options import DATA, OUTPUT, count, number
 
 __all__ = ["faults", "leaks", "load", "ranges", "trouble"]
 
 
 @click.command()
 @OUTPUT
-@click.option("--kind", "kinds", multiple=True, help="One kind; may be repeated.  [default: all]")
+@click.option(
+    "--kind", "kinds", multiple=True, help="One kind of situations; may be repeated.  [default: all]"
+)
 @click.option("--name", "words", default="", help="Only situations whose names hold these words.")
 def trouble(output: Path, **options: Any) -> None:
     """Bring about what users reported, and more of each kind: right, refused clearly, or wrong.
@@ -30,10 +32,10 @@ def trouble(output: Path, **options: Any) -> None:
 
 @click.command()
 @OUTPUT
-@click.option("--minutes", type=float, default=30.0, show_default=True, help="In all.")
-@click.option("--readers", type=click.IntRange(min=1), default=64, show_default=True, help="At once.")
-@click.option("--images", type=click.IntRange(min=64), default=1000, show_default=True, help="In the pack.")
-@click.option("--patience", type=float, default=300.0, show_default=True, help="Seconds until a run hangs.")
+@number("--minutes", 30.0, "Minutes that all ways to read take together.")
+@count("--readers", 64, "Threads, and processes, that read at once.")
+@count("--images", 1000, "Images in the pack that is read.", least=64)
+@number("--patience", 300.0, "Seconds after which a run counts as hung.")
 def load(output: Path, **options: Any) -> None:
     """Read one pack by many threads, processes and workers at once, and compare what each has read.
 
@@ -48,8 +50,8 @@ def load(output: Path, **options: Any) -> None:
 
 @click.command()
 @OUTPUT
-@click.option("--opens", type=click.IntRange(min=1), default=1000, show_default=True, help="Of packs.")
-@click.option("--epochs", type=click.IntRange(min=1), default=100, show_default=True, help="Of a loader.")
+@count("--opens", 1000, "How often a pack is opened.")
+@count("--epochs", 100, "Epochs that one loader is gone through.")
 def leaks(output: Path, **options: Any) -> None:
     """Open packs and go through them again and again: open descriptors and memory before and after.
 
@@ -64,10 +66,12 @@ def leaks(output: Path, **options: Any) -> None:
 
 @click.command()
 @OUTPUT
-@click.option("--moments", type=click.IntRange(min=1), default=50, show_default=True, help="Of each fault.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the moments.")
-@click.option("--operation", "operations", multiple=True, help="One; may be repeated.  [default: all]")
-@click.option("--fault", "kinds", multiple=True, help="One; may be repeated.  [default: all]")
+@count("--moments", 50, "Moments at which each fault strikes.")
+@count("--seed", 0, "Seed of the random moments.", least=0)
+@click.option(
+    "--operation", "operations", multiple=True, help="One command, as build; may be repeated.  [default: all]"
+)
+@click.option("--fault", "kinds", multiple=True, help="One kind of fault; may be repeated.  [default: all]")
 def faults(output: Path, **options: Any) -> None:
     """Let disks fail and processes die while packs, runs and graphs are written, and look at what is there.
 

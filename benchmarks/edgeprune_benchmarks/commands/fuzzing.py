@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from ..fuzzing.targets import NAMES
-from ..harness.options import OUTPUT
+from ..harness.options import OUTPUT, count
 
 __all__ = ["fuzz"]
 
@@ -19,13 +19,25 @@ ENGINES = ("random", "atheris")
 
 @click.command()
 @OUTPUT
-@click.option("--minutes", type=click.FloatRange(min=0.05), default=60.0, show_default=True, help="In all.")
 @click.option(
-    "--target", "targets", type=click.Choice(NAMES), multiple=True, help="May be repeated.  [default: all]"
+    "--minutes",
+    type=click.FloatRange(min=0.05),
+    default=60.0,
+    show_default=True,
+    help="Minutes that all targets take together.",
 )
-@click.option("--seed", type=int, default=0, show_default=True)
 @click.option(
-    "--engine", type=click.Choice(ENGINES), help="[default: atheris where it is installed, else random]"
+    "--target",
+    "targets",
+    type=click.Choice(NAMES),
+    multiple=True,
+    help="What is fuzzed; may be repeated.  [default: all]",
+)
+@count("--seed", 0, "Seed of the random changes.", least=0)
+@click.option(
+    "--engine",
+    type=click.Choice(ENGINES),
+    help="How changes are chosen.  [default: atheris where it is installed, else random]",
 )
 @click.option(
     "--findings",
@@ -35,7 +47,9 @@ ENGINES = ("random", "atheris")
     help="Folder for inputs that something went wrong with.",
 )
 @click.option(
-    "--replay", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Try one of them again."
+    "--replay",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Try again an input of the folder of findings.",
 )
 def fuzz(
     output: Path,

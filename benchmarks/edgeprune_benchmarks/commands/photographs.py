@@ -12,7 +12,19 @@ from edgeprune.options.fields import config_options
 from edgeprune_runtime.decode.augmentation import LOADER_AUGMENTS
 from edgeprune_runtime.training.settings import TrainConfig
 
-from ..harness.options import DATA, LEARNING_RATE, MINUTES, OUTPUT, SEEDS, require_packages, runs
+from ..harness.options import (
+    DATA,
+    LEARNING_RATE,
+    MINUTES,
+    OUTPUT,
+    SEEDS,
+    count,
+    number,
+    quality,
+    require_packages,
+    result_name,
+    runs,
+)
 from ..photographs.tables import FOLDER, PACK, PRETRAINED, SCRATCH, SHORT
 
 __all__ = ["photographs"]
@@ -32,21 +44,25 @@ def _some(flag: str, name: str, choices: tuple[str, ...], help_text: str) -> Cal
 @click.command()
 @DATA
 @OUTPUT
-@runs("runs/photographs", "Folder of images, packs, first weights and finished cells.")
+@runs("runs/photographs", "images, packs, first weights and finished cells")
 @MINUTES
-@_some("--model", "models", _MODELS, "A network; may be repeated.")
-@_some("--start", "starts", _STARTS, "What it begins with; may be repeated.")
-@_some("--side", "sides", _SIDES, "What it is trained from; may be repeated.")
+@_some("--model", "models", _MODELS, "A network to train; may be repeated.")
+@_some("--start", "starts", _STARTS, "What a network begins with; may be repeated.")
+@_some("--side", "sides", _SIDES, "What a network is trained from; may be repeated.")
 @config_options(TrainConfig, "resolution_schedule", resolution_schedule=_SCHEDULE)
 @SEEDS
-@click.option(
-    "--size", type=click.IntRange(min=64), default=96, show_default=True, help="Side of the images in pixels."
-)
-@click.option("--epochs", type=click.IntRange(min=1), help="[default: a quarter of an hour of one core]")
+@count("--size", 96, "Side of the images in pixels.", least=64)
+@count("--epochs", None, "Epochs of the longest run.  [default: a quarter of an hour of one core]")
 @config_options(TrainConfig, "batch_size", batch_size={"default": 32})
-@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="And cores.")
-@click.option("--quality", type=float, default=75.0, show_default=True, help="Of the pack.")
-@click.option("--augment", type=click.Choice(LOADER_AUGMENTS), default="crop+flip", show_default=True)
+@count("--threads", 1, "Threads, and cores, of each training process.")
+@quality(75.0)
+@click.option(
+    "--augment",
+    type=click.Choice(LOADER_AUGMENTS),
+    default="crop+flip",
+    show_default=True,
+    help="How images of the pack are augmented.",
+)
 @LEARNING_RATE
 @config_options(
     TrainConfig,
@@ -55,10 +71,10 @@ def _some(flag: str, name: str, choices: tuple[str, ...], help_text: str) -> Cal
     ema={"default": 0.99, "show_default": True, "help": "Decay of a moving average of the weights."},
     label_smoothing={"default": 0.1},
 )
-@click.option("--peer-lr", type=float, default=1.0, show_default=True, help="Factor of the peer's rate.")
-@click.option("--pretrain-steps", type=click.IntRange(min=1), default=1000, show_default=True)
+@number("--peer-lr", 1.0, "Factor of the learning rate of torchvision's recipe.")
+@count("--pretrain-steps", 1000, "Steps on CIFAR-10 that the first weights come from.")
 @click.option("--held-out", is_flag=True, help="Test on a fifth of the training images, to choose settings.")
-@click.option("--name", default="photographs", show_default=True, help="Of the JSON result.")
+@result_name("photographs")
 def photographs(
     data: Path,
     output: Path,

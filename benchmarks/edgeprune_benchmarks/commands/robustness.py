@@ -12,7 +12,7 @@ from edgeprune.options.fields import config_options
 from edgeprune.options.networks import TRUST_MODEL
 from edgeprune.packs.config import BuildConfig
 
-from ..harness.options import DEVICE, MINUTES, OUTPUT, require_packages, runs
+from ..harness.options import DEVICE, MINUTES, OUTPUT, PICTURES, count, require_packages, runs, seeds
 
 if TYPE_CHECKING:
     from ..robustness.run import Request
@@ -28,8 +28,13 @@ _SCALE = click.option(
 )
 _LINF = click.option("--linf", is_flag=True, help="Attack in Linf alone, with AutoAttack at 8/255 only.")
 _PRECISION = click.option(
-    "--precision", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True
+    "--precision",
+    type=click.Choice(["float32", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="Number format that the attacked network computes in.",
 )
+_ATTACKED = count("--images", None, "Test images that are attacked.  [default: the scale's]")
 _SHARED = (
     OUTPUT,
     MINUTES,
@@ -43,9 +48,7 @@ _SHARED = (
     ),
     click.option("--source", help="The images: cifar10:ROOT, cifar100:ROOT, imagefolder:PATH, npz:FILE."),
     config_options(BuildConfig, "size"),
-    click.option(
-        "--seeds", type=click.IntRange(min=1), help="Networks for each row.  [default: the scale's]"
-    ),
+    seeds(None, "the scale's"),
     DEVICE,
     runs("runs/robustness"),
 )
@@ -59,7 +62,7 @@ def _shared(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.command()
 @_shared
-@click.option("--images", type=click.IntRange(min=1), help="Test images attacked.  [default: the protocol's]")
+@_ATTACKED
 @_LINF
 @_PRECISION
 def robustness(output: Path, images: int | None, linf: bool, precision: str, **options: Any) -> None:
@@ -80,9 +83,9 @@ def robustness(output: Path, images: int | None, linf: bool, precision: str, **o
 
 @click.command()
 @_shared
-@click.option("--images", type=int, default=500, show_default=True, help="That the loss is averaged over.")
-@click.option("--directions", type=click.IntRange(min=2), default=5, show_default=True, help="In weights.")
-@click.option("--pictures", type=click.Path(path_type=Path), default=Path("docs/images"), show_default=True)
+@count("--images", 500, "Images that the loss is averaged over.")
+@count("--directions", 5, "Random directions that the weights are moved in.", least=2)
+@PICTURES
 def landscape(output: Path, images: int, directions: int, pictures: Path, **options: Any) -> None:
     """Loss around the weights and images of networks of ``robustness``, SmoothGrad, chosen images.
 
@@ -101,7 +104,7 @@ def landscape(output: Path, images: int, directions: int, pictures: Path, **opti
 @MINUTES
 @click.option("--source", required=True, help="Its test images: imagefolder:PATH, cifar10:ROOT, npz:FILE.")
 @_SCALE
-@click.option("--images", type=click.IntRange(min=1), help="Attacked.  [default: the scale's]")
+@_ATTACKED
 @_LINF
 @_PRECISION
 @DEVICE

@@ -23,8 +23,11 @@ from ..harness.options import (
     MODEL,
     OUTPUT,
     SEEDS,
+    count,
     own_settings,
+    result_name,
     runs,
+    seeds,
 )
 
 __all__ = ["accuracy", "build", "coresets", "issues", "learning", "masks"]
@@ -34,9 +37,9 @@ IMAGES = click.option(
     type=click.Choice(["lossless", "jpeg"]),
     default="lossless",
     show_default=True,
-    help="5085 images in their exact pixels, or the JPEG copy of all 50,000.",
+    help="Which images: 5,085 in exact pixels, or the JPEG copy of all 50,000.",
 )
-RUNS = runs(None, "Folder of runs.  [default: runs/NAME]")
+RUNS = runs(None)
 SCORE_EPOCHS = config_options(ScoreConfig, "epochs", prefix="score_", epochs={"default": 40})
 EVERY = {"default": 1, "show_default": True, "help": "Epochs from one record of entropies to the next."}
 
@@ -45,21 +48,9 @@ EVERY = {"default": 1, "show_default": True, "help": "Epochs from one record of 
 @DATA
 @OUTPUT
 @click.option("--scale", is_flag=True, help="Build a large data set instead, in several ways; resumable.")
-@click.option(
-    "--images",
-    # Eight parts of whole chunks, and an image in each class.
-    type=click.IntRange(min=400),
-    default=100_000,
-    show_default=True,
-    help="With --scale: photographs of 224x224.",
-)
-@click.option(
-    "--small-images",
-    type=click.IntRange(min=1),
-    default=1_000_000,
-    show_default=True,
-    help="With --scale: images of 32x32.",
-)
+# Eight parts of whole chunks, and an image in each class.
+@count("--images", 100_000, "With --scale: photographs of 224x224.", least=400)
+@count("--small-images", 1_000_000, "With --scale: images of 32x32.")
 @click.option(
     "--work",
     type=click.Path(file_okay=False, path_type=Path),
@@ -100,7 +91,7 @@ def build(data: Path, output: Path, scale: bool, **options: Any) -> None:
 @config_options(TrainConfig, "model", model={"default": "efficientnet_b0"})
 @config_options(TrainConfig, "epochs", epochs={"default": 4})
 @BATCH_SIZE
-@click.option("--seeds", type=click.IntRange(min=1), default=5, show_default=True, help="For each row.")
+@seeds(5)
 @DEVICE
 def accuracy(data: Path, output: Path, runs: Path, **options: Any) -> None:
     """Test accuracy from a 50% pack, from pixels, and from pixels rounded otherwise; resumable.
@@ -124,21 +115,25 @@ def accuracy(data: Path, output: Path, runs: Path, **options: Any) -> None:
 @RUNS
 @MINUTES
 @MODEL
-@click.option("--iterations", type=int, default=500, show_default=True, help="Of every network.")
+@count("--iterations", 500, "Training steps of every network.")
 @BATCH_SIZE
 @LEARNING_RATE
 @config_options(TrainConfig, "weight_decay", "label_smoothing", "ema")
 @SCORE_EPOCHS
 @config_options(ScoreConfig, "every", every=EVERY)
-@click.option("--score-runs", type=int, default=1, show_default=True, help="Scoring runs, taken in turn.")
+@count("--score-runs", 1, "Scoring runs, taken in turn.")
 @config_options(CoresetConfig, "dual_epochs")
 @click.option(
-    "--method", "methods", multiple=True, type=click.Choice(tuple(SCORES)), help="Only this; repeatable."
+    "--method",
+    "methods",
+    multiple=True,
+    type=click.Choice(tuple(SCORES)),
+    help="Only coresets by this score; may be repeated.",
 )
-@click.option("--ratio", "ratios", multiple=True, type=float, help="Only this share pruned; repeatable.")
+@click.option("--ratio", "ratios", multiple=True, type=float, help="Only this share pruned; may be repeated.")
 @SEEDS
 @DEVICE
-@click.option("--name", help="Name of the result.  [default: coresets-IMAGES]")
+@result_name(None, "coresets-IMAGES")
 def coresets(
     data: Path,
     output: Path,
@@ -217,9 +212,13 @@ def issues(
 @MODEL
 @SCORE_EPOCHS
 @config_options(MaskConfig, "epochs", prefix="mask_", epochs={"default": 20})
-@config_options(TrainConfig, "epochs", epochs={"default": 6, "help": "Of the networks trained from packs."})
+@config_options(
+    TrainConfig, "epochs", epochs={"default": 6, "help": "Epochs of the networks trained from packs."}
+)
 @BATCH_SIZE
-@config_options(ScoreConfig, "lr", lr={"default": TrainConfig.lr, "help": "Of the classifier."})
+@config_options(
+    ScoreConfig, "lr", lr={"default": TrainConfig.lr, "help": "Peak of the learning rate of the classifier."}
+)
 @SEEDS
 @DEVICE
 def masks(

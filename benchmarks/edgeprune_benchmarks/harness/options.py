@@ -21,12 +21,24 @@ __all__ = [
     "MINUTES",
     "MODEL",
     "OUTPUT",
+    "PICTURES",
+    "PRECISION",
     "SEEDS",
+    "budgets",
+    "count",
     "missing_packages",
+    "number",
     "own_settings",
+    "passes",
+    "quality",
     "require_packages",
+    "result_name",
     "runs",
+    "seeds",
+    "training_minutes",
 ]
+
+Decorator = Callable[[Any], Any]
 
 DATA = click.option(
     "--data",
@@ -47,8 +59,69 @@ MODEL = config_options(TrainConfig, "model", model={"default": "resnet8"})
 BATCH_SIZE = config_options(TrainConfig, "batch_size", batch_size={"default": 64})
 LEARNING_RATE = config_options(TrainConfig, "lr")
 DEVICE = config_options(TrainConfig, "device")
-SEEDS = click.option("--seeds", type=int, default=3, show_default=True, help="Networks for each row.")
-MINUTES = click.option("--minutes", type=float, help="Stop after so long; the same command goes on.")
+PRECISION = config_options(TrainConfig, "precision", precision={"default": "float32"})
+MINUTES = click.option("--minutes", type=float, help="Stop after so many minutes; the same command goes on.")
+PICTURES = click.option(
+    "--pictures",
+    type=click.Path(file_okay=False, path_type=Path),
+    default="docs/images",
+    show_default=True,
+    help="Folder that pictures are written to.",
+)
+
+
+def number(flag: str, default: float | None, text: str) -> Decorator:
+    """Return an option that takes a real number."""
+    return click.option(flag, type=float, default=default, show_default=True, help=text)
+
+
+def count(flag: str, default: int | None, text: str, least: int = 1) -> Decorator:
+    """Return an option that takes an integer from `least` on."""
+    return click.option(flag, type=click.IntRange(min=least), default=default, show_default=True, help=text)
+
+
+def seeds(default: int | None, of_none: str = "") -> Decorator:
+    """Return the option of how often each row is trained; `of_none` tells what None stands for."""
+    text = "Networks for each row, each from a seed of its own."
+    return count("--seeds", default, f"{text}  [default: {of_none}]" if of_none else text)
+
+
+SEEDS = seeds(3)
+
+
+def passes(default: int) -> Decorator:
+    """Return the option of how long networks are trained, whatever they are trained from."""
+    return count("--passes", default, "Images that a network sees while it is trained.")
+
+
+def quality(default: float) -> Decorator:
+    """Return the option of the pack's quality."""
+    return number("--quality", default, "Quality of the pack, from 1 to 100.")
+
+
+def training_minutes(default: float) -> Decorator:
+    """Return the option of how long each network is trained."""
+    return number("--minutes", default, "Minutes of training for each network.")
+
+
+def result_name(default: str | None, of_none: str = "") -> Decorator:
+    """Return the option of the result's name; `of_none` tells what None stands for."""
+    text = "Name of the JSON result."
+    text = f"{text}  [default: {of_none}]" if of_none else text
+    return click.option("--name", default=default, show_default=True, help=text)
+
+
+def budgets(*default: float) -> Decorator:
+    """Return the option of the bytes that images may take."""
+    return click.option(
+        "--budget",
+        "budgets",
+        type=float,
+        multiple=True,
+        default=default,
+        show_default=True,
+        help="Megabytes that the images may take; may be repeated, and is done in that order.",
+    )
 
 
 def own_settings(training: dict[str, Any]) -> dict[str, Any]:
@@ -72,7 +145,13 @@ def missing_packages(names: tuple[str, ...]) -> list[str]:
     return [name for name in dict.fromkeys(names) if importlib.util.find_spec(name) is None]
 
 
-def runs(default: str | None, text: str | None = None) -> Callable[[Any], Any]:
-    """Return the option of the folder that is gone on from."""
-    kind = click.Path(file_okay=False, path_type=Path)
-    return click.option("--runs", type=kind, default=default, show_default=default is not None, help=text)
+def runs(default: str | None, holds: str = "runs") -> Decorator:
+    """Return the option of the folder that is gone on from; None stands for one of the result's name."""
+    text = f"Folder of {holds}, which the same command goes on from."
+    return click.option(
+        "--runs",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=default,
+        show_default=True,
+        help=text if default else f"{text}  [default: runs/NAME]",
+    )

@@ -179,7 +179,7 @@ class TrainConfig:
         default=False,
         metadata={"help": "Train the last layer alone, or with K also the last K blocks.", "metavar": "[K]"},
     )
-    lr: float = field(default=0.05, metadata={"help": "Peak learning rate."})
+    lr: float = field(default=0.05, metadata={"help": "Peak of the learning rate."})
     schedule: ScheduleShape = field(
         default="cosine",
         metadata={
@@ -197,7 +197,7 @@ class TrainConfig:
             "choices": get_args(Optimizer),
         },
     )
-    momentum: float = field(default=0.9, metadata={"help": "Momentum of SGD."})
+    momentum: float = field(default=0.9, metadata={"help": "Momentum of SGD, below 1."})
     nesterov: bool = True
     weight_decay: float = field(
         default=5e-4, metadata={"help": "L2 penalty on the weights of convolutions and linear layers."}
