@@ -127,7 +127,7 @@ def test_the_scores_in_the_pack_are_those_of_the_records(scored, tmp_path, cores
 @pytest.mark.slow
 def test_a_build_that_is_stopped_in_each_stage_goes_on_to_the_same_pack(scored, whole, tmp_path, monkeypatch):
     # A report after each step, a checkpoint at each stop alone; encoding in chunks of 5 images, 2 in a part.
-    monkeypatch.setattr(edgeprune.work.resumable, "_REPORT_SECONDS", -1)
+    monkeypatch.setattr(edgeprune.work.resumable.ResumableRun, "report_seconds", -1)
     monkeypatch.setattr(chunks, "TARGET_CHUNK_BYTES", 5 * 3 * 72 * 6)
     monkeypatch.setattr(assembly, "CHUNKS_IN_PART", 2)
     path, seen = tmp_path / "p.h5", {}
