@@ -135,10 +135,7 @@ def _table(output: Path) -> Iterator[str]:
     )
     tested = len(open_source("digits", split="test"))
     yield "B an image: whole files. decoded: in one process, PNG and JPEG by Pillow, packs by their loader."
-    yield (
-        "PSNR: against the source, rounded to 8 bits as one looks at them; build and convert measure before "
-        "rounding, convert against its pack."
-    )
+    yield "PSNR: of images rounded to 8 bits. build measures before rounding, convert against the first pack."
     yield f"test accuracy: after {EPOCHS} epochs, on {tested:,} images that no pack holds."
 
 
