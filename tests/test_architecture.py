@@ -92,6 +92,7 @@ def test_no_module_imports_from_above_its_package(package, path):
 ARROWS = {
     "errors": set(),
     "presets": set(),
+    "psnr": set(),
     "text": set(),
     "sources": {"errors"},
     "work": {"sources", "text"},
@@ -99,11 +100,22 @@ ARROWS = {
     "coresets": {"presets", "scoring", "sources"},
     "issues": {"scoring", "sources"},
     "masks": {"presets", "scoring", "sources", "work"},
-    "packs": {"coresets", "errors", "issues", "masks", "presets", "scoring", "sources", "text", "work"},
-    "repack": {"masks", "packs", "presets", "work"},
+    "packs": {
+        "coresets",
+        "errors",
+        "issues",
+        "masks",
+        "presets",
+        "psnr",
+        "scoring",
+        "sources",
+        "text",
+        "work",
+    },
+    "repack": {"masks", "packs", "presets", "psnr", "work"},
     "training": {"errors", "sources", "text"},
     "inference": {"errors", "sources", "training"},
-    "report": {"coresets", "inference", "issues", "scoring", "sources", "text", "training"},
+    "report": {"coresets", "inference", "issues", "psnr", "scoring", "sources", "text", "training"},
     "options": {"text", "work"},
 }
 

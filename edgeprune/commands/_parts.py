@@ -92,7 +92,7 @@ def build_on_engine(
     """Build a pack by the tasks of an engine; `given`: see `edgeprune.packs.ray_engine.build_with_ray`."""
     from edgeprune.packs.build import open_for_build
     from edgeprune.packs.ray_engine import build_with_ray
-    from edgeprune.packs.writing.report import Made, build_report
+    from edgeprune.packs.writing.report import build_report
     from edgeprune.work.progress import progress_bars
 
     name, _, address = engine.partition(":")
@@ -104,4 +104,4 @@ def build_on_engine(
             source, path, config, parts=parts, address=address or None, progress=tell, **given
         )
     seconds = time.perf_counter() - started
-    return build_report(path, open_for_build(source, config), Made(skipped, ()), seconds)
+    return build_report(path, open_for_build(source, config), skipped, (), seconds)

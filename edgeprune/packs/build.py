@@ -3,31 +3,42 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
 
 from edgeprune_formats import ConfigError
 from edgeprune_formats.files import atomic_file, check_writable, sweep
 
-from ..sources import Source, SourceCheck, open_source
+from ..coresets.selection import require_enough, select_images
+from ..masks.selector import component_selector
+from ..scoring.obtain import obtain_scores
+from ..sources import Source, SourceCheck, open_source, source_targets
+from ..sources.check import require_classes
 from ..work.callbacks import EpochProgress, StageProgress
+from ..work.checking import check_shared
 from ..work.processes import Workers
-from .config import BuildConfig
-from .encoding.encoder import UnreadableError
-from .planning.header import TakenOver
-from .planning.plan import Share
+from ..work.temporary import artifact_path
+from .config import METHODS, BuildConfig
+from .encoding.encoder import Encoder, UnreadableError
+from .encoding.tiles import laid_out, sample_size
+from .planning.deduplication import left_out
+from .planning.header import TakenOver, pack_header
+from .planning.plan import Plan, Share
 from .planning.prerequisites import Prerequisites, open_prerequisites
-from .steps import Steps
-from .writing.assembly import make_folder
+from .writing.assembly import build_part, make_folder, part_path, write_plan
 from .writing.report import BuildReport, PartReport, build_report
 
 if TYPE_CHECKING:
-    from .encoding.teacher import PackTeacher, TeacherColumn
+    from .encoding.teacher import PackTeacher
 
 __all__ = ["build_pack", "build_share", "open_for_build"]
+
+_Written = TypeVar("_Written")
 
 
 def build_pack(
@@ -115,35 +126,23 @@ def build_pack(
     """
     started = time.perf_counter()
     config, path = config or BuildConfig(), Path(path)
-    workers, beside = workers or Workers(device=config.device), Path(beside or path)
+    workers = workers or Workers(device=config.device)
+    progress = progress if workers.rank == 0 else None
+    run = _Run(Path(beside or path), jobs, workers, progress, report, duplicates_kept)
     check_writable(path)
     source = open_for_build(source, config) if isinstance(source, str) else source
     sweep(path)
-    given = open_prerequisites(source, config, workers, scores, classifier, fse_net)
-    told = _teacher_column(teacher, source, workers.device, taken_over)
-    with _at_hand(source, beside, given, workers) as images:
-        steps = Steps(
-            images,
-            config,
-            given,
-            beside,
-            jobs,
-            workers,
-            progress,
-            report,
-            taken_over,
-            duplicates_kept,
-            told,
+    given = open_prerequisites(
+        source, config, workers, scores, classifier, fse_net, teacher=teacher, taken_over=taken_over
+    )
+    with _at_hand(source, given, run) as images:
+        plan, skipped = _built(
+            images, config, given, run, lambda plan: write_plan(plan, path, workers, progress), tile_trial
         )
-        check = steps.checked() if given.trains or steps.must_check else None
-        try:
-            made = steps.write(path, check, tile_trial)
-        except UnreadableError:
-            made = steps.write(path, steps.checked(), tile_trial)
-    done = build_report(path, source, made, time.perf_counter() - started)
-    if told is None or told.teacher.stage is None:
+    done = build_report(path, source, skipped, plan.artifacts, time.perf_counter() - started)
+    if given.teacher is None or given.teacher.teacher.stage is None:
         return done
-    return replace(done, notes=(*done.notes, f"{told.teacher.path}: {told.teacher.stage}"))
+    return replace(done, notes=(*done.notes, f"{given.teacher.teacher.path}: {given.teacher.teacher.stage}"))
 
 
 def build_share(
@@ -187,59 +186,161 @@ def build_share(
     config, folder = config or BuildConfig(), Path(folder)
     source = open_for_build(source, config) if isinstance(source, str) else source
     workers = Workers(device=config.device)
-    given = open_prerequisites(source, config, workers, scores, None, fse_net)
+    given = open_prerequisites(source, config, workers, scores, None, fse_net, teacher=teacher)
     if given.trains:
         raise ConfigError(
             f"method {config.method} needs `scores` or an `fse_net` that all parts share; make them first, "
             "with edgeprune score, or by building a pack of a few images"
         )
     make_folder(folder)
-    duplicates = folder / "duplicates.npz"
-    told = _teacher_column(teacher, source, workers.device)
-    steps = Steps(
-        source,
-        config,
-        given,
-        folder,
-        jobs,
-        workers,
-        progress,
-        None,
-        duplicates_kept=duplicates,
-        teacher=told,
-    )
-    kept = folder / "readable.npz"
-    check = SourceCheck.from_bytes(kept.read_bytes()) if config.skip_bad and kept.exists() else None
-    if check is None and steps.must_check:
-        check = _check_kept(steps, kept)
+    run = _Run(folder, jobs, workers, progress, None, folder / "duplicates.npz", folder / "readable.npz")
+    plan, made = _built(source, config, given, run, lambda plan: build_part(plan, folder, share, progress))
+    return PartReport(part_path(folder, share), plan.images(share), plan.header.samples, made)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """How a build runs, on which its pack does not depend; see `build_pack`.
+
+    `progress` is that of the first process. `duplicates_kept` and `readable_kept`, where they are named,
+    keep what a pass over all images has found, for other builds of them.
+    """
+
+    beside: Path
+    jobs: int
+    workers: Workers
+    progress: StageProgress | None
+    report: EpochProgress | None
+    duplicates_kept: Path | None = None
+    readable_kept: Path | None = None
+
+
+def _built(
+    source: Source,
+    config: BuildConfig,
+    given: Prerequisites,
+    run: _Run,
+    write: Callable[[Plan], _Written],
+    tile_trial: Mapping[str, Any] | None = None,
+) -> tuple[Plan, _Written]:
+    """Plan and write; where images that are to be left out show only then, read all, and do so once more."""
+    if config.skip_bad and run.readable_kept is not None and run.readable_kept.exists():
+        check = SourceCheck.from_bytes(run.readable_kept.read_bytes())
+    elif given.trains or (config.skip_bad and config.drop_duplicates):
+        check = _checked(source, config, run)
+    else:
+        check = None
     try:
-        return steps.part(folder, share, check)
+        plan = _plan_build(source, check, config, given, run, tile_trial)
+        return plan, write(plan)
     except UnreadableError:
-        return steps.part(folder, share, _check_kept(steps, kept))
+        plan = _plan_build(source, _checked(source, config, run), config, given, run, tile_trial)
+        return plan, write(plan)
 
 
-def _check_kept(steps: Steps, kept: Path) -> SourceCheck:
-    """Read all images, and keep what was found: the other tasks need not do so as well."""
-    check = steps.checked()
-    with atomic_file(kept) as partial:
-        partial.write_bytes(check.to_bytes())
+def _checked(source: Source, config: BuildConfig, run: _Run) -> SourceCheck:
+    """Read all images, and keep what was found where others need it: they need not do so as well."""
+    check = check_shared(
+        source, skip_bad=config.skip_bad, jobs=run.jobs, workers=run.workers, progress=run.progress
+    )
+    if run.readable_kept is not None:
+        with atomic_file(run.readable_kept) as partial:
+            partial.write_bytes(check.to_bytes())
     return check
 
 
-def _teacher_column(
-    teacher: str | Path | PackTeacher | None, source: Source, device: str, taken: TakenOver | None = None
-) -> TeacherColumn | None:
-    if teacher is None:
-        return None
-    from .encoding.teacher import PackTeacher
+def _plan_build(
+    source: Source,
+    check: SourceCheck | None,
+    config: BuildConfig,
+    given: Prerequisites,
+    run: _Run,
+    tile_trial: Mapping[str, Any] | None,
+) -> Plan:
+    """Take the line from a source, of which all images were read or not, to what is to be written."""
+    method, workers, jobs = METHODS[config.method], run.workers, run.jobs
+    if check is not None:
+        good = check.good
+    else:
+        good = np.arange(len(source)) if given.scores is None else given.scores.rows
+        require_classes(source, good[good < len(source)], ())
+    twins = None
+    if config.drop_duplicates:
+        # Rows of scores of another source are refused later.
+        looked_at = good[good < len(source)]
+        kept = run.duplicates_kept
+        twins = left_out(source, looked_at, jobs=jobs, workers=workers, progress=run.progress, kept=kept)
+    if method.scored_images:
+        free = good if twins is None else np.setdiff1d(good, twins.rows)
+        require_enough(source, free, sample_prune=config.images_dropped, config=config.coreset)
+    scores = None
+    if given.needs_scores:
+        scores = obtain_scores(
+            source,
+            check,
+            artifact_path(run.beside, ".scores.h5"),
+            replace(config.scoring, device=workers.device, jobs=jobs),
+            given=given.scores,
+            workers=workers,
+            report=run.report,
+        )
+    coreset = select_images(
+        source,
+        good,
+        sample_prune=config.images_dropped,
+        seed=config.seed,
+        scores=scores if method.scored_images else None,
+        config=config.coreset,
+        sha256=None if check is None else check.sha256,
+        left_out=None if twins is None else twins.rows,
+    )
+    selector = component_selector(
+        source,
+        check,
+        artifact_path(run.beside, ".fse-net.safetensors"),
+        config.masks if method.learned_masks else None,
+        freq_prune=config.components_dropped,
+        seed=config.seed,
+        given=given.fse_net,
+        classifier=given.classifier,
+        scores=scores,
+        workers=workers,
+        report=run.report,
+        jobs=jobs,
+    )
+    whole = selector.file is None and selector.components == source.shape[1] * source.shape[2]
+    select = None if whole else selector.select
+    encoder = Encoder(source, select, selector.file, config.rounding, config.skip_bad, given.teacher)
+    header = laid_out(
+        pack_header(source, coreset, selector, config, given.taken_over, twins, given.teacher),
+        config.given_tile,
+        lambda: encoder.sample(config.codec, coreset.rows[: sample_size(*source.shape[1:])]),
+        rounding=config.rounding,
+        workers=workers,
+        trial=tile_trial,
+    )
+    artifacts = []
+    if scores is not None and given.scores is None:
+        artifacts.append(scores.path)
+    if selector.file is not None and given.fse_net is None:
+        artifacts.append(selector.file)
+    return Plan(
+        source=source,
+        encoder=encoder,
+        header=header,
+        coreset=coreset,
+        compression=config.compression,
+        check=check,
+        unreadable=np.setdiff1d(np.arange(len(source)), good),
+        scored_sha256="" if scores is None else str(scores.provenance["source"]["sha256"]),
+        jobs=jobs,
+        targets=source_targets(source) if given.taken_over is None else given.taken_over.targets,
+        keep_statistics=given.taken_over is not None,
+        artifacts=tuple(artifacts),
+    )
 
-    opened = teacher if isinstance(teacher, PackTeacher) else PackTeacher(teacher, device)
-    return opened.for_source(source, None if taken is None else taken.class_names)
 
-
-def _at_hand(
-    source: Source, path: Path, given: Prerequisites, workers: Workers
-) -> AbstractContextManager[Source]:
+def _at_hand(source: Source, given: Prerequisites, run: _Run) -> AbstractContextManager[Source]:
     """Give a source that decodes each image once, where networks train on more than memory holds."""
     if not given.trains:
         return nullcontext(source)
@@ -248,8 +349,8 @@ def _at_hand(
 
     from ..work.image_store import cached_if_large
 
-    device = place(TrainConfig(device=workers.device)).device
-    return cached_if_large(source, path, device, workers=workers)
+    device = place(TrainConfig(device=run.workers.device)).device
+    return cached_if_large(source, run.beside, device, workers=run.workers)
 
 
 def open_for_build(spec: str, config: BuildConfig) -> Source:

@@ -21,6 +21,7 @@ from ..packs.encoding.dct import dct2_of_pixels, idct2_of_tiles
 from ..packs.encoding.quality import DEFAULT_ROUNDING
 from ..packs.encoding.tiles import laid_out, sample_size
 from ..presets import component_count
+from ..psnr import psnr_db
 from .lineage import recent
 
 __all__ = ["convert_pack"]
@@ -103,10 +104,9 @@ def _converted(
                 progress(done, len(pack))
         writer.finish()
         error = lost if get_codec(header.codec).exact else writer.squared_error
-        values = math.prod((header.samples, *header.shape))
-        psnr = 10 * math.log10(values / error) if error > 0 else math.inf
-        writer.record(psnr_db_to_converted=psnr if math.isfinite(psnr) else None)
-    return psnr
+        psnr = psnr_db(error, math.prod((header.samples, *header.shape)))
+        writer.record(psnr_db_to_converted=psnr)
+    return math.inf if psnr is None else psnr
 
 
 def _header(pack: Pack, config: BuildConfig) -> PackHeader:

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgeprune_formats import open_pack
-from edgeprune_runtime import PackLoader
+
+from ..psnr import psnr_db
+from .pixels import pixels_of
 
 __all__ = ["Stored", "as_files", "as_lossy", "as_pack", "as_pixels", "psnr"]
 
@@ -89,16 +91,15 @@ def _read(files: Sequence[bytes], dimensions: int) -> Pixels:
 
 def _decoded(path: Path) -> Pixels:
     with open_pack(path) as pack:
-        batches = [np.asarray(images) for (images,) in PackLoader(pack, 128, device="cpu", targets=())]
-    images = np.concatenate(batches).transpose(0, 2, 3, 1)
-    pixels: Pixels = np.clip(np.rint(images * 255), 0, 255).astype(np.uint8)
+        pixels: Pixels = pixels_of(pack, device="cpu").transpose(0, 2, 3, 1)
     return pixels
 
 
 def psnr(images: NDArray[Any], decoded: NDArray[Any], peak: int = 255) -> float:
     """Return the peak signal-to-noise ratio in dB over all pixels; infinite if they are the same."""
-    error = float(np.mean((images.astype(np.float64) - decoded) ** 2))
-    return 10 * math.log10(peak**2 / error) if error else math.inf
+    error = float(np.sum((images.astype(np.float64) - decoded) ** 2))
+    reached = psnr_db(error, peak**2 * images.size)
+    return math.inf if reached is None else reached
 
 
 def _fastest(work: Callable[[], object]) -> float:

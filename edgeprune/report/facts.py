@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune_formats import Pack
-from edgeprune_runtime import PackDataset
 
 from ..sources import Source
 from ..text import bytes_text, printable
 from .album import evenly
 from .comparison import Stored, as_files, as_lossy, psnr
+from .pixels import rows_of
 
 __all__ = ["Sizes", "compare_sizes", "pack_facts"]
 
@@ -89,7 +89,7 @@ def compare_sizes(pack: Pack, source: Source | None) -> Sizes:
         )
     rows = evenly(len(pack), max(_LEAST, min(_MOST, _PIXELS // (header.height * header.width))))
     originals = source.read(pack.source_index[rows].astype(np.intp))
-    reached = psnr(originals, _decoded(pack, rows), 2**header.bits - 1)
+    reached = psnr(originals, rows_of(pack, rows, header.bits), 2**header.bits - 1)
     packed = Stored("this pack", size, reached, None)
     if header.bits != 8:
         return Sizes(
@@ -111,12 +111,3 @@ def _files(originals: NDArray[np.uint8], least: float) -> Iterator[Stored]:
     )
     for form in made:
         yield Stored(form.name, form.bytes_per_image * len(images) / n, form.psnr, None)
-
-
-def _decoded(pack: Pack, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return images as whole numbers, int64 [n, C, H, W]."""
-    peak = 2**pack.header.bits - 1
-    dataset = PackDataset(pack, backend="scipy", targets=())
-    images = np.stack([image for (image,) in dataset.__getitems__(rows.tolist())])
-    pixels: NDArray[np.int64] = np.clip(np.rint(images * peak), 0, peak).astype(np.int64)
-    return pixels

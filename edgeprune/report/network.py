@@ -26,6 +26,7 @@ from .album import evenly
 from .charts import lines
 from .names import shown
 from .pictures import Card, picture
+from .pixels import whole
 from .preview import in_color
 
 __all__ = ["Cell", "Tested", "Tried", "curves", "images_of", "open_tried"]
@@ -209,13 +210,12 @@ class _Worst:
 
     @staticmethod
     def _card(names: Sequence[str], image: NDArray[np.float32], true: int, told: Prediction) -> Card:
-        pixels = np.clip(np.rint(image * 255), 0, 255).astype(np.uint8)
         lines = (
             f"label {names[true]}, {told.probabilities[true]:.0%}",
             f"taken for {names[int(told.probabilities.argmax())]}, {told.probabilities.max():.0%}",
             told.image,
         )
-        return Card((picture(in_color(pixels[None])[0], ", ".join(lines)),), lines)
+        return Card((picture(in_color(whole(image[None]))[0], ", ".join(lines)),), lines)
 
 
 def _cells(matrix: NDArray[np.int64]) -> list[list[Cell]]:

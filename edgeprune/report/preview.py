@@ -14,12 +14,12 @@ from PIL import Image, ImageDraw
 from edgeprune_formats import ConfigError, Pack, PackHeader
 from edgeprune_formats.coefficients import Coefficients, QuantizedCoefficients
 from edgeprune_formats.files import atomic_file, check_writable
-from edgeprune_runtime import PackDataset
 from edgeprune_runtime.loading.chunks.cache import ChunkCache
 
 from ..sources import Source, open_source
 from ..sources.decoding.kinds import reduced_to_8
 from ..text import printable
+from .pixels import rows_of
 
 __all__ = [
     "Row",
@@ -186,7 +186,7 @@ def preview_rows(pack: Pack, rows: NDArray[Any], source: Source | None = None) -
     originals = None
     if source is not None:
         originals = in_color(reduced_to_8(source.read(pack.source_index[rows].astype(np.intp))))
-    decoded = _decoded(pack, rows)
+    decoded = in_color(rows_of(pack, rows, cache_bytes=CACHE_BYTES))
     quality = pack.header.provenance.get("result", {}).get("psnr_db")
     against = f", {quality:.1f} dB PSNR in the whole pack" if isinstance(quality, int | float) else ""
     what = f"the image that a network is trained on{_planes_shown(pack.header.channels)}"
@@ -256,13 +256,6 @@ def _check_same(pack: Pack, source: Source) -> None:
             f"{source.spec} ({len(source)} images) is not the source of {pack.path}, "
             f"which was built from {recorded.get('spec', 'another')} ({recorded.get('images', '?')} images)"
         )
-
-
-def _decoded(pack: Pack, rows: NDArray[Any]) -> NDArray[np.uint8]:
-    dataset = PackDataset(pack, backend="scipy", cache_bytes=CACHE_BYTES, targets=())
-    images = np.stack([image for (image,) in dataset.__getitems__(rows.tolist())])
-    pixels: NDArray[np.uint8] = np.clip(np.rint(images * 255), 0, 255).astype(np.uint8)
-    return in_color(pixels)
 
 
 def _sheet(lines: list[Row], names: list[str]) -> Image.Image:

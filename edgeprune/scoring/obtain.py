@@ -21,7 +21,7 @@ __all__ = ["obtain_scores", "require_scores_of"]
 
 def obtain_scores(
     source: Source,
-    check: SourceCheck,
+    check: SourceCheck | None,
     path: Path,
     config: ScoreConfig,
     *,
@@ -29,7 +29,9 @@ def obtain_scores(
     workers: Workers,
     report: EpochProgress | None = None,
 ) -> ScoresFile:
-    """Return the scores file that is given, or make one under `path`.
+    """Return the scores file that is given, or make one under `path`, for which all images were read.
+
+    Of images that were not, a file that is given is compared where it is used.
 
     Raises
     ------
@@ -39,8 +41,10 @@ def obtain_scores(
         See `edgeprune.scoring.run.run_scoring`.
     """
     if given is not None:
-        require_scores_of(given, source, check.good, check.sha256)
+        if check is not None:
+            require_scores_of(given, source, check.good, check.sha256)
         return given
+    assert check is not None
     from .run import run_scoring
 
     return run_scoring(source, check, path, config, workers=workers, report=report)

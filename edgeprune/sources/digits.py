@@ -9,7 +9,6 @@ from PIL import Image
 from edgeprune_formats import ConfigError
 
 from .arrays import ArraySource
-from .decoding.kinds import RGB
 
 __all__ = ["open_digits"]
 
@@ -49,7 +48,7 @@ def open_digits(spec: str, split: str, size: int | None) -> ArraySource:
     rows = np.flatnonzero(_is_test(labels) == (split == "test"))
     pixels = _enlarged(digits.images[rows])
     names = tuple(str(digit) for digit in range(10))
-    return ArraySource(spec, split, _LICENSE, names, labels[rows], pixels, size, f"digits {split}", kind=RGB)
+    return ArraySource(spec, split, _LICENSE, names, labels[rows], pixels, size, f"digits {split}")
 
 
 def _is_test(labels: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -66,4 +65,4 @@ def _enlarged(images: NDArray[np.float64]) -> NDArray[np.uint8]:
     gray = np.rint(images * (255 / 16)).astype(np.uint8)
     side = (_SIDE, _SIDE)
     large = [np.asarray(Image.fromarray(one).resize(side, Image.Resampling.BICUBIC)) for one in gray]
-    return np.stack(large)[:, np.newaxis]
+    return np.repeat(np.stack(large)[:, np.newaxis], 3, axis=1)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -29,8 +29,6 @@ __all__ = ["Batch", "ImageStore", "cached_if_large"]
 
 _T = TypeVar("_T")
 Batch = tuple[NDArray[np.int64], Augmentation | None]
-# The rest of the memory is for the network and its activations.
-_SHARE_OF_MEMORY = 0.5
 _LOAD_BYTES = 32 * 2**20
 _AHEAD = 4
 # Images that a thread takes at a time: enough to outweigh handing them over, and all threads busy in a batch.
@@ -51,8 +49,8 @@ class ImageStore:
     device : torch.device
         Where batches are to be.
     budget : int, optional
-        Bytes that images may take on the device and in the host's memory; half of what is free there by
-        default.
+        Bytes that images may take on the device and in the host's memory; by default `share_of_memory` of
+        what is free there.
     jobs : int, optional
         Threads; by default as many as there are processors for this process.
 
@@ -65,6 +63,8 @@ class ImageStore:
         (C, H, W).
     labels : int64 [N]
         On the device.
+    share_of_memory : float
+        Of all stores; the rest of the memory is for the network and its activations.
 
     Raises
     ------
@@ -73,6 +73,8 @@ class ImageStore:
     SourceError
         Images that fit in memory cannot be read.
     """
+
+    share_of_memory: ClassVar[float] = 0.5
 
     def __init__(
         self,
@@ -248,9 +250,9 @@ def _place(size: int, device: torch.device, budget: int | None) -> str:
 def _free(device: torch.device) -> int:
     """Return how many bytes images may take of a device's free memory."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0] * _SHARE_OF_MEMORY)
+        return int(torch.cuda.mem_get_info(device)[0] * ImageStore.share_of_memory)
     # Every process on this host holds images of its own.
-    return int(_host_memory() * _SHARE_OF_MEMORY / local_processes())
+    return int(_host_memory() * ImageStore.share_of_memory / local_processes())
 
 
 def _host_memory() -> int:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 
@@ -31,9 +31,6 @@ from .processes import Workers
 
 __all__ = ["ResumableRun", "Task", "remove_work_folder"]
 
-# What a power cut costs at most.
-_CHECKPOINT_SECONDS = 60.0
-_REPORT_SECONDS = 0.3
 # Processes that must agree on when to stop ask each other this often.
 _STEPS_BETWEEN_QUESTIONS = 8
 
@@ -115,7 +112,13 @@ class ResumableRun:
         ``images_per_second``, ``eta_seconds`` and, at the end of an epoch, its metrics.
     history : list of dict
         The metrics of the epochs that are complete.
+    checkpoint_seconds, report_seconds : float
+        From one checkpoint, or report within an epoch, to the next, in all runs: what a power cut costs at
+        most, and "now and then".
     """
+
+    checkpoint_seconds: ClassVar[float] = 60.0
+    report_seconds: ClassVar[float] = 0.3
 
     task: Task
     folder: Path
@@ -153,7 +156,7 @@ class ResumableRun:
         first = self._restore() if self.workers.first(has_checkpoint(self.folder)) else 0
         self.workers.wait()
         self._saved = self._began = time.perf_counter()
-        self._next_report = self._began + _REPORT_SECONDS
+        self._next_report = self._began + self.report_seconds
         self._done = 0
         for epoch in range(len(self.history), self.task.epochs):
             started = time.perf_counter()
@@ -178,7 +181,7 @@ class ResumableRun:
         self._keep(step, due=self._is_due(), stop=self.workers.any(interrupted()))
 
     def _is_due(self) -> bool:
-        return self.workers.first(time.perf_counter() - self._saved > _CHECKPOINT_SECONDS)
+        return self.workers.first(time.perf_counter() - self._saved > self.checkpoint_seconds)
 
     def _keep(self, step: int, *, due: bool, stop: bool) -> None:
         if due or stop:
@@ -213,7 +216,7 @@ class ResumableRun:
         if self.report is None or self.workers.rank > 0:
             return
         now = time.perf_counter()
-        self._next_report = now + _REPORT_SECONDS
+        self._next_report = now + self.report_seconds
         steps_per_second = self._done / (now - self._began)
         left = (self.task.epochs - epoch) * self.task.steps - step
         self.report(

@@ -77,17 +77,32 @@ pack = Path(sys.argv[1])
 with tempfile.TemporaryFile(dir=pack.parent) as file:
     file.write(bytes(2 << 20))
     file.flush()
-    task = "data = bytearray(64 << 20); import time; time.sleep(1)"
-    subprocess.run(["ray::_build_share", "-c", task], executable=sys.executable)
+    # It lasts until it was seen.
+    task = "data = bytearray(64 << 20); input()"
+    with subprocess.Popen(
+        ["ray::_build_share", "-c", task], executable=sys.executable, stdin=subprocess.PIPE
+    ) as process:
+        end = time.monotonic() + 60
+        while not Path(sys.argv[2]).exists() and time.monotonic() < end:
+            time.sleep(0.01)
+        process.communicate(b"seen")
 print('{"done": 1}')
 """
 
 
 @LINUX
-def test_peaks_of_disk_and_of_the_memory_of_tasks(tmp_path):
-    folder = tmp_path / "packs"
+def test_peaks_of_disk_and_of_the_memory_of_tasks(tmp_path, monkeypatch):
+    folder, seen, look = tmp_path / "packs", tmp_path / "seen", Watched.look
     folder.mkdir()
-    found = watch("test", ["-c", WRITES, str(folder / "pack.h5")], folder / "pack.h5", family=True)
+
+    def noted(watched, *arguments, **how):
+        look(watched, *arguments, **how)
+        if watched.tasks_mib > 64 and watched.all_mib > 64:
+            seen.touch()
+
+    monkeypatch.setattr(Watched, "look", noted)
+    words = ["-c", WRITES, str(folder / "pack.h5"), str(seen)]
+    found = watch("test", words, folder / "pack.h5", family=True)
     assert found.printed == {"done": 1}
     # A file system may give a file a little more than its bytes.
     assert 3 <= found.temporary_bytes / 2**20 < 3.2

@@ -193,7 +193,7 @@ def test_the_pack_begins_with_the_weights_given_and_its_tests_take_no_time(
     from edgeprune_benchmarks.photographs import pack
 
     kept = []
-    monkeypatch.setattr(code, "_ALLOWED", {"own_networks:tiny": None})
+    code.allow_code("own_networks:tiny")
     monkeypatch.setattr(pack, "open_test", now.after(TEST_SECONDS, pack.open_test))
     monkeypatch.setattr(pack, "keep_freed_memory", lambda: kept.append(True))
     monkeypatch.setattr(Setup, "is_roomy", is_roomy)

@@ -14,9 +14,9 @@ from edgeprune.masks import learning as mask_learning
 from edgeprune.masks.components import energy_mask
 from edgeprune.masks.fse_file import load_fse_net
 from edgeprune.masks.fse_net import select
-from edgeprune.packs import steps
 from edgeprune.packs.config import METHODS
 from edgeprune.packs.encoding.dct import dct2
+from edgeprune.packs.writing import assembly
 from edgeprune.scoring.scores_file import read_scores_file
 from edgeprune_formats import ConfigError, open_pack, verify_pack
 from edgeprune_formats.files import file_sha256
@@ -127,9 +127,9 @@ def test_the_scores_in_the_pack_are_those_of_the_records(scored, tmp_path, cores
 @pytest.mark.slow
 def test_a_build_that_is_stopped_in_each_stage_goes_on_to_the_same_pack(scored, whole, tmp_path, monkeypatch):
     # A report after each step, a checkpoint at each stop alone; encoding in chunks of 5 images, 2 in a part.
-    monkeypatch.setattr(edgeprune.work.resumable, "_REPORT_SECONDS", -1)
+    monkeypatch.setattr(edgeprune.work.resumable.ResumableRun, "report_seconds", -1)
     monkeypatch.setattr(chunks, "TARGET_CHUNK_BYTES", 5 * 3 * 72 * 6)
-    monkeypatch.setattr(steps, "CHUNKS_IN_PART", 2)
+    monkeypatch.setattr(assembly, "CHUNKS_IN_PART", 2)
     path, seen = tmp_path / "p.h5", {}
     stages = [("scoring", 6, TrainingInterrupted), ("learning masks", 4, TrainingInterrupted)]
     stages += [("encoding", 4, KeyboardInterrupt), ("assembling", 2, KeyboardInterrupt)]

@@ -79,7 +79,7 @@ def kill_the_second(*words):
 
     The first process keeps a checkpoint whenever it may.
     """
-    edgeprune.work.resumable._CHECKPOINT_SECONDS = -1
+    edgeprune.work.resumable.ResumableRun.checkpoint_seconds = -1
     step, calls = MaskLearner.step, []
 
     def counted(self, *arguments, **options):

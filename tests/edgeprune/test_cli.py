@@ -256,6 +256,8 @@ def test_the_demo_runs_to_its_closing_table(edgeprune, tmp_path, monkeypatch):
     assert all(row.startswith(name) for row, name in zip(rows, names, strict=True))
     raw, png, jpeg, paper, small = (int(row[26:37].replace(",", "")) for row in rows)
     assert small < jpeg < raw == 3072 < paper
+    assert "(its source 3,072)" in out
+    assert "raw uint8 3,072 (" in out
     assert png < raw
     psnr = [row[37:48].strip() for row in rows]
     assert psnr[:2] == ["the same"] * 2

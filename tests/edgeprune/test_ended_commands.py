@@ -29,7 +29,9 @@ def test_an_interrupted_build_leaves_nothing(tmp_path, number, code):
     out.mkdir()
     # Noise takes half a minute to encode.
     with forked.command("build", f"npz:{tmp_path / 'many.npz'}", "-q", "-o", out / "p.h5") as process:
+        deadline = time.monotonic() + 60
         while not list(out.iterdir()):
+            assert time.monotonic() < deadline, "nothing is written"
             time.sleep(0.01)
         process.send_signal(number)
         _, err = process.communicate()

@@ -39,8 +39,11 @@ def put(monkeypatch):
     """Make a store whose images are in the place asked for; on a CPU nothing else leads to the host."""
 
     def make(place, source, rows=None):
-        monkeypatch.setattr("edgeprune.work.image_store._place", lambda *_: place)
-        return ImageStore(source, np.arange(len(source.labels)) if rows is None else rows, CPU)
+        rows = np.arange(len(source.labels)) if rows is None else rows
+        with monkeypatch.context() as patch:
+            if place == "host":
+                patch.setattr("edgeprune.work.image_store._place", lambda *_: place)
+            return ImageStore(source, rows, CPU, budget=0 if place == "source" else None)
 
     return make
 
@@ -145,14 +148,25 @@ def test_an_image_larger_than_a_piece_is_read_alone(put, monkeypatch):
 
 
 def test_images_are_read_ahead_but_not_far(put):
-    source = Images()
-    batches = some_batches(30, "none", source.shape, sizes=[2] * 12)
-    stream = put("source", source).batches(batches)
+    source, fifth, begun = Images(), threading.Event(), []
+
+    class Reads(list):
+        def append(self, rows):
+            super().append(rows)
+            if len(self) == 5:
+                fifth.set()
+
+    def noted():
+        for batch in some_batches(30, "none", source.shape, sizes=[2] * 12):
+            begun.append(batch)
+            yield batch
+
+    source.reads = Reads()
+    stream = put("source", source).batches(noted())
     next(stream)
-    deadline = time.monotonic() + 10
-    while len(source.reads) < 5 and time.monotonic() < deadline:
-        time.sleep(0.01)
-    time.sleep(0.02)
+    # Each is one read, and the next begins when another batch is asked for.
+    assert len(begun) == 5
+    assert fifth.wait(60)
     assert len(source.reads) == 5
     assert len(list(stream)) == 11
     assert len(source.reads) == 12

@@ -198,8 +198,8 @@ def crash():
 @pytest.mark.parametrize("at", [1, 3, 5])
 def test_a_stop_at_any_step_changes_no_bit(scored, whole, tmp_path, monkeypatch, stop, error, at):
     # A report, and a checkpoint, after each of the 3 steps of both epochs.
-    monkeypatch.setattr(edgeprune.work.resumable, "_REPORT_SECONDS", -1)
-    monkeypatch.setattr(edgeprune.work.resumable, "_CHECKPOINT_SECONDS", -1)
+    monkeypatch.setattr(edgeprune.work.resumable.ResumableRun, "report_seconds", -1)
+    monkeypatch.setattr(edgeprune.work.resumable.ResumableRun, "checkpoint_seconds", -1)
     path, calls = tmp_path / "net.safetensors", []
 
     def report(event):

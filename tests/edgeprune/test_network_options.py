@@ -15,8 +15,10 @@ SMALL = ["--batch-size", 8, "--device", "cpu", "--precision", "float32", "--epoc
 
 
 @pytest.fixture(autouse=True)
-def nothing_allowed(monkeypatch):
-    monkeypatch.setattr(code, "_ALLOWED", {})
+def nothing_allowed():
+    code.forget_code()
+    yield
+    code.forget_code()
 
 
 @pytest.mark.slow
@@ -26,7 +28,7 @@ def test_code_of_a_run_is_named_again(edgeprune, pack, tmp_path, monkeypatch):
     assert (code_of_exit, err) == (0, "")
     assert out.splitlines()[-1].startswith(f"{run}/model.safetensors: {name}, 1 epoch")
     # As a process of its own, which has not named it.
-    monkeypatch.setattr(code, "_ALLOWED", {})
+    code.forget_code()
     called = []
     monkeypatch.setattr(own_networks, "of_rgb", lambda num_classes: called.append(num_classes))
     refused = [
@@ -42,7 +44,7 @@ def test_code_of_a_run_is_named_again(edgeprune, pack, tmp_path, monkeypatch):
         assert f"if you trust that code, pass --trust-model {name}" in err
     assert not called
     monkeypatch.undo()
-    monkeypatch.setattr(code, "_ALLOWED", {})
+    code.forget_code()
     status, out, _ = edgeprune("predict", run, pack, "--trust-model", name, "--json")
     assert status == 0
     assert len(out.splitlines()) == 40

@@ -3,7 +3,6 @@
 import os
 import signal
 import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -321,7 +320,7 @@ def test_a_task_that_fits_no_node_of_ray_is_refused(edgeprune, spec, tmp_path):
 
 def _kill_one_task(done):
     """Kill the first process that works on a task of Ray."""
-    while not done.is_set():
+    while not done.wait(0.01):
         for path in Path("/proc").glob("[0-9]*/cmdline"):
             try:
                 if b"ray::_build_share" in path.read_bytes():
@@ -330,7 +329,6 @@ def _kill_one_task(done):
                     return
             except OSError:
                 continue
-        time.sleep(0.01)
 
 
 @pytest.mark.slow

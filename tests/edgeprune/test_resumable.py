@@ -110,7 +110,7 @@ def test_a_signal_at_the_end_of_an_epoch_keeps_the_epoch(tmp_path, whole):
 @pytest.mark.parametrize("where", [(0, 0), (0, 3), (1, 0), (1, 2), (2, 3)])
 def test_a_crash_costs_what_came_after_the_last_checkpoint(tmp_path, whole, monkeypatch, where, every_step):
     if every_step:
-        monkeypatch.setattr("edgeprune.work.resumable._CHECKPOINT_SECONDS", -1)
+        monkeypatch.setattr("edgeprune.work.resumable.ResumableRun.checkpoint_seconds", -1)
     with pytest.raises(Crash):
         run(tmp_path, Counting(at(*where, crash)))
     again = Counting()
@@ -125,7 +125,7 @@ def test_checkpoints_come_by_the_clock(tmp_path, monkeypatch):
     )
     run(tmp_path / "a")
     assert len(saved) == 1
-    monkeypatch.setattr("edgeprune.work.resumable._CHECKPOINT_SECONDS", -1)
+    monkeypatch.setattr("edgeprune.work.resumable.ResumableRun.checkpoint_seconds", -1)
     saved.clear()
     run(tmp_path / "b")
     assert [state["step"] for state in saved] == [1, 2, 3, 0] * 3
@@ -240,7 +240,7 @@ def test_what_is_not_finite_is_never_kept(tmp_path):
 
 
 def test_reports(tmp_path, monkeypatch):
-    monkeypatch.setattr("edgeprune.work.resumable._REPORT_SECONDS", -1)
+    monkeypatch.setattr("edgeprune.work.resumable.ResumableRun.report_seconds", -1)
     reports = []
     history = run(tmp_path, report=reports.append)
     assert [r["event"] for r in reports] == ["step", "step", "step", "epoch"] * 3
@@ -257,7 +257,7 @@ def test_reports(tmp_path, monkeypatch):
 
 
 def test_reports_are_few(tmp_path, monkeypatch):
-    monkeypatch.setattr("edgeprune.work.resumable._REPORT_SECONDS", 1e9)
+    monkeypatch.setattr("edgeprune.work.resumable.ResumableRun.report_seconds", 1e9)
     reports = []
     run(tmp_path, report=reports.append)
     assert [r["event"] for r in reports] == ["epoch"] * 3
@@ -304,7 +304,7 @@ def test_a_process_stops_when_another_was_told_to(tmp_path):
 
 
 def test_only_the_first_process_writes_and_reports(tmp_path, monkeypatch):
-    monkeypatch.setattr("edgeprune.work.resumable._REPORT_SECONDS", -1)
+    monkeypatch.setattr("edgeprune.work.resumable.ResumableRun.report_seconds", -1)
     history = run(tmp_path / "run", workers=Pair(rank=1, count=2), report=lambda event: crash())
     assert len(history) == 3
     assert not (tmp_path / "run").exists()

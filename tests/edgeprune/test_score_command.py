@@ -188,7 +188,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(edgeprune, spec, tmp_path
     # A shell that starts the tests in the background has its children ignore SIGINT.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with monkeypatch.context() as patch:
-        patch.setattr("edgeprune.work.resumable._REPORT_SECONDS", -1)
+        patch.setattr("edgeprune.work.resumable.ResumableRun.report_seconds", -1)
         patch.setattr("edgeprune.work.progress.EpochLines.__call__", send)
         code, out, err = edgeprune("score", spec, "-o", path, *options(TINY), "-q")
     signal.signal(signal.SIGINT, before)

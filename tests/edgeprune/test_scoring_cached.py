@@ -33,7 +33,7 @@ def in_memory(tmp_path_factory, photos):
 
 @pytest.fixture
 def too_large(monkeypatch):
-    monkeypatch.setattr("edgeprune.work.image_store._place", lambda *_: "source")
+    monkeypatch.setattr("edgeprune.work.image_store.ImageStore.share_of_memory", 0)
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_the_same_without_room_on_the_disk(tmp_path, photos, in_memory, monkeypa
 @pytest.mark.usefixtures("too_large")
 @pytest.mark.parametrize("step", [2, 4])
 def test_a_stopped_run_goes_on_with_what_is_decoded(tmp_path, photos, in_memory, monkeypatch, step):
-    monkeypatch.setattr("edgeprune.work.resumable._REPORT_SECONDS", -1)
+    monkeypatch.setattr("edgeprune.work.resumable.ResumableRun.report_seconds", -1)
     path, source = tmp_path / "s.h5", Counted.open(photos)
     check = check_source(source)
     source.reads.clear()
@@ -107,8 +107,8 @@ def test_masks_do_not_depend_on_the_cache(tmp_path, photos, in_memory, monkeypat
     classifier = classifier_from_scores(in_memory)
     config = MaskConfig(epochs=2, batch_size=16)
     found = []
-    for name, place, jobs in (("memory", "device", None), ("disk", "source", 3)):
-        monkeypatch.setattr("edgeprune.work.image_store._place", lambda *_, place=place: place)
+    for name, share, jobs in (("memory", 0.5, None), ("disk", 0, 3)):
+        monkeypatch.setattr("edgeprune.work.image_store.ImageStore.share_of_memory", share)
         source, path = Counted.open(photos), tmp_path / f"{name}.safetensors"
         check = check_source(source)
         source.reads.clear()
@@ -140,7 +140,7 @@ def test_the_command_decodes_in_the_check_and_never_again(edgeprune, tmp_path, p
 def test_the_command_goes_on_without_decoding(edgeprune, tmp_path, photos, in_memory, decoded, monkeypatch):
     path = tmp_path / "s.h5"
     arguments = ["score", photos, "-o", path, *options(TINY)]
-    monkeypatch.setattr("edgeprune.work.resumable._REPORT_SECONDS", -1)
+    monkeypatch.setattr("edgeprune.work.resumable.ResumableRun.report_seconds", -1)
     with monkeypatch.context() as patch:
         patch.setattr("edgeprune.work.progress.EpochLines.__call__", lambda *_: interrupt()())
         code, _, err = edgeprune(*arguments)

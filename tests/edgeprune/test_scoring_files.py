@@ -136,10 +136,10 @@ def test_the_same_images_in_other_rows_are_not_the_same_scores(tmp_path, photos)
 
 @pytest.mark.slow
 def test_an_image_that_goes_in_the_middle_of_a_run(tmp_path, photos, monkeypatch):
-    monkeypatch.setattr("edgeprune.work.image_store._place", lambda *_: "source")
+    monkeypatch.setattr("edgeprune.work.image_store.ImageStore.share_of_memory", 0)
     # So that images are decoded in every epoch.
     monkeypatch.setattr("edgeprune.work.image_cache._LEAST_FREE", 2**62)
-    monkeypatch.setattr("edgeprune.work.resumable._REPORT_SECONDS", -1)
+    monkeypatch.setattr("edgeprune.work.resumable.ResumableRun.report_seconds", -1)
     path, gone = tmp_path / "s.h5", tmp_path / "photos" / "dog" / "2.png"
     config = replace(TINY, batch_size=8)
     content = gone.read_bytes()

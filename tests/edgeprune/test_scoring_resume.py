@@ -34,7 +34,7 @@ from edgeprune_runtime.training import TrainingInterrupted
 
 @pytest.fixture
 def report_each_step(monkeypatch):
-    monkeypatch.setattr("edgeprune.work.resumable._REPORT_SECONDS", -1)
+    monkeypatch.setattr("edgeprune.work.resumable.ResumableRun.report_seconds", -1)
 
 
 @pytest.mark.slow
@@ -94,7 +94,7 @@ def test_a_crash_at_any_step(tmp_path, spec, whole, monkeypatch, step, kept):
     path = tmp_path / "s.h5"
     with monkeypatch.context() as patch:
         if kept:
-            patch.setattr("edgeprune.work.resumable._CHECKPOINT_SECONDS", -1)
+            patch.setattr("edgeprune.work.resumable.ResumableRun.checkpoint_seconds", -1)
         with pytest.raises(Crash):
             score(path, spec, report=at_report(step, crash))
     score(path, spec)
@@ -153,7 +153,7 @@ def stopped(tmp_path_factory, spec):
     """The folder of a run that was stopped in its second epoch."""
     folder = tmp_path_factory.mktemp("stopped")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("edgeprune.work.resumable._REPORT_SECONDS", -1)
+        patch.setattr("edgeprune.work.resumable.ResumableRun.report_seconds", -1)
         with pytest.raises(TrainingInterrupted):
             score(folder / "s.h5", spec, report=at_report(STEPS + 1, interrupt()))
     return folder

@@ -210,8 +210,9 @@ def test_a_teacher_of_the_users_own_code_can_be_named(command):
 
 
 def test_tasks_of_ray_may_run_the_code_that_the_user_has_named(monkeypatch, tmp_path):
-    monkeypatch.setattr(code, "_ALLOWED", {})
+    code.forget_code()
     monkeypatch.setattr("edgeprune.packs.build.build_share", lambda *given, **named: code.allowed_code())
     monkeypatch.chdir(tmp_path)
     given = str(tmp_path), "npz:a.npz", "parts", CONFIG, None, None, tmp_path, 1
     assert ray_engine._build_share(Share(1, 2), *given, ("networks:tiny",)) == ("networks:tiny",)
+    code.forget_code()

@@ -37,8 +37,10 @@ needs_timm = pytest.mark.skipif(not importlib.util.find_spec("timm"), reason="ti
 
 
 @pytest.fixture(autouse=True)
-def nothing_allowed(monkeypatch):
-    monkeypatch.setattr(code, "_ALLOWED", {})
+def nothing_allowed():
+    code.forget_code()
+    yield
+    code.forget_code()
 
 
 @pytest.mark.parametrize(
@@ -251,7 +253,7 @@ def test_no_function(tmp_path, model, message):
 
 @pytest.mark.first_are_quick
 @pytest.mark.parametrize("model", [own_networks.tiny, partial(own_networks.Tiny, channels=3)])
-def test_a_function_trains_resumes_and_is_loaded(tmp_path, monkeypatch, model):
+def test_a_function_trains_resumes_and_is_loaded(tmp_path, model):
     config = replace(TINY, epochs=1)
     run(tmp_path / "whole", replace(config, epochs=2), model=model)
     run(tmp_path / "run", replace(config, epochs=2), model=model, resume=True)
@@ -259,7 +261,7 @@ def test_a_function_trains_resumes_and_is_loaded(tmp_path, monkeypatch, model):
     name = read_description(tmp_path / "run")["config"]["model"]
     assert name == f"own_networks:{'tiny' if model is own_networks.tiny else 'Tiny'}"
     # As in another process, which has not named it.
-    monkeypatch.setattr(code, "_ALLOWED", {})
+    code.forget_code()
     with pytest.raises(
         ConfigError, match=f"model.safetensors: the network is built by code, {name}, which runs"
     ):

@@ -86,7 +86,7 @@ def assert_same_scores(one, other):
 def at_report(number, act):
     """A report that acts when it is called for the `number`-th time, from 1.
 
-    With `edgeprune.work.resumable._REPORT_SECONDS` below 0 it is called after each step.
+    With `edgeprune.work.resumable.ResumableRun.report_seconds` below 0 it is called after each step.
     """
     calls = 0
 
@@ -145,7 +145,8 @@ def start_process(path, spec, config):
 
 
 def score_until_finished(path, spec, config):
-    edgeprune.work.resumable._REPORT_SECONDS = edgeprune.work.resumable._CHECKPOINT_SECONDS = -1
+    run = edgeprune.work.resumable.ResumableRun
+    run.report_seconds = run.checkpoint_seconds = -1
     while not path.exists():
         child = os.fork()
         if not child:

@@ -10,10 +10,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeprune.report.pixels import pixels_of
 from edgeprune_formats import ConfigError
 
 from .matching import Curve, bracket
-from .packs import ImageSet, build, measure_pack, pixels_of
+from .packs import ImageSet, build, measure_pack
 from .peers import LOSSLESS, LOSSY, Peer, decode_all, encode_all
 
 __all__ = [
@@ -154,7 +155,7 @@ class PackFitter:
             raise ConfigError(f"no pack of {images.name} fits {budget} bytes")
         some = images.take(np.arange(best))
         with build(some, path, codec="quantized", quality=self.quality) as pack:
-            decoded = ImageSet(images.name, pixels_of(pack), pack.labels.astype(np.int64))
+            decoded = ImageSet(images.name, pixels_of(pack, backend="scipy"), pack.labels.astype(np.int64))
             return Fitted(decoded, path.stat().st_size)
 
     def bytes_an_image(self, images: ImageSet) -> float:

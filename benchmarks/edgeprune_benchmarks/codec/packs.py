@@ -10,16 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune import BuildConfig, build_pack
+from edgeprune.report.pixels import pixels_of
 from edgeprune.sources import Source
 from edgeprune.sources.arrays import ArraySource
 from edgeprune_formats import ConfigError, Pack, open_pack
 from edgeprune_formats.targets import Target
-from edgeprune_runtime import PackLoader
 
 from .matching import Point
 from .quality import psnr, ssim
 
-__all__ = ["ImageSet", "build", "measure_pack", "pixels_of", "read_8_bits", "zstd_bytes"]
+__all__ = ["ImageSet", "build", "measure_pack", "read_8_bits", "zstd_bytes"]
 
 
 def read_8_bits(source: Source, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -85,7 +85,7 @@ def build(images: ImageSet, path: Path, **config: Any) -> Pack:
 
 def measure_pack(images: ImageSet, pack: Pack, level: float) -> Point:
     """Return bytes an image, of the file and of its samples alone, and the quality of the pixels."""
-    decoded, originals = pixels_of(pack), images.pixels[pack.source_index]
+    decoded, originals = pixels_of(pack, backend="scipy"), images.pixels[pack.source_index]
     return Point(
         level,
         pack.path.stat().st_size / len(pack),
@@ -93,12 +93,6 @@ def measure_pack(images: ImageSet, pack: Pack, level: float) -> Point:
         psnr(decoded, originals),
         ssim(decoded, originals),
     )
-
-
-def pixels_of(pack: Pack) -> NDArray[np.uint8]:
-    """Return the images of a pack, clipped and rounded, uint8 [N, 3, H, W], in its order."""
-    loader = PackLoader(pack, 64, backend="scipy")
-    return np.concatenate([np.rint(255 * batch.clip(0, 1)).astype(np.uint8) for batch, _ in loader])
 
 
 def zstd_bytes(pack: Pack, level: int = 19) -> float:

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import correlate1d
 
+from edgeprune.psnr import psnr_db
+
 __all__ = ["psnr", "ssim"]
 
 _PART = 256  # images, so that working arrays stay small
@@ -31,7 +33,8 @@ def psnr(images: NDArray[np.uint8], originals: NDArray[np.uint8]) -> float:
         part = slice(start, start + _PART)
         error = images[part].astype(np.int32) - originals[part]
         total += int(np.square(error).sum(dtype=np.int64))
-    return math.inf if total == 0 else 10 * math.log10(255**2 * images.size / total)
+    found = psnr_db(total, 255**2 * images.size)
+    return math.inf if found is None else found
 
 
 def ssim(images: NDArray[np.uint8], originals: NDArray[np.uint8]) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 
 from edgeprune_formats import EdgePruneError
 
-__all__ = ["run_python"]
+__all__ = ["printed_by", "run_python"]
 
 
 def run_python(name: str, *words: str, **variables: str) -> Any:
@@ -33,7 +33,12 @@ def run_python(name: str, *words: str, **variables: str) -> Any:
     done = subprocess.run(  # noqa: S603
         [sys.executable, *words], env={**os.environ, **variables}, capture_output=True, text=True
     )
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+    return printed_by(name, done.returncode, done.stdout, done.stderr)
+
+
+def printed_by(name: str, status: int, out: str, errors: str) -> Any:
+    """Return the JSON of the last line that a process has printed; see `run_python`."""
+    if status:
+        lines = errors.strip().splitlines() or [f"exit status {status}"]
         raise EdgePruneError(f"{name}: the measuring process failed: {lines[-1]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    return json.loads(out.strip().splitlines()[-1])

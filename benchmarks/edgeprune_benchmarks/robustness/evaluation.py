@@ -13,9 +13,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
+from edgeprune.sources import Source
 from edgeprune_formats import ConfigError
 
 from .attacks.auto_attack import Perturb, library_flags
@@ -24,7 +27,7 @@ from .attacks.table import Attack, Effort, Setting, Stage, get_attack, label
 from .attacks.victim import weights_hash
 from .verdicts import Verdicts, read_verdicts, write_verdicts
 
-__all__ = ["Evaluator", "classify"]
+__all__ = ["Evaluator", "classify", "drawn_images"]
 
 Tell = Callable[[str], None]
 LIBRARIES = ("torch", "pyautoattack", "numpy")
@@ -34,6 +37,15 @@ LIBRARIES = ("torch", "pyautoattack", "numpy")
 def _versions() -> tuple[tuple[str, str], ...]:
     # Each is looked up in files, and every attack at every budget is kept with them.
     return tuple((name, version(name)) for name in LIBRARIES)
+
+
+def drawn_images(
+    source: Source, rows: NDArray[np.int64], count: int, seed: int = 0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return some of these rows' images on [0, 1], float32 [n, C, H, W], and labels, in a seeded order."""
+    order = np.random.default_rng(seed).permutation(rows)[:count]
+    pixels = np.concatenate([source.read(part) for part in np.array_split(order, -(-len(order) // 500))])
+    return torch.from_numpy(pixels).float() / 255, torch.from_numpy(source.labels[order])
 
 
 @dataclass(frozen=True, eq=False)

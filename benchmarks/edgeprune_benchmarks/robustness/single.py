@@ -20,7 +20,7 @@ from edgeprune_runtime.training.run_folder.description import read_description
 
 from ..harness.deadline import Deadline
 from .attacks.victim import load_victim
-from .evaluation import Evaluator
+from .evaluation import Evaluator, drawn_images
 from .protocol import PROTOCOLS, Protocol
 from .report import make_report
 from .run import exact_arithmetic
@@ -92,7 +92,8 @@ def attack_run(
     label_of = _labels(test, network)
     protocol = _protocol(scale, images, linf, len(test))
     victim = load_victim(run_dir, device)
-    shown, labels = _shown(test, label_of, protocol.images)
+    shown, labels = drawn_images(test, check_source(test).good, protocol.images)
+    labels = torch.from_numpy(label_of)[labels]
     adversary = read_description(run_dir).get("config", {}).get("adversarial")
     trained = "as they are" if adversary is None else f"perturbed by {adversary}"
     say(f"{run_dir}: {network.name}, trained on images {trained}; {len(labels):,} of {spec}")
@@ -140,11 +141,3 @@ def _labels(test: Source, network: TrainedNetwork) -> NDArray[np.int64]:
     if unknown:
         raise ConfigError(f"{test.spec} has classes that the network lacks: {', '.join(unknown[:5])}")
     return np.array(numbers, np.int64)
-
-
-def _shown(test: Source, label_of: NDArray[np.int64], count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return images on [0, 1] in a seeded random order, float32 [n, C, H, W], and their labels."""
-    good = check_source(test).good
-    rows = np.random.default_rng(0).permutation(good)[:count]
-    pixels = test.read(rows)
-    return torch.from_numpy(pixels).float() / 255, torch.from_numpy(label_of[test.labels[rows]])

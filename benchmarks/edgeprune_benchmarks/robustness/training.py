@@ -32,7 +32,7 @@ from edgeprune_runtime.training.run_folder.checkpoint import write_text
 from ..harness.cells import pack_loader, score_images, train_steps
 from ..harness.deadline import Deadline
 from ..harness.pixel_loader import PixelLoader
-from .evaluation import classify
+from .evaluation import classify, drawn_images
 from .recipes import PGD, Row, Scale
 
 __all__ = ["Experiment"]
@@ -252,11 +252,7 @@ class Experiment:
 
     def tested(self, count: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
         """Return test images on [0, 1], float32 [n, C, H, W], and labels, in a seeded random order."""
-        order = np.random.default_rng(seed).permutation(len(self.test))[:count]
-        pixels = np.concatenate(
-            [self.test.read(part) for part in np.array_split(order, -(-len(order) // 500))]
-        )
-        return torch.from_numpy(pixels).float() / 255, torch.from_numpy(self.test.labels[order])
+        return drawn_images(self.test, np.arange(len(self.test)), count, seed)
 
 
 def _images_of(row: Row) -> Row:

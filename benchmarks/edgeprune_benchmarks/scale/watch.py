@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgeprune_formats import EdgePruneError
+from ..harness.process import printed_by
 
 __all__ = ["Watched", "watch"]
 
@@ -95,10 +94,7 @@ def watch(name: str, words: list[str], pack: Path, *, family: bool = False, **va
         except BaseException:
             process.terminate()
             raise
-    if process.returncode:
-        lines = err.strip().splitlines() or [f"exit status {process.returncode}"]
-        raise EdgePruneError(f"{name}: the measuring process failed: {lines[-1]}")
-    found.printed = json.loads(out.strip().splitlines()[-1])
+    found.printed = printed_by(name, process.returncode, out, err)
     return found
 
 

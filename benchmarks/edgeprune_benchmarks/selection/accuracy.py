@@ -14,6 +14,7 @@ import numpy as np
 from scipy import stats
 
 from edgeprune import BuildConfig, build_pack, open_source
+from edgeprune.psnr import psnr_db
 from edgeprune_formats import open_pack
 from edgeprune_runtime import PackLoader
 from edgeprune_runtime.system.machine import keep_freed_memory
@@ -114,9 +115,9 @@ def _psnr(source: str, packs: dict[str, Path]) -> dict[str, float | None]:
         loader = PackLoader(path, 256, backend="scipy")
         decoded = np.concatenate([batch for batch, _ in loader])
         pixels = opened.read(loader.pack.source_index.astype(np.intp))
-        error = float(np.square(decoded - pixels / 255).mean())
+        error = float(np.square(decoded - pixels / 255).sum())
         exact = np.array_equal(np.rint(255 * decoded), pixels)
-        found[name] = None if exact else -10 * math.log10(error)
+        found[name] = None if exact else psnr_db(error, decoded.size)
     return found
 
 

@@ -12,6 +12,7 @@ from edgeprune_formats import ConfigError, PackHeader
 from edgeprune_formats.codecs import get_codec
 from edgeprune_formats.packs.chunks import plan_chunks
 
+from ...psnr import psnr_db
 from ...work.processes import Workers
 from .encoder import Sample
 from .quality import DEFAULT_ROUNDING
@@ -153,8 +154,8 @@ def _encoded(header: PackHeader, sample: Sample, rounding: str) -> tuple[int, fl
     else:
         arrays, error = codec.encode_pixels(header, sample, rounding=rounding)
     values = _images(sample) * math.prod(header.shape)
-    psnr = 10 * math.log10(values / error) if error > 0 else math.inf
-    return sum(array.nbytes for array in arrays.values()), psnr
+    psnr = psnr_db(error, values)
+    return sum(array.nbytes for array in arrays.values()), math.inf if psnr is None else psnr
 
 
 def _at(level: float, fine: _Trial, coarse: _Trial) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +74,8 @@ class Plan:
         Columns of all images of the source.
     keep_statistics : bool
         Whether mean and standard deviation are those of `header`, in place of the images' own.
+    artifacts : tuple of Path
+        Files that were made on the way and can be used again.
     """
 
     source: Source
@@ -86,6 +89,7 @@ class Plan:
     jobs: int
     targets: tuple[Target, ...] = ()
     keep_statistics: bool = False
+    artifacts: tuple[Path, ...] = ()
 
     @property
     def build(self) -> str:

@@ -15,19 +15,21 @@ from ...scoring.scores_file import ScoresFile, read_scores_file
 from ...sources import Source
 from ...work.processes import Workers
 from ..config import METHODS, BuildConfig
+from .header import TakenOver
 
 if TYPE_CHECKING:
     from edgeprune_runtime.networks.trained import TrainedNetwork
     from edgeprune_runtime.training.settings import Precision
 
     from ...masks.fse_file import FSENetFile
+    from ..encoding.teacher import PackTeacher, TeacherColumn
 
 __all__ = ["Prerequisites", "open_prerequisites", "require_use"]
 
 
 @dataclass(frozen=True, eq=False)
 class Prerequisites:
-    """What a build need not make; see `edgeprune.build_pack`.
+    """What a build is given and need not make; see `edgeprune.build_pack`.
 
     Attributes
     ----------
@@ -35,6 +37,9 @@ class Prerequisites:
     classifier : TrainedNetwork or None
     fse_net : FSENetFile or None
         What was given, opened.
+    teacher : TeacherColumn or None
+        Likewise, for this source.
+    taken_over : TakenOver or None
     needs_scores : bool
         Whether images are selected by score, or masks learned against the scoring run's classifier.
     trains : bool
@@ -44,6 +49,8 @@ class Prerequisites:
     scores: ScoresFile | None
     classifier: TrainedNetwork | None
     fse_net: FSENetFile | None
+    teacher: TeacherColumn | None
+    taken_over: TakenOver | None
     needs_scores: bool
     trains: bool
 
@@ -55,6 +62,9 @@ def open_prerequisites(
     scores: str | Path | None,
     classifier: str | Path | None,
     fse_net: str | Path | None,
+    *,
+    teacher: str | Path | PackTeacher | None,
+    taken_over: TakenOver | None = None,
 ) -> Prerequisites:
     """Open the files that are given, and find what is wrong with files or settings before an image is read.
 
@@ -65,6 +75,8 @@ def open_prerequisites(
         of the scoring run out of range, no such device.
     ArtifactError
         A file is damaged, or the FSE-Net or the classifier not for such images.
+    TrainingError
+        The teacher's run holds no network.
     """
     require_use(config, scores, classifier, fse_net)
     method = METHODS[config.method]
@@ -81,7 +93,9 @@ def open_prerequisites(
         _require_place(training.precision, workers)
     opened = None if scores is None else read_scores_file(scores)
     _require_room_in_pack(source, config)
-    return Prerequisites(opened, network, net, needs_scores, learns or (needs_scores and scores is None))
+    told = _teacher_column(teacher, source, workers, taken_over)
+    trains = learns or (needs_scores and scores is None)
+    return Prerequisites(opened, network, net, told, taken_over, needs_scores, trains)
 
 
 def _open_networks(
@@ -107,6 +121,17 @@ def _open_networks(
     network = classifier_from_run(classifier)
     require_fit(network, source)
     return network, None
+
+
+def _teacher_column(
+    teacher: str | Path | PackTeacher | None, source: Source, workers: Workers, taken_over: TakenOver | None
+) -> TeacherColumn | None:
+    if teacher is None:
+        return None
+    from ..encoding.teacher import PackTeacher
+
+    opened = teacher if isinstance(teacher, PackTeacher) else PackTeacher(teacher, workers.device)
+    return opened.for_source(source, None if taken_over is None else taken_over.class_names)
 
 
 def require_use(

@@ -27,11 +27,14 @@ from edgeprune_runtime.errors import ArtifactError
 from edgeprune_runtime.loading.mixture import Mixture
 from edgeprune_runtime.loading.targets import column_of
 
-from ...work.callbacks import StageProgress
+from ...work.callbacks import JoinedProgress, StageProgress
+from ...work.processes import Workers
+from ...work.temporary import work_folder
+from ..encoding.encoder import UnreadableError
 from ..planning.header import utc_now
 from ..planning.plan import Plan, Share
 from .measured import Content, Measured, require_scored, with_content
-from .write import complete, write_part
+from .write import complete, write_pack, write_part
 
 __all__ = [
     "assemble",
@@ -41,7 +44,63 @@ __all__ = [
     "part_path",
     "parts_in",
     "remove_parts",
+    "write_plan",
 ]
+
+# Chunks of a part that is kept while the others are made, where masks take long.
+CHUNKS_IN_PART = 16
+
+
+def write_plan(
+    plan: Plan, path: Path, workers: Workers, progress: StageProgress | None = None
+) -> tuple[str, ...]:
+    """Write the pack: at once, or in parts that several processes make and that are kept meanwhile.
+
+    Returns
+    -------
+    tuple of str
+        A message for each image that could not be read; of the first process alone.
+
+    Raises
+    ------
+    ConfigError, SourceError, UnreadableError, ArtifactError, PackFormatError, PackWriteError
+        See `edgeprune.packs.writing.write` and `assemble`.
+    """
+    folder = work_folder(path)
+    place = folder / f"parts-{plan.build}"
+    if workers.rank == 0:
+        remove_parts(folder, but=place)
+    if workers.count == 1 and plan.encoder.select_file is None:
+        return write_pack(plan, path, progress).bad
+    if workers.rank == 0:
+        make_folder(place)
+    workers.wait()
+    _write_parts(plan, place, workers, progress)
+    skipped: tuple[str, ...] = ()
+    if workers.rank == 0:
+        skipped = assemble(place, path, progress)
+        remove_parts(folder)
+    workers.wait()
+    return skipped
+
+
+def _write_parts(plan: Plan, place: Path, workers: Workers, progress: StageProgress | None) -> None:
+    """Write this process's share of the parts."""
+    chunks = plan.header.chunks
+    count = min(chunks, max(workers.count, -(-chunks // CHUNKS_IN_PART)))
+    unreadable = False
+    shares = [Share(number, count) for number in range(1 + workers.rank, count + 1, workers.count)]
+    tell = progress and JoinedProgress(progress, sum(plan.images(share) for share in shares))
+    for share in shares:
+        try:
+            build_part(plan, place, share, tell)
+        except UnreadableError:
+            unreadable = True
+            break
+        if tell is not None:
+            tell.before += plan.images(share)
+    if workers.any(unreadable):
+        raise UnreadableError
 
 
 def part_path(folder: Path, share: Share) -> Path:

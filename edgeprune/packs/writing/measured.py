@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from edgeprune_formats import PackHeader
 from edgeprune_runtime.errors import ArtifactError
 
+from ...psnr import psnr_db
 from ...sources.check import Statistics, source_sha256
 from ..encoding.encoder import Encoding, MaskCounts
 
@@ -90,7 +90,7 @@ class Measured:
         """Return the provenance's ``result``: PSNR in dB and, where components are dropped, how many."""
         planes = self.images * header.channels
         values = planes * header.height * header.width
-        psnr = 10 * math.log10(values / self.squared_error) if self.squared_error > 0 else None
+        psnr = psnr_db(self.squared_error, values)
         found: dict[str, Any] = {"psnr_db": None if psnr is None else round(psnr, _DIGITS)}
         # Where everything is kept, which quantization makes usual, the rates say nothing and take 5 kB.
         if header.step == 0 or header.components < header.height * header.width:

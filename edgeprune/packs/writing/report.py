@@ -14,7 +14,7 @@ from edgeprune_formats.targets import LABEL, Column
 
 from ...sources import Source
 
-__all__ = ["BuildReport", "Made", "PartReport", "build_report"]
+__all__ = ["BuildReport", "PartReport", "build_report"]
 
 
 @dataclass(frozen=True)
@@ -113,24 +113,10 @@ class PartReport:
     made: bool
 
 
-@dataclass(frozen=True)
-class Made:
-    """What a build found, and made on the way.
-
-    Attributes
-    ----------
-    skipped : tuple of str
-        A message for each image that could not be read.
-    artifacts : tuple of Path
-        Files that can be used again.
-    """
-
-    skipped: tuple[str, ...]
-    artifacts: tuple[Path, ...]
-
-
-def build_report(path: Path, source: Source, made: Made, seconds: float) -> BuildReport:
-    """Describe the pack that was built of a source."""
+def build_report(
+    path: Path, source: Source, skipped: tuple[str, ...], artifacts: tuple[Path, ...], seconds: float
+) -> BuildReport:
+    """Describe the pack that was built of a source; the arguments are attributes of `BuildReport`."""
     with open_pack(path) as pack:
         header, labels, rows = pack.header, pack.labels, pack.source_index
         columns = tuple(target.column for name, target in pack.targets.items() if name != LABEL)
@@ -145,11 +131,11 @@ def build_report(path: Path, source: Source, made: Made, seconds: float) -> Buil
     return BuildReport(
         path=path,
         header=header,
-        skipped=made.skipped,
+        skipped=skipped,
         empty_classes=empty,
         psnr=math.inf if psnr is None else psnr,
         seconds=seconds,
-        artifacts=made.artifacts,
+        artifacts=artifacts,
         images=len(labels),
         classes=int(np.count_nonzero(counts)),
         bytes_per_image=path.stat().st_size / len(labels),

@@ -18,7 +18,7 @@ from edgeprune_formats.errors import one_line
 
 from .names import is_code, name_problem
 
-__all__ = ["BuildNetwork", "allow_code", "allowed_code", "code_of", "fitting_arguments"]
+__all__ = ["BuildNetwork", "allow_code", "allowed_code", "code_of", "fitting_arguments", "forget_code"]
 
 BuildNetwork = Callable[..., Any]
 # By name; None for one that is imported once it is needed.
@@ -65,6 +65,11 @@ def allow_code(model: str | BuildNetwork) -> str:
 def allowed_code() -> tuple[str, ...]:
     """Return the names that `allow_code` was given, for another process that works for the same user."""
     return tuple(_ALLOWED)
+
+
+def forget_code() -> None:
+    """Take back what `allow_code` was given, as in a process that was given nothing."""
+    _ALLOWED.clear()
 
 
 def _name_of(function: BuildNetwork) -> str:
