@@ -71,8 +71,7 @@ def build_pack(
     Parameters
     ----------
     source : str or Source
-        ``"digits"``, ``"cifar10[:ROOT]"``, ``"cifar100[:ROOT]"``, ``"imagefolder:PATH"``, ``"npz:FILE"``,
-        or an object with the `edgeprune.sources.Source` interface.
+        A text that `edgeprune.open_source` takes, or an object with the `edgeprune.sources.Source` interface.
     path : path
         The pack to write; an existing one is replaced when the new one is complete.
     config : BuildConfig, optional
