@@ -222,7 +222,7 @@ def _built(
     write: Callable[[Plan], _Written],
     tile_trial: Mapping[str, Any] | None = None,
 ) -> tuple[Plan, _Written]:
-    """Plan and write; where images that are to be left out show only then, read all, and do so once more."""
+    """Plan and write. Where that meets images which are to be left out, read all, then do both again."""
     if config.skip_bad and run.readable_kept is not None and run.readable_kept.exists():
         check = SourceCheck.from_bytes(run.readable_kept.read_bytes())
     elif given.trains or (config.skip_bad and config.drop_duplicates):

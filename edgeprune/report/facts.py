@@ -15,7 +15,7 @@ from ..sources import Source
 from ..text import bytes_text, printable
 from .album import evenly
 from .comparison import Stored, as_files, as_lossy, psnr
-from .pixels import rows_of
+from .pixels import images_of
 
 __all__ = ["Sizes", "compare_sizes", "pack_facts"]
 
@@ -89,7 +89,7 @@ def compare_sizes(pack: Pack, source: Source | None) -> Sizes:
         )
     rows = evenly(len(pack), max(_LEAST, min(_MOST, _PIXELS // (header.height * header.width))))
     originals = source.read(pack.source_index[rows].astype(np.intp))
-    reached = psnr(originals, rows_of(pack, rows, header.bits), 2**header.bits - 1)
+    reached = psnr(originals, images_of(pack, rows, header.bits), 2**header.bits - 1)
     packed = Stored("this pack", size, reached, None)
     if header.bits != 8:
         return Sizes(

@@ -26,7 +26,7 @@ from .album import evenly
 from .charts import lines
 from .names import shown
 from .pictures import Card, picture
-from .pixels import whole
+from .pixels import to_integers
 from .preview import in_color
 
 __all__ = ["Cell", "Tested", "Tried", "curves", "images_of", "open_tried"]
@@ -215,7 +215,7 @@ class _Worst:
             f"taken for {names[int(told.probabilities.argmax())]}, {told.probabilities.max():.0%}",
             told.image,
         )
-        return Card((picture(in_color(whole(image[None]))[0], ", ".join(lines)),), lines)
+        return Card((picture(in_color(to_integers(image[None]))[0], ", ".join(lines)),), lines)
 
 
 def _cells(matrix: NDArray[np.int64]) -> list[list[Cell]]:

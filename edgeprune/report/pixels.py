@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from edgeprune_formats import Pack
 from edgeprune_runtime import PackDataset, PackLoader
 
-__all__ = ["pixels_of", "rows_of", "whole"]
+__all__ = ["images_of", "pixels_of", "to_integers"]
 
 
-def whole(images: NDArray[Any], bits: int = 8) -> NDArray[Any]:
+def to_integers(images: NDArray[Any], bits: int = 8) -> NDArray[Any]:
     """Return values on [0, 1], or a little beyond, as whole numbers, uint8 or uint16."""
     peak = 2**bits - 1
     pixels: NDArray[Any] = np.clip(np.rint(images * peak), 0, peak)
@@ -23,10 +23,10 @@ def whole(images: NDArray[Any], bits: int = 8) -> NDArray[Any]:
 def pixels_of(pack: Pack, **how: Any) -> NDArray[np.uint8]:
     """Return all images of a pack, uint8 [N, C, H, W], in its order; `how`: of `PackLoader`."""
     loader = PackLoader(pack, 128, targets=(), **how)
-    return np.concatenate([whole(np.asarray(images)) for (images,) in loader])
+    return np.concatenate([to_integers(np.asarray(images)) for (images,) in loader])
 
 
-def rows_of(pack: Pack, rows: NDArray[Any], bits: int = 8, **how: Any) -> NDArray[Any]:
+def images_of(pack: Pack, rows: NDArray[Any], bits: int = 8, **how: Any) -> NDArray[Any]:
     """Return some images of a pack, uint8 or uint16 [n, C, H, W]; `how`: of `PackDataset`."""
     dataset = PackDataset(pack, backend="scipy", targets=(), **how)
-    return whole(np.stack([image for (image,) in dataset.__getitems__(rows.tolist())]), bits)
+    return to_integers(np.stack([image for (image,) in dataset.__getitems__(rows.tolist())]), bits)

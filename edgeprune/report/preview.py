@@ -19,7 +19,7 @@ from edgeprune_runtime.loading.chunks.cache import ChunkCache
 from ..sources import Source, open_source
 from ..sources.decoding.kinds import reduced_to_8
 from ..text import printable
-from .pixels import rows_of
+from .pixels import images_of
 
 __all__ = [
     "Row",
@@ -186,7 +186,7 @@ def preview_rows(pack: Pack, rows: NDArray[Any], source: Source | None = None) -
     originals = None
     if source is not None:
         originals = in_color(reduced_to_8(source.read(pack.source_index[rows].astype(np.intp))))
-    decoded = in_color(rows_of(pack, rows, cache_bytes=CACHE_BYTES))
+    decoded = in_color(images_of(pack, rows, cache_bytes=CACHE_BYTES))
     quality = pack.header.provenance.get("result", {}).get("psnr_db")
     against = f", {quality:.1f} dB PSNR in the whole pack" if isinstance(quality, int | float) else ""
     what = f"the image that a network is trained on{_planes_shown(pack.header.channels)}"

@@ -67,7 +67,9 @@ class SourceKind(NamedTuple):
 KINDS = {
     "digits": SourceKind(open_digits, "digits", "small embedded images, the default"),
     "cifar10": SourceKind(open_cifar, "cifar10[:ROOT]", "the official files, already unpacked"),
-    "cifar100": SourceKind(open_cifar, "cifar100[:ROOT]", "likewise"),
+    "cifar100": SourceKind(
+        open_cifar, "cifar100[:ROOT]", "the official files of its 100 classes, already unpacked"
+    ),
     "imagefolder": SourceKind(
         open_imagefolder, "imagefolder:PATH", "a folder with a folder of images for each class"
     ),

@@ -112,9 +112,10 @@ class ResumableRun:
         ``images_per_second``, ``eta_seconds`` and, at the end of an epoch, its metrics.
     history : list of dict
         The metrics of the epochs that are complete.
-    checkpoint_seconds, report_seconds : float
-        From one checkpoint, or report within an epoch, to the next, in all runs: what a power cut costs at
-        most, and "now and then".
+    checkpoint_seconds : float
+        From one checkpoint to the next, which is what a power cut costs at most. The same in all runs.
+    report_seconds : float
+        From one report within an epoch to the next. The same in all runs.
     """
 
     checkpoint_seconds: ClassVar[float] = 60.0

@@ -100,7 +100,10 @@ def test_a_device_that_is_not_there():
 
 def test_auto_on_a_cpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert place(TrainConfig()) == Placement(torch.device("cpu"), "float32")
+    # Also where the processor has instructions for bfloat16.
+    monkeypatch.setattr("edgeprune_runtime.system.machine.cpu_features", lambda: {"avx512_bf16"})
+    for model in ("mobilenet_v2", "resnet9"):
+        assert place(TrainConfig(model=model)) == Placement(torch.device("cpu"), "float32")
 
 
 def test_learning_rate():

@@ -143,8 +143,9 @@ def _with(rows: list[dict[str, Any]], line: list[dict[str, Any]]) -> list[dict[s
 def choose(tried: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the quality with the highest accuracy on the images held out; of equal ones the lowest.
 
-    Each accuracy is averaged with those of the neighboring qualities, which count half: a single network of
-    another seed differs by more than a quality from the next.
+    Each accuracy is averaged with those of the neighboring qualities, which count half; the lowest and the
+    highest quality have one neighbor. Two networks of different seeds differ more than those of two
+    neighboring qualities.
     """
     rows = sorted(tried, key=lambda row: row["target_db"] or 0)
     found = np.array([row["accuracy"] for row in rows])

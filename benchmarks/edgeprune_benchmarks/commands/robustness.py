@@ -32,7 +32,7 @@ _PRECISION = click.option(
     type=click.Choice(["float32", "bfloat16"]),
     default="float32",
     show_default=True,
-    help="Number format that the attacked network computes in.",
+    help="Number format of a first pass of attacks; what resists is attacked again in float32.",
 )
 _ATTACKED = count("--images", None, "Test images that are attacked.  [default: the scale's]")
 _SHARED = (

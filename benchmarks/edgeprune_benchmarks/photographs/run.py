@@ -104,9 +104,10 @@ class Settings:
                     )
 
     def facts(self) -> dict[str, Any]:
-        """Return what cells depend on beside their place, also the processor, for `measure_cells`."""
-        here = {"edgeprune": __version__, "default_epochs": EPOCHS, "processor": machine()["processor"]}
-        return {**here, **asdict(self)}
+        """Return what cells depend on beside their place, for `measure_cells`: also the processor."""
+        # Hypervisors give one name to processors of several kinds.
+        here = {name: machine()[name] for name in ("processor", "vectors")}
+        return {"edgeprune": __version__, "default_epochs": EPOCHS, **here, **asdict(self)}
 
 
 @dataclass(frozen=True)

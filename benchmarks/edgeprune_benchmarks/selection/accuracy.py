@@ -72,7 +72,9 @@ class Settings:
         """Return what a cell depends on beside its own place in the table."""
         config = TrainConfig(**self.config(0))
         packs = {name: asdict(of) for name, of in PACKS.items()}
-        return {"training": asdict(config), "packs": packs, "device": place(config).device.type}
+        placed = place(config)
+        training = asdict(config) | {"precision": placed.precision}
+        return {"training": training, "packs": packs, "device": placed.device.type}
 
 
 def run(settings: Settings, data: Path, output: Path, runs: Path) -> None:

@@ -222,7 +222,7 @@ def assemble(folder: Path, path: Path, progress: StageProgress | None = None) ->
         for part in parts[1:]:
             content, measured = content + part.content, measured + part.measured
         header = _header(parts)
-        content = content.named(header.shape, header.class_names)
+        content = content.with_digest(header.shape, header.class_names)
         require_scored(content.sha256, parts[0].scored_sha256)
         with _writer(path, header, parts) as writer:
             _copy(writer, parts, progress)

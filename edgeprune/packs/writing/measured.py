@@ -42,7 +42,7 @@ class Content:
     bad: tuple[str, ...]
     sha256: str = ""
 
-    def named(self, shape: tuple[int, int, int], class_names: Sequence[str]) -> Content:
+    def with_digest(self, shape: tuple[int, int, int], class_names: Sequence[str]) -> Content:
         """Return it with the SHA-256 of all images of a source together, which this is of."""
         sha256 = self.sha256 or source_sha256(shape, class_names, self.images, self.digest)
         return replace(self, sha256=sha256)

@@ -37,7 +37,7 @@ def write_pack(plan: Plan, path: Path, progress: StageProgress | None = None) ->
     with _writer(plan, path, plan.header, plan.coreset.rows, plan.coreset.scores) as writer:
         measured = _stored(plan, writer, plan.coreset.rows, progress)
         content = _content(plan, measured, Share(1, 1), progress)
-        content = content.named(plan.source.shape, plan.source.class_names)
+        content = content.with_digest(plan.source.shape, plan.source.class_names)
         require_scored(content.sha256, plan.scored_sha256)
         told = with_content(plan.header.provenance, content)
         complete(writer, measured, told, keep_statistics=plan.keep_statistics)
@@ -81,7 +81,7 @@ def write_part(plan: Plan, path: Path, share: Share, progress: StageProgress | N
             "sha256": content.sha256,
             "scored_sha256": plan.scored_sha256,
         }
-        told = with_content(whole.provenance, content.named(plan.source.shape, plan.source.class_names))
+        told = with_content(whole.provenance, content.with_digest(plan.source.shape, plan.source.class_names))
         complete(writer, measured, {**told, "part": part})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -70,18 +71,23 @@ class RangedPack(Pack):
 
     @contextmanager
     def _reading(self) -> Iterator[OpenFile]:
-        with _failures_of(self._files), super()._reading() as opened:
-            yield opened
+        try:
+            with _failures_of(self._files), super()._reading() as opened:
+                yield opened
+        finally:
+            if any(file.failure for file in self._files):
+                # All further reads fail as well, and Python must not end with the file open.
+                self._handles.close()
 
 
 @contextmanager
 def _failures_of(files: list[RangeFile]) -> Iterator[None]:
     """Raise in the end what ended a read: HDF5 tells only that it could not read."""
+    handled = sys.exc_info()[1]
     try:
         yield
     except Exception as error:
-        # Their variables are what HDF5 has open, with which Python must not end: it would crash.
-        _clear_frames(error)
+        _clear_frames(error, handled)
         raise
     finally:
         for file in files:
@@ -89,8 +95,12 @@ def _failures_of(files: list[RangeFile]) -> Iterator[None]:
                 raise file.failure
 
 
-def _clear_frames(error: BaseException | None) -> None:
-    while error is not None:
+def _clear_frames(error: BaseException | None, handled: BaseException | None) -> None:
+    """Let go of what HDF5 has open in the frames of an exception: Python would crash if it ended with that.
+
+    Exceptions that led to it are cleared as well, up to the one that was being handled before.
+    """
+    while error is not None and error is not handled:
         traceback.clear_frames(error.__traceback__)
         error = error.__context__
 
@@ -141,14 +151,14 @@ def _look(remote: RemoteFile, ranges: Ranges) -> RangedPack | None:
         reason = why_stored_otherwise(file, ranges.size)
     if reason is not None:
         return None
-    contents = Contents()
+    contents, handled = Contents(), sys.exc_info()[1]
     with _failures_of([file]):
         try:
-            opened = h5py.File(file, "r")
-            contents = inspect(opened, ranges.size)
-            opened.close()
+            with h5py.File(file, "r") as opened:
+                contents = inspect(opened, ranges.size)
         # HDF5 reports damage by whatever exception its binding maps it to.
         except Exception as error:
+            _clear_frames(error, handled)
             contents.problems.append(Problem("checksum", "/", unreadable(error)))
     for problem in contents.problems:
         raise error_for(str(remote), problem)

@@ -43,7 +43,9 @@ def pack_transaction() -> Iterator[Callable[[PackWriter], PackWriter]]:
             except BaseException:
                 for writer in writers:
                     if writer.published:
-                        writer.path.unlink(missing_ok=True)
+                        # What goes wrong now must not hide why there are none.
+                        with contextlib.suppress(OSError):
+                            writer.path.unlink()
                 raise
             for folder, path in {writer.path.parent: writer.path for writer in writers}.items():
                 try:

@@ -305,11 +305,11 @@ class PackWriter:
         assert self._spectra is not None
         spectra, mask = self._spectra[0][:count], self._spectra[1][:count]
         arrays = self._codec.encode(self.header, spectra, mask, rounding=self._rounding)
-        self._store(arrays, count)
         if not self._codec.exact:
-            # What a device will see is what is measured.
+            # What a device will see is what is measured; and what cannot be decoded is not stored.
             decoded = self._codec.decode(self.header, arrays, count)
             self.squared_error += decoded.squared_error(self.header, spectra)
+        self._store(arrays, count)
 
     def _store(self, arrays: Mapping[str, NDArray[Any]], count: int) -> None:
         assert self._file is not None

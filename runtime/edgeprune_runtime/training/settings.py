@@ -277,7 +277,7 @@ class TrainConfig:
     precision: Precision = field(
         default="auto",
         metadata={
-            "help": "Number format; bfloat16 is autocast, and auto uses it where it is faster.",
+            "help": "Number format; bfloat16 is autocast, which auto takes on CUDA of capability 8.0 or later.",
             "choices": PRECISIONS,
         },
     )

@@ -98,22 +98,56 @@ CUT = """
 import sys
 from edgeprune_formats import RemoteError
 from edgeprune_formats.packs.remote import look_into
+from edgeprune_formats.remote import ranges
 from edgeprune_formats.remote.locations import as_remote
 
-def cut(*about):
-    raise RemoteError("cut off")
+ranges.BLOCK = 1024
+read, left = ranges.Ranges.read, [int(sys.argv[2])]
 
+def cut(*about):
+    left[0] -= 1
+    if left[0] < 0:
+        raise RemoteError("cut off")
+    return read(*about)
+
+ranges.Ranges.read = cut
 pack = look_into(as_remote(sys.argv[1]), print)
-pack.ranges.read = cut
 pack.read_chunk(0)
+raise RemoteError("cut off")
 """
 
 
 @pytest.mark.slow
 def test_a_process_that_a_failed_read_ends_does_not_crash(server, url):
-    done = subprocess.run([sys.executable, "-c", CUT, str(url)], capture_output=True, text=True)
-    assert done.stderr.splitlines()[-1] == "edgeprune_formats.errors.RemoteError: cut off"
-    assert done.returncode == 1
+    """Wherever the read fails: while HDF5 opens the file, and in what comes after."""
+    begun = [
+        subprocess.Popen([sys.executable, "-c", CUT, str(url), str(read)], stderr=subprocess.PIPE, text=True)
+        for read in range(0, 48, 6)
+    ]
+    for process in begun:
+        _, err = process.communicate()
+        assert err.splitlines()[-1] == "edgeprune_formats.errors.RemoteError: cut off"
+        assert process.returncode == 1
+
+
+def test_frames_of_the_caller_keep_their_variables(server, url, monkeypatch):
+    def fails():
+        kept = "kept"
+        raise ValueError(kept)
+
+    with look_into(url, told_nothing) as pack:
+        monkeypatch.setattr(pack.ranges, "read", cut_off)
+        try:
+            fails()
+        except ValueError as error:
+            before = error.__traceback__.tb_next.tb_frame
+            with pytest.raises(RemoteError, match="cut off"):
+                pack.read_chunk(0)
+        assert before.f_locals == {"kept": "kept"}
+
+
+def cut_off(*_):
+    raise RemoteError("cut off")
 
 
 def test_without_ranges_all_is_fetched_and_it_is_said(server, url):
