@@ -58,6 +58,6 @@ def place(config: TrainConfig) -> Placement:
 
 
 def _bfloat16_pays(device: torch.device) -> bool:
-    # CUDA devices before capability 8.0 only emulate it. In trials on a CPU with AVX512_BF16 but no AMX, steps
-    # of ResNets took longer than in float32, and resnet9 has kernels for float32 alone.
+    # CUDA before capability 8.0 only emulates it. In trials on a CPU with AVX512_BF16 but no AMX, steps of
+    # ResNets took longer than in float32, and resnet9 has kernels for float32 alone.
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)

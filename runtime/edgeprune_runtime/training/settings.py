@@ -277,7 +277,7 @@ class TrainConfig:
     precision: Precision = field(
         default="auto",
         metadata={
-            "help": "Number format; bfloat16 is autocast, which auto takes on CUDA of capability 8.0 or later.",
+            "help": "Number format; bfloat16 is autocast, which auto takes on CUDA from capability 8.0 on.",
             "choices": PRECISIONS,
         },
     )
