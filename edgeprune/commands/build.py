@@ -298,7 +298,7 @@ def _print(report: BuildReport) -> None:
         say(f"{path}: kept, can be used again")
     images = f"{header.samples:,} images of {header.height}x{header.width}"
     if report.skipped:
-        images += f" ({len(report.skipped):,} unreadable ones skipped)"
+        images += f" ({len(report.skipped):,} skipped as unreadable)"
     classes = f" in {report.classes:,} class{'' if report.classes == 1 else 'es'}" if report.classes else ""
     kept, of = header.components, header.height * header.width
     components = "" if kept == of else f"{kept:,} of {of:,} components a channel, "

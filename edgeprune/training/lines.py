@@ -35,9 +35,12 @@ def setting_line(setup: Setup) -> str:
     config, placement = setup.config, setup.placement
     shape = setup.loader.pack.header.shape
     cost = stem_cost(config.model, shape)
-    stem = "small" if has_small_stem(config.stem, min(shape[1:])) else "imagenet"
+    stem = "stem imagenet"
+    if has_small_stem(config.stem, min(shape[1:])):
+        stem = f"stem small, with {cost:.0f} times the multiplications of --stem imagenet"
     kept = setup.is_roomy and keep_freed_memory()
     parts = f" in {config.accumulate} parts" if config.accumulate > 1 else ""
+    ahead = "1 batch" if setup.memory.prefetch == 1 else f"{setup.memory.prefetch:,} batches"
     facts = [
         str(placement.device),
         count_text(torch.get_num_threads(), "thread"),
@@ -46,12 +49,8 @@ def setting_line(setup: Setup) -> str:
         *([_sizes_text(config)] if config.resolution_schedule else []),
         *([f"{config.distill:.0%} of the loss from the pack's teacher"] if config.distill else []),
         *([] if config.adversarial is None else [f"perturbed by {config.adversarial}"]),
-        *(
-            []
-            if cost == 1
-            else [f"stem {stem} (small takes {cost:.1f} times the multiplications of imagenet)"]
-        ),
-        f"{bytes_text(setup.memory.limit)} for loaders, {setup.memory.prefetch} batches ahead",
+        *([] if cost == 1 else [stem]),
+        f"{bytes_text(setup.memory.limit)} for loaders, {ahead} ahead",
     ]
     return "; ".join(facts) + ("; freed memory is kept" if kept else "")
 

@@ -204,7 +204,7 @@ def test_what_cannot_be_read_leaves_nothing(edgeprune, tmp_path):
     assert set(tmp_path.iterdir()) == before
     code, out, _ = edgeprune("build", f"csv:{file}", "--skip-bad", "-o", tmp_path / "a.h5")
     assert code == 0
-    assert "2 images of 16x16 (1 unreadable ones skipped)" in out
+    assert "2 images of 16x16 (1 skipped as unreadable)" in out
 
 
 @pytest.mark.parametrize(

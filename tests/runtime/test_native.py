@@ -223,9 +223,9 @@ def test_everything_but_the_native_backend_works_without_the_kernel(make_pack, t
 @pytest.mark.parametrize(
     ("size", "tile", "resolution", "message"),
     [
-        ((64, 64), "16", 30, "30 cuts pixels of the 16-pixel tiles; choose of 4, 8, 12"),
-        ((64, 64), "8", 20, "choose of 8, 16, 24"),
-        ((50, 70), "16", (25, 34), "34 cuts pixels"),
+        ((64, 64), "16", 30, "30 does not fit this pack's tiles of 16 pixels; choose one of 4, 8, 12"),
+        ((64, 64), "8", 20, "choose one of 8, 16, 24"),
+        ((50, 70), "16", (25, 34), "34 does not fit"),
     ],
 )
 def test_a_resolution_that_cuts_pixels_is_refused_with_those_that_do_not(size, tile, resolution, message):

@@ -32,7 +32,10 @@ def rows_of(order, epoch, windows=(9, 9, 9), shuffle=True):
 
 
 @pytest.mark.parametrize("windows", [(9, 9, 9), (1, 1, 1)])
-@pytest.mark.parametrize(("share", "batch", "old"), [(0.5, 8, 4), (0.3, 5, 2), (0.01, 4, 1), (0.99, 4, 3)])
+# The last has an epoch smaller than a batch.
+@pytest.mark.parametrize(
+    ("share", "batch", "old"), [(0.5, 8, 4), (0.3, 5, 2), (0.01, 4, 1), (0.99, 4, 3), (0.5, 32, 16)]
+)
 def test_each_batch_has_its_share_and_each_epoch_the_new_images(paths, windows, share, batch, old):
     order = ReplayOrder(open_packs(paths), Replay(share), batch)
     assert (order.old_in_batch, order.old, order.new) == (old, OLD, 13)

@@ -151,7 +151,10 @@ def test_a_state_of_another_schedule_is_refused(packs):
         ("12:1,12x12:2", "each size must be larger than the last"),
         ("6x12:1,8x10:2", "each size must be larger than the last"),
         ("8:1,17:1", "has 17x17, and images have 16x16 pixels; name smaller sizes"),
-        ("5:1", "`resolution_schedule` 5 cuts pixels of the 8-pixel tiles; choose of 2, 4, 6, 8, 10, 12"),
+        (
+            "5:1",
+            "5 does not fit this pack's tiles of 8 pixels; choose one of 2, 4, 6, 8, 10, 12",
+        ),
     ],
 )
 def test_what_is_no_schedule_is_refused(packs, schedule, message):

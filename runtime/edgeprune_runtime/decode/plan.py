@@ -203,7 +203,9 @@ def _tile_side(stored: int, tile: int, decoded: int) -> int:
     sides = {math.ceil(stored * side / tile): side for side in range(1, tile + 1)}
     if decoded not in sides:
         known = ", ".join(map(str, sides))
-        raise ConfigError(f"`resolution` {decoded} cuts pixels of the {tile}-pixel tiles; choose of {known}")
+        raise ConfigError(
+            f"`resolution` {decoded} does not fit this pack's tiles of {tile} pixels; choose one of {known}"
+        )
     return sides[decoded]
 
 

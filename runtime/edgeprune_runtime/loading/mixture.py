@@ -163,8 +163,8 @@ def _require_one_split(first: Pack, other: Pack) -> None:
     names, kinds = zip(*[(_parent_name(split), _plain(split)) for split in (ours, theirs)], strict=True)
     if names[0] is not None and names[0] == names[1] and kinds[0] != kinds[1]:
         raise ConfigError(
-            f"{other.path} and {first.path} are parts of two different splits of {names[0]}, one of which "
-            "was not finished; split it again"
+            f"{other.path} and {first.path} are parts of two different splits of {names[0]}; remove those of "
+            "one of them"
         )
 
 

@@ -249,7 +249,7 @@ class TrainConfig:
         default=None,
         metadata={
             "help": "Sizes of the images in the first epochs, which then take less time, e.g. 32:6,48:3: six "
-            "epochs at 32 pixels, three at 48, the others at full size.",
+            "epochs at 32 pixels, three at 48, the others at full size. A pack of tiles has not all sizes.",
             "metavar": "SIZE:EPOCHS,...",
             "default_text": "full size",
         },

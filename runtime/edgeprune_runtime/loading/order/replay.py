@@ -128,7 +128,8 @@ class ReplayOrder:
         full, per_batch = self._full_batches, self.old_in_batch
         fresh = self.batch_size - per_batch
         batches = np.concatenate(
-            [old[: full * per_batch].reshape(full, -1), new[: full * fresh].reshape(full, -1)], axis=1
+            [old[: full * per_batch].reshape(full, per_batch), new[: full * fresh].reshape(full, fresh)],
+            axis=1,
         )
         rest = np.concatenate([old[full * per_batch :], new[full * fresh :]])
         if shuffle:
