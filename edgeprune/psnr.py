@@ -8,13 +8,13 @@ __all__ = ["psnr_db"]
 
 
 def psnr_db(squared_error: float, values: float) -> float | None:
-    """Return the PSNR in dB; None where there is no error.
+    """Return the PSNR in dB, ``10 log10(peak^2 values / squared_error)``; None where there is no error.
 
     Parameters
     ----------
     squared_error : float
-        Summed over all values, which are on [0, 1].
+        Summed over all values.
     values : float
-        How many there are; of values on [0, peak] so many times ``peak ** 2``.
+        Their number, where they are on [0, 1]; of values on [0, peak] their number times ``peak ** 2``.
     """
     return 10 * math.log10(values / squared_error) if squared_error > 0 else None
