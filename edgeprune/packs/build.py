@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeprune_formats import ConfigError
 from edgeprune_formats.files import atomic_file, check_writable, sweep
 
-from ..coresets.selection import require_enough, select_images
-from ..masks.selector import component_selector
+from ..coresets.selection import Coreset, require_enough, select_images
+from ..masks.selector import ComponentSelector, component_selector
 from ..scoring.obtain import obtain_scores
+from ..scoring.scores_file import ScoresFile
 from ..sources import Source, SourceCheck, open_source, source_targets
 from ..sources.check import require_classes
 from ..work.callbacks import EpochProgress, StageProgress
@@ -26,7 +28,7 @@ from ..work.temporary import artifact_path
 from .config import METHODS, BuildConfig
 from .encoding.encoder import Encoder, UnreadableError
 from .encoding.tiles import laid_out, sample_size
-from .planning.deduplication import left_out
+from .planning.deduplication import LeftOut, left_out
 from .planning.header import TakenOver, pack_header
 from .planning.plan import Plan, Share
 from .planning.prerequisites import Prerequisites, open_prerequisites
@@ -248,15 +250,20 @@ def _checked(source: Source, config: BuildConfig, run: _Run) -> SourceCheck:
     return check
 
 
-def _plan_build(
-    source: Source,
-    check: SourceCheck | None,
-    config: BuildConfig,
-    given: Prerequisites,
-    run: _Run,
-    tile_trial: Mapping[str, Any] | None,
-) -> Plan:
-    """Take the line from a source, of which all images were read or not, to what is to be written."""
+@dataclass(frozen=True, eq=False)
+class _Chosen:
+    """The images of a pack: rows that can be read, duplicates that are left out, scores, and the coreset."""
+
+    good: NDArray[np.integer[Any]]
+    twins: LeftOut | None
+    scores: ScoresFile | None
+    coreset: Coreset
+
+
+def _choose(
+    source: Source, check: SourceCheck | None, config: BuildConfig, given: Prerequisites, run: _Run
+) -> _Chosen:
+    """Find duplicates, obtain scores where the method needs them, and choose the images."""
     method, workers, jobs = METHODS[config.method], run.workers, run.jobs
     if check is not None:
         good = check.good
@@ -293,36 +300,58 @@ def _plan_build(
         sha256=None if check is None else check.sha256,
         left_out=None if twins is None else twins.rows,
     )
-    selector = component_selector(
+    return _Chosen(good, twins, scores, coreset)
+
+
+def _selector(
+    source: Source,
+    check: SourceCheck | None,
+    config: BuildConfig,
+    given: Prerequisites,
+    run: _Run,
+    scores: ScoresFile | None,
+) -> ComponentSelector:
+    """Return what selects the components: energy, or an FSE-Net that is given or learned."""
+    return component_selector(
         source,
         check,
         artifact_path(run.beside, ".fse-net.safetensors"),
-        config.masks if method.learned_masks else None,
+        config.masks if METHODS[config.method].learned_masks else None,
         freq_prune=config.components_dropped,
         seed=config.seed,
         given=given.fse_net,
         classifier=given.classifier,
         scores=scores,
-        workers=workers,
+        workers=run.workers,
         report=run.report,
-        jobs=jobs,
+        jobs=run.jobs,
     )
+
+
+def _plan_build(
+    source: Source,
+    check: SourceCheck | None,
+    config: BuildConfig,
+    given: Prerequisites,
+    run: _Run,
+    tile_trial: Mapping[str, Any] | None,
+) -> Plan:
+    """Take the line from a source, of which all images were read or not, to what is to be written."""
+    chosen = _choose(source, check, config, given, run)
+    coreset, scores = chosen.coreset, chosen.scores
+    selector = _selector(source, check, config, given, run, scores)
     whole = selector.file is None and selector.components == source.shape[1] * source.shape[2]
     select = None if whole else selector.select
     encoder = Encoder(source, select, selector.file, config.rounding, config.skip_bad, given.teacher)
     header = laid_out(
-        pack_header(source, coreset, selector, config, given.taken_over, twins, given.teacher),
+        pack_header(source, coreset, selector, config, given.taken_over, chosen.twins, given.teacher),
         config.given_tile,
         lambda: encoder.sample(config.codec, coreset.rows[: sample_size(*source.shape[1:])]),
         rounding=config.rounding,
-        workers=workers,
+        workers=run.workers,
         trial=tile_trial,
     )
-    artifacts = []
-    if scores is not None and given.scores is None:
-        artifacts.append(scores.path)
-    if selector.file is not None and given.fse_net is None:
-        artifacts.append(selector.file)
+    made = ((None if scores is None else scores.path, given.scores), (selector.file, given.fse_net))
     return Plan(
         source=source,
         encoder=encoder,
@@ -330,12 +359,12 @@ def _plan_build(
         coreset=coreset,
         compression=config.compression,
         check=check,
-        unreadable=np.setdiff1d(np.arange(len(source)), good),
+        unreadable=np.setdiff1d(np.arange(len(source)), chosen.good),
         scored_sha256="" if scores is None else str(scores.provenance["source"]["sha256"]),
-        jobs=jobs,
+        jobs=run.jobs,
         targets=source_targets(source) if given.taken_over is None else given.taken_over.targets,
         keep_statistics=given.taken_over is not None,
-        artifacts=tuple(artifacts),
+        artifacts=tuple(file for file, known in made if file is not None and known is None),
     )
 
 
