@@ -25,6 +25,7 @@ from edgeprune_runtime.training.memory import (
     StepMemory,
     choose_parts,
     free_bytes,
+    require_room,
     shares_host_memory,
     step_memory,
 )
@@ -194,6 +195,7 @@ def set_up(
     placement, step = place(config), step_memory(config, column.outputs, header.shape)
     if choose_batch:
         config = _in_parts(config, placement, step, limit, earlier)
+    require_room(config, step, len(pack), placement)
     part = -(-config.batch_size // config.accumulate)
     images = None if test is None else _open_test(test, header, skip_bad, column, earlier)
     divided = divide_memory(

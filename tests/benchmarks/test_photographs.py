@@ -91,7 +91,7 @@ def test_the_folder_is_cropped_and_scaled_as_torchvision_does_for_the_network(mo
 def test_each_side_goes_first_in_turn():
     from edgeprune_benchmarks.photographs.run import Wanted
 
-    wanted = Wanted(("mobilenet_v2",), ("scratch",), ("folder", "pack"), "48:6", 4)
+    wanted = Wanted(("mobilenet_v2",), ("scratch",), ("folder", "pack"), "48:6", None, 4)
     turns = [[side for _, _, side, of in wanted.places() if of == seed] for seed in range(4)]
     assert turns[:3] == [
         ["folder", "pack", "sizes 48:6"],
@@ -242,41 +242,48 @@ def test_cells_are_given_the_same_weights_and_kept(data, monkeypatch):
     for path in (data / "runs" / "photographs").glob("*.json"):
         path.unlink()
     others = ["--side", "pack", "--resolution-schedule", "32:1"]
-    done = CliRunner().invoke(cli, [*words, *others], catch_exceptions=False)
+    done = CliRunner().invoke(cli, [*words, *others, "--schedule-epochs", "2"], catch_exceptions=False)
     assert done.exit_code == 0, done.output
-    assert [task["side"] for task in tasks] == ["folder", "pack", "sizes 32:1"]
+    assert [(task["side"], task["epochs"]) for task in tasks] == [
+        ("folder", 1),
+        ("pack", 1),
+        ("sizes 32:1 2", 2),
+    ]
     rows = json.loads((data / "out" / "photographs.json").read_text())["results"]["rows"]
     assert rows[:2] == results["rows"]
     assert len(rows) == 3
 
 
-def row(side, seed, curve, size, build_minutes=None):
+def row(side, seed, curve, size, epochs, build_minutes=None):
     place = {"model": "mobilenet_v2", "start": "scratch", "side": side, "seed": seed}
-    facts = {"steps": 630, "images_seen": 1800, "startup_minutes": 0.5, "bytes": size}
+    facts = {"epochs": epochs, "steps": 630, "images_seen": 1800, "startup_minutes": 0.5, "bytes": size}
     facts |= {"core_share": 0.9, "build_minutes": build_minutes}
     return {**place, "curve": curve, **facts}
 
 
 def test_the_table_says_who_reached_the_target_and_when():
     rows = [
-        row("short", 0, [[1.0, 0.5], [1.5, 0.6]], 3e6),
-        row("short", 1, [[1.0, 0.5], [1.5, 0.55]], 3e6),
-        row("folder", 0, [[3.0, 0.4], [6.0, 0.6], [9.5, 0.5]], 33e6),
-        row("folder", 1, [[3.0, 0.4], [6.5, 0.6], [9.5, 0.6]], 33e6),
-        row("sizes 48:2,72:1", 0, [[1.0, 0.5], [3.0, 0.6]], 3e6, build_minutes=0.26),
+        row("short", 0, [[1.0, 0.5], [1.5, 0.6]], 3e6, 3),
+        row("short", 1, [[1.0, 0.5], [1.5, 0.55]], 3e6, 3),
+        row("folder", 0, [[3.0, 0.4], [6.0, 0.6], [9.5, 0.5]], 33e6, 9),
+        row("folder", 1, [[3.0, 0.4], [6.5, 0.6], [9.5, 0.6]], 33e6, 9),
+        row("sizes 48:2,72:1", 0, [[1.0, 0.5], [3.0, 0.6]], 3e6, 5, build_minutes=0.26),
+        row("sizes 48:8 12", 0, [[1.0, 0.4], [3.0, 0.5]], 3e6, 12),
     ]
     settings = {"threads": 1, "size": 96, "held_out": False, "batch_size": 32, "quality": 75.0}
     settings["pretrain_steps"] = 1500
     images = {"classes": 6, "train_images": 2017, "test_images": 507}
     lines = photograph_tables({"settings": settings, "rows": rows, **images})
     assert "mobilenet_v2 from scratch; targets of the seeds, %: 60.0, 60.0." in lines
-    assert lines[-3:] == [
-        "| JPEG files, torchvision's recipe | 2 of 2 | 6.2 (6.0 to 6.5) | 1.00 (1.00 to 1.00) | "
+    assert lines[-4:] == [
+        "| JPEG files, torchvision's recipe | 9 | 2 of 2 | 6.2 (6.0 to 6.5) | 1.00 (1.00 to 1.00) | "
         "60.0 (60.0 to 60.0) | 55.0 (50.0 to 60.0) | 9.5 (9.5 to 9.5) | 630 | 3 | 33.00 |",
-        "| pack, a third of the epochs | 1 of 2 | 1.5 | 0.25 | 57.5 (55.0 to 60.0) | 57.5 (55.0 to 60.0) | "
+        "| pack | 3 | 1 of 2 | 1.5 | 0.25 | 57.5 (55.0 to 60.0) | 57.5 (55.0 to 60.0) | "
         "1.5 (1.5 to 1.5) | 630 | 30 | 3.00 |",
-        "| pack, half of the epochs, `--resolution-schedule 48:2,72:1` | 1 of 1 | 3.0 | 0.50 | "
+        "| pack, `--resolution-schedule 48:2,72:1` | 5 | 1 of 1 | 3.0 | 0.50 | "
         "60.0 (60.0 to 60.0) | 60.0 (60.0 to 60.0) | 3.0 | 630 | 12 | 3.00 |",
+        "| pack, `--resolution-schedule 48:8` | 12 | 0 of 1 | - | - | 50.0 (50.0 to 50.0) | "
+        "50.0 (50.0 to 50.0) | 3.0 | 630 | 12 | 3.00 |",
     ]
     assert "507 to test on; 6 classes, at 96 pixels; 1 thread on 1 core;" in lines[0]
     assert "Building the pack took 0.3 minutes, which are not counted." in lines[0]

@@ -68,6 +68,13 @@ def test_the_line_of_an_option_means_something_by_itself(name):
     assert text[0].isupper() or text.startswith("ccs:")
 
 
+@pytest.mark.parametrize("words", [(), ("bench",)])
+def test_a_list_of_commands_has_whole_lines(edgeprune, words):
+    _, out, _ = edgeprune(*words, "--help")
+    listed = [line for line in out.splitlines() if line.startswith("  ")]
+    assert [line for line in listed if line.endswith("...") or "``" in line] == []
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_many_options_are_listed_in_sections_that_do_not_come_twice(name):
     headings = [param.heading for param in LOADED[name].params if getattr(param, "heading", None)]

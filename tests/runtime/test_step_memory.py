@@ -9,7 +9,7 @@ from edgeprune_formats import ConfigError
 from edgeprune_runtime.networks.models import MODEL_NAMES, create_model
 from edgeprune_runtime.system.machine import peak_bytes, resident_bytes
 from edgeprune_runtime.training import memory as module
-from edgeprune_runtime.training.memory import StepMemory, choose_parts, free_bytes, step_memory
+from edgeprune_runtime.training.memory import StepMemory, choose_parts, free_bytes, require_room, step_memory
 from edgeprune_runtime.training.placement import Placement, place
 from edgeprune_runtime.training.settings import TrainConfig
 from edgeprune_runtime.training.step import Learner
@@ -93,6 +93,32 @@ def test_as_few_parts_as_fit(room, parts):
     assert choose_parts(config, memory, room * MB) == parts
     assert memory.fixed_bytes + -(-100 // parts) * memory.image_bytes <= 0.8 * room * MB
     replace(config, accumulate=parts)
+
+
+@pytest.mark.parametrize(
+    ("precision", "images", "parts", "room", "need"),
+    [
+        ("float32", 1000, 1, 115, None),
+        ("float32", 1000, 1, 114, "115 MB for 100 images"),
+        ("float32", 1000, 2, 65, None),
+        ("float32", 1000, 2, 64, "65 MB for 50 images"),
+        ("float32", 20, 1, 35, None),
+        ("bfloat16", 1000, 1, 58, None),
+        ("bfloat16", 1000, 1, 57, "58 MB for 100 images"),
+        ("float32", 1000, 1, None, None),
+    ],
+)
+def test_a_step_that_cannot_fit_is_refused(monkeypatch, precision, images, parts, room, need):
+    monkeypatch.setattr(module, "available_bytes", lambda: None if room is None else room * MB)
+    memory = StepMemory(fixed_bytes=30 * MB, image_bytes=2 * MB)
+    config = TrainConfig(batch_size=100, accumulate=parts)
+    placement = Placement(torch.device("cpu"), precision)
+    if need is None:
+        require_room(config, memory, images, placement)
+        return
+    with pytest.raises(ConfigError) as error:
+        require_room(config, memory, images, placement)
+    assert f"mobilenet_v2 needs at least {need} at a time, and {room} MB are free" in str(error.value)
 
 
 def test_free_memory_of_a_cpu(monkeypatch):

@@ -78,7 +78,7 @@ def _require(*parts: str, packages: tuple[str, ...] = ()) -> None:
     require_packages(*packages, *(name for part in parts for name in NEEDS[part]))
 
 
-@click.command()
+@click.command(short_help="Bytes and PSNR of every codec, ours and others")
 @DATA
 @OUTPUT
 @click.option("--only", type=click.Choice(SIZES), multiple=True, help="One size; may be repeated.")
@@ -101,7 +101,7 @@ def storage(data: Path, output: Path, only: tuple[str, ...], count: int | None) 
     run(data, output, sizes=only or SIZES, images=count)
 
 
-@click.command("time")
+@click.command("time", short_help="Images/s of coding, loading and reading; time to start")
 @DATA
 @OUTPUT
 @click.option("--only", type=click.Choice(PARTS), multiple=True, help="One part; may be repeated.")
@@ -153,7 +153,7 @@ def _parts_that_can_run() -> list[str]:
     return [part for part, packages in missing.items() if not packages]
 
 
-@click.command("accuracy-per-byte")
+@click.command("accuracy-per-byte", short_help="Test accuracy of what fits a budget, by codec")
 @DATA
 @OUTPUT
 @runs("runs/accuracy-bytes")
@@ -218,7 +218,7 @@ def accuracy_per_byte(
     run(settings, output, runs, name)
 
 
-@click.command()
+@click.command(short_help="Bytes and seconds that each way of installing takes")
 @OUTPUT
 @click.option(
     "--extra", "extras", multiple=True, help="Install with it as well; may be repeated, and a,b is both."
@@ -240,7 +240,7 @@ def install(output: Path, extras: tuple[str, ...], repeats: int) -> None:
     run(output, extras=extras, repeats=repeats, checkout=Path())
 
 
-@click.command()
+@click.command(short_help="Federated averaging over simulated devices")
 @DATA
 @OUTPUT
 @click.option("--python", default=sys.executable, help="A Python with edgeprune[torch], flwr and ray.")
@@ -259,7 +259,7 @@ def fleet(data: Path, output: Path, **options: Any) -> None:
     run(data, output, **options)
 
 
-@click.command()
+@click.command(short_help="Draw the pictures of docs/images from the JSON results")
 @OUTPUT
 @PICTURES
 def plots(output: Path, pictures: Path) -> None:

@@ -36,7 +36,7 @@ MANY_MODELS = click.option(
 RUNS = runs("runs/minutes")
 
 
-@click.command("training-memory")
+@click.command("training-memory", short_help="Peak memory of training, from packs and from arrays")
 @DATA
 @OUTPUT
 @click.option(
@@ -68,7 +68,7 @@ def training_memory(data: Path, output: Path, **options: Any) -> None:
     run(data, output, **options)
 
 
-@click.command("power-loss")
+@click.command("power-loss", short_help="Kill training at random moments, and resume it")
 @DATA
 @OUTPUT
 @MODEL
@@ -86,7 +86,7 @@ def power_loss(data: Path, output: Path, **options: Any) -> None:
     run(Settings(**options), data, output)
 
 
-@click.command()
+@click.command(short_help="Test accuracy after some minutes of training")
 @DATA
 @OUTPUT
 @RUNS
@@ -109,7 +109,7 @@ def minutes(data: Path, output: Path, runs: Path, models: tuple[str, ...], **opt
     run(Settings(models=models or MODELS, **options), data, output, runs)
 
 
-@click.command()
+@click.command(short_help="Test accuracy after minutes of a network's own defaults")
 @DATA
 @OUTPUT
 @runs("runs/recipe")
@@ -134,7 +134,7 @@ def recipe(data: Path, output: Path, runs: Path, measure: bool, **options: Any) 
     run(Settings(**options), data, output, runs, only_measure=measure)
 
 
-@click.command()
+@click.command(short_help="Milliseconds of inference, by torch and onnxruntime")
 @DATA
 @OUTPUT
 @MANY_MODELS
@@ -156,7 +156,7 @@ def latency(
     run(Settings(models=models or MODELS, sizes=sizes or SIZES, **options), data, output)
 
 
-@click.command()
+@click.command(short_help="What exported networks differ by from torch")
 @OUTPUT
 @RUNS
 def export(output: Path, runs: Path) -> None:
@@ -171,7 +171,7 @@ def export(output: Path, runs: Path) -> None:
     run(output, runs)
 
 
-@click.command()
+@click.command(short_help="Accuracy of int8 for onnxruntime and TensorRT")
 @DATA
 @OUTPUT
 @runs("runs/int8", "the pack, runs and finished cells")
@@ -198,7 +198,7 @@ def int8(
     run(Settings(**options), models or tuple(RECIPES), data, output, runs, minutes)
 
 
-@click.command()
+@click.command(short_help="Accuracy on old and new classes as images are added")
 @DATA
 @OUTPUT
 @runs("runs/growth", "packs, runs and finished cells")

@@ -32,7 +32,7 @@ from ..harness.options import (
 __all__ = ["distill"]
 
 
-@click.command()
+@click.command(short_help="Test accuracy with a teacher's probabilities in the pack")
 @DATA
 @OUTPUT
 @runs("runs/distill")

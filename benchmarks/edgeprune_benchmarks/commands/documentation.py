@@ -12,7 +12,7 @@ from ..harness.options import OUTPUT
 __all__ = ["demo", "readme"]
 
 
-@click.command()
+@click.command(short_help="Run `edgeprune demo`, and keep what it prints")
 @OUTPUT
 def demo(output: Path) -> None:
     """Run `edgeprune demo` and keep what it prints, and its picture, for the README."""
@@ -21,7 +21,7 @@ def demo(output: Path) -> None:
     run(output, Path("docs/images/demo.png"))
 
 
-@click.command()
+@click.command(short_help="Write the tables of the pages from the JSON results")
 @OUTPUT
 @click.option("--check", is_flag=True, help="Fail if the README is not up to date, change nothing.")
 def readme(output: Path, check: bool) -> None:

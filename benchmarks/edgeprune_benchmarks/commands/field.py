@@ -12,7 +12,7 @@ from ..harness.options import DATA, OUTPUT, count, number
 __all__ = ["faults", "leaks", "load", "ranges", "trouble"]
 
 
-@click.command()
+@click.command(short_help="Bring about what users reported, and more of its kind")
 @OUTPUT
 @click.option(
     "--kind", "kinds", multiple=True, help="One kind of situations; may be repeated.  [default: all]"
@@ -30,7 +30,7 @@ def trouble(output: Path, **options: Any) -> None:
     run(output, **options)
 
 
-@click.command()
+@click.command(short_help="Read one pack by many threads and processes at once")
 @OUTPUT
 @number("--minutes", 30.0, "Minutes that all ways to read take together.")
 @count("--readers", 64, "Threads, and processes, that read at once.")
@@ -48,7 +48,7 @@ def load(output: Path, **options: Any) -> None:
     run(Settings(**options), output)
 
 
-@click.command()
+@click.command(short_help="Open files and memory after many passes over packs")
 @OUTPUT
 @count("--opens", 1000, "How often a pack is opened.")
 @count("--epochs", 100, "Epochs that one loader is gone through.")
@@ -64,7 +64,7 @@ def leaks(output: Path, **options: Any) -> None:
     run(output, **options)
 
 
-@click.command()
+@click.command(short_help="Let disks fail and processes die during writing")
 @OUTPUT
 @count("--moments", 50, "Moments at which each fault strikes.")
 @count("--seed", 0, "Seed of the random moments.", least=0)
@@ -84,7 +84,7 @@ def faults(output: Path, **options: Any) -> None:
     run(output, **options)
 
 
-@click.command()
+@click.command(short_help="Bytes of a far pack that commands read")
 @DATA
 @OUTPUT
 def ranges(data: Path, output: Path) -> None:

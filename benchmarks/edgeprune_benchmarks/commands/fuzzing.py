@@ -17,7 +17,7 @@ __all__ = ["fuzz"]
 ENGINES = ("random", "atheris")
 
 
-@click.command()
+@click.command(short_help="Read files that were changed in many small ways")
 @OUTPUT
 @click.option(
     "--minutes",

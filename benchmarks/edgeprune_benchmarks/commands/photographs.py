@@ -31,7 +31,7 @@ __all__ = ["photographs"]
 
 _MODELS, _STARTS, _SIDES = ("shufflenet_v2", "mobilenet_v2"), (SCRATCH, PRETRAINED), (FOLDER, PACK, SHORT)
 
-_SCHEDULE = {"help": "Also train from the pack with this, for half of the epochs.", "show_default": False}
+_SCHEDULE = {"help": "Also train from the pack with this.", "show_default": False}
 
 
 def _some(flag: str, name: str, choices: tuple[str, ...], help_text: str) -> Callable[[Any], Any]:
@@ -41,7 +41,7 @@ def _some(flag: str, name: str, choices: tuple[str, ...], help_text: str) -> Cal
     )
 
 
-@click.command()
+@click.command(short_help="Minutes to an accuracy, from JPEG files and from packs")
 @DATA
 @OUTPUT
 @runs("runs/photographs", "images, packs, first weights and finished cells")
@@ -50,6 +50,11 @@ def _some(flag: str, name: str, choices: tuple[str, ...], help_text: str) -> Cal
 @_some("--start", "starts", _STARTS, "What a network begins with; may be repeated.")
 @_some("--side", "sides", _SIDES, "What a network is trained from; may be repeated.")
 @config_options(TrainConfig, "resolution_schedule", resolution_schedule=_SCHEDULE)
+@count(
+    "--schedule-epochs",
+    None,
+    "Epochs of the run with --resolution-schedule.  [default: half of those of the folder]",
+)
 @SEEDS
 @count("--size", 96, "Side of the images in pixels.", least=64)
 @count("--epochs", None, "Epochs of the longest run.  [default: a quarter of an hour of one core]")
@@ -84,6 +89,7 @@ def photographs(
     starts: tuple[str, ...],
     sides: tuple[str, ...],
     resolution_schedule: str | None,
+    schedule_epochs: int | None,
     seeds: int,
     name: str,
     **options: Any,
@@ -96,10 +102,11 @@ def photographs(
     \b
     Example:
       edgeprune bench photographs --data data --resolution-schedule 48:4,72:2 --minutes 110
+      edgeprune bench photographs --data data --resolution-schedule 48:12,72:3 --schedule-epochs 16
       edgeprune bench photographs --data data --held-out --name held-out --model shufflenet_v2 --seeds 1
     """
     require_packages("torchvision")
     from ..photographs.run import Settings, Wanted, run
 
-    wanted = Wanted(models, starts, sides, resolution_schedule, seeds)
+    wanted = Wanted(models, starts, sides, resolution_schedule, schedule_epochs, seeds)
     run(Settings(**options), wanted, data, output, runs, name, minutes)

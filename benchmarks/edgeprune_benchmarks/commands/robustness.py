@@ -60,7 +60,7 @@ def _shared(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@click.command()
+@click.command(short_help="Train by a recipe, attack, and judge the reports")
 @_shared
 @_ATTACKED
 @_LINF
@@ -81,7 +81,7 @@ def robustness(output: Path, images: int | None, linf: bool, precision: str, **o
     attack_all(_request(**options), output, images=images, linf=linf, precision=precision)
 
 
-@click.command()
+@click.command(short_help="Loss around the weights and images of networks")
 @_shared
 @count("--images", 500, "Images that the loss is averaged over.")
 @count("--directions", 5, "Random directions that the weights are moved in.", least=2)
@@ -99,7 +99,7 @@ def landscape(output: Path, images: int, directions: int, pictures: Path, **opti
     picture_all(Settings(images, directions), _request(**options), output, pictures)
 
 
-@click.command()
+@click.command(short_help="Attack the network of a run, and judge the report")
 @click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @MINUTES
 @click.option("--source", required=True, help="Its test images: imagefolder:PATH, cifar10:ROOT, npz:FILE.")

@@ -44,7 +44,7 @@ SCORE_EPOCHS = config_options(ScoreConfig, "epochs", prefix="score_", epochs={"d
 EVERY = {"default": 1, "show_default": True, "help": "Epochs from one record of entropies to the next."}
 
 
-@click.command()
+@click.command(short_help="Time and peak memory of building packs")
 @DATA
 @OUTPUT
 @click.option("--scale", is_flag=True, help="Build a large data set instead, in several ways; resumable.")
@@ -83,7 +83,7 @@ def build(data: Path, output: Path, scale: bool, **options: Any) -> None:
     run(data, output)
 
 
-@click.command()
+@click.command(short_help="Test accuracy from a 50% pack and from pixels, same start")
 @DATA
 @OUTPUT
 @runs("runs/accuracy")
@@ -108,7 +108,7 @@ def accuracy(data: Path, output: Path, runs: Path, **options: Any) -> None:
     run(Settings(**options), data, output, runs)
 
 
-@click.command()
+@click.command(short_help="Test accuracy of coresets, by score")
 @DATA
 @OUTPUT
 @IMAGES
@@ -183,7 +183,7 @@ def coresets(
     run(settings, output, runs, name)
 
 
-@click.command()
+@click.command(short_help="Wrong labels and near duplicates that are found")
 @DATA
 @OUTPUT
 @RUNS
@@ -203,7 +203,7 @@ def issues(
     run(Settings(data, ScoreConfig(every=1, **scoring), seeds, minutes), output, runs or Path("runs/issues"))
 
 
-@click.command()
+@click.command(short_help="Learned masks against energy masks, at each ratio")
 @DATA
 @OUTPUT
 @IMAGES
@@ -246,7 +246,7 @@ def masks(
     run(Settings(_source(data, images, runs), scoring, learned, **options), output, runs, name)
 
 
-@click.command()
+@click.command(short_help="Time and memory of scoring and of learning masks")
 @DATA
 @OUTPUT
 @DEVICE

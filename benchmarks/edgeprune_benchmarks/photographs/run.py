@@ -47,7 +47,7 @@ class Settings:
         layers than torchvision's.
     epochs : int or None
         Passes over the images; None stands for `EPOCHS`. The short run from a pack has a third of them, that
-        with a resolution schedule half.
+        with a resolution schedule half, unless its side says another number.
     batch_size : int
         Images in a step, of both sides.
     quality : float
@@ -81,14 +81,17 @@ class Settings:
 
     def epochs_of(self, model: str, side: str) -> int:
         """Return the passes of one network."""
+        kind, *named = side.split()
+        if len(named) == 2:  # a schedule, and its epochs
+            return int(named[1])
         epochs = self.epochs or EPOCHS[model]
-        return -(-epochs // {SHORT: 3, SIZES: 2}.get(side.partition(" ")[0], 1))
+        return -(-epochs // {SHORT: 3, SIZES: 2}.get(kind, 1))
 
     def training(self, side: str) -> dict[str, Any]:
         """Return the fields of `TrainConfig` that are not the same for every cell."""
         training: dict[str, Any] = {name: getattr(self, name) for name in ("lr", "ema", "label_smoothing")}
         if side.startswith(SIZES):
-            training["resolution_schedule"] = side.partition(" ")[2]
+            training["resolution_schedule"] = side.split()[1]
         return training
 
     def check(self, places: Iterable[tuple[str, str, str, int]]) -> None:
@@ -120,6 +123,8 @@ class Wanted:
         Networks, what they begin with, and what they are trained from; see `.tables`.
     resolution_schedule : str or None
         As `TrainConfig`; names a further side.
+    schedule_epochs : int or None
+        Passes of that side; None stands for half of those of the folder.
     seeds : int
         Of each.
     """
@@ -128,13 +133,15 @@ class Wanted:
     starts: tuple[str, ...]
     sides: tuple[str, ...]
     resolution_schedule: str | None
+    schedule_epochs: int | None
     seeds: int
 
     def places(self) -> list[tuple[str, str, str, int]]:
         """Return network, start, side and seed of each cell; with each seed the next side goes first."""
         sides = list(self.sides)
         if self.resolution_schedule is not None:
-            sides.append(f"{SIZES} {self.resolution_schedule}")
+            epochs = "" if self.schedule_epochs is None else f" {self.schedule_epochs}"
+            sides.append(f"{SIZES} {self.resolution_schedule}{epochs}")
         turns = [sides[first:] + sides[:first] for first in range(len(sides))]
         return [
             (model, start, side, seed)

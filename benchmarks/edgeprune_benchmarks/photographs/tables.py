@@ -25,9 +25,9 @@ FOLDER, PACK, SHORT, SIZES = "folder", "pack", "short", "sizes"
 SCRATCH, PRETRAINED = "scratch", "pretrained"
 SIDES = {
     FOLDER: "JPEG files, torchvision's recipe",
-    PACK: "pack, as many epochs",
-    SHORT: "pack, a third of the epochs",
-    SIZES: "pack, half of the epochs, `--resolution-schedule`",
+    PACK: "pack",
+    SHORT: "pack",
+    SIZES: "pack, `--resolution-schedule`",
 }
 _STARTS = {SCRATCH: "from scratch", PRETRAINED: "from weights of CIFAR-10"}
 
@@ -111,6 +111,7 @@ def _columns(targets: dict[int, float], rows: list[Row]) -> list[Column]:
 
     return [
         Column("trained from", lambda group: _side(group[0]["side"])),
+        Column("epochs", lambda group: group[0]["epochs"], "{}"),
         Column("seeds at the target", count),
         Column("minutes to it", lambda group: _range(reached(group))),
         Column("of the folder's", lambda group: _range(ratios(group), "{:.2f}")),
@@ -124,8 +125,8 @@ def _columns(targets: dict[int, float], rows: list[Row]) -> list[Column]:
 
 
 def _side(side: str) -> str:
-    kind, _, schedule = side.partition(" ")
-    return SIDES[kind].replace("-schedule", f"-schedule {schedule}") if schedule else SIDES[kind]
+    kind, *named = side.split()
+    return SIDES[kind].replace("-schedule", f"-schedule {named[0]}") if named else SIDES[kind]
 
 
 def _rate(row: Row) -> float:

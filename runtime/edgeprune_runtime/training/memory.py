@@ -18,7 +18,7 @@ from ..system.machine import available_bytes
 from .placement import Placement
 from .settings import TrainConfig
 
-__all__ = ["StepMemory", "choose_parts", "free_bytes", "shares_host_memory", "step_memory"]
+__all__ = ["StepMemory", "choose_parts", "free_bytes", "require_room", "shares_host_memory", "step_memory"]
 
 # Fitted to the peaks of all networks, at 32x32 and 224x224, in steps of 8 to 128 images on a CPU: they lay
 # between half and all of what `step_memory` says.
@@ -93,6 +93,37 @@ def choose_parts(config: TrainConfig, memory: StepMemory, room: int) -> int:
     parts = -(-config.batch_size // images)
     # Parts differ by one image at most, and none may be of one.
     return max(1, min(parts, config.batch_size // 2))
+
+
+def require_room(config: TrainConfig, memory: StepMemory, images: int, placement: Placement) -> None:
+    """Refuse a step that cannot fit the free memory: the system would end it without a word.
+
+    What `step_memory` says is up to twice what a step takes, and bfloat16 takes half of that.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        Of which `batch_size` and `accumulate` count.
+    memory : StepMemory
+        Of its network.
+    images : int
+        In the training set: no batch has more.
+    placement : Placement
+        Where it computes, and in which precision.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot fit.
+    """
+    room, together = free_bytes(placement), -(-min(config.batch_size, images) // config.accumulate)
+    estimate = memory.fixed_bytes + together * memory.image_bytes
+    least = estimate / (2 if placement.precision == "float32" else 4)
+    if room is not None and least > room:
+        raise ConfigError(
+            f"{config.model} needs at least {least / 1e6:,.0f} MB for {together:,} images at a time, and "
+            f"{room / 1e6:,.0f} MB are free; lower `batch_size`, or let it be auto"
+        )
 
 
 def free_bytes(placement: Placement) -> int | None:
