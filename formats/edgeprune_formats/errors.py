@@ -101,7 +101,8 @@ class Problem:
         object.__setattr__(self, "message", one_line(self.message))
 
     def __str__(self) -> str:
-        return f"{self.location}: {self.message}"
+        # Of the root nothing is said: it is the file as a whole.
+        return self.message if self.location == "/" else f"{self.location}: {self.message}"
 
 
 def attribute_problem(name: str, message: str, kind: str = "layout") -> Problem:

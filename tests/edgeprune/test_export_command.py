@@ -170,7 +170,7 @@ def test_misuse_is_one_line_before_anything_is_done(edgeprune, trained, tmp_path
         (
             [run, "-o", path, "--pack", trained / "images.npz"],
             1,
-            "images.npz: /: this is a zip or npz archive",
+            "images.npz: this is a zip or npz archive",
         ),
     ]
     for arguments, status, message in cases:

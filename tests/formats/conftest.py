@@ -76,12 +76,16 @@ def read_all(path):
 
 
 def assert_refused(path, kind, location, *words):
-    """Reading ends in exactly this error, which names file and object, and verify lists the same defect."""
+    """Reading ends in exactly this error, which names file and object, and verify lists the same defect.
+
+    Of the root, "/", the name is left out.
+    """
     with pytest.raises(PackFormatError) as caught:
         read_all(path)
     text = str(caught.value)
     assert type(caught.value) is kind, text
-    assert text.startswith(f"{path}: {location}"), text
+    assert text.startswith(f"{path}: {'' if location == '/' else location}"), text
+    assert caught.value.problem.location == "/" or location != "/"
     for word in words:
         assert word in text
     assert caught.value.problem in verify_pack(path, isolated=False)

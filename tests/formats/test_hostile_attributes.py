@@ -54,7 +54,7 @@ def test_missing(tools, sample, name):
 def test_format_missing(tools, sample):
     with h5py.File(sample.path, "r+") as file:
         del file.attrs["format"]
-    tools.assert_refused(sample.path, NotAPackError, "/: ")
+    tools.assert_refused(sample.path, NotAPackError, "/")
 
 
 @pytest.mark.slow

@@ -28,7 +28,7 @@ def quantization_step(quality: float) -> float:
         It is out of range.
     """
     if not 1 <= quality <= 100:
-        raise ConfigError(f"quality must be between 1 and 100, not {quality:g}")
+        raise ConfigError(f"`quality` must be between 1 and 100, not {quality:g}")
     scale = 5000 / quality if quality < 50 else 200 - 2 * quality
     return (0.5 + 0.39 * scale) / 255
 

@@ -40,7 +40,7 @@ def test_a_pack_is_fetched_and_verified_once(server, sample, checks, tools):
 def test_what_is_no_sound_pack_is_not_kept(server, sample, checks, cache, tools):
     with pytest.raises(NotAPackError, match="no HDF5 file") as caught:
         open_pack(server.url())
-    assert str(caught.value).startswith(f"{server.url()}: /: ")
+    assert str(caught.value).startswith(f"{server.url()}: this is no HDF5 file")
     tools.flip(sample.path, tools.chunk_place(sample.path, "values", 1)[0] + 3)
     server.files["/p.h5"] = sample.path.read_bytes()
     with pytest.raises(PackChecksumError, match="/samples/values chunk 1"):
