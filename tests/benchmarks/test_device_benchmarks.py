@@ -289,4 +289,7 @@ def test_the_recipe_of_a_network_is_measured_trained_and_tabled(data, tmp_path, 
     assert (results["steps"], results["rows"][0]["passes"]) == (7, 7 * 16 / 80)
     lines = recipe.recipe_table(results)
     assert "the steps of 0.001 minutes in 2 threads, 500 ms each; 1 seed." in lines[0]
-    assert f"{100 * results['rows'][0]['mirrored_accuracy']:.2f}" in lines[-1]
+    plain, mirrored = (f"{100 * results['rows'][0][of]:.2f}" for of in ("test_accuracy", "mirrored_accuracy"))
+    assert mirrored in lines[-1]
+    [sentence] = recipe.recipe_sentence(results)
+    assert f"minutes of 2 cores to {plain}% of the test images, or {mirrored}% with" in sentence

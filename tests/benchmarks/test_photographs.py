@@ -20,7 +20,7 @@ from edgeprune_benchmarks.cli import command as cli
 from edgeprune_benchmarks.harness.images import held_out_trashnet, unpack_trashnet
 from edgeprune_benchmarks.photographs import clock as clock_module
 from edgeprune_benchmarks.photographs.clock import Clock
-from edgeprune_benchmarks.photographs.tables import minutes_to, photograph_tables
+from edgeprune_benchmarks.photographs.tables import minutes_to, photograph_sentences, photograph_tables
 from edgeprune_formats import ConfigError
 from edgeprune_runtime.networks import code
 
@@ -289,3 +289,13 @@ def test_the_table_says_who_reached_the_target_and_when():
     assert "Building the pack took 0.3 minutes, which are not counted." in lines[0]
     assert "The runs had 90.0 (90.0 to 90.0)% of the time of their cores." in lines[0]
     assert minutes_to([[1.0, 0.5]], 0.6) is None
+    text = "On photographs, `mobilenet_v2` from scratch reaches the best accuracy of JPEG files and "
+    ends = "from a pack of 0.091 of the bytes, and ends at {0} ({0} to {0})% against 55.0 (50.0 to 60.0)%."
+    last = f"{text}torchvision's recipe with no seed, {ends.format('50.0')}"
+    assert photograph_sentences({"rows": rows}) == [last]
+    rows.append(row("sizes 48:8 12", 1, [[1.0, 0.4], [2.6, 0.6], [3.0, 0.5]], 3e6, 12))
+    [line] = photograph_sentences({"rows": rows})
+    assert line == last.replace("with no seed", "in 0.40 of the minutes, with 1 of 2 seeds")
+    [line] = photograph_sentences({"rows": rows[:5]})
+    assert line == f"{text}torchvision's recipe in 0.50 of the minutes, {ends.format('60.0')}"
+    assert photograph_sentences({"rows": rows[:4]}) == [""]

@@ -4,7 +4,12 @@ import json
 
 import pytest
 
-from edgeprune_benchmarks.codec.tables import accuracy_bytes_table, storage_short, storage_table
+from edgeprune_benchmarks.codec.tables import (
+    accuracy_bytes_short,
+    accuracy_bytes_table,
+    storage_short,
+    storage_table,
+)
 from edgeprune_benchmarks.documentation.plots import draw
 from edgeprune_benchmarks.documentation.readme import COMMANDS, PAGES, update
 from edgeprune_benchmarks.speed.tables import (
@@ -211,6 +216,18 @@ def test_accuracy_per_byte_has_mean_range_and_images():
     assert cells(table, "quantized")[1:] == ["60.0 (50.0 to 70.0), 2,000, 31 dB"]
     assert "1 of 4 cells are filled" in table[0]
     assert "6,400 image passes" in table[0]
+
+
+def test_accuracy_per_byte_in_short_has_the_files_of_the_fullest_budget():
+    results = accuracy_results()
+    for codec in ("AVIF", "AVIF, no container"):
+        results["rows"] += [{**row, "codec": codec, "test_accuracy": 0.4} for row in results["rows"][:3]]
+    results["rows"] += [{**results["rows"][0], "budget_mb": 2.0}]
+    table = accuracy_bytes_short(results)
+    assert cells(table, "stored as") == ["stored as", "1 MB"]
+    assert cells(table, "quantized")[1:] == ["60.0 (50.0 to 70.0), 2,000, 31 dB"]
+    assert cells(table, "AVIF")[1:] == ["40.0 (40.0 to 40.0), 2,000, 31 dB"]
+    assert len(table) == 4
 
 
 @pytest.fixture

@@ -77,9 +77,7 @@ def test_forged_metadata_kills_another_process_than_ours(old_sample, monkeypatch
     with pytest.raises(PackFormatError) as caught:
         open_pack(old_sample.path)
     text = str(caught.value)
-    assert text.startswith(
-        f"{old_sample.path}: HDF5 cannot read this file safely: the process that tried "
-    )
+    assert text.startswith(f"{old_sample.path}: HDF5 cannot read this file safely: the process that tried ")
     assert text.endswith("get it again from whoever made it")
     assert ("needed more than 2 GB of memory" in text) == (what == "endless tree")
     assert "\n" not in text

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from statistics import mean
 from typing import Any
 
 from ..harness.markdown import Column, mean_and_range, render
+from .budgets import BARE
 
-__all__ = ["accuracy_bytes_table", "storage_short", "storage_table"]
+__all__ = ["accuracy_bytes_short", "accuracy_bytes_table", "storage_short", "storage_table"]
 
 Results = dict[str, Any]
 
@@ -136,6 +138,17 @@ def accuracy_bytes_table(results: Results) -> list[str]:
         *map(_budget, sorted({row["budget_mb"] for row in results["rows"]})),
     ]
     return render(columns, lines.items(), intro)
+
+
+def accuracy_bytes_short(results: Results) -> list[str]:
+    """Return the test accuracies in one budget, the one that most codecs have, of whole files."""
+    of_budget = Counter(row["budget_mb"] for row in results["rows"])
+    budget = max(of_budget, key=of_budget.__getitem__)
+    lines: dict[str, dict[float, list[Results]]] = {}
+    for row in results["rows"]:
+        if row["budget_mb"] == budget and not row["codec"].endswith(BARE):
+            lines.setdefault(row["codec"], {}).setdefault(budget, []).append(row)
+    return render([Column("stored as", lambda line: line[0]), _budget(budget)], lines.items())
 
 
 def _budget(budget: float) -> Column:

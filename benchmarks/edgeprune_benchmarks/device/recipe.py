@@ -176,6 +176,17 @@ def recipe_table(results: dict[str, Any]) -> list[str]:
     return render(columns, kinds, intro)
 
 
+def recipe_sentence(results: dict[str, Any]) -> list[str]:
+    """Return what the minutes buy, in a sentence."""
+    rows = results["rows"]
+    plain, mirrored = (_accuracies(rows, name) for name in ("test_accuracy", "mirrored_accuracy"))
+    return [
+        f"From a pack of {results['pack_bytes'] / 1e6:.1f} MB, `{results['model']}` learns CIFAR-10 in the "
+        f"steps of {results['minutes']:g} minutes of {results['threads']} cores to {plain}% of the test "
+        f"images, or {mirrored}% with their mirror images."
+    ]
+
+
 def _accuracies(rows: list[dict[str, Any]], name: str) -> str:
     found = [row[name] for row in rows]
     return mean_and_range(found) if len(found) > 1 else f"{100 * found[0]:.2f}"

@@ -13,7 +13,7 @@ from typing import Any
 from edgeprune_formats import ConfigError
 
 from ..codec.distillation_tables import distill_table
-from ..codec.tables import accuracy_bytes_table, storage_short, storage_table
+from ..codec.tables import accuracy_bytes_short, accuracy_bytes_table, storage_short, storage_table
 from ..device.exports import export_table
 from ..device.fleet import fleet_table
 from ..device.growth import growth_table
@@ -22,7 +22,7 @@ from ..device.int8 import int8_table
 from ..device.latency import MODELS, latency_table
 from ..device.minutes import minutes_table
 from ..device.power_loss import power_loss_table
-from ..device.recipe import recipe_table
+from ..device.recipe import recipe_sentence, recipe_table
 from ..device.training_memory import training_memory_table
 from ..field.faults import faults_table
 from ..field.leaks import leaks_table
@@ -31,7 +31,7 @@ from ..field.ranges import ranges_table
 from ..field.trouble import trouble_table
 from ..fuzzing.run import fuzz_table
 from ..harness.markdown import Column, not_measured, render
-from ..photographs.tables import photograph_tables
+from ..photographs.tables import photograph_sentences, photograph_tables
 from ..robustness.tables import (
     ablation_table,
     control_table,
@@ -158,7 +158,12 @@ def _with_losses(results: dict[str, Any]) -> list[str]:
 
 
 PAGES: dict[str, dict[str, Table]] = {
-    "README.md": {"storage-32x32 short": storage_short},
+    "README.md": {
+        "storage-32x32 short": storage_short,
+        "recipe-resnet9 short": recipe_sentence,
+        "photographs short": photograph_sentences,
+        "accuracy-bytes short": accuracy_bytes_short,
+    },
     "docs/results/index.md": {
         "storage-32x32 short": storage_short,
         "storage-224x224 short": storage_short,

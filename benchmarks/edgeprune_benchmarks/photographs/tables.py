@@ -17,6 +17,7 @@ __all__ = [
     "SIDES",
     "SIZES",
     "minutes_to",
+    "photograph_sentences",
     "photograph_tables",
 ]
 
@@ -52,6 +53,33 @@ def photograph_tables(results: Row) -> list[str]:
         said = f"{model} {_STARTS[start]}; targets of the seeds, %: {listed}."
         lines += ["", *render(_columns(targets, rows), _grouped(rows), said)]
     return lines
+
+
+def photograph_sentences(results: Row) -> list[str]:
+    """Return what each network gains by a pack and its longest `--resolution-schedule`, a sentence each."""
+    lines = []
+    for model, start in dict.fromkeys((row["model"], row["start"]) for row in results["rows"]):
+        rows = [row for row in results["rows"] if (row["model"], row["start"]) == (model, start)]
+        folder = {row["seed"]: row for row in rows if row["side"] == FOLDER}
+        longest = max((row["epochs"] for row in rows if row["side"].startswith(SIZES)), default=0)
+        ours = [row for row in rows if row["side"].startswith(SIZES) and row["epochs"] == longest]
+        if folder and ours:
+            lines.append(_sentence(model, start, folder, [row for row in ours if row["seed"] in folder]))
+    return "\n\n".join(lines).split("\n")
+
+
+def _sentence(model: str, start: str, folder: dict[int, Row], ours: list[Row]) -> str:
+    ratios = _ratios(ours, folder)
+    what = "the best accuracy of JPEG files and torchvision's recipe"
+    reached = f"in {_range(ratios, '{:.2f}')} of the minutes" if ratios else "with no seed"
+    if 0 < len(ratios) < len(ours):
+        reached += f", with {len(ratios)} of {len(ours)} seeds"
+    size = ours[0]["bytes"] / next(iter(folder.values()))["bytes"]
+    ends = (mean_and_range([row["curve"][-1][1] for row in of]) for of in (ours, list(folder.values())))
+    return (
+        f"On photographs, `{model}` {_STARTS[start]} reaches {what} {reached}, from a pack of "
+        f"{size:.3f} of the bytes, and ends at {{}}% against {{}}%.".format(*ends)
+    )
 
 
 def _intro(results: Row) -> str:
@@ -96,16 +124,6 @@ def _columns(targets: dict[int, float], rows: list[Row]) -> list[Column]:
         found = [minutes_to(row["curve"], targets[row["seed"]]) for row in group if row["seed"] in targets]
         return [minutes for minutes in found if minutes is not None]
 
-    def ratios(group: list[Row]) -> list[float]:
-        """Return minutes over those of the folder, of the seeds that reached the target."""
-        found = []
-        for row in group:
-            if row["seed"] in targets:
-                target = targets[row["seed"]]
-                own, other = (minutes_to(one["curve"], target) for one in (row, folder[row["seed"]]))
-                found += [own / other] if own is not None and other else []
-        return found
-
     def count(group: list[Row]) -> str:
         return f"{len(reached(group))} of {sum(row['seed'] in targets for row in group)}"
 
@@ -114,7 +132,7 @@ def _columns(targets: dict[int, float], rows: list[Row]) -> list[Column]:
         Column("epochs", lambda group: group[0]["epochs"], "{}"),
         Column("seeds at the target", count),
         Column("minutes to it", lambda group: _range(reached(group))),
-        Column("of the folder's", lambda group: _range(ratios(group), "{:.2f}")),
+        Column("of the folder's", lambda group: _range(_ratios(group, folder), "{:.2f}")),
         Column("best, %", lambda group: mean_and_range([best(row) for row in group])),
         Column("at the end, %", lambda group: mean_and_range([row["curve"][-1][1] for row in group])),
         Column("minutes in all", lambda group: _range([row["curve"][-1][0] for row in group])),
@@ -122,6 +140,18 @@ def _columns(targets: dict[int, float], rows: list[Row]) -> list[Column]:
         Column("images/s", lambda group: mean(_rate(row) for row in group), "{:.0f}"),
         Column("MB", lambda group: group[0]["bytes"] / 1e6, "{:.2f}"),
     ]
+
+
+def _ratios(group: list[Row], folder: dict[int, Row]) -> list[float]:
+    """Return minutes to the target over those of the folder, of the seeds that reached it."""
+    found = []
+    for row in group:
+        if row["seed"] in folder:
+            other = folder[row["seed"]]
+            target = best(other)
+            own, reference = (minutes_to(one["curve"], target) for one in (row, other))
+            found += [own / reference] if own is not None and reference else []
+    return found
 
 
 def _side(side: str) -> str:
