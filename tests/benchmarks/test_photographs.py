@@ -91,7 +91,7 @@ def test_the_folder_is_cropped_and_scaled_as_torchvision_does_for_the_network(mo
 def test_each_side_goes_first_in_turn():
     from edgeprune_benchmarks.photographs.run import Wanted
 
-    wanted = Wanted(("mobilenet_v2",), ("scratch",), ("folder", "pack"), "48:6", None, 4)
+    wanted = Wanted(("mobilenet_v2",), ("scratch",), ("folder", "pack"), "48:6", {"epochs": None}, 4)
     turns = [[side for _, _, side, of in wanted.places() if of == seed] for seed in range(4)]
     assert turns[:3] == [
         ["folder", "pack", "sizes 48:6"],
@@ -242,13 +242,17 @@ def test_cells_are_given_the_same_weights_and_kept(data, monkeypatch):
     for path in (data / "runs" / "photographs").glob("*.json"):
         path.unlink()
     others = ["--side", "pack", "--resolution-schedule", "32:1"]
-    done = CliRunner().invoke(cli, [*words, *others, "--schedule-epochs", "2"], catch_exceptions=False)
+    own = ["--schedule-epochs", "2", "--schedule-lr", "0.01", "--schedule-ema", "0.9"]
+    done = CliRunner().invoke(cli, [*words, *others, *own], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     assert [(task["side"], task["epochs"]) for task in tasks] == [
         ("folder", 1),
         ("pack", 1),
-        ("sizes 32:1 2", 2),
+        ("sizes 32:1 epochs=2 lr=0.01 ema=0.9", 2),
     ]
+    trained = {"lr": 0.05, "ema": 0.99, "label_smoothing": 0.1}
+    assert tasks[1]["training"] == trained
+    assert tasks[2]["training"] == trained | {"lr": 0.01, "ema": 0.9, "resolution_schedule": "32:1"}
     rows = json.loads((data / "out" / "photographs.json").read_text())["results"]["rows"]
     assert rows[:2] == results["rows"]
     assert len(rows) == 3
@@ -268,7 +272,7 @@ def test_the_table_says_who_reached_the_target_and_when():
         row("folder", 0, [[3.0, 0.4], [6.0, 0.6], [9.5, 0.5]], 33e6, 9),
         row("folder", 1, [[3.0, 0.4], [6.5, 0.6], [9.5, 0.6]], 33e6, 9),
         row("sizes 48:2,72:1", 0, [[1.0, 0.5], [3.0, 0.6]], 3e6, 5, build_minutes=0.26),
-        row("sizes 48:8 12", 0, [[1.0, 0.4], [3.0, 0.5]], 3e6, 12),
+        row("sizes 48:8 epochs=12 lr=0.01", 0, [[1.0, 0.4], [3.0, 0.5]], 3e6, 12),
     ]
     settings = {"threads": 1, "size": 96, "held_out": False, "batch_size": 32, "quality": 75.0}
     settings["pretrain_steps"] = 1500
@@ -282,7 +286,7 @@ def test_the_table_says_who_reached_the_target_and_when():
         "1.5 (1.5 to 1.5) | 630 | 30 | 3.00 |",
         "| pack, `--resolution-schedule 48:2,72:1` | 5 | 1 of 1 | 3.0 | 0.50 | "
         "60.0 (60.0 to 60.0) | 60.0 (60.0 to 60.0) | 3.0 | 630 | 12 | 3.00 |",
-        "| pack, `--resolution-schedule 48:8` | 12 | 0 of 1 | - | - | 50.0 (50.0 to 50.0) | "
+        "| pack, `--resolution-schedule 48:8 --lr 0.01` | 12 | 0 of 1 | - | - | 50.0 (50.0 to 50.0) | "
         "50.0 (50.0 to 50.0) | 3.0 | 630 | 12 | 3.00 |",
     ]
     assert "507 to test on; 6 classes, at 96 pixels; 1 thread on 1 core;" in lines[0]
@@ -293,7 +297,7 @@ def test_the_table_says_who_reached_the_target_and_when():
     ends = "from a pack of 0.091 of the bytes, and ends at {0} ({0} to {0})% against 55.0 (50.0 to 60.0)%."
     last = f"{text}torchvision's recipe with no seed, {ends.format('50.0')}"
     assert photograph_sentences({"rows": rows}) == [last]
-    rows.append(row("sizes 48:8 12", 1, [[1.0, 0.4], [2.6, 0.6], [3.0, 0.5]], 3e6, 12))
+    rows.append(row("sizes 48:8 epochs=12 lr=0.01", 1, [[1.0, 0.4], [2.6, 0.6], [3.0, 0.5]], 3e6, 12))
     [line] = photograph_sentences({"rows": rows})
     assert line == last.replace("with no seed", "in 0.40 of the minutes, with 1 of 2 seeds")
     [line] = photograph_sentences({"rows": rows[:5]})

@@ -50,11 +50,9 @@ def _some(flag: str, name: str, choices: tuple[str, ...], help_text: str) -> Cal
 @_some("--start", "starts", _STARTS, "What a network begins with; may be repeated.")
 @_some("--side", "sides", _SIDES, "What a network is trained from; may be repeated.")
 @config_options(TrainConfig, "resolution_schedule", resolution_schedule=_SCHEDULE)
-@count(
-    "--schedule-epochs",
-    None,
-    "Epochs of the run with --resolution-schedule.  [default: half of those of the folder]",
-)
+@count("--schedule-epochs", None, "Epochs of the run with a schedule.  [default: half of the folder's]")
+@number("--schedule-lr", None, "Learning rate of the run with a schedule.  [default: --lr]")
+@number("--schedule-ema", None, "Decay of averaged weights, with a schedule.  [default: --ema]")
 @SEEDS
 @count("--size", 96, "Side of the images in pixels.", least=64)
 @count("--epochs", None, "Epochs of the longest run.  [default: a quarter of an hour of one core]")
@@ -90,6 +88,8 @@ def photographs(
     sides: tuple[str, ...],
     resolution_schedule: str | None,
     schedule_epochs: int | None,
+    schedule_lr: float | None,
+    schedule_ema: float | None,
     seeds: int,
     name: str,
     **options: Any,
@@ -108,5 +108,6 @@ def photographs(
     require_packages("torchvision")
     from ..photographs.run import Settings, Wanted, run
 
-    wanted = Wanted(models, starts, sides, resolution_schedule, schedule_epochs, seeds)
+    own = {"epochs": schedule_epochs, "lr": schedule_lr, "ema": schedule_ema}
+    wanted = Wanted(models, starts, sides, resolution_schedule, own, seeds)
     run(Settings(**options), wanted, data, output, runs, name, minutes)

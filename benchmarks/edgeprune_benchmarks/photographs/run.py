@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,7 @@ from ..harness.images import held_out_trashnet, unpack_trashnet
 from ..harness.results import machine, save
 from ..harness.timing import pinned
 from .pretraining import pretrain
-from .tables import FOLDER, PRETRAINED, SHORT, SIZES
+from .tables import FOLDER, PRETRAINED, SHORT, SIZES, own_settings
 
 __all__ = ["EPOCHS", "Settings", "run"]
 
@@ -47,7 +47,7 @@ class Settings:
         layers than torchvision's.
     epochs : int or None
         Passes over the images; None stands for `EPOCHS`. The short run from a pack has a third of them, that
-        with a resolution schedule half, unless its side says another number.
+        with a resolution schedule half, unless its side says otherwise.
     batch_size : int
         Images in a step, of both sides.
     quality : float
@@ -81,18 +81,16 @@ class Settings:
 
     def epochs_of(self, model: str, side: str) -> int:
         """Return the passes of one network."""
-        kind, *named = side.split()
-        if len(named) == 2:  # a schedule, and its epochs
-            return int(named[1])
+        kind, own = side.split()[0], own_settings(side)
         epochs = self.epochs or EPOCHS[model]
-        return -(-epochs // {SHORT: 3, SIZES: 2}.get(kind, 1))
+        return int(own.get("epochs", -(-epochs // {SHORT: 3, SIZES: 2}.get(kind, 1))))
 
     def training(self, side: str) -> dict[str, Any]:
         """Return the fields of `TrainConfig` that are not the same for every cell."""
         training: dict[str, Any] = {name: getattr(self, name) for name in ("lr", "ema", "label_smoothing")}
         if side.startswith(SIZES):
             training["resolution_schedule"] = side.split()[1]
-        return training
+        return {**training, **{name: value for name, value in own_settings(side).items() if name in training}}
 
     def check(self, places: Iterable[tuple[str, str, str, int]]) -> None:
         """Raise `ConfigError` for settings of `TrainConfig` that a cell could not be trained with."""
@@ -123,8 +121,9 @@ class Wanted:
         Networks, what they begin with, and what they are trained from; see `.tables`.
     resolution_schedule : str or None
         As `TrainConfig`; names a further side.
-    schedule_epochs : int or None
-        Passes of that side; None stands for half of those of the folder.
+    schedule_settings : mapping of str to float or None
+        ``epochs``, ``lr`` and ``ema`` of that side; None stands for half of the folder's epochs, or for
+        what `Settings` has.
     seeds : int
         Of each.
     """
@@ -133,15 +132,15 @@ class Wanted:
     starts: tuple[str, ...]
     sides: tuple[str, ...]
     resolution_schedule: str | None
-    schedule_epochs: int | None
+    schedule_settings: Mapping[str, float | None]
     seeds: int
 
     def places(self) -> list[tuple[str, str, str, int]]:
         """Return network, start, side and seed of each cell; with each seed the next side goes first."""
         sides = list(self.sides)
         if self.resolution_schedule is not None:
-            epochs = "" if self.schedule_epochs is None else f" {self.schedule_epochs}"
-            sides.append(f"{SIZES} {self.resolution_schedule}{epochs}")
+            own = [f"{name}={value:g}" for name, value in self.schedule_settings.items() if value is not None]
+            sides.append(" ".join((SIZES, self.resolution_schedule, *own)))
         turns = [sides[first:] + sides[:first] for first in range(len(sides))]
         return [
             (model, start, side, seed)
@@ -191,7 +190,7 @@ def _rows(folder: Path, facts: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _file(model: str, start: str, side: str, seed: int) -> str:
-    side = side.replace(" ", "-").replace(":", "x").replace(",", "-")
+    side = side.replace(" ", "-").replace(":", "x").replace(",", "-").replace("=", "-")
     return f"{model}-{start}-{side}-{seed}"
 
 

@@ -17,6 +17,7 @@ __all__ = [
     "SIDES",
     "SIZES",
     "minutes_to",
+    "own_settings",
     "photograph_sentences",
     "photograph_tables",
 ]
@@ -36,6 +37,11 @@ _STARTS = {SCRATCH: "from scratch", PRETRAINED: "from weights of CIFAR-10"}
 def minutes_to(curve: Sequence[Sequence[float]], target: float) -> float | None:
     """Return when an accuracy was first reached; None if it never was."""
     return next((minutes for minutes, accuracy in curve if accuracy >= target), None)
+
+
+def own_settings(side: str) -> dict[str, float]:
+    """Return what the name of a side has of settings that are its own."""
+    return {name: float(value) for name, _, value in (word.partition("=") for word in side.split()[2:])}
 
 
 def best(row: Row) -> float:
@@ -156,7 +162,8 @@ def _ratios(group: list[Row], folder: dict[int, Row]) -> list[float]:
 
 def _side(side: str) -> str:
     kind, *named = side.split()
-    return SIDES[kind].replace("-schedule", f"-schedule {named[0]}") if named else SIDES[kind]
+    own = "".join(f" --{name} {value:g}" for name, value in own_settings(side).items() if name != "epochs")
+    return SIDES[kind].replace("-schedule", f"-schedule {named[0]}{own}") if named else SIDES[kind]
 
 
 def _rate(row: Row) -> float:
