@@ -124,3 +124,9 @@ def test_a_step_that_cannot_fit_is_refused(monkeypatch, precision, images, parts
 def test_free_memory_of_a_cpu(monkeypatch):
     monkeypatch.setattr(module, "available_bytes", lambda: 123)
     assert free_bytes(Placement(torch.device("cpu"), "float32")) == 123
+
+
+def test_free_memory_of_a_gpu_has_what_torch_holds_unused(monkeypatch):
+    for name, value in (("mem_get_info", (100, 1000)), ("memory_reserved", 50), ("memory_allocated", 20)):
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    assert free_bytes(Placement(torch.device("cuda"), "float32")) == 130

@@ -129,7 +129,10 @@ def require_room(config: TrainConfig, memory: StepMemory, images: int, placement
 def free_bytes(placement: Placement) -> int | None:
     """Return the memory that is free where a run computes; None where that is not known."""
     if placement.device.type == "cuda":
-        return int(torch.cuda.mem_get_info(placement.device)[0])
+        # What torch holds from an earlier run of this process is used again.
+        device = placement.device
+        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + held
     return available_bytes()
 
 
