@@ -31,7 +31,8 @@ def fences(path, language):
 
 def typed_commands():
     for path in PAGES:
-        for line in "\n".join(fences(path, "bash") + fences(path, "ini")).splitlines():
+        text = "\n".join(fences(path, "bash") + fences(path, "ini"))
+        for line in re.sub(r"\\\n *", "", text).splitlines():  # a command may go on in the next line
             found = re.search(r"^ *(?:ExecStart=\S*/)?(?:torchrun .* -m )?(edgeprune .*)", line)
             if found:
                 yield pytest.param(found[1], id=f"{path.relative_to(ROOT)}: {found[1][:60]}")
