@@ -91,7 +91,7 @@ def test_the_folder_is_cropped_and_scaled_as_torchvision_does_for_the_network(mo
 def test_each_side_goes_first_in_turn():
     from edgeprune_benchmarks.photographs.run import Wanted
 
-    wanted = Wanted(("mobilenet_v2",), ("scratch",), ("folder", "pack"), "48:6", {"epochs": None}, 4)
+    wanted = Wanted(("mobilenet_v2",), ("scratch",), ("folder", "pack"), (1.0,), "48:6", {"epochs": None}, 4)
     turns = [[side for _, _, side, of in wanted.places() if of == seed] for seed in range(4)]
     assert turns[:3] == [
         ["folder", "pack", "sizes 48:6"],

@@ -74,7 +74,15 @@ def _some(flag: str, name: str, choices: tuple[str, ...], help_text: str) -> Cal
     ema={"default": 0.99, "show_default": True, "help": "Decay of a moving average of the weights."},
     label_smoothing={"default": 0.1},
 )
-@number("--peer-lr", 1.0, "Factor of the learning rate of torchvision's recipe.")
+@click.option(
+    "--peer-lr",
+    "peer_lrs",
+    type=float,
+    multiple=True,
+    default=(1.0,),
+    show_default=True,
+    help="Factor of the learning rate of torchvision's recipe; may be repeated.",
+)
 @count("--pretrain-steps", 1000, "Steps on CIFAR-10 that the first weights come from.")
 @click.option("--held-out", is_flag=True, help="Test on a fifth of the training images, to choose settings.")
 @result_name("photographs")
@@ -86,6 +94,7 @@ def photographs(
     models: tuple[str, ...],
     starts: tuple[str, ...],
     sides: tuple[str, ...],
+    peer_lrs: tuple[float, ...],
     resolution_schedule: str | None,
     schedule_epochs: int | None,
     schedule_lr: float | None,
@@ -109,5 +118,5 @@ def photographs(
     from ..photographs.run import Settings, Wanted, run
 
     own = {"epochs": schedule_epochs, "lr": schedule_lr, "ema": schedule_ema}
-    wanted = Wanted(models, starts, sides, resolution_schedule, own, seeds)
+    wanted = Wanted(models, starts, sides, peer_lrs, resolution_schedule, own, seeds)
     run(Settings(**options), wanted, data, output, runs, name, minutes)

@@ -28,7 +28,7 @@ from ..harness.images import held_out_trashnet, unpack_trashnet
 from ..harness.results import machine, save
 from ..harness.timing import pinned
 from .pretraining import pretrain
-from .tables import FOLDER, PRETRAINED, SHORT, SIZES, own_settings
+from .tables import FOLDER, PRETRAINED, SHORT, SIZES, own_settings, schedule_of
 
 __all__ = ["EPOCHS", "Settings", "run"]
 
@@ -56,8 +56,6 @@ class Settings:
         Of training from the pack, as `PackLoader`.
     lr, ema, label_smoothing : float, float, float
         Of training from the pack, as `TrainConfig`.
-    peer_lr : float
-        What the peer's learning rate is multiplied by, beside its proportion to the batch.
     pretrain_steps : int
         On CIFAR-10.
     threads : int
@@ -74,7 +72,6 @@ class Settings:
     lr: float
     ema: float
     label_smoothing: float
-    peer_lr: float
     pretrain_steps: int
     threads: int
     held_out: bool
@@ -89,13 +86,13 @@ class Settings:
         """Return the fields of `TrainConfig` that are not the same for every cell."""
         training: dict[str, Any] = {name: getattr(self, name) for name in ("lr", "ema", "label_smoothing")}
         if side.startswith(SIZES):
-            training["resolution_schedule"] = side.split()[1]
+            training["resolution_schedule"] = schedule_of(side)
         return {**training, **{name: value for name, value in own_settings(side).items() if name in training}}
 
     def check(self, places: Iterable[tuple[str, str, str, int]]) -> None:
         """Raise `ConfigError` for settings of `TrainConfig` that a cell could not be trained with."""
         for model, _, side, _ in places:
-            if side != FOLDER:
+            if not side.startswith(FOLDER):
                 config = TrainConfig(model=model, epochs=self.epochs_of(model, side), **self.training(side))
                 above = [size for size in config.resolutions.sizes if max(size) > self.size]
                 if above:
@@ -119,6 +116,9 @@ class Wanted:
     ----------
     models, starts, sides : tuple of str
         Networks, what they begin with, and what they are trained from; see `.tables`.
+    peer_lrs : tuple of float
+        What the learning rate of the folder's recipe is multiplied by, beside its proportion to the batch; a
+        side each.
     resolution_schedule : str or None
         As `TrainConfig`; names a further side.
     schedule_settings : mapping of str to float or None
@@ -131,13 +131,15 @@ class Wanted:
     models: tuple[str, ...]
     starts: tuple[str, ...]
     sides: tuple[str, ...]
+    peer_lrs: tuple[float, ...]
     resolution_schedule: str | None
     schedule_settings: Mapping[str, float | None]
     seeds: int
 
     def places(self) -> list[tuple[str, str, str, int]]:
         """Return network, start, side and seed of each cell; with each seed the next side goes first."""
-        sides = list(self.sides)
+        folders = [FOLDER if factor == 1 else f"{FOLDER} peer-lr={factor:g}" for factor in self.peer_lrs]
+        sides = [each for side in self.sides for each in (folders if side == FOLDER else [side])]
         if self.resolution_schedule is not None:
             own = [f"{name}={value:g}" for name, value in self.schedule_settings.items() if value is not None]
             sides.append(" ".join((SIZES, self.resolution_schedule, *own)))
@@ -219,7 +221,7 @@ class _Study:
             steps = settings.pretrain_steps
             init = pretrain(model, settings.size, steps, self._data, self._runs, self.deadline)
         rmtree(run, ignore_errors=True)
-        pack = None if side == FOLDER else self._pack(folder)
+        pack = None if side.startswith(FOLDER) else self._pack(folder)
         size = sum(path.stat().st_size for path in ([pack] if pack else (folder / "train").glob("*/*.jpg")))
         click.echo(f"{model}, {start}: {side}, seed {seed}, {epochs} epochs")
         task = {
@@ -231,6 +233,7 @@ class _Study:
             "init": None if init is None else str(init),
             "folder": str(run),
             "training": settings.training(side),
+            "peer_lr": own_settings(side).get("peer-lr", 1.0),
             "started": time.time(),
         }
         found = pinned(f"{__package__}.cell", task, settings.threads)

@@ -20,6 +20,7 @@ __all__ = [
     "own_settings",
     "photograph_sentences",
     "photograph_tables",
+    "schedule_of",
 ]
 
 Row = dict[str, Any]
@@ -41,7 +42,16 @@ def minutes_to(curve: Sequence[Sequence[float]], target: float) -> float | None:
 
 def own_settings(side: str) -> dict[str, float]:
     """Return what the name of a side has of settings that are its own."""
-    return {name: float(value) for name, _, value in (word.partition("=") for word in side.split()[2:])}
+    return {name: float(value) for name, equals, value in _words(side) if equals}
+
+
+def schedule_of(side: str) -> str | None:
+    """Return the schedule in the name of a side; None of others."""
+    return next((word for word, equals, _ in _words(side)[1:] if not equals), None)
+
+
+def _words(side: str) -> list[tuple[str, str, str]]:
+    return [word.partition("=") for word in side.split()]
 
 
 def best(row: Row) -> float:
@@ -54,7 +64,7 @@ def photograph_tables(results: Row) -> list[str]:
     lines = [_intro(results)]
     for model, start in dict.fromkeys((row["model"], row["start"]) for row in results["rows"]):
         rows = [row for row in results["rows"] if (row["model"], row["start"]) == (model, start)]
-        targets = {row["seed"]: best(row) for row in rows if row["side"] == FOLDER}
+        targets = {seed: best(row) for seed, row in _folders(rows).items()}
         listed = ", ".join(f"{100 * targets[seed]:.1f}" for seed in sorted(targets)) or "not measured yet"
         said = f"{model} {_STARTS[start]}; targets of the seeds, %: {listed}."
         lines += ["", *render(_columns(targets, rows), _grouped(rows), said)]
@@ -66,7 +76,7 @@ def photograph_sentences(results: Row) -> list[str]:
     lines = []
     for model, start in dict.fromkeys((row["model"], row["start"]) for row in results["rows"]):
         rows = [row for row in results["rows"] if (row["model"], row["start"]) == (model, start)]
-        folder = {row["seed"]: row for row in rows if row["side"] == FOLDER}
+        folder = _folders(rows)
         longest = max((row["epochs"] for row in rows if row["side"].startswith(SIZES)), default=0)
         ours = [row for row in rows if row["side"].startswith(SIZES) and row["epochs"] == longest]
         if folder and ours:
@@ -123,8 +133,14 @@ def _grouped(rows: list[Row]) -> list[list[Row]]:
     return [[row for row in rows if row["side"] == side] for side in sides]
 
 
+def _folders(rows: list[Row]) -> dict[int, Row]:
+    """Return the folder's run of each seed: of several learning rates the one that gets furthest."""
+    found = [row for row in rows if row["side"].startswith(FOLDER)]
+    return {row["seed"]: row for row in sorted(found, key=best)}
+
+
 def _columns(targets: dict[int, float], rows: list[Row]) -> list[Column]:
-    folder = {row["seed"]: row for row in rows if row["side"] == FOLDER}
+    folder = _folders(rows)
 
     def reached(group: list[Row]) -> list[float]:
         found = [minutes_to(row["curve"], targets[row["seed"]]) for row in group if row["seed"] in targets]
@@ -161,9 +177,11 @@ def _ratios(group: list[Row], folder: dict[int, Row]) -> list[float]:
 
 
 def _side(side: str) -> str:
-    kind, *named = side.split()
-    own = "".join(f" --{name} {value:g}" for name, value in own_settings(side).items() if name != "epochs")
-    return SIDES[kind].replace("-schedule", f"-schedule {named[0]}{own}") if named else SIDES[kind]
+    own = own_settings(side)
+    if side.startswith(FOLDER):
+        return SIDES[FOLDER] + (f", {own['peer-lr']:g} times its learning rate" if own else "")
+    words = "".join(f" --{name} {value:g}" for name, value in own.items() if name != "epochs")
+    return SIDES[side.split()[0]].replace("-schedule", f"-schedule {schedule_of(side)}{words}")
 
 
 def _rate(row: Row) -> float:
