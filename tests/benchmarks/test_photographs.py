@@ -101,6 +101,13 @@ def test_each_side_goes_first_in_turn():
     assert turns[3] == turns[0]
 
 
+def test_each_learning_rate_of_the_folder_is_a_side():
+    from edgeprune_benchmarks.photographs.run import Wanted
+
+    wanted = Wanted(("mobilenet_v2",), ("scratch",), ("folder", "pack"), (1.0, 4.0), None, {}, 1)
+    assert [side for _, _, side, _ in wanted.places()] == ["folder", "folder peer-lr=4", "pack"]
+
+
 @pytest.mark.parametrize(
     ("schedule", "wanted"),
     [
@@ -226,11 +233,13 @@ def test_cells_are_given_the_same_weights_and_kept(data, monkeypatch):
     places = ["--data", str(data), "-o", str(data / "out"), "--runs", str(data / "runs")]
     sizes = ["--size", "64", "--epochs", "1", "--batch-size", "8", "--pretrain-steps", "1", "--seeds", "1"]
     words = ["photographs", *places, *sizes, "--model", "shufflenet_v2", "--start", "pretrained"]
+    words += ["--peer-lr", "4"]
     done = CliRunner().invoke(cli, [*words, "--side", "folder", "--side", "pack"], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     results = json.loads((data / "out" / "photographs.json").read_text())["results"]
     assert (results["classes"], results["train_images"], results["test_images"]) == (2, 20, 8)
-    assert [row["side"] for row in results["rows"]] == ["folder", "pack"]
+    assert [row["side"] for row in results["rows"]] == ["folder peer-lr=4", "pack"]
+    assert tasks[0]["peer_lr"] == 4
     assert tasks[0]["init"] == tasks[1]["init"] is not None
     for row in results["rows"]:
         ((minutes, accuracy),) = row["curve"]
@@ -246,7 +255,7 @@ def test_cells_are_given_the_same_weights_and_kept(data, monkeypatch):
     done = CliRunner().invoke(cli, [*words, *others, *own], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     assert [(task["side"], task["epochs"]) for task in tasks] == [
-        ("folder", 1),
+        ("folder peer-lr=4", 1),
         ("pack", 1),
         ("sizes 32:1 epochs=2 lr=0.01 ema=0.9", 2),
     ]
@@ -303,3 +312,23 @@ def test_the_table_says_who_reached_the_target_and_when():
     [line] = photograph_sentences({"rows": rows[:5]})
     assert line == f"{text}torchvision's recipe in 0.50 of the minutes, {ends.format('60.0')}"
     assert photograph_sentences({"rows": rows[:4]}) == [""]
+
+
+def test_a_pack_is_measured_against_the_better_rate_of_the_folder():
+    rows = [
+        row("folder", 0, [[3.0, 0.4], [6.0, 0.6]], 33e6, 2),
+        row("folder peer-lr=4", 0, [[3.0, 0.5], [5.0, 0.7]], 33e6, 2),
+        row("sizes 48:2", 0, [[1.0, 0.65], [2.0, 0.75]], 3e6, 5),
+    ]
+    settings = {"threads": 1, "size": 96, "held_out": False, "batch_size": 32, "quality": 75.0}
+    settings["pretrain_steps"] = 1500
+    images = {"classes": 6, "train_images": 2017, "test_images": 507}
+    lines = photograph_tables({"settings": settings, "rows": rows, **images})
+    assert "mobilenet_v2 from scratch; targets of the seeds, %: 70.0." in lines
+    assert lines[-3].startswith("| JPEG files, torchvision's recipe | 2 | 0 of 1 | - | - |")
+    four_times = "| JPEG files, torchvision's recipe, 4 times its learning rate | 2 | 1 of 1 | 5.0 | 1.00 |"
+    assert lines[-2].startswith(four_times)
+    assert lines[-1].startswith("| pack, `--resolution-schedule 48:2` | 5 | 1 of 1 | 2.0 | 0.40 |")
+    [sentence] = photograph_sentences({"rows": rows})
+    assert "in 0.40 of the minutes" in sentence
+    assert "against 70.0 (70.0 to 70.0)%" in sentence
