@@ -330,5 +330,5 @@ def test_a_pack_is_measured_against_the_better_rate_of_the_folder():
     assert lines[-2].startswith(four_times)
     assert lines[-1].startswith("| pack, `--resolution-schedule 48:2` | 5 | 1 of 1 | 2.0 | 0.40 |")
     [sentence] = photograph_sentences({"rows": rows})
-    assert "in 0.40 of the minutes" in sentence
+    assert "torchvision's recipe at the better of 2 learning rates in 0.40 of the minutes" in sentence
     assert "against 70.0 (70.0 to 70.0)%" in sentence

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from statistics import mean
 from typing import Any
 
@@ -62,8 +62,7 @@ def best(row: Row) -> float:
 def photograph_tables(results: Row) -> list[str]:
     """Return a table for each network and start, of the cells that are there."""
     lines = [_intro(results)]
-    for model, start in dict.fromkeys((row["model"], row["start"]) for row in results["rows"]):
-        rows = [row for row in results["rows"] if (row["model"], row["start"]) == (model, start)]
+    for model, start, rows in _panels(results):
         targets = {seed: best(row) for seed, row in _folders(rows).items()}
         listed = ", ".join(f"{100 * targets[seed]:.1f}" for seed in sorted(targets)) or "not measured yet"
         said = f"{model} {_STARTS[start]}; targets of the seeds, %: {listed}."
@@ -74,26 +73,34 @@ def photograph_tables(results: Row) -> list[str]:
 def photograph_sentences(results: Row) -> list[str]:
     """Return what each network gains by a pack and its longest `--resolution-schedule`, a sentence each."""
     lines = []
-    for model, start in dict.fromkeys((row["model"], row["start"]) for row in results["rows"]):
-        rows = [row for row in results["rows"] if (row["model"], row["start"]) == (model, start)]
+    for model, start, rows in _panels(results):
         folder = _folders(rows)
         longest = max((row["epochs"] for row in rows if row["side"].startswith(SIZES)), default=0)
         ours = [row for row in rows if row["side"].startswith(SIZES) and row["epochs"] == longest]
         if folder and ours:
-            lines.append(_sentence(model, start, folder, [row for row in ours if row["seed"] in folder]))
+            rates = len({row["side"] for row in rows if row["side"].startswith(FOLDER)})
+            ours = [row for row in ours if row["seed"] in folder]
+            lines.append(_sentence(f"`{model}` {_STARTS[start]}", rates, folder, ours))
     return "\n\n".join(lines).split("\n")
 
 
-def _sentence(model: str, start: str, folder: dict[int, Row], ours: list[Row]) -> str:
+def _panels(results: Row) -> Iterator[tuple[str, str, list[Row]]]:
+    """Yield each network and start, with its rows."""
+    for model, start in dict.fromkeys((row["model"], row["start"]) for row in results["rows"]):
+        yield model, start, [row for row in results["rows"] if (row["model"], row["start"]) == (model, start)]
+
+
+def _sentence(who: str, rates: int, folder: dict[int, Row], ours: list[Row]) -> str:
+    better = f" at the better of {rates} learning rates" if rates > 1 else ""
     ratios = _ratios(ours, folder)
-    what = "the best accuracy of JPEG files and torchvision's recipe"
+    what = f"the best accuracy of JPEG files and torchvision's recipe{better}"
     reached = f"in {_range(ratios, '{:.2f}')} of the minutes" if ratios else "with no seed"
     if 0 < len(ratios) < len(ours):
         reached += f", with {len(ratios)} of {len(ours)} seeds"
     size = ours[0]["bytes"] / next(iter(folder.values()))["bytes"]
     ends = (mean_and_range([row["curve"][-1][1] for row in of]) for of in (ours, list(folder.values())))
     return (
-        f"On photographs, `{model}` {_STARTS[start]} reaches {what} {reached}, from a pack of "
+        f"On photographs, {who} reaches {what} {reached}, from a pack of "
         f"{size:.3f} of the bytes, and ends at {{}}% against {{}}%.".format(*ends)
     )
 
