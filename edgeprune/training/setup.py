@@ -25,7 +25,7 @@ from edgeprune_runtime.training.memory import (
     StepMemory,
     choose_parts,
     free_bytes,
-    require_room,
+    memory_warning,
     shares_host_memory,
     step_memory,
 )
@@ -60,7 +60,7 @@ class Setup:
     provenance : dict
         What the folder of the run says of the data.
     notes : tuple of str
-        What a user should know of the test images.
+        What a user should know of the test images, and of memory that is short.
     column : Column
         The target that is learned.
     task : Task
@@ -195,7 +195,7 @@ def set_up(
     placement, step = place(config), step_memory(config, column.outputs, header.shape)
     if choose_batch:
         config = _in_parts(config, placement, step, limit, earlier)
-    require_room(config, step, len(pack), placement)
+    short = memory_warning(config, step, len(pack), placement)
     part = -(-config.batch_size // config.accumulate)
     images = None if test is None else _open_test(test, header, skip_bad, column, earlier)
     divided = divide_memory(
@@ -214,7 +214,10 @@ def set_up(
         step=step,
         column=column,
         task=task,
-        notes=() if images is None else (*images.notes, *(f"skipped {line}" for line in images.skipped)),
+        notes=(
+            *(() if short is None else (short,)),
+            *(() if images is None else (*images.notes, *(f"skipped {line}" for line in images.skipped))),
+        ),
         provenance={
             **_trained_on(header, column, augment, replay),
             "test": None if images is None else images.name,

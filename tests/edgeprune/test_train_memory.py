@@ -42,6 +42,17 @@ def test_a_batch_size_that_fits_the_memory_is_kept_when_resumed(train, monkeypat
     assert not folder.exists()
 
 
+def test_a_step_that_hardly_fits_is_warned_of_and_tried(train, monkeypatch):
+    free = {"now": 50_000_000}
+    monkeypatch.setattr("edgeprune_runtime.training.memory.available_bytes", lambda: free["now"])
+    network = ["--model", "resnet8", "--device", "cpu", "--epochs", 1]
+    code, _, err, _ = train("a", "--memory", "20MB", network=network)
+    assert code == 0, err
+    assert "with resnet8, and 50 MB are free; if the process is ended without a message" in err
+    free["now"] = 10**10
+    assert "are free" not in train("b", "--memory", "20MB", network=network)[2]
+
+
 @pytest.mark.first_are_quick
 @pytest.mark.parametrize("words", ["CUDA out of memory.", "could not create a primitive"])
 def test_too_little_memory_for_a_step(train, monkeypatch, words):

@@ -18,7 +18,7 @@ from ..system.machine import available_bytes
 from .placement import Placement
 from .settings import TrainConfig
 
-__all__ = ["StepMemory", "choose_parts", "free_bytes", "require_room", "shares_host_memory", "step_memory"]
+__all__ = ["StepMemory", "choose_parts", "free_bytes", "memory_warning", "shares_host_memory", "step_memory"]
 
 # Fitted to the peaks of all networks, at 32x32 and 224x224, in steps of 8 to 128 images on a CPU: they lay
 # between half and all of what `step_memory` says.
@@ -95,45 +95,45 @@ def choose_parts(config: TrainConfig, memory: StepMemory, room: int) -> int:
     return max(1, min(parts, config.batch_size // 2))
 
 
-def require_room(config: TrainConfig, memory: StepMemory, images: int, placement: Placement) -> None:
-    """Refuse a step that cannot fit the free memory: the system would end it without a word.
+def memory_warning(config: TrainConfig, memory: StepMemory, images: int, placement: Placement) -> str | None:
+    """Return a warning where a step hardly fits the free memory: the system would end it without a word.
 
-    What `step_memory` says is up to twice what a step takes, and bfloat16 takes half of that.
+    That is where half of what `step_memory` says is more than what is free. None where it is not, where that is
+    not known, and for a GPU with memory of its own, on which torch says what is short.
 
     Parameters
     ----------
     config : TrainConfig
-        Of which `batch_size` and `accumulate` count.
+        Of which the network, `batch_size` and `accumulate` count.
     memory : StepMemory
-        Of its network.
+        Of the network.
     images : int
-        In the training set: no batch has more.
+        In the training set; no batch has more.
     placement : Placement
-        Where it computes, and in which precision.
-
-    Raises
-    ------
-    ConfigError
-        If it cannot fit.
+        Where it computes.
     """
-    room, together = free_bytes(placement), -(-min(config.batch_size, images) // config.accumulate)
-    estimate = memory.fixed_bytes + together * memory.image_bytes
-    least = estimate / (2 if placement.precision == "float32" else 4)
-    if room is not None and least > room:
-        raise ConfigError(
-            f"{config.model} needs at least {least / 1e6:,.0f} MB for {together:,} images at a time, and "
-            f"{room / 1e6:,.0f} MB are free; lower `batch_size`, or let it be auto"
-        )
+    free = free_bytes(placement) if shares_host_memory(placement.device) else None
+    at_once = -(-min(config.batch_size, images) // config.accumulate)
+    need = memory.fixed_bytes + at_once * memory.image_bytes
+    if free is None or need / 2 <= free:
+        return None
+    return (
+        f"{at_once:,} images at a time may take up to {need / 1e6:,.0f} MB with {config.model}, and "
+        f"{free / 1e6:,.0f} MB are free; if the process is ended without a message, take smaller batches, or "
+        "--batch-size auto"
+    )
 
 
 def free_bytes(placement: Placement) -> int | None:
     """Return the memory that is free where a run computes; None where that is not known."""
-    if placement.device.type == "cuda":
-        # What torch holds from an earlier run of this process is used again.
-        device = placement.device
-        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return int(torch.cuda.mem_get_info(device)[0]) + held
-    return available_bytes()
+    device = placement.device
+    if device.type != "cuda":
+        return available_bytes()
+    # A GPU in the memory of the host counts cached files as used, which the system gives up.
+    free = available_bytes() if shares_host_memory(device) else int(torch.cuda.mem_get_info(device)[0])
+    # What torch holds from an earlier run of this process is used again.
+    held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return None if free is None else free + held
 
 
 def shares_host_memory(device: torch.device) -> bool:
