@@ -220,7 +220,7 @@ def _require_budget(budget: int | None, min_quality: float | None) -> None:
     if min_quality is not None:
         if budget is None:
             raise click.UsageError("--min-quality needs --budget", click.get_current_context())
-        quantization_step(min_quality)
+        quantization_step(min_quality, "min_quality")
 
 
 def _build(

@@ -292,4 +292,5 @@ def test_the_recipe_of_a_network_is_measured_trained_and_tabled(data, tmp_path, 
     plain, mirrored = (f"{100 * results['rows'][0][of]:.2f}" for of in ("test_accuracy", "mirrored_accuracy"))
     assert mirrored in lines[-1]
     [sentence] = recipe.recipe_sentence(results)
-    assert f"minutes of 2 cores to {plain}% of the test images, or {mirrored}% with" in sentence
+    assert f"to {plain}% of the test images, or {mirrored}% with their mirror images, in 7 steps" in sentence
+    assert sentence.endswith("as many as 0.001 minutes allow with 2 threads on quiet cores; 1 seed.")

@@ -104,8 +104,15 @@ def test_each_side_goes_first_in_turn():
 def test_each_learning_rate_of_the_folder_is_a_side():
     from edgeprune_benchmarks.photographs.run import Wanted
 
-    wanted = Wanted(("mobilenet_v2",), ("scratch",), ("folder", "pack"), (1.0, 4.0), None, {}, 1)
-    assert [side for _, _, side, _ in wanted.places()] == ["folder", "folder peer-lr=4", "pack"]
+    own = {"epochs": 9, "lr": 0.0123456789, "ema": None}
+    wanted = Wanted(("mobilenet_v2",), ("scratch",), ("folder", "pack"), (1.0, 4.0, 0.3), "48:6", own, 1)
+    assert [side for _, _, side, _ in wanted.places()] == [
+        "folder",
+        "folder peer-lr=4",
+        "folder peer-lr=0.3",
+        "pack",
+        "sizes 48:6 epochs=9 lr=0.0123456789",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -302,16 +309,42 @@ def test_the_table_says_who_reached_the_target_and_when():
     assert "Building the pack took 0.3 minutes, which are not counted." in lines[0]
     assert "The runs had 90.0 (90.0 to 90.0)% of the time of their cores." in lines[0]
     assert minutes_to([[1.0, 0.5]], 0.6) is None
-    text = "On photographs, `mobilenet_v2` from scratch reaches the best accuracy of JPEG files and "
-    ends = "from a pack of 0.091 of the bytes, and ends at {0} ({0} to {0})% against 55.0 (50.0 to 60.0)%."
-    last = f"{text}torchvision's recipe with no seed, {ends.format('50.0')}"
-    assert photograph_sentences({"rows": rows}) == [last]
+    ours = "mobilenet_v2` from scratch, trained from a pack, `--resolution-schedule 48:8 --lr 0.01`"
+    best = "reaches the best accuracy of JPEG files and torchvision's recipe"
+    [line] = photograph_sentences({"rows": rows})
+    assert line.startswith(
+        f"On photographs, `{ours} and 12 epochs, {best} with no seed, from 0.091 of the bytes,"
+    )
+    assert line.endswith("and ends at 50.0 (50.0 to 50.0)% against 50.0 (50.0 to 50.0)%.")
     rows.append(row("sizes 48:8 epochs=12 lr=0.01", 1, [[1.0, 0.4], [2.6, 0.6], [3.0, 0.5]], 3e6, 12))
     [line] = photograph_sentences({"rows": rows})
-    assert line == last.replace("with no seed", "in 0.40 of the minutes, with 1 of 2 seeds")
+    assert f"{best} in 0.40 of the minutes, with 1 of 2 seeds, from" in line
+    assert line.endswith("against 55.0 (50.0 to 60.0)%.")
     [line] = photograph_sentences({"rows": rows[:5]})
-    assert line == f"{text}torchvision's recipe in 0.50 of the minutes, {ends.format('60.0')}"
-    assert photograph_sentences({"rows": rows[:4]}) == [""]
+    assert f"`--resolution-schedule 48:2,72:1` and 5 epochs, {best} in 0.50 of the minutes, from" in line
+    assert photograph_sentences({"rows": rows[:4]}) == []
+    assert photograph_sentences({"rows": [rows[3], row("sizes 48:1", 0, [[1.0, 0.5]], 3e6, 2)]}) == []
+
+
+def test_of_two_schedules_with_as_many_epochs_one_is_told_of():
+    rows = [row("folder", 0, [[2.0, 0.5]], 33e6, 2)]
+    rows += [row(f"sizes {sizes}:1", 0, [[1.0, end]], 3e6, 4) for sizes, end in ((32, 0.5), (48, 0.6))]
+    [line] = photograph_sentences({"rows": rows})
+    assert "`--resolution-schedule 48:1` and 4 epochs, " in line
+    assert "ends at 60.0 (60.0 to 60.0)%" in line
+
+
+def test_of_two_rates_that_get_equally_far_the_faster_counts():
+    rows = [row("folder", 0, [[5.0, 0.6]], 33e6, 2), row("folder peer-lr=4", 0, [[9.0, 0.6]], 33e6, 2)]
+    rows.append(row("sizes 48:1", 0, [[1.0, 0.6]], 3e6, 4))
+    for order in (rows, [rows[1], rows[0], rows[2]]):
+        assert "in 0.20 of the minutes" in photograph_sentences({"rows": order})[0]
+
+
+def test_settings_of_a_schedule_need_one():
+    result = CliRunner().invoke(cli, ["photographs", "--schedule-lr", "0.1"])
+    assert result.exit_code == 2
+    assert "--schedule-lr and --schedule-ema need --resolution-schedule" in result.output
 
 
 def test_a_pack_is_measured_against_the_better_rate_of_the_folder():

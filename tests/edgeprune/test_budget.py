@@ -142,11 +142,14 @@ def test_a_budget_larger_than_the_best_quality(few, tmp_path):
     [
         (["--codec", "sparse-f32", "--budget", "5MB"], "codec quantized"),
         (["--codec", "quantized", "--quality", "80", "--budget", "5MB"], "leave out `quality`"),
-        (["--codec", "quantized", "--quality", "101"], "between 1 and 100"),
+        (["--codec", "quantized", "--quality", "101"], "`quality` must be between 1 and 100"),
         (["--codec", "quantized", "--quality", "nan"], "between 1 and 100"),
         (["--codec", "quantized", "--compression", "gzip"], "leave `compression` out"),
         (["--codec", "sparse-f32", "--quality", "80"], "no effect with codec sparse-f32"),
-        (["--codec", "quantized", "--budget", "5MB", "--min-quality", "0"], "between 1 and 100"),
+        (
+            ["--codec", "quantized", "--budget", "5MB", "--min-quality", "0"],
+            "`min_quality` must be between 1 and 100",
+        ),
     ],
 )
 def test_options_that_do_not_fit(source, tmp_path, options, word):

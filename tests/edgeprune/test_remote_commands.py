@@ -92,7 +92,7 @@ def test_verify_says_where_it_is_kept(edgeprune, server, pack):
     server.files["/p.h5"] = pack.read_bytes()[:-100]
     code, out, err = edgeprune("verify", secret_url(server))
     assert (code, out, has_secrets(err)) == (1, "", False)
-    assert err.startswith(f"{server.url()}?...: ")
+    assert err.startswith(f"{server.url()}?...: the file is cut short")
 
 
 @pytest.mark.parametrize(

@@ -84,11 +84,14 @@ def assert_refused(path, kind, location, *words):
         read_all(path)
     text = str(caught.value)
     assert type(caught.value) is kind, text
-    assert text.startswith(f"{path}: {'' if location == '/' else location}"), text
-    assert caught.value.problem.location == "/" or location != "/"
+    problem = caught.value.problem
+    if location == "/":
+        assert (problem.location, text) == ("/", f"{path}: {problem.message}")
+    else:
+        assert text.startswith(f"{path}: {location}"), text
     for word in words:
         assert word in text
-    assert caught.value.problem in verify_pack(path, isolated=False)
+    assert problem in verify_pack(path, isolated=False)
     return caught.value
 
 

@@ -142,11 +142,14 @@ def accuracy_bytes_table(results: Results) -> list[str]:
 
 def accuracy_bytes_short(results: Results) -> list[str]:
     """Return the test accuracies in one budget, the one that most codecs have, of whole files."""
-    of_budget = Counter(row["budget_mb"] for row in results["rows"])
-    budget = max(of_budget, key=of_budget.__getitem__)
+    files = [row for row in results["rows"] if not row["codec"].endswith(BARE)]
+    of_budget = Counter(budget for budget, _ in {(row["budget_mb"], row["codec"]) for row in files})
+    if not files:
+        return []
+    budget = max(sorted(of_budget), key=of_budget.__getitem__)
     lines: dict[str, dict[float, list[Results]]] = {}
-    for row in results["rows"]:
-        if row["budget_mb"] == budget and not row["codec"].endswith(BARE):
+    for row in files:
+        if row["budget_mb"] == budget:
             lines.setdefault(row["codec"], {}).setdefault(budget, []).append(row)
     return render([Column("stored as", lambda line: line[0]), _budget(budget)], lines.items())
 

@@ -77,11 +77,11 @@ def _some(flag: str, name: str, choices: tuple[str, ...], help_text: str) -> Cal
 @click.option(
     "--peer-lr",
     "peer_lrs",
-    type=float,
+    type=click.FloatRange(min=0, min_open=True),
     multiple=True,
     default=(1.0,),
     show_default=True,
-    help="Factor of the learning rate of torchvision's recipe; may be repeated.",
+    help="Factor of the learning rate of torchvision's recipe, a side each; may be repeated.",
 )
 @count("--pretrain-steps", 1000, "Steps on CIFAR-10 that the first weights come from.")
 @click.option("--held-out", is_flag=True, help="Test on a fifth of the training images, to choose settings.")
@@ -111,12 +111,17 @@ def photographs(
     \b
     Example:
       edgeprune bench photographs --data data --resolution-schedule 48:4,72:2 --minutes 110
-      edgeprune bench photographs --data data --resolution-schedule 48:12,72:3 --schedule-epochs 16
+      edgeprune bench photographs --data data --resolution-schedule 48:8,72:4 --schedule-epochs 14
       edgeprune bench photographs --data data --held-out --name held-out --model shufflenet_v2 --seeds 1
     """
     require_packages("torchvision")
     from ..photographs.run import Settings, Wanted, run
 
+    if resolution_schedule is None and any((schedule_epochs, schedule_lr, schedule_ema)):
+        raise click.UsageError(
+            "--schedule-epochs, --schedule-lr and --schedule-ema need --resolution-schedule",
+            click.get_current_context(),
+        )
     own = {"epochs": schedule_epochs, "lr": schedule_lr, "ema": schedule_ema}
     wanted = Wanted(models, starts, sides, peer_lrs, resolution_schedule, own, seeds)
     run(Settings(**options), wanted, data, output, runs, name, minutes)

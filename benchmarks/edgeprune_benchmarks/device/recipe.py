@@ -180,10 +180,12 @@ def recipe_sentence(results: dict[str, Any]) -> list[str]:
     """Return what the minutes buy, in a sentence."""
     rows = results["rows"]
     plain, mirrored = (_accuracies(rows, name) for name in ("test_accuracy", "mirrored_accuracy"))
+    seeds = f"{len(rows)} seed{'s' * (len(rows) > 1)}"
     return [
-        f"From a pack of {results['pack_bytes'] / 1e6:.1f} MB, `{results['model']}` learns CIFAR-10 in the "
-        f"steps of {results['minutes']:g} minutes of {results['threads']} cores to {plain}% of the test "
-        f"images, or {mirrored}% with their mirror images."
+        f"From a pack of {results['pack_bytes'] / 1e6:.1f} MB, `{results['model']}` learns CIFAR-10 (a JPEG "
+        f"copy) to {plain}% of the test images, or {mirrored}% with their mirror images, in "
+        f"{results['steps']:,} steps: as many as {results['minutes']:g} minutes allow with "
+        f"{results['threads']} threads on quiet cores; {seeds}."
     ]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from ..codec.budgets import BARE
+from ..photographs.tables import side_name
 from ..robustness.pictures.drawing import PICTURES as ROBUSTNESS
 
 __all__ = ["draw"]
@@ -145,8 +146,9 @@ def _photographs(figure: Any, results: Results) -> None:
         rows = [row for row in results["rows"] if (row["model"], row["start"]) == panel]
         for row in rows:
             minutes, shares = zip(*row["curve"], strict=True)
-            label = row["side"] if row is next(one for one in rows if one["side"] == row["side"]) else None
-            color = OTHERS[sides.index(row["side"])]
+            is_first = row is next(one for one in rows if one["side"] == row["side"])
+            label = side_name(row["side"]).replace("`", "") if is_first else None
+            color = OTHERS[sides.index(row["side"]) % len(OTHERS)]
             axis.plot(minutes, [100 * share for share in shares], color=color, linewidth=1, label=label)
         axis.set(title=", ".join(panel), xlabel="minutes of training", ylabel="test accuracy, %")
         axis.legend(fontsize=7)

@@ -28,7 +28,7 @@ from ..harness.images import held_out_trashnet, unpack_trashnet
 from ..harness.results import machine, save
 from ..harness.timing import pinned
 from .pretraining import pretrain
-from .tables import FOLDER, PRETRAINED, SHORT, SIZES, own_settings, schedule_of
+from .tables import FOLDER, PRETRAINED, SHORT, SIZES, kind_of, own_settings, schedule_of
 
 __all__ = ["EPOCHS", "Settings", "run"]
 
@@ -78,21 +78,21 @@ class Settings:
 
     def epochs_of(self, model: str, side: str) -> int:
         """Return the passes of one network."""
-        kind, own = side.split()[0], own_settings(side)
         epochs = self.epochs or EPOCHS[model]
-        return int(own.get("epochs", -(-epochs // {SHORT: 3, SIZES: 2}.get(kind, 1))))
+        share = -(-epochs // {SHORT: 3, SIZES: 2}.get(kind_of(side), 1))
+        return int(own_settings(side).get("epochs", share))
 
     def training(self, side: str) -> dict[str, Any]:
         """Return the fields of `TrainConfig` that are not the same for every cell."""
         training: dict[str, Any] = {name: getattr(self, name) for name in ("lr", "ema", "label_smoothing")}
-        if side.startswith(SIZES):
+        if kind_of(side) == SIZES:
             training["resolution_schedule"] = schedule_of(side)
         return {**training, **{name: value for name, value in own_settings(side).items() if name in training}}
 
     def check(self, places: Iterable[tuple[str, str, str, int]]) -> None:
         """Raise `ConfigError` for settings of `TrainConfig` that a cell could not be trained with."""
         for model, _, side, _ in places:
-            if not side.startswith(FOLDER):
+            if kind_of(side) != FOLDER:
                 config = TrainConfig(model=model, epochs=self.epochs_of(model, side), **self.training(side))
                 above = [size for size in config.resolutions.sizes if max(size) > self.size]
                 if above:
@@ -138,10 +138,13 @@ class Wanted:
 
     def places(self) -> list[tuple[str, str, str, int]]:
         """Return network, start, side and seed of each cell; with each seed the next side goes first."""
-        folders = [FOLDER if factor == 1 else f"{FOLDER} peer-lr={factor:g}" for factor in self.peer_lrs]
+        folders = [
+            FOLDER if factor == 1 else f"{FOLDER} peer-lr={_exact(factor)}" for factor in self.peer_lrs
+        ]
         sides = [each for side in self.sides for each in (folders if side == FOLDER else [side])]
         if self.resolution_schedule is not None:
-            own = [f"{name}={value:g}" for name, value in self.schedule_settings.items() if value is not None]
+            settings = self.schedule_settings.items()
+            own = [f"{name}={_exact(value)}" for name, value in settings if value is not None]
             sides.append(" ".join((SIZES, self.resolution_schedule, *own)))
         turns = [sides[first:] + sides[:first] for first in range(len(sides))]
         return [
@@ -191,6 +194,10 @@ def _rows(folder: Path, facts: dict[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
+def _exact(value: float) -> str:
+    return repr(value).removesuffix(".0")
+
+
 def _file(model: str, start: str, side: str, seed: int) -> str:
     side = side.replace(" ", "-").replace(":", "x").replace(",", "-").replace("=", "-")
     return f"{model}-{start}-{side}-{seed}"
@@ -221,7 +228,7 @@ class _Study:
             steps = settings.pretrain_steps
             init = pretrain(model, settings.size, steps, self._data, self._runs, self.deadline)
         rmtree(run, ignore_errors=True)
-        pack = None if side.startswith(FOLDER) else self._pack(folder)
+        pack = None if kind_of(side) == FOLDER else self._pack(folder)
         size = sum(path.stat().st_size for path in ([pack] if pack else (folder / "train").glob("*/*.jpg")))
         click.echo(f"{model}, {start}: {side}, seed {seed}, {epochs} epochs")
         task = {

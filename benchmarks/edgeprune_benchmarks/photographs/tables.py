@@ -16,11 +16,13 @@ __all__ = [
     "SHORT",
     "SIDES",
     "SIZES",
+    "kind_of",
     "minutes_to",
     "own_settings",
     "photograph_sentences",
     "photograph_tables",
     "schedule_of",
+    "side_name",
 ]
 
 Row = dict[str, Any]
@@ -40,6 +42,11 @@ def minutes_to(curve: Sequence[Sequence[float]], target: float) -> float | None:
     return next((minutes for minutes, accuracy in curve if accuracy >= target), None)
 
 
+def kind_of(side: str) -> str:
+    """Return what a side is trained from: its name without settings of its own."""
+    return side.split()[0]
+
+
 def own_settings(side: str) -> dict[str, float]:
     """Return what the name of a side has of settings that are its own."""
     return {name: float(value) for name, equals, value in _words(side) if equals}
@@ -47,11 +54,20 @@ def own_settings(side: str) -> dict[str, float]:
 
 def schedule_of(side: str) -> str | None:
     """Return the schedule in the name of a side; None of others."""
-    return next((word for word, equals, _ in _words(side)[1:] if not equals), None)
+    return next((word for word, equals, _ in _words(side) if not equals), None)
 
 
 def _words(side: str) -> list[tuple[str, str, str]]:
-    return [word.partition("=") for word in side.split()]
+    return [word.partition("=") for word in side.split()[1:]]
+
+
+def side_name(side: str) -> str:
+    """Return a side as tables and pictures name it."""
+    own = own_settings(side)
+    if kind_of(side) == FOLDER:
+        return SIDES[FOLDER] + (f", {own['peer-lr']:g} times its learning rate" if own else "")
+    words = "".join(f" --{name} {value:g}" for name, value in own.items() if name != "epochs")
+    return SIDES[kind_of(side)].replace("-schedule", f"-schedule {schedule_of(side)}{words}")
 
 
 def best(row: Row) -> float:
@@ -63,25 +79,26 @@ def photograph_tables(results: Row) -> list[str]:
     """Return a table for each network and start, of the cells that are there."""
     lines = [_intro(results)]
     for model, start, rows in _panels(results):
-        targets = {seed: best(row) for seed, row in _folders(rows).items()}
-        listed = ", ".join(f"{100 * targets[seed]:.1f}" for seed in sorted(targets)) or "not measured yet"
+        folder = _folders(rows)
+        listed = ", ".join(f"{100 * best(folder[seed]):.1f}" for seed in sorted(folder)) or "not measured yet"
         said = f"{model} {_STARTS[start]}; targets of the seeds, %: {listed}."
-        lines += ["", *render(_columns(targets, rows), _grouped(rows), said)]
+        lines += ["", *render(_columns(folder), _grouped(rows), said)]
     return lines
 
 
 def photograph_sentences(results: Row) -> list[str]:
-    """Return what each network gains by a pack and its longest `--resolution-schedule`, a sentence each."""
-    lines = []
+    """Return what each network gains by a pack, a sentence each: by its schedule of most epochs."""
+    lines: list[str] = []
     for model, start, rows in _panels(results):
         folder = _folders(rows)
-        longest = max((row["epochs"] for row in rows if row["side"].startswith(SIZES)), default=0)
-        ours = [row for row in rows if row["side"].startswith(SIZES) and row["epochs"] == longest]
-        if folder and ours:
-            rates = len({row["side"] for row in rows if row["side"].startswith(FOLDER)})
-            ours = [row for row in ours if row["seed"] in folder]
-            lines.append(_sentence(f"`{model}` {_STARTS[start]}", rates, folder, ours))
-    return "\n\n".join(lines).split("\n")
+        ours = [row for row in rows if kind_of(row["side"]) == SIZES and row["seed"] in folder]
+        if ours:
+            side = max((row["epochs"], row["side"]) for row in ours)[1]
+            ours = [row for row in ours if row["side"] == side]
+            folder = {row["seed"]: folder[row["seed"]] for row in ours}
+            rates = len({row["side"] for row in rows if kind_of(row["side"]) == FOLDER})
+            lines += ["", _sentence(f"`{model}` {_STARTS[start]}", rates, folder, ours)]
+    return lines[1:]
 
 
 def _panels(results: Row) -> Iterator[tuple[str, str, list[Row]]]:
@@ -91,17 +108,17 @@ def _panels(results: Row) -> Iterator[tuple[str, str, list[Row]]]:
 
 
 def _sentence(who: str, rates: int, folder: dict[int, Row], ours: list[Row]) -> str:
-    better = f" at the better of {rates} learning rates" if rates > 1 else ""
     ratios = _ratios(ours, folder)
-    what = f"the best accuracy of JPEG files and torchvision's recipe{better}"
+    better = f" at the better of {rates} learning rates" if rates > 1 else ""
     reached = f"in {_range(ratios, '{:.2f}')} of the minutes" if ratios else "with no seed"
     if 0 < len(ratios) < len(ours):
         reached += f", with {len(ratios)} of {len(ours)} seeds"
     size = ours[0]["bytes"] / next(iter(folder.values()))["bytes"]
-    ends = (mean_and_range([row["curve"][-1][1] for row in of]) for of in (ours, list(folder.values())))
+    end, other = (mean_and_range([row["curve"][-1][1] for row in of]) for of in (ours, folder.values()))
     return (
-        f"On photographs, {who} reaches {what} {reached}, from a pack of "
-        f"{size:.3f} of the bytes, and ends at {{}}% against {{}}%.".format(*ends)
+        f"On photographs, {who}, trained from a {side_name(ours[0]['side'])} and {ours[0]['epochs']} epochs, "
+        f"reaches the best accuracy of JPEG files and torchvision's recipe{better} {reached}, from "
+        f"{size:.3f} of the bytes, and ends at {end}% against {other}%."
     )
 
 
@@ -136,28 +153,32 @@ def _built(results: Row) -> str:
 def _grouped(rows: list[Row]) -> list[list[Row]]:
     """Return the rows of each side, the folder first."""
     order = list(SIDES)
-    sides = sorted({row["side"] for row in rows}, key=lambda side: (order.index(side.split()[0]), side))
+    sides = sorted({row["side"] for row in rows}, key=lambda side: (order.index(kind_of(side)), side))
     return [[row for row in rows if row["side"] == side] for side in sides]
 
 
 def _folders(rows: list[Row]) -> dict[int, Row]:
-    """Return the folder's run of each seed: of several learning rates the one that gets furthest."""
-    found = [row for row in rows if row["side"].startswith(FOLDER)]
-    return {row["seed"]: row for row in sorted(found, key=best)}
+    """Return the folder's run of each seed: the best of several learning rates, of equal ones the fastest."""
+
+    def rank(row: Row) -> tuple[float, float]:
+        return best(row), -(minutes_to(row["curve"], best(row)) or 0.0)
+
+    found = [row for row in rows if kind_of(row["side"]) == FOLDER]
+    return {row["seed"]: row for row in sorted(found, key=rank)}
 
 
-def _columns(targets: dict[int, float], rows: list[Row]) -> list[Column]:
-    folder = _folders(rows)
-
+def _columns(folder: dict[int, Row]) -> list[Column]:
     def reached(group: list[Row]) -> list[float]:
-        found = [minutes_to(row["curve"], targets[row["seed"]]) for row in group if row["seed"] in targets]
+        found = [
+            minutes_to(row["curve"], best(folder[row["seed"]])) for row in group if row["seed"] in folder
+        ]
         return [minutes for minutes in found if minutes is not None]
 
     def count(group: list[Row]) -> str:
-        return f"{len(reached(group))} of {sum(row['seed'] in targets for row in group)}"
+        return f"{len(reached(group))} of {sum(row['seed'] in folder for row in group)}"
 
     return [
-        Column("trained from", lambda group: _side(group[0]["side"])),
+        Column("trained from", lambda group: side_name(group[0]["side"])),
         Column("epochs", lambda group: group[0]["epochs"], "{}"),
         Column("seeds at the target", count),
         Column("minutes to it", lambda group: _range(reached(group))),
@@ -181,14 +202,6 @@ def _ratios(group: list[Row], folder: dict[int, Row]) -> list[float]:
             own, reference = (minutes_to(one["curve"], target) for one in (row, other))
             found += [own / reference] if own is not None and reference else []
     return found
-
-
-def _side(side: str) -> str:
-    own = own_settings(side)
-    if side.startswith(FOLDER):
-        return SIDES[FOLDER] + (f", {own['peer-lr']:g} times its learning rate" if own else "")
-    words = "".join(f" --{name} {value:g}" for name, value in own.items() if name != "epochs")
-    return SIDES[side.split()[0]].replace("-schedule", f"-schedule {schedule_of(side)}{words}")
 
 
 def _rate(row: Row) -> float:

@@ -10,7 +10,7 @@ DEFAULT_QUALITY = 75.0
 DEFAULT_ROUNDING = "rdo"
 
 
-def quantization_step(quality: float) -> float:
+def quantization_step(quality: float, name: str = "quality") -> float:
     """Return the quantization step, for pixels on [0, 1], of a quality.
 
     ``(0.5 + 0.39 S) / 255`` with ``S = 5000 / quality`` below 50 and ``200 - 2 quality`` from there on, the
@@ -21,6 +21,8 @@ def quantization_step(quality: float) -> float:
     ----------
     quality : float
         1 to 100.
+    name : str
+        Of the setting, for the message.
 
     Raises
     ------
@@ -28,7 +30,7 @@ def quantization_step(quality: float) -> float:
         It is out of range.
     """
     if not 1 <= quality <= 100:
-        raise ConfigError(f"`quality` must be between 1 and 100, not {quality:g}")
+        raise ConfigError(f"`{name}` must be between 1 and 100, not {quality:g}")
     scale = 5000 / quality if quality < 50 else 200 - 2 * quality
     return (0.5 + 0.39 * scale) / 255
 

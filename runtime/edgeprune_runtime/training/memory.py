@@ -98,8 +98,8 @@ def choose_parts(config: TrainConfig, memory: StepMemory, room: int) -> int:
 def memory_warning(config: TrainConfig, memory: StepMemory, images: int, placement: Placement) -> str | None:
     """Return a warning where a step hardly fits the free memory: the system would end it without a word.
 
-    That is where half of what `step_memory` says is more than what is free. None where it is not, where that is
-    not known, and for a GPU with memory of its own, on which torch says what is short.
+    That is where half of what `step_memory` says is more than what is free. None where it is not, where that
+    is not known, and for a GPU with memory of its own, on which torch says what is short.
 
     Parameters
     ----------
