@@ -111,7 +111,7 @@ def photographs(
     \b
     Example:
       edgeprune bench photographs --data data --resolution-schedule 48:4,72:2 --minutes 110
-      edgeprune bench photographs --data data --resolution-schedule 48:8,72:4 --schedule-epochs 14
+      edgeprune bench photographs --data data --resolution-schedule 48:10,72:6 --schedule-epochs 18
       edgeprune bench photographs --data data --held-out --name held-out --model shufflenet_v2 --seeds 1
     """
     require_packages("torchvision")
