@@ -195,7 +195,6 @@ def set_up(
     placement, step = place(config), step_memory(config, column.outputs, header.shape)
     if choose_batch:
         config = _in_parts(config, placement, step, limit, earlier)
-    short = memory_warning(config, step, len(pack), placement)
     part = -(-config.batch_size // config.accumulate)
     images = None if test is None else _open_test(test, header, skip_bad, column, earlier)
     divided = divide_memory(
@@ -214,10 +213,7 @@ def set_up(
         step=step,
         column=column,
         task=task,
-        notes=(
-            *(() if short is None else (short,)),
-            *(() if images is None else (*images.notes, *(f"skipped {line}" for line in images.skipped))),
-        ),
+        notes=_notes(images, memory_warning(config, step, len(pack), placement)),
         provenance={
             **_trained_on(header, column, augment, replay),
             "test": None if images is None else images.name,
@@ -366,6 +362,11 @@ def train_pack(
         pack, output, TrainConfig(**options), augment=augment, test=test, resume=resume, target=target
     )
     return setup.train(output, resume=resume, report=report)
+
+
+def _notes(images: TestImages | None, of_memory: str | None) -> tuple[str, ...]:
+    of_images = () if images is None else (*images.notes, *(f"skipped {line}" for line in images.skipped))
+    return of_images if of_memory is None else (of_memory, *of_images)
 
 
 def _in_parts(

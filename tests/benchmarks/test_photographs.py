@@ -101,6 +101,20 @@ def test_each_side_goes_first_in_turn():
     assert turns[3] == turns[0]
 
 
+def test_a_run_with_a_schedule_may_have_settings_of_its_own():
+    from edgeprune_benchmarks.photographs.run import Settings
+
+    common = {"lr": 0.05, "ema": 0.99, "label_smoothing": 0.1}
+    others = {"size": 96, "batch_size": 32, "quality": 75.0, "augment": "crop+flip", "pretrain_steps": 1}
+    settings = Settings(epochs=None, threads=1, held_out=False, **common, **others)
+    assert settings.training("pack") == common
+    assert settings.training("sizes 48:6") == common | {"resolution_schedule": "48:6"}
+    own = "sizes 48:6 epochs=9 lr=0.01 ema=0.9"
+    assert settings.training(own) == common | {"resolution_schedule": "48:6", "lr": 0.01, "ema": 0.9}
+    sides = ("folder peer-lr=4", "pack", "short", "sizes 48:6", own)
+    assert [settings.epochs_of("mobilenet_v2", side) for side in sides] == [16, 16, 6, 8, 9]
+
+
 def test_each_learning_rate_of_the_folder_is_a_side():
     from edgeprune_benchmarks.photographs.run import Wanted
 
@@ -258,17 +272,12 @@ def test_cells_are_given_the_same_weights_and_kept(data, monkeypatch):
     for path in (data / "runs" / "photographs").glob("*.json"):
         path.unlink()
     others = ["--side", "pack", "--resolution-schedule", "32:1"]
-    own = ["--schedule-epochs", "2", "--schedule-lr", "0.01", "--schedule-ema", "0.9"]
-    done = CliRunner().invoke(cli, [*words, *others, *own], catch_exceptions=False)
+    done = CliRunner().invoke(cli, [*words, *others, "--schedule-epochs", "2"], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     assert [(task["side"], task["epochs"]) for task in tasks] == [
-        ("folder peer-lr=4", 1),
-        ("pack", 1),
-        ("sizes 32:1 epochs=2 lr=0.01 ema=0.9", 2),
+        *(("folder peer-lr=4", 1), ("pack", 1)),
+        ("sizes 32:1 epochs=2", 2),
     ]
-    trained = {"lr": 0.05, "ema": 0.99, "label_smoothing": 0.1}
-    assert tasks[1]["training"] == trained
-    assert tasks[2]["training"] == trained | {"lr": 0.01, "ema": 0.9, "resolution_schedule": "32:1"}
     rows = json.loads((data / "out" / "photographs.json").read_text())["results"]["rows"]
     assert rows[:2] == results["rows"]
     assert len(rows) == 3
@@ -281,8 +290,9 @@ def row(side, seed, curve, size, epochs, build_minutes=None):
     return {**place, "curve": curve, **facts}
 
 
-def test_the_table_says_who_reached_the_target_and_when():
-    rows = [
+@pytest.fixture
+def rows():
+    return [
         row("short", 0, [[1.0, 0.5], [1.5, 0.6]], 3e6, 3),
         row("short", 1, [[1.0, 0.5], [1.5, 0.55]], 3e6, 3),
         row("folder", 0, [[3.0, 0.4], [6.0, 0.6], [9.5, 0.5]], 33e6, 9),
@@ -290,6 +300,9 @@ def test_the_table_says_who_reached_the_target_and_when():
         row("sizes 48:2,72:1", 0, [[1.0, 0.5], [3.0, 0.6]], 3e6, 5, build_minutes=0.26),
         row("sizes 48:8 epochs=12 lr=0.01", 0, [[1.0, 0.4], [3.0, 0.5]], 3e6, 12),
     ]
+
+
+def test_the_table_says_who_reached_the_target_and_when(rows):
     settings = {"threads": 1, "size": 96, "held_out": False, "batch_size": 32, "quality": 75.0}
     settings["pretrain_steps"] = 1500
     images = {"classes": 6, "train_images": 2017, "test_images": 507}
@@ -309,6 +322,9 @@ def test_the_table_says_who_reached_the_target_and_when():
     assert "Building the pack took 0.3 minutes, which are not counted." in lines[0]
     assert "The runs had 90.0 (90.0 to 90.0)% of the time of their cores." in lines[0]
     assert minutes_to([[1.0, 0.5]], 0.6) is None
+
+
+def test_a_sentence_says_what_the_longest_schedule_gains(rows):
     ours = "mobilenet_v2` from scratch, trained from a pack, `--resolution-schedule 48:8 --lr 0.01`"
     best = "reaches the best accuracy of JPEG files and torchvision's recipe"
     [line] = photograph_sentences({"rows": rows})
