@@ -233,17 +233,21 @@ def test_the_pack_begins_with_the_weights_given_and_its_tests_take_no_time(
     assert [minutes for minutes, _ in row["curve"]] == [pytest.approx(2 * STEP_SECONDS / 60)]
 
 
+def write_cifar10(path):
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3)).astype(np.uint8)
+    arrays = {
+        f"{kind}_{part}": of for part in PICTURES for kind, of in (("x", pixels), ("y", np.arange(64) % 10))
+    }
+    path.parent.mkdir()
+    np.savez(path, **arrays)
+
+
 @pytest.mark.slow
 def test_cells_are_given_the_same_weights_and_kept(data, monkeypatch):
     from edgeprune_benchmarks.photographs import run
     from edgeprune_benchmarks.photographs.cell import measure
 
-    pixels = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3)).astype(np.uint8)
-    arrays = {
-        f"{kind}_{part}": of for part in PICTURES for kind, of in (("x", pixels), ("y", np.arange(64) % 10))
-    }
-    (data / "runs").mkdir()
-    np.savez(data / "runs" / "cifar10-jpeg.npz", **arrays)
+    write_cifar10(data / "runs" / "cifar10-jpeg.npz")
     tasks = []
 
     def here(module, task, threads):
