@@ -21,7 +21,18 @@ from ..harness.cells import measure_cells, restore_cells
 from ..harness.deadline import Deadline, OutOfTimeError
 from ..harness.results import save
 from ..selection.fixed_budget import Recipe, train_on
-from .budgets import BARE, PROBED, RAW, Fitted, Fitter, describe, make_fitter, nested_order, reencoded
+from .budgets import (
+    BARE,
+    CODECS,
+    PROBED,
+    RAW,
+    Fitted,
+    Fitter,
+    describe,
+    make_fitter,
+    nested_order,
+    reencoded,
+)
 from .packs import ImageSet
 
 __all__ = ["Settings", "choose", "run"]
@@ -109,6 +120,8 @@ def _fill(settings: Settings, result: Path, bench: _Bench) -> Path:
             raise OutOfTimeError(f"{number} of {len(lines)} lines are done") from None
         chosen, rows = _with(chosen, tried), _with(rows, tested)
         done = {(row["budget_mb"], row["codec"]) for row in rows}
+        # Of a whole table, also where a few codecs were asked for.
+        whole = len({budget for budget, _ in done.union(lines)}) * len(CODECS)
         results = {
             "source": Path(settings.source).name,
             "copies": settings.copies,
@@ -117,7 +130,7 @@ def _fill(settings: Settings, result: Path, bench: _Bench) -> Path:
             "test_images": len(bench.test.labels),
             "held_out": settings.held_out,
             "seeds": settings.seeds,
-            "lines": [len(done), len(done.union(lines))],
+            "lines": [len(done), whole],
             "cell_settings": settings.facts(),
             "chosen": chosen,
             "rows": rows,
