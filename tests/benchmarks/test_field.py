@@ -1,6 +1,7 @@
 import json
 import os
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -221,6 +222,14 @@ def test_runs_that_hang_fail_or_read_others_are_counted():
     digest = load._digest(zip(images, labels, strict=True))
     assert load._digest(zip(images[::-1], labels[::-1], strict=True)) == digest
     assert load._digest(zip(images, [1, 0, 1], strict=True)) != digest
+
+
+def test_what_stays_open_is_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(leaks, "SETTLING", 0.1)
+    leak = partial(leaks._tell, 4, lambda: lambda: os.open(os.devnull, os.O_RDONLY))
+    done = in_child(leak, tmp_path, limit=60)
+    before, after = json.loads(done.out.splitlines()[-1])["descriptors"]
+    assert after == before + 4
 
 
 @pytest.mark.slow
