@@ -214,7 +214,7 @@ def test_reading_has_both_epochs_of_both_ways():
 def test_accuracy_per_byte_has_mean_range_and_images():
     table = accuracy_bytes_table(accuracy_results())
     assert cells(table, "quantized")[1:] == ["60.0 (50.0 to 70.0), 2,000, 31 dB"]
-    assert "1 of 4 cells are filled" in table[0]
+    assert "1 of 4 codecs and budgets are measured" in table[0]
     assert "6,400 image passes" in table[0]
 
 

@@ -126,7 +126,7 @@ def accuracy_bytes_table(results: Results) -> list[str]:
     passes = recipe["iterations"] * recipe["batch_size"]
     learned = "JPEG copies (quality 75, 4:2:0) of them" if results["copies"] else "exact pixels"
     done, all_lines = results["lines"]
-    left = "" if done == all_lines else f" {done} of {all_lines} cells are filled."
+    left = "" if done == all_lines else f" {done} of {all_lines} codecs and budgets are measured."
     intro = (
         f"{recipe['model']}, {passes:,} image passes whatever the images; of {results['train_images']:,} "
         f"images ({learned}) as many as fit, in the same random order for all; quality chosen on "

@@ -119,7 +119,7 @@ def _source(results_file: dict[str, Any]) -> str:
     # Results from before 2026-11-26 do not tell what kind of vectors the processor has.
     vectors = f" ({machine['vectors']})" if machine.get("vectors") else ""
     return (
-        f"`{command.split(' -o ')[0]}`, {date}, commit {commit}: "
+        f"`{re.sub(r' -o [^ ]+', '', command)}`, {date}, commit {commit}: "
         f"{machine['processor']}{vectors}, {machine['cores']} cores, {gpu}; "
         f"torch {versions.get('torch', '-')}, numpy {versions['numpy']}."
     )

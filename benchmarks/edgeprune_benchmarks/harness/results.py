@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from datetime import datetime, timezone
@@ -51,7 +52,7 @@ def spread(values: list[float]) -> dict[str, float]:
 def save(output: Path, name: str, results: dict[str, Any]) -> Path:
     """Write ``NAME.json`` with the results and the command, commit, machine and library versions."""
     contents = {
-        "command": "python -m edgeprune_benchmarks " + " ".join(_arguments()),
+        "command": "python -m edgeprune_benchmarks " + shlex.join(_arguments()),
         "commit": _git("rev-parse", "--short", "HEAD") + ("+changes" if _git(*STATUS) else ""),
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
         "machine": machine(),

@@ -182,7 +182,7 @@ def _columns(folder: dict[int, Row]) -> list[Column]:
         Column("epochs", lambda group: group[0]["epochs"], "{}"),
         Column("seeds at the target", count),
         Column("minutes to it", lambda group: _range(reached(group))),
-        Column("of the folder's", lambda group: _range(_ratios(group, folder), "{:.2f}")),
+        Column("ratio to the folder's", lambda group: _range(_ratios(group, folder), "{:.2f}")),
         Column("best, %", lambda group: mean_and_range([best(row) for row in group])),
         Column("at the end, %", lambda group: mean_and_range([row["curve"][-1][1] for row in group])),
         Column("minutes in all", lambda group: _range([row["curve"][-1][0] for row in group])),
