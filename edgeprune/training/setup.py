@@ -219,7 +219,7 @@ def set_up(
             "test": None if images is None else images.name,
             # With none, as it was before there was a choice, so that runs of then can go on.
             **({"test_images_skipped": len(images.skipped)} if images and images.skipped else {}),
-            **({} if images is None else _tested_on(images, test, output, earlier)),
+            **({} if images is None else _tested_on(images, test, header, output, earlier)),
         },
     )
 
@@ -285,20 +285,31 @@ def _open_test(
 
 
 def _tested_on(
-    images: TestImages, test: str | RemoteFile | None, output: Path, earlier: Mapping[str, Any]
+    images: TestImages,
+    test: str | RemoteFile | None,
+    header: PackHeader,
+    output: Path,
+    earlier: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return what the run says of its test images: those of a run that goes on have moved, but are the same.
 
     Raises
     ------
     ConfigError
-        They are others.
+        They are others, or the pack has images of another size.
     """
     before = earlier.get("provenance", {})
     if not earlier:
         return {"test_sha256": images.sha256}
     if "test_sha256" not in before:
         return {}
+    shape = earlier.get("image_shape")
+    if isinstance(shape, list) and shape != list(header.shape):
+        former, now = ("x".join(map(str, of)) for of in (shape, header.shape))
+        raise ConfigError(
+            f"the run in {output} learns images of {former}, and the pack has {now}; name its own pack, "
+            "or start in another folder"
+        )
     if before["test_sha256"] != images.sha256:
         raise ConfigError(
             f"{test}: not the test images of the run in {output}, by their SHA-256; name those with `test`, "

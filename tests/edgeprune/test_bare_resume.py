@@ -115,6 +115,11 @@ def test_a_test_set_that_moved_is_known_by_its_content(edgeprune, pack, photos, 
     code, out, err = edgeprune("train", pack, "-o", run, "--resume", "--test", f"npz:{others}")
     assert (code, len(err.splitlines())) == (2, 1)
     assert f"not the test images of the run in {run}, by their SHA-256; name those with --test" in err
+    small = tmp_path / "small.h5"
+    assert edgeprune("build", npz, "--size", 8, "-o", small, "-q")[0] == 0
+    code, out, err = edgeprune("train", small, "-o", run, "--resume", "--test", npz)
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert f"the run in {run} learns images of 3x16x16, and the pack has 3x8x8; name its own pack" in err
 
 
 @pytest.mark.slow
