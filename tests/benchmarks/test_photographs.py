@@ -275,13 +275,12 @@ def test_cells_are_given_the_same_weights_and_kept(data, monkeypatch):
     # The cells that are there are not trained again, also where the folder of the runs is lost.
     for path in (data / "runs" / "photographs").glob("*.json"):
         path.unlink()
-    others = ["--side", "pack", "--resolution-schedule", "32:1"]
-    done = CliRunner().invoke(cli, [*words, *others, "--schedule-epochs", "2"], catch_exceptions=False)
+    others = ["--side", "pack", "--resolution-schedule", "32:1", "--schedule-epochs", "2"]
+    others += ["--schedule-lr", "0.01", "--schedule-ema", "0.9"]
+    done = CliRunner().invoke(cli, [*words, *others], catch_exceptions=False)
     assert done.exit_code == 0, done.output
-    assert [(task["side"], task["epochs"]) for task in tasks] == [
-        *(("folder peer-lr=4", 1), ("pack", 1)),
-        ("sizes 32:1 epochs=2", 2),
-    ]
+    assert [task["epochs"] for task in tasks] == [1, 1, 2]
+    assert tasks[-1]["side"] == "sizes 32:1 epochs=2 lr=0.01 ema=0.9"
     rows = json.loads((data / "out" / "photographs.json").read_text())["results"]["rows"]
     assert rows[:2] == results["rows"]
     assert len(rows) == 3

@@ -20,7 +20,7 @@ from ..codec.peers import LOSSY, encode_all
 from ..harness.results import save, spread
 from ..harness.timing import Epoch, images_of, interleave, limits, pinned, ratios, serve
 from .images import SIZES, prepare, without_images
-from .jpeg_decoders import Peers
+from .peers.jpeg_decoders import Peers
 
 __all__ = ["Bench", "measure", "run"]
 

@@ -25,7 +25,7 @@ from edgeprune_runtime.training.step import Learner
 from ..codec.packs import ImageSet, build
 from ..harness.results import save, spread
 from .images import timed_images
-from .other_loaders import Job
+from .peers.loaders import Job
 
 __all__ = ["measure", "run", "write_files"]
 

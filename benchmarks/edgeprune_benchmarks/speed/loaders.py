@@ -17,7 +17,7 @@ from ..codec.peers import LOSSY, encode_all
 from ..harness.results import save, spread
 from ..harness.timing import Epoch, images_of, interleave, limits, pinned, serve
 from .images import SIZES, prepare
-from .other_loaders import LOADERS, Job
+from .peers.loaders import LOADERS, Job
 
 __all__ = ["measure", "run"]
 

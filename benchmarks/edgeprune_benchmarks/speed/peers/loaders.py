@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..harness.timing import Epoch, images_of
+from ...harness.timing import Epoch, images_of
 
 __all__ = ["LOADERS", "Job"]
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..harness.timing import Epoch
+from ...harness.timing import Epoch
 
 __all__ = ["Peers"]
 

@@ -1,0 +1,1 @@
+"""What ours is timed against: decoders of JPEG files, and loaders of other packages."""
