@@ -13,6 +13,7 @@ from edgeprune_benchmarks.codec import accuracy_bytes
 from edgeprune_benchmarks.harness.cells import measure_cells, restore_cells
 from edgeprune_benchmarks.harness.deadline import Deadline, OutOfTimeError
 from edgeprune_benchmarks.harness.pixel_loader import PixelLoader
+from edgeprune_benchmarks.harness.results import save
 from edgeprune_benchmarks.selection import coresets
 from edgeprune_benchmarks.selection.fixed_budget import Recipe, train_on
 from edgeprune_formats import ConfigError
@@ -57,6 +58,27 @@ def test_cells_come_back_from_a_result_of_the_same_settings(tmp_path):
     (folder / "a.json").write_text("mine")
     restore_cells(result, folder, {"psnrs": (1, 2)})
     assert (folder / "a.json").read_text() == "mine"
+
+
+def test_a_result_keeps_the_commands_that_measured_its_cells_before(tmp_path, monkeypatch):
+    def saved(words, settings):
+        monkeypatch.setattr("sys.argv", ["bench", *words.split()])
+        path = save(tmp_path, "x", {"cell_settings": settings})
+        return [run["command"].removeprefix("python -m edgeprune_benchmarks ") for run in earlier(path)]
+
+    def earlier(path):
+        return json.loads(path.read_text())["earlier"]
+
+    settings = {"psnrs": (1, 2)}
+    assert saved("x --side a", settings) == []
+    assert saved("x --side b --minutes 5", settings) == ["x --side a"]
+    assert saved("x --side b --minutes 7 -o out", settings) == ["x --side a"]
+    assert saved("x --side c", settings) == ["x --side a", "x --side b --minutes 7 -o out"]
+    assert set(earlier(tmp_path / "x.json")[0]) == {"command", "commit", "date"}
+    assert saved("x --side b", settings) == ["x --side a", "x --side c"]
+    assert saved("x --side a", {"psnrs": (1, 3)}) == []
+    save(tmp_path, "x", {"rows": []})
+    assert saved("x --side a", settings) == []
 
 
 RECIPE = Recipe("resnet8", iterations=3, batch_size=8, lr=0.05, device="cpu", precision="float32")

@@ -244,7 +244,8 @@ def pages(tmp_path):
 
 def record(name, results, folder):
     machine = {"processor": "P", "cores": 2, "vectors": "avx2", "gpu": None}
-    facts = {"command": "bench -o x", "commit": "c", "date": "d", "machine": machine}
+    earlier = [{"command": "first -o x", "commit": "b", "date": "a"}]
+    facts = {"command": "bench -o x", "commit": "c", "date": "d", "earlier": earlier, "machine": machine}
     versions = {"numpy": "2", "torch": "2"}
     (folder / f"{name}.json").write_text(json.dumps({**facts, "versions": versions, "results": results}))
 
@@ -266,6 +267,7 @@ def test_pages_say_what_is_not_measured_and_take_what_is(pages, monkeypatch):
     text = (pages / storage).read_text()
     assert "| 32.00 | 0.9500 | 500 (400) |" in text
     assert "`bench`, d, commit c: P (avx2), 2 cores, no GPU;" in text
+    assert "Measured before it:\n\n- `first`, a, commit b\n<!-- end" in text
 
 
 def test_a_short_table_comes_from_the_same_result(pages, monkeypatch):

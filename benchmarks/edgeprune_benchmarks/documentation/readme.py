@@ -113,16 +113,21 @@ def _fill(body: str, found: re.Match[str]) -> str:
 
 
 def _source(results_file: dict[str, Any]) -> str:
-    command, date, commit = (results_file[name] for name in ("command", "date", "commit"))
+    earlier = [f"\n- {_run(one)}" for one in results_file.get("earlier", [])]
+    before = "".join(("\n\nMeasured before it:\n", *earlier)) if earlier else ""
     machine, versions = results_file["machine"], results_file["versions"]
     gpu = machine["gpu"] or "no GPU"
     # Results from before 2026-11-26 do not tell what kind of vectors the processor has.
     vectors = f" ({machine['vectors']})" if machine.get("vectors") else ""
     return (
-        f"`{re.sub(r' -o [^ ]+', '', command)}`, {date}, commit {commit}: "
+        f"{_run(results_file)}: "
         f"{machine['processor']}{vectors}, {machine['cores']} cores, {gpu}; "
-        f"torch {versions.get('torch', '-')}, numpy {versions['numpy']}."
+        f"torch {versions.get('torch', '-')}, numpy {versions['numpy']}.{before}"
     )
+
+
+def _run(run: dict[str, Any]) -> str:
+    return f"`{re.sub(r' -o [^ ]+', '', run['command'])}`, {run['date']}, commit {run['commit']}"
 
 
 def _build(results: dict[str, Any]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -50,20 +51,44 @@ def spread(values: list[float]) -> dict[str, float]:
 
 
 def save(output: Path, name: str, results: dict[str, Any]) -> Path:
-    """Write ``NAME.json`` with the results and the command, commit, machine and library versions."""
-    contents = {
+    """Write ``NAME.json`` with the results and the command, commit, machine and library versions.
+
+    ``earlier`` has the commands that measured the cells which the file had before, where it has the same
+    ``cell_settings``.
+    """
+    path = output / f"{name}.json"
+    run = {
         "command": "python -m edgeprune_benchmarks " + shlex.join(_arguments()),
         "commit": _git("rev-parse", "--short", "HEAD") + ("+changes" if _git(*STATUS) else ""),
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+    }
+    contents = {
+        **run,
+        "earlier": _earlier(path, run, results),
         "machine": machine(),
         "versions": {"python": platform.python_version(), **_versions()},
         "results": results,
     }
     output.mkdir(parents=True, exist_ok=True)
-    path = output / f"{name}.json"
     with atomic_file(path) as partial:
         partial.write_text(json.dumps(contents, indent=1) + "\n")
     return path
+
+
+def _earlier(path: Path, run: dict[str, str], results: dict[str, Any]) -> list[dict[str, str]]:
+    """Return command, commit and date of each run that a file of cells comes from, without `run` itself."""
+    if "cell_settings" not in results or not path.exists():
+        return []
+    before = json.loads(path.read_text())
+    if before["results"].get("cell_settings") != json.loads(json.dumps(results["cell_settings"])):
+        return []
+    runs = [*before.get("earlier", []), {key: before[key] for key in run}]
+    return [one for one in runs if _lasting(one["command"]) != _lasting(run["command"])]
+
+
+def _lasting(command: str) -> str:
+    """Return a command without what its cells do not depend on."""
+    return re.sub(r" (-o|--minutes) \S+", "", command)
 
 
 def _arguments() -> list[str]:
