@@ -45,12 +45,12 @@ def setting_line(setup: Setup) -> str:
         str(placement.device),
         count_text(torch.get_num_threads(), "thread"),
         f"{placement.precision}, channels_last",
-        f"batches of {config.batch_size}{parts}",
+        f"batches of {config.batch_size}{parts}, {count_text(len(setup.loader), 'step')} an epoch",
         *([_sizes_text(config)] if config.resolution_schedule else []),
         *([f"{config.distill:.0%} of the loss from the pack's teacher"] if config.distill else []),
         *([] if config.adversarial is None else [f"perturbed by {config.adversarial}"]),
         *([] if cost == 1 else [stem]),
-        f"{bytes_text(setup.memory.limit)} for loaders, {ahead} ahead",
+        f"at most {bytes_text(setup.memory.limit)} for loaders, {ahead} ahead",
     ]
     return "; ".join(facts) + ("; freed memory is kept" if kept else "")
 

@@ -16,7 +16,7 @@ def test_it_says_with_what_it_computes(train):
     code, out, err, folder = train("a", "--epochs", 1, "--memory", "20MB", "--threads", 1)
     assert (code, err) == (0, "")
     assert out.startswith(
-        "cpu; 1 thread; float32, channels_last; batches of 8; 20.00 MB for loaders, 2 batches"
+        "cpu; 1 thread; float32, channels_last; batches of 8, 5 steps an epoch; at most 20.00 MB for loaders, 2 batches"
     )
     assert config(folder)["notes"] == {"memory_bytes": 20_000_000, "threads": 1, "on_corrupt": "fail"}
     assert config(folder)["provenance"]["class_names"] == ["0", "1"]
@@ -27,7 +27,7 @@ def test_smaller_images_in_the_first_epochs_are_for_the_whole_run(train):
     code, out, err, folder = train("a", "--epochs", 2, "--resolution-schedule", "8:1", "--resume")
     assert (code, err) == (0, "")
     assert f"{folder}: nothing to resume; begins " in out
-    assert "; batches of 8; sizes 8:1, then full; " in out
+    assert "; batches of 8, 5 steps an epoch; sizes 8:1, then full; " in out
     assert config(folder)["config"]["resolution_schedule"] == "8:1"
     code, out, _, _ = train("a", "--resume")
     assert (code, "nothing to resume" in out) == (0, False)
@@ -79,7 +79,7 @@ def test_options_that_make_no_sense(train, options, message):
 def test_perturbed_images_and_a_teacher(train, tmp_path):
     code, out, err, teacher = train("a", "--epochs", 1, "--adversarial", "pgd:4")
     assert (code, err) == (0, "")
-    assert "batches of 8; perturbed by pgd:4; " in out
+    assert "batches of 8, 5 steps an epoch; perturbed by pgd:4; " in out
     assert config(teacher)["config"]["adversarial"] == "pgd:4"
     code, _, err, folder = train("b", "--epochs", 1, "--adversarial", "n-fgsm", "--teacher", teacher)
     assert (code, err) == (0, "")

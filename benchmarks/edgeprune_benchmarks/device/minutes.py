@@ -1,4 +1,4 @@
-"""What some minutes of training buy: test accuracy from a 50% pack and from original pixels; resumable."""
+"""What some minutes of training buy: test accuracy from a 50% pack and from decoded pixels; resumable."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from ..harness.results import save
 
 __all__ = ["Settings", "minutes_table", "run"]
 
-SOURCES = {"pixels": "original pixels", "pack": "pack, half of the components"}
+SOURCES = {"pixels": "decoded pixels", "pack": "pack, half of the components"}
 MEASURED_STEPS, ROUNDS = 8, 3
 
 
@@ -188,7 +188,7 @@ def minutes_table(results: dict[str, Any]) -> list[str]:
         f"{model}: {results['minutes']:g} minutes of training for each row, {results['rows'][0]['threads']} "
         f"threads; {results['train_images']:,} images of CIFAR-10 (decoded from a JPEG copy), batches of "
         f"{results['batch_size']}, {results['seeds']} seed{'s' * (results['seeds'] > 1)}; tested on 10,000 "
-        f"original images."
+        f"images of the same copy."
     )
     columns = [
         Column(f"{model}, trained from", lambda rows: SOURCES[rows[0]["way"]]),
