@@ -61,10 +61,10 @@ def command(
 ) -> None:
     """Write the trained network of RUN as an ONNX file.
 
-    RUN is a folder of `edgeprune train`; of a run that is not finished the last checkpoint is taken. The file
-    takes images, float32 [n, C, height, width] on [0, 1], and gives logits; of several labels probabilities,
-    and of values these in their unit. Normalization is part of it. The file appears when it was checked, and
-    compared with torch in onnxruntime.
+    RUN is a folder of `edgeprune train`; of one that is not finished the best weights so far (with
+    --patience) or the last checkpoint are taken. The file takes images, float32 [n, C, height, width] on
+    [0, 1], and gives logits; of several labels probabilities, and of values these in their unit.
+    Normalization is part of it. The file appears when it was checked, and compared with torch in onnxruntime.
 
     \b
     Example:

@@ -149,7 +149,8 @@ def export_run(
     Parameters
     ----------
     run : Path
-        The folder of a run; of one that is not finished the last checkpoint is taken.
+        The folder of a run; of one that is not finished the best weights so far (with `patience`) or the last
+        checkpoint are taken.
     output : Path
         The ``.onnx`` file to write.
     config : ExportConfig

@@ -189,7 +189,7 @@ class BuildConfig:
     )
     split: str = field(
         default="train",
-        metadata={"help": "Which half of the source to read.", "choices": ("train", "test")},
+        metadata={"help": "Which images of the source to read.", "choices": ("train", "test")},
     )
     skip_bad: bool = field(
         default=False,

@@ -82,7 +82,7 @@ class TestImages:
     least_bytes : int
         What is held at least.
     notes : tuple of str
-        What a user should know of the source.
+        What a user should know of the source, and where it is the one that the network learns from.
     skipped : tuple of str
         A line for each image that cannot be read.
     sha256 : str
@@ -121,13 +121,23 @@ class TestImages:
             self.images_bytes, self.least_bytes = len(self._rows) * each, 0
         if shape != header.shape:
             raise ConfigError(f"{spec} has images {shape}, the training pack {header.shape}")
+        self.notes: tuple[str, ...] = getattr(self._images, "notes", ())
+        if self._is_trained_on():
+            self.notes = (
+                f"{spec}: the images that the pack was built from; accuracy on them says little of others",
+                *self.notes,
+            )
         column = column or Column(LABEL, "class", header.class_names)
         self._wanted = _as_trained(spec, _target(spec, self._images, column.name).take(self._rows), column)
         if column.name != LABEL and not isinstance(self._images, Pack):
             digest = hashlib.sha256(self.sha256.encode())
             digest.update(np.ascontiguousarray(self._wanted).data)
             self.sha256 = digest.hexdigest()
-        self.notes: tuple[str, ...] = getattr(self._images, "notes", ())
+
+    def _is_trained_on(self) -> bool:
+        """Tell whether these are images of the training set, by the SHA-256 of the source of both."""
+        own = _source_sha256(self._images.header) if isinstance(self._images, Pack) else self.sha256
+        return own is not None and own == _source_sha256(self._header)
 
     def batches(self, batch_size: int, cache_bytes: int, prefetch: int = 2) -> TestBatches:
         """Return the images in batches; up to `cache_bytes` stay in memory, and are read anew otherwise."""
@@ -194,6 +204,13 @@ def _open_source(spec: str, header: PackHeader, column: Column | None) -> Source
         # As the training images have it.
         spec = with_options(spec, SourceOptions(target=(f"{column.name}:{column.kind}",)))
     return open_source(spec, split="test", size=size, planes=header.channels)
+
+
+def _source_sha256(header: PackHeader) -> str | None:
+    """Return the SHA-256 of what a pack was built from, where it says so."""
+    source = header.provenance.get("source")
+    found = source.get("sha256") if isinstance(source, Mapping) else None
+    return found if isinstance(found, str) else None
 
 
 def _target(spec: str, images: Pack | Source, name: str) -> Target:

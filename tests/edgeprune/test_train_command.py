@@ -16,7 +16,8 @@ def test_it_says_with_what_it_computes(train):
     code, out, err, folder = train("a", "--epochs", 1, "--memory", "20MB", "--threads", 1)
     assert (code, err) == (0, "")
     assert out.startswith(
-        "cpu; 1 thread; float32, channels_last; batches of 8, 5 steps an epoch; at most 20.00 MB for loaders, 2 batches"
+        "cpu; 1 thread; float32, channels_last; batches of 8, 5 steps an epoch; at most 20.00 MB for "
+        "loaders, 2 batches"
     )
     assert config(folder)["notes"] == {"memory_bytes": 20_000_000, "threads": 1, "on_corrupt": "fail"}
     assert config(folder)["provenance"]["class_names"] == ["0", "1"]
@@ -162,6 +163,18 @@ def test_bad_test_images_are_left_out_where_asked(train, photos, is_kept, monkey
     assert config(folder)["provenance"]["test_images_skipped"] == 1
     (last,) = (json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines())
     assert last["test_accuracy"] * 5 == pytest.approx(round(last["test_accuracy"] * 5))
+
+
+@pytest.mark.parametrize("kind", ["source", "pack"])
+def test_it_warns_where_the_test_images_are_those_of_the_pack(edgeprune, photos, tmp_path, kind):
+    (photos / "test" / "1" / "1.png").unlink()
+    flat, pack = f"imagefolder:{photos / 'test'}", tmp_path / "flat.h5"
+    assert edgeprune("build", flat, "--codec", "sparse-f16", "-o", pack)[0] == 0
+    test = flat if kind == "source" else pack
+    options = ["--test", test, "--epochs", 1, "--batch-size", 2, "-o", tmp_path / "run"]
+    code, _, err = edgeprune("train", pack, *NETWORK[:2], *options)
+    assert (code, err.count("\n")) == (0, 1)
+    assert err.startswith(f"warning: {test}: the images that the pack was built from; accuracy on them ")
 
 
 def test_a_damaged_test_pack_is_found_before_training(train, pack, tmp_path):

@@ -97,7 +97,7 @@ def power_loss(data: Path, output: Path, **options: Any) -> None:
 @LEARNING_RATE
 @DEVICE
 def minutes(data: Path, output: Path, runs: Path, models: tuple[str, ...], **options: Any) -> None:
-    """Test accuracy after some minutes of training, from a 50% pack and from original pixels; resumable.
+    """Test accuracy after some minutes of training, from a 50% pack and from decoded pixels; resumable.
 
     \b
     Example:

@@ -90,7 +90,7 @@ def _update(page: Path, tables: Mapping[str, Table], results: Path, *, write: bo
         pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end {name} -->)", re.DOTALL)
         if not pattern.search(new):
             raise ConfigError(f"{page} lacks the markers <!-- {name} --> and <!-- end {name} -->")
-        name = name.partition(" ")[0]
+        name, _, short = name.partition(" ")
         path = results / f"{name}.json"
         if not path.exists() and name in COMMANDS:
             line = not_measured(COMMANDS[name], gpu=name in NEED_GPU, data=name not in FIELD)
@@ -101,7 +101,9 @@ def _update(page: Path, tables: Mapping[str, Table], results: Path, *, write: bo
                 f"{path} is missing; run: python -m edgeprune_benchmarks {name.partition('-')[0]}"
             )
         results_file = json.loads(path.read_text())
-        body = "\n".join([*lines_of(results_file["results"]), "", _source(results_file)]) + "\n"
+        earlier = [] if short else _earlier(results_file)
+        lines = [*lines_of(results_file["results"]), "", _source(results_file), *earlier]
+        body = "\n".join(lines) + "\n"
         new = pattern.sub(partial(_fill, body), new)
     if write and new != old:
         page.write_text(new)
@@ -113,8 +115,6 @@ def _fill(body: str, found: re.Match[str]) -> str:
 
 
 def _source(results_file: dict[str, Any]) -> str:
-    earlier = [f"\n- {_run(one)}" for one in results_file.get("earlier", [])]
-    before = "".join(("\n\nMeasured before it:\n", *earlier)) if earlier else ""
     machine, versions = results_file["machine"], results_file["versions"]
     gpu = machine["gpu"] or "no GPU"
     # Results from before 2026-11-26 do not tell what kind of vectors the processor has.
@@ -122,8 +122,14 @@ def _source(results_file: dict[str, Any]) -> str:
     return (
         f"{_run(results_file)}: "
         f"{machine['processor']}{vectors}, {machine['cores']} cores, {gpu}; "
-        f"torch {versions.get('torch', '-')}, numpy {versions['numpy']}.{before}"
+        f"torch {versions.get('torch', '-')}, numpy {versions['numpy']}."
     )
+
+
+def _earlier(results_file: dict[str, Any]) -> list[str]:
+    """Return the commands that measured other rows of the same result before, as a list."""
+    runs = [f"- {_run(one)}" for one in results_file.get("earlier", [])]
+    return ["", "Measured before it:", "", *runs] if runs else []
 
 
 def _run(run: dict[str, Any]) -> str:

@@ -45,7 +45,8 @@ DATA = click.option(
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     envvar="EDGEPRUNE_DATA",
     required=True,
-    help="Folder with cifar10-lossless-6k.npz, cifar10-jpeg.npz, imagenet-sample.zip and trashnet.zip.",
+    help="Folder with cifar10-lossless-6k.npz, cifar10-lossless-3k-more.npz, cifar10-jpeg.npz, "
+    "imagenet-sample.zip and trashnet.zip.",
 )
 OUTPUT = click.option(
     "-o",
