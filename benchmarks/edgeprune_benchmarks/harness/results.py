@@ -62,7 +62,7 @@ def save(output: Path, name: str, results: dict[str, Any]) -> Path:
         "commit": _git("rev-parse", "--short", "HEAD") + ("+changes" if _git(*STATUS) else ""),
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
     }
-    contents = {
+    contents: dict[str, Any] = {
         **run,
         "earlier": _earlier(path, run, results),
         "machine": machine(),
