@@ -61,11 +61,16 @@ _DEAD_SECONDS = 86_400.0
 
 def check_writable(path: Path) -> None:
     """Raise `PackWriteError` if no pack can be written under this name, whatever its size."""
-    if path.is_dir():
+    try:
+        is_folder, is_other = path.is_dir(), path.exists() and not path.is_file()
+        has_parent = path.parent.is_dir()
+    except OSError as error:
+        raise write_error(path, error) from error
+    if is_folder:
         raise PackWriteError(f"{path}: is a folder; name a file")
-    if path.exists() and not path.is_file():
+    if is_other:
         raise PackWriteError(f"{path}: is a device or pipe; name a file")
-    if not path.parent.is_dir():
+    if not has_parent:
         raise PackWriteError(f"{path}: there is no folder {path.parent}; create it first")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise PackWriteError(f"{path}: {NO_PERMISSION}")

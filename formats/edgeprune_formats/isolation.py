@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -24,7 +25,12 @@ SECONDS_PER_BYTE, VERIFY_SECONDS_PER_BYTE = 1e-8, 1e-5
 WAITING = 5
 # Bytes of address space beside this many times the file.
 MEMORY, VERIFY_MEMORY, MEMORY_PER_BYTE = 2**31, 2**33, 16
-# Nothing of the present folder or the environment decides what is imported there.
+# Nothing of the present folder or the environment decides what is imported there: relative entries of the
+# path, which an interactive Python has, mean the folder in which it was when it imported this.
+try:
+    _FOLDER = os.getcwd()  # noqa: PTH109
+except OSError:  # it was removed
+    _FOLDER = ""
 CHILD = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
 CHILD += "from edgeprune_formats.packs.isolated import main; main(sys.argv[2:])"
 _DO_NOT = "do not use it; get it again from whoever made it"
@@ -98,6 +104,8 @@ def examine(path: Path, *, verify: bool = False) -> list[Problem]:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             timeout=WAITING * seconds,
+            # Each thread of a linear algebra library would reserve address space.
+            env=os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
             check=False,
         )
     except subprocess.TimeoutExpired:
@@ -123,7 +131,9 @@ def _command(path: Path, mode: str, seconds: int, memory: int) -> list[str]:
     if not sys.executable:
         raise ConfigError(f"{path}: no Python to look at it in a process of its own; pass `isolated=False`")
     limits = [mode, str(seconds), str(memory), *codec_modules()]
-    return [sys.executable, "-I", "-c", CHILD, json.dumps(sys.path), str(path.absolute()), *limits]
+    found = (os.path.join(_FOLDER, entry) for entry in sys.path)  # noqa: PTH118 - "" is the folder itself
+    places = [place for place in found if os.path.isabs(place)]  # noqa: PTH117
+    return [sys.executable, "-I", "-c", CHILD, json.dumps(places), str(path.absolute()), *limits]
 
 
 def _unsafe(what: str) -> Problem:

@@ -20,11 +20,12 @@ def parse_json(raw: bytes) -> Any:
     Raises
     ------
     ValueError
-        It is not JSON, holds an object with one name twice, text that is not Unicode, or what `check_json`
-        refuses.
+        It is not UTF-8, not JSON, holds an object with one name twice, text that is not Unicode, or what
+        `check_json` refuses.
     """
     try:
-        value = json.loads(raw, parse_constant=_refuse, object_pairs_hook=_object)
+        # As text: of bytes it would guess UTF-16 and UTF-32 as well, and pass over a byte order mark.
+        value = json.loads(raw.decode(), parse_constant=_refuse, object_pairs_hook=_object)
     except RecursionError:
         raise ValueError(_NESTED) from None
     check_json(value)

@@ -320,6 +320,8 @@ def _encoded(column: Column, values: NDArray[Any], where: str) -> NDArray[Any]:
         return _likeliest(column, values)
     if dtype == np.uint8:
         return _to_255(values)
+    if dtype.kind == "i" and int(values.max()) > np.iinfo(dtype).max:
+        raise ConfigError(f"{where}: {int(values.max())} is beyond {dtype.name}")
     with np.errstate(over="ignore"):
         return values.astype(dtype)
 

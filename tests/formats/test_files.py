@@ -249,6 +249,7 @@ def test_places_where_no_file_can_be(path, folder):
     for wrong, words in (
         (folder / "no" / "x.h5", "there is no folder .*create it first"),
         (folder / "folder", "is a folder; name a file"),
+        (folder / ("a" * 300), "File name too long"),
     ):
         with pytest.raises(PackWriteError, match=words), atomic_hdf5(wrong):
             pytest.fail("the block must not be entered")

@@ -173,6 +173,23 @@ def test_limits_of_the_other_process():
     assert [int(word) for word in done.stdout.split()] == [0, 7, 2**33]
 
 
+def test_the_other_process_has_one_thread_for_linear_algebra(old_sample, monkeypatch):
+    code = "import json, os; print(json.dumps([['layout', '/', os.environ['OPENBLAS_NUM_THREADS']]]))"
+    monkeypatch.setattr(isolation, "CHILD", code)
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "64")
+    assert [problem.message for problem in isolation.examine(old_sample.path)] == ["1"]
+
+
+def test_the_other_process_imports_nothing_from_a_folder_that_was_entered_later(old_sample, tmp_path):
+    """An interactive Python has the present folder, whichever that is, on its path."""
+    (tmp_path / "h5py.py").write_text("raise SystemExit('taken from here')")
+    code = "import os, pathlib, sys; assert sys.path[0] == ''\n"
+    code += "from edgeprune_formats.isolation import examine\n"
+    code += "os.chdir(sys.argv[1]); print(examine(pathlib.Path(sys.argv[2])))"
+    command = [sys.executable, "-c", code, str(tmp_path), str(old_sample.path)]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
 def test_the_other_process_looks_at_everything(old_sample, monkeypatch):
     """What it does is done without an error, which it would hide, and reaches all objects."""
     monkeypatch.setattr(isolated, "_attempt", lambda step: step())

@@ -143,6 +143,10 @@ BAD = {
     "beyond single precision": (value(np.full((N, 1), 1e60)), "NaN or infinite"),
     "label too high": (Target(Column("c", "class", ("a", "b")), np.full(N, 2)), r"outside 0\.\.1"),
     "label that would wrap": (Target(Column("c", "class", ("a", "b")), np.full(N, 256)), r"outside 0\.\.1"),
+    "integer that would wrap": (
+        Target(Column("n", "integer"), np.full(N, 2**63 + 5, np.uint64)),
+        "9223372036854775813 is beyond int64",
+    ),
     "label below": (Target(Column("c", "class", ("a", "b")), np.full(N, -1)), r"outside 0\.\.1"),
     "numbers for bits": (Target(Column("m", "multilabel", ("a",)), np.ones((N, 1))), "no multilabel"),
     "sum": (soft([[0.5, 0.6]] * N), "sum to 1"),

@@ -188,7 +188,8 @@ class _NativeKernels:
 
     def _call(self, name: str, *values: Any) -> int:
         # The arguments are held by the tuple until the call has returned: it gets addresses only.
-        return int(self._library[name](*_arguments(values)))
+        # By attribute: `library[name]` is a new function each time, and returns 32 bits.
+        return int(getattr(self._library, name)(*_arguments(values)))
 
     def _checked(self, name: str, *values: Any) -> None:
         if self._call(name, *values):

@@ -33,8 +33,6 @@ def main(arguments: list[str]) -> None:
 
 
 def _confine(seconds: int, memory: int) -> None:
-    # Each thread of a linear algebra library would reserve address space.
-    os.environ |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     for kind, limit in (
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_CPU, seconds),

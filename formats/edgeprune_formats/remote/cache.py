@@ -17,7 +17,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -126,14 +126,21 @@ class Cache:
             self._place(remote, mark + suffix).unlink(missing_ok=True)
 
     def keep(self, remote: RemoteFile, part: Path, state: State, sha256: str, verified: bool) -> Kept:
-        """Give a whole file its name, and let its URL refer to it."""
-        folder = self._files / sha256
-        folder.mkdir(0o700, exist_ok=True)
-        publish(part, folder / remote.name, is_new=False)
-        self._record(sha256, remote.name, verified)
+        """Give a whole file its name, unless it is here under another, and let its URL refer to it."""
+        kept = self.kept(sha256)
+        if kept is None:
+            folder = self._files / sha256
+            folder.mkdir(0o700, exist_ok=True)
+            publish(part, folder / remote.name, is_new=False)
+            kept = Kept(folder / remote.name, sha256, verified)
+            self._record(sha256, remote.name, verified)
+        else:
+            part.unlink()
+            if verified and not kept.verified:
+                self.mark_verified(kept)
         facts = {"url": str(remote), "sha256": sha256, "size": state.size, "version": state.version}
         _write(self._place(remote, ".json"), facts)
-        return Kept(folder / remote.name, sha256, verified)
+        return replace(kept, verified=verified or kept.verified)
 
     def mark_verified(self, kept: Kept) -> None:
         """Note that a file was verified."""

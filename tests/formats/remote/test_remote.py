@@ -37,6 +37,20 @@ def test_a_pack_is_fetched_and_verified_once(server, sample, checks, tools):
     assert len(server.log) == 4
 
 
+def test_the_same_content_under_two_urls_is_kept_once(server, sample, checks, cache):
+    for name in ("/a.h5", "/b.h5"):
+        server.files[name] = sample.path.read_bytes()
+        with open_pack(server.url(name), isolated=False if name == "/a.h5" else None) as pack:
+            assert pack.path.name == "a.h5"
+    (path,) = kept(cache)
+    assert path.read_bytes() == sample.path.read_bytes()
+    assert len(checks) == 1
+    assert not [*(cache / "urls").glob("*.part")]
+    # It is known to be sound, under either URL.
+    open_pack(server.url("/a.h5")).close()
+    assert len(checks) == 1
+
+
 def test_what_is_no_sound_pack_is_not_kept(server, sample, checks, cache, tools):
     with pytest.raises(NotAPackError, match="no HDF5 file") as caught:
         open_pack(server.url())
