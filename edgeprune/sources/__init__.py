@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edgeprune_formats import ConfigError
+from edgeprune_formats.limits import MAX_SIDE
 from edgeprune_formats.targets import alike_names
 
 from ..errors import SourceError
@@ -80,7 +81,6 @@ KINDS = {
     "webdataset": SourceKind(open_webdataset, "webdataset:SHARDS", "tar files, as in train-{000..015}.tar"),
 }
 """What the text of a source may begin with."""
-_MAX_SIDE = 2**16  # of an image in a pack
 _BY_SUFFIX = {".npz": "npz", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".tar": "webdataset"}
 
 
@@ -130,8 +130,8 @@ def open_source(
         raise ConfigError(f"unknown source {spec!r}; known are {known}{hint}")
     if split not in ("train", "test"):
         raise ConfigError(f"`split` is 'train' or 'test', not {split!r}")
-    if size is not None and not 1 <= size <= _MAX_SIDE:
-        raise ConfigError(f"`size` is 1 to {_MAX_SIDE} pixels, not {size}")
+    if size is not None and not 1 <= size <= MAX_SIDE:
+        raise ConfigError(f"`size` is 1 to {MAX_SIDE} pixels, not {size}")
     source = KINDS[kind].open(spec, split, size)
     alike = alike_names(source.class_names)
     if alike is not None:

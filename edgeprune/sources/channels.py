@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 
 import numpy as np
@@ -103,16 +103,14 @@ def _as_they_are(source: EncodedSource, planes: int | None) -> tuple[Wanted, tup
 
 def _kinds(source: EncodedSource) -> Iterator[tuple[str, Kind, str]]:
     """Give name, kind and note of some images, without those that cannot be read."""
-    rows = np.unique(np.linspace(0, len(source) - 1, _LOOKED_AT).astype(np.intp))
-    with pillow_guard(), closing(source.contents(rows)) as contents:
-        for row in rows.tolist():
-            try:
+    rows = np.unique(np.linspace(0, len(source) - 1, _LOOKED_AT).astype(np.intp)).tolist()
+    while rows:
+        # What has raised gives no more, so the rest is asked for anew.
+        with pillow_guard(), closing(source.contents([*rows])) as contents, suppress(SourceError):
+            while rows:
+                row = rows.pop(0)
                 name = source.name(row)
                 yield name, *image_kind(next(contents), name=name)
-            except SourceError:
-                continue
-            except StopIteration:
-                return
 
 
 def _refuse(found: dict[Kind, str]) -> None:

@@ -37,8 +37,6 @@ __all__ = [
 _BATCH_BYTES = 32 * 2**20
 _DIGEST_BYTES = 32
 
-Keep = Callable[[NDArray[np.intp], NDArray[np.uint8 | np.uint16]], None]
-
 
 @dataclass(frozen=True, eq=False)
 class Piece:
@@ -186,7 +184,6 @@ def check_source(
     progress: Callable[[int], None] | None = None,
     batch: int = 256,
     jobs: int = 1,
-    keep: Keep | None = None,
 ) -> SourceCheck:
     """Read every image of a source once.
 
@@ -202,8 +199,6 @@ def check_source(
         Images per read, at least 1; large images are read in smaller batches, of 32 MiB at most.
     jobs : int
         Threads that read.
-    keep : callable or None
-        Called as ``keep(rows, pixels)`` with the images of each batch, in order.
 
     Returns
     -------
@@ -226,8 +221,6 @@ def check_source(
         good.append(piece.rows)
         bad += piece.bad
         done += len(piece.rows) + len(piece.bad)
-        if keep is not None:
-            keep(piece.rows, piece.pixels)
         if progress is not None:
             progress(done)
     rows = np.concatenate([np.empty(0, dtype=np.intp), *good])

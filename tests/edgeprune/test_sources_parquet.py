@@ -150,6 +150,16 @@ def test_a_column_of_splits(tmp_path):
     assert test.name(1) == f"{path}[5]"
 
 
+@pytest.mark.parametrize("bad", [0, 1, 2])
+def test_channels_are_those_of_the_images_that_can_be_read(tmp_path, bad):
+    structs = [{"bytes": encoded(image[..., 0]), "path": None} for image in PIXELS]
+    structs[bad] = None
+    path = write_parquet(tmp_path / "a.parquet", {"image": structs, "label": LABELS}, row_group_size=4)
+    source = open_source(f"parquet:{path}")
+    assert source.shape[0] == 1
+    np.testing.assert_array_equal(source.read([5]), PIXELS[5][None, None, ..., 0])
+
+
 @pytest.mark.parametrize("small", [0, 2**20])
 def test_row_groups_are_kept_or_copied(tmp_path, monkeypatch, small):
     monkeypatch.setattr(parquet_groups, "SMALL_BYTES", small)

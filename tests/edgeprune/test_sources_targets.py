@@ -72,6 +72,34 @@ def test_npz_whose_target_cannot_be_used(tmp_path, array, words):
         open_source(f"{spec}?target=weight")
 
 
+@pytest.mark.parametrize(
+    ("kind", "texts", "expected"),
+    [
+        (":text", ["01234", "1e5", "7"], ["01234", "1e5", "7"]),
+        ("", ["0012", "0003", "10"], ["0012", "0003", "10"]),
+        ("", ["12", "3", "-10"], [12, 3, -10]),
+        (":integer", ["0012", "0003", "10"], [12, 3, 10]),
+        (":float", ["01.5", "1e5", "7"], [1.5, 1e5, 7]),
+        (":class", ["0012", "0003", "10"], ["0012", "0003", "10"]),
+        (":class", ["1e5", "1.50", "1"], ["1e5", "1.50", "1"]),
+        (":class", ["2", "0", "1"], ["2", "0", "1"]),
+    ],
+)
+def test_text_of_digits_is_a_number_where_the_kind_is_one(tmp_path, kind, texts, expected):
+    names = [f"{number}.png" for number in range(3)]
+    images(tmp_path, names)
+    lines = [
+        f"{name},{number % 2},{text}" for number, (name, text) in enumerate(zip(names, texts, strict=True))
+    ]
+    (tmp_path / "a.csv").write_text("\n".join(["path,label,code", *lines]))
+    (target,) = source_targets(open_source(f"csv:{tmp_path / 'a.csv'}?target=code{kind}"))
+    found = target.values.reshape(-1).tolist()
+    if kind == ":class":
+        assert sorted(target.column.classes) == sorted(expected)
+        found = [target.column.classes[number] for number in found]
+    assert found == expected
+
+
 def images(folder, names):
     for number, name in enumerate(names):
         path = folder / name

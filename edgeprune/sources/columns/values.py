@@ -21,6 +21,8 @@ RowName = Callable[[int], str]
 """Returns what messages call an image."""
 _SEPARATORS = "|;,"
 _INTEGER = re.compile(r"[+-]?[0-9]+", re.ASCII)
+_PADDED = re.compile(r"[+-]?0[0-9]", re.ASCII)
+_OF_NUMBERS = ("value", "integer", "float", "probabilities")
 
 
 def make_target(
@@ -49,7 +51,7 @@ def make_target(
         The values are not what the kind allows; the message names an image.
     """
     where = f"{where}: target {request.name!r}"
-    columns = [_as_numbers(column) for column in columns]
+    columns = [_as_numbers(column, request.kind) for column in columns]
     kind = request.kind or _kind_of(columns)
     if kind not in ("value", "multilabel", "probabilities") and len(columns) > 1:
         raise SourceError(f"{where}: a {kind} is of one column; name the kind value, as in NAME=A+B:value")
@@ -77,16 +79,24 @@ class _BadValueError(ValueError):
         self.row = row
 
 
-def _as_numbers(column: NDArray[Any]) -> NDArray[Any]:
-    """Return a column of text as numbers where all of it is numbers, otherwise as it is."""
+def _as_numbers(column: NDArray[Any], kind: str | None) -> NDArray[Any]:
+    """Return a column of text as numbers where all of it is numbers and `kind` takes them, else as it is.
+
+    What begins with a needless zero, such as 0012, is a number only where `kind` is one of numbers.
+    """
     if column.dtype.kind in "US":
         column = column.astype(str).astype(object)
-    if column.dtype != object or column.ndim != 1:
+    if column.dtype != object or column.ndim != 1 or kind == "text":
         return column
     values = column.tolist()
     if not all(isinstance(value, str) and _is_number(value) for value in values):
         return column
-    if all(_INTEGER.fullmatch(value.strip()) for value in values):
+    if kind not in _OF_NUMBERS and any(_PADDED.match(value.strip()) for value in values):
+        return column
+    is_whole = all(_INTEGER.fullmatch(value.strip()) for value in values)
+    if kind == "class" and not is_whole:
+        return column
+    if is_whole:
         whole = [int(value) for value in values]
         if min(whole) >= -(2**63) and max(whole) < 2**63:
             return np.array(whole, np.int64)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune_formats.targets import Target
+from edgeprune_runtime.system.threads import cores
 
 from ...errors import SourceError
 from ..base import Rows
@@ -24,7 +25,7 @@ __all__ = ["Content", "EncodedSource", "PerProcess", "first_shape"]
 
 Content = str | bytes
 """An encoded image: the path of its file, or the bytes of one."""
-_THREADS = min(8, os.cpu_count() or 1)
+_THREADS = min(8, cores())
 _IMAGES_PER_TASK = 32
 
 Made = TypeVar("Made")
@@ -97,10 +98,11 @@ class EncodedSource:
         # In the order in which they are stored.
         places = np.argsort(wanted, kind="stable")
         parts = [places[start:][:_IMAGES_PER_TASK] for start in range(0, len(places), _IMAGES_PER_TASK)]
-        with pillow_guard(), ThreadPoolExecutor(_THREADS) as pool:
-            if len(parts) == 1 or shares_threads():
+        if len(parts) <= 1 or shares_threads():
+            with pillow_guard():
                 self._fill(images, places, wanted[places])
-                return images
+            return images
+        with pillow_guard(), ThreadPoolExecutor(_THREADS) as pool:
             for done in [pool.submit(self._fill, images, part, wanted[part]) for part in parts]:
                 done.result()
         return images
