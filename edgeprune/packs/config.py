@@ -8,6 +8,7 @@ from typing import Any
 from edgeprune_formats import ConfigError
 from edgeprune_formats.codecs import codec_names, get_codec
 from edgeprune_formats.coding.rounding import ROUNDINGS
+from edgeprune_formats.limits import MAX_SIDE
 from edgeprune_formats.packs.chunks import COMPRESSIONS
 from edgeprune_formats.tiles import COLOR_SPACES, TILES, color_spaces
 from edgeprune_runtime.checks import check_types
@@ -240,8 +241,8 @@ class BuildConfig:
             raise ConfigError(
                 f"`compression` must be one of {', '.join(COMPRESSIONS)}, not {self.compression!r}"
             )
-        if self.size is not None and not 1 <= self.size <= 4096:
-            raise ConfigError(f"`size` must be between 1 and 4096 pixels, not {self.size}")
+        if self.size is not None and not 1 <= self.size <= MAX_SIDE:
+            raise ConfigError(f"`size` must be between 1 and {MAX_SIDE} pixels, not {self.size}")
         if self.channels not in CHANNELS:
             raise ConfigError(f"`channels` must be one of {', '.join(CHANNELS)}, not {self.channels!r}")
         if self.split not in ("train", "test"):

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprune_formats import FORMAT_VERSION, ConfigError, Pack, PackHeader, PackWriter, open_pack
+from edgeprune_formats import ConfigError, Pack, PackHeader, PackWriter, open_pack
 from edgeprune_formats.codecs import get_codec
 from edgeprune_formats.coefficients import Coefficients, SparseCoefficients
 from edgeprune_formats.files import check_writable
@@ -22,7 +21,7 @@ from ..packs.encoding.quality import DEFAULT_ROUNDING
 from ..packs.encoding.tiles import laid_out, sample_size
 from ..presets import component_count
 from ..psnr import psnr_db
-from .lineage import recent
+from .lineage import renewed
 
 __all__ = ["convert_pack"]
 
@@ -122,12 +121,11 @@ def _header(pack: Pack, config: BuildConfig) -> PackHeader:
         "result": old.provenance.get("result", {}),
         "freq_prune": config.freq_prune,
     }
-    return replace(
+    return renewed(
         old,
+        provenance,
         codec=config.codec,
         components=components,
-        format_version=FORMAT_VERSION,
-        provenance=recent(provenance),
         tile="full",
         **config.quantization(old.channels),
     )

@@ -16,7 +16,14 @@ from edgeprune_formats.packs.chunks import plan_chunks
 
 from ..packs.planning.header import utc_now
 
-__all__ = ["JoinedRows", "derived_header", "joined_provenance", "joined_rows", "parent_facts", "recent"]
+__all__ = [
+    "JoinedRows",
+    "derived_header",
+    "joined_provenance",
+    "joined_rows",
+    "parent_facts",
+    "renewed",
+]
 
 # Entries of a provenance that belong to one pack, whatever others hold.
 _OWN = ("source", "split", "result", "merged")
@@ -27,15 +34,15 @@ _DEPTH = 48
 _OLDER = "older history was left out"
 
 
-def recent(provenance: Any, depth: int = _DEPTH) -> Any:
+def _recent(provenance: Any, depth: int = _DEPTH) -> Any:
     """Return a provenance without what lies too deep in it for a pack: the oldest history."""
     if not isinstance(provenance, dict | list):
         return provenance
     if depth == 0:
         return _OLDER
     if isinstance(provenance, list):
-        return [recent(item, depth - 1) for item in provenance]
-    return {name: recent(item, depth - 1) for name, item in provenance.items()}
+        return [_recent(item, depth - 1) for item in provenance]
+    return {name: _recent(item, depth - 1) for name, item in provenance.items()}
 
 
 def derived_header(pack: Pack, samples: int, **entries: Any) -> PackHeader:
@@ -45,16 +52,19 @@ def derived_header(pack: Pack, samples: int, **entries: Any) -> PackHeader:
     history where it lies too deep.
     """
     provenance = {name: value for name, value in pack.header.provenance.items() if name != "result"}
-    header = replace(
-        pack.header,
-        samples=samples,
-        chunk_samples=1,
+    return plan_chunks(renewed(pack.header, provenance | entries, samples=samples, chunk_samples=1))
+
+
+def renewed(header: PackHeader, provenance: dict[str, Any], **changes: Any) -> PackHeader:
+    """Return the header of a pack that is made from another now, by this version, with `changes`."""
+    return replace(
+        header,
         format_version=FORMAT_VERSION,
         generator=f"edgeprune {__version__}",
         created=utc_now(),
-        provenance=recent(provenance | entries),
+        provenance=_recent(provenance),
+        **changes,
     )
-    return plan_chunks(header)
 
 
 def parent_facts(pack: Pack) -> dict[str, Any]:

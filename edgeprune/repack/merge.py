@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune_formats import (
-    FORMAT_VERSION,
     ConfigError,
     Pack,
     PackHeader,
     PackWriter,
-    __version__,
     open_pack,
 )
 from edgeprune_formats.codecs import get_codec, memory_bytes
@@ -27,9 +25,8 @@ from edgeprune_formats.packs.chunks import plan_chunks
 from edgeprune_formats.targets import Target
 from edgeprune_runtime.loading.mixture import Mixture
 
-from ..packs.planning.header import utc_now
 from ..packs.writing.assembly import joined_targets
-from .lineage import joined_provenance, joined_rows, recent
+from .lineage import joined_provenance, joined_rows, renewed
 
 __all__ = ["MergeReport", "merge_packs"]
 
@@ -164,15 +161,7 @@ def _require_alike(first: Pack, other: Pack) -> None:
 
 
 def _header(pooled: PackHeader, provenance: dict[str, Any]) -> PackHeader:
-    header = replace(
-        pooled,
-        chunk_samples=1,
-        format_version=FORMAT_VERSION,
-        generator=f"edgeprune {__version__}",
-        created=utc_now(),
-        provenance=recent(provenance),
-    )
-    return plan_chunks(header)
+    return plan_chunks(renewed(pooled, provenance, chunk_samples=1))
 
 
 def _scores(packs: list[Pack]) -> NDArray[np.float32] | None:

@@ -21,6 +21,7 @@ from edgeprune_formats.remote.locations import RemoteFile, as_remote
 from edgeprune_formats.targets import LABEL, Column, Target
 from edgeprune_runtime import PackLoader
 from edgeprune_runtime.class_names import with_classes
+from edgeprune_runtime.system.machine import cpu_quota
 from edgeprune_runtime.system.threads import cores
 
 from ..errors import SourceError
@@ -252,7 +253,7 @@ def _as_trained(spec: str, target: Target, column: Column) -> NDArray[Any]:
 
 def _readable(source: Source, skip_bad: bool) -> tuple[NDArray[np.intp], tuple[str, ...], str]:
     """Return the rows of a test set that can be read, a message for each that cannot, and the SHA-256."""
-    check = check_source(source, skip_bad=True)
+    check = check_source(source, skip_bad=True, jobs=cpu_quota())
     root = getattr(source, "root", None)
     where = f"{source.spec}: " if root is None else f"{as_text(root)}{os.sep}"
     bad = tuple(where + message for message in check.bad)

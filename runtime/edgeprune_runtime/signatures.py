@@ -159,7 +159,7 @@ def sign_file(path: Path, key_path: Path) -> tuple[Signature, bool]:
         partial.write_bytes(content)
     try:
         os.setxattr(path, ATTRIBUTE, content)
-    except OSError:
+    except (OSError, AttributeError):  # no such attributes on this disk, or in this system's Python
         return made, False
     return made, True
 
@@ -287,7 +287,7 @@ def _stored(path: Path) -> list[bytes]:
         pass
     except OSError as error:
         raise SignatureError(f"{signature_path(path)}: cannot be read ({error.strerror})") from error
-    with suppress(OSError):
+    with suppress(OSError, AttributeError):
         found.append(os.getxattr(path, ATTRIBUTE))
     return found
 

@@ -97,6 +97,15 @@ def test_pgd_that_does_not_stop_goes_on_where_it_broke(victim, images):
     assert torch.allclose((whole - images[0]).abs().amax((1, 2, 3)), torch.tensor(eps))
 
 
+def test_pgd_ends_where_every_image_is_broken(victim, images):
+    sizes = []
+    hook = victim.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    pgd(victim, *images, HEADLINE.size, steps=40, seed=3)
+    hook.remove()
+    assert min(sizes) > 0
+    assert len(sizes) < 40
+
+
 def test_pgd_takes_a_budget_for_each_channel(victim, images):
     budget = TWO.size * victim.std
     moved = pgd(victim, *images, budget, steps=5, seed=0) - images[0]

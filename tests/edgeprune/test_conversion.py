@@ -5,7 +5,7 @@ import pytest
 
 from edgeprune import BuildConfig, build_pack
 from edgeprune.repack.convert import convert_pack
-from edgeprune_formats import ConfigError, open_pack, verify_pack
+from edgeprune_formats import ConfigError, __version__, open_pack, verify_pack
 from edgeprune_runtime import PackLoader
 
 
@@ -35,7 +35,8 @@ def images_of(path):
         BuildConfig(codec="sparse-f32", freq_prune=0.7, compression="gzip"),
     ],
 )
-def test_images_labels_and_origin_stay(packs, tmp_path, name, config):
+def test_images_labels_and_origin_stay(packs, tmp_path, name, config, monkeypatch):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
     source, path = packs / f"{name}.h5", tmp_path / "p.h5"
     header, psnr = convert_pack(source, path, config)
     assert verify_pack(path) == []
@@ -43,6 +44,8 @@ def test_images_labels_and_origin_stay(packs, tmp_path, name, config):
         assert new.labels.tolist() == old.labels.tolist()
         assert new.source_index.tolist() == old.source_index.tolist()
         assert new.header == header
+        assert (header.created, header.generator) == ("2023-11-14T22:13:20Z", f"edgeprune {__version__}")
+        assert old.header.created != header.created
         assert header.provenance["source"] == old.header.provenance["source"]
         assert new.header.provenance["converted"]["from"] == old.header.codec
         assert (header.mean, header.class_names) == (old.header.mean, old.header.class_names)

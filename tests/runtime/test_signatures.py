@@ -53,6 +53,14 @@ def no_attributes(monkeypatch):
     monkeypatch.setattr(os, "getxattr", refuse)
 
 
+def test_a_system_without_extended_attributes_signs_as_well(file, key, public, monkeypatch):
+    monkeypatch.delattr(os, "setxattr", raising=False)
+    monkeypatch.delattr(os, "getxattr", raising=False)
+    made, in_attribute = sign_file(file, key)
+    assert not in_attribute
+    assert check_signature(file, public) == made
+
+
 def test_what_was_signed_is_accepted_under_any_name(file, key, public, tmp_path, no_attributes):
     before = file.read_bytes()
     made, in_attribute = sign_file(file, key)

@@ -31,7 +31,10 @@ def cores() -> int:
 def pool(name: str, threads: int) -> ThreadPoolExecutor:
     """Return the threads of that name; they start when they are first needed, and wait for work idly."""
     # A fork does not copy threads, so the parent's pool is none of the child's.
-    return _pools.setdefault((os.getpid(), name, threads), ThreadPoolExecutor(threads, f"edgeprune-{name}"))
+    key = (os.getpid(), name, threads)
+    found = _pools.get(key)
+    # Of two threads that make one at a time, both get that which came first.
+    return found or _pools.setdefault(key, ThreadPoolExecutor(threads, f"edgeprune-{name}"))
 
 
 class ProcessLock:

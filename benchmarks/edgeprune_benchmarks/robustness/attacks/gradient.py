@@ -119,6 +119,8 @@ def pgd(
         if stops:
             resists = logits.argmax(1) == labels[attacked]
             attacked, moving, gradient = attacked[resists], moving[resists], gradient[resists]
+            if not len(attacked):
+                break
         moving = ascend_in_ball(moving, gradient, budget, low[attacked], high[attacked])
         found = found.index_copy(0, attacked, moving)
     return found
