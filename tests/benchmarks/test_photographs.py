@@ -310,7 +310,7 @@ def test_the_table_says_who_reached_the_target_and_when(rows):
     settings["pretrain_steps"] = 1500
     images = {"classes": 6, "train_images": 2017, "test_images": 507}
     lines = photograph_tables({"settings": settings, "rows": rows, **images})
-    assert "mobilenet_v2 from scratch; targets of the seeds, %: 60.0, 60.0." in lines
+    assert "mobilenet_v2 from scratch; accuracy to reach, by seed, %: 60.0, 60.0." in lines
     assert lines[-4:] == [
         "| JPEG files, torchvision's recipe | 9 | 2 of 2 | 6.2 (6.0 to 6.5) | 1.00 (1.00 to 1.00) | "
         "60.0 (60.0 to 60.0) | 55.0 (50.0 to 60.0) | 9.5 (9.5 to 9.5) | 630 | 3 | 33.00 |",
@@ -376,7 +376,7 @@ def test_a_pack_is_measured_against_the_better_rate_of_the_folder():
     settings["pretrain_steps"] = 1500
     images = {"classes": 6, "train_images": 2017, "test_images": 507}
     lines = photograph_tables({"settings": settings, "rows": rows, **images})
-    assert "mobilenet_v2 from scratch; targets of the seeds, %: 70.0." in lines
+    assert "mobilenet_v2 from scratch; accuracy to reach, by seed, %: 70.0." in lines
     assert lines[-3].startswith("| JPEG files, torchvision's recipe | 2 | 0 of 1 | - | - |")
     four_times = "| JPEG files, torchvision's recipe, 4 times its learning rate | 2 | 1 of 1 | 5.0 | 1.00 |"
     assert lines[-2].startswith(four_times)

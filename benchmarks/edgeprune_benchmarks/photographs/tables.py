@@ -81,7 +81,7 @@ def photograph_tables(results: Row) -> list[str]:
     for model, start, rows in _panels(results):
         folder = _folders(rows)
         listed = ", ".join(f"{100 * best(folder[seed]):.1f}" for seed in sorted(folder)) or "not measured yet"
-        said = f"{model} {_STARTS[start]}; targets of the seeds, %: {listed}."
+        said = f"{model} {_STARTS[start]}; accuracy to reach, by seed, %: {listed}."
         lines += ["", *render(_columns(folder), _grouped(rows), said)]
     return lines
 
@@ -180,9 +180,9 @@ def _columns(folder: dict[int, Row]) -> list[Column]:
     return [
         Column("trained from", lambda group: side_name(group[0]["side"])),
         Column("epochs", lambda group: group[0]["epochs"], "{}"),
-        Column("seeds at the target", count),
+        Column("seeds that reach it", count),
         Column("minutes to it", lambda group: _range(reached(group))),
-        Column("ratio to the folder's", lambda group: _range(_ratios(group, folder), "{:.2f}")),
+        Column("ratio to that of JPEG files", lambda group: _range(_ratios(group, folder), "{:.2f}")),
         Column("best, %", lambda group: mean_and_range([best(row) for row in group])),
         Column("at the end, %", lambda group: mean_and_range([row["curve"][-1][1] for row in group])),
         Column("minutes in all", lambda group: _range([row["curve"][-1][0] for row in group])),
