@@ -7,7 +7,6 @@ from statistics import mean
 from typing import Any
 
 from ..harness.markdown import Column, mean_and_range, render
-from .budgets import BARE
 
 __all__ = ["accuracy_bytes_short", "accuracy_bytes_table", "storage_short", "storage_table"]
 
@@ -141,14 +140,14 @@ def accuracy_bytes_table(results: Results) -> list[str]:
 
 
 def accuracy_bytes_short(results: Results) -> list[str]:
-    """Return the test accuracies in one budget, the one that most codecs have, of whole files."""
-    files = [row for row in results["rows"] if not row["codec"].endswith(BARE)]
-    of_budget = Counter(budget for budget, _ in {(row["budget_mb"], row["codec"]) for row in files})
-    if not files:
+    """Return the test accuracies in one budget, the one that most codecs have."""
+    rows = results["rows"]
+    of_budget = Counter(budget for budget, _ in {(row["budget_mb"], row["codec"]) for row in rows})
+    if not rows:
         return []
     budget = max(sorted(of_budget), key=of_budget.__getitem__)
     lines: dict[str, dict[float, list[Results]]] = {}
-    for row in files:
+    for row in rows:
         if row["budget_mb"] == budget:
             lines.setdefault(row["codec"], {}).setdefault(budget, []).append(row)
     return render([Column("stored as", lambda line: line[0]), _budget(budget)], lines.items())
