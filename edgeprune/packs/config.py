@@ -81,7 +81,8 @@ class BuildConfig:
         pixels a side. None and ``"auto"`` try the sizes on a sample of the images, see
         `edgeprune.packs.encoding.tiles.laid_out`.
     rounding : str or None
-        Of ``quantized``: ``"deadzone"``, or ``"rdo"`` by rate and distortion, for which None stands.
+        Of ``quantized``: ``"rdo"`` by rate and distortion, for which None stands: the highest PSNR for the
+        bytes; ``"nearest"``; or ``"deadzone"``, see `edgeprune_formats.coding.rounding.rounded`.
     size : int or None
         Resize the short side to this many pixels and crop the center; None keeps sizes, which must agree.
     channels : str
@@ -167,7 +168,8 @@ class BuildConfig:
     rounding: str | None = field(
         default=None,
         metadata={
-            "help": "How codec quantized rounds: rdo by rate and distortion; deadzone is faster to build.",
+            "help": "How codec quantized rounds: rdo has the highest PSNR for the bytes; nearest keeps more "
+            "detail; deadzone is between them. The last two are faster to build.",
             "choices": ROUNDINGS,
             "default_text": "rdo",
         },

@@ -9,6 +9,7 @@ from edgeprune_formats import ConfigError
 from edgeprune_formats.codecs import get_codec
 from edgeprune_formats.coding import native
 from edgeprune_formats.coding.kernels import NumpyKernels
+from edgeprune_formats.coding.rounding import ROUNDINGS
 from edgeprune_formats.tiles import dct_basis
 
 CODEC = get_codec("quantized")
@@ -42,7 +43,7 @@ def spectra_of(pixels):
 
 
 @pytest.mark.first_are_quick(2)
-@pytest.mark.parametrize("rounding", ["rdo", "deadzone"])
+@pytest.mark.parametrize("rounding", ROUNDINGS)
 @pytest.mark.parametrize(
     ("samples", "height", "width", "tile", "color", "step"),
     [

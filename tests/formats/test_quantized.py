@@ -15,6 +15,7 @@ from edgeprune_formats import (
 from edgeprune_formats.codecs import get_codec
 from edgeprune_formats.coding import native
 from edgeprune_formats.coding.payload import parse_payload
+from edgeprune_formats.coding.rounding import ROUNDINGS
 from edgeprune_formats.coefficients import QuantizedCoefficients
 from edgeprune_formats.tiles import dct_basis, from_tiles, to_tiles
 
@@ -88,7 +89,7 @@ def test_round_trip_is_within_the_step(tools, tmp_path, height, width, tile, col
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rounding", ["rdo", "deadzone"])
+@pytest.mark.parametrize("rounding", ROUNDINGS)
 def test_smaller_steps_cost_bytes_and_gain_quality(tools, tmp_path, rounding):
     spectra, _ = spectra_of(64, 32, 32)
     errors, sizes = [], []
@@ -115,6 +116,17 @@ def test_rdo_costs_less_at_equal_error(tools, tmp_path):
     errors, sizes = np.array([cost("deadzone", step) for step in steps]).T
     assert errors[0] < error < errors[-1]
     assert size < np.interp(error, errors, sizes)
+
+
+def test_nearest_is_within_half_a_step(tools, tmp_path):
+    spectra, _ = spectra_of(20, 32, 32)
+    header = header_of(tools, 20, color="rgb", step=0.1)
+    write(tmp_path / "p.h5", header, spectra, "nearest")
+    with open_pack(tmp_path / "p.h5") as pack:
+        values = np.concatenate([pack.read_chunk(chunk).values for chunk in range(pack.header.chunks)])
+    # The mean of an image lies around half of the range in a pack.
+    expected = to_tiles(spectra, header.tile_shape, header.grid, "rgb") / header.step
+    np.testing.assert_array_equal(values, np.rint(expected))
 
 
 def test_masked_components_are_dropped(tools, tmp_path):

@@ -30,7 +30,9 @@ BARE = ", no container"
 """What the name of a peer ends in whose headers and containers are not counted."""
 _FILES = ("JPEG 4:2:0", "JPEG 4:4:4", "WebP", "AVIF 4:2:0", "JPEG XL e7")
 # A file of JPEG XL is nothing but its codestream.
-CODECS = ("quantized", *_FILES, *(name + BARE for name in _FILES[:-1]), RAW)
+_OURS = {"quantized": "rdo", "quantized, nearest": "nearest"}
+"""The roundings of our rows."""
+CODECS = (*_OURS, *_FILES, *(name + BARE for name in _FILES[:-1]), RAW)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,9 +85,10 @@ def make_fitter(codec: str, target: float | None, probe: ImageSet, folder: Path)
     ConfigError
         Unknown codec, or a PSNR that it cannot reach.
     """
-    if codec == "quantized":
+    if codec in _OURS:
         assert target is not None
-        return PackFitter(folder, *_pack_quality(probe, target, folder))
+        rounding = _OURS[codec]
+        return PackFitter(folder, *_pack_quality(probe, target, folder, rounding), rounding)
     name = codec.removesuffix(BARE)
     if name not in _PEERS:
         raise ConfigError(f"unknown codec {codec!r}; known are {', '.join(CODECS)}")
@@ -100,14 +103,14 @@ def make_fitter(codec: str, target: float | None, probe: ImageSet, folder: Path)
     return PeerFitter(peer, int(near.level), near.psnr_db, is_bare=codec != name)
 
 
-def _pack_quality(probe: ImageSet, target: float, folder: Path) -> tuple[float, float]:
+def _pack_quality(probe: ImageSet, target: float, folder: Path, rounding: str) -> tuple[float, float]:
     """Return our quality for a PSNR, to a tenth, and the PSNR that it gives."""
     path = folder / "probe.h5"
     seen: dict[int, float] = {}
 
     def quality(tenths: int) -> float:
         if tenths not in seen:
-            with build(probe, path, codec="quantized", quality=tenths / 10) as pack:
+            with build(probe, path, codec="quantized", quality=tenths / 10, rounding=rounding) as pack:
                 seen[tenths] = measure_pack(probe, pack, 0.0).psnr_db
         return seen[tenths]
 
@@ -125,6 +128,7 @@ class PackFitter:
     folder: Path
     quality: float
     psnr_db: float | None
+    rounding: str
     setting: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -154,7 +158,7 @@ class PackFitter:
         if best == 0:
             raise ConfigError(f"no pack of {images.name} fits {budget} bytes")
         some = images.take(np.arange(best))
-        with build(some, path, codec="quantized", quality=self.quality) as pack:
+        with build(some, path, codec="quantized", quality=self.quality, rounding=self.rounding) as pack:
             decoded = ImageSet(images.name, pixels_of(pack, backend="scipy"), pack.labels.astype(np.int64))
             return Fitted(decoded, path.stat().st_size)
 
@@ -165,7 +169,8 @@ class PackFitter:
         return (whole - half) / (count - count // 2)
 
     def _size(self, images: ImageSet, count: int, path: Path) -> int:
-        build(images.take(np.arange(count)), path, codec="quantized", quality=self.quality).close()
+        some = images.take(np.arange(count))
+        build(some, path, codec="quantized", quality=self.quality, rounding=self.rounding).close()
         return path.stat().st_size
 
 
