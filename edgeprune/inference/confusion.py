@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprune_formats import ConfigError, open_pack
-from edgeprune_formats.remote.locations import RemoteFile, as_remote
-from edgeprune_runtime.class_names import class_numbers
+from edgeprune_formats import ConfigError
+from edgeprune_formats.remote.locations import RemoteFile
 
-from ..sources import open_source
+from .labeled import match_classes, open_labeled, require_outputs
 from .prediction import Prediction, Predictor, predict
 
 __all__ = ["ClassScores", "Evaluation", "evaluate"]
@@ -152,46 +151,26 @@ def evaluate(
     SourceError, PackFormatError
         An image or a chunk cannot be read.
     """
-    task, data = model.task, as_remote(data) or data
+    task = model.task
     if not task.is_default:
         raise ConfigError(
             f"{model.path} has learned {task}, and evaluate compares classes; "
             "`test` of train and export measures it"
         )
-    own = _class_names(data, model)
-    if not own:
+    if isinstance(data, Path) and data.is_dir():
+        raise ConfigError(f"{data}: a folder has no labels; name imagefolder:{data}")
+    images = open_labeled(data, model)
+    if not images.class_names:
         raise ConfigError(f"{data}: has no classes to compare with; `test` of train measures other targets")
-    names = own if model.class_names is None else model.class_names
-    numbers = dict(zip(own, class_numbers(own, names), strict=True))
-    if unknown := [name for name, number in numbers.items() if number is None]:
-        raise ConfigError(f"{data} has classes that {model.path} lacks: {', '.join(unknown[:5])}")
-    evaluation = Evaluation(tuple(names))
-    for prediction in predict(model, [data], skip_bad=skip_bad, tell=tell):
-        if len(prediction.probabilities) != len(names):
-            raise ConfigError(
-                f"{data} has {len(names)} classes, {model.path} {len(prediction.probabilities)}"
-            )
-        evaluation.add(_number(numbers, prediction), prediction)
+    names, numbers = match_classes(images, model)
+    number_of = dict(zip(images.class_names, numbers, strict=True))
+    evaluation = Evaluation(names)
+    for prediction in predict(model, [images], skip_bad=skip_bad, tell=tell):
+        require_outputs(prediction.probabilities, names, images, model)
+        evaluation.add(number_of[prediction.label or ""], prediction)
     if not evaluation.pairs:
         raise ConfigError(f"{data}: there is no image to evaluate on")
     return evaluation
-
-
-def _number(numbers: Mapping[str, int | None], prediction: Prediction) -> int:
-    number = numbers.get(prediction.label or "")
-    if number is None:
-        raise ConfigError(f"{prediction.image}: its class is not known; name a pack or a source")
-    return number
-
-
-def _class_names(data: Path | str | RemoteFile, model: Predictor) -> tuple[str, ...]:
-    if isinstance(data, str):
-        _, height, width = model.image_shape
-        return open_source(data, split="test", size=height if height == width else None).class_names
-    if isinstance(data, Path) and data.is_dir():
-        raise ConfigError(f"{data}: a folder has no labels; name imagefolder:{data}")
-    with open_pack(data) as pack:
-        return pack.header.class_names
 
 
 def _ratio(part: np.int64, whole: np.int64) -> float | None:

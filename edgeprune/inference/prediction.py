@@ -12,22 +12,23 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprune_formats import ConfigError, EdgePruneError, Pack, PackFormatError, open_pack
+from edgeprune_formats import ConfigError, EdgePruneError, Pack, PackFormatError
 from edgeprune_formats.codecs import get_codec
 from edgeprune_formats.coefficients import SparseCoefficients
 from edgeprune_formats.packs.inspection import signature_problem
 from edgeprune_formats.remote.locations import RemoteFile, as_remote
-from edgeprune_runtime import PackDataset
 from edgeprune_runtime.errors import TrainingError
 from edgeprune_runtime.loading.chunks.cache import ChunkCache
 from edgeprune_runtime.onnx.session import OnnxModel, open_onnx, require
 from edgeprune_runtime.task import Task
 
 from ..errors import SourceError
-from ..sources import open_source
+from ..sources import Source
+from ..sources.check import read_images
 from ..sources.decoding.files import images_below, unread_text
 from ..sources.decoding.images import IMAGE_SUFFIXES, read_image
-from ..sources.decoding.kinds import peak_of
+from ..sources.decoding.kinds import to_floats
+from .labeled import Labeled, open_labeled
 
 if TYPE_CHECKING:
     from edgeprune_runtime.networks.trained import TrainedNetwork
@@ -35,8 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["Prediction", "Predictor", "open_predictor", "predict", "softmax"]
 
 _BATCH = 32
-# A cache holds one chunk at least, and rows come in their order.
-_ONE_CHUNK = 1
+_Batches = Iterator[tuple[NDArray[np.integer[Any]], NDArray[np.float32]]]
 
 
 class Predictor(Protocol):
@@ -142,7 +142,7 @@ def open_predictor(path: Path, tell: Callable[[str], None] | None = None) -> Pre
 
 def predict(
     model: Predictor,
-    paths: Sequence[Path | str | RemoteFile],
+    paths: Sequence[Path | str | RemoteFile | Labeled],
     *,
     skip_bad: bool = False,
     tell: Callable[[str], None] | None = None,
@@ -156,9 +156,9 @@ def predict(
     Parameters
     ----------
     model : Predictor
-    paths : sequence of Path, str or RemoteFile
+    paths : sequence of Path, str, RemoteFile or Labeled
         A str is the URL of a far pack, or a source, of which the test split is read, see
-        `edgeprune.open_source`.
+        `edgeprune.open_source`; Labeled is either, opened for this model.
     skip_bad : bool
         Leave out what cannot be read, in place of raising an error once all others are told.
     tell : callable, optional
@@ -199,15 +199,13 @@ def predict(
 
 
 def _found(
-    paths: Sequence[Path | str | RemoteFile], unread: Counter[str]
+    named: Sequence[Path | str | RemoteFile | Labeled], unread: Counter[str]
 ) -> Iterator[tuple[Any, Callable[..., Any]]]:
     """Give what was named, a file of a folder at a time, each with what classifies it."""
-    for path in paths:
-        remote = as_remote(path)
-        if remote is not None or isinstance(path, RemoteFile):
-            yield remote, _of_pack
-        elif isinstance(path, str):
-            yield path, _of_source
+    for data in named:
+        path = data if isinstance(data, Labeled) else as_remote(data) or data
+        if not isinstance(path, Path):
+            yield path, _of_labeled
         elif path.is_dir():
             files = [path / name for name in images_below(str(path), unread=unread)]
             if not files:
@@ -218,7 +216,7 @@ def _found(
             if path.exists() and not path.is_file():
                 raise SourceError(f"{path}: not a regular file; name an image, a pack or a folder")
             is_pack = path.exists() and signature_problem(path) is None
-            yield path, _of_pack if is_pack else _of_files
+            yield path, _of_labeled if is_pack else _of_files
 
 
 def _of_files(model: Predictor, files: Sequence[Path], bad: list[EdgePruneError]) -> Iterator[Prediction]:
@@ -245,89 +243,70 @@ def _pixels(file: Path, shape: tuple[int, int, int]) -> NDArray[np.float32]:
     if pixels.shape[:2] != (height, width):
         found = f"{pixels.shape[1]}x{pixels.shape[0]}"
         raise SourceError(f"{file}: has {found} pixels, and the model takes {width}x{height}")
-    image: NDArray[np.float32] = pixels.transpose(2, 0, 1).astype(np.float32) / np.float32(peak_of(pixels))
-    return image
+    return to_floats(pixels.transpose(2, 0, 1))
 
 
-def _of_source(model: Predictor, spec: str, bad: list[EdgePruneError]) -> Iterator[Prediction]:
-    if model.takes_coefficients:
-        raise ConfigError(f"{model.path} takes coefficients; give it packs, or export without a decoder")
-    channels, height, width = model.image_shape
-    source = open_source(spec, split="test", size=height if height == width else None, planes=channels)
-    is_label = model.task.is_default
-    if source.shape != model.image_shape:
-        raise ConfigError(f"{spec} has images {source.shape}, and {model.path} takes {model.image_shape}")
-    for start in range(0, len(source), _BATCH):
-        good: list[tuple[int, NDArray[np.uint8 | np.uint16]]] = []
-        for row in range(start, min(start + _BATCH, len(source))):
-            try:
-                good.append((row, source.read([row])[0]))
-            except SourceError as error:
-                bad.append(error)
-        if not good:
-            continue
-        pixels = np.stack([image for _, image in good])
-        logits = model.logits(pixels.astype(np.float32) / np.float32(peak_of(pixels)))
-        for (row, _), probabilities in zip(good, _told(model, logits), strict=True):
-            label = source.class_names[source.labels[row]] if source.class_names and is_label else None
-            yield Prediction(source.name(row), probabilities, label)
-
-
-def _of_pack(model: Predictor, path: Path | RemoteFile, bad: list[EdgePruneError]) -> Iterator[Prediction]:
+def _of_labeled(
+    model: Predictor, data: Path | str | RemoteFile | Labeled, bad: list[EdgePruneError]
+) -> Iterator[Prediction]:
     try:
-        opened = open_pack(path)
+        images = data if isinstance(data, Labeled) else open_labeled(data, model)
     except PackFormatError as error:
         bad.append(error)
         return
-    with opened as pack:
-        header = pack.header
-        if header.shape != model.image_shape:
-            raise ConfigError(f"{path} has images {header.shape}, and {model.path} takes {model.image_shape}")
-        for first, logits in _logits_of_pack(model, pack, bad):
-            for row, probabilities in enumerate(_told(model, logits), first):
-                label = None
-                if header.class_names and model.task.is_default:
-                    label = header.class_names[pack.labels[row]]
-                yield Prediction(f"{path}[{row}]", probabilities, label)
+    names = images.class_names if model.task.is_default else ()
+    if isinstance(images.origin, Pack):
+        batches = _logits_of_pack(model, images, images.origin, bad)
+    else:
+        batches = _logits_of_source(model, images.origin, bad)
+    for rows, logits in batches:
+        for row, probabilities in zip(rows.tolist(), _told(model, logits), strict=True):
+            label = names[images.labels[row]] if names else None
+            yield Prediction(images.name(row), probabilities, label)
 
 
-def _logits_of_pack(
-    model: Predictor, pack: Pack, bad: list[EdgePruneError]
-) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Give the first row of each batch and its logits; a chunk that is damaged joins `bad`."""
-    logits_of = _reader_of(model, pack)
-    size = pack.header.chunk_samples
-    for begin in range(0, len(pack), size):
-        end = min(begin + size, len(pack))
-        try:
-            for first in range(begin, end, _BATCH):
-                yield first, logits_of(range(first, min(first + _BATCH, end)))
-        except PackFormatError as error:
-            bad.append(error)
+def _logits_of_source(model: Predictor, source: Source, bad: list[EdgePruneError]) -> _Batches:
+    """Give the rows of each batch and its logits; an image that cannot be read joins `bad`."""
+    for start in range(0, len(source), _BATCH):
+        rows = np.arange(start, min(start + _BATCH, len(source)))
+        good, pixels, messages = read_images(source, rows)
+        bad += map(SourceError, messages)
+        if len(good):
+            yield good, model.logits(to_floats(pixels))
 
 
-def _reader_of(model: Predictor, pack: Pack) -> Callable[[range], NDArray[np.float32]]:
+def _logits_of_pack(model: Predictor, images: Labeled, pack: Pack, bad: list[EdgePruneError]) -> _Batches:
+    """Give the rows of each batch and its logits; a chunk that is damaged joins `bad`."""
+    with pack:
+        logits_of = _reader_of(model, images, pack)
+        for chunk in map(pack.header.chunk_rows, range(pack.header.chunks)):
+            try:
+                for first in range(0, len(chunk), _BATCH):
+                    rows = np.array(chunk[first : first + _BATCH])
+                    yield rows, logits_of(rows)
+            except PackFormatError as error:
+                bad.append(error)
+
+
+def _reader_of(
+    model: Predictor, images: Labeled, pack: Pack
+) -> Callable[[NDArray[np.int64]], NDArray[np.float32]]:
     """Return what gives logits of rows of a pack."""
-    if isinstance(model, OnnxModel) and model.takes_coefficients:
-        if get_codec(pack.header.codec).layout is not SparseCoefficients:
-            raise ConfigError(
-                f"{pack.path}: {model.path} takes sparse coefficients, not those of codec "
-                f"{pack.header.codec}; edgeprune convert makes a pack of codec sparse-f32 of it"
-            )
-        cache = ChunkCache(pack, _ONE_CHUNK)
+    if not (isinstance(model, OnnxModel) and model.takes_coefficients):
+        return lambda rows: model.logits(images.read(rows))
+    if get_codec(pack.header.codec).layout is not SparseCoefficients:
+        raise ConfigError(
+            f"{pack.path}: {model.path} takes sparse coefficients, not those of codec "
+            f"{pack.header.codec}; edgeprune convert makes a pack of codec sparse-f32 of it"
+        )
+    # It holds one chunk at least, and rows come in their order.
+    cache = ChunkCache(pack, 1)
 
-        def logits_of_coefficients(rows: range) -> NDArray[np.float32]:
-            coefficients, where = cache.find(np.array(rows))
-            return model.logits_of_coefficients(*coefficients.take(where).arrays)
+    def logits_of_coefficients(rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        coefficients, where = cache.find(rows)
+        return model.logits_of_coefficients(*coefficients.take(where).arrays)
 
-        return logits_of_coefficients
-    # Without torch, though it may be there: importing it takes longer than most calls of this.
-    images = PackDataset(pack, backend="scipy", cache_bytes=_ONE_CHUNK, targets=())
-
-    def logits_of_images(rows: range) -> NDArray[np.float32]:
-        return model.logits(np.stack([image for (image,) in images.__getitems__(rows)]))
-
-    return logits_of_images
+    return logits_of_coefficients
 
 
 def _told(model: Predictor, outputs: NDArray[np.float32]) -> NDArray[np.float32]:

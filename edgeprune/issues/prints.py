@@ -15,6 +15,7 @@ from edgeprune_runtime import PackDataset
 
 from ..sources import Source
 from ..sources.check import batches, read_images
+from ..sources.decoding.kinds import to_integers
 from ..sources.ordered import in_order
 from .duplicates import Fingerprints
 from .hashing import perceptual_hashes
@@ -83,9 +84,7 @@ def pack_fingerprints(
 def _decoded(
     pack: Pack, chunks: int | None
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8 | np.uint16]]]:
-    peak = 2**pack.header.bits - 1
-    kind = np.dtype(f"u{pack.header.bits // 8}")
     images = PackDataset(pack, backend="scipy", cache_bytes=1, targets=())
     for chunk in map(pack.header.chunk_rows, range(pack.header.chunks)[:chunks]):
         pixels = np.stack([image for (image,) in images.__getitems__(chunk)])
-        yield np.array(chunk, np.int64), np.clip(np.rint(pixels * peak), 0, peak).astype(kind)
+        yield np.array(chunk, np.int64), to_integers(pixels, pack.header.bits)

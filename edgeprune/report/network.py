@@ -6,100 +6,28 @@ import heapq
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from edgeprune_formats import ConfigError, Pack, open_pack
-from edgeprune_formats.remote.locations import RemoteFile
-from edgeprune_runtime import PackDataset
-from edgeprune_runtime.class_names import class_numbers
+from edgeprune_formats import Pack
 
 from ..inference.confusion import Evaluation
+from ..inference.labeled import Labeled, match_classes, require_outputs
 from ..inference.prediction import Prediction, Predictor, softmax
-from ..sources import Source, open_source
-from ..sources.decoding.kinds import peak_of
+from ..sources.decoding.kinds import to_integers
 from ..training.curves import MEASURES, measure_of, read_metrics, scale_of, series
 from .album import evenly
 from .charts import lines
 from .names import shown
 from .pictures import Card, picture
-from .pixels import to_integers
 from .preview import in_color
 
-__all__ = ["Cell", "Tested", "Tried", "curves", "images_of", "open_tried"]
+__all__ = ["Cell", "Tested", "curves"]
 
 _TESTED, _BATCH, _SHOWN, _MANY, _PAIRS = 2000, 64, 24, 20, 20
 _SHADES = 9
-_PACK_BYTES = 2**26
-
-
-class Tried(Protocol):
-    """Labeled images that a network is tried on."""
-
-    class_names: tuple[str, ...]
-    labels: NDArray[np.int64]
-
-    def read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return images [n, C, H, W] on [0, 1]."""
-        ...
-
-    def name(self, row: int) -> str:
-        """Return what an image is called."""
-        ...
-
-
-class _Packed:
-    """The images of a pack; implements `Tried`."""
-
-    def __init__(self, pack: Pack) -> None:
-        self.class_names, self.labels = pack.header.class_names, pack.labels
-        self._images = PackDataset(pack, backend="scipy", cache_bytes=_PACK_BYTES, targets=())
-
-    def read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        images: NDArray[np.float32] = np.stack([one for (one,) in self._images.__getitems__(rows.tolist())])
-        return images
-
-    def name(self, row: int) -> str:
-        return f"row {row}"
-
-
-class _Original:
-    """The images of a source; implements `Tried`."""
-
-    def __init__(self, source: Source) -> None:
-        self.class_names, self.labels, self._source = source.class_names, source.labels, source
-
-    def read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        pixels = self._source.read(rows.astype(np.intp))
-        images: NDArray[np.float32] = pixels.astype(np.float32) / np.float32(peak_of(pixels))
-        return images
-
-    def name(self, row: int) -> str:
-        return shown(self._source.name(row))
-
-
-def open_tried(data: str | RemoteFile, model: Predictor) -> Tried:
-    """Open a pack, by its path or URL, or the test split of a source, for a network."""
-    channels, height, width = model.image_shape
-    if isinstance(data, str) and not Path(data).is_file():
-        source = open_source(data, split="test", size=height if height == width else None, planes=channels)
-        found, shape = _Original(source), source.shape
-        return _fitting(found, shape, data, model)
-    return images_of(open_pack(data), model)
-
-
-def images_of(pack: Pack, model: Predictor) -> Tried:
-    """Return the images of a pack, for a network."""
-    return _fitting(_Packed(pack), pack.header.shape, pack.path, model)
-
-
-def _fitting(found: Tried, shape: tuple[int, int, int], data: object, model: Predictor) -> Tried:
-    if shape != model.image_shape:
-        raise ConfigError(f"{data} has images {shape}, and {model.path} takes {model.image_shape}")
-    return found
 
 
 @dataclass(frozen=True)
@@ -140,7 +68,7 @@ class Tested:
 
     @classmethod
     def on(
-        cls, tried: Tried, model: Predictor, data: object, progress: Callable[[str], None] | None = None
+        cls, tried: Labeled, model: Predictor, progress: Callable[[str], None] | None = None
     ) -> Tested | None:
         """Try a network on up to 2,000 images, evenly spaced; None of what has no classes to compare.
 
@@ -151,24 +79,21 @@ class Tested:
         SourceError, PackFormatError
             An image cannot be read.
         """
-        own = tried.class_names
-        if not own or not model.task.is_default:
+        if not tried.class_names or not model.task.is_default:
             return None
-        names = own if model.class_names is None else model.class_names
-        numbers = class_numbers(own, names)
-        if lacking := [name for name, number in zip(own, numbers, strict=True) if number is None]:
-            raise ConfigError(f"{data} has classes that {model.path} lacks: {', '.join(lacking[:5])}")
-        evaluation, worst = Evaluation(tuple(names)), _Worst()
+        names, numbers = match_classes(tried, model)
+        evaluation, worst = Evaluation(names), _Worst()
         rows = evenly(len(tried.labels), _TESTED)
         for start in range(0, len(rows), _BATCH):
             some = rows[start : start + _BATCH]
             images = tried.read(some)
-            told = _probabilities(model.logits(images), len(names), data, model)
+            told = softmax(model.logits(images))
+            require_outputs(told, names, tried, model)
             for row, image, probabilities in zip(some.tolist(), images, told, strict=True):
                 true = numbers[tried.labels[row]]
-                assert true is not None
-                evaluation.add(true, Prediction(tried.name(row), probabilities))
-                worst.add(image, true, Prediction(tried.name(row), probabilities))
+                prediction = Prediction(_name(tried, row), probabilities)
+                evaluation.add(true, prediction)
+                worst.add(image, true, prediction)
             if progress is not None:
                 progress(f"classifying images, {min(start + _BATCH, len(rows)):,} of {len(rows):,}")
         return cls._made(evaluation, worst, len(tried.labels))
@@ -227,12 +152,8 @@ def _cells(matrix: NDArray[np.int64]) -> list[list[Cell]]:
     ]
 
 
-def _probabilities(
-    logits: NDArray[np.float32], classes: int, data: object, model: Predictor
-) -> NDArray[np.float32]:
-    if logits.shape[1] != classes:
-        raise ConfigError(f"{data} has {classes} classes, {model.path} {logits.shape[1]}")
-    return softmax(logits)
+def _name(tried: Labeled, row: int) -> str:
+    return f"row {row}" if isinstance(tried.origin, Pack) else shown(tried.name(row))
 
 
 def curves(run: Path) -> list[Markup]:

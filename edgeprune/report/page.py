@@ -15,7 +15,6 @@ import numpy as np
 
 from edgeprune_formats import ConfigError, Pack, __version__
 from edgeprune_formats.files import atomic_file, check_writable
-from edgeprune_formats.remote.locations import as_remote
 
 from ..text import count_text, printable
 
@@ -122,13 +121,14 @@ def look_at_run(
     PackFormatError, SourceError
         An image cannot be read.
     """
-    from .network import Tested, curves, images_of, open_tried
+    from ..inference.labeled import open_labeled
+    from .network import Tested, curves
 
     drawn = curves(run)
-    data = pack.path if test is None else as_remote(test) or test
-    tried = images_of(pack, model) if isinstance(data, Path) else open_tried(data, model)
-    tested = Tested.on(tried, model, data, progress)
-    return Training(drawn, tested, printable(Path(str(data)).name), test is None)
+    data = pack if test is None else Path(test) if Path(test).is_file() else test
+    tried = open_labeled(data, model)
+    tested = Tested.on(tried, model, progress)
+    return Training(drawn, tested, printable(Path(str(tried.where)).name), test is None)
 
 
 def _content(

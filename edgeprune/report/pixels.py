@@ -10,14 +10,9 @@ from numpy.typing import NDArray
 from edgeprune_formats import Pack
 from edgeprune_runtime import PackDataset, PackLoader
 
-__all__ = ["images_of", "pixels_of", "to_integers"]
+from ..sources.decoding.kinds import to_integers
 
-
-def to_integers(images: NDArray[Any], bits: int = 8) -> NDArray[Any]:
-    """Return values on [0, 1], or a little beyond, as whole numbers, uint8 or uint16."""
-    peak = 2**bits - 1
-    pixels: NDArray[Any] = np.clip(np.rint(images * peak), 0, peak)
-    return pixels.astype(np.uint8 if bits == 8 else np.uint16)
+__all__ = ["images_of", "pixels_of"]
 
 
 def pixels_of(pack: Pack, **how: Any) -> NDArray[np.uint8]:

@@ -72,6 +72,16 @@ def test_a_model_without_names_has_those_of_the_data_in_their_order(small, tmp_p
         evaluate(Fixed(None), two)
 
 
+def test_images_have_the_channels_that_the_model_takes(tmp_path):
+    gray = (257 * np.array([[1, 1, 0, 1]])).astype(np.uint16)
+    for label, told in enumerate(gray.T.tolist()):
+        (folder := tmp_path / "test" / str(label // 2)).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8), told[0], np.uint16)).save(folder / f"gray{label}.png")
+        Image.new("RGB", (8, 8), (label // 2, 0, 0)).save(folder / f"rgb{label}.png")
+    found = evaluate(Fixed(("0", "1")), f"imagefolder:{tmp_path}")
+    assert found.matrix().tolist() == [[2, 2], [1, 3]]
+
+
 @pytest.mark.slow
 def test_a_pack_and_its_source_give_the_same_as_predict(tmp_path_factory, edgeprune, tmp_path):
     folder = exported_models.trained(tmp_path_factory)
@@ -151,11 +161,13 @@ def test_a_bad_image_ends_it_or_is_left_out(tmp_path, edgeprune, tmp_path_factor
 def test_what_cannot_be_evaluated_is_one_line(edgeprune, tmp_path, tmp_path_factory, make_pack, small):
     run = exported_models.trained(tmp_path_factory) / "run"
     Image.new("RGB", (12, 12)).save(tmp_path / "a.png")
-    other, _ = make_pack("other.h5", samples=3)
+    large, _ = make_pack("large.h5", samples=3)
+    other, _ = make_pack("other.h5", samples=3, size=(12, 12), components=9)
     for arguments, status, message in (
         ([run, tmp_path], 2, f"a folder has no labels; name imagefolder:{tmp_path}"),
         ([run, tmp_path / "a.png"], 1, "a.png"),
-        ([run, other], 2, "classes that"),
+        ([run, large], 2, "has images (3, 32, 32), and"),
+        ([run, other], 2, "has classes that"),
         ([tmp_path / "nothing", small], 2, "does not exist"),
         ([run, small, "--plot", tmp_path / "a.gif"], 2, "a picture's name ends in .png, .svg, .pdf"),
         ([run, small, "--json", tmp_path / "no" / "a.json"], 1, "no folder"),

@@ -9,12 +9,11 @@ import web_server
 from PIL import Image
 
 from edgeprune import BuildConfig, build_pack
-from edgeprune.report.network import open_tried
+from edgeprune.inference.labeled import open_labeled
 from edgeprune.training.evaluation import TestImages
 from edgeprune_formats import RemoteError, open_pack, verify_pack
 from edgeprune_formats.packs import remote as far
 from edgeprune_formats.remote import receive
-from edgeprune_formats.remote.locations import as_remote
 from edgeprune_runtime import PackLoader
 
 pytest.importorskip("aiohttp")
@@ -193,5 +192,5 @@ def test_a_loader_takes_far_packs(server, pack):
 def test_the_page_of_a_pack_is_tested_on_a_far_one(server, pack):
     with open_pack(pack) as local:
         model = SimpleNamespace(image_shape=local.header.shape, path=pack)
-        tried = open_tried(as_remote(server.url()), model)
+        tried = open_labeled(server.url(), model)
         assert tried.labels.tolist() == local.labels.tolist()

@@ -23,6 +23,8 @@ __all__ = [
     "kind_of",
     "peak_of",
     "reduced_to_8",
+    "to_floats",
+    "to_integers",
 ]
 
 
@@ -63,6 +65,18 @@ def kind_of(image: Image.Image) -> Kind:
 def peak_of(pixels: NDArray[Any]) -> int:
     """Return the pixel that stands for 1: 255 or 65,535."""
     return int(np.iinfo(pixels.dtype).max)
+
+
+def to_floats(pixels: NDArray[np.uint8 | np.uint16]) -> NDArray[np.float32]:
+    """Return whole numbers as float32 on [0, 1]."""
+    return np.asarray(pixels.astype(np.float32) / np.float32(peak_of(pixels)))
+
+
+def to_integers(images: NDArray[Any], bits: int = 8) -> NDArray[Any]:
+    """Return values on [0, 1], or a little beyond, as whole numbers, uint8 or uint16."""
+    peak = 2**bits - 1
+    pixels: NDArray[Any] = np.clip(np.rint(images * peak), 0, peak)
+    return pixels.astype(np.uint8 if bits == 8 else np.uint16)
 
 
 def reduced_to_8(pixels: NDArray[Any]) -> NDArray[np.uint8]:
