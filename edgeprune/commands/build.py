@@ -32,8 +32,8 @@ from ..options.fields import (
 from ..options.networks import TRUST_MODEL
 from ..options.output import require_spare
 from ..options.sizes import size_option
+from ..options.torch import require_torch
 from ._parts import assemble_parts, build_on_engine, build_one_part, parse_share, require_alone
-from .score import require_torch
 
 if TYPE_CHECKING:
     from edgeprune.packs.planning.plan import Share
@@ -141,7 +141,7 @@ def command(
     source = with_options(source, make_config(SourceOptions, options))
     jobs = jobs or cpu_quota()
     if teacher is not None:
-        require_torch()
+        require_torch("a teacher", "build")
     if part is not None or engine is not None:
         del given["classifier"]
         config = _config(options, options.pop("device"))
@@ -178,7 +178,7 @@ def _build_here(
 
     method = METHODS[options["method"]]
     if method.learned_masks or (method.scored_images and given["scores"] is None):
-        require_torch()
+        require_torch(f"method {options['method']}", "build")
     with joined(options.pop("device")) as workers:
         quiet = quiet or workers.rank > 0
         config = _config(options, workers.device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from edgeprune_formats import ConfigError
 from edgeprune_formats.files import check_writable
 
 from ..options.fields import FORCE, QUIET, Command, config_options, make_config, output_option
+from ..options.torch import require_torch
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from edgeprune.sources import Source
     from edgeprune.work.processes import Workers
 
-__all__ = ["command", "require_torch"]
+__all__ = ["command"]
 
 
 @click.command("score", cls=Command)
@@ -60,7 +60,7 @@ def command(
       edgeprune score imagefolder:photos --size 224 -o photos.scores.h5
       edgeprune build imagefolder:photos --size 224 --method jelf --scores photos.scores.h5 -o photos.h5
     """
-    require_torch()
+    require_torch("scoring", "build")
     from edgeprune.scoring.run import run_scoring
     from edgeprune.sources import open_source
     from edgeprune.work.checking import check_shared
@@ -115,12 +115,6 @@ def _require_target(source: str, output: Path) -> None:
     if origin and output.exists() and output.resolve() == Path(origin).resolve():
         raise ConfigError(f"{output} is the source; name another file")
     check_writable(output)
-
-
-def require_torch() -> None:
-    """Raise `ConfigError` where torch is not installed."""
-    if importlib.util.find_spec("torch") is None:
-        raise ConfigError("scores, learned masks and a teacher need torch; pip install 'edgeprune[build]'")
 
 
 def _summary(output: Path, provenance: dict[str, Any], images: int) -> str:

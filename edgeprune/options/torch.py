@@ -24,10 +24,18 @@ THREADS = option(
 )
 
 
-def require_torch() -> None:
-    """Raise `ConfigError` where torch is not installed, or cannot be loaded."""
+def require_torch(what: str = "training", extra: str = "torch") -> None:
+    """Raise `ConfigError` where torch is not installed, or cannot be loaded.
+
+    Parameters
+    ----------
+    what : str
+        Needs it, for the message.
+    extra : str
+        Of this package, that installs it.
+    """
     if importlib.util.find_spec("torch") is None:
-        raise ConfigError("training needs torch; pip install 'edgeprune[torch]'")
+        raise ConfigError(f"{what} needs torch; pip install 'edgeprune[{extra}]'")
     try:
         importlib.import_module("torch")
     except ImportError as error:

@@ -1,5 +1,7 @@
 """What commands that compute with torch share."""
 
+import importlib
+
 import pytest
 import torch
 
@@ -14,6 +16,31 @@ def test_a_torch_that_cannot_be_loaded(monkeypatch):
     monkeypatch.setattr(torch_options.importlib, "import_module", fail)
     with pytest.raises(ConfigError, match=r"failed to map segment .*; reinstall it, or allow more"):
         torch_options.require_torch()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("score", "digits"),
+        ("build", "digits", "--method", "lf"),
+        ("build", "digits", "--teacher", "."),
+    ],
+)
+def test_commands_say_that_torch_cannot_be_loaded(edgeprune, monkeypatch, tmp_path, words):
+    def fail(name, *rest):
+        if name == "torch":
+            raise ImportError("libcudart.so.12: cannot open shared object file")
+        return import_module(name, *rest)
+
+    import_module = importlib.import_module
+    monkeypatch.setattr(importlib, "import_module", fail)
+    code, out, err = edgeprune(*words, "-o", tmp_path / "out")
+    assert (code, out) == (2, "")
+    assert err == (
+        "edgeprune: error: torch cannot be loaded (libcudart.so.12: cannot open shared object file); "
+        "reinstall it, or allow more memory\n"
+    )
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(("free", "threads"), [(0.1, 1), (2.2, 2), (3.9, 4), (None, 4)])
