@@ -34,6 +34,7 @@ from edgeprune_formats.hdf5 import (
     open_hdf5,
     read_array,
     read_attribute,
+    write_array,
 )
 from edgeprune_formats.isolation import require_safe
 from edgeprune_formats.strict_json import parse_json
@@ -161,10 +162,10 @@ def write_scores_file(
 
     with atomic_hdf5(path) as file:
         file.attrs["format"], file.attrs["format_version"] = np.bytes_(_FORMAT), np.int64(_VERSION)
-        _write(file, "samples/rows", rows.astype("<i8"))
-        _write(file, "samples/labels", labels.astype("<i8"))
+        write_array(file, "samples/rows", rows.astype("<i8"))
+        write_array(file, "samples/labels", labels.astype("<i8"))
         recorded = np.arange(every, count + 1, every, dtype="<i8")
-        _write(file, "entropies/epochs", recorded)
+        write_array(file, "entropies/epochs", recorded)
         series = {
             f"epochs/{name}": _Series(file, f"epochs/{name}", (count, len(rows)), kind)
             for name, kind in RECORD_TYPES.items()
@@ -181,11 +182,11 @@ def write_scores_file(
         assert final is not None
         for one in (*series.values(), entropies):
             one.close()
-        _write(file, "samples/final_entropies", final.astype("<f4"))
+        write_array(file, "samples/final_entropies", final.astype("<f4"))
         tensors = {name: np.asarray(tensor, order="C") for name, tensor in classifier.items()}
-        _write(file, "classifier", np.frombuffer(save(tensors), "u1"))
+        write_array(file, "classifier", np.frombuffer(save(tensors), "u1"))
         text = json.dumps(provenance, allow_nan=False).encode()
-        _write(file, "provenance", np.frombuffer(text, "u1"))
+        write_array(file, "provenance", np.frombuffer(text, "u1"))
 
 
 def read_scores_file(path: str | Path) -> ScoresFile:
@@ -263,11 +264,6 @@ class _Series:
     def close(self) -> None:
         assert self._row == len(self._dataset)
         self._dataset.attrs["crc32"] = np.uint32(self._checksum)
-
-
-def _write(file: h5py.File, name: str, array: NDArray[Any]) -> None:
-    dataset = file.create_dataset(name, data=array, track_times=False)
-    dataset.attrs["crc32"] = np.uint32(checksum(array))
 
 
 def _provenance(path: Path, text: bytes) -> dict[str, Any]:

@@ -40,6 +40,7 @@ __all__ = [
     "read_attribute",
     "read_text",
     "unreadable",
+    "write_array",
 ]
 
 COPY_AGAIN = "copy the file again"
@@ -280,3 +281,9 @@ def read_array(
     if stored.dtype != np.uint32 or int(stored) != checksum(array):
         raise DefectError("checksum", dataset.name, f"does not match its checksum; {COPY_AGAIN}")
     return array
+
+
+def write_array(group: h5py.Group, name: str, array: NDArray[Any]) -> None:
+    """Write an array as a dataset with its checksum, which `read_array` checks."""
+    dataset = group.create_dataset(name, data=array, track_times=False)
+    dataset.attrs["crc32"] = np.uint32(checksum(array))

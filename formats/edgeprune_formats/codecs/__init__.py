@@ -188,15 +188,19 @@ class Codec(ABC):
     def problems(self, header: PackHeader, arrays: Arrays) -> list[tuple[str, str]]:
         """Return each defect in the content of a chunk's arrays as (field name, message)."""
 
-    @abstractmethod
     def decode(self, header: PackHeader, arrays: Arrays, samples: int) -> Coefficients:
         """Return the coefficients of the chunk's `samples` images; the arrays have passed `problems`.
+
+        A codec overrides this or `decode_into`, of which each does with the other.
 
         Raises
         ------
         ContentError
             A defect that shows only in decoding.
         """
+        coefficients = self.layout.empty(header, samples)
+        self.decode_into(header, arrays, coefficients)
+        return coefficients
 
     def stored_in(self, coefficients: Coefficients) -> Arrays:
         """Return, by field name, those of its arrays that hold what a chunk stores as it is stored."""

@@ -99,20 +99,14 @@ class Quantized(Codec):
         """Return nothing: what is wrong shows when the payload is decoded."""
         return []
 
-    def decode(self, header: PackHeader, arrays: Arrays, samples: int) -> Coefficients:
-        """Return the integers.
+    def decode_into(self, header: PackHeader, arrays: Arrays, coefficients: Coefficients) -> None:
+        """Fill `coefficients` with the integers; see `Codec.decode_into`.
 
         Raises
         ------
         ContentError
             Bytes that no encoder wrote.
         """
-        coefficients = self.layout.empty(header, samples)
-        self.decode_into(header, arrays, coefficients)
-        return coefficients
-
-    def decode_into(self, header: PackHeader, arrays: Arrays, coefficients: Coefficients) -> None:
-        """Fill `coefficients` with the integers; see `decode`."""
         assert isinstance(coefficients, QuantizedCoefficients)
         scan, values = scan_order(*header.tile_shape), coefficients.values
         samples, planes, tiles, places = values.shape

@@ -78,20 +78,14 @@ class SparseF16(Codec):
             found.append((error.field, error.message))
         return found
 
-    def decode(self, header: PackHeader, arrays: Arrays, samples: int) -> Coefficients:
-        """Widen the values and list the positions.
+    def decode_into(self, header: PackHeader, arrays: Arrays, coefficients: Coefficients) -> None:
+        """Widen the values and list the positions; see `Codec.decode_into`.
 
         Raises
         ------
         ContentError
             Bitmaps of another size, or that do not have K positions for each channel of each image.
         """
-        coefficients = self.layout.empty(header, samples)
-        self.decode_into(header, arrays, coefficients)
-        return coefficients
-
-    def decode_into(self, header: PackHeader, arrays: Arrays, coefficients: Coefficients) -> None:
-        """Fill `coefficients` with values and positions; see `decode`."""
         assert isinstance(coefficients, SparseCoefficients)
         bitmaps = self._bitmaps(header, arrays, len(coefficients))
         places = np.arange(header.height * header.width)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, DefectError
-from ..hdf5 import TEXT, checksum, open_contiguous, open_group, read_array
+from ..hdf5 import TEXT, checksum, open_contiguous, open_group, read_array, write_array
 from ..limits import MAX_COLUMNS, MAX_COLUMNS_BYTES, MAX_TEXT_BYTES
 from ..strict_json import parse_json
 from ..targets import (
@@ -123,16 +123,11 @@ def write_columns(file: h5py.File, columns: Sequence[Stored]) -> None:
     text = json.dumps([column.to_json() for column, _ in columns], ensure_ascii=False).encode()
     if len(text) > MAX_COLUMNS_BYTES:
         raise ConfigError(f"the names of targets and classes take {len(text)} B, and {MAX_COLUMNS_BYTES} fit")
-    _write(group, _DESCRIPTION, np.array(text, h5py.string_dtype("utf-8", len(text))))
+    write_array(group, _DESCRIPTION, np.array(text, h5py.string_dtype("utf-8", len(text))))
     for number, (_, stored) in enumerate(columns):
         if stored.dtype.kind == "S":
             stored = stored.astype(h5py.string_dtype("utf-8", stored.dtype.itemsize))
-        _write(group, str(number), stored)
-
-
-def _write(group: h5py.Group, name: str, array: NDArray[Any]) -> None:
-    dataset = group.create_dataset(name, data=array, track_times=False)
-    dataset.attrs["crc32"] = np.uint32(checksum(array))
+        write_array(group, str(number), stored)
 
 
 def inspect_columns(file: h5py.File, samples: int, file_bytes: int) -> tuple[Column, ...]:

@@ -125,7 +125,7 @@ def _version(file: h5py.File) -> str:
 def _class_names(file: h5py.File, file_bytes: int) -> tuple[str, ...]:
     there = {name: file.id.links.exists(name.encode()) for name in ("class_names", "labels", GROUP)}
     # Since 1.3 other targets may take the place of classes; a file of before has no such group.
-    if there[GROUP] and not (there["class_names"] or there["labels"]) and _has_columns(_version(file)):
+    if there[GROUP] and not (there["class_names"] or there["labels"]) and _minor(_version(file)) >= 3:
         return ()
     stored = open_contiguous(file, "class_names", TEXT, (-1,), file_bytes)
     if stored.ndim != 1 or not 1 <= len(stored) <= MAX_CLASSES or stored.dtype.itemsize > MAX_TEXT_BYTES:
@@ -232,10 +232,6 @@ def _minor(version: str) -> int:
     return int(version.partition(".")[2])
 
 
-def _has_columns(version: str) -> bool:
-    return int(version.partition(".")[2]) >= 3
-
-
 def must_be_plain(header: PackHeader) -> bool:
     """Return whether the version of a file allows no storage but what `edgeprune_formats.structure` knows."""
     return _minor(header.format_version) >= 3
@@ -266,7 +262,7 @@ def _source_index(file: h5py.File, contents: Contents, header: PackHeader, file_
 
 
 def _columns(file: h5py.File, contents: Contents, header: PackHeader, file_bytes: int) -> None:
-    if _has_columns(header.format_version):
+    if _minor(header.format_version) >= 3:
         contents.columns = inspect_columns(file, header.samples, file_bytes)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..codecs import get_codec
-from ..hdf5 import checksum
+from ..hdf5 import write_array
 from ..header import INTEGERS, TEXTS, PackHeader, attribute_name
 from .checks import provenance_text
 from .columns import Stored, write_columns
@@ -56,16 +56,16 @@ def write_metadata(
     # Readers of 1.1 know one type only, and no codecs that came later.
     old = codec.since < 2
     if header.class_names:
-        _write_array(file, "labels", labels if old else _narrow(labels, ("u1", "<u2")))
-    _write_array(file, "source_index", source_index if old else _narrow(source_index, ("<u2", "<u4")))
+        write_array(file, "labels", labels if old else _narrow(labels, ("u1", "<u2")))
+    write_array(file, "source_index", source_index if old else _narrow(source_index, ("<u2", "<u4")))
     if scores is not None:
-        _write_array(file, "scores", scores)
+        write_array(file, "scores", scores)
     if header.class_names:
         names = [name.encode() for name in header.class_names]
         width = max(1, *(len(name) for name in names))
-        _write_array(file, "class_names", np.array(names, h5py.string_dtype("utf-8", width)))
+        write_array(file, "class_names", np.array(names, h5py.string_dtype("utf-8", width)))
     text = provenance_text(header, result)
-    _write_array(file, "provenance", np.array(text, h5py.string_dtype("utf-8", len(text))))
+    write_array(file, "provenance", np.array(text, h5py.string_dtype("utf-8", len(text))))
     write_columns(file, columns)
 
 
@@ -78,8 +78,3 @@ def _narrow(array: NDArray[Any], dtypes: tuple[str, ...]) -> NDArray[Any]:
 def _text(value: str) -> np.ndarray[Any, np.dtype[Any]]:
     raw = value.encode()
     return np.array(raw, h5py.string_dtype("utf-8", max(1, len(raw))))
-
-
-def _write_array(file: h5py.File, name: str, array: NDArray[Any]) -> None:
-    dataset = file.create_dataset(name, data=array, track_times=False)
-    dataset.attrs["crc32"] = np.uint32(checksum(array))
