@@ -13,6 +13,8 @@ from edgeprune.packs.config import BuildConfig
 from edgeprune.text import bytes_text, say
 from edgeprune_formats import ConfigError, open_pack
 
+from ..options.given import refuse_given
+
 if TYPE_CHECKING:
     from edgeprune.packs.planning.plan import Share
     from edgeprune.packs.writing.report import BuildReport
@@ -39,12 +41,8 @@ def parse_share(context: click.Context, param: click.Parameter, value: str | Non
 
 def require_alone(flag: str, *allowed: str) -> None:
     """Raise `UsageError` for an option beside `flag` that it would not look at."""
-    context = click.get_current_context()
-    for param in context.command.params:
-        given = context.get_parameter_source(param.name or "") is not click.core.ParameterSource.DEFAULT
-        if given and param.name not in (flag.strip("-").replace("-", "_"), "output", "quiet", *allowed):
-            name = param.opts[0] if isinstance(param, click.Option) else param.human_readable_name
-            raise click.UsageError(f"{name} has no effect with {flag}; leave it out", context)
+    names = {param.name for param in click.get_current_context().command.params}
+    refuse_given(names - {flag.strip("-").replace("-", "_"), "output", "quiet", *allowed}, f"with {flag}")
 
 
 def build_one_part(

@@ -29,6 +29,7 @@ from ..options.fields import (
     option,
     output_option,
 )
+from ..options.given import refuse_given
 from ..options.networks import TRUST_MODEL
 from ..options.output import require_spare
 from ..options.sizes import size_option
@@ -247,7 +248,6 @@ def _build(
 
 def _require_use(options: dict[str, Any], files: dict[str, Path | None]) -> None:
     """Raise `UsageError` for an option that the method would not look at."""
-    context = click.get_current_context()
     method = METHODS[options["method"]]
     scored, learns = method.scored_images, method.learned_masks and files["fse_net"] is None
     scores = files["scores"] is None and (scored or (learns and files["classifier"] is None))
@@ -259,15 +259,12 @@ def _require_use(options: dict[str, Any], files: dict[str, Path | None]) -> None
         "dual_epochs": scored and score == "dual",
     }
     by_config = {CoresetConfig: scored, MaskConfig: learns, ScoreConfig: scores}
-    for param in context.command.params:
-        use = uses.get(param.name or "", by_config.get(getattr(param, "config", type(None)), True))
-        if not use and _is_given(param.name):
-            raise click.UsageError(f"{param.opts[0]} has no effect here; leave it out", context)
-
-
-def _is_given(name: str | None) -> bool:
-    source = click.get_current_context().get_parameter_source(name or "")
-    return source is not click.core.ParameterSource.DEFAULT
+    unused = [
+        param.name
+        for param in click.get_current_context().command.params
+        if not uses.get(param.name or "", by_config.get(getattr(param, "config", type(None)), True))
+    ]
+    refuse_given(unused, "here")
 
 
 def _config(options: dict[str, Any], device: str) -> BuildConfig:

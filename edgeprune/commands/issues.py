@@ -14,6 +14,7 @@ from edgeprune.packs.config import BuildConfig
 from edgeprune.text import count_text, printable, say
 
 from ..options.fields import PACK_FILE, QUIET, Command, config_options, option
+from ..options.given import refuse_given
 from .predict import tell
 
 if TYPE_CHECKING:
@@ -78,9 +79,9 @@ def command(
     if scores is None and data is None:
         raise click.UsageError("name a scores file, --source or both", click.get_current_context())
     if data is None:
-        _require_unused("without --source", "distance", *_OF_SOURCES)
+        refuse_given(("distance", *_OF_SOURCES), "without --source")
     elif is_pack(data):
-        _require_unused("with a pack", *_OF_SOURCES)
+        refuse_given(_OF_SOURCES, "with a pack")
     for file in filter(None, (as_json, as_csv)):
         check_writable(file)
     records = suspects = images = groups = None
@@ -102,15 +103,6 @@ def command(
     if not quiet:
         for line in _lines(found, top):
             say(line)
-
-
-def _require_unused(where: str, *names: str) -> None:
-    """Raise `UsageError` for an option that nothing would look at."""
-    context = click.get_current_context()
-    for param in context.command.params:
-        given = context.get_parameter_source(param.name or "") is not click.core.ParameterSource.DEFAULT
-        if param.name in names and given:
-            raise click.UsageError(f"{param.opts[0]} has no effect {where}; leave it out", context)
 
 
 def _lines(found: Issues, top: int) -> Iterator[str]:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from edgeprune.scoring.config import ScoreConfig
 from edgeprune.text import say_if_read
@@ -21,6 +20,7 @@ from edgeprune_runtime.training.defaults import defaults_of
 from edgeprune_runtime.training.settings import TrainConfig
 
 from ..options.fields import EXISTING, FAR_PACKS, Command, config_options, make_config, option, output_option
+from ..options.given import is_given
 from ..options.networks import NETWORK, TRUST_MODEL
 from ..options.sizes import size_option
 from ..options.torch import THREADS, choose_threads, require_torch
@@ -78,9 +78,8 @@ class _Resumable(Command):
         for name, value in options.items():
             if name == "batch_size":
                 ctx.meta[_FULL_BATCH] = value
-            is_given = ctx.get_parameter_source(name) is not ParameterSource.DEFAULT
             chosen = name == "accumulate" and ctx.params["batch_size"] == "auto"
-            if name in ctx.params and not is_given and not chosen:
+            if name in ctx.params and not is_given(name) and not chosen:
                 ctx.params[name] = value
 
 

@@ -279,7 +279,7 @@ def test_without_images_one_line_says_so(data, tmp_path):
 def test_options_of_scale_need_it(tmp_path):
     done = CliRunner().invoke(command, ["build", "--data", str(tmp_path), "--small-images", "5"])
     assert done.exit_code == 2
-    assert "--small-images needs --scale" in done.output
+    assert "--small-images has no effect without --scale" in done.output
 
 
 def row(way, seconds, **facts):

@@ -11,6 +11,7 @@ from edgeprune.coresets.config import CoresetConfig
 from edgeprune.coresets.scores import SCORES
 from edgeprune.masks.config import MaskConfig
 from edgeprune.options.fields import config_options
+from edgeprune.options.given import refuse_given
 from edgeprune.scoring.config import ScoreConfig
 from edgeprune_runtime.training.settings import TrainConfig
 
@@ -74,10 +75,7 @@ def build(data: Path, output: Path, scale: bool, **options: Any) -> None:
 
         run_scale(data, output, **options)
         return
-    context = click.get_current_context()
-    for name in options:
-        if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
-            raise click.UsageError(f"--{name.replace('_', '-')} needs --scale", context)
+    refuse_given(options, "without --scale")
     from ..codec.build import run
 
     run(data, output)

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from edgeprune.options.fields import config_options
+from edgeprune.options.given import is_given
 from edgeprune_runtime.training.defaults import defaults_of
 from edgeprune_runtime.training.settings import TrainConfig
 
@@ -127,12 +128,8 @@ def budgets(*default: float) -> Decorator:
 
 def own_settings(training: dict[str, Any]) -> dict[str, Any]:
     """Return options of training; those that the user has not given are as the network brings them."""
-    context, own = click.get_current_context(), defaults_of(training["model"])
-    default = click.core.ParameterSource.DEFAULT
-    return {
-        name: own.get(name, value) if context.get_parameter_source(name) is default else value
-        for name, value in training.items()
-    }
+    own = defaults_of(training["model"])
+    return {name: value if is_given(name) else own.get(name, value) for name, value in training.items()}
 
 
 def require_packages(*names: str) -> None:
