@@ -11,12 +11,12 @@ from edgeprune_formats import ConfigError
 
 __all__ = [
     "FAMILIES",
-    "PAPER_COUNTS",
     "Family",
     "MaskPreset",
     "beta_exponent",
     "ccs_beta",
     "component_count",
+    "coreset_size",
     "data_family",
     "je_cadence",
     "mask_preset",
@@ -193,7 +193,7 @@ def mask_preset(freq_prune: float, height: int, width: int, family: str) -> Mask
 
 
 # The paper's counts (App. B), which its tables rest on; they differ from the rule by one or two components.
-PAPER_COUNTS = {
+_PAPER_COUNTS = {
     (32, 32): {0.9: 102, 0.8: 204, 0.7: 308, 0.6: 410, 0.5: 512, 0.3: 717},
     (224, 224): {0.9: 5018, 0.8: 10036, 0.7: 15053, 0.6: 20071, 0.5: 25090, 0.3: 35123},
 }
@@ -220,7 +220,7 @@ def component_count(freq_prune: float, height: int, width: int) -> int:
     if not 0 <= freq_prune < 1:
         raise ConfigError(f"the frequency pruning ratio must be at least 0 and below 1, not {freq_prune}")
     fallback = round((1 - freq_prune) * height * width)
-    count = PAPER_COUNTS.get((height, width), {}).get(freq_prune, fallback)
+    count = _PAPER_COUNTS.get((height, width), {}).get(freq_prune, fallback)
     if count == 0:
         raise ConfigError(f"a frequency pruning ratio of {freq_prune} keeps nothing of {height}x{width}")
     return count

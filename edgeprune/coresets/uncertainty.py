@@ -11,13 +11,13 @@ from edgeprune_formats import ConfigError
 
 from .records import BLOCK, check_records
 
-__all__ = ["DUAL_EPOCHS", "WINDOW", "dual", "dyn_unc"]
+__all__ = ["DUAL_EPOCHS", "dual", "dyn_unc"]
 
 # The published J, and the T of DUAL on CIFAR, where all epochs are 200.
-WINDOW, DUAL_EPOCHS = 10, 30
+_WINDOW, DUAL_EPOCHS = 10, 30
 
 
-def dyn_unc(probabilities: NDArray[np.floating[Any]], *, window: int = WINDOW) -> NDArray[np.float64]:
+def dyn_unc(probabilities: NDArray[np.floating[Any]], *, window: int = _WINDOW) -> NDArray[np.float64]:
     """Average how much p_y varies within a few epochs (Dyn-Unc, He et al. 2024, §3).
 
     **Higher is more important.** The mean, over all windows of `window` epochs in a row, of the standard
@@ -43,7 +43,7 @@ def dyn_unc(probabilities: NDArray[np.floating[Any]], *, window: int = WINDOW) -
 
 
 def dual(
-    probabilities: NDArray[np.floating[Any]], *, epochs: int = DUAL_EPOCHS, window: int = WINDOW
+    probabilities: NDArray[np.floating[Any]], *, epochs: int = DUAL_EPOCHS, window: int = _WINDOW
 ) -> NDArray[np.float64]:
     """Average uncertainty times difficulty early in training (DUAL, Cho et al. 2025, §3.2).
 

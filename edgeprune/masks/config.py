@@ -72,7 +72,3 @@ class MaskConfig:
             raise ConfigError(
                 f"`MaskConfig.accuracy_weight` must be at least 0 and finite, not {self.accuracy_weight}"
             )
-        if self.precision not in ("auto", "float32", "bfloat16"):
-            raise ConfigError(
-                f"`MaskConfig.precision` must be auto, float32 or bfloat16, not {self.precision!r}"
-            )

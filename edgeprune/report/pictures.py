@@ -42,7 +42,7 @@ class Card:
     lines: tuple[str, ...]
 
 
-def picture(image: NDArray[np.uint8], title: str, side: int = SIDE) -> Picture:
+def picture(image: NDArray[np.uint8], title: str) -> Picture:
     """Return an image uint8 [H, W, 3] as WebP: up to 64x64 pixels lossless, larger ones not.
 
     Parameters
@@ -50,12 +50,10 @@ def picture(image: NDArray[np.uint8], title: str, side: int = SIDE) -> Picture:
     image : uint8 [H, W, 3]
     title : str
         What a reader who does not see it is told.
-    side : int
-        Pixels that the longer side may have.
     """
     shown = Image.fromarray(np.ascontiguousarray(image))
-    if max(shown.size) > side:
-        shown.thumbnail((side, side), Image.Resampling.BOX)
+    if max(shown.size) > SIDE:
+        shown.thumbnail((SIDE, SIDE), Image.Resampling.BOX)
     file = io.BytesIO()
     shown.save(file, "WEBP", lossless=shown.width * shown.height <= _EXACT, quality=_QUALITY, method=4)
     text = base64.b64encode(file.getvalue()).decode()

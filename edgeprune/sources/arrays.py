@@ -15,7 +15,7 @@ from .base import Rows
 from .decoding.kinds import GRAY, RGB, RGBA, Kind, reduced_to_8
 from .decoding.scaling import resize_planes
 
-__all__ = ["ArraySource", "resize_batch"]
+__all__ = ["ArraySource"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,11 +85,11 @@ class ArraySource:
         if self.kind is not None:
             pixels = _converted(pixels, self.kind)
         if self.size is not None and pixels.shape[2:] != (self.size, self.size):
-            return resize_batch(pixels, self.size)
+            return _resize_batch(pixels, self.size)
         return np.ascontiguousarray(pixels)
 
 
-def resize_batch(pixels: NDArray[Any], size: int) -> NDArray[Any]:
+def _resize_batch(pixels: NDArray[Any], size: int) -> NDArray[Any]:
     """Apply `edgeprune.sources.decoding.scaling.resize_and_crop` to each image of an array.
 
     Parameters

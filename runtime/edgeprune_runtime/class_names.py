@@ -15,17 +15,17 @@ import numpy as np
 from edgeprune_formats import ConfigError
 from edgeprune_formats.targets import Target, alike_names
 
-__all__ = ["class_numbers", "composed", "same_classes", "united_classes", "with_classes"]
+__all__ = ["class_numbers", "same_classes", "united_classes", "with_classes"]
 
 
-def composed(names: Sequence[str]) -> tuple[str, ...]:
+def _composed(names: Sequence[str]) -> tuple[str, ...]:
     """Return names with their accents composed (NFC)."""
     return tuple(unicodedata.normalize("NFC", name) for name in names)
 
 
 def same_classes(some: Sequence[str], others: Sequence[str]) -> bool:
     """Tell whether these are the same classes in the same order."""
-    return composed(some) == composed(others)
+    return _composed(some) == _composed(others)
 
 
 def class_numbers(names: Sequence[str], known: Sequence[str]) -> list[int | None]:
@@ -34,8 +34,8 @@ def class_numbers(names: Sequence[str], known: Sequence[str]) -> list[int | None
     A name that is there as it is spelled is that one, else the first that is the same when composed.
     """
     exact = {name: number for number, name in enumerate(known)}
-    alike = {name: number for number, name in reversed(list(enumerate(composed(known))))}
-    return [exact.get(name, alike.get(key)) for name, key in zip(names, composed(names), strict=True)]
+    alike = {name: number for number, name in reversed(list(enumerate(_composed(known))))}
+    return [exact.get(name, alike.get(key)) for name, key in zip(names, _composed(names), strict=True)]
 
 
 def with_classes(target: Target, classes: Sequence[str]) -> tuple[Target, tuple[str, ...]]:
@@ -96,6 +96,6 @@ def united_classes(lists: Sequence[tuple[object, Sequence[str]]]) -> tuple[str, 
                 f"{origin}: classes {' and '.join(map(ascii, twins))} differ only in how Unicode composes "
                 "them, so they cannot be matched with other classes by name; rename one, and build it again"
             )
-        for key, name in zip(composed(names), names, strict=True):
+        for key, name in zip(_composed(names), names, strict=True):
             united.setdefault(key, name)
     return tuple(united.values())

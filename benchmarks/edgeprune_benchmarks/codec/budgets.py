@@ -222,8 +222,8 @@ def describe(fitter: Fitter) -> dict[str, Any]:
     return {"setting": fitter.setting, "psnr_db": fitter.psnr_db}
 
 
-def reencoded(images: ImageSet, quality: int = 75) -> ImageSet:
-    """Return what is left of images that were JPEG files, 4:2:0, before."""
+def reencoded(images: ImageSet) -> ImageSet:
+    """Return what is left of images that were JPEG files, 4:2:0 and of quality 75, before."""
     peer = _PEERS["JPEG 4:2:0"]
-    files = encode_all(peer, images.pixels, quality)
+    files = encode_all(peer, images.pixels, 75)
     return replace(images, pixels=decode_all(peer, files, images.pixels.shape[1:]))

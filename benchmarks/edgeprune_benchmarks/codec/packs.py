@@ -95,15 +95,15 @@ def measure_pack(images: ImageSet, pack: Pack, level: float) -> Point:
     )
 
 
-def zstd_bytes(pack: Pack, level: int = 19) -> float:
-    """Return bytes an image of the same quantized integers through zstd, chunk by chunk.
+def zstd_bytes(pack: Pack) -> float:
+    """Return bytes an image of the same quantized integers through zstd at level 19, chunk by chunk.
 
     Frequency after frequency, signs folded into the lowest bit, and the low bytes of all before the high
     ones: what a general compressor makes of the coefficients where the codec's own coder is left out.
     """
     import zstandard
 
-    compressor = zstandard.ZstdCompressor(level=level)
+    compressor = zstandard.ZstdCompressor(level=19)
     total = 0
     for chunk in range(pack.header.chunks):
         values = pack.read_chunk(chunk).values

@@ -76,17 +76,17 @@ def ratios(rates: Mapping[str, list[float]], peer: str) -> dict[str, dict[str, f
     }
 
 
-def limits(rounds: int = 7) -> dict[str, float]:
+def limits() -> dict[str, float]:
     """Measure what the machine can do at best: bytes read and written by copying, and sgemm, a second."""
     copy, multiply = _torch_limits() if importlib.util.find_spec("torch") else _numpy_limits()
     copied, multiplied = [], []
-    for _ in range(rounds):
+    for _ in range(_ROUNDS):
         copied.append(2 * 4 * _COPIED / _seconds(copy))
         multiplied.append(2 * _SIDE**3 / _seconds(multiply))
     return {"copy_gb_s": max(copied) / 1e9, "sgemm_gflop_s": max(multiplied) / 1e9}
 
 
-_COPIED, _SIDE = 2**26, 1024
+_COPIED, _SIDE, _ROUNDS = 2**26, 1024, 7
 
 
 def _seconds(work: Callable[[], Any]) -> float:

@@ -42,7 +42,6 @@ __all__ = [
     "joined_targets",
     "make_folder",
     "part_path",
-    "parts_in",
     "remove_parts",
     "write_plan",
 ]
@@ -168,7 +167,7 @@ def remove_parts(folder: Path, *, but: Path | None = None) -> None:
         folder.rmdir()
 
 
-def parts_in(folder: Path) -> list[Path]:
+def _parts_in(folder: Path) -> list[Path]:
     """Return the parts in a folder, by name.
 
     Raises
@@ -215,7 +214,7 @@ def assemble(folder: Path, path: Path, progress: StageProgress | None = None) ->
     """
     check_writable(path)
     with ExitStack() as stack:
-        parts = [_opened(stack.enter_context(open_pack(one))) for one in parts_in(folder)]
+        parts = [_opened(stack.enter_context(open_pack(one))) for one in _parts_in(folder)]
         parts.sort(key=lambda part: part.share.number)
         _require_whole(folder, parts)
         content, measured = parts[0].content, parts[0].measured

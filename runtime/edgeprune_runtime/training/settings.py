@@ -13,10 +13,9 @@ from ..loading.order.resolutions import ResolutionSchedule
 from ..loading.order.sampling import Sampling
 from ..networks.names import MODEL_NAMES, STEMS, Stem, name_problem
 
-__all__ = ["PRECISIONS", "TEACHER", "Adversary", "Precision", "ScheduleShape", "TrainConfig"]
+__all__ = ["TEACHER", "Adversary", "Precision", "ScheduleShape", "TrainConfig"]
 
 Precision = Literal["auto", "float32", "bfloat16"]
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 TEACHER = "teacher"
 """The name of the column of a pack that holds a teacher's probabilities."""
 ClassWeights = Literal["none", "balanced"]
@@ -278,7 +277,7 @@ class TrainConfig:
         default="auto",
         metadata={
             "help": "Number format; bfloat16 is autocast, which auto takes on CUDA from capability 8.0 on.",
-            "choices": PRECISIONS,
+            "choices": get_args(Precision),
         },
     )
 

@@ -26,6 +26,10 @@ __all__ = [
 
 Direction = dict[str, torch.Tensor]
 
+_BATCH = 500
+_STEPS = 20  # of the attack, and of the power iteration
+_NOISE = 0.1  # of SmoothGrad: its standard deviation, in pixels on [0, 1]
+
 
 def filter_normalized(network: nn.Module, seed: int) -> Direction:
     """Return a random direction in weights, scaled filter by filter to the weights' own norms.
@@ -62,7 +66,7 @@ def loss_along(
     labels: torch.Tensor,
     direction: Direction,
     steps: Sequence[float],
-    batch_size: int = 500,
+    batch_size: int = _BATCH,
 ) -> NDArray[np.float64]:
     """Return the mean cross entropy in nats at ``weights + step * direction`` for each step, [len(steps)].
 
@@ -80,7 +84,6 @@ def loss_over(
     labels: torch.Tensor,
     directions: tuple[Direction, Direction],
     steps: Sequence[float],
-    batch_size: int = 500,
 ) -> NDArray[np.float64]:
     """Return the mean cross entropy over a grid of two directions, [len(steps), len(steps)]."""
     moved = deepcopy(network).eval()
@@ -88,7 +91,7 @@ def loss_over(
     return np.array(
         [
             [
-                _mean_loss(_moved(moved, network, (first, a), (second, b)), images, labels, batch_size)
+                _mean_loss(_moved(moved, network, (first, a), (second, b)), images, labels, _BATCH)
                 for b in steps
             ]
             for a in steps
@@ -135,17 +138,10 @@ class Distortion:
     curvature: float
 
 
-def distortion(
-    victim: nn.Module,
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    eps: float,
-    *,
-    steps: int = 20,
-    iterations: int = 20,
-    seed: int = 0,
-) -> Distortion:
+def distortion(victim: nn.Module, images: torch.Tensor, labels: torch.Tensor, eps: float) -> Distortion:
     """Measure the expected distortion rate under an L2 attack, and the two terms that bound it (App. C.4).
+
+    The attack is projected ascent along the normalized gradient, and the eigenvalue comes of power iteration.
 
     Parameters
     ----------
@@ -154,23 +150,17 @@ def distortion(
     images, labels : float32 [n, C, H, W], int64 [n]
     eps : float
         L2 budget. Perturbed images are not clipped to [0, 1], as the bound does not.
-    steps : int
-        Of the attack: projected ascent along the normalized gradient.
-    iterations : int
-        Products of Hessian and vector for the eigenvalue (power iteration).
-    seed : int
-        Of starts and random directions.
     """
-    random = torch.Generator().manual_seed(seed)
+    random = torch.Generator().manual_seed(0)
     gradient, logits = input_gradient(victim, images, labels, cross_entropy)
     before = cross_entropy(logits, labels)
     noise = _unit(torch.randn(images.shape, generator=random).to(images))
-    attacked = _ascend(victim, images, labels, eps, steps, noise)
+    attacked = _ascend(victim, images, labels, eps, noise)
     with torch.no_grad():
         worst = (cross_entropy(victim(attacked), labels) - before).abs()
         chance = (cross_entropy(victim(images + eps * noise), labels) - before).abs()
     norms = gradient.flatten(1).norm(dim=1)
-    beta = largest_curvature(victim, images, labels, iterations, noise)
+    beta = largest_curvature(victim, images, labels, _STEPS, noise)
     return Distortion(
         eps, *(float(part.double().mean()) for part in (worst, chance, norms * eps, beta / 2 * eps**2))
     )
@@ -197,10 +187,10 @@ def largest_curvature(
 
 
 def _ascend(
-    victim: nn.Module, images: torch.Tensor, labels: torch.Tensor, eps: float, steps: int, start: torch.Tensor
+    victim: nn.Module, images: torch.Tensor, labels: torch.Tensor, eps: float, start: torch.Tensor
 ) -> torch.Tensor:
     delta = eps * start
-    for _ in range(steps):
+    for _ in range(_STEPS):
         gradient, _ = input_gradient(victim, images + delta, labels, cross_entropy)
         delta = delta + eps / 4 * _unit(gradient)
         norms = delta.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
@@ -214,7 +204,7 @@ def _unit(vectors: torch.Tensor) -> torch.Tensor:
 
 
 def smooth_gradients(
-    victim: nn.Module, images: torch.Tensor, labels: torch.Tensor, *, samples: int = 50, noise: float = 0.1
+    victim: nn.Module, images: torch.Tensor, labels: torch.Tensor, *, samples: int = 50
 ) -> torch.Tensor:
     """Return SmoothGrad maps (Smilkov et al., 2017) by captum: mean absolute gradients under noise.
 
@@ -224,8 +214,6 @@ def smooth_gradients(
         As in `distortion`.
     samples : int
         Noisy copies of each image.
-    noise : float
-        Standard deviation of the noise, in pixels on [0, 1].
 
     Returns
     -------
@@ -242,7 +230,7 @@ def smooth_gradients(
             nt_type="smoothgrad",
             nt_samples=samples,
             nt_samples_batch_size=10,
-            stdevs=noise,
+            stdevs=_NOISE,
             target=labels,
             abs=True,
         )
