@@ -94,6 +94,7 @@ ARROWS = {
     "presets": set(),
     "psnr": set(),
     "text": set(),
+    "pictures": {"text"},
     "sources": {"errors"},
     "work": {"sources", "text"},
     "scoring": {"presets", "sources", "work"},
@@ -113,8 +114,8 @@ ARROWS = {
         "work",
     },
     "repack": {"masks", "packs", "presets", "psnr", "work"},
-    "training": {"errors", "sources", "text"},
-    "inference": {"errors", "sources", "training"},
+    "training": {"errors", "pictures", "sources", "text"},
+    "inference": {"errors", "pictures", "sources", "training"},
     "report": {"coresets", "inference", "issues", "psnr", "scoring", "sources", "text", "training"},
     "options": {"text", "work"},
 }

@@ -30,7 +30,7 @@ def command(runs: tuple[Path, ...], output: Path | None) -> None:
       edgeprune plot run
       edgeprune plot run-50 run-100 -o both.svg
     """
-    from edgeprune.training.pictures import require_matplotlib
+    from edgeprune.pictures import require_matplotlib
 
     require_matplotlib("plot")
     from edgeprune.training.curves import draw, read_metrics

@@ -8,7 +8,7 @@ import numpy as np
 
 from edgeprune_formats import ConfigError
 
-from ..training.pictures import label, picture
+from ..pictures import label, picture
 from .confusion import Evaluation
 
 __all__ = ["draw_confusion"]

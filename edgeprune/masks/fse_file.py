@@ -16,7 +16,7 @@ from edgeprune_formats.errors import one_line
 from edgeprune_formats.strict_json import parse_json
 from edgeprune_runtime.errors import ArtifactError
 from edgeprune_runtime.input_files import input_problem
-from edgeprune_runtime.training.run_folder.checkpoint import write_tensors
+from edgeprune_runtime.output_files import write_tensors
 
 from .fse_net import FSENet
 

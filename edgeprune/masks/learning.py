@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from edgeprune_formats import ConfigError
 from edgeprune_runtime.errors import ArtifactError
 from edgeprune_runtime.networks.trained import TrainedNetwork
+from edgeprune_runtime.system.machine import versions
 from edgeprune_runtime.training.placement import Placement, place
-from edgeprune_runtime.training.run_folder.description import versions
 from edgeprune_runtime.training.settings import TrainConfig
 
 from ..presets import MaskPreset, data_family, mask_preset

@@ -18,8 +18,8 @@ from edgeprune_formats import ConfigError
 from edgeprune_formats.files import check_writable
 from edgeprune_runtime.decode.augmentation import augment_name
 from edgeprune_runtime.errors import ArtifactError
+from edgeprune_runtime.system.machine import versions
 from edgeprune_runtime.training.placement import Placement, place
-from edgeprune_runtime.training.run_folder.description import versions
 
 from ..sources import Source, SourceCheck, source_facts
 from ..work.callbacks import EpochProgress

@@ -20,10 +20,10 @@ from torch import nn
 from edgeprune_formats.strict_json import parse_json
 from edgeprune_runtime.decode.augmentation import draw
 from edgeprune_runtime.errors import ArtifactError, TrainingError
+from edgeprune_runtime.output_files import write_tensors
 from edgeprune_runtime.training import TrainConfig
 from edgeprune_runtime.training.placement import Placement
 from edgeprune_runtime.training.progress.schedule import learning_rate
-from edgeprune_runtime.training.run_folder.checkpoint import write_tensors
 from edgeprune_runtime.training.step import Learner
 
 from ..sources import SourceCheck

@@ -12,7 +12,7 @@ from edgeprune_formats.strict_json import parse_json
 from edgeprune_runtime.checks import from_json
 from edgeprune_runtime.errors import TrainingError
 
-from .pictures import label, picture
+from ..pictures import label, picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -16,10 +16,10 @@ from edgeprune_formats import ConfigError
 from edgeprune_formats.errors import one_line
 from edgeprune_runtime.checks import from_json
 from edgeprune_runtime.errors import TrainingError
+from edgeprune_runtime.output_files import AGAIN
 from edgeprune_runtime.training import TrainingInterrupted
 from edgeprune_runtime.training.progress.signals import deferred_signals
 from edgeprune_runtime.training.run_folder.checkpoint import (
-    AGAIN,
     has_checkpoint,
     load_checkpoint,
     save_checkpoint,

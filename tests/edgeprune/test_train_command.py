@@ -200,9 +200,9 @@ def test_checkpoints_between_epochs(train):
 @pytest.mark.slow
 def test_a_full_disk_is_told_and_waited_for(train, monkeypatch, capsys):
     monkeypatch.setattr("edgeprune_runtime.training.run_folder.full_disk._RETRY_SECONDS", 0.0)
-    from edgeprune_runtime.training.run_folder import checkpoint
+    from edgeprune_runtime import output_files
 
-    original, calls = checkpoint.save_file, []
+    original, calls = output_files.save_file, []
 
     def save_file(*arguments):
         calls.append(arguments)
@@ -210,7 +210,7 @@ def test_a_full_disk_is_told_and_waited_for(train, monkeypatch, capsys):
             raise OSError(28, "No space left on device")
         original(*arguments)
 
-    monkeypatch.setattr(checkpoint, "save_file", save_file)
+    monkeypatch.setattr(output_files, "save_file", save_file)
     code, out, err, _ = train("a", "--epochs", 3)
     assert code == 0
     paused, continued = err.splitlines()

@@ -9,16 +9,12 @@ import pytest
 import torch
 
 from edgeprune_runtime.errors import TrainingError
+from edgeprune_runtime.output_files import AGAIN, RESUME, DiskFullError, write_tensors, write_text
 from edgeprune_runtime.training.run_folder.checkpoint import (
-    AGAIN,
-    RESUME,
-    DiskFullError,
     has_checkpoint,
     load_checkpoint,
     read_state,
     save_checkpoint,
-    write_tensors,
-    write_text,
 )
 
 

@@ -13,7 +13,8 @@ from training_runs import assert_same_run, run
 
 from edgeprune_formats.files import replacing
 from edgeprune_runtime.errors import TrainingError
-from edgeprune_runtime.training.run_folder.checkpoint import DiskFullError, has_checkpoint, load_checkpoint
+from edgeprune_runtime.output_files import DiskFullError
+from edgeprune_runtime.training.run_folder.checkpoint import has_checkpoint, load_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -24,7 +25,7 @@ class FullDisk:
     def __init__(self, monkeypatch, first, times):
         self.calls, self.first, self.times = 0, first, times
         monkeypatch.setattr("edgeprune_runtime.training.run_folder.full_disk._RETRY_SECONDS", 0.0)
-        monkeypatch.setattr("edgeprune_runtime.training.run_folder.checkpoint.save_file", self.save_file)
+        monkeypatch.setattr("edgeprune_runtime.output_files.save_file", self.save_file)
 
     def save_file(self, *arguments):
         self.calls += 1
@@ -111,7 +112,7 @@ def test_a_disk_that_fails_before_the_first_checkpoint_leaves_a_folder_to_begin_
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with monkeypatch.context() as patch:
-        patch.setattr("edgeprune_runtime.training.run_folder.checkpoint.replacing", failing)
+        patch.setattr("edgeprune_runtime.output_files.replacing", failing)
         with pytest.raises(TrainingError, match=re.escape(os.strerror(errno.EIO))):
             run(folder)
     run(folder, resume=has_checkpoint(folder))

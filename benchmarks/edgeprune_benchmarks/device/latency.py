@@ -20,8 +20,8 @@ from edgeprune_formats import Pack
 from edgeprune_formats.coefficients import Coefficients
 from edgeprune_runtime.networks.models import create_model
 from edgeprune_runtime.onnx.session import OnnxModel, open_onnx
+from edgeprune_runtime.output_files import write_text
 from edgeprune_runtime.training.placement import MEMORY_FORMAT
-from edgeprune_runtime.training.run_folder.checkpoint import write_text
 from edgeprune_runtime.training.run_folder.results import save_model
 from edgeprune_runtime.training.run_folder.unfinished import open_run_network
 

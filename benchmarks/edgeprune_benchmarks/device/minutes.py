@@ -19,11 +19,11 @@ from edgeprune.training.reports import TerminalReport
 from edgeprune.work.image_store import ImageStore
 from edgeprune_formats import Pack, open_pack
 from edgeprune_runtime.networks.names import Stem
+from edgeprune_runtime.output_files import write_text
 from edgeprune_runtime.system.machine import keep_freed_memory
 from edgeprune_runtime.training import TrainConfig, TrainLoader
 from edgeprune_runtime.training.placement import place
 from edgeprune_runtime.training.profiling import profile
-from edgeprune_runtime.training.run_folder.checkpoint import write_text
 
 from ..harness.cells import pack_loader, train_steps
 from ..harness.images import decoded_cifar10

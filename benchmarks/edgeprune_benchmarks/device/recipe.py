@@ -20,12 +20,12 @@ from edgeprune.training.reports import TerminalReport
 from edgeprune_formats import Pack, open_pack
 from edgeprune_runtime import PackLoader
 from edgeprune_runtime.decode.augmentation import LoaderAugment
+from edgeprune_runtime.output_files import write_text
 from edgeprune_runtime.system.machine import keep_freed_memory
 from edgeprune_runtime.training import TrainConfig
 from edgeprune_runtime.training.defaults import defaults_of
 from edgeprune_runtime.training.placement import place
 from edgeprune_runtime.training.profiling import profile
-from edgeprune_runtime.training.run_folder.checkpoint import write_text
 
 from ..harness.cells import pack_loader, train_steps
 from ..harness.images import decoded_cifar10

@@ -17,9 +17,9 @@ from edgeprune_formats import ConfigError, Pack, open_pack
 from edgeprune_formats.targets import LABEL
 from edgeprune_runtime import PackLoader
 from edgeprune_runtime.decode.augmentation import LoaderAugment
+from edgeprune_runtime.output_files import write_text
 from edgeprune_runtime.training import TrainConfig, TrainLoader, train
 from edgeprune_runtime.training.placement import place
-from edgeprune_runtime.training.run_folder.checkpoint import write_text
 from edgeprune_runtime.training.settings import TEACHER
 
 from .deadline import Deadline, OutOfTimeError

@@ -19,8 +19,8 @@ import click
 
 from edgeprune import BuildConfig, build_pack
 from edgeprune_formats import ConfigError, __version__
+from edgeprune_runtime.output_files import write_text
 from edgeprune_runtime.training import TrainConfig
-from edgeprune_runtime.training.run_folder.checkpoint import write_text
 
 from ..harness.cells import measure_cells, restore_cells
 from ..harness.deadline import Deadline

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from functools import cache
 from typing import Any
 
-from edgeprune_runtime.training.run_folder.checkpoint import write_text
+from edgeprune_runtime.output_files import write_text
 
 from .attacks.auto_attack import direct_call
 from .attacks.budgets import Budget

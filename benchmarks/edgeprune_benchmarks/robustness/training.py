@@ -25,9 +25,9 @@ from edgeprune.scoring.scores_file import ScoresFile
 from edgeprune.sources import Source, SourceCheck, check_source
 from edgeprune.work.image_store import ImageStore, cached_if_large
 from edgeprune_formats import ConfigError, open_pack
+from edgeprune_runtime.output_files import write_text
 from edgeprune_runtime.training import Normalization, TrainConfig, TrainLoader
 from edgeprune_runtime.training.placement import place
-from edgeprune_runtime.training.run_folder.checkpoint import write_text
 
 from ..harness.cells import pack_loader, score_images, train_steps
 from ..harness.deadline import Deadline

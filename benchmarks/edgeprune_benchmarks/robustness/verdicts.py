@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from edgeprune_runtime.errors import ArtifactError
-from edgeprune_runtime.training.run_folder.checkpoint import write_tensors
+from edgeprune_runtime.output_files import write_tensors
 
 __all__ = ["Facts", "Verdicts", "read_verdicts", "write_verdicts"]
 

@@ -1,4 +1,4 @@
-"""What this machine gives a process: processors, their features, and memory."""
+"""What this machine gives a process: processors, their features, memory, and versions of packages."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ import ctypes
 import functools
 import math
 import os
+import platform
 import resource
 import sys
 import time
 from pathlib import Path
+
+import numpy as np
+
+from edgeprune_formats import __version__
 
 from .threads import cores
 
@@ -22,6 +27,7 @@ __all__ = [
     "peak_bytes",
     "resident_bytes",
     "save_address_space",
+    "versions",
 ]
 
 _CGROUP = Path("/sys/fs/cgroup")
@@ -81,6 +87,18 @@ def _idle_and_all() -> dict[int, tuple[int, int]]:
             ticks = [int(field) for field in fields[:8]]
             found[int(number)] = ticks[3] + ticks[4], sum(ticks)
     return found
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that what is trained depends on."""
+    import torch
+
+    return {
+        "edgeprune": __version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+    }
 
 
 def resident_bytes() -> int | None:

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from ...errors import TrainingError
+from ...output_files import RESUME, write_tensors
 from ..progress.stopping import best_epoch
-from .checkpoint import RESUME, read_tensors, write_tensors
+from .checkpoint import read_tensors
 
 __all__ = ["best_weights", "remove_other_bests", "write_best"]
 

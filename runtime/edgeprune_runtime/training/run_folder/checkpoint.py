@@ -14,35 +14,31 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from edgeprune_formats.errors import one_line
-from edgeprune_formats.files import file_sha256, partial_folder, read_regular, replacing
+from edgeprune_formats.files import file_sha256, read_regular
 from edgeprune_formats.strict_json import parse_json
 
 from ...checks import from_json
 from ...errors import TrainingError
+from ...output_files import RESUME, write_tensors, write_text
 
 __all__ = [
-    "AGAIN",
-    "RESUME",
     "Checkpoint",
-    "DiskFullError",
     "has_checkpoint",
     "load_checkpoint",
     "read_state",
     "read_tensors",
     "remove_uncommitted",
     "save_checkpoint",
-    "write_tensors",
-    "write_text",
 ]
 
 _FORMAT = 2
@@ -50,14 +46,6 @@ _KEPT = 2
 _MAX_MANIFEST_BYTES = 2**26
 _NAME = re.compile(r"checkpoint-(\d{4,})\.(json|safetensors)")
 _ASIDE = ".damaged"
-
-
-RESUME, AGAIN = "go on with `resume=True`", "run the same command again"
-"""What to do once a file can be written: in a run of training, and in other work."""
-
-
-class DiskFullError(TrainingError):
-    """A file cannot be written because the file system, or the user's share of it, is full."""
 
 
 @dataclass(frozen=True)
@@ -168,95 +156,6 @@ def read_state(run_dir: Path) -> dict[str, Any]:
         with contextlib.suppress(TrainingError):
             return _read_manifest(path).state
     return _read_manifest(oldest).state
-
-
-def write_text(path: Path, text: str, *, remedy: str = AGAIN) -> None:
-    """Replace a file by `text` in UTF-8, so that a crash leaves the old or the new content.
-
-    Raises
-    ------
-    DiskFullError, TrainingError
-        If it cannot be written; an older file of that name is then unchanged, or already replaced whole.
-    """
-    with _replacing(path, remedy) as temporary:
-        temporary.write_bytes(text.encode())
-
-
-def write_tensors(
-    path: Path,
-    tensors: Mapping[str, torch.Tensor],
-    metadata: dict[str, str] | None = None,
-    *,
-    remedy: str = AGAIN,
-) -> str:
-    """Replace a safetensors file, so that a crash leaves the old or the new content.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    tensors : mapping of str to torch.Tensor
-        Stored row-major whatever their memory format.
-    metadata : dict of str to str, optional
-        Goes into the header's ``__metadata__``.
-    remedy : str
-        As in `save_checkpoint`.
-
-    Returns
-    -------
-    str
-        The SHA-256 of the file in hexadecimal.
-
-    Raises
-    ------
-    DiskFullError, TrainingError
-        If it cannot be written.
-    """
-    rows = _unshared({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
-    with _replacing(path, remedy) as temporary:
-        save_file(rows, temporary, metadata)
-        return file_sha256(temporary)
-
-
-def _unshared(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return tensors with memory of their own each, as safetensors wants them: networks may tie some."""
-    seen: set[int] = set()
-    rows: dict[str, torch.Tensor] = {}
-    for name, tensor in tensors.items():
-        place = tensor.untyped_storage().data_ptr()
-        rows[name] = tensor.clone() if place in seen else tensor
-        seen.add(place)
-    return rows
-
-
-@contextlib.contextmanager
-def _replacing(path: Path, remedy: str) -> Iterator[Path]:
-    try:
-        with partial_folder(path) as folder, replacing(path, folder / path.name):
-            temporary = folder / path.name
-            yield temporary
-            # safetensors makes its files for their owner alone; the user's umask is to decide.
-            temporary.chmod(0o666 & ~_umask())
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        message = f"{path}: cannot be written ({reason}); what was complete before is kept: "
-        raise (DiskFullError if _is_full(error) else TrainingError)(
-            message + f"free space or fix the folder, then {remedy}"
-        ) from error
-
-
-def _is_full(error: OSError | SafetensorError) -> bool:
-    full = errno.ENOSPC, errno.EDQUOT
-    if isinstance(error, OSError):
-        return error.errno in full
-    # safetensors tells what the system said in words only.
-    return any(f"os error {number}" in str(error) for number in full)
-
-
-def _umask() -> int:
-    current = os.umask(0o077)
-    os.umask(current)
-    return current
 
 
 def _path(run_dir: Path, number: int) -> Path:

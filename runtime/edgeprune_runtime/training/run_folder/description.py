@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from edgeprune_formats import ConfigError, __version__
+from edgeprune_formats import ConfigError
 from edgeprune_formats.errors import one_line
 from edgeprune_formats.files import file_sha256, read_regular
 from edgeprune_formats.limits import MAX_CHANNELS
@@ -23,9 +21,10 @@ from ...input_files import input_problem, is_pickle
 from ...networks.freezing import freeze
 from ...networks.shapes import shaped_network
 from ...networks.trained import MODEL_FILE
+from ...output_files import write_text
+from ...system.machine import versions
 from ..placement import Placement
 from ..settings import TrainConfig
-from .checkpoint import write_text
 
 __all__ = [
     "CONFIG_FILE",
@@ -34,7 +33,6 @@ __all__ = [
     "read_config",
     "read_description",
     "require_same",
-    "versions",
     "write_config",
 ]
 
@@ -93,16 +91,6 @@ def describe_run(
     }
     plain: dict[str, Any] = json.loads(json.dumps(description))
     return plain
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that what is trained depends on."""
-    return {
-        "edgeprune": __version__,
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "numpy": np.__version__,
-    }
 
 
 def read_description(run_dir: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .checkpoint import DiskFullError
+from ...output_files import DiskFullError
 
 __all__ = ["PatientDisk"]
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from ...networks.code import BuildNetwork
 from ...networks.trained import MODEL_FILE, load_trained
-from .checkpoint import RESUME, write_tensors, write_text
+from ...output_files import RESUME, write_tensors, write_text
 from .description import network_facts
 
 __all__ = ["METRICS_FILE", "is_finished", "load_model", "save_model", "write_metrics"]

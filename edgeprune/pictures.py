@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from edgeprune_formats import ConfigError
 from edgeprune_formats.files import atomic_file
 
-from ..text import printable
+from .text import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
