@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from edgeprune_formats import ConfigError, PackHeader
 from edgeprune_formats.codecs import get_codec
 from edgeprune_formats.coefficients import Coefficients, SparseCoefficients, column_bits
+from edgeprune_formats.tiles import dct_basis
 
 from ..normalization import Normalization
 from .augmentation import Augmentation
@@ -77,19 +78,15 @@ class Decoder(Protocol):
 def inverse_basis(size: int, decoded: int) -> NDArray[np.float32]:
     """Return the matrix that takes the lowest `decoded` of `size` frequencies to `decoded` pixels.
 
-    The inverse of the orthonormal DCT-II, ``B[k, i] = s_k cos(pi (2 i + 1) k / (2 d))`` with
-    ``s_0 = sqrt(1/d)`` and otherwise ``sqrt(2/d)``, times ``sqrt(d / size)`` to keep the brightness of a
-    spectrum that was taken at `size`.
+    The inverse of the orthonormal DCT-II, times ``sqrt(d / size)`` to keep the brightness of a spectrum that
+    was taken at `size`.
 
     Returns
     -------
     float32 [decoded, decoded]
         Frequencies by pixels.
     """
-    frequency, pixel = np.arange(decoded)[:, None], np.arange(decoded)[None, :]
-    basis = np.cos(np.pi * (2 * pixel + 1) * frequency / (2 * decoded)) * math.sqrt(2 / decoded)
-    basis[0] = math.sqrt(1 / decoded)
-    return (basis * math.sqrt(decoded / size)).astype(np.float32)
+    return (dct_basis(decoded) * math.sqrt(decoded / size)).astype(np.float32)
 
 
 def basis_fits(plan: DecodePlan) -> bool:
