@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -91,8 +91,10 @@ def _replacing(path: Path, remedy: str) -> Iterator[Path]:
         with partial_folder(path) as folder, replacing(path, folder / path.name):
             temporary = folder / path.name
             yield temporary
-            # safetensors makes its files for their owner alone; the user's umask is to decide.
-            temporary.chmod(0o666 & ~_umask())
+            # safetensors makes its files for their owner alone; they are to be as any new file of the user.
+            new = folder / ".mode"
+            new.touch()
+            temporary.chmod(stat.S_IMODE(new.stat().st_mode))
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         message = f"{path}: cannot be written ({reason}); what was complete before is kept: "
@@ -107,9 +109,3 @@ def _is_full(error: OSError | SafetensorError) -> bool:
         return error.errno in full
     # safetensors tells what the system said in words only.
     return any(f"os error {number}" in str(error) for number in full)
-
-
-def _umask() -> int:
-    current = os.umask(0o077)
-    os.umask(current)
-    return current

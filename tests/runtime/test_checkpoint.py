@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import resource
+import stat
 
 import pytest
 import torch
@@ -247,6 +248,20 @@ def test_a_state_that_json_cannot_hold_is_refused_before_anything_counts(tmp_pat
     with pytest.raises(ValueError, match="JSON"):
         save_checkpoint(tmp_path, {}, {"loss": float("nan")})
     assert loaded_number(tmp_path) == 1
+
+
+def test_tensors_are_for_whom_new_files_of_the_user_are(tmp_path, monkeypatch):
+    before = os.umask(0o027)
+    try:
+        # It holds for the whole process, other threads included, so it is left alone.
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "umask", lambda mask: pytest.fail("changed"))
+            write_tensors(tmp_path / "x.safetensors", {"x": torch.ones(3)})
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "x.safetensors").stat().st_mode) == 0o640
+    assert [one.name for one in tmp_path.iterdir()] == ["x.safetensors"]
+
 
 
 def test_the_digest_is_that_of_the_file(tmp_path):
