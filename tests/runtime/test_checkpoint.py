@@ -263,7 +263,6 @@ def test_tensors_are_for_whom_new_files_of_the_user_are(tmp_path, monkeypatch):
     assert [one.name for one in tmp_path.iterdir()] == ["x.safetensors"]
 
 
-
 def test_the_digest_is_that_of_the_file(tmp_path):
     path = tmp_path / "a.safetensors"
     assert (
