@@ -39,6 +39,8 @@ from ..sources.decoding.kinds import peak_of
 
 __all__ = ["Batch", "TestBatches", "TestImages", "open_test"]
 
+_CHECKED = 32
+
 Batch = tuple[torch.Tensor, torch.Tensor]
 # Test images up to this size stay in memory as uint8; more are read again for each epoch.
 KEEP_BYTES = 2**28
@@ -83,7 +85,7 @@ class TestImages:
     least_bytes : int
         What is held at least.
     notes : tuple of str
-        What a user should know of the source, and where it is the one that the network learns from.
+        What a user should know of the source.
     skipped : tuple of str
         A line for each image that cannot be read.
     sha256 : str
@@ -118,16 +120,12 @@ class TestImages:
         else:
             shape = self._images.shape
             self._rows, self.skipped, self.sha256 = _readable(self._images, skip_bad)
+            self._source_sha256 = self.sha256
             each = math.prod(shape) * source_bits(self._images) // 8
             self.images_bytes, self.least_bytes = len(self._rows) * each, 0
         if shape != header.shape:
             raise ConfigError(f"{spec} has images {shape}, the training pack {header.shape}")
         self.notes: tuple[str, ...] = getattr(self._images, "notes", ())
-        if self._is_trained_on():
-            self.notes = (
-                f"{spec}: the images that the pack was built from; accuracy on them says little of others",
-                *self.notes,
-            )
         column = column or Column(LABEL, "class", header.class_names)
         self._wanted = _as_trained(spec, _target(spec, self._images, column.name).take(self._rows), column)
         if column.name != LABEL and not isinstance(self._images, Pack):
@@ -135,10 +133,16 @@ class TestImages:
             digest.update(np.ascontiguousarray(self._wanted).data)
             self.sha256 = digest.hexdigest()
 
-    def _is_trained_on(self) -> bool:
-        """Tell whether these are images of the training set, by the SHA-256 of the source of both."""
-        own = _source_sha256(self._images.header) if isinstance(self._images, Pack) else self.sha256
-        return own is not None and own == _source_sha256(self._header)
+    def come_from(self, pack: Pack) -> bool:
+        """Tell whether images of a pack are among these, by the SHA-256 of their sources and the rows in it.
+
+        Of packs that were merged sources are not compared.
+        """
+        if not isinstance(self._images, Pack):
+            return self._source_sha256 == _source_sha256(pack.header)
+        own = _source_sha256(self._images.header)
+        is_same = own is not None and own == _source_sha256(pack.header)
+        return is_same and bool(np.isin(self._images.source_index, pack.source_index).any())
 
     def batches(self, batch_size: int, cache_bytes: int, prefetch: int = 2) -> TestBatches:
         """Return the images in batches; up to `cache_bytes` stay in memory, and are read anew otherwise."""
@@ -253,7 +257,8 @@ def _as_trained(spec: str, target: Target, column: Column) -> NDArray[Any]:
 
 def _readable(source: Source, skip_bad: bool) -> tuple[NDArray[np.intp], tuple[str, ...], str]:
     """Return the rows of a test set that can be read, a message for each that cannot, and the SHA-256."""
-    check = check_source(source, skip_bad=True, jobs=cpu_quota())
+    # In small batches, of which each thread holds one.
+    check = check_source(source, skip_bad=True, batch=_CHECKED, jobs=cpu_quota())
     root = getattr(source, "root", None)
     where = f"{source.spec}: " if root is None else f"{as_text(root)}{os.sep}"
     bad = tuple(where + message for message in check.bad)

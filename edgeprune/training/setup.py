@@ -213,7 +213,7 @@ def set_up(
         step=step,
         column=column,
         task=task,
-        notes=_notes(images, memory_warning(config, step, len(pack), placement)),
+        notes=_notes(images, memory_warning(config, step, len(pack), placement), _shared(images, pack)),
         provenance={
             **_trained_on(header, column, augment, replay),
             "test": None if images is None else images.name,
@@ -375,9 +375,17 @@ def train_pack(
     return setup.train(output, resume=resume, report=report)
 
 
-def _notes(images: TestImages | None, of_memory: str | None) -> tuple[str, ...]:
+def _shared(images: TestImages | None, pack: Pack | Mixture) -> str | None:
+    """Return a warning where the test images are training images."""
+    packs = pack.packs if isinstance(pack, Mixture) else (pack,)
+    if images is None or not any(images.come_from(one) for one in packs):
+        return None
+    return f"{images.name}: has images that the pack was built from; accuracy on them says little of others"
+
+
+def _notes(images: TestImages | None, *warnings: str | None) -> tuple[str, ...]:
     of_images = () if images is None else (*images.notes, *(f"skipped {line}" for line in images.skipped))
-    return of_images if of_memory is None else (of_memory, *of_images)
+    return (*(warning for warning in warnings if warning), *of_images)
 
 
 def _in_parts(

@@ -131,7 +131,7 @@ def test_a_run_from_far_packs_notes_url_and_digest(edgeprune, server, pack, tmp_
     signed = ("--require-signature", tmp_path / "maker.pub")
     code, out, err = edgeprune("train", url, "--test", url, *NETWORK, *signed, "-o", folder)
     assert (code, err.count("\n"), has_secrets(out + err)) == (0, 1, False)
-    assert err.startswith(f"warning: {server.url()}?...: the images that the pack was built from")
+    assert "has images that the pack was built from" in err
     text = (folder / "config.json").read_text()
     record = json.loads(text)
     with open_pack(server.url()) as opened:

@@ -174,7 +174,19 @@ def test_it_warns_where_the_test_images_are_those_of_the_pack(edgeprune, photos,
     options = ["--test", test, "--epochs", 1, "--batch-size", 2, "-o", tmp_path / "run"]
     code, _, err = edgeprune("train", pack, *NETWORK[:2], *options)
     assert (code, err.count("\n")) == (0, 1)
-    assert err.startswith(f"warning: {test}: the images that the pack was built from; accuracy on them ")
+    assert err.startswith(f"warning: {test}: has images that the pack was built from; accuracy on them ")
+
+
+def test_parts_of_a_split_share_no_images(edgeprune, tmp_path):
+    pack, options = tmp_path / "d.h5", ["--epochs", 1, "--batch-size", 64, *NETWORK[:2]]
+    assert edgeprune("build", "digits", "--sample-prune", 0.9, "-o", pack)[0] == 0
+    assert edgeprune("split", pack, "-n", 2, "-o", tmp_path / "{part}.h5")[0] == 0
+    parts = sorted({*tmp_path.glob("*.h5")} - {pack})
+    for test, warnings in ((parts[1], 0), (pack, 1)):
+        code, _, err = edgeprune("train", parts[0], "--test", test, *options, "-o", tmp_path / f"{warnings}")
+        assert (code, err.count("says little of others")) == (0, warnings)
+    code, _, err = edgeprune("train", *parts, "--test", parts[1], *options, "-o", tmp_path / "both")
+    assert (code, err.count("says little of others")) == (0, 1)
 
 
 def test_a_damaged_test_pack_is_found_before_training(train, pack, tmp_path):
