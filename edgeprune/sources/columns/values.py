@@ -82,7 +82,8 @@ class _BadValueError(ValueError):
 def _as_numbers(column: NDArray[Any], kind: str | None) -> NDArray[Any]:
     """Return a column of text as numbers where all of it is numbers and `kind` takes them, else as it is.
 
-    What begins with a needless zero, such as 0012, is a number only where `kind` is one of numbers.
+    Whole numbers with needless zeros in front, such as 0012, and those beyond int64 are numbers only where
+    `kind` is one of numbers.
     """
     if column.dtype.kind in "US":
         column = column.astype(str).astype(object)
@@ -91,15 +92,15 @@ def _as_numbers(column: NDArray[Any], kind: str | None) -> NDArray[Any]:
     values = column.tolist()
     if not all(isinstance(value, str) and _is_number(value) for value in values):
         return column
-    if kind not in _OF_NUMBERS and any(_PADDED.match(value.strip()) for value in values):
+    if not all(_INTEGER.fullmatch(value.strip()) for value in values):
+        return column if kind == "class" else np.array([float(value) for value in values], np.float64)
+    whole = [int(value) for value in values]
+    in_range = min(whole) >= -(2**63) and max(whole) < 2**63
+    is_padded = any(_PADDED.match(value.strip()) for value in values)
+    if kind not in _OF_NUMBERS and (is_padded or not in_range):
         return column
-    is_whole = all(_INTEGER.fullmatch(value.strip()) for value in values)
-    if kind == "class" and not is_whole:
-        return column
-    if is_whole:
-        whole = [int(value) for value in values]
-        if min(whole) >= -(2**63) and max(whole) < 2**63:
-            return np.array(whole, np.int64)
+    if in_range:
+        return np.array(whole, np.int64)
     return np.array([float(value) for value in values], np.float64)
 
 
