@@ -49,7 +49,7 @@ def progress_bars(
 
 
 def _draw(bars: dict[str, tqdm[Any]], stage: str, done: int, total: int) -> None:
-    if stage not in bars:
+    if stage not in bars or done < bars[stage].n:  # the same stage again, as of another trial
         for bar in bars.values():
             bar.close()
         bars[stage] = tqdm(total=total, desc=stage, unit=" images", dynamic_ncols=True)
@@ -65,14 +65,15 @@ class _LogLines:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock, self._stage = clock, ""
+        self._done = 0
         self._started = self._told = self._last = clock()
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         now = self._clock()
-        if stage != self._stage:
+        if stage != self._stage or done < self._done:
             # It began when the one before it ended: the first word of it may also be the last.
             self._stage, self._started, self._told = stage, self._last, self._last
-        self._last = now
+        self._last, self._done = now, done
         if done < total and now - self._told < _LOG_SECONDS:
             return
         self._told = now

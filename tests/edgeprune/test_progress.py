@@ -84,3 +84,28 @@ def test_a_log_gets_a_line_now_and_then_and_no_bar(capsys, terminal):
         "checking: 5,000 of 5,000 images, 50 images/s",
         "encoding: 200 of 200 images, 50 images/s",
     ]
+
+
+def test_a_stage_that_comes_again_has_a_rate_of_its_own(capsys, terminal):
+    terminal(False)
+    now = [0.0]
+    with progress_bars(clock=lambda: now[0]) as tell:
+        for seconds in (10, 20):
+            for done in (50, 100):
+                now[0] += seconds / 2
+                tell("encoding", done, 100)
+    _, err = capsys.readouterr()
+    assert err.splitlines() == [
+        "encoding: 100 of 100 images, 10 images/s",
+        "encoding: 100 of 100 images, 5 images/s",
+    ]
+
+
+def test_a_stage_that_comes_again_has_a_bar_of_its_own(capsys, terminal):
+    terminal(True)
+    with progress_bars() as tell:
+        for _ in range(2):
+            for done in (10, 20):
+                tell("encoding", done, 20)
+    _, err = capsys.readouterr()
+    assert err.count("20/20") == 2
