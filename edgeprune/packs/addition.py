@@ -206,8 +206,8 @@ def _config(known: _Known, split: str, skip_bad: bool, seed: int) -> BuildConfig
     """Return the settings that make a pack like this one, but for the step, of which a quality is near."""
     header = known.header
     quantizes = get_codec(header.codec).quantizes
-    earlier = header.provenance.get("config")
-    rounding = earlier.get("rounding") if isinstance(earlier, dict) else None
+    made = (header.provenance.get(name) for name in ("converted", "config"))
+    known_by = [one["rounding"] for one in made if isinstance(one, dict) and one.get("rounding")]
     channels = "as-is"
     if header.bits == 8:
         channels = "gray" if header.channels == 1 else "rgb" if header.channels == 3 else channels
@@ -219,7 +219,7 @@ def _config(known: _Known, split: str, skip_bad: bool, seed: int) -> BuildConfig
         quality=quality_of(header.step) if quantizes else None,
         color=header.color_space if quantizes and header.channels == 3 else None,
         tile=header.tile if quantizes else None,
-        rounding=(rounding or DEFAULT_ROUNDING) if quantizes else None,
+        rounding=(known_by or [DEFAULT_ROUNDING])[0] if quantizes else None,
         size=header.height if header.height == header.width else None,
         split=split,
         skip_bad=skip_bad,

@@ -120,6 +120,7 @@ def _header(pack: Pack, config: BuildConfig) -> PackHeader:
         "tile": old.tile,
         "result": old.provenance.get("result", {}),
         "freq_prune": config.freq_prune,
+        **({"rounding": config.rounding or DEFAULT_ROUNDING} if get_codec(config.codec).quantizes else {}),
     }
     return renewed(
         old,

@@ -12,6 +12,7 @@ import pytest
 from edgeprune import BuildConfig, build_pack
 from edgeprune.errors import SourceError
 from edgeprune.packs.addition import add_images
+from edgeprune.repack.convert import convert_pack
 from edgeprune.repack.merge import merge_packs
 from edgeprune_formats import ConfigError, PackWriteError, PackWriter, open_pack, verify_pack
 from edgeprune_runtime import PackLoader, open_packs
@@ -74,6 +75,12 @@ def test_it_is_as_the_others_are(folder, more):
     assert added.class_names == (*BASE, "eel")
     assert added.provenance["config"]["rounding"] == "deadzone"
     assert added.provenance["config"]["quality"] == pytest.approx(60)
+
+
+def test_it_is_rounded_as_the_last_pack_was_converted(folder, more):
+    (folder / "photos.h5").rename(folder.parent / "first.h5")
+    convert_pack(folder.parent / "first.h5", folder / "photos.h5", replace(CONFIG, rounding="nearest"))
+    assert add_images(more, folder).report.header.provenance["config"]["rounding"] == "nearest"
 
 
 def test_labels_are_matched_by_name_and_everything_can_be_mixed(folder, more):
