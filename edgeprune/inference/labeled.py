@@ -64,7 +64,7 @@ def open_labeled(data: Path | str | RemoteFile | Pack, model: Predictor) -> Labe
     ------
     ConfigError
         Images of another size, or a source for a model that takes coefficients.
-    SourceError, PackFormatError
+    SourceError, PackFormatError, RemoteError
         They cannot be read.
     """
     where = data.path if isinstance(data, Pack) else as_remote(data) or data
@@ -78,7 +78,11 @@ def open_labeled(data: Path | str | RemoteFile | Pack, model: Predictor) -> Labe
         names, labels = source.class_names, source.labels
         return Labeled(where, source, names, labels, source.name, lambda rows: to_floats(source.read(rows)))
     pack = data if isinstance(data, Pack) else open_pack(where)
-    _require_shape(pack.header.shape, where, model)
+    try:
+        _require_shape(pack.header.shape, where, model)
+    except ConfigError:
+        pack.close()
+        raise
     # Without torch, though it may be there: importing it takes longer than most calls of this. A cache holds
     # one chunk at least, and rows come in their order.
     images = PackDataset(pack, backend="scipy", cache_bytes=1, targets=())

@@ -10,7 +10,7 @@ __all__ = ["is_given", "refuse_given"]
 
 
 def is_given(name: str | None) -> bool:
-    """Tell whether a parameter of the current command has another value than by default."""
+    """Tell whether the user gave a parameter of the current command, be it with its default value."""
     source = click.get_current_context().get_parameter_source(name or "")
     return source is not click.core.ParameterSource.DEFAULT
 

@@ -169,7 +169,7 @@ class BuildConfig:
         default=None,
         metadata={
             "help": "How codec quantized rounds: rdo has the highest PSNR for the bytes; nearest keeps more "
-            "detail; deadzone is between them. The last two are faster to build.",
+            "detail and takes more bytes; deadzone rounds up from 0.6 on, and is faster to build than rdo.",
             "choices": ROUNDINGS,
             "default_text": "rdo",
         },

@@ -29,9 +29,9 @@ RAW = LOSSLESS[0].name
 BARE = ", no container"
 """What the name of a peer ends in whose headers and containers are not counted."""
 _FILES = ("JPEG 4:2:0", "JPEG 4:4:4", "WebP", "AVIF 4:2:0", "JPEG XL e7")
-# A file of JPEG XL is nothing but its codestream.
 _OURS = {"quantized": "rdo", "quantized, nearest": "nearest"}
 """The roundings of our rows."""
+# A file of JPEG XL is nothing but its codestream.
 CODECS = (*_OURS, *_FILES, *(name + BARE for name in _FILES[:-1]), RAW)
 
 

@@ -153,7 +153,7 @@ class Codec(ABC):
         mask : bool [n, C, H, W]
             True where a coefficient is kept: exactly K in each channel of each image.
         rounding : str
-            How a codec that quantizes does it: ``"rdo"`` or ``"deadzone"``.
+            How a codec that quantizes does it, see `edgeprune_formats.coding.rounding.rounded`.
         """
 
     def encode_pixels(
@@ -191,7 +191,7 @@ class Codec(ABC):
     def decode(self, header: PackHeader, arrays: Arrays, samples: int) -> Coefficients:
         """Return the coefficients of the chunk's `samples` images; the arrays have passed `problems`.
 
-        A codec overrides this or `decode_into`, of which each does with the other.
+        Override this or `decode_into`: the default of each calls the other.
 
         Raises
         ------
@@ -215,7 +215,16 @@ _CODECS: dict[str, Codec] = {}
 
 
 def register(codec: Codec) -> None:
-    """Make a codec known under its name; raises `ConfigError` if another codec has it."""
+    """Make a codec known under its name.
+
+    Raises
+    ------
+    ConfigError
+        Another codec has the name, or this one cannot decode.
+    """
+    kind = type(codec)
+    if kind.decode is Codec.decode and kind.decode_into is Codec.decode_into:
+        raise ConfigError(f"codec {codec.name!r} has neither `decode` nor `decode_into`; write one of them")
     if codec.name in _CODECS:
         taken = type(_CODECS[codec.name]).__qualname__
         raise ConfigError(f"codec {codec.name!r} is registered already, by {taken}; choose another name")

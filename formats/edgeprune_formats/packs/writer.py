@@ -62,7 +62,7 @@ class PackWriter:
         The score by which each image was chosen, finite; stored as float32. Which score it is, its
         parameters and its direction belong into ``header.provenance["coreset"]``.
     rounding : str
-        How a codec that quantizes does it: ``"rdo"`` or ``"deadzone"``.
+        How a codec that quantizes does it, see `edgeprune_formats.coding.rounding.rounded`.
     stream_bytes : mapping of str to int, optional
         Bytes of all chunks of each array whose size differs from chunk to chunk, where they are known: then
         they are written where they stay. Otherwise they wait in a file beside the pack until the end.
