@@ -201,9 +201,10 @@ def _opened(spec: str | RemoteFile, header: PackHeader, column: Column | None) -
 
 def _open_source(spec: str, header: PackHeader, column: Column | None) -> Source:
     if ":" not in spec and ("/" in spec or "." in spec):
-        raise ConfigError(
-            f"{spec}: no such file; `test` takes a pack or a source, such as imagefolder:{spec}"
-        )
+        remedy = f"a pack or a source, such as imagefolder:{spec}"
+        if spec.endswith(".h5"):
+            remedy = f"a pack, such as one of: edgeprune build SOURCE --split test -o {spec}"
+        raise ConfigError(f"{spec}: no such file; `test` takes {remedy}")
     size = header.height if header.height == header.width else None
     if column is not None and column.name != LABEL and "target=" not in spec:
         # As the training images have it.

@@ -177,6 +177,19 @@ def test_it_warns_where_the_test_images_are_those_of_the_pack(edgeprune, photos,
     assert err.startswith(f"warning: {test}: has images that the pack was built from; accuracy on them ")
 
 
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("test.h5", "a pack, such as one of: edgeprune build SOURCE --split test -o "),
+        ("photos", "a pack or a source, such as imagefolder:"),
+    ],
+)
+def test_test_images_that_are_not_there_have_a_remedy(train, tmp_path, name, remedy):
+    code, _, err, folder = train("a", "--test", tmp_path / name)
+    assert (code, folder.exists()) == (2, False)
+    assert err.endswith(f"{tmp_path / name}: no such file; --test takes {remedy}{tmp_path / name}\n")
+
+
 def test_parts_of_a_split_share_no_images(edgeprune, tmp_path):
     pack, options = tmp_path / "d.h5", ["--epochs", 1, "--batch-size", 64, *NETWORK[:2]]
     assert edgeprune("build", "digits", "--sample-prune", 0.9, "-o", pack)[0] == 0
