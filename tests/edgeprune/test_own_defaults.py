@@ -27,7 +27,7 @@ def test_the_settings_of_a_network(edgeprune, pack, npz, tmp_path):
     words = ["train", pack, "-o", run, "--device", "cpu", "--threads", 1]
     code, out, err = edgeprune(*words, "--model", "resnet9", *options)
     assert code == 0, err
-    assert "batches of 20;" in out
+    assert "batches of 20, 2 steps an epoch;" in out
     own = {**defaults_of("resnet9"), **given}
     assert {name: record(run)[name] for name in own} == own
     code, out, err = edgeprune(*words, "--resume", "--epochs", 2)

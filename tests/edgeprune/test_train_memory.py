@@ -34,7 +34,7 @@ def test_a_batch_size_that_fits_the_memory_is_kept_when_resumed(train, monkeypat
     free["now"] = 10**10
     code, out, err, folder = train("a", "--resume", network=network)
     assert code == 0, err
-    assert f"batches of 128 in {parts} parts; 20.00 MB" in out
+    assert f"batches of 128 in {parts} parts, 1 step an epoch; at most 20.00 MB" in out
     free["now"] = 1000
     code, _, err, folder = train("b", network=network)
     assert (code, len(err.splitlines())) == (2, 1)
