@@ -12,6 +12,7 @@ import click
 from edgeprune.text import count_text, printable, say
 
 from ..options.networks import TRUST_MODEL
+from ..options.output import file_of, require_other
 from .predict import LABELED, tell
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def command(
         require_matplotlib("`plot`")
         require_kind(plot)
     for path in filter(None, (as_json, plot)):
+        require_other(path, {"network": model, "images": file_of(data)})
         check_writable(path)
     predictor = open_predictor(model, tell)
     if tta == "flip":

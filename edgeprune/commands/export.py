@@ -12,7 +12,7 @@ from edgeprune.text import say
 
 from ..options.fields import FAR_PACK_FILE, FORCE, Command, SwitchOrChoice, option, output_option
 from ..options.networks import TRUST_MODEL
-from ..options.output import require_spare
+from ..options.output import file_of, require_spare
 
 if TYPE_CHECKING:
     from edgeprune.inference.export import ExportConfig, ExportReport
@@ -78,7 +78,7 @@ def command(
     require("exporting", "torch", "onnx", "onnxscript", "onnxruntime")
     from edgeprune.inference.export import ExportConfig, export_run
 
-    require_spare(output, force)
+    require_spare(output, force, {"pack": file_of(pack), "test set": file_of(test)})
     config = ExportConfig(int8=int8, decoder=decoder, calibrate=calibrate, runtime=runtime)
     report = export_run(run, output, config, pack=pack, test=test)
     for line in _lines(output, config, report, test):

@@ -12,9 +12,11 @@ import click
 
 from edgeprune.packs.config import BuildConfig
 from edgeprune.text import count_text, printable, say
+from edgeprune_formats import ConfigError
 
 from ..options.fields import PACK_FILE, QUIET, Command, config_options, option
 from ..options.given import refuse_given
+from ..options.output import file_of, require_other
 from .predict import tell
 
 if TYPE_CHECKING:
@@ -82,8 +84,12 @@ def command(
         refuse_given(("distance", *_OF_SOURCES), "without --source")
     elif is_pack(data):
         refuse_given(_OF_SOURCES, "with a pack")
-    for file in filter(None, (as_json, as_csv)):
-        check_writable(file)
+    for file, other in ((as_json, as_csv), (as_csv, as_json)):
+        if file is not None:
+            require_other(file, {"scores file": scores, "source": file_of(data)})
+            if file == other:
+                raise ConfigError(f"{file} is named for both --json and --csv; name two files")
+            check_writable(file)
     records = suspects = images = groups = None
     if scores is not None:
         from edgeprune.issues.mislabeled import find_suspects

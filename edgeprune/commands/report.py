@@ -11,7 +11,7 @@ from edgeprune.text import bytes_text, live, say
 
 from ..options.fields import FORCE, PACK, PACK_FILE, QUIET, Command, option, output_option
 from ..options.networks import TRUST_MODEL
-from ..options.output import require_spare
+from ..options.output import file_of, require_spare
 from .predict import tell
 
 __all__ = ["command"]
@@ -58,6 +58,7 @@ def command(
     if test is not None and run is None:
         raise ConfigError("`test` is for the network of a run; name that with `run`")
     inputs = {"pack": pack, "scores file": scores, "run": run}
+    inputs |= {"source": file_of(source), "test set": file_of(test)}
     require_spare(output, force, inputs)
     progress = live if sys.stderr.isatty() and not quiet else None
     with open_pack(pack) as opened:

@@ -13,7 +13,7 @@ from edgeprune_formats import ConfigError
 
 from .hashing import bit_counts
 
-__all__ = ["DISTANCE", "MAX_DISTANCE", "Duplicates", "Fingerprints", "find_duplicates"]
+__all__ = ["DISTANCE", "MAX_DISTANCE", "Duplicates", "Fingerprints", "find_duplicates", "require_distance"]
 
 # With more, the first words of many pairs are near by chance, and comparing the second takes far longer.
 DISTANCE, MAX_DISTANCE = 20, 24
@@ -80,6 +80,12 @@ class Duplicates:
         return [group for group in np.split(order, starts[1:]) if len(group) > 1]
 
 
+def require_distance(distance: int) -> None:
+    """Raise `ConfigError` for a distance that `find_duplicates` does not take."""
+    if not 0 <= distance <= MAX_DISTANCE:
+        raise ConfigError(f"`distance` is 0 to {MAX_DISTANCE} bits, not {distance}")
+
+
 def find_duplicates(prints: Fingerprints, distance: int = DISTANCE) -> Duplicates:
     """Group images with near duplicates: each is within `distance` bits of the first of its group.
 
@@ -98,8 +104,7 @@ def find_duplicates(prints: Fingerprints, distance: int = DISTANCE) -> Duplicate
     ConfigError
         `distance` is out of range.
     """
-    if not 0 <= distance <= MAX_DISTANCE:
-        raise ConfigError(f"`distance` is 0 to {MAX_DISTANCE} bits, not {distance}")
+    require_distance(distance)
     count = len(prints.rows)
     first, nearest = np.arange(count), np.zeros(count, np.uint8)
     is_mirrored = np.zeros(count, bool)

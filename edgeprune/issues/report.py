@@ -7,7 +7,7 @@ import io
 from dataclasses import dataclass
 from typing import Any
 
-from .duplicates import Duplicates, find_duplicates
+from .duplicates import Duplicates, find_duplicates, require_distance
 from .images import Images, Progress
 from .mislabeled import Suspects
 
@@ -68,6 +68,8 @@ def suspect_images(suspects: Suspects, images: Images | None) -> Record:
 
 def duplicate_groups(images: Images, distance: int, progress: Progress | None = None) -> Record:
     """Return `Issues.duplicates`."""
+    # Before all images are read.
+    require_distance(distance)
     found = find_duplicates(images.read(progress), distance)
     groups = [_group(images, found, group.tolist()) for group in found.groups()]
     groups.sort(key=lambda group: not group["classes_differ"])

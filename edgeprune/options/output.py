@@ -7,7 +7,9 @@ from pathlib import Path
 
 from edgeprune_formats import ConfigError
 
-__all__ = ["require_spare"]
+from ..sources.naming.options import without_options
+
+__all__ = ["file_of", "require_other", "require_spare"]
 
 
 def require_spare(output: Path, force: bool = False, inputs: Mapping[str, Path | None] | None = None) -> None:
@@ -26,6 +28,19 @@ def require_spare(output: Path, force: bool = False, inputs: Mapping[str, Path |
         return
     if not force:
         raise ConfigError(f"{output} exists; pass --force to replace it")
-    for name, path in (inputs or {}).items():
-        if path is not None and path.exists() and output.samefile(path):
+    require_other(output, inputs or {})
+
+
+def require_other(output: Path, inputs: Mapping[str, Path | None]) -> None:
+    """Raise `ConfigError` where `output` is one of the files that a command reads, by what each is called."""
+    for name, path in inputs.items():
+        if path is not None and path.exists() and output.exists() and output.samefile(path):
             raise ConfigError(f"{output} is the {name}; name another file")
+
+
+def file_of(data: object) -> Path | None:
+    """Return the file or folder that a pack or a source lies in; None where nothing was named."""
+    if data is None or isinstance(data, Path):
+        return data
+    kind, colon, rest = without_options(str(data))[0].partition(":")
+    return Path(rest if colon else kind)

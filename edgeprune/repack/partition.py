@@ -13,6 +13,9 @@ from edgeprune_formats import ConfigError
 
 __all__ = ["IID", "Partition", "parse_by", "partition"]
 
+# Of alpha; far below and above it the shares of a class cannot be drawn.
+_LEAST, _MOST = 0.01, 1e6
+
 
 @dataclass(frozen=True)
 class Partition:
@@ -42,7 +45,7 @@ def parse_by(text: str) -> Partition:
     Raises
     ------
     ConfigError
-        None of them, or an alpha that is not positive and finite.
+        None of them, or an alpha that is not in 0.01 to 1,000,000.
     """
     kind, colon, number = text.partition(":")
     if kind in ("iid", "class") and not colon:
@@ -51,8 +54,10 @@ def parse_by(text: str) -> Partition:
         alpha = float(number)
     except ValueError:
         alpha = math.nan
-    if kind != "dirichlet" or not 0 < alpha < math.inf:
-        raise ConfigError(f"`by` {text!r} is none of iid, class, dirichlet:ALPHA with ALPHA above 0")
+    if kind != "dirichlet" or not _LEAST <= alpha <= _MOST:
+        raise ConfigError(
+            f"`by` {text!r} is none of iid, class, dirichlet:ALPHA with ALPHA from {_LEAST:g} to {_MOST:,.0f}"
+        )
     return Partition(kind, alpha)
 
 

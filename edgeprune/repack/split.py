@@ -31,6 +31,7 @@ __all__ = ["PLACEHOLDER", "Part", "part_paths", "split_pack"]
 PLACEHOLDER = "{part}"
 # Chunks that wait to be filled, of all the parts that are written at a time.
 HELD_BYTES = 2**25
+_MOST_PARTS = 2**16
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,10 @@ def part_paths(source: Path, target: Path, parts: int) -> list[Path]:
     Raises
     ------
     ConfigError
-        The target is a single file, or the pack itself would be replaced.
+        There are too many parts, the target is a single file, or the pack itself would be replaced.
     """
+    if parts > _MOST_PARTS:
+        raise ConfigError(f"{parts:,} parts are more than {_MOST_PARTS:,}")
     numbers = [f"{number:0{len(str(parts))}d}" for number in range(1, parts + 1)]
     if PLACEHOLDER in str(target):
         paths = [Path(str(target).replace(PLACEHOLDER, number)) for number in numbers]

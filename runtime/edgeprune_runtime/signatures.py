@@ -100,6 +100,8 @@ def make_key(path: Path) -> str:
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+    if not path.name:
+        raise ConfigError(f"{path}: is a folder; name a file")
     public_path = path.with_name(f"{path.name}.pub")
     for one in (path, public_path):
         if os.path.lexists(one):
@@ -111,7 +113,8 @@ def make_key(path: Path) -> str:
     public = key.public_key().public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
-    for one, content, mode in ((path, secret, 0o600), (public_path, public, 0o644)):
+    # The longer name first: where that cannot be, there is no private key either.
+    for one, content, mode in ((public_path, public, 0o644), (path, secret, 0o600)):
         with atomic_file(one) as partial:
             partial.touch(mode)
             partial.write_bytes(content)

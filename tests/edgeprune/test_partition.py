@@ -80,7 +80,9 @@ def test_a_smaller_alpha_skews_more():
     assert skews[-1] == pytest.approx(1 / 10, rel=0.1)
 
 
-@pytest.mark.parametrize("text", ["", "IID", "iid:1", "class:2", "dirichlet", "dirichlet:", "dirichlet:0"])
+@pytest.mark.parametrize(
+    "text", ["", "IID", "iid:1", "class:2", "dirichlet", "dirichlet:", "dirichlet:0", "dirichlet:1e308"]
+)
 @pytest.mark.parametrize("more", ["", "x"])
 def test_names_of_no_partition_are_refused(text, more):
     with pytest.raises(ConfigError, match="`by`"):

@@ -189,7 +189,7 @@ def test_merging_parts_says_what_to_do_instead(spec, tmp_path):
 
 
 def test_no_part_may_be_empty(spec, tmp_path):
-    with pytest.raises(ConfigError, match=r"48 images are 8 chunks, and part 1 of 9 would have none"):
+    with pytest.raises(ConfigError, match=r"48 images are 8 chunks, too few for 9 parts; build at most 8"):
         build_share(spec, tmp_path, Share(1, 9), QUANTIZED)
     with pytest.raises(ConfigError, match="`part` must be from 1 to 9, not 10"):
         Share(10, 9)

@@ -57,10 +57,10 @@ def write_part(plan: Plan, path: Path, share: Share, progress: StageProgress | N
         As `write_pack`.
     """
     own, whole = plan.positions(share), plan.header
-    if not own:
+    if share.count > whole.chunks:
         raise ConfigError(
-            f"{whole.samples} images are {whole.chunks} chunks, and part {share.number} of {share.count} "
-            f"would have none; build at most {whole.chunks} parts"
+            f"{whole.samples} images are {whole.chunks} chunks, too few for {share.count} parts; build at "
+            f"most {whole.chunks}"
         )
     images = slice(own.start, own.stop)
     rows = plan.coreset.rows[images]
