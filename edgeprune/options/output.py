@@ -7,8 +7,6 @@ from pathlib import Path
 
 from edgeprune_formats import ConfigError
 
-from ..sources.naming.options import without_options
-
 __all__ = ["file_of", "require_other", "require_spare"]
 
 
@@ -42,5 +40,7 @@ def file_of(data: object) -> Path | None:
     """Return the file or folder that a pack or a source lies in; None where nothing was named."""
     if data is None or isinstance(data, Path):
         return data
-    kind, colon, rest = without_options(str(data))[0].partition(":")
-    return Path(rest if colon else kind)
+    # A source may have options behind a question mark, which a pack's name may hold as well.
+    kind, colon, rest = str(data).partition(":")
+    whole, named = Path(rest if colon else kind), Path((rest if colon else kind).partition("?")[0])
+    return whole if whole.exists() else named

@@ -255,6 +255,7 @@ def test_the_script_of_completion_is_for_the_command():
     [
         ("issues --source d.h5 --json d.h5", "d.h5 is the source; name another file"),
         ("issues --source npz:s.npz --csv s.npz", "s.npz is the source; name another file"),
+        ("issues --source npz:s.npz?target=a --csv s.npz", "s.npz is the source; name another file"),
         ("issues --source d.h5 --json i --csv i", "i is named for both --json and --csv; name two files"),
         ("issues --source d.h5 --distance 25", "--distance is 0 to 24 bits, not 25"),
         ("evaluate model.onnx d.h5 --json d.h5", "d.h5 is the images; name another file"),
