@@ -101,6 +101,13 @@ def _fail(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
+def _open_streams() -> None:
+    """Let what is printed to a closed stream go nowhere; else the next file to open has its number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115, PTH123
+
+
 def _flush() -> None:
     """Send what was printed; where nobody reads it any more, let Python not complain of it at exit."""
     for stream in (sys.stdout, sys.stderr):
@@ -175,6 +182,7 @@ def main() -> None:
     Exit status: 0 done, 1 data or files that are unusable, or nobody reads what is printed, 2 a wrong option,
     129 hung up, 130 interrupted, 143 terminated.
     """
+    _open_streams()
     escape_streams()
     termination = _Termination()
     sys.unraisablehook = termination.on_unraisable

@@ -212,6 +212,7 @@ def command(
     from edgeprune.training.lines import result_line
     from edgeprune.training.setup import set_up
     from edgeprune_runtime import open_packs
+    from edgeprune_runtime.networks.trained import MODEL_FILE
     from edgeprune_runtime.training import Cadence
     from edgeprune_runtime.training.run_folder.checkpoint import has_checkpoint
 
@@ -241,7 +242,7 @@ def command(
         target=target,
     )
     _say_setup(setup)
-    if resume and not has_checkpoint(output):
+    if resume and not has_checkpoint(output) and not (output / MODEL_FILE).exists():
         say_if_read(f"{output}: nothing to resume; begins {config.model}, {config.epochs} epochs")
     with ExitStack() as stack:
         report = _reports(setup, output, tensorboard, stack)

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -321,3 +323,13 @@ def test_damage_to_what_hdf5_keeps_for_itself_names_a_remedy(edgeprune, npz, tmp
     for line, spoiled in told.items():
         path.write_bytes(spoiled)
         assert f"{path}: {line}" in edgeprune("verify", path)[2].splitlines()
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_command_does_its_work_where_streams_are_closed(tmp_path, closed):
+    words = f"-m edgeprune build digits --sample-prune 0.9 -o {tmp_path / 'p.h5'}"
+    done = subprocess.run(
+        ["sh", "-c", f'"$0" {words} {closed}', sys.executable], capture_output=True, text=True
+    )
+    assert (done.returncode, "Error" in done.stderr) == (0, False)
+    assert verify_pack(tmp_path / "p.h5") == []

@@ -177,6 +177,19 @@ def test_it_warns_where_the_test_images_are_those_of_the_pack(edgeprune, photos,
     assert err.startswith(f"warning: {test}: has images that the pack was built from; accuracy on them ")
 
 
+def test_a_trained_network_without_its_checkpoints_is_not_trained_anew(train):
+    _, _, _, folder = train("a", "--epochs", 1)
+    for path in folder.glob("checkpoint-*"):
+        path.unlink()
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    code, out, err, _ = train("a", "--epochs", 2, "--resume")
+    assert (code, "nothing to resume" in out) == (2, False)
+    assert err.startswith(
+        f"edgeprune: error: {folder} holds a trained network, and no checkpoint to go on from; "
+    )
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
 @pytest.mark.parametrize(
     ("name", "remedy"),
     [

@@ -37,7 +37,8 @@ def open_run(
     Raises
     ------
     ConfigError
-        If the folder holds a run that is not to be resumed, or one with other settings.
+        If the folder holds a run that is not to be resumed, one with other settings, or a trained network
+        without its checkpoints.
     TrainingError
         If ``config.json`` cannot be read or written.
     """
@@ -47,6 +48,11 @@ def open_run(
         return dict(description)
     if not resume:
         raise ConfigError(f"{run_dir} already holds a run; go on with `resume=True`, or use another folder")
+    if (run_dir / MODEL_FILE).exists() and not has_checkpoint(run_dir):
+        raise ConfigError(
+            f"{run_dir} holds a trained network, and no checkpoint to go on from; begin with its weights "
+            "(`init`) in another folder"
+        )
     old = read_config(path)
     asked, epochs = old.get("config", {}), description["config"].get("epochs")
     ends = old.get("schedules", [asked.get("epochs")])
