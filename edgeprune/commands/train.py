@@ -212,16 +212,10 @@ def command(
     from edgeprune.training.lines import result_line
     from edgeprune.training.setup import set_up
     from edgeprune_runtime import open_packs
-    from edgeprune_runtime.networks.trained import MODEL_FILE
     from edgeprune_runtime.training import Cadence
-    from edgeprune_runtime.training.run_folder.checkpoint import has_checkpoint
 
     cadence = Cadence(checkpoint_steps, checkpoint_minutes * 60)
-    config = _config(batch_size, options)
-    if teacher is not None and config.distill:
-        raise ConfigError(
-            "--teacher asks a network at each step, --distill has its answers from the pack; leave one out"
-        )
+    config = _config(batch_size, options, teacher)
     choose_threads(threads)
     tested: str | RemoteFile | None = None if test is None else as_remote(test) or test
     signer = None
@@ -241,19 +235,11 @@ def command(
         resume=resume,
         target=target,
     )
-    _say_setup(setup)
-    if resume and not has_checkpoint(output) and not (output / MODEL_FILE).exists():
-        say_if_read(f"{output}: nothing to resume; begins {config.model}, {config.epochs} epochs")
+    _say_setup(setup, output, resume)
     with ExitStack() as stack:
         report = _reports(setup, output, tensorboard, stack)
         metrics = setup.train(
-            output,
-            init=init,
-            teacher=teacher,
-            resume=resume,
-            cadence=cadence,
-            report=report,
-            signer=signer,
+            output, init=init, teacher=teacher, resume=resume, cadence=cadence, report=report, signer=signer
         )
     say_if_read(f"{output / 'model.safetensors'}: {result_line(config, metrics)}")
 
@@ -266,17 +252,26 @@ def _replay(share: float | None, new_packs: int) -> Replay | None:
     return None
 
 
-def _say_setup(setup: Setup) -> None:
+def _say_setup(setup: Setup, output: Path, resume: bool) -> None:
     """Say what a user should know before the run begins."""
     from edgeprune.training.lines import replay_line
+    from edgeprune_runtime.networks.trained import MODEL_FILE
+    from edgeprune_runtime.training.run_folder.checkpoint import has_checkpoint
 
     if setup.loader.replay is not None:
         say_if_read(replay_line(setup.loader.replay))
     for note in setup.notes:
         say_if_read(f"warning: {note}", err=True)
+    if resume and not has_checkpoint(output) and not (output / MODEL_FILE).exists():
+        config = setup.config
+        say_if_read(f"{output}: nothing to resume; begins {config.model}, {config.epochs} epochs")
 
 
-def _config(batch_size: int | str, options: dict[str, Any]) -> TrainConfig:
+def _config(batch_size: int | str, options: dict[str, Any], teacher: Path | None) -> TrainConfig:
+    if teacher is not None and options["distill"]:
+        raise ConfigError(
+            "--teacher asks a network at each step, --distill has its answers from the pack; leave one out"
+        )
     if batch_size != "auto":
         return make_config(TrainConfig, options, batch_size=batch_size)
     if options["accumulate"] != 1:

@@ -33,8 +33,8 @@ from edgeprune_runtime.training.placement import Placement, place
 from edgeprune_runtime.training.run_folder.description import read_description
 from edgeprune_runtime.training.settings import TEACHER
 
-from ..errors import SourceError
 from .evaluation import TestBatches, TestImages
+from .tested import open_test_images, shared_warning, tested_on
 
 __all__ = ["Setup", "set_up", "train_pack"]
 
@@ -196,7 +196,7 @@ def set_up(
     if choose_batch:
         config = _in_parts(config, placement, step, limit, earlier)
     part = -(-config.batch_size // config.accumulate)
-    images = None if test is None else _open_test(test, header, skip_bad, column, earlier)
+    images = None if test is None else open_test_images(test, header, skip_bad, column, earlier)
     divided = divide_memory(
         limit,
         pack,
@@ -213,13 +213,13 @@ def set_up(
         step=step,
         column=column,
         task=task,
-        notes=_notes(images, memory_warning(config, step, len(pack), placement), _shared(images, pack)),
+        notes=_notes(images, pack, memory_warning(config, step, len(pack), placement)),
         provenance={
             **_trained_on(header, column, augment, replay),
             "test": None if images is None else images.name,
             # With none, as it was before there was a choice, so that runs of then can go on.
             **({"test_images_skipped": len(images.skipped)} if images and images.skipped else {}),
-            **({} if images is None else _tested_on(images, test, header, output, earlier)),
+            **({} if images is None else tested_on(images, test, header, output, earlier)),
         },
     )
 
@@ -267,55 +267,6 @@ def _fetched(pack: Pack | Mixture) -> dict[str, Any]:
     packs = pack.packs if isinstance(pack, Mixture) else (pack,)
     found = [{"url": one.fetched.url, "sha256": one.fetched.sha256} for one in packs if one.fetched]
     return {"fetched": found} if found else {}
-
-
-def _open_test(
-    test: str | RemoteFile, header: PackHeader, skip_bad: bool, column: Column, earlier: Mapping[str, Any]
-) -> TestImages:
-    try:
-        return TestImages(test, header, skip_bad=skip_bad, column=column)
-    except (ConfigError, SourceError, OSError) as error:
-        kind, colon, rest = str(test).partition(":")
-        place = rest if colon else kind
-        if test == earlier.get("provenance", {}).get("test") and place and not Path(place).exists():
-            raise ConfigError(
-                f"{error}; if the test images were moved, `test` takes their new place"
-            ) from error
-        raise
-
-
-def _tested_on(
-    images: TestImages,
-    test: str | RemoteFile | None,
-    header: PackHeader,
-    output: Path,
-    earlier: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Return what the run says of its test images: those of a run that goes on have moved, but are the same.
-
-    Raises
-    ------
-    ConfigError
-        They are others, or the pack has images of another size.
-    """
-    before = earlier.get("provenance", {})
-    if not earlier:
-        return {"test_sha256": images.sha256}
-    if "test_sha256" not in before:
-        return {}
-    shape = earlier.get("image_shape")
-    if isinstance(shape, list) and shape != list(header.shape):
-        former, now = ("x".join(map(str, of)) for of in (shape, header.shape))
-        raise ConfigError(
-            f"the run in {output} learns images of {former}, and the pack has {now}; name its own pack, "
-            "or start in another folder"
-        )
-    if before["test_sha256"] != images.sha256:
-        raise ConfigError(
-            f"{test}: not the test images of the run in {output}, by their SHA-256; name those with `test`, "
-            "or start in another folder"
-        )
-    return {"test_sha256": images.sha256, "test": before.get("test")}
 
 
 def _loader(
@@ -375,16 +326,9 @@ def train_pack(
     return setup.train(output, resume=resume, report=report)
 
 
-def _shared(images: TestImages | None, pack: Pack | Mixture) -> str | None:
-    """Return a warning where the test images are training images."""
-    packs = pack.packs if isinstance(pack, Mixture) else (pack,)
-    if images is None or not any(images.come_from(one) for one in packs):
-        return None
-    return f"{images.name}: has images that the pack was built from; accuracy on them says little of others"
-
-
-def _notes(images: TestImages | None, *warnings: str | None) -> tuple[str, ...]:
+def _notes(images: TestImages | None, pack: Pack | Mixture, of_memory: str | None) -> tuple[str, ...]:
     of_images = () if images is None else (*images.notes, *(f"skipped {line}" for line in images.skipped))
+    warnings = (of_memory, shared_warning(images, pack))
     return (*(warning for warning in warnings if warning), *of_images)
 
 

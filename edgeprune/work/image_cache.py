@@ -27,7 +27,7 @@ import PIL
 from numpy.typing import NDArray
 
 from edgeprune_formats import __version__
-from edgeprune_formats.files import LOCK_FILE, open_lock
+from edgeprune_formats.locks import LOCK_FILE, open_lock
 from edgeprune_runtime.errors import TrainingError
 from edgeprune_runtime.training.progress.signals import TrainingInterrupted
 

@@ -10,7 +10,7 @@ the rest is in submodules:
 - `packs.chunks`: how many images go into a chunk;
 - `packs.transactions`: several packs that appear together;
 - `remote`: packs that are named by URL;
-- `files`, `hdf5`: files that appear whole or not at all; reading HDF5 without trusting it;
+- `files`, `locks`, `hdf5`: files that appear whole or not at all; locks; reading HDF5 without trusting it;
 - `errors`, `header`, `limits`, `coding.rounding`, `coding.native`.
 """
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import io
 import os
@@ -29,6 +28,7 @@ import h5py
 
 from .errors import PackWriteError
 from .hdf5 import create_hdf5
+from .locks import LOCK_FILE, open_lock
 
 __all__ = [
     "Sink",
@@ -37,7 +37,6 @@ __all__ = [
     "check_free_space",
     "check_writable",
     "file_sha256",
-    "open_lock",
     "partial_folder",
     "publish",
     "read_regular",
@@ -51,9 +50,7 @@ __all__ = [
 # Room for labels, checksums, provenance and HDF5's own records.
 OVERHEAD_BYTES = 2**20
 NO_PERMISSION = "no permission to write there; choose another folder"
-LOCK_FILE = ".lock"
 _MAX_NAME_BYTES = 255
-_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, 524}
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL, 524}
 # Where nothing can be locked, what nobody has changed for so long is taken for dead.
 _DEAD_SECONDS = 86_400.0
@@ -85,35 +82,6 @@ def check_free_space(path: Path, size: int) -> None:
             f"{path}: needs about {need / 1e6:.1f} MB and the disk has {free / 1e6:.1f} MB free; "
             "free some, write elsewhere, or prune more"
         )
-
-
-def open_lock(path: Path) -> tuple[int, bool | None]:
-    """Open a lock file, which is made if it is missing, and try to lock it; a link is not followed.
-
-    Returns
-    -------
-    descriptor : int
-        Whoever closes it, or ends, frees the lock.
-    locked : bool or None
-        False where somebody else holds the lock, None where the file system has no locks.
-
-    Raises
-    ------
-    OSError
-        The file cannot be opened, or is a symbolic link.
-    """
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    descriptor = os.open(path, flags, 0o666)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return descriptor, False
-    except OSError as error:
-        if error.errno in _NO_LOCKS:
-            return descriptor, None
-        os.close(descriptor)
-        raise
-    return descriptor, True
 
 
 def _prefix(path: Path) -> str:

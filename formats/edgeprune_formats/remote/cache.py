@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EdgePruneError, RemoteError
-from ..files import atomic_file, file_sha256, open_lock, publish, read_regular
+from ..files import atomic_file, file_sha256, publish, read_regular
 from ..isolation import identity_of
+from ..locks import open_lock
 from ..strict_json import parse_json
 from .locations import RemoteFile
 from .transport import State

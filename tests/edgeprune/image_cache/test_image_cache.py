@@ -18,7 +18,7 @@ from edgeprune.work.image_cache import CachedSource, cached
 from edgeprune.work.image_store import ImageStore, cached_if_large
 from edgeprune.work.processes import Workers
 from edgeprune.work.temporary import images_folder
-from edgeprune_formats.files import LOCK_FILE
+from edgeprune_formats.locks import LOCK_FILE
 from edgeprune_runtime.decode.augmentation import draw
 
 CPU = torch.device("cpu")

@@ -12,7 +12,7 @@ from edgeprune.sources import open_source
 from edgeprune.work import image_cache
 from edgeprune.work.image_cache import cached, remove_images
 from edgeprune.work.temporary import images_folder
-from edgeprune_formats.files import LOCK_FILE, open_lock
+from edgeprune_formats.locks import LOCK_FILE, open_lock
 from edgeprune_runtime.errors import TrainingError
 from edgeprune_runtime.training import TrainingInterrupted
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune_formats import ConfigError
-from edgeprune_formats.files import LOCK_FILE, open_lock
+from edgeprune_formats.locks import LOCK_FILE, open_lock
 
 from ...networks.trained import MODEL_FILE
 from .checkpoint import has_checkpoint, remove_uncommitted
