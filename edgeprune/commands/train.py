@@ -215,7 +215,8 @@ def command(
     from edgeprune_runtime.training import Cadence
 
     cadence = Cadence(checkpoint_steps, checkpoint_minutes * 60)
-    config = _config(batch_size, options, teacher)
+    config = _config(batch_size, options)
+    _require_one_teacher(config, teacher)
     choose_threads(threads)
     tested: str | RemoteFile | None = None if test is None else as_remote(test) or test
     signer = None
@@ -267,11 +268,14 @@ def _say_setup(setup: Setup, output: Path, resume: bool) -> None:
         say_if_read(f"{output}: nothing to resume; begins {config.model}, {config.epochs} epochs")
 
 
-def _config(batch_size: int | str, options: dict[str, Any], teacher: Path | None) -> TrainConfig:
-    if teacher is not None and options["distill"]:
+def _require_one_teacher(config: TrainConfig, teacher: Path | None) -> None:
+    if teacher is not None and config.distill:
         raise ConfigError(
             "--teacher asks a network at each step, --distill has its answers from the pack; leave one out"
         )
+
+
+def _config(batch_size: int | str, options: dict[str, Any]) -> TrainConfig:
     if batch_size != "auto":
         return make_config(TrainConfig, options, batch_size=batch_size)
     if options["accumulate"] != 1:
