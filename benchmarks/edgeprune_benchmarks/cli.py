@@ -9,7 +9,17 @@ import click
 from edgeprune_formats import ConfigError
 
 from .commands.codec import accuracy_per_byte, fleet, install, plots, storage, time
-from .commands.device import export, growth, int8, latency, minutes, power_loss, recipe, training_memory
+from .commands.device import (
+    copies,
+    export,
+    growth,
+    int8,
+    latency,
+    minutes,
+    power_loss,
+    recipe,
+    training_memory,
+)
 from .commands.distillation import distill
 from .commands.documentation import demo, readme
 from .commands.field import faults, leaks, load, ranges, trouble
@@ -56,7 +66,7 @@ def command() -> None:
 
 for _command in (
     *(storage, time, accuracy_per_byte, distill, install, fleet, plots),
-    *(training_memory, power_loss, minutes, recipe, photographs, growth, latency, export, int8),
+    *(training_memory, power_loss, minutes, recipe, copies, photographs, growth, latency, export, int8),
     *(trouble, faults, load, leaks, ranges, fuzz),
     *(robustness, landscape, attack),
     *(build, accuracy, coresets, issues, masks, learning),

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from edgeprune import open_source
 from edgeprune.work.image_store import ImageStore
 from edgeprune_benchmarks.cli import command as cli
+from edgeprune_benchmarks.device import copies as copies_of
 from edgeprune_benchmarks.device import exports, int8, latency, minutes, power_loss, recipe, training_memory
 from edgeprune_benchmarks.harness.pixel_loader import PixelLoader, Stretched
 from edgeprune_formats import ConfigError, EdgePruneError
@@ -294,3 +295,35 @@ def test_the_recipe_of_a_network_is_measured_trained_and_tabled(data, tmp_path, 
     [sentence] = recipe.recipe_sentence(results)
     assert f"to {plain}% of the test images, or {mirrored}% with their mirror images, in 7 steps" in sentence
     assert sentence.endswith("as many as 0.001 minutes allow with 2 threads on quiet cores; 1 seed.")
+
+
+def test_exact_pixels_and_copies_begin_alike_and_are_tested_on_both(tmp_path, monkeypatch):
+    own = {"batch_size": 16, "augment": "short"}
+    monkeypatch.setattr(recipe, "defaults_of", lambda model: own)
+    random = np.random.default_rng(0)
+    for name in ("cifar10-lossless-6k", "cifar10-lossless-3k-more"):
+        pixels = random.integers(0, 256, (24, 3, 32, 32)).astype(np.uint8)
+        arrays = {"x_train": pixels, "y_train": np.arange(24) % 4}
+        np.savez(tmp_path / f"{name}.npz", **arrays, x_test=pixels, y_test=np.arange(24) % 4)
+    words = ["copies", "--data", tmp_path, "--runs", tmp_path / "runs", "-o", tmp_path, "--model", "resnet8"]
+    words += ["--steps", 2, "--seeds", 2, "--device", "cpu"]
+    invoke(*words)
+    path = tmp_path / "copies-resnet8.json"
+    results = json.loads(path.read_text())["results"]
+    assert (results["train_images"], results["test_images"], results["cells"]) == (48, 24, 4)
+    # Noise of full range: 4:2:0 and quality 75 leave little of it.
+    assert 8 < results["psnr_db"] < 20
+    exact, copies = results["rows"][:2]
+    assert (exact["images"], copies["images"]) == copies_of.KINDS
+    assert copies["test_accuracy"] == copies["accuracy on JPEG copies"]
+    assert exact["train_loss"] != copies["train_loss"] == pytest.approx(exact["train_loss"], rel=0.2)
+    for cell in (tmp_path / "runs").glob("resnet8-*.json"):
+        cell.write_text(cell.read_text().replace('"test_accuracy": ', '"test_accuracy": 1'))
+    invoke(*words)
+    kept = json.loads(path.read_text())["results"]
+    assert all(row["test_accuracy"] >= 1 for row in kept["rows"])
+    lines = copies_of.copies_table(results)
+    assert "2 batches of 16, float32: each image is seen 0.7 times. 48 images" in lines[0]
+    assert lines[-2].startswith("| exact pixels | 2 |")
+    assert lines[-2].endswith("| - |")
+    assert " ± " in lines[-1]

@@ -27,7 +27,17 @@ from ..harness.options import (
     training_minutes,
 )
 
-__all__ = ["export", "growth", "int8", "latency", "minutes", "power_loss", "recipe", "training_memory"]
+__all__ = [
+    "copies",
+    "export",
+    "growth",
+    "int8",
+    "latency",
+    "minutes",
+    "power_loss",
+    "recipe",
+    "training_memory",
+]
 
 MODELS = ("shufflenet_v2", "mobilenet_v2", "efficientnet_b0")
 MANY_MODELS = click.option(
@@ -132,6 +142,30 @@ def recipe(data: Path, output: Path, runs: Path, measure: bool, **options: Any) 
     from ..device.recipe import Settings, run
 
     run(Settings(**options), data, output, runs, only_measure=measure)
+
+
+@click.command(short_help="What JPEG copies of the images cost a network, same start")
+@DATA
+@OUTPUT
+@runs("runs/copies")
+@MINUTES
+@config_options(TrainConfig, "model", model={"default": "resnet9"})
+@count("--steps", 320, "Batches that each network is trained on.")
+@seeds(3)
+@quality(90.0)
+@DEVICE
+def copies(data: Path, output: Path, runs: Path, **options: Any) -> None:
+    """Test accuracy from images in their exact pixels and from JPEG copies of them; resumable.
+
+    Both with the same initial weights, order of images and crops, and the network's own settings.
+
+    \b
+    Example:
+      edgeprune bench copies --data data --minutes 60
+    """
+    from ..device.copies import Settings, run
+
+    run(Settings(**options), data, output, runs)
 
 
 @click.command(short_help="Milliseconds of inference, by torch and onnxruntime")

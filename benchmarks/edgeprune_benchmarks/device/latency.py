@@ -26,6 +26,7 @@ from edgeprune_runtime.training.run_folder.results import save_model
 from edgeprune_runtime.training.run_folder.unfinished import open_run_network
 
 from ..codec.packs import build
+from ..harness.cells import pack_facts
 from ..harness.markdown import Column, render
 from ..harness.results import save
 from ..speed.images import timed_images
@@ -173,12 +174,10 @@ def _first(coefficients: Coefficients, count: int) -> tuple[NDArray[Any], NDArra
 
 def _write_run(model: str, pack: Pack, folder: Path) -> None:
     """Write the folder of a run whose network has fresh weights."""
-    header = pack.header
     folder.mkdir()
     torch.manual_seed(0)
-    network = create_model(model, len(header.class_names), header.height)
-    provenance = {"mean": header.mean, "std": header.std, "class_names": header.class_names}
-    facts = {"num_classes": len(header.class_names), "image_shape": header.shape, "provenance": provenance}
+    facts = pack_facts(pack)
+    network = create_model(model, facts["num_classes"], pack.header.height)
     write_text(folder / "config.json", json.dumps(facts))
     save_model(folder, network.eval(), {"config": {"model": model}, **facts})
 

@@ -27,12 +27,12 @@ from edgeprune_runtime.training.defaults import defaults_of
 from edgeprune_runtime.training.placement import place
 from edgeprune_runtime.training.profiling import profile
 
-from ..harness.cells import pack_loader, train_steps
+from ..harness.cells import pack_facts, pack_loader, train_steps
 from ..harness.images import decoded_cifar10
 from ..harness.markdown import Column, mean_and_range, render
 from ..harness.results import save
 
-__all__ = ["Settings", "recipe_table", "run"]
+__all__ = ["Settings", "own_settings", "recipe_sentence", "recipe_table", "run"]
 
 MEASURED_STEPS, ROUNDS = 4, 3
 
@@ -63,9 +63,14 @@ class Settings:
 
     def config(self, seed: int) -> tuple[TrainConfig, LoaderAugment]:
         """Return the settings of one run, of a single epoch however long, and its augmentation."""
-        own = {"augment": "crop+flip", **defaults_of(self.model), "epochs": 1}
-        augment: LoaderAugment = own.pop("augment")
-        return TrainConfig(model=self.model, seed=seed, device=self.device, **own), augment
+        return own_settings(self.model, seed, self.device)
+
+
+def own_settings(model: str, seed: int, device: str) -> tuple[TrainConfig, LoaderAugment]:
+    """Return what a network brings with it, for a single epoch however long, and its augmentation."""
+    own = {"augment": "crop+flip", **defaults_of(model), "epochs": 1}
+    augment: LoaderAugment = own.pop("augment")
+    return TrainConfig(model=model, seed=seed, device=device, **own), augment
 
 
 def run(settings: Settings, data: Path, output: Path, runs: Path, *, only_measure: bool = False) -> None:
@@ -125,17 +130,15 @@ def _steps(settings: Settings, pack: Pack, runs: Path) -> dict[str, Any]:
 def _row(
     settings: Settings, source: str, pack: Pack, runs: Path, seed: int, steps: dict[str, Any]
 ) -> dict[str, Any]:
-    header, folder, (config, _) = pack.header, runs / f"{_name(settings)}-{seed}", settings.config(seed)
+    folder, (config, _) = runs / f"{_name(settings)}-{seed}", settings.config(seed)
     told = f"{config.model}, {steps['steps']:,} steps, seed {seed}"
-    facts = {"mean": header.mean, "std": header.std, "class_names": header.class_names}
     metrics = train_steps(
         _loader(settings, pack, seed),
         steps["steps"],
         config,
         folder,
-        **_shape(pack),
-        test=open_test(source, header),
-        provenance=facts,
+        **pack_facts(pack),
+        test=open_test(source, pack.header),
         on_event=TerminalReport(1, told),
     )
     mirrored = evaluate(Mirrored(open_predictor(folder)), source)

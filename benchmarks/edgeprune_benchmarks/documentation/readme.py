@@ -14,6 +14,7 @@ from edgeprune_formats import ConfigError
 
 from ..codec.distillation_tables import distill_table
 from ..codec.tables import accuracy_bytes_short, accuracy_bytes_table, storage_short, storage_table
+from ..device.copies import copies_table
 from ..device.exports import export_table
 from ..device.fleet import fleet_table
 from ..device.growth import growth_table
@@ -204,6 +205,7 @@ PAGES: dict[str, dict[str, Table]] = {
     "docs/results/accuracy.md": {
         "photographs": photograph_tables,
         "recipe-resnet9": recipe_table,
+        "copies-resnet9": copies_table,
         "accuracy-bytes": accuracy_bytes_table,
         "accuracy-bytes-copies": accuracy_bytes_table,
         "distill": distill_table,
@@ -295,6 +297,7 @@ COMMANDS = {
     **{name: name for name in ("distill", "fleet", "install", "power-loss", "training-memory")},
     **{name: name for name in ("latency", "export", "int8", "growth", "landscape", "ranges", *FIELD)},
     "recipe-resnet9": "recipe",
+    "copies-resnet9": "copies",
     "photographs": "photographs",
     **{f"{name}-{model}": f"{name} --model {model}" for name in ("minutes", "accuracy") for model in MODELS},
     "robustness-cifar10-all-cpu": "robustness --recipe cifar10-all --scale cpu",

@@ -25,7 +25,10 @@ from edgeprune_runtime.training.settings import TEACHER
 from .deadline import Deadline, OutOfTimeError
 from .pixel_loader import Stretched
 
-__all__ = ["measure_cells", "pack_loader", "restore_cells", "score_images", "train_epochs", "train_steps"]
+__all__ = [
+    *("measure_cells", "pack_facts", "pack_loader", "restore_cells", "score_images"),
+    *("train_epochs", "train_steps"),
+]
 
 Cell = dict[str, Any]
 
@@ -128,6 +131,13 @@ def train_steps(
     `options` are those of `edgeprune_runtime.training.train`.
     """
     return train(Stretched(loader, steps), config, run_dir, resume=True, **options).metrics[-1]
+
+
+def pack_facts(pack: Pack) -> dict[str, Any]:
+    """Return what `edgeprune_runtime.training.train` is told of a pack."""
+    header = pack.header
+    facts = {"mean": header.mean, "std": header.std, "class_names": header.class_names}
+    return {"num_classes": len(header.class_names), "image_shape": header.shape, "provenance": facts}
 
 
 def pack_loader(pack: Pack, config: TrainConfig, augment: LoaderAugment = "crop+flip") -> PackLoader:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ __all__ = [
     "unpack_photographs",
     "unpack_trashnet",
     "write_crops",
+    "write_npz",
 ]
 
 
@@ -39,10 +41,7 @@ def all_lossless(data: Path, path: Path) -> Path:
     with np.load(lossless(data)) as first, np.load(data / "cifar10-lossless-3k-more.npz") as more:
         arrays = {name: first[name] for name in ("x_test", "y_test")}
         arrays |= {name: np.concatenate([first[name], more[name]]) for name in ("x_train", "y_train")}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as partial, partial.open("wb") as file:
-        np.savez(file, **arrays)
-    return path
+    return write_npz(path, arrays)
 
 
 def photographs(data: Path) -> Path:
@@ -79,6 +78,11 @@ def decoded_cifar10(data: Path, path: Path) -> Path:
                 ]
             )
             arrays[f"y_{split}"] = archive[f"{split}_labels"]
+    return write_npz(path, arrays)
+
+
+def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> Path:
+    """Write arrays to an npz file whose folder need not be there, and return it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as partial, partial.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]

@@ -27,7 +27,7 @@ from ..harness.images import lossless
 from ..harness.markdown import Column, mean_and_range, render
 from ..harness.results import save
 
-__all__ = ["PACKS", "Settings", "accuracy_table", "difference", "run"]
+__all__ = ["PACKS", "Settings", "accuracy_table", "apart", "difference", "run"]
 
 PIXELS = "original pixels"
 PACKS = {
@@ -147,6 +147,12 @@ def difference(rows: list[dict[str, Any]], images: str, other: str) -> tuple[flo
     return mean(pairs), float(margin)
 
 
+def apart(rows: list[dict[str, Any]], images: str, other: str) -> str | None:
+    """Return the `difference` in points, as a table shows it; None of the other itself."""
+    found = None if images == other else difference(rows, images, other)
+    return None if found is None else f"{100 * found[0]:+.1f} ± {100 * found[1]:.1f}"
+
+
 def accuracy_table(results: dict[str, Any]) -> list[str]:
     """Return the accuracies from each pack, and how far they are from those of the pixels."""
     rows = results["rows"]
@@ -154,17 +160,13 @@ def accuracy_table(results: dict[str, Any]) -> list[str]:
     def of(images: str, key: str) -> list[float]:
         return [row[key] for row in rows if row["images"] == images]
 
-    def apart(images: str) -> str | None:
-        found = None if images == PIXELS else difference(rows, images, PIXELS)
-        return None if found is None else f"{100 * found[0]:+.1f} ± {100 * found[1]:.1f}"
-
     columns = [
         Column(f"{results['model']}, trained from", str),
         Column("PSNR, dB", results["psnr"].get, "{:.1f}", none="exact"),
         Column("seeds", lambda images: len(of(images, "seed"))),
         Column("test accuracy, %", lambda images: mean_and_range(of(images, "test_accuracy"))),
         Column("train accuracy, %", lambda images: mean_and_range(of(images, "train_accuracy"))),
-        Column("test accuracy less that of pixels, points", apart),
+        Column("test accuracy less that of pixels, points", lambda images: apart(rows, images, PIXELS)),
     ]
     intro = (
         f"{results['train_images']:,} images in their exact pixels, {results['epochs']} epochs, batches of "
