@@ -14,6 +14,7 @@ from edgeprune.text import bytes_text, say
 from edgeprune_formats import ConfigError, open_pack
 
 from ..options.given import refuse_given
+from ..options.parameters import say_skipped
 
 if TYPE_CHECKING:
     from edgeprune.packs.planning.plan import Share
@@ -72,8 +73,7 @@ def assemble_parts(folder: Path, path: Path, quiet: bool) -> None:
         skipped = assemble(folder, path, tell)
     if quiet:
         return
-    for message in skipped:
-        say(f"skipped {message}")
+    say_skipped(skipped)
     with open_pack(path) as pack:
         header = pack.header
     size, psnr = path.stat().st_size, header.provenance["result"]["psnr_db"]

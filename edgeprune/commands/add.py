@@ -13,6 +13,7 @@ from edgeprune.text import bytes_text, count_text, say
 
 from ..options.fields import EXISTING, QUIET, Command, config_options, make_config, option, output_option
 from ..options.networks import TRUST_MODEL
+from ..options.parameters import say_skipped, say_warning
 
 __all__ = ["command"]
 
@@ -79,8 +80,7 @@ def command(
     if quiet:
         return
     report = added.report
-    for message in report.skipped:
-        say(f"skipped {message}")
+    say_skipped(report.skipped)
     new = ", ".join(added.new_classes[:5]) + (", ..." if len(added.new_classes) > 5 else "")
     classes = f" in {report.classes:,} class{'' if report.classes == 1 else 'es'}, "
     classes += f"{len(added.new_classes):,} of them new{f' ({new})' if new else ''}"
@@ -89,4 +89,4 @@ def command(
         f"{report.targets_text}; {report.psnr:.1f} dB, {bytes_text(report.path.stat().st_size)}"
     )
     for note in report.notes:
-        say(f"warning: {note}", err=True)
+        say_warning(note)

@@ -32,6 +32,7 @@ from ..options.fields import (
 from ..options.given import refuse_given
 from ..options.networks import TRUST_MODEL
 from ..options.output import require_spare
+from ..options.parameters import say_skipped, say_warning
 from ..options.sizes import size_option
 from ..options.torch import require_torch
 from ._parts import assemble_parts, build_on_engine, build_one_part, parse_share, require_alone
@@ -279,15 +280,13 @@ def _config(options: dict[str, Any], device: str) -> BuildConfig:
 def _print(report: BuildReport) -> None:
     from edgeprune.packs.planning.deduplication import left_out_text
 
-    for message in report.skipped:
-        say(f"skipped {message}")
+    say_skipped(report.skipped)
     header = report.header
     if report.empty_classes:
         names = ", ".join(report.empty_classes[:3]) + (", ..." if len(report.empty_classes) > 3 else "")
-        say(
-            f"warning: no image was kept of {len(report.empty_classes):,} of the classes ({names}); "
-            "lower --sample-prune, or pass --class-balance with je or jelf",
-            err=True,
+        say_warning(
+            f"no image was kept of {len(report.empty_classes):,} of the classes ({names}); "
+            "lower `sample_prune`, or pass `class_balance` with je or jelf"
         )
     if (facts := header.provenance.get("duplicates")) is not None:
         say(left_out_text(facts))
@@ -305,4 +304,4 @@ def _print(report: BuildReport) -> None:
         f"{report.psnr:.1f} dB, {bytes_text(report.path.stat().st_size)}, in {report.seconds:.1f} s"
     )
     for warning in report.warnings:
-        say(f"warning: {warning}", err=True)
+        say_warning(warning)

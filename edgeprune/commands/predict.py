@@ -14,6 +14,7 @@ from edgeprune_formats.remote.locations import is_url
 
 from ..options.fields import PackFile
 from ..options.networks import TRUST_MODEL
+from ..options.parameters import own_flags
 
 if TYPE_CHECKING:
     from edgeprune.inference.prediction import Prediction
@@ -84,7 +85,7 @@ def command(
 
 def tell(line: str) -> None:
     """Print what is beside the result."""
-    say(f"edgeprune: {line}", err=True)
+    say(f"edgeprune: {own_flags(line)}", err=True)
 
 
 def _best(prediction: Prediction, names: Sequence[str] | None, top: int) -> list[tuple[str, float]]:

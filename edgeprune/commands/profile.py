@@ -15,6 +15,7 @@ from edgeprune_runtime.training.settings import TrainConfig
 
 from ..options.fields import FAR_PACKS, Command, config_options, make_config, option
 from ..options.networks import NETWORK
+from ..options.sizes import size_option
 from ..options.torch import THREADS, choose_threads, require_torch
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ __all__ = ["command"]
 )
 @option("--steps", type=int, default=20, show_default=True, help="Training steps to measure.")
 @config_options(TrainConfig, "device", "precision", heading="Machine")
+@size_option("--memory", "Most that loaders and caches may hold, e.g. 300MB.")
 @THREADS
 @option(
     "--operators",
@@ -51,6 +53,7 @@ __all__ = ["command"]
 @option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 def command(
     packs: tuple[Path | RemoteFile, ...],
+    memory: int | None,
     threads: int | None,
     steps: int,
     operators: int,
@@ -76,7 +79,7 @@ def command(
     from edgeprune_runtime.training.profiling import profile
 
     choose_threads(threads)
-    setup = set_up(open_packs(packs), Path(), make_config(TrainConfig, dict(options)))
+    setup = set_up(open_packs(packs), Path(), make_config(TrainConfig, dict(options)), memory=memory)
     if setup.is_roomy:
         keep_freed_memory()
     header = setup.loader.pack.header

@@ -17,6 +17,7 @@ from edgeprune_formats import ConfigError
 from edgeprune_formats.files import check_writable
 
 from ..options.fields import FORCE, QUIET, Command, config_options, make_config, output_option
+from ..options.parameters import say_warning
 from ..options.torch import require_torch
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def command(
         images = open_source(source, size=size, channels=channels)
         if not quiet:
             for note in getattr(images, "notes", ()):
-                say(f"warning: {note}", err=True)
+                say_warning(note)
         # Before every image is read, which can take long.
         jobs = config.jobs or cpu_quota()
         device = place(config.training(config.model_for(images.shape))).device

@@ -8,7 +8,7 @@ import click
 
 from edgeprune.text import say
 
-from ..options.fields import PACK, Command, option
+from ..options.fields import FORCE, PACK, Command, option
 
 __all__ = ["command"]
 
@@ -16,11 +16,13 @@ __all__ = ["command"]
 @click.command("sign", cls=Command)
 @PACK
 @option("--key", type=click.Path(path_type=Path), required=True, help="A private key of edgeprune keygen.")
-def command(pack: Path, key: Path) -> None:
+@FORCE
+def command(pack: Path, key: Path, force: bool) -> None:
     """Sign PACK, so that a device can check that it is yours and unchanged.
 
     The signature is written to PACK.sig and, where the disk has extended attributes, into
-    user.edgeprune.signature. PACK itself is not changed. A sound pack alone is signed.
+    user.edgeprune.signature. PACK itself is not changed. A sound pack alone is signed. A PACK.sig by another
+    key stays, unless --force replaces it.
 
     \b
     Example:
@@ -32,6 +34,6 @@ def command(pack: Path, key: Path) -> None:
 
     for problem in verify_pack(pack):
         raise error_for(pack, problem)
-    made, in_attribute = sign_file(pack, key)
+    made, in_attribute = sign_file(pack, key, replace_existing=force)
     places = f"{signature_path(pack)}{' and its extended attribute' if in_attribute else ''}"
     say(f"{pack}: signed by {made.key} in {places}")

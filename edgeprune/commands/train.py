@@ -22,6 +22,7 @@ from edgeprune_runtime.training.settings import TrainConfig
 from ..options.fields import EXISTING, FAR_PACKS, Command, config_options, make_config, option, output_option
 from ..options.given import is_given
 from ..options.networks import NETWORK, TRUST_MODEL
+from ..options.parameters import say_warning
 from ..options.sizes import size_option
 from ..options.torch import THREADS, choose_threads, require_torch
 
@@ -262,7 +263,7 @@ def _say_setup(setup: Setup, output: Path, resume: bool) -> None:
     if setup.loader.replay is not None:
         say_if_read(replay_line(setup.loader.replay))
     for note in setup.notes:
-        say_if_read(f"warning: {note}", err=True)
+        say_warning(note)
     if resume and not has_checkpoint(output) and not (output / MODEL_FILE).exists():
         config = setup.config
         say_if_read(f"{output}: nothing to resume; begins {config.model}, {config.epochs} epochs")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprune_formats import open_pack
+from edgeprune_formats import ConfigError, open_pack
 from edgeprune_formats.packs.inspection import signature_problem
 from edgeprune_runtime.errors import ArtifactError
 
@@ -81,6 +81,8 @@ def open_images(
     ConfigError, SourceError, PackFormatError
         As `edgeprune.open_source` and `edgeprune_formats.open_pack`.
     """
+    if "://" in data:
+        raise ConfigError(f"{data}: images of issues lie on this machine; fetch the file, and name it")
     if is_pack(data):
         return _of_pack(Path(data), scores)
     source = open_source(data, split=split, size=size, channels=channels)

@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterable
 
 import click
 
+from edgeprune.text import say, say_if_read
+
 from .fields import Option
 
-__all__ = ["with_flags"]
+__all__ = ["own_flags", "say_skipped", "say_warning", "with_flags"]
 
 # `name`, `Class.name` or `name=value`, and nothing else in backticks.
 _PARAMETER = re.compile(r"`([A-Za-z_][\w.]*)(?:=([^`]*))?`")
@@ -46,6 +48,23 @@ def with_flags(message: str, commands: Iterable[Callable[[], click.Command | Non
         return text if value in (None, "True") else f"{text} {value.strip(chr(34) + chr(39))}"
 
     return _PARAMETER.sub(flag, message)
+
+
+def own_flags(message: str) -> str:
+    """Return a message as `with_flags`, of the command that runs."""
+    context = click.get_current_context(silent=True)
+    return message if context is None else with_flags(message, [lambda: context.command])
+
+
+def say_warning(note: str) -> None:
+    """Print what a user should know, on stderr, with the flags of the command that runs."""
+    say_if_read(f"warning: {own_flags(note)}", err=True)
+
+
+def say_skipped(messages: Iterable[str]) -> None:
+    """Print which images were left out, and why."""
+    for message in messages:
+        say(f"skipped {own_flags(message)}")
 
 
 def _flags(command: click.Command) -> dict[str, str]:

@@ -17,9 +17,11 @@ __all__ = ["THREADS", "choose_threads", "require_torch"]
 
 # With this share of the processors free, or less, a thread on each would wait for those of others.
 _HELD = 0.6
+# More than any processor has; of many thousands the system gives no more at some point, and torch ends.
+_MOST_THREADS = 1024
 THREADS = option(
     "--threads",
-    type=click.IntRange(1),
+    type=click.IntRange(1, _MOST_THREADS),
     help="Threads of the CPU to compute in.  [default: as many as processors are free]",
 )
 

@@ -127,8 +127,8 @@ def fingerprint(key: Ed25519PublicKey) -> str:
     return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
 
 
-def sign_file(path: Path, key_path: Path) -> tuple[Signature, bool]:
-    """Sign a file; an older signature is replaced.
+def sign_file(path: Path, key_path: Path, *, replace_existing: bool = False) -> tuple[Signature, bool]:
+    """Sign a file; an older signature by the same key is replaced.
 
     Parameters
     ----------
@@ -136,6 +136,8 @@ def sign_file(path: Path, key_path: Path) -> tuple[Signature, bool]:
         The file, which is read whole and not changed.
     key_path : Path
         A private key as `make_key`, OpenSSL or ssh-keygen write it, without a passphrase.
+    replace_existing : bool
+        Replace a signature by another key, or whatever else has its name, as well.
 
     Returns
     -------
@@ -146,7 +148,8 @@ def sign_file(path: Path, key_path: Path) -> tuple[Signature, bool]:
     Raises
     ------
     ConfigError
-        The key cannot be used, or the package cryptography is missing.
+        The key cannot be used, the package cryptography is missing, or what has the name of the signature is
+        not an older one by this key.
     SignatureError
         The file cannot be read, or changes while it is.
     PackWriteError
@@ -154,6 +157,8 @@ def sign_file(path: Path, key_path: Path) -> tuple[Signature, bool]:
     """
     _require_cryptography()
     key = _private_key(key_path)
+    if not replace_existing:
+        _require_own(signature_path(path), fingerprint(key.public_key()))
     digest = _digest(path)
     signed = key.sign(_message(digest))
     made = Signature(fingerprint(key.public_key()), digest, base64.b64encode(signed).decode())
@@ -165,6 +170,19 @@ def sign_file(path: Path, key_path: Path) -> tuple[Signature, bool]:
     except (OSError, AttributeError):  # no such attributes on this disk, or in this system's Python
         return made, False
     return made, True
+
+
+def _require_own(path: Path, owner: str) -> None:
+    """Raise `ConfigError` where a file of the name of a signature is not one by `owner`."""
+    try:
+        maker = _parsed(path, read_regular(path, _MAX_BYTES)).key
+        what = None if maker == owner else f"is of another key, {maker}"
+    except FileNotFoundError:
+        return
+    except (OSError, SignatureError):
+        what = "is not a signature by edgeprune"
+    if what is not None:
+        raise ConfigError(f"{path} {what}; pass `replace_existing=True` to replace it")
 
 
 def check_signature(path: Path, key_path: Path) -> Signature:

@@ -48,10 +48,18 @@ def test_it_goes_on_with_what_was_recorded(edgeprune, pack, npz, tmp_path):
     assert same(run, whole)
     assert record(run) == record(whole)
     interrupted(run)
-    for option, value, name in (("--lr", 0.1, "lr"), ("--augment", "none", "augment"), ("--seed", 4, "seed")):
+    for name, value in (("lr", 0.1), ("augment", "none"), ("seed", 4), ("clip_norm", 2.0)):
+        option = "--" + name.replace("_", "-")
         code, _, err = edgeprune("train", pack, "-o", run, "--resume", option, value)
         assert code == 2
         assert f"cannot be resumed: {name} was" in err
+    assert "clip_norm was not set and is now 2.0;" in err
+    other = tmp_path / "other.h5"
+    assert edgeprune("build", npz, "-o", other, "--quality", 50)[0] == 0
+    code, _, err = edgeprune("train", other, "-o", run, "--resume")
+    assert code == 2
+    assert "cannot be resumed: it learned from another pack: pack config " in err
+    assert "{" not in err
     code, _, err = edgeprune("train", pack, "-o", run, "--resume", "--lr", 0.02, "--checkpoint-steps", 2)
     assert (code, err) == (0, "")
     assert same(run, whole)

@@ -250,6 +250,10 @@ def test_scores_of_others_and_nothing_named_are_refused(edgeprune, npz, scores, 
         (["s.h5", "--size", "8"], "--size has no effect without --source"),
         (["--source", tmp_path / "p.h5", "--split", "test"], "--split has no effect with a pack"),
         (["--source", tmp_path / "no.h5"], "no.h5"),
+        (
+            ["--source", "https://example.org/p.h5"],
+            "https://example.org/p.h5: images of issues lie on this machine",
+        ),
         (["--source", tmp_path], f"did you mean imagefolder:{tmp_path}?"),
     ):
         code, _, err = edgeprune("issues", *(scores if word == "s.h5" else word for word in words))

@@ -22,5 +22,11 @@ def test_a_profile_adds_up(edgeprune, pack):
     assert code == 0
     assert out.startswith("resnet8, cpu, ")
     assert "step on a batch that is ready" in out
+    code, _, err = edgeprune("profile", pack, *options, "--memory", "1KB")
+    assert code == 2
+    assert "raise --memory, or lower --batch-size" in err
+    code, _, err = edgeprune("profile", pack, *options, "--threads", 99999)
+    assert code == 2
+    assert "--threads" in err
     code, _, err = edgeprune("profile", pack, *options, "--steps", 0)
     assert (code, err) == (2, "edgeprune: error: cannot measure 0 steps and list 8 operators\n")

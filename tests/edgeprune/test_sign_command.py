@@ -23,7 +23,7 @@ def test_from_a_key_to_a_checked_pack(edgeprune, pack, tmp_path):
     name = said.split()[-1]
     assert code == 0
     assert name.startswith("SHA256:")
-    code, said, _ = edgeprune("sign", pack, "--key", key)
+    code, said, _ = edgeprune("sign", pack, "--key", key, "--force")
     assert code == 0
     assert said.startswith(f"{pack}: signed by {name} in {pack}.sig")
     code, said, _ = edgeprune("verify", pack, "--key", f"{key}.pub")
@@ -35,11 +35,33 @@ def test_from_a_key_to_a_checked_pack(edgeprune, pack, tmp_path):
 def test_a_pack_of_somebody_else_is_refused(edgeprune, pack, tmp_path):
     for name in ("mine", "theirs"):
         edgeprune("keygen", "-o", tmp_path / name)
-    edgeprune("sign", pack, "--key", tmp_path / "theirs")
+    edgeprune("sign", pack, "--key", tmp_path / "theirs", "--force")
     code, said, err = edgeprune("verify", pack, "--key", tmp_path / "mine.pub")
     assert (code, said) == (1, "")
     assert "signed by" in err
     assert len(err.splitlines()) == 1
+
+
+def test_a_signature_by_another_key_is_not_replaced(edgeprune, pack, tmp_path):
+    signed = tmp_path / "p.h5"
+    signed.write_bytes(pack.read_bytes())
+    names = {}
+    for key in ("mine", "theirs"):
+        names[key] = edgeprune("keygen", "-o", tmp_path / key)[1].split()[-1]
+    edgeprune("sign", signed, "--key", tmp_path / "theirs")
+    before = (tmp_path / "p.h5.sig").read_bytes()
+    code, said, err = edgeprune("sign", signed, "--key", tmp_path / "mine")
+    assert (code, said) == (2, "")
+    assert f"{signed}.sig is of another key, {names['theirs']}; pass --force to replace it" in err
+    assert (tmp_path / "p.h5.sig").read_bytes() == before
+    assert edgeprune("sign", signed, "--key", tmp_path / "theirs")[0] == 0
+    (tmp_path / "p.h5.sig").write_text("of minisign")
+    code, _, err = edgeprune("sign", signed, "--key", tmp_path / "theirs")
+    assert code == 2
+    assert "is not a signature by edgeprune" in err
+    assert (tmp_path / "p.h5.sig").read_text() == "of minisign"
+    assert edgeprune("sign", signed, "--key", tmp_path / "mine", "--force")[0] == 0
+    assert edgeprune("verify", signed, "--key", tmp_path / "mine.pub")[0] == 0
 
 
 def test_a_damaged_pack_is_not_signed(edgeprune, pack, tmp_path):
@@ -65,7 +87,7 @@ def test_a_key_that_exists_stays(edgeprune, tmp_path):
 @pytest.mark.parametrize("test", [False, True])
 def test_training_from_a_pack_that_is_not_signed_never_opens_it(edgeprune, pack, tmp_path, test):
     edgeprune("keygen", "-o", tmp_path / "key")
-    edgeprune("sign", pack, "--key", tmp_path / "key")
+    edgeprune("sign", pack, "--key", tmp_path / "key", "--force")
     other = tmp_path / "other.h5"
     other.write_bytes(b"hostile")
     words = [pack, "--test", other] if test else [other]
@@ -80,7 +102,7 @@ def test_training_from_a_pack_that_is_not_signed_never_opens_it(edgeprune, pack,
 @pytest.mark.slow
 def test_training_from_a_signed_pack(edgeprune, pack, tmp_path):
     edgeprune("keygen", "-o", tmp_path / "key")
-    edgeprune("sign", pack, "--key", tmp_path / "key")
+    edgeprune("sign", pack, "--key", tmp_path / "key", "--force")
     options = ["--model", "resnet8", "--epochs", 1, "--batch-size", 16, "--device", "cpu"]
     code, said, _ = edgeprune(
         "train", pack, "-o", tmp_path / "run", "--require-signature", tmp_path / "key.pub", *options

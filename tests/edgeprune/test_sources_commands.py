@@ -207,6 +207,33 @@ def test_what_cannot_be_read_leaves_nothing(edgeprune, tmp_path):
     assert "2 images of 16x16 (1 skipped as unreadable)" in out
 
 
+def test_what_is_left_out_is_told_in_flags(edgeprune, tmp_path):
+    write_files(tmp_path, PIXELS[:2], "{}.png")
+    Image.new("RGB", (24, 24)).save(tmp_path / "2.png")
+    file = write_csv(tmp_path, [["path", "label"], ["0.png", "a"], ["1.png", "b"], ["2.png", "a"]])
+    code, out, _ = edgeprune("build", f"csv:{file}", "--skip-bad", "-o", tmp_path / "a.h5")
+    assert code == 0
+    assert out.splitlines()[0].startswith(f"skipped {file}, line 4: ")
+    assert "--size" in out
+    assert "`" not in out
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file names are text here")
+def test_a_folder_whose_name_is_no_text_is_built_from(edgeprune, tmp_path):
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/of\xff"))
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip("this file system takes text only")
+    for name in "ab":
+        (folder / name).mkdir()
+        write_files(folder / name, PIXELS[:2], "{}.png")
+    code, out, _ = edgeprune("build", f"imagefolder:{folder}", "-o", tmp_path / "a.h5")
+    assert code == 0
+    assert "4 images of 16x16 in 2 classes" in out
+    assert "of\N{REPLACEMENT CHARACTER}" in edgeprune("info", tmp_path / "a.h5")[1]
+
+
 @pytest.mark.parametrize(
     ("kind", "module", "extra"),
     [("hf", "pyarrow", "hf"), ("parquet", "pyarrow", "parquet"), ("webdataset", "braceexpand", "webdataset")],

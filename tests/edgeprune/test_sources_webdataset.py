@@ -308,6 +308,10 @@ def test_patterns_that_are_refused(tmp_path):
         open_source(f"webdataset:{tmp_path}/a-{{00..03.tar")
     with pytest.raises(ConfigError, match="names more than 131,072 files"):
         open_source(f"webdataset:{tmp_path}/{{000..999}}{{000..999}}.tar")
+    # No name of these is made before there are too many.
+    for braces in ("{0..99999999999}", "{99999999999..0}", "{0..999999999999..10}", "{a,b}-{00..131072}"):
+        with pytest.raises(ConfigError, match="names more than 131,072 files"):
+            open_source(f"webdataset:{tmp_path}/{braces}.tar")
     with pytest.raises(ConfigError, match="needs tar files"):
         open_source("webdataset:")
     with pytest.raises(ConfigError, match="`split_column` has no effect with webdataset"):

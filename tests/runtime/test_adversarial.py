@@ -160,7 +160,7 @@ def test_a_run_on_perturbed_images_resumes(tmp_path, taught, model, adversarial,
     go(whole, config, **options)
     with pytest.raises(TrainingInterrupted, match=f"after step {2 * epochs - 1} of {2 * epochs}"):
         go(parts, config, send(signal.SIGTERM, (epochs - 1, 0)), **options)
-    with pytest.raises(ConfigError, match=r"adversarial was .* and is now None"):
+    with pytest.raises(ConfigError, match=r"adversarial was .* and is now not set"):
         go(parts, replace(config, adversarial=None), **options, resume=True)
     go(parts, config, **options, resume=True)
     assert_same_run(parts, whole)
@@ -172,7 +172,7 @@ def test_a_run_on_perturbed_images_resumes(tmp_path, taught, model, adversarial,
 def test_another_teacher_is_another_run(tmp_path, taught):
     config = replace(TINY, model="resnet8", epochs=1)
     run(tmp_path / "first", config, normalization=WIDE, teacher=taught[0])
-    with pytest.raises(ConfigError, match=r"teacher was '[0-9a-f]{64}' and is now None"):
+    with pytest.raises(ConfigError, match=r"teacher was '[0-9a-f]{64}' and is now not set"):
         run(tmp_path / "first", config, resume=True)
 
 

@@ -30,7 +30,7 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path, name):
     [
         ({"epochs": 2}, "epochs was 3 and is now 2"),
         ({"model": "resnet18"}, "model was 'resnet8' and is now 'resnet18'"),
-        ({"ema": None}, "ema was 0.9 and is now None"),
+        ({"ema": None}, "ema was 0.9 and is now not set"),
         ({"seed": 7}, "seed was 0 and is now 7"),
         ({"precision": "bfloat16"}, "precision was 'float32' and is now 'bfloat16'"),
     ],

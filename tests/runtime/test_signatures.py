@@ -143,7 +143,7 @@ def test_the_signature_of_another_file(file, key, public, tmp_path, no_attribute
 def test_a_claim_to_be_of_the_key_is_not_enough(file, key, public, tmp_path, no_attributes):
     made, _ = sign_file(file, key)
     make_key(tmp_path / "other")
-    forged, _ = sign_file(file, tmp_path / "other")
+    forged, _ = sign_file(file, tmp_path / "other", replace_existing=True)
     content = json.loads(signature_path(file).read_text())
     assert content["key"] == forged.key
     signature_path(file).write_text(json.dumps({**content, "key": made.key}))

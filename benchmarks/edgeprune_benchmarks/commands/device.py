@@ -150,7 +150,7 @@ def recipe(data: Path, output: Path, runs: Path, measure: bool, **options: Any) 
 @runs("runs/copies")
 @MINUTES
 @config_options(TrainConfig, "model", model={"default": "resnet9"})
-@count("--steps", 320, "Batches that each network is trained on.")
+@count("--steps", 240, "Batches that each network is trained on.")
 @seeds(3)
 @quality(90.0)
 @DEVICE

@@ -16,6 +16,7 @@ from edgeprune_formats.targets import Target
 from ...coresets.selection import Coreset
 from ...masks.selector import ComponentSelector
 from ...sources.base import Source, source_bits
+from ...sources.decoding.files import as_text
 from ..config import BuildConfig
 from .deduplication import LeftOut
 
@@ -79,7 +80,7 @@ def pack_header(
         created=created,
         provenance={
             "source": {
-                "spec": source.spec,
+                "spec": as_text(source.spec),
                 "split": source.split,
                 "images": len(source),
                 "license": source.license,

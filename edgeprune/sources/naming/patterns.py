@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,6 +17,7 @@ from ..decoding.files import as_text, visible
 __all__ = ["FoundFiles", "files_below", "find_files", "refuse_remote"]
 
 _MAX_FILES = 2**17
+_RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)(?:\.\.-?(\d+))?\}")
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,11 @@ def _braces(kind: str, pattern: str) -> list[str]:
         from braceexpand import braceexpand
     except ImportError as error:
         raise ConfigError("braces need braceexpand; pip install 'edgeprune[webdataset]'") from error
+    too_many = f"{kind}:{pattern}: names more than {_MAX_FILES:,} files"
+    # Each range is expanded before the first name is there.
+    for first, last, step in _RANGE.findall(pattern):
+        if abs(int(last) - int(first)) // max(1, int(step or 1)) >= _MAX_FILES:
+            raise ConfigError(too_many)
     try:
         names = list(islice(braceexpand(pattern), _MAX_FILES + 1))
     except ValueError as error:
@@ -121,5 +128,5 @@ def _braces(kind: str, pattern: str) -> list[str]:
             f"{kind}:{pattern}: braces without a partner; write {{000..015}} or {{a,b}}"
         ) from error
     if len(names) > _MAX_FILES:
-        raise ConfigError(f"{kind}:{pattern}: names more than {_MAX_FILES:,} files")
+        raise ConfigError(too_many)
     return names

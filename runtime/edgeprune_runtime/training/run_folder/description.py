@@ -39,6 +39,7 @@ __all__ = [
 CONFIG_FILE = "config.json"
 _MAX_CONFIG_BYTES = 2**26
 _PROVENANCE = "provenance "
+_PACK = "pack "
 _DERIVED = ("num_classes", "image_shape", "steps_per_epoch")
 # What may differ when a run goes on: consequences of the other entries, versions, and what a run is free in.
 _DESCRIPTIVE = ("versions", "parameters", "notes", "schedules")
@@ -182,11 +183,19 @@ def require_same(run_dir: Path, old: Mapping[str, Any], new: Mapping[str, Any]) 
         # True equals 1, and `freeze` means another thing by each.
         if one != other or isinstance(one, bool) != isinstance(other, bool):
             # A forged record may name anything.
-            known = name.removeprefix(_PROVENANCE)
-            what = one_line(f"{known} was {before.get(name)!r} and is now {now.get(name)!r}")
+            what = one_line(f"{_named(name)} was {_shown(one)} and is now {_shown(other)}")
             raise ConfigError(
                 f"{run_dir} cannot be resumed: {what}; resume with the former, or start in another folder"
             )
+
+
+def _named(setting: str) -> str:
+    known = setting.removeprefix(_PROVENANCE)
+    return f"it learned from another pack: {known}" if known.startswith(_PACK) else known
+
+
+def _shown(value: object) -> str:
+    return "not set" if value is None else repr(value)
 
 
 def _settings(description: Mapping[str, Any]) -> dict[str, Any]:
@@ -196,7 +205,16 @@ def _settings(description: Mapping[str, Any]) -> dict[str, Any]:
             # Runs of earlier releases have what there was no choice of.
             settings |= {**asdict(TrainConfig()), **entry}
         elif name == "provenance":
-            settings |= {f"{_PROVENANCE}{key}": value for key, value in entry.items()}
+            settings |= _flat(_PROVENANCE, entry)
         elif name not in _DESCRIPTIVE:
             settings[name] = entry
     return settings
+
+
+def _flat(prefix: str, entries: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries of nested mappings by their names, with those of the mappings before them."""
+    flat: dict[str, Any] = {}
+    for name, value in entries.items():
+        nested = isinstance(value, Mapping) and value
+        flat |= _flat(f"{prefix}{name} ", value) if nested else {f"{prefix}{name}": value}
+    return flat
