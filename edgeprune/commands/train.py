@@ -16,7 +16,7 @@ from edgeprune_formats.targets import LABEL
 from edgeprune_runtime.decode.augmentation import LOADER_AUGMENTS
 from edgeprune_runtime.loading.order.replay import Replay
 from edgeprune_runtime.loading.order.skipping import ON_CORRUPT
-from edgeprune_runtime.training.defaults import defaults_of
+from edgeprune_runtime.training.defaults import defaults_of, learning_rate_of
 from edgeprune_runtime.training.settings import TrainConfig
 
 from ..options.fields import EXISTING, FAR_PACKS, Command, config_options, make_config, option, output_option
@@ -52,6 +52,7 @@ BATCH_SIZE = {
     "metavar": "INTEGER|auto",
     "help": "Images in a step; auto takes them in as few parts as the free memory allows.",
 }
+LR = {"help": "Peak of the learning rate; for batches below 128 the default falls with their square root."}
 AUGMENT = {
     "type": click.Choice(LOADER_AUGMENTS),
     "help": "Random crop after reflect padding, random horizontal flip; short for few epochs; or light or "
@@ -64,8 +65,9 @@ class _Resumable(Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; `click.Command.invoke`."""
-        if ctx.params["init"] is None:
-            self._take(ctx, _own_settings(ctx.params))
+        own = _own_settings(ctx.params) if ctx.params["init"] is None else {}
+        self._take(ctx, own)
+        self._take(ctx, {"lr": learning_rate_of(_full_batch(ctx, ctx.params["batch_size"])), **own})
         if ctx.params["resume"]:
             require_torch()
             from edgeprune.training.resuming import recorded_options, require_same_signer
@@ -82,6 +84,11 @@ class _Resumable(Command):
             chosen = name == "accumulate" and ctx.params["batch_size"] == "auto"
             if name in ctx.params and not is_given(name) and not chosen:
                 ctx.params[name] = value
+
+
+def _full_batch(ctx: click.Context, size: int | str) -> int:
+    """Return the images in a step, also where its parts are to be chosen."""
+    return int(ctx.meta.get(_FULL_BATCH, TrainConfig.batch_size) if size == "auto" else size)
 
 
 def _own_settings(params: dict[str, Any]) -> dict[str, Any]:
@@ -132,7 +139,7 @@ def _own_settings(params: dict[str, Any]) -> dict[str, Any]:
     help="Begin with the weights of a run, whose classes are matched by name, or of torchvision or timm; "
     "safetensors, or .pth of torch.save.",
 )
-@config_options(TrainConfig, "epochs", "batch_size", "lr", heading="Training", batch_size=BATCH_SIZE)
+@config_options(TrainConfig, "epochs", "batch_size", "lr", heading="Training", batch_size=BATCH_SIZE, lr=LR)
 @config_options(ScoreConfig, "augment", augment=AUGMENT)
 @config_options(TrainConfig, "schedule", "warm_up", "optimizer", "momentum", "weight_decay", "ema")
 @config_options(TrainConfig, "freeze", "adversarial")
@@ -281,8 +288,7 @@ def _config(batch_size: int | str, options: dict[str, Any]) -> TrainConfig:
         return make_config(TrainConfig, options, batch_size=batch_size)
     if options["accumulate"] != 1:
         raise ConfigError("--batch-size auto chooses --accumulate; give one of the two")
-    full = click.get_current_context().meta.get(_FULL_BATCH, TrainConfig.batch_size)
-    return make_config(TrainConfig, options, batch_size=full)
+    return make_config(TrainConfig, options, batch_size=_full_batch(click.get_current_context(), batch_size))
 
 
 def _signed(

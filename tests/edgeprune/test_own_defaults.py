@@ -7,6 +7,7 @@ import pytest
 
 from edgeprune.commands.train import _config, command
 from edgeprune_runtime.training import defaults_of
+from edgeprune_runtime.training.defaults import learning_rate_of
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def test_the_settings_of_a_network(edgeprune, pack, npz, tmp_path):
     code, _, err = edgeprune(*words[:3], tmp_path / "warm", "--model", "resnet9", "--init", run, *options)
     assert code == 0, err
     warm = record(tmp_path / "warm")
-    assert (warm["optimizer"], warm["augment"], warm["lr"]) == ("sgd", "crop+flip", 0.05)
+    assert (warm["optimizer"], warm["augment"], warm["lr"]) == ("sgd", "crop+flip", learning_rate_of(20))
     code, plain, err = edgeprune("evaluate", run, npz)
     assert code == 0, err
     code, out, err = edgeprune("evaluate", run, npz, "--tta", "flip", "--json", tmp_path / "e.json")
@@ -71,9 +72,21 @@ def test_smoothing_is_for_labels(settings, tmp_path):
         assert settings(*own, *other, "--label-smoothing", 0.1).label_smoothing == 0.1
 
 
+@pytest.mark.parametrize(("batch", "lr"), [(8, 0.0125), (32, 0.025), (64, 0.03536), (128, 0.05), (512, 0.05)])
+def test_the_learning_rate_goes_with_the_batch(settings, tmp_path, batch, lr):
+    words = ["--model", "mobilenet_v2", "--batch-size", batch]
+    assert settings(*words).lr == settings(*words, "--init", tmp_path).lr == lr
+    assert settings(*words, "--lr", 0.3).lr == 0.3
+    assert settings("--model", "resnet9", "--batch-size", batch).lr == 0.45
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text(json.dumps({"config": {"batch_size": batch, "lr": 0.07}}))
+    assert settings("--resume").lr == 0.07
+
+
 def test_batches_in_chosen_parts_are_as_large_as_others(settings, tmp_path):
     auto = ["--model", "resnet9", "--batch-size", "auto"]
-    assert settings(*auto).batch_size == 500
+    assert (settings(*auto).batch_size, settings(*auto).lr) == (500, 0.45)
+    assert settings("--batch-size", "auto").lr == 0.05
     assert settings(*auto, "--init", tmp_path).batch_size == 128
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         TrainLoader,
         TrainResult,
         defaults_of,
+        learning_rate_of,
         load_model,
         train,
     )
@@ -30,6 +31,7 @@ __all__ = [
     "TrainResult",
     "TrainingInterrupted",
     "defaults_of",
+    "learning_rate_of",
     "load_model",
     "train",
 ]

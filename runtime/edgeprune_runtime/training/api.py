@@ -25,7 +25,7 @@ from ..normalization import Normalization
 from ..task import Task
 from ..text import count_text
 from .batches import check_batches
-from .defaults import defaults_of
+from .defaults import defaults_of, learning_rate_of
 from .interfaces import Batches, OnEvent, TrainLoader
 from .loop import TrainRun
 from .objectives.making import make_loss, make_objective
@@ -51,6 +51,7 @@ __all__ = [
     "TrainResult",
     "TrainingInterrupted",
     "defaults_of",
+    "learning_rate_of",
     "load_model",
     "train",
 ]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["DEFAULTS", "defaults_of"]
+from .settings import TrainConfig
+
+__all__ = ["DEFAULTS", "defaults_of", "learning_rate_of"]
 
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "resnet9": {
@@ -31,3 +34,13 @@ def defaults_of(model: str) -> dict[str, Any]:
     ``TrainConfig(**{**defaults, "epochs": 12})``, once ``augment`` is taken out of them.
     """
     return dict(DEFAULTS.get(model, {}))
+
+
+def learning_rate_of(batch_size: int) -> float:
+    """Return the peak learning rate for batches of this size, where a network brings none.
+
+    It is that of `TrainConfig` for its batches of 128 images, and for larger ones. For smaller ones it falls
+    with the square root, so that the variance of a step stays the same (Krizhevsky, 2014, "One weird trick
+    for parallelizing convolutional neural networks").
+    """
+    return round(TrainConfig.lr * math.sqrt(min(1.0, max(1, batch_size) / TrainConfig.batch_size)), 5)
