@@ -19,7 +19,7 @@ from edgeprune_formats import ConfigError, EdgePruneError, __version__
 from edgeprune_formats.remote.locations import without_credentials
 from edgeprune_runtime.training.progress.signals import TrainingInterrupted
 
-from .options.parameters import own_flags, with_flags
+from .options.parameters import OF_PARAMETERS, with_flags
 from .text import escape_streams, live, printable, say_if_read
 from .work.processes import process_rank
 
@@ -120,13 +120,12 @@ def _flush() -> None:
 def _one_line(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
-    return f"edgeprune: warning: {printable(without_credentials(own_flags(str(message))))}\n"
+    return f"edgeprune: warning: {printable(without_credentials(str(message)))}\n"
 
 
 def _in_flags(error: Exception) -> str:
     """Return what a library's error says, with the flags of the command that runs."""
-    names = ("build", "train", "score", "convert")
-    others = [partial(cli.get_command, click.Context(cli), name) for name in names]
+    others = [partial(cli.get_command, click.Context(cli), name) for name in OF_PARAMETERS]
     return with_flags(str(error), [_running, *others])
 
 

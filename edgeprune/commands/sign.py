@@ -8,7 +8,7 @@ import click
 
 from edgeprune.text import say
 
-from ..options.fields import FORCE, PACK, Command, option
+from ..options.fields import PACK, Command, option
 
 __all__ = ["command"]
 
@@ -16,13 +16,13 @@ __all__ = ["command"]
 @click.command("sign", cls=Command)
 @PACK
 @option("--key", type=click.Path(path_type=Path), required=True, help="A private key of edgeprune keygen.")
-@FORCE
+@option("--force", is_flag=True, help="Replace a signature by another key, or another file, as well.")
 def command(pack: Path, key: Path, force: bool) -> None:
     """Sign PACK, so that a device can check that it is yours and unchanged.
 
     The signature is written to PACK.sig and, where the disk has extended attributes, into
-    user.edgeprune.signature. PACK itself is not changed. A sound pack alone is signed. A PACK.sig by another
-    key stays, unless --force replaces it.
+    user.edgeprune.signature. PACK itself is not changed. A sound pack alone is signed. A signature
+    by another key stays, unless --force replaces it.
 
     \b
     Example:
@@ -30,8 +30,11 @@ def command(pack: Path, key: Path, force: bool) -> None:
     """
     from edgeprune_formats import verify_pack
     from edgeprune_formats.errors import error_for
-    from edgeprune_runtime.signatures import sign_file, signature_path
+    from edgeprune_runtime.signatures import require_replaceable, sign_file, signature_path
 
+    if not force:
+        # Before the pack is read, which can take long.
+        require_replaceable(pack, key)
     for problem in verify_pack(pack):
         raise error_for(pack, problem)
     made, in_attribute = sign_file(pack, key, replace_existing=force)

@@ -52,7 +52,11 @@ BATCH_SIZE = {
     "metavar": "INTEGER|auto",
     "help": "Images in a step; auto takes them in as few parts as the free memory allows.",
 }
-LR = {"help": "Peak of the learning rate; for batches below 128 the default falls with their square root."}
+LR = {
+    "help": "Peak of the learning rate.  "
+    f"[default: {TrainConfig.lr}; for batches below {TrainConfig.batch_size} less, by their square root]",
+    "show_default": False,
+}
 AUGMENT = {
     "type": click.Choice(LOADER_AUGMENTS),
     "help": "Random crop after reflect padding, random horizontal flip; short for few epochs; or light or "
@@ -67,7 +71,8 @@ class _Resumable(Command):
         """Run the command; `click.Command.invoke`."""
         own = _own_settings(ctx.params) if ctx.params["init"] is None else {}
         self._take(ctx, own)
-        self._take(ctx, {"lr": learning_rate_of(_full_batch(ctx, ctx.params["batch_size"])), **own})
+        if "lr" not in own:
+            self._take(ctx, {"lr": learning_rate_of(_full_batch(ctx, ctx.params["batch_size"]))})
         if ctx.params["resume"]:
             require_torch()
             from edgeprune.training.resuming import recorded_options, require_same_signer

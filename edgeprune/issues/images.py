@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from edgeprune_formats import ConfigError, open_pack
 from edgeprune_formats.packs.inspection import signature_problem
+from edgeprune_formats.remote.locations import as_remote
 from edgeprune_runtime.errors import ArtifactError
 
 from ..scoring.obtain import require_scores_of
@@ -81,8 +82,8 @@ def open_images(
     ConfigError, SourceError, PackFormatError
         As `edgeprune.open_source` and `edgeprune_formats.open_pack`.
     """
-    if "://" in data:
-        raise ConfigError(f"{data}: images of issues lie on this machine; fetch the file, and name it")
+    if (remote := as_remote(data)) is not None:
+        raise ConfigError(f"{remote}: duplicates are looked for in local files; fetch it, and name the copy")
     if is_pack(data):
         return _of_pack(Path(data), scores)
     source = open_source(data, split=split, size=size, channels=channels)

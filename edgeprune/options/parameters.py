@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import click
 
@@ -11,8 +12,10 @@ from edgeprune.text import say, say_if_read
 
 from .fields import Option
 
-__all__ = ["own_flags", "say_skipped", "say_warning", "with_flags"]
+__all__ = ["OF_PARAMETERS", "own_flags", "say_skipped", "say_warning", "with_flags"]
 
+OF_PARAMETERS = ("build", "train", "score", "convert")
+"""The commands whose flags stand for a parameter that the command that runs lacks."""
 # `name`, `Class.name` or `name=value`, and nothing else in backticks.
 _PARAMETER = re.compile(r"`([A-Za-z_][\w.]*)(?:=([^`]*))?`")
 _SAME = {
@@ -51,9 +54,15 @@ def with_flags(message: str, commands: Iterable[Callable[[], click.Command | Non
 
 
 def own_flags(message: str) -> str:
-    """Return a message as `with_flags`, of the command that runs."""
+    """Return a message as `with_flags`, of the command that runs, and else of those with most parameters."""
     context = click.get_current_context(silent=True)
-    return message if context is None else with_flags(message, [lambda: context.command])
+    if context is None:
+        return message
+    root = context.find_root()
+    group, others = root.command, []
+    if isinstance(group, click.Group):
+        others = [partial(group.get_command, root, name) for name in OF_PARAMETERS]
+    return with_flags(message, [lambda: context.command, *others])
 
 
 def say_warning(note: str) -> None:

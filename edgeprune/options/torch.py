@@ -17,7 +17,7 @@ __all__ = ["THREADS", "choose_threads", "require_torch"]
 
 # With this share of the processors free, or less, a thread on each would wait for those of others.
 _HELD = 0.6
-# More than any processor has; of many thousands the system gives no more at some point, and torch ends.
+# Of many thousands the system gives no more at some point, and torch ends without a word.
 _MOST_THREADS = 1024
 THREADS = option(
     "--threads",

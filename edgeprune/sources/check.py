@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..errors import SourceError
 from .base import Source, source_bits
+from .decoding.files import as_text
 from .ordered import in_order
 
 __all__ = [
@@ -265,7 +266,7 @@ class Checked(Protocol):
 def source_facts(source: Source, check: Checked) -> dict[str, Any]:
     """Return what identifies a source in the artifacts made from it."""
     return {
-        "spec": source.spec,
+        "spec": as_text(source.spec),
         "split": source.split,
         "sha256": check.sha256,
         "images": len(source),

@@ -137,7 +137,7 @@ def sign_file(path: Path, key_path: Path, *, replace_existing: bool = False) -> 
     key_path : Path
         A private key as `make_key`, OpenSSL or ssh-keygen write it, without a passphrase.
     replace_existing : bool
-        Replace a signature by another key, or whatever else has its name, as well.
+        Replace a signature by another key, or whatever file has its name, as well.
 
     Returns
     -------
@@ -148,8 +148,7 @@ def sign_file(path: Path, key_path: Path, *, replace_existing: bool = False) -> 
     Raises
     ------
     ConfigError
-        The key cannot be used, the package cryptography is missing, or what has the name of the signature is
-        not an older one by this key.
+        The key cannot be used, the package cryptography is missing, or as `require_replaceable`.
     SignatureError
         The file cannot be read, or changes while it is.
     PackWriteError
@@ -158,7 +157,7 @@ def sign_file(path: Path, key_path: Path, *, replace_existing: bool = False) -> 
     _require_cryptography()
     key = _private_key(key_path)
     if not replace_existing:
-        _require_own(signature_path(path), fingerprint(key.public_key()))
+        require_replaceable(path, key_path)
     digest = _digest(path)
     signed = key.sign(_message(digest))
     made = Signature(fingerprint(key.public_key()), digest, base64.b64encode(signed).decode())
@@ -172,17 +171,25 @@ def sign_file(path: Path, key_path: Path, *, replace_existing: bool = False) -> 
     return made, True
 
 
-def _require_own(path: Path, owner: str) -> None:
-    """Raise `ConfigError` where a file of the name of a signature is not one by `owner`."""
+def require_replaceable(path: Path, key_path: Path) -> None:
+    """Require that a file has no signature but older ones by this key, beside it and in its attribute.
+
+    Raises
+    ------
+    ConfigError
+        What has the name of the signature is something else, or cannot be read; or the key cannot be used.
+    """
+    _require_cryptography()
+    owner, place = fingerprint(_private_key(key_path).public_key()), signature_path(path)
+    remedy = "pass `replace_existing=True` to replace it"
+    if place.is_symlink() or (place.exists() and not place.is_file()):
+        raise ConfigError(f"{place}: is a link, a folder or a device; remove it")
     try:
-        maker = _parsed(path, read_regular(path, _MAX_BYTES)).key
-        what = None if maker == owner else f"is of another key, {maker}"
-    except FileNotFoundError:
-        return
-    except (OSError, SignatureError):
-        what = "is not a signature by edgeprune"
-    if what is not None:
-        raise ConfigError(f"{path} {what}; pass `replace_existing=True` to replace it")
+        makers = {_parsed(place, content).key for content in _stored(path)}
+    except SignatureError as error:
+        raise ConfigError(f"{error}; or {remedy}") from error
+    for maker in sorted(makers - {owner}):
+        raise ConfigError(f"{path}: is signed by {maker}, another key than {owner}; {remedy}")
 
 
 def check_signature(path: Path, key_path: Path) -> Signature:

@@ -307,7 +307,7 @@ def rows():
 
 def test_the_table_says_who_reached_the_target_and_when(rows):
     settings = {"threads": 1, "size": 96, "held_out": False, "batch_size": 32, "quality": 75.0}
-    settings["pretrain_steps"] = 1500
+    settings |= {"pretrain_steps": 1500, "lr": 0.05, "ema": 0.99}
     images = {"classes": 6, "train_images": 2017, "test_images": 507}
     lines = photograph_tables({"settings": settings, "rows": rows, **images})
     assert "mobilenet_v2 from scratch; accuracy to reach, by seed, %: 60.0, 60.0." in lines
@@ -322,6 +322,9 @@ def test_the_table_says_who_reached_the_target_and_when(rows):
         "50.0 (50.0 to 50.0) | 3.0 | 630 | 12 | 3.00 |",
     ]
     assert "507 to test on; 6 classes, at 96 pixels; 1 thread on 1 core;" in lines[0]
+    assert (
+        "quality 75, and its rows have `--lr 0.05 --ema 0.99` where they name no other. Building" in lines[0]
+    )
     assert "Building the pack took 0.3 minutes, which are not counted." in lines[0]
     assert "The runs had 90.0 (90.0 to 90.0)% of the time of their cores." in lines[0]
     assert minutes_to([[1.0, 0.5]], 0.6) is None
@@ -373,7 +376,7 @@ def test_a_pack_is_measured_against_the_better_rate_of_the_folder():
         row("sizes 48:2", 0, [[1.0, 0.65], [2.0, 0.75]], 3e6, 5),
     ]
     settings = {"threads": 1, "size": 96, "held_out": False, "batch_size": 32, "quality": 75.0}
-    settings["pretrain_steps"] = 1500
+    settings |= {"pretrain_steps": 1500, "lr": 0.05, "ema": 0.99}
     images = {"classes": 6, "train_images": 2017, "test_images": 507}
     lines = photograph_tables({"settings": settings, "rows": rows, **images})
     assert "mobilenet_v2 from scratch; accuracy to reach, by seed, %: 70.0." in lines

@@ -58,7 +58,10 @@ def test_it_goes_on_with_what_was_recorded(edgeprune, pack, npz, tmp_path):
     assert edgeprune("build", npz, "-o", other, "--quality", 50)[0] == 0
     code, _, err = edgeprune("train", other, "-o", run, "--resume")
     assert code == 2
-    assert "cannot be resumed: it learned from another pack: pack config " in err
+    assert (
+        "cannot be resumed: it learned from another pack: its config quality was not set and is now 50.0;"
+        in err
+    )
     assert "{" not in err
     code, _, err = edgeprune("train", pack, "-o", run, "--resume", "--lr", 0.02, "--checkpoint-steps", 2)
     assert (code, err) == (0, "")

@@ -252,7 +252,7 @@ def test_scores_of_others_and_nothing_named_are_refused(edgeprune, npz, scores, 
         (["--source", tmp_path / "no.h5"], "no.h5"),
         (
             ["--source", "https://example.org/p.h5"],
-            "https://example.org/p.h5: images of issues lie on this machine",
+            "https://example.org/p.h5: duplicates are looked for in local files",
         ),
         (["--source", tmp_path], f"did you mean imagefolder:{tmp_path}?"),
     ):

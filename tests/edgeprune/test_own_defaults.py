@@ -7,7 +7,6 @@ import pytest
 
 from edgeprune.commands.train import _config, command
 from edgeprune_runtime.training import defaults_of
-from edgeprune_runtime.training.defaults import learning_rate_of
 
 
 @pytest.fixture
@@ -38,7 +37,7 @@ def test_the_settings_of_a_network(edgeprune, pack, npz, tmp_path):
     code, _, err = edgeprune(*words[:3], tmp_path / "warm", "--model", "resnet9", "--init", run, *options)
     assert code == 0, err
     warm = record(tmp_path / "warm")
-    assert (warm["optimizer"], warm["augment"], warm["lr"]) == ("sgd", "crop+flip", learning_rate_of(20))
+    assert (warm["optimizer"], warm["augment"], warm["lr"]) == ("sgd", "crop+flip", 0.01976)
     code, plain, err = edgeprune("evaluate", run, npz)
     assert code == 0, err
     code, out, err = edgeprune("evaluate", run, npz, "--tta", "flip", "--json", tmp_path / "e.json")
@@ -78,9 +77,22 @@ def test_the_learning_rate_goes_with_the_batch(settings, tmp_path, batch, lr):
     assert settings(*words).lr == settings(*words, "--init", tmp_path).lr == lr
     assert settings(*words, "--lr", 0.3).lr == 0.3
     assert settings("--model", "resnet9", "--batch-size", batch).lr == 0.45
+    assert settings("--resume", *words).lr == lr
+    # A run of before there was a rule goes on with what it has.
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.json").write_text(json.dumps({"config": {"batch_size": batch, "lr": 0.07}}))
-    assert settings("--resume").lr == 0.07
+    (tmp_path / "run" / "config.json").write_text(json.dumps({"config": {"batch_size": batch, "lr": 0.05}}))
+    assert (settings("--resume").lr, settings("--resume").batch_size) == (0.05, batch)
+    assert settings("--resume", "--batch-size", "auto").lr == 0.05
+
+
+@pytest.mark.parametrize("batch", [0, -3, "9" * 400])
+def test_a_batch_that_is_none_is_refused_as_such(edgeprune, pack, tmp_path, batch):
+    code, _, err = edgeprune(
+        "train", pack, "-o", tmp_path / "run", "--model", "resnet8", "--batch-size", batch
+    )
+    assert code == 2
+    assert len(err.splitlines()) == 1
+    assert "batch" in err
 
 
 def test_batches_in_chosen_parts_are_as_large_as_others(settings, tmp_path):

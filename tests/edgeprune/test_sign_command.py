@@ -1,20 +1,28 @@
 """``keygen``, ``sign``, ``verify --key`` and ``train --require-signature``, as a user types them."""
 
 import json
+import os
 
 import pytest
 import small_builds
 
 from edgeprune import BuildConfig, build_pack
+from edgeprune_runtime.signatures import ATTRIBUTE
 
 pytest.importorskip("cryptography")
 
 
 @pytest.fixture(scope="module")
-def pack(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("signed")
+def built(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("built")
     build_pack(small_builds.write_source(folder), folder / "p.h5", BuildConfig(tile="8", device="cpu"))
     return folder / "p.h5"
+
+
+@pytest.fixture
+def pack(built, tmp_path):
+    (tmp_path / "p.h5").write_bytes(built.read_bytes())
+    return tmp_path / "p.h5"
 
 
 def test_from_a_key_to_a_checked_pack(edgeprune, pack, tmp_path):
@@ -23,7 +31,7 @@ def test_from_a_key_to_a_checked_pack(edgeprune, pack, tmp_path):
     name = said.split()[-1]
     assert code == 0
     assert name.startswith("SHA256:")
-    code, said, _ = edgeprune("sign", pack, "--key", key, "--force")
+    code, said, _ = edgeprune("sign", pack, "--key", key)
     assert code == 0
     assert said.startswith(f"{pack}: signed by {name} in {pack}.sig")
     code, said, _ = edgeprune("verify", pack, "--key", f"{key}.pub")
@@ -35,33 +43,54 @@ def test_from_a_key_to_a_checked_pack(edgeprune, pack, tmp_path):
 def test_a_pack_of_somebody_else_is_refused(edgeprune, pack, tmp_path):
     for name in ("mine", "theirs"):
         edgeprune("keygen", "-o", tmp_path / name)
-    edgeprune("sign", pack, "--key", tmp_path / "theirs", "--force")
+    edgeprune("sign", pack, "--key", tmp_path / "theirs")
     code, said, err = edgeprune("verify", pack, "--key", tmp_path / "mine.pub")
     assert (code, said) == (1, "")
     assert "signed by" in err
     assert len(err.splitlines()) == 1
 
 
-def test_a_signature_by_another_key_is_not_replaced(edgeprune, pack, tmp_path):
-    signed = tmp_path / "p.h5"
-    signed.write_bytes(pack.read_bytes())
-    names = {}
-    for key in ("mine", "theirs"):
-        names[key] = edgeprune("keygen", "-o", tmp_path / key)[1].split()[-1]
-    edgeprune("sign", signed, "--key", tmp_path / "theirs")
-    before = (tmp_path / "p.h5.sig").read_bytes()
-    code, said, err = edgeprune("sign", signed, "--key", tmp_path / "mine")
+@pytest.fixture
+def keys(edgeprune, tmp_path):
+    """The fingerprints of two keys, by their files."""
+    return {name: edgeprune("keygen", "-o", tmp_path / name)[1].split()[-1] for name in ("mine", "theirs")}
+
+
+@pytest.mark.parametrize("kept", ["beside it", "in the attribute"])
+def test_a_signature_by_another_key_is_not_replaced(edgeprune, pack, keys, tmp_path, kept):
+    assert edgeprune("sign", pack, "--key", tmp_path / "theirs")[0] == 0
+    signature = tmp_path / "p.h5.sig"
+    if kept == "in the attribute":
+        if not hasattr(os, "listxattr") or ATTRIBUTE not in os.listxattr(pack):
+            pytest.skip("this file system has no extended attributes")
+        signature.unlink()
+    code, said, err = edgeprune("sign", pack, "--key", tmp_path / "mine")
     assert (code, said) == (2, "")
-    assert f"{signed}.sig is of another key, {names['theirs']}; pass --force to replace it" in err
-    assert (tmp_path / "p.h5.sig").read_bytes() == before
-    assert edgeprune("sign", signed, "--key", tmp_path / "theirs")[0] == 0
-    (tmp_path / "p.h5.sig").write_text("of minisign")
-    code, _, err = edgeprune("sign", signed, "--key", tmp_path / "theirs")
+    told = f"is signed by {keys['theirs']}, another key than {keys['mine']}; pass --force to replace it"
+    assert err == f"edgeprune: error: {pack}: {told}\n"
+    assert signature.exists() == (kept == "beside it")
+    assert edgeprune("sign", pack, "--key", tmp_path / "theirs")[0] == 0
+    assert edgeprune("sign", pack, "--key", tmp_path / "mine", "--force")[0] == 0
+    assert edgeprune("verify", pack, "--key", tmp_path / "mine.pub")[0] == 0
+
+
+def test_what_is_no_signature_of_ours_is_not_replaced(edgeprune, pack, keys, tmp_path):
+    signature = tmp_path / "p.h5.sig"
+    signature.write_text("of minisign")
+    code, _, err = edgeprune("sign", pack, "--key", tmp_path / "mine")
     assert code == 2
-    assert "is not a signature by edgeprune" in err
-    assert (tmp_path / "p.h5.sig").read_text() == "of minisign"
-    assert edgeprune("sign", signed, "--key", tmp_path / "mine", "--force")[0] == 0
-    assert edgeprune("verify", signed, "--key", tmp_path / "mine.pub")[0] == 0
+    assert f"{signature}: " in err
+    assert "--force" in err
+    assert signature.read_text() == "of minisign"
+    signature.unlink()
+    signature.symlink_to(tmp_path / "elsewhere")
+    code, _, err = edgeprune("sign", pack, "--key", tmp_path / "mine")
+    assert (code, "remove it" in err) == (2, True)
+    assert signature.is_symlink()
+    signature.unlink()
+    signature.mkdir()
+    code, _, err = edgeprune("sign", pack, "--key", tmp_path / "mine")
+    assert (code, "remove it" in err) == (2, True)
 
 
 def test_a_damaged_pack_is_not_signed(edgeprune, pack, tmp_path):
@@ -87,7 +116,7 @@ def test_a_key_that_exists_stays(edgeprune, tmp_path):
 @pytest.mark.parametrize("test", [False, True])
 def test_training_from_a_pack_that_is_not_signed_never_opens_it(edgeprune, pack, tmp_path, test):
     edgeprune("keygen", "-o", tmp_path / "key")
-    edgeprune("sign", pack, "--key", tmp_path / "key", "--force")
+    edgeprune("sign", pack, "--key", tmp_path / "key")
     other = tmp_path / "other.h5"
     other.write_bytes(b"hostile")
     words = [pack, "--test", other] if test else [other]
@@ -102,7 +131,7 @@ def test_training_from_a_pack_that_is_not_signed_never_opens_it(edgeprune, pack,
 @pytest.mark.slow
 def test_training_from_a_signed_pack(edgeprune, pack, tmp_path):
     edgeprune("keygen", "-o", tmp_path / "key")
-    edgeprune("sign", pack, "--key", tmp_path / "key", "--force")
+    edgeprune("sign", pack, "--key", tmp_path / "key")
     options = ["--model", "resnet8", "--epochs", 1, "--batch-size", 16, "--device", "cpu"]
     code, said, _ = edgeprune(
         "train", pack, "-o", tmp_path / "run", "--require-signature", tmp_path / "key.pub", *options

@@ -232,6 +232,17 @@ def test_a_folder_whose_name_is_no_text_is_built_from(edgeprune, tmp_path):
     assert code == 0
     assert "4 images of 16x16 in 2 classes" in out
     assert "of\N{REPLACEMENT CHARACTER}" in edgeprune("info", tmp_path / "a.h5")[1]
+    few = ["--model", "resnet8", "--batch-size", 4, "--device", "cpu"]
+    scores = tmp_path / "s.h5"
+    assert edgeprune("score", f"imagefolder:{folder}", *few, "--epochs", 1, "-o", scores)[0] == 0
+    words = ["build", f"imagefolder:{folder}", "--method", "je", "--scores", scores, "-o", tmp_path / "b.h5"]
+    code, _, err = edgeprune(*words, "--sample-prune", 0.5)
+    assert code == 0, err
+    run = tmp_path / "run"
+    words = ["train", tmp_path / "a.h5", *few, "--test", f"imagefolder:{folder}", "-o", run]
+    assert edgeprune(*words, "--epochs", 1)[0] == 0
+    code, _, err = edgeprune(*words, "--epochs", 2, "--resume")
+    assert code == 0, err
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from training_runs import TINY, MemoryLoader, run
 from edgeprune_formats import ConfigError
 from edgeprune_runtime.errors import TrainingError
 from edgeprune_runtime.training import load_model
+from edgeprune_runtime.training.run_folder.description import require_same
 from edgeprune_runtime.training.run_folder.opening import opened_run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -119,6 +120,33 @@ def test_names_of_a_forged_record_are_escaped(tmp_path, name, part):
     with pytest.raises(ConfigError, match="cannot be resumed: ") as told:
         run(tmp_path, resume=True)
     assert str(told.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"pack config": {"quality": 50}}, "its config quality was 75 and is now 50"),
+        ({"pack config": {}}, "its config quality was 75 and is now not set"),
+        ({"pack config": 3, "mean": [2]}, "its config was not set and is now 3"),
+        # Other images: what follows from them is not what is told.
+        ({"pack source": {"sha256": "b"}, "mean": [2]}, "its source sha256 was 'a' and is now 'b'"),
+        ({"pack parts": [{"of": "x"}, {"of": "z"}]}, "its parts 1 of was 'y' and is now 'z'"),
+        ({"pack parts": [{"of": "x"}, {"of": "y" * 2000}]}, "its parts 1 of was 'y' and is now 'yyy"),
+    ],
+)
+def test_another_pack_is_told_by_the_entry_that_differs(tmp_path, change, told):
+    provenance = {
+        "pack config": {"quality": 75},
+        "pack source": {"sha256": "a"},
+        "pack parts": [{"of": "x"}, {"of": "y"}],
+        "mean": [1],
+    }
+    old = {"config": {"lr": 0.1}, "provenance": provenance}
+    require_same(tmp_path, old, old | {"provenance": {**provenance, "pack empty": {}}})
+    with pytest.raises(ConfigError) as caught:
+        require_same(tmp_path, old, {"config": {"lr": 0.2}, "provenance": provenance | change})
+    assert str(caught.value).startswith(f"{tmp_path} cannot be resumed: it learned from another pack: {told}")
+    assert str(caught.value).endswith("; resume with the former, or start in another folder")
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]"])

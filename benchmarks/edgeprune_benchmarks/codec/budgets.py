@@ -18,7 +18,7 @@ from .packs import ImageSet, build, measure_pack
 from .peers import LOSSLESS, LOSSY, Peer, decode_all, encode_all
 
 __all__ = [
-    *("BARE", "CODECS", "PROBED", "RAW", "Fitted", "Fitter", "PackFitter", "PeerFitter"),
+    *("BARE", "CODECS", "COPIES", "PROBED", "RAW", "Fitted", "Fitter", "PackFitter", "PeerFitter"),
     *("describe", "make_fitter", "nested_order", "reencoded"),
 ]
 
@@ -26,6 +26,8 @@ __all__ = [
 PROBED = 300
 _PEERS = {peer.name: peer for peer in (*LOSSY, LOSSLESS[0])}
 RAW = LOSSLESS[0].name
+COPIES = "JPEG 4:2:0", 75
+"""The codec and the quality of the copies that `reencoded` makes."""
 BARE = ", no container"
 """What the name of a peer ends in whose headers and containers are not counted."""
 _FILES = ("JPEG 4:2:0", "JPEG 4:4:4", "WebP", "AVIF 4:2:0", "JPEG XL e7")
@@ -223,7 +225,8 @@ def describe(fitter: Fitter) -> dict[str, Any]:
 
 
 def reencoded(images: ImageSet) -> ImageSet:
-    """Return what is left of images that were JPEG files, 4:2:0 and of quality 75, before."""
-    peer = _PEERS["JPEG 4:2:0"]
-    files = encode_all(peer, images.pixels, 75)
+    """Return what is left of images that were files of `COPIES` before."""
+    name, quality = COPIES
+    peer = _PEERS[name]
+    files = encode_all(peer, images.pixels, quality)
     return replace(images, pixels=decode_all(peer, files, images.pixels.shape[1:]))

@@ -19,7 +19,7 @@ from edgeprune_formats import open_pack
 from edgeprune_runtime.system.machine import keep_freed_memory
 from edgeprune_runtime.training.placement import place
 
-from ..codec.budgets import reencoded
+from ..codec.budgets import COPIES, reencoded
 from ..codec.packs import ImageSet
 from ..codec.quality import psnr
 from ..harness.cells import measure_cells, pack_facts, pack_loader, restore_cells, train_steps
@@ -118,7 +118,8 @@ def _counts(sources: dict[str, Path]) -> dict[str, Any]:
     with np.load(sources[EXACT]) as exact, np.load(sources[KINDS[1]]) as copies:
         test = exact["x_test"]
         found = psnr(copies["x_test"], test)
-        return {"train_images": len(exact["x_train"]), "test_images": len(test), "psnr_db": found}
+        counts = {"train_images": len(exact["x_train"]), "test_images": len(test)}
+        return {**counts, "psnr_db": found, "copies": COPIES}
 
 
 def _train(
@@ -146,20 +147,21 @@ def copies_table(results: dict[str, Any]) -> list[str]:
         return lambda kind: mean_and_range([row[key] for row in rows if row["images"] == kind])
 
     columns = [
-        Column(f"{results['model']}, trained from", str),
+        Column(f"{results['model']}, trained from a pack of", str),
         Column("seeds", lambda kind: sum(row["images"] == kind for row in rows)),
         *(Column(f"accuracy on {kind}, %", shown(f"accuracy on {kind}")) for kind in KINDS),
         Column("train accuracy, %", shown("train_accuracy")),
-        Column("on its own kind, less than exact, points", lambda kind: apart(rows, kind, EXACT)),
+        Column("on its own kind, less that of exact pixels, points", lambda kind: apart(rows, kind, EXACT)),
     ]
     batch = told["training"]["batch_size"]
+    codec, quality = results["copies"]
     intro = (
         f"{results['model']} by its own settings, {results['steps']:,} batches of {batch}, "
         f"{told['precision']}: each image is seen "
         f"{results['steps'] * batch / results['train_images']:.1f} times. {results['train_images']:,} images "
-        f"of CIFAR-10 in packs of quality {results['quality']:g}, tested on {results['test_images']:,}; the "
-        f"copies are JPEG files of quality 75 and 4:2:0, {results['psnr_db']:.1f} dB. A seed gives both rows "
-        f"the same initial weights, order and crops. Means and ranges over seeds; of the difference the mean "
-        f"and its 95% interval."
+        f"of CIFAR-10, tested on {results['test_images']:,}. The copies are files of {codec}, quality "
+        f"{quality}: {results['psnr_db']:.1f} dB. Both kinds are in packs of quality {results['quality']:g}. "
+        f"A seed gives both rows the same random weights, order and crops. Means and ranges over seeds; of "
+        f"the difference the mean and its 95% interval."
     )
     return render(columns, list(KINDS), intro)

@@ -25,7 +25,7 @@ from edgeprune_runtime.training import TrainConfig, TrainLoader
 from edgeprune_runtime.training.placement import place
 from edgeprune_runtime.training.profiling import profile
 
-from ..harness.cells import pack_loader, train_steps
+from ..harness.cells import pack_facts, pack_loader, pack_shape, train_steps
 from ..harness.images import decoded_cifar10
 from ..harness.markdown import Column, mean_and_range, render
 from ..harness.pixel_loader import PixelLoader
@@ -115,10 +115,6 @@ def _folder(settings: Settings, runs: Path, config: TrainConfig, images: str) ->
     return runs / f"{config.model}-{images}-{settings.minutes:g}-{config.seed}{settings.ending}"
 
 
-def _shape(pack: Pack) -> dict[str, Any]:
-    return {"num_classes": len(pack.header.class_names), "image_shape": pack.header.shape}
-
-
 def _measure(
     settings: Settings, source: str, pack: Pack, runs: Path, cells: Sequence[tuple[TrainConfig, str]]
 ) -> None:
@@ -131,7 +127,11 @@ def _measure(
     seconds: dict[tuple[TrainConfig, str], list[float]] = {cell: [] for cell in missing}
     for config, images in missing * ROUNDS:
         measured = profile(
-            _loader(source, pack, config, images), config, **_shape(pack), steps=MEASURED_STEPS, operators=0
+            _loader(source, pack, config, images),
+            config,
+            **pack_shape(pack),
+            steps=MEASURED_STEPS,
+            operators=0,
         )
         seconds[config, images].append(measured.step)
     for config, images in missing:
@@ -147,7 +147,8 @@ def _measure(
 def _cell(
     settings: Settings, source: str, pack: Pack, runs: Path, config: TrainConfig, images: str
 ) -> dict[str, Any]:
-    header, folder = pack.header, _folder(settings, runs, config, images)
+    folder, facts = _folder(settings, runs, config, images), pack_facts(pack)
+    facts["provenance"]["way"] = images
     found = json.loads(folder.with_suffix(".json").read_text())
     told = f"{config.model}, {SOURCES[images]}, {found['steps']:,} steps, seed {config.seed}"
     metrics = train_steps(
@@ -155,9 +156,8 @@ def _cell(
         found["steps"],
         config,
         folder,
-        **_shape(pack),
-        test=open_test(source, header),
-        provenance={"way": images, "mean": header.mean, "std": header.std, "class_names": header.class_names},
+        **facts,
+        test=open_test(source, pack.header),
         on_event=TerminalReport(1, told),
     )
     count = found["steps"] * config.batch_size

@@ -27,7 +27,7 @@ from edgeprune_runtime.training.defaults import defaults_of
 from edgeprune_runtime.training.placement import place
 from edgeprune_runtime.training.profiling import profile
 
-from ..harness.cells import pack_facts, pack_loader, train_steps
+from ..harness.cells import pack_facts, pack_loader, pack_shape, train_steps
 from ..harness.images import decoded_cifar10
 from ..harness.markdown import Column, mean_and_range, render
 from ..harness.results import save
@@ -99,10 +99,6 @@ def _loader(settings: Settings, pack: Pack, seed: int) -> PackLoader:
     return pack_loader(pack, config, augment=augment)
 
 
-def _shape(pack: Pack) -> dict[str, Any]:
-    return {"num_classes": len(pack.header.class_names), "image_shape": pack.header.shape}
-
-
 def _steps(settings: Settings, pack: Pack, runs: Path) -> dict[str, Any]:
     """Return how many steps the minutes allow, so that only this short part wants a quiet machine."""
     path = runs / f"{_name(settings)}.json"
@@ -110,7 +106,7 @@ def _steps(settings: Settings, pack: Pack, runs: Path) -> dict[str, Any]:
         config, _ = settings.config(0)
         seconds = [
             profile(
-                _loader(settings, pack, 0), config, **_shape(pack), steps=MEASURED_STEPS, operators=0
+                _loader(settings, pack, 0), config, **pack_shape(pack), steps=MEASURED_STEPS, operators=0
             ).step
             for _ in range(ROUNDS)
         ]

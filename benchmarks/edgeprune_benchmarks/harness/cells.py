@@ -26,8 +26,14 @@ from .deadline import Deadline, OutOfTimeError
 from .pixel_loader import Stretched
 
 __all__ = [
-    *("measure_cells", "pack_facts", "pack_loader", "restore_cells", "score_images"),
-    *("train_epochs", "train_steps"),
+    "measure_cells",
+    "pack_facts",
+    "pack_loader",
+    "pack_shape",
+    "restore_cells",
+    "score_images",
+    "train_epochs",
+    "train_steps",
 ]
 
 Cell = dict[str, Any]
@@ -133,11 +139,16 @@ def train_steps(
     return train(Stretched(loader, steps), config, run_dir, resume=True, **options).metrics[-1]
 
 
+def pack_shape(pack: Pack) -> dict[str, Any]:
+    """Return what sizes a network for a pack."""
+    return {"num_classes": len(pack.header.class_names), "image_shape": pack.header.shape}
+
+
 def pack_facts(pack: Pack) -> dict[str, Any]:
     """Return what `edgeprune_runtime.training.train` is told of a pack."""
     header = pack.header
     facts = {"mean": header.mean, "std": header.std, "class_names": header.class_names}
-    return {"num_classes": len(header.class_names), "image_shape": header.shape, "provenance": facts}
+    return {**pack_shape(pack), "provenance": facts}
 
 
 def pack_loader(pack: Pack, config: TrainConfig, augment: LoaderAugment = "crop+flip") -> PackLoader:

@@ -128,11 +128,13 @@ def _intro(results: Row) -> str:
     plural = "s" * (threads > 1)
     shares = mean_and_range([row["core_share"] for row in results["rows"]])
     held_out = "; the test images are a part of the training images" if settings["held_out"] else ""
+    ema = "" if settings["ema"] is None else f" --ema {settings['ema']:g}"
     return (
         f"{results['train_images']:,} photographs to train on, {results['test_images']:,} to test on"
         f"{held_out}; {results['classes']} classes, at {size} pixels; {threads} thread{plural} on "
         f"{threads} core{plural}; batches of {settings['batch_size']}. The pack has quality "
-        f"{settings['quality']:g}.{_pretrained(results)}{_built(results)} "
+        f"{settings['quality']:g}, and its rows have `--lr {settings['lr']:g}{ema}` where they name no other."
+        f"{_pretrained(results)}{_built(results)} "
         f"The runs had {shares}% of the time of their cores. Mean (lowest to highest) of the seeds."
     )
 

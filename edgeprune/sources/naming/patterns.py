@@ -17,7 +17,7 @@ from ..decoding.files import as_text, visible
 __all__ = ["FoundFiles", "files_below", "find_files", "refuse_remote"]
 
 _MAX_FILES = 2**17
-_RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)(?:\.\.-?(\d+))?\}")
+_RANGE = re.compile(r"(?<!\\)\{(-?\d+)\.\.(-?\d+)(?:\.\.-?(\d+))?\}")
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,13 @@ def find_files(kind: str, pattern: str, suffixes: tuple[str, ...]) -> FoundFiles
     """
     refuse_remote(kind, pattern)
     path = str(Path(pattern).expanduser())
-    if Path(path).is_dir():
+    # A pattern may be longer than a path, which pathlib takes for an error.
+    if os.path.isdir(path):  # noqa: PTH112
         files = tuple(files_below(path, suffixes))
         if not files:
             raise SourceError(f"{as_text(path)}: holds no files that end in {' or '.join(suffixes)}")
         return FoundFiles(files, path, True)
-    files = (path,) if Path(path).is_file() else tuple(_expanded(kind, pattern))
+    files = (path,) if os.path.isfile(path) else tuple(_expanded(kind, pattern))  # noqa: PTH113
     seen: dict[str, str] = {}
     for file in files:
         real = os.path.realpath(file)
@@ -101,9 +102,9 @@ def _expanded(kind: str, pattern: str) -> list[str]:
     for part in pattern.split("::"):
         for name in _braces(kind, part) if "{" in part else [part]:
             path = str(Path(name).expanduser())
-            is_glob = not Path(path).exists() and glob.has_magic(path)
+            is_glob = not os.path.exists(path) and glob.has_magic(path)  # noqa: PTH110
             found = sorted(glob.glob(path, recursive=True)) if is_glob else [path]  # noqa: PTH207
-            found = [file for file in found if Path(file).is_file()]
+            found = [file for file in found if os.path.isfile(file)]  # noqa: PTH113
             if not found:
                 shown, reason = as_text(path), "names no file" if is_glob else "No such file"
                 raise SourceError(f"{shown}: {reason}; {kind} takes a file, a folder or a pattern")
@@ -116,12 +117,12 @@ def _braces(kind: str, pattern: str) -> list[str]:
         from braceexpand import braceexpand
     except ImportError as error:
         raise ConfigError("braces need braceexpand; pip install 'edgeprune[webdataset]'") from error
-    too_many = f"{kind}:{pattern}: names more than {_MAX_FILES:,} files"
-    # Each range is expanded before the first name is there.
-    for first, last, step in _RANGE.findall(pattern):
-        if abs(int(last) - int(first)) // max(1, int(step or 1)) >= _MAX_FILES:
-            raise ConfigError(too_many)
+    too_many = f"{kind}:{as_text(pattern)}: names more than {_MAX_FILES:,} files; name fewer"
     try:
+        # Each range is expanded before the first name is there.
+        for first, last, step in _RANGE.findall(pattern):
+            if abs(int(last) - int(first)) // max(1, int(step or 1)) >= _MAX_FILES:
+                raise ConfigError(too_many)
         names = list(islice(braceexpand(pattern), _MAX_FILES + 1))
     except ValueError as error:
         raise ConfigError(

@@ -37,10 +37,16 @@ def defaults_of(model: str) -> dict[str, Any]:
 
 
 def learning_rate_of(batch_size: int) -> float:
-    """Return the peak learning rate for batches of this size, where a network brings none.
+    """Return the peak learning rate that `edgeprune train` takes where neither user nor network names one.
 
     It is that of `TrainConfig` for its batches of 128 images, and for larger ones. For smaller ones it falls
-    with the square root, so that the variance of a step stays the same (Krizhevsky, 2014, "One weird trick
+    with the square root, to keep the variance of a step about the same (Krizhevsky, 2014, "One weird trick
     for parallelizing convolutional neural networks").
+
+    Parameters
+    ----------
+    batch_size : int
+        Images in a step.
     """
-    return round(TrainConfig.lr * math.sqrt(min(1.0, max(1, batch_size) / TrainConfig.batch_size)), 5)
+    full = TrainConfig.batch_size
+    return round(TrainConfig.lr * math.sqrt(min(max(1, batch_size), full) / full), 5)

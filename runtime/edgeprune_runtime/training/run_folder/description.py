@@ -38,8 +38,8 @@ __all__ = [
 
 CONFIG_FILE = "config.json"
 _MAX_CONFIG_BYTES = 2**26
-_PROVENANCE = "provenance "
 _PACK = "pack "
+_Name = tuple[str, ...]
 _DERIVED = ("num_classes", "image_shape", "steps_per_epoch")
 # What may differ when a run goes on: consequences of the other entries, versions, and what a run is free in.
 _DESCRIPTIVE = ("versions", "parameters", "notes", "schedules")
@@ -90,7 +90,8 @@ def describe_run(
             **{name: str(path) for name, path in (("init", init), ("teacher", teacher)) if path is not None},
         },
     }
-    plain: dict[str, Any] = json.loads(json.dumps(description))
+    # Names of files need not be text, and JSON is.
+    plain: dict[str, Any] = json.loads(json.dumps(description, ensure_ascii=False).encode(errors="replace"))
     return plain
 
 
@@ -177,44 +178,55 @@ def require_same(run_dir: Path, old: Mapping[str, Any], new: Mapping[str, Any]) 
         If a setting differs.
     """
     before, now = _settings(old), _settings(new)
-    # Causes before what follows from them.
-    for name in sorted(before.keys() | now.keys(), key=lambda name: (name in _DERIVED, name)):
+    for name in sorted(before.keys() | now.keys(), key=_rank):
         one, other = before.get(name), now.get(name)
         # True equals 1, and `freeze` means another thing by each.
         if one != other or isinstance(one, bool) != isinstance(other, bool):
             # A forged record may name anything.
-            what = one_line(f"{_named(name)} was {_shown(one)} and is now {_shown(other)}")
+            what = (
+                f"{one_line(_named(name))} was {one_line(_shown(one))} and is now {one_line(_shown(other))}"
+            )
             raise ConfigError(
                 f"{run_dir} cannot be resumed: {what}; resume with the former, or start in another folder"
             )
 
 
-def _named(setting: str) -> str:
-    known = setting.removeprefix(_PROVENANCE)
-    return f"it learned from another pack: {known}" if known.startswith(_PACK) else known
+def _rank(name: _Name) -> tuple[bool, bool, _Name]:
+    """Return the place of a setting in the order of comparison: packs, and causes before what follows."""
+    return name[:1] != (_PACK,), name[0] in _DERIVED, name
+
+
+def _named(name: _Name) -> str:
+    is_of_pack = name[0] == _PACK
+    return f"it learned from another pack: its {' '.join(name[1:])}" if is_of_pack else " ".join(name)
 
 
 def _shown(value: object) -> str:
     return "not set" if value is None else repr(value)
 
 
-def _settings(description: Mapping[str, Any]) -> dict[str, Any]:
-    settings: dict[str, Any] = {}
+def _settings(description: Mapping[str, Any]) -> dict[_Name, Any]:
+    settings: dict[_Name, Any] = {}
     for name, entry in description.items():
         if name == "config":
             # Runs of earlier releases have what there was no choice of.
-            settings |= {**asdict(TrainConfig()), **entry}
+            settings |= {(key,): value for key, value in {**asdict(TrainConfig()), **entry}.items()}
         elif name == "provenance":
-            settings |= _flat(_PROVENANCE, entry)
+            for key, value in entry.items():
+                of_pack = key.startswith(_PACK)
+                settings |= _flat((_PACK, key.removeprefix(_PACK)) if of_pack else (key,), value)
         elif name not in _DESCRIPTIVE:
-            settings[name] = entry
+            settings[(name,)] = entry
     return settings
 
 
-def _flat(prefix: str, entries: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the entries of nested mappings by their names, with those of the mappings before them."""
-    flat: dict[str, Any] = {}
-    for name, value in entries.items():
-        nested = isinstance(value, Mapping) and value
-        flat |= _flat(f"{prefix}{name} ", value) if nested else {f"{prefix}{name}": value}
+def _flat(name: _Name, value: object) -> dict[_Name, Any]:
+    """Return the entries of nested mappings and of lists of them, each by its names from the outermost on."""
+    if isinstance(value, list) and any(isinstance(one, Mapping) for one in value):
+        value = {str(number): one for number, one in enumerate(value)}
+    if not isinstance(value, Mapping):
+        return {name: value}
+    flat: dict[_Name, Any] = {}
+    for key, entry in value.items():
+        flat |= _flat((*name, key), entry)
     return flat
