@@ -216,6 +216,13 @@ def test_accuracy_per_byte_has_mean_range_and_images():
     assert cells(table, "quantized")[1:] == ["60.0 (50.0 to 70.0), 2,000, 31 dB"]
     assert "1 of 4 codecs and budgets are measured" in table[0]
     assert "6,400 image passes" in table[0]
+    assert "3 seeds where no other number is named" in table[0]
+    more = accuracy_results()
+    more["rows"] += [{**row, "codec": "WebP", "seed": seed} for row in more["rows"] for seed in (0, 1)]
+    table = accuracy_bytes_table(more)
+    assert "3 seeds where" in table[0]
+    assert cells(table, "quantized")[1:] == ["60.0 (50.0 to 70.0), 2,000, 31 dB"]
+    assert cells(table, "WebP")[1:] == ["60.0 (50.0 to 70.0), 2,000, 31 dB, 6 seeds"]
 
 
 def test_accuracy_per_byte_in_short_has_the_budget_with_most_codecs():

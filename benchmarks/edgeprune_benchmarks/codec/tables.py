@@ -124,18 +124,18 @@ def accuracy_bytes_table(results: Results) -> list[str]:
     recipe = results["recipe"]
     passes = recipe["iterations"] * recipe["batch_size"]
     learned = "JPEG copies (quality 75, 4:2:0) of them" if results["copies"] else "exact pixels"
+    usual = _usual_seeds(results["rows"])
     done, all_lines = results["lines"]
     left = "" if done == all_lines else f" {done} of {all_lines} codecs and budgets are measured."
     intro = (
         f"{recipe['model']}, {passes:,} image passes whatever the images; of {results['train_images']:,} "
         f"images ({learned}) as many as fit, in the same random order for all; quality chosen on "
         f"{results['held_out']:,} of them; tested on {results['test_images']:,} in their exact pixels; "
-        f"{results['seeds']} seeds; test accuracy in %, mean (lowest to highest), images and dB.{left}"
+        f"{usual} seeds where no other number is named; test accuracy in %, mean (lowest to highest), images "
+        f"and dB.{left}"
     )
-    columns = [
-        Column("stored as", lambda line: line[0]),
-        *map(_budget, sorted({row["budget_mb"] for row in results["rows"]})),
-    ]
+    budgets = sorted({row["budget_mb"] for row in results["rows"]})
+    columns = [Column("stored as", lambda line: line[0]), *(_budget(budget, usual) for budget in budgets)]
     return render(columns, lines.items(), intro)
 
 
@@ -150,10 +150,17 @@ def accuracy_bytes_short(results: Results) -> list[str]:
     for row in rows:
         if row["budget_mb"] == budget:
             lines.setdefault(row["codec"], {}).setdefault(budget, []).append(row)
-    return render([Column("stored as", lambda line: line[0]), _budget(budget)], lines.items())
+    columns = [Column("stored as", lambda line: line[0]), _budget(budget, _usual_seeds(rows))]
+    return render(columns, lines.items())
 
 
-def _budget(budget: float) -> Column:
+def _usual_seeds(rows: list[Results]) -> int:
+    """Return how many networks most lines have; of two numbers that are as common the lower."""
+    lines = Counter(Counter((row["budget_mb"], row["codec"]) for row in rows).values())
+    return min(lines, key=lambda seeds: (-lines[seeds], seeds), default=0)
+
+
+def _budget(budget: float, usual_seeds: int) -> Column:
     def cell(line: tuple[str, dict[float, list[Results]]]) -> str | None:
         rows = line[1].get(budget)
         if not rows:
@@ -161,6 +168,7 @@ def _budget(budget: float) -> Column:
         accuracies = mean_and_range([row["test_accuracy"] for row in rows])
         psnr = rows[0]["psnr_db"]
         quality = "exact" if psnr is None else f"{psnr:.0f} dB"
-        return f"{accuracies}, {round(mean(row['images'] for row in rows)):,}, {quality}"
+        seeds = "" if len(rows) == usual_seeds else f", {len(rows)} seeds"
+        return f"{accuracies}, {round(mean(row['images'] for row in rows)):,}, {quality}{seeds}"
 
     return Column(f"{budget:g} MB", cell)
