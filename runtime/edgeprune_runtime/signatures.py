@@ -182,14 +182,17 @@ def require_replaceable(path: Path, key_path: Path) -> None:
     _require_cryptography()
     owner, place = fingerprint(_private_key(key_path).public_key()), signature_path(path)
     remedy = "pass `replace_existing=True` to replace it"
-    if place.is_symlink() or (place.exists() and not place.is_file()):
-        raise ConfigError(f"{place}: is a link, a folder or a device; remove it")
     try:
-        makers = {_parsed(place, content).key for content in _stored(path)}
+        if place.is_symlink() or (place.exists() and not place.is_file()):
+            raise ConfigError(f"{place}: is a link, a folder or a device; remove it")
+        makers = {_parsed(path, content).key for content in _stored(path)}
     except SignatureError as error:
         raise ConfigError(f"{error}; or {remedy}") from error
+    except OSError as error:
+        raise ConfigError(f"{place}: {error.strerror}; rename {path.name}") from error
     for maker in sorted(makers - {owner}):
-        raise ConfigError(f"{path}: is signed by {maker}, another key than {owner}; {remedy}")
+        where = "beside it or in its extended attribute"
+        raise ConfigError(f"{path}: is signed by {maker}, {where}, another key than {owner}; {remedy}")
 
 
 def check_signature(path: Path, key_path: Path) -> Signature:

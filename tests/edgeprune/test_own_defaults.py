@@ -92,7 +92,8 @@ def test_a_batch_that_is_none_is_refused_as_such(edgeprune, pack, tmp_path, batc
     )
     assert code == 2
     assert len(err.splitlines()) == 1
-    assert "batch" in err
+    assert "--batch-size is " in err
+    assert not (tmp_path / "run").exists()
 
 
 def test_batches_in_chosen_parts_are_as_large_as_others(settings, tmp_path):

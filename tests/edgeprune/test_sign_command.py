@@ -66,7 +66,8 @@ def test_a_signature_by_another_key_is_not_replaced(edgeprune, pack, keys, tmp_p
         signature.unlink()
     code, said, err = edgeprune("sign", pack, "--key", tmp_path / "mine")
     assert (code, said) == (2, "")
-    told = f"is signed by {keys['theirs']}, another key than {keys['mine']}; pass --force to replace it"
+    told = f"is signed by {keys['theirs']}, beside it or in its extended attribute, another key than "
+    told += f"{keys['mine']}; pass --force to replace it"
     assert err == f"edgeprune: error: {pack}: {told}\n"
     assert signature.exists() == (kept == "beside it")
     assert edgeprune("sign", pack, "--key", tmp_path / "theirs")[0] == 0
@@ -79,7 +80,7 @@ def test_what_is_no_signature_of_ours_is_not_replaced(edgeprune, pack, keys, tmp
     signature.write_text("of minisign")
     code, _, err = edgeprune("sign", pack, "--key", tmp_path / "mine")
     assert code == 2
-    assert f"{signature}: " in err
+    assert f"{pack}: its signature is damaged" in err
     assert "--force" in err
     assert signature.read_text() == "of minisign"
     signature.unlink()
@@ -88,6 +89,11 @@ def test_what_is_no_signature_of_ours_is_not_replaced(edgeprune, pack, keys, tmp
     assert (code, "remove it" in err) == (2, True)
     assert signature.is_symlink()
     signature.unlink()
+    long = tmp_path / f"{'n' * 250}.h5"
+    long.write_bytes(pack.read_bytes())
+    code, _, err = edgeprune("sign", long, "--key", tmp_path / "mine")
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "File name too long; rename" in err
     signature.mkdir()
     code, _, err = edgeprune("sign", pack, "--key", tmp_path / "mine")
     assert (code, "remove it" in err) == (2, True)

@@ -78,7 +78,7 @@ def test_the_first_layer_makes_patches_uncorrelated(channels, monkeypatch):
 
 
 @pytest.mark.parametrize("left", [0.0, 0.03])
-def test_the_first_layer_does_not_amplify_what_a_pack_has_lost(left):
+def test_the_first_layer_hardly_amplifies_what_a_pack_has_lost(left):
     torch.manual_seed(0)
     coarse = functional.interpolate(torch.randn(64, 3, 8, 8), 32, mode="bicubic")
     detail = torch.randn_like(coarse)
@@ -86,7 +86,7 @@ def test_the_first_layer_does_not_amplify_what_a_pack_has_lost(left):
     whiten(model, coarse + left * detail)
     responses = functional.conv2d(coarse + 0.2 * detail, model.whiten.weight)
     # With airbench's 5e-4 it is 8 to 9 in the faintest directions, and 1 in the images learned from.
-    assert responses.var(dim=(0, 2, 3)).max() < 1.1
+    assert 0.9 < responses.var(dim=(0, 2, 3)).max() < 1.1
 
 
 def test_many_patches_are_looked_at_in_parts(monkeypatch):

@@ -149,6 +149,18 @@ def test_another_pack_is_told_by_the_entry_that_differs(tmp_path, change, told):
     assert str(caught.value).endswith("; resume with the former, or start in another folder")
 
 
+def test_provenance_hides_no_setting_of_its_name(tmp_path):
+    provenance = {"seed": "mine", "num_classes": 4, "lr": 1}
+    old = {"config": {"seed": 0, "lr": 0.1}, "num_classes": 4, "provenance": provenance}
+    for change in (
+        {"config": {"seed": 7, "lr": 0.1}},
+        {"num_classes": 5},
+        {"provenance": {**provenance, "lr": 2}},
+    ):
+        with pytest.raises(ConfigError, match=r"(seed|num_classes|lr) was"):
+            require_same(tmp_path, old, old | change)
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[]"])
 def test_a_damaged_record(tmp_path, content):
     (tmp_path / "config.json").write_bytes(content)

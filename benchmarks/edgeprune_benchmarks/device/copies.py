@@ -125,7 +125,7 @@ def _counts(sources: dict[str, Path]) -> dict[str, Any]:
 def _train(
     settings: Settings, sources: dict[str, Path], path: Path, runs: Path, kind: str, seed: int
 ) -> dict[str, Any]:
-    folder = runs / f"{settings.model}-{settings.steps}-{seed}-{KINDS.index(kind)}"
+    folder = runs / f"{settings.model}-q{settings.quality:g}-{settings.steps}-{seed}-{KINDS.index(kind)}"
     config, augment = own_settings(settings.model, seed, settings.device)
     with open_pack(path) as pack:
         loader = pack_loader(pack, config, augment=augment)

@@ -95,7 +95,7 @@ def _at_least(images: torch.Tensor, side: int) -> torch.Tensor:
 
 @torch.no_grad()
 def whiten(model: nn.Module, images: torch.Tensor) -> None:
-    """Give a `ResNet9` the first layer that makes the patches of images uncorrelated; leave other networks.
+    """Give a `ResNet9` the first layer that makes strong directions of patches equally strong; leave others.
 
     With the covariance ``E diag(d) E^T`` of the patches, the layer's filters are the columns of
     ``E (diag(d) + e)^(-1/2)`` of the largest ``d``, and the same negated. ``e``, 0.1, keeps detail small that

@@ -308,7 +308,8 @@ class TrainConfig:
         clip, patience = self.clip_norm, self.patience
         return [
             ("epochs", "it must be at least 1", self.epochs < 1),
-            ("batch_size", "it must be in [1, 2**31)", not 1 <= size < 2**31),
+            ("batch_size", "it must be at least 1", size < 1),
+            ("batch_size", "it must be below 2**31", size >= 2**31),
             ("accumulate", "it must be at least 1", parts < 1),
             ("accumulate", f"it leaves parts of one image of {size}", parts > 1 and size < 2 * parts),
             ("freeze", "it must be at least 1", self.freeze is not False and self.freeze < 1),

@@ -38,7 +38,8 @@ __all__ = [
 
 CONFIG_FILE = "config.json"
 _MAX_CONFIG_BYTES = 2**26
-_PACK = "pack "
+# What a setting is of: the run itself, its provenance, or the pack that the provenance tells of.
+_OWN, _PROVENANCE, _PACK = "run", "provenance", "pack "
 _Name = tuple[str, ...]
 _DERIVED = ("num_classes", "image_shape", "steps_per_epoch")
 # What may differ when a run goes on: consequences of the other entries, versions, and what a run is free in.
@@ -193,12 +194,12 @@ def require_same(run_dir: Path, old: Mapping[str, Any], new: Mapping[str, Any]) 
 
 def _rank(name: _Name) -> tuple[bool, bool, _Name]:
     """Return the place of a setting in the order of comparison: packs, and causes before what follows."""
-    return name[:1] != (_PACK,), name[0] in _DERIVED, name
+    return name[0] != _PACK, name[1] in _DERIVED, name
 
 
 def _named(name: _Name) -> str:
-    is_of_pack = name[0] == _PACK
-    return f"it learned from another pack: its {' '.join(name[1:])}" if is_of_pack else " ".join(name)
+    known = " ".join(name[1:])
+    return f"it learned from another pack: its {known}" if name[0] == _PACK else known
 
 
 def _shown(value: object) -> str:
@@ -206,17 +207,18 @@ def _shown(value: object) -> str:
 
 
 def _settings(description: Mapping[str, Any]) -> dict[_Name, Any]:
+    """Return what a run was asked, each by its kind and its names from the outermost on."""
     settings: dict[_Name, Any] = {}
     for name, entry in description.items():
         if name == "config":
             # Runs of earlier releases have what there was no choice of.
-            settings |= {(key,): value for key, value in {**asdict(TrainConfig()), **entry}.items()}
+            settings |= {(_OWN, key): value for key, value in {**asdict(TrainConfig()), **entry}.items()}
         elif name == "provenance":
             for key, value in entry.items():
-                of_pack = key.startswith(_PACK)
-                settings |= _flat((_PACK, key.removeprefix(_PACK)) if of_pack else (key,), value)
+                kind = _PACK if key.startswith(_PACK) else _PROVENANCE
+                settings |= _flat((kind, key.removeprefix(_PACK)), value)
         elif name not in _DESCRIPTIVE:
-            settings[(name,)] = entry
+            settings[_OWN, name] = entry
     return settings
 
 
