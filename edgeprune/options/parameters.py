@@ -73,7 +73,9 @@ def say_warning(note: str) -> None:
 def say_skipped(messages: Iterable[str]) -> None:
     """Print which images were left out, and why."""
     for message in messages:
-        say(f"skipped {own_flags(message)}")
+        # What stands before the colon is the name of a file, which may have anything in it.
+        name, colon, reason = message.partition(": ")
+        say(f"skipped {name}{colon}{own_flags(reason)}")
 
 
 def _flags(command: click.Command) -> dict[str, str]:

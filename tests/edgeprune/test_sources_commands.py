@@ -216,6 +216,14 @@ def test_what_is_left_out_is_told_in_flags(edgeprune, tmp_path):
     assert out.splitlines()[0].startswith(f"skipped {file}, line 4: ")
     assert "--size" in out
     assert "`" not in out
+    write_files(tmp_path / "photos" / "a", PIXELS[:2], "{}.png")
+    Image.new("RGB", (24, 24)).save(tmp_path / "photos" / "a" / "`size`.png")
+    code, out, _ = edgeprune(
+        "build", f"imagefolder:{tmp_path / 'photos'}", "--skip-bad", "-o", tmp_path / "b.h5"
+    )
+    assert code == 0
+    assert "a/`size`.png: " in out.splitlines()[0]
+    assert "--size" in out.splitlines()[0]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="file names are text here")
