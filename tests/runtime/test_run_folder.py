@@ -131,6 +131,8 @@ def test_names_of_a_forged_record_are_escaped(tmp_path, name, part):
         # Other images: what follows from them is not what is told.
         ({"pack source": {"sha256": "b"}, "mean": [2]}, "its source sha256 was 'a' and is now 'b'"),
         ({"pack parts": [{"of": "x"}, {"of": "z"}]}, "its parts 1 of was 'y' and is now 'z'"),
+        # Of a pack that says nothing of itself there is the count alone.
+        ({"pack parts": [{"of": "x"}, {"of": "y"}, {}]}, "its parts count was 2 and is now 3"),
         ({"pack parts": [{"of": "x"}, {"of": "y" * 2000}]}, "its parts 1 of was 'y' and is now 'yyy"),
     ],
 )

@@ -7,6 +7,7 @@ from statistics import mean
 from typing import Any
 
 from ..harness.markdown import Column, mean_and_range, render
+from .budgets import COPIES
 
 __all__ = ["accuracy_bytes_short", "accuracy_bytes_table", "storage_short", "storage_table"]
 
@@ -123,7 +124,8 @@ def accuracy_bytes_table(results: Results) -> list[str]:
         lines.setdefault(row["codec"], {}).setdefault(row["budget_mb"], []).append(row)
     recipe = results["recipe"]
     passes = recipe["iterations"] * recipe["batch_size"]
-    learned = "JPEG copies (quality 75, 4:2:0) of them" if results["copies"] else "exact pixels"
+    codec, quality = COPIES
+    learned = f"copies of them ({codec}, quality {quality})" if results["copies"] else "exact pixels"
     usual = _usual_seeds(results["rows"])
     done, all_lines = results["lines"]
     left = "" if done == all_lines else f" {done} of {all_lines} codecs and budgets are measured."

@@ -157,7 +157,8 @@ def recipe(data: Path, output: Path, runs: Path, measure: bool, **options: Any) 
 def copies(data: Path, output: Path, runs: Path, **options: Any) -> None:
     """Test accuracy from images in their exact pixels and from JPEG copies of them; resumable.
 
-    Both with the same initial weights, order of images and crops, and the network's own settings.
+    Both from packs, with the same random weights, order of images and crops, and the network's own settings.
+    The first layer of resnet9 is computed from the images, so it differs.
 
     \b
     Example:

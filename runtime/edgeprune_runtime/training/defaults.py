@@ -47,6 +47,11 @@ def learning_rate_of(batch_size: int) -> float:
     ----------
     batch_size : int
         Images in a step.
+
+    Returns
+    -------
+    float
+        Step of a weight over its gradient, rounded to 5 digits behind the point.
     """
     full = TrainConfig.batch_size
     return round(TrainConfig.lr * math.sqrt(min(max(1, batch_size), full) / full), 5)

@@ -225,7 +225,7 @@ def _settings(description: Mapping[str, Any]) -> dict[_Name, Any]:
 def _flat(name: _Name, value: object) -> dict[_Name, Any]:
     """Return the entries of nested mappings and of lists of them, each by its names from the outermost on."""
     if isinstance(value, list) and any(isinstance(one, Mapping) for one in value):
-        value = {str(number): one for number, one in enumerate(value)}
+        value = {"count": len(value), **{str(number): one for number, one in enumerate(value)}}
     if not isinstance(value, Mapping):
         return {name: value}
     flat: dict[_Name, Any] = {}
