@@ -81,7 +81,7 @@ class BuildConfig:
         pixels a side. None and ``"auto"`` try the sizes on a sample of the images, see
         `edgeprune.packs.encoding.tiles.laid_out`.
     rounding : str or None
-        Of ``quantized``: ``"rdo"`` by rate and distortion, for which None stands: the highest PSNR for the
+        Of ``quantized``: ``"rdo"`` by rate and distortion, for which None stands: a higher PSNR for the
         bytes; ``"nearest"``; or ``"deadzone"``, see `edgeprune_formats.coding.rounding.rounded`.
     size : int or None
         Resize the short side to this many pixels and crop the center; None keeps sizes, which must agree.
@@ -168,7 +168,7 @@ class BuildConfig:
     rounding: str | None = field(
         default=None,
         metadata={
-            "help": "How codec quantized rounds: rdo has the highest PSNR for the bytes; nearest keeps more "
+            "help": "How codec quantized rounds: rdo has a higher PSNR for the bytes; nearest keeps more "
             "detail and takes more bytes; deadzone rounds up from 0.6 on, and is faster to build than rdo.",
             "choices": ROUNDINGS,
             "default_text": "rdo",
