@@ -12,8 +12,8 @@ from .kernels import Kernels
 __all__ = ["ROUNDINGS", "rounded"]
 
 ROUNDINGS = ("rdo", "deadzone", "nearest")
-# What a bit may cost in squared quantization steps. PSNR for the bytes is best at 0.15, and networks learn more
-# at 0.05, which keeps more of the faint detail: decision 0032.
+# What a bit may cost in squared quantization steps. PSNR for the bytes is best at 0.15, but networks learn
+# more at 0.05, which keeps more of the faint detail: decision 0032.
 LAMBDA = 0.05
 # What is added to a magnitude before it is cut to an integer.
 _ADDED = {"rdo": 0.4, "deadzone": 0.4, "nearest": 0.5}
