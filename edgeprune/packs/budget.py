@@ -56,7 +56,7 @@ def build_within(
     *,
     min_quality: float | None = None,
 ) -> Fit:
-    """Build a quantized pack whose file has at most `budget` bytes, and at most 3% less.
+    """Build a quantized pack whose file has at most `budget` bytes, and at most 3% less, or one image.
 
     Quality is what is searched for. With `min_quality` it does not fall below: images are left out instead.
     Tiles that are not given are tried once, at the quality of the first trial.
@@ -138,6 +138,10 @@ class _Search:
                 if quality >= 100:
                     return self._found(size, "quality 100 takes no more")
                 low = (quality, size)
+            if low[1] and self._builds == MAX_BUILDS - 1:
+                # Sizes may go in steps of more than the slack.
+                size = self._size(replace(self._config, quality=low[0]))
+                return self._found(size, f"quality {low[0]:g} fills {size / self._budget:.1%} of the budget")
             quality = self._between(low, high)
 
     def _between(self, low: tuple[float, float], high: tuple[float, float]) -> float:
@@ -155,17 +159,33 @@ class _Search:
                 f"at quality {quality:g} the pack still has {size:,} B, more than {self._budget:,} B; raise "
                 "`budget`, or give `min_quality` to leave out images"
             )
-        kept = 1 - self._config.images_dropped
-        everything = self._report.header.samples / kept
-        while not self._fits(size):
-            kept *= self._budget * (1 - SLACK / 2) / size
-            if not 0 < kept < 1:
-                raise ConfigError(f"no share of the images fills {self._budget:,} B at quality {quality:g}")
-            if round(kept * everything) == 0:
-                raise ConfigError(
-                    f"not one image of quality {quality:g} fits {self._budget:,} B; raise `budget`, or lower "
-                    "`min_quality`"
-                )
-            size = self._size(replace(self._config, quality=quality, sample_prune=1 - kept))
-        why = f"quality {quality:g} is the least allowed, and {kept:.1%} of the images fit"
-        return self._found(size, why)
+        everything = round(self._report.header.samples / (1 - self._config.images_dropped))
+        size, count = self._most_images(size, quality, everything)
+        why = f"quality {quality:g} is the least allowed, and {count / everything:.1%} of the images fit"
+        return self._found(size, f"{why}, {size / self._budget:.1%} of the budget")
+
+    def _most_images(self, size: int, quality: float, everything: int) -> tuple[int, int]:
+        """Return the bytes of the pack with the most images that fit, which is built last, and their number.
+
+        Near the end sizes may go in steps of more than the slack: those of an image.
+        """
+        fitting, exceeding = 0, self._report.header.samples
+        count = exceeding
+        while not self._fits(size) and exceeding - fitting > 1:
+            if fitting and self._builds == MAX_BUILDS - 1:
+                break
+            guess = round(count * self._budget * (1 - SLACK / 2) / size)
+            count = min(max(guess, fitting + 1), exceeding - 1)
+            size = self._size(self._with_images(count, quality, everything))
+            fitting, exceeding = (count, exceeding) if size <= self._budget else (fitting, count)
+        if not fitting:
+            raise ConfigError(
+                f"not one image of quality {quality:g} fits {self._budget:,} B; raise `budget`, or lower "
+                "`min_quality`"
+            )
+        if count != fitting:
+            size = self._size(self._with_images(fitting, quality, everything))
+        return size, fitting
+
+    def _with_images(self, count: int, quality: float, everything: int) -> BuildConfig:
+        return replace(self._config, quality=quality, sample_prune=1 - count / everything)

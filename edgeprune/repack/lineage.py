@@ -265,8 +265,11 @@ def _is_repaired_part(provenance: dict[str, Any]) -> bool:
 
 
 def _whole(given: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """Return the facts of the pack that was split, if these are all of its parts, with all their images."""
-    if any(_is_repaired_part(provenance) for provenance in given):
+    """Return the facts of the pack that was split, if these are all of its parts, with all their images.
+
+    A part has no result of its own; one that has was encoded anew.
+    """
+    if any(_is_repaired_part(provenance) or "result" in provenance for provenance in given):
         return None
     splits = [provenance.get("split") for provenance in given]
     if not all(isinstance(split, dict) and isinstance(split.get("parent"), dict) for split in splits):

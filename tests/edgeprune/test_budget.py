@@ -21,12 +21,12 @@ def few(tmp_path_factory):
     return write_source(tmp_path_factory, 150)
 
 
-def write_source(tmp_path_factory, images):
-    """Write smooth random images of 32x32; give the source's spec."""
+def write_source(tmp_path_factory, images, side=32):
+    """Write smooth random square images; give the source's spec."""
     path = tmp_path_factory.mktemp("source") / "images.npz"
     random = np.random.default_rng(0)
-    coarse = random.random((images, 3, 9, 9))
-    fine = coarse.repeat(4, axis=2).repeat(4, axis=3)[:, :, :32, :32]
+    coarse = random.random((images, 3, side // 4 + 1, side // 4 + 1))
+    fine = coarse.repeat(4, axis=2).repeat(4, axis=3)[:, :, :side, :side]
     pixels = (fine + random.normal(0, 0.04, fine.shape)).clip(0, 1) * 255
     np.savez(path, x=pixels.astype(np.uint8), y=np.arange(images) % 3)
     return f"npz:{path}"
@@ -88,6 +88,28 @@ def test_images_are_left_out_before_quality_falls(source, tmp_path):
     with open_pack(path) as pack:
         assert pack.header.provenance["config"]["quality"] == 80
         assert len(pack) < 600
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("budget", [12_000, 20_000])
+def test_an_image_may_be_larger_than_the_slack(tmp_path_factory, tmp_path, budget):
+    """The pack has the most images that fit: one more would not."""
+    large, path = write_source(tmp_path_factory, 40, side=96), tmp_path / "p.h5"
+    options = [large, "--tile", "8", "-o", path]
+    text = run("build", *options, "--budget", str(budget), "--min-quality", "80")
+    kept, size = len(open_pack(path)), path.stat().st_size
+    assert size <= budget
+    assert f"{kept / 40:.1%} of the images fit, {size / budget:.1%} of the budget" in text
+    run("build", *options, "--quality", "80", "--sample-prune", str(1 - (kept + 1) / 40), "--force")
+    assert len(open_pack(path)) == kept + 1
+    assert path.stat().st_size > budget
+
+
+@pytest.mark.slow
+def test_not_one_image_fits(few, tmp_path):
+    with pytest.raises(ConfigError, match=r"not one image of quality 95 fits 2,000 B"):
+        run("build", few, "--budget", "2kB", "--min-quality", "95", "-o", tmp_path / "p.h5")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow

@@ -6,6 +6,8 @@ import pytest
 from random_coefficients import header_of, random_coefficients
 from repacked import stored
 
+from edgeprune import BuildConfig
+from edgeprune.repack.convert import convert_pack
 from edgeprune.repack.merge import merge_packs
 from edgeprune.repack.partition import parse_by
 from edgeprune.repack.split import split_pack
@@ -206,6 +208,18 @@ def test_what_parents_have_in_common_stays_and_each_is_listed(make, tmp_path):
     assert merged["parents"][0]["result"] == {"psnr_db": 30.0}
     assert all(len(one["sha256"]) == 64 for one in merged["parents"])
     assert report.whole is None
+
+
+def test_parts_that_were_encoded_anew_are_not_the_whole(make, tmp_path):
+    path = make("a.h5", rows=np.arange(20), provenance=source("a", result={"psnr_db": 30.0}))
+    parts = []
+    for number, part in enumerate(split_pack(path, tmp_path / "f", 2, by=parse_by("iid"))):
+        parts.append(tmp_path / f"{number}.h5")
+        convert_pack(part.path, parts[-1], BuildConfig(codec="quantized", quality=20))
+    report = merge_packs(parts, tmp_path / "m.h5")
+    assert report.whole is None
+    assert "result" not in report.header.provenance
+    assert sorted(open_pack(tmp_path / "m.h5").source_index.tolist()) == list(range(20))
 
 
 def test_some_parts_are_not_the_whole(make, tmp_path):

@@ -163,7 +163,7 @@ def test_forms_of_the_same_images_have_at_least_the_psnr_of_the_pack(tmp_path, n
     assert png.psnr == np.inf
     assert jpeg.name.startswith("JPEG, quality ")
     assert own.bytes_per_image == (tmp_path / "p.h5").stat().st_size / 40
-    assert own.psnr == pytest.approx(pack.header.provenance["result"]["psnr_db"], abs=0.2)
+    assert own.psnr == pytest.approx(pack.header.provenance["result"]["psnr_db"], abs=0.4)
     assert jpeg.psnr >= own.psnr or jpeg.name.endswith("100")
     assert webp.psnr >= own.psnr or webp.name.endswith("100")
     assert [form.name for form in compare_sizes(pack, None).forms] == ["raw pixels, uint8", "this pack"]

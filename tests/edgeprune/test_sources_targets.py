@@ -150,6 +150,30 @@ def test_csv_without_labels_and_in_splits(tmp_path):
         open_source(f"{spec}?target=weight")
 
 
+@pytest.mark.parametrize("tags", [("1", "0"), ("2", "3"), ("2|3", "2")])
+def test_labels_that_are_numbers_in_a_column_of_text(tmp_path, tags):
+    names = images(tmp_path, ["a.png", "b.png"])
+    table(tmp_path / "a.csv", ("path", "label", "tags"), *zip(names, (0, 1), tags, strict=True))
+    (target,) = source_targets(open_source(f"csv:{tmp_path / 'a.csv'}?target=tags:multilabel"))
+    found = [[target.column.classes[place] for place in row.nonzero()[0]] for row in target.values]
+    assert found == [tag.split("|") for tag in tags]
+
+
+def test_bits_in_several_columns_of_text(tmp_path):
+    names = images(tmp_path, ["a.png", "b.png"])
+    table(tmp_path / "a.csv", ("path", "label", "wet", "cold"), (names[0], 0, 1, 0), (names[1], 1, 1, 1))
+    spec = f"csv:{tmp_path / 'a.csv'}?target=weather=wet%2Bcold:multilabel"
+    (target,) = source_targets(open_source(spec))
+    assert (target.column.classes, target.values.tolist()) == (("wet", "cold"), [[True, False], [True, True]])
+
+
+def test_csv_of_classes_that_are_no_numbers_from_0_on(tmp_path):
+    names = images(tmp_path, ["a.png", "b.png"])
+    table(tmp_path / "a.csv", ("path", "label", "owner"), (names[0], 0, 7), (names[1], 1, 1_700_000_000))
+    with pytest.raises(SourceError, match=r"line 3: b\.png: is 1700000000; number the classes 0, 1, 2"):
+        open_source(f"csv:{tmp_path / 'a.csv'}?target=owner:class")
+
+
 def test_csv_whose_line_cannot_be_used(tmp_path):
     names = images(tmp_path, ["a.png", "b.png"])
     table(tmp_path / "a.csv", ("path", "label", "age"), (names[0], 0, "1.5"), (names[1], 1, "nan"))

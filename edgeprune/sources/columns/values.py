@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune_formats import ConfigError
+from edgeprune_formats.limits import MAX_CLASSES
 from edgeprune_formats.targets import Column, Target, alike_names, encode_target
 
 from ...errors import SourceError
@@ -51,7 +52,9 @@ def make_target(
         The values are not what the kind allows; the message names an image.
     """
     where = f"{where}: target {request.name!r}"
-    columns = [_as_numbers(column, request.kind) for column in columns]
+    # Labels in a single column of text are names, even where each image has one that is a number.
+    is_named = request.kind == "multilabel" and len(columns) == 1
+    columns = [_as_numbers(column, "text" if is_named else request.kind) for column in columns]
     kind = request.kind or _kind_of(columns)
     if kind not in ("value", "multilabel", "probabilities") and len(columns) > 1:
         raise SourceError(f"{where}: a {kind} is of one column; name the kind value, as in NAME=A+B:value")
@@ -185,8 +188,9 @@ def _classes(
     column = columns[0]
     if column.dtype.kind in "iub" and column.ndim == 1:
         labels = column.astype(np.int64)
-        if int(labels.min()) < 0:
-            row = _first(labels < 0)
+        wrong = (labels < 0) | (labels >= MAX_CLASSES)
+        if wrong.any():
+            row = _first(wrong)
             raise _BadValueError(f"is {labels[row]}; number the classes 0, 1, 2 and so on", row)
         names = list(classes) if classes is not None else [str(n) for n in range(int(labels.max()) + 1)]
         if int(labels.max()) >= len(names):
