@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from edgeprune import BuildConfig, build_pack
 from edgeprune.cli import cli
 from edgeprune.options.sizes import parse_size
+from edgeprune.packs.budget import build_within
 from edgeprune_formats import ConfigError, EdgePruneError, open_pack
 
 
@@ -103,6 +105,21 @@ def test_an_image_may_be_larger_than_the_slack(tmp_path_factory, tmp_path, budge
     run("build", *options, "--quality", "80", "--sample-prune", str(1 - (kept + 1) / 40), "--force")
     assert len(open_pack(path)) == kept + 1
     assert path.stat().st_size > budget
+
+
+def test_sizes_may_jump_with_the_quality(few, tmp_path):
+    """The best quality that fits is taken, where none fills the budget."""
+    report = build_pack(few, tmp_path / "few.h5", BuildConfig(quality=50))
+
+    def build(path, config, *, beside, tile_trial):
+        path.write_bytes(bytes(800 if config.quality < 62.5 else 1200))
+        return report
+
+    fit = build_within(build, tmp_path / "p.h5", BuildConfig(), 1000)
+    assert (fit.bytes, (tmp_path / "p.h5").stat().st_size, fit.builds) == (800, 800, 16)
+    assert fit.config.quality == pytest.approx(62.5, abs=0.1)
+    assert fit.config.quality < 62.5
+    assert "fills 80.0% of the budget" in fit.why
 
 
 @pytest.mark.slow
