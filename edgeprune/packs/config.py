@@ -73,7 +73,7 @@ class BuildConfig:
         ``"none"`` or ``"gzip"``, lossless, of the codecs ``sparse-f32`` and ``sparse-f16``.
     quality : float or None
         1 to 100, of the codec ``quantized``: one scale for size and error, see
-        `edgeprune.packs.encoding.quality.quantization_step`; None stands for 75.
+        `edgeprune.packs.encoding.quality.quantization_step`; None stands for 70.
     color : str or None
         Planes that ``quantized`` stores: ``"rgb"`` or ``"ycbcr"``, for which None stands.
     tile : str or None

@@ -6,7 +6,7 @@ from edgeprune_formats import ConfigError
 
 __all__ = ["DEFAULT_QUALITY", "DEFAULT_ROUNDING", "quality_of", "quantization_step"]
 
-DEFAULT_QUALITY = 75.0
+DEFAULT_QUALITY = 70.0
 DEFAULT_ROUNDING = "rdo"
 
 
@@ -14,7 +14,7 @@ def quantization_step(quality: float, name: str = "quality") -> float:
     """Return the quantization step, for pixels on [0, 1], of a quality.
 
     ``(0.5 + 0.39 S) / 255`` with ``S = 5000 / quality`` below 50 and ``200 - 2 quality`` from there on, the
-    scale by which the Independent JPEG Group's library multiplies its tables: 75 is a step of 20 gray levels,
+    scale by which the Independent JPEG Group's library multiplies its tables: 70 is a step of 24 gray levels,
     90 of 8.3, 100 of a half. A higher quality is a smaller step.
 
     Parameters
