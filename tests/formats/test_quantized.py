@@ -112,7 +112,7 @@ def test_rdo_costs_less_at_equal_error(tools, tmp_path):
             return error, pack.payload_bytes
 
     error, size = cost("rdo", 0.08)
-    steps = np.geomspace(0.08, 0.14, 6)
+    steps = np.geomspace(0.07, 0.1, 6)
     errors, sizes = np.array([cost("deadzone", step) for step in steps]).T
     assert errors[0] < error < errors[-1]
     assert size < np.interp(error, errors, sizes)
