@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from edgeprune_benchmarks.selection.accuracy import PACKS, PIXELS, Settings, accuracy_table, difference, run
+from edgeprune_benchmarks.harness.markdown import difference
+from edgeprune_benchmarks.selection.accuracy import PACKS, PIXELS, Settings, accuracy_table, run
 
 CONTROL, PACK = list(PACKS)[1:]
 

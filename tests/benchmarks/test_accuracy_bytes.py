@@ -11,6 +11,7 @@ from edgeprune_benchmarks.codec.accuracy_bytes import Settings, choose, run
 from edgeprune_benchmarks.codec.budgets import BARE, CODECS
 from edgeprune_benchmarks.harness.deadline import OutOfTimeError
 from edgeprune_benchmarks.selection.fixed_budget import Recipe
+from edgeprune_formats import ConfigError
 
 RECIPE = Recipe("resnet8", iterations=1, batch_size=8, lr=0.05, device="cpu", precision="float32")
 
@@ -72,6 +73,29 @@ def test_the_search_goes_uphill_from_the_middle(monkeypatch, settings, tmp_path,
         (row["images"] for row in results["chosen"]), reverse=True
     )
     assert row["bytes"] <= 30_000
+
+
+def test_each_seed_is_tested_on_images_that_it_does_not_learn_from(monkeypatch, settings, tmp_path):
+    def seen(source):
+        return {image.tobytes() for image in source.read(np.arange(len(source)))}
+
+    networks = []
+    monkeypatch.setattr(
+        accuracy_bytes, "train_on", lambda of, check, test, *_: networks.append((seen(of), seen(test))) or 0.5
+    )
+    raw = replace(settings, codecs=("raw uint8",), budgets_mb=(1.0,), seeds=6)
+    run(raw, tmp_path / "out", tmp_path / "runs")
+    with np.load(settings.source.removeprefix("npz:")) as arrays:
+        assert networks[1][1] == {image.transpose(2, 0, 1).tobytes() for image in arrays["x_test"]}
+    (_, held_out), *folds = networks
+    for learned, tested in folds:
+        assert (len(learned), len(tested)) == (120, 20)
+        assert not learned & tested
+        assert not held_out & tested
+    # No image is tested by two seeds.
+    assert len(set().union(*(tested for _, tested in folds))) == 6 * 20
+    with pytest.raises(ConfigError, match="test images for 6 seeds"):
+        run(replace(raw, seeds=7), tmp_path / "out", tmp_path / "runs")
 
 
 @pytest.mark.slow

@@ -58,7 +58,7 @@ class Settings:
     budgets_mb : tuple of float
         In units of 1,000,000 bytes, in the order in which they are done.
     seeds : int
-        Orders of images, and networks, for each cell.
+        Orders of images, and networks, for each cell; each is tested on images of its own.
     copies : bool
         Learn from JPEG copies of the images, quality 75 and 4:2:0, to see how they change the comparison.
     minutes : float or None
@@ -83,6 +83,7 @@ class Settings:
             "source": Path(self.source).name,
             "copies": self.copies,
             "held_out": self.held_out,
+            "tested": "other images with each seed",
             **self.recipe.facts(),
         }
 
@@ -126,8 +127,8 @@ def _fill(settings: Settings, result: Path, bench: _Bench) -> Path:
             "source": Path(settings.source).name,
             "copies": settings.copies,
             "recipe": asdict(settings.recipe),
-            "train_images": len(bench.train.labels),
-            "test_images": len(bench.test.labels),
+            "train_images": bench.train_images,
+            "test_images": bench.test_images,
             "held_out": settings.held_out,
             "seeds": settings.seeds,
             "lines": [len(done), whole],
@@ -169,19 +170,31 @@ def choose(tried: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 class _Bench:
-    """Measures one line after the other; what a PSNR means to a codec is found once."""
+    """Measures one line after the other; what a PSNR means to a codec is found once.
+
+    All images that a choice of quality does not see are split in equal folds. The first is the test images of
+    the source. The network of seed k is tested on fold k, in exact pixels, and learns from all other images.
+    """
 
     def __init__(self, settings: Settings, runs: Path, folder: Path) -> None:
         self._settings, self._runs, self._folder = settings, runs, folder
         self._deadline = Deadline(settings.minutes)
-        self.train, self.test = (
+        train, test = (
             ImageSet.of(open_source(settings.source, split=split), f"cifar10-{split}")
             for split in ("train", "test")
         )
-        held, order = settings.held_out, nested_order(self.train.labels, _NO_SEED)
-        self._held_out, self._rest = self.train.take(order[:held]), self.train.take(order[held:])
-        if settings.copies:
-            self.train, self._rest = reencoded(self.train), reencoded(self._rest)
+        self.train_images, self.test_images = len(train.labels), len(test.labels)
+        self._exact = train.joined(test)
+        self._learned = reencoded(self._exact) if settings.copies else self._exact
+        held, order = settings.held_out, nested_order(train.labels, _NO_SEED)
+        others = len(order[held:]) // self.test_images * self.test_images
+        self._folds = [
+            np.arange(self.train_images, len(self._exact.labels)),
+            *order[held:][:others].reshape(-1, self.test_images),
+        ]
+        if settings.seeds > len(self._folds):
+            raise ConfigError(f"there are test images for {len(self._folds)} seeds; give fewer `seeds`")
+        self._held_out, self._rest = self._exact.take(order[:held]), self._learned.take(order[held:])
         self._fitters: dict[tuple[str, float | None], Fitter | None] = {}
 
     def choose(self, budget: float, codec: str) -> list[dict[str, Any]]:
@@ -235,9 +248,11 @@ class _Bench:
         }
 
     def _test(self, budget: float, codec: str, target: float | None, seed: int) -> dict[str, Any]:
-        fitted = self._fit(budget, codec, target, self.train, seed)
+        fold = self._folds[seed]
+        learned = self._learned.take(np.setdiff1d(np.arange(len(self._learned.labels)), fold))
+        fitted = self._fit(budget, codec, target, learned, seed)
         row = self._row(budget, codec, target, fitted)
-        row |= {"seed": seed, "test_accuracy": self._accuracy(fitted, self.test, seed)}
+        row |= {"seed": seed, "test_accuracy": self._accuracy(fitted, self._exact.take(fold), seed)}
         click.echo(
             f"{codec} {row['setting']}, {budget:g} MB, seed {seed}: {row['images']:,} images, "
             f"{row['test_accuracy']:.2%}"

@@ -59,6 +59,11 @@ class ImageSet:
         taken = tuple(target.take(rows) for target in self.targets)
         return ImageSet(self.name, self.pixels[rows], self.labels[rows], taken)
 
+    def joined(self, other: ImageSet) -> ImageSet:
+        """Return these images and those of `other`, under the name of these and without targets."""
+        pixels, labels = (self.pixels, other.pixels), (self.labels, other.labels)
+        return ImageSet(self.name, np.concatenate(pixels), np.concatenate(labels))
+
     def renumbered(self) -> ImageSet:
         """Return the images with labels that leave out no number."""
         return ImageSet(self.name, self.pixels, np.unique(self.labels, return_inverse=True)[1])

@@ -25,9 +25,8 @@ from ..codec.quality import psnr
 from ..harness.cells import measure_cells, pack_facts, pack_loader, restore_cells, train_steps
 from ..harness.deadline import Deadline
 from ..harness.images import all_lossless, write_npz
-from ..harness.markdown import Column, mean_and_range, render
+from ..harness.markdown import Column, apart, mean_and_range, render
 from ..harness.results import save
-from ..selection.accuracy import apart
 from .recipe import own_settings
 
 __all__ = ["EXACT", "KINDS", "Settings", "copies_table", "run"]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from statistics import mean
+from statistics import mean, stdev
 from typing import Any
+
+from scipy import stats
 
 from edgeprune.text import printable
 
-__all__ = ["Column", "mean_and_range", "median_and_range", "not_measured", "render"]
+__all__ = ["Column", "apart", "difference", "mean_and_range", "median_and_range", "not_measured", "render"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,31 @@ def mean_and_range(shares: Sequence[float]) -> str:
         return "-"
     middle, low, high = (100 * of for of in (mean(shares), min(shares), max(shares)))
     return f"{middle:.1f} ({low:.1f} to {high:.1f})"
+
+
+def difference(
+    rows: Iterable[Mapping[str, Any]], one: str, other: str, key: str = "images"
+) -> tuple[float, float] | None:
+    """Return the mean difference in test accuracy of the seeds that both have, and the 95% margin of it.
+
+    From Student's t over the differences of pairs; None with fewer than two. `key` is what tells the rows of
+    `one` from those of `other`.
+    """
+    of: dict[str, dict[int, float]] = {one: {}, other: {}}
+    for row in rows:
+        if row[key] in of:
+            of[row[key]][row["seed"]] = row["test_accuracy"]
+    pairs = [of[one][seed] - of[other][seed] for seed in of[one].keys() & of[other].keys()]
+    if len(pairs) < 2:
+        return None
+    margin = stats.t.ppf(0.975, len(pairs) - 1) * stdev(pairs) / math.sqrt(len(pairs))
+    return mean(pairs), float(margin)
+
+
+def apart(rows: Iterable[Mapping[str, Any]], one: str, other: str, key: str = "images") -> str | None:
+    """Return the `difference` in points, as a table shows it; None of the other itself."""
+    found = None if one == other else difference(rows, one, other, key)
+    return None if found is None else f"{100 * found[0]:+.1f} ± {100 * found[1]:.1f}"
 
 
 def median_and_range(spread: Mapping[str, float], form: str, unit: str = "") -> str:

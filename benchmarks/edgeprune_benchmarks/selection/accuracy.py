@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 import click
 import numpy as np
-from scipy import stats
 
 from edgeprune import BuildConfig, build_pack, open_source
 from edgeprune.psnr import psnr_db
@@ -24,10 +21,10 @@ from edgeprune_runtime.training.placement import place
 from ..harness.cells import measure_cells, restore_cells, train_epochs
 from ..harness.deadline import Deadline
 from ..harness.images import lossless
-from ..harness.markdown import Column, mean_and_range, render
+from ..harness.markdown import Column, apart, mean_and_range, render
 from ..harness.results import save
 
-__all__ = ["PACKS", "Settings", "accuracy_table", "apart", "difference", "run"]
+__all__ = ["PACKS", "Settings", "accuracy_table", "run"]
 
 PIXELS = "original pixels"
 PACKS = {
@@ -129,28 +126,6 @@ def _train(settings: Settings, source: str, pack: Path, runs: Path, name: str, s
     click.echo(f"{settings.model}, seed {seed}, {name}: {metrics['test_accuracy']:.2%}")
     kept = ("test_accuracy", "test_loss", "train_accuracy", "images_per_second")
     return {"images": name, "seed": seed, **{key: metrics[key] for key in kept}}
-
-
-def difference(rows: list[dict[str, Any]], images: str, other: str) -> tuple[float, float] | None:
-    """Return the mean difference in test accuracy of the seeds that both have, and the 95% margin of it.
-
-    From Student's t over the differences of pairs; None with fewer than two.
-    """
-    of = {
-        name: {row["seed"]: row["test_accuracy"] for row in rows if row["images"] == name}
-        for name in (images, other)
-    }
-    pairs = [of[images][seed] - of[other][seed] for seed in of[images].keys() & of[other].keys()]
-    if len(pairs) < 2:
-        return None
-    margin = stats.t.ppf(0.975, len(pairs) - 1) * stdev(pairs) / math.sqrt(len(pairs))
-    return mean(pairs), float(margin)
-
-
-def apart(rows: list[dict[str, Any]], images: str, other: str) -> str | None:
-    """Return the `difference` in points, as a table shows it; None of the other itself."""
-    found = None if images == other else difference(rows, images, other)
-    return None if found is None else f"{100 * found[0]:+.1f} ± {100 * found[1]:.1f}"
 
 
 def accuracy_table(results: dict[str, Any]) -> list[str]:
