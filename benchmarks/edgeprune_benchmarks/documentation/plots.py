@@ -86,9 +86,20 @@ def _rate_distortion(figure: Any, results: Results) -> None:
             points = sorted(curves[name], key=lambda row: float(row[kind]))
             x, y = [row[kind] for row in points], [row["psnr_db"] for row in points]
             axis.plot(x, y, marker=".", label=name, **_style(name, peers))
-        axis.set(xscale="log", xlabel="bytes an image", title=f"{results['size']}, {title}")
+        axis.set(title=f"{results['size']}, {title}")
+        _logarithmic(axis, "bytes an image")
     axes[0].set_ylabel("PSNR, dB")
     axes[1].legend(fontsize=7)
+
+
+def _logarithmic(axis: Any, label: str) -> None:
+    """Make the axis of x logarithmic, with plain numbers at 1, 2 and 5 times each power of ten."""
+    from matplotlib import ticker
+
+    axis.set(xscale="log", xlabel=label)
+    axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:,g}"))
+    axis.xaxis.set_minor_formatter(ticker.NullFormatter())
 
 
 def _throughput(figure: Any, results: Results) -> None:
@@ -132,7 +143,8 @@ def _accuracy(figure: Any, results: Results) -> None:
         axis.errorbar(
             budgets, means, [below, above], label=name, linestyle=dash, capsize=2, **_style(name, peers)
         )
-    axis.set(xscale="log", xlabel="MB", ylabel="test accuracy, %")
+    axis.set(ylabel="test accuracy, %")
+    _logarithmic(axis, "MB")
     axis.legend(fontsize=7)
 
 
