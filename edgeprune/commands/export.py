@@ -105,6 +105,11 @@ def _lines(output: Path, config: ExportConfig, report: ExportReport, test: str |
         same, count = report.same_class, report.calibrated
         what = "labels" if report.network.task.kind == "multilabel" else "class"
         yield f"  int8 against float32   the same {what} for {same:.1%} of {count:,} images"
+    if report.deviation is not None:
+        yield (
+            f"  int8 against float32   values differ by {report.deviation:.3f} standard deviations in the "
+            f"mean, {report.calibrated:,} images"
+        )
     if report.accuracy:
         each = ", ".join(f"{name} {accuracy:.2%}" for name, accuracy in report.accuracy.items())
         yield f"  test accuracy          {each}, {report.tested:,} images of {test}"

@@ -97,6 +97,26 @@ def test_a_model_that_differs_from_torch_is_refused(exported):
         check_export(changed, network, exported_models.images(2))
 
 
+@pytest.mark.parametrize("value", [0, 1])
+def test_a_difference_in_values_counts_in_their_units(tmp_path_factory, value):
+    network, model = exported_models.of_values(tmp_path_factory)
+    agreement = check_export(model, network, exported_models.images(2))
+    # Such numbers are rounded to 128 themselves.
+    assert agreement.difference <= 512
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    mean = next(
+        one
+        for one in changed.graph.initializer
+        if list(one.dims) == [3] and onnx.numpy_helper.to_array(one)[0] == 2020
+    )
+    moved = onnx.numpy_helper.to_array(mean).copy()
+    moved[value] += 0.01 * network.task.std[value]
+    mean.CopyFrom(onnx.numpy_helper.from_array(moved, mean.name))
+    with pytest.raises(TrainingError, match="differs from torch"):
+        check_export(changed, network, exported_models.images(2))
+
+
 def test_a_model_that_gives_nan_is_refused(exported):
     network, model = exported
     changed = onnx.ModelProto()

@@ -32,6 +32,42 @@ def logits(model, images):
     return start_session(model.SerializeToString()).run(None, {"images": images})[0]
 
 
+@pytest.mark.parametrize("runtime", ["onnxruntime", "tensorrt"])
+def test_values_keep_their_precision_whatever_their_units(tmp_path_factory, runtime):
+    network, model = exported_models.of_values(tmp_path_factory)
+    small = quantize(model, batches, runtime, unit=network.task.std)
+    images = exported_models.images(40, seed=99)
+    # Seconds of this century are rounded to 128 by float32 itself.
+    rounding = np.array([2e-4, 0, 128]) / network.task.std
+    exact, found = ((logits(one, images) - network.task.mean) / network.task.std for one in (model, small))
+    assert (np.abs(found - exact).mean(axis=0) < 0.1 * np.abs(exact).max(axis=0) + rounding).all()
+    assert np.abs(found - exact).mean() > 1e-4
+    # Nodes that bring values to their units take no rounded numbers.
+    made_by = {name: node for node in small.graph.node for name in node.output}
+    add = made_by[small.graph.output[0].name]
+    (mul,) = (made_by[name] for name in add.input if name in made_by)
+    assert (add.op_type, mul.op_type) == ("Add", "Mul")
+
+
+def test_the_smallest_unit_counts_in_the_choice_of_ranges(tmp_path_factory, monkeypatch):
+    network, model = exported_models.of_values(tmp_path_factory)
+    off = {name: onnx.ModelProto() for name in ("first", "second")}
+    for number, one in enumerate(off.values()):
+        one.CopyFrom(model)
+        # The mean of one value moves by its deviation.
+        (mean,) = (
+            each
+            for each in one.graph.initializer
+            if list(each.dims) == [3] and onnx.numpy_helper.to_array(each)[0] == 2020
+        )
+        moved = onnx.numpy_helper.to_array(mean).copy()
+        moved[number] += (1 - number / 2) * network.task.std[number]
+        mean.CopyFrom(onnx.numpy_helper.from_array(moved, mean.name))
+    errors = quantize_module._Errors(model, partial(batches, 1), network.task.std)
+    assert errors(off["first"]) == pytest.approx(1, rel=1e-2)
+    assert errors(off["second"]) == pytest.approx(0.25, rel=1e-2)
+
+
 def test_weights_are_int8_for_each_channel_and_logits_are_near(exported, capfd):
     _, model = exported
     small = quantize(model, batches)

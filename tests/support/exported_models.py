@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from edgeprune_formats import open_pack
 from edgeprune_runtime.networks.models import create_model
 from edgeprune_runtime.onnx.export import export_network
 from edgeprune_runtime.onnx.runtimes import OPSET
+from edgeprune_runtime.task import Task
 from edgeprune_runtime.training.run_folder.results import save_model
 from edgeprune_runtime.training.run_folder.unfinished import open_run_network
 
@@ -63,6 +65,16 @@ def exported(tmp_path_factory, name="resnet8", size=(16, 16)):
         network = open_run_network(finished_run(tmp_path_factory.mktemp("run"), name, size))
         _CACHE[name, size] = network, export_network(network)
     return _CACHE[name, size]
+
+
+def of_values(tmp_path_factory):
+    """Return the same network and graph as of values in very different units."""
+    if "values" not in _CACHE:
+        network, _ = exported(tmp_path_factory)
+        task = Task("pose", "value", "", (2020.0, 2e-6, 1.7e9), (0.6, 3e-7, 90.0))
+        network = replace(network, class_names=None, task=task)
+        _CACHE["values"] = network, export_network(network)
+    return _CACHE["values"]
 
 
 def trained(tmp_path_factory):

@@ -17,6 +17,7 @@ from edgeprune_formats.files import atomic_file
 
 from ..errors import TrainingError
 from ..networks.trained import TrainedNetwork
+from ..task import Task
 from .session import IMAGES, INDICES, LOGITS, VALUES, start_session
 
 if TYPE_CHECKING:
@@ -25,7 +26,12 @@ if TYPE_CHECKING:
 __all__ = ["TOLERANCE", "Agreement", "check_export", "check_structure", "random_images", "write_model"]
 
 TOLERANCE = 1e-4
-"""Largest difference of a logit to torch's, as it is or, where logits exceed 1, as a share of the largest."""
+"""Largest difference of a logit to torch's, as it is or, where logits exceed 1, as a share of the largest.
+
+Values are held against it less their mean and in standard deviations, as the network itself gives them.
+"""
+# Steps of float32 by which a value may be rounded otherwise when it is brought to its unit.
+_ROUNDINGS = 4
 _BATCHES = (1, 2, 7)
 
 
@@ -36,9 +42,9 @@ class Agreement:
     Attributes
     ----------
     difference : float
-        The largest of any logit.
+        The largest of any output.
     logit : float
-        The largest magnitude of a logit.
+        The largest magnitude of an output.
     images : int
         On how many images.
     """
@@ -89,24 +95,32 @@ def check_export(model: onnx.ModelProto, network: TrainedNetwork, images: NDArra
     session = start_session(model.SerializeToString())
     reference = network.on_images()
     decodes = {one.name for one in session.get_inputs()} != {IMAGES}
-    difference = logit = 0.0
+    outputs: list[NDArray[np.float32]] = []
+    wanted: list[NDArray[np.float32]] = []
     pixels = np.concatenate([random_images(sum(_BATCHES), network.image_shape), images])
     for batch in _split(pixels):
         feed = {IMAGES: batch}
         if decodes:
             feed, batch = _some_coefficients(batch)
         with torch.no_grad():
-            expected = reference(torch.from_numpy(batch)).numpy()
-        found = session.run([LOGITS], feed)[0]
-        # NaN in either counts as the largest.
-        difference = float(np.maximum(difference, np.abs(found - expected).max()))
-        logit = max(logit, float(np.abs(expected).max()))
-    if not difference <= TOLERANCE * max(1.0, logit):
+            wanted.append(reference(torch.from_numpy(batch)).numpy())
+        outputs.append(session.run([LOGITS], feed)[0])
+    found, expected = np.concatenate(outputs), np.concatenate(wanted)
+    difference, logit = float(np.abs(found - expected).max()), float(np.abs(expected).max())
+    if not _agree(found, expected, network.task):
         raise TrainingError(
-            f"{network.path}: the exported model differs from torch by {difference:.2g} on logits up to "
+            f"{network.path}: the exported model differs from torch by {difference:.2g} on outputs up to "
             f"{logit:.3g}; try another version of onnxruntime or onnxscript"
         )
     return Agreement(difference, logit, len(pixels))
+
+
+def _agree(found: NDArray[np.float32], expected: NDArray[np.float32], task: Task) -> bool:
+    """Return whether outputs [n, outputs] are within `TOLERANCE` of those of torch; NaN in either is not."""
+    unit, mean = np.array(task.std or 1.0), np.array(task.mean or 0.0)
+    largest = max(1.0, float(np.abs((expected - mean) / unit).max()))
+    rounding = _ROUNDINGS * np.finfo(np.float32).eps * np.abs(expected) if task.kind == "value" else 0.0
+    return bool((np.abs(found - expected) <= TOLERANCE * largest * unit + rounding).all())
 
 
 def random_images(count: int, shape: tuple[int, ...]) -> NDArray[np.float32]:

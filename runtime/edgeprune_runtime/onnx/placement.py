@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["free_fused_inputs", "gate_nodes", "remove_unused_constants", "residual_nodes"]
+__all__ = ["free_fused_inputs", "gate_nodes", "prediction_nodes", "remove_unused_constants", "residual_nodes"]
 
 _POOLS = ("GlobalAveragePool", "ReduceMean")
 
@@ -48,6 +48,24 @@ def _back_to_pool(node: onnx.NodeProto, made_by: dict[str, onnx.NodeProto]) -> l
             return []
         waiting.extend(before)
     return branch
+
+
+def prediction_nodes(graph: onnx.GraphProto) -> list[str]:
+    """Return the names of the nodes behind the last layer, which make probabilities or values in their unit.
+
+    A value such as a year is large beside its deviation: 256 steps up to it would be years wide.
+    """
+    constants = {one.name for one in graph.initializer}
+    made_by = {name: node for node in graph.node for name in node.output}
+    found: list[str] = []
+    node = made_by.get(graph.output[0].name)
+    while node is not None and node.op_type in ("Add", "Mul", "Sigmoid"):
+        before = [name for name in node.input if name not in constants]
+        if len(before) != 1:
+            break
+        found.append(node.name)
+        node = made_by.get(before[0])
+    return found
 
 
 def residual_nodes(graph: onnx.GraphProto) -> list[str]:

@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import tempfile
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from edgeprune_formats import EdgePruneError
 from edgeprune_formats.errors import one_line
 
 from ..errors import TrainingError
-from .placement import free_fused_inputs, gate_nodes, residual_nodes
+from .placement import free_fused_inputs, gate_nodes, prediction_nodes, residual_nodes
 from .runtimes import RuntimeName
 from .session import IMAGES, LOGITS, start_session
 
@@ -40,13 +40,15 @@ def quantize(
     batches: Batches,
     runtime: RuntimeName = "onnxruntime",
     in_float: Callable[[onnx.GraphProto], Collection[str]] | None = None,
+    unit: Sequence[float] = (),
 ) -> onnx.ModelProto:
     """Return a model whose convolutions, and what lies between them, work on 8-bit integers.
 
     The ranges of activations are the least and the greatest value that the calibration images give, or the
     middle 99.99 or 99.9 percent of the values: whichever brings the outputs for these images nearest to those
     of float32, by the median of their squared distances. A few large values would else leave the others few
-    of the 256 steps. Weights are int8 for each channel. Normalization stays float32.
+    of the 256 steps. Weights are int8 for each channel. Normalization stays float32, and so does what makes
+    probabilities or values in their unit of the last layer's outputs.
 
     For ``onnxruntime`` activations are uint8. Processors without VNNI add two products of 8 bits up in 16,
     which must not overflow: no two weights of a channel are above 128 together. For ``tensorrt`` everything
@@ -66,6 +68,9 @@ def quantize(
     in_float : callable, optional
         Takes the graph to the names of nodes that stay in float32; by default none for ``onnxruntime``, and
         `edgeprune_runtime.onnx.placement.gate_nodes` for ``tensorrt``.
+    unit : sequence of float, optional
+        What distances between outputs are measured in, one for each output, such as the standard deviations
+        of several values; by default 1.
 
     Raises
     ------
@@ -81,7 +86,7 @@ def quantize(
         # Only the batch is symbolic here, which plain inference of shapes follows.
         quant_pre_process(given, prepared, skip_symbolic_shape=True)
         graph = onnx.load(prepared).graph
-        settings = {**_settings(runtime, graph), **_excluded(in_float, graph)}
+        settings = {**_settings(runtime, graph), **_excluded(runtime, in_float, graph)}
         count = sum(1 for _ in _split(batches))
         for share in _SHARES:
             found = _calibrated(prepared, _Reader(batches, count), share, settings)
@@ -91,7 +96,7 @@ def quantize(
 
     with tempfile.TemporaryDirectory() as folder:
         try:
-            errors = _Errors(model, batches)
+            errors = _Errors(model, batches, unit)
             return _described(min(attempts(Path(folder)), key=errors), model)
         except (EdgePruneError, MemoryError, OSError):
             # A damaged pack or a full disk is no fault of onnxruntime's.
@@ -106,13 +111,13 @@ def quantize(
 class _Errors:
     """How far outputs are from float32's: the median over calibration images of the squared distance."""
 
-    def __init__(self, exact: onnx.ModelProto, batches: Batches) -> None:
-        self._batches = batches
+    def __init__(self, exact: onnx.ModelProto, batches: Batches, unit: Sequence[float]) -> None:
+        self._batches, self._unit = batches, np.array(unit or 1.0)
         self._exact = list(self._outputs(exact))
 
     def __call__(self, model: onnx.ModelProto) -> float:
         pairs = zip(self._outputs(model), self._exact, strict=True)
-        each = [one for found, exact in pairs for one in np.square(found - exact).sum(axis=1)]
+        each = [one for found, exact in pairs for one in np.square((found - exact) / self._unit).sum(axis=1)]
         return float(np.nan_to_num(np.median(each), nan=np.inf))
 
     def _outputs(self, model: onnx.ModelProto) -> Iterator[NDArray[np.float32]]:
@@ -162,9 +167,13 @@ def _quiet() -> Iterator[None]:
 
 
 def _excluded(
-    in_float: Callable[[onnx.GraphProto], Collection[str]] | None, graph: onnx.GraphProto
-) -> dict[str, Any]:
-    return {} if in_float is None else {"nodes_to_exclude": list(in_float(graph))}
+    runtime: RuntimeName,
+    in_float: Callable[[onnx.GraphProto], Collection[str]] | None,
+    graph: onnx.GraphProto,
+) -> dict[str, list[str]]:
+    """Return the names of the nodes that stay in float32."""
+    gates = gate_nodes(graph) if runtime == "tensorrt" else []
+    return {"nodes_to_exclude": [*(gates if in_float is None else in_float(graph)), *prediction_nodes(graph)]}
 
 
 def _settings(runtime: RuntimeName, graph: onnx.GraphProto) -> dict[str, Any]:
@@ -178,7 +187,6 @@ def _settings(runtime: RuntimeName, graph: onnx.GraphProto) -> dict[str, Any]:
     weighted = [node.name for node in graph.node if node.op_type in _WEIGHTED]
     return {
         "activation_type": QuantType.QInt8,
-        "nodes_to_exclude": gate_nodes(graph),
         "nodes_to_quantize": [*weighted, *residual_nodes(graph)],
         "extra_options": {
             "ActivationSymmetric": True,
