@@ -110,7 +110,7 @@ def add_images(
     config, columns = _config(known[-1], split, skip_bad, seed), _own_columns(known[-1], teacher)
     if isinstance(source, str):
         spec = _with_columns(source, columns, known[-1].path, _built_from(known[-1]))
-        source = open_for_build(spec, config)
+        source = open_for_build(spec, config, known[-1].header.channels)
     headers = [one.header for one in known]
     if source.shape != headers[0].shape or source_bits(source) != headers[0].bits:
         raise ConfigError(

@@ -381,9 +381,12 @@ def _at_hand(source: Source, given: Prerequisites, run: _Run) -> AbstractContext
     return cached_if_large(source, run.beside, device, workers=run.workers)
 
 
-def open_for_build(spec: str, config: BuildConfig) -> Source:
-    """Open a source as a build with these settings does; raises `ConfigError` and `SourceError`."""
-    source = open_source(spec, split=config.split, size=config.size, channels=config.channels)
+def open_for_build(spec: str, config: BuildConfig, planes: int | None = None) -> Source:
+    """Open a source as a build with these settings does; raises `ConfigError` and `SourceError`.
+
+    `planes` is how many channels are needed, see `edgeprune.sources.channels.with_channels`.
+    """
+    source = open_source(spec, split=config.split, size=config.size, channels=config.channels, planes=planes)
     if config.split == "test" and getattr(source, "undivided", False):
         raise ConfigError(
             f"{spec} has no test half, so `split=test` would pack all of it; name the test images themselves "

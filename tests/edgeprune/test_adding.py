@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from edgeprune import BuildConfig, build_pack
 from edgeprune.errors import SourceError
@@ -294,3 +295,33 @@ def test_gray_images_beside_gray_packs(tmp_path, edgeprune):
     code, _, err = edgeprune("add", f"npz:{tmp_path / 'color.npz'}", "-o", place)
     assert code == 0, err
     assert [open_pack(path).header.shape for path in sorted(place.glob("*.h5"))] == [(1, 16, 16)] * 2
+
+
+def test_images_with_alpha_beside_packs_that_have_it(tmp_path, edgeprune):
+    """Their alpha is kept, and images without any are opaque."""
+    place, random = tmp_path / "packs", np.random.default_rng(0)
+    place.mkdir()
+    sources = {}
+    for name, mode in (("first", "RGBA"), ("second", "RGBA"), ("opaque", "RGB")):
+        sources[name] = random.integers(0, 256, (4, 4, 4, len(mode)), np.uint8).repeat(4, 1).repeat(4, 2)
+        for number, pixels in enumerate(sources[name]):
+            path = tmp_path / name / "train" / "ab"[number % 2] / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels, mode).save(path)
+    exact = "--codec", "sparse-f32", "--freq-prune", "0"
+    first = edgeprune(
+        "build", f"imagefolder:{tmp_path / 'first'}", "--channels", "rgba", *exact, "-o", place / "a.h5"
+    )
+    assert first[0] == 0, first[2]
+    for name in ("second", "opaque"):
+        code, _, err = edgeprune("add", f"imagefolder:{tmp_path / name}", "-o", place)
+        assert code == 0, err
+        added = max(place.glob("*.h5"))
+        loader = PackLoader(added, 4, backend="scipy")
+        (images, _), *_ = loader
+        pixels = np.rint(255 * images).astype(np.uint8).transpose(0, 2, 3, 1)
+        wanted = sources[name][[0, 2, 1, 3]][loader.pack.source_index]
+        assert np.array_equal(pixels[..., :3], wanted[..., :3])
+        assert np.array_equal(
+            pixels[..., 3:], wanted[..., 3:] if name == "second" else 255 + 0 * wanted[..., :1]
+        )
