@@ -62,6 +62,7 @@ def test_npz_of_two_halves_without_labels(tmp_path):
         (np.arange(N - 1.0), "age has 5 values for 6 images"),
         (np.float64(1), "age has one value for 6 images"),
         (np.full(N, np.nan), "image 0: is nan"),
+        (1_700_000_000.5 + 10 * np.arange(N), r"target 'age': float32 changes numbers up to 1700000050"),
     ],
 )
 def test_npz_whose_target_cannot_be_used(tmp_path, array, words):

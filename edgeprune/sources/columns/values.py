@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -65,13 +66,13 @@ def make_target(
         else:
             target = Target(Column(request.name, kind), _metadata(kind, columns[0]))
         _require_composed(target.column.classes)
-        encode_target(target, len(columns[0]))
+        stored = encode_target(target, len(columns[0]))
     except _BadValueError as error:
         place = "" if error.row is None else f"{row_name(error.row)}: "
         raise SourceError(f"{where}: {place}{error}") from None
     except ConfigError as error:
         raise SourceError(f"{where}: {str(error).partition(': ')[2] or error}") from None
-    return target
+    return replace(target, values=stored) if kind == "value" else target
 
 
 class _BadValueError(ValueError):
@@ -173,13 +174,12 @@ def _from_lists(column: NDArray[Any], kind: str) -> NDArray[np.float64]:
 def _value(request: TargetRequest, columns: Sequence[NDArray[Any]], classes: Sequence[str] | None) -> Target:
     wide = _numbers(columns, "number")
     with np.errstate(over="ignore"):
-        values = wide.astype(np.float32)
-    wrong = ~np.isfinite(values)
+        wrong = ~np.isfinite(wide.astype(np.float32))
     if wrong.any():
         row = _first(wrong)
         shown = wide[row][wrong[row]][0]
         raise _BadValueError(f"is {shown}, and values are finite numbers; leave such images out", row)
-    return Target(Column(request.name, "value", width=values.shape[1]), values)
+    return Target(Column(request.name, "value", width=wide.shape[1]), wide)
 
 
 def _classes(
