@@ -22,7 +22,7 @@ from edgeprune_runtime.training.settings import TrainConfig
 from ..options.fields import EXISTING, FAR_PACKS, Command, config_options, make_config, option, output_option
 from ..options.given import is_given
 from ..options.networks import NETWORK, TRUST_MODEL
-from ..options.parameters import say_warning
+from ..options.parameters import own_flags, say_warning
 from ..options.sizes import size_option
 from ..options.torch import THREADS, choose_threads, require_torch
 
@@ -319,7 +319,7 @@ def _reports(setup: Setup, output: Path, tensorboard: bool, stack: ExitStack) ->
     from edgeprune.training.lines import setting_line
     from edgeprune.training.reports import TensorBoardReport, TerminalReport
 
-    terminal = TerminalReport(setup.config.epochs, setting_line(setup))
+    terminal = TerminalReport(setup.config.epochs, setting_line(setup), own_flags)
     if not tensorboard:
         return terminal
     curves = stack.enter_context(TensorBoardReport(output))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,10 +20,13 @@ _FOLDER = "tensorboard"
 
 
 class TerminalReport:
-    """Prints a line for each epoch, on a terminal a live line in between, and to stderr what else happens."""
+    """Prints a line for each epoch, on a terminal a live line in between, and to stderr what else happens.
 
-    def __init__(self, epochs: int, setting: str) -> None:
-        self._setting = setting
+    What else happens is told as `worded` has it, such as with flags in place of parameters.
+    """
+
+    def __init__(self, epochs: int, setting: str, worded: Callable[[str], str] = str) -> None:
+        self._setting, self._worded = setting, worded
         self._live = sys.stderr.isatty()
         self._epochs = epochs
 
@@ -41,7 +45,7 @@ class TerminalReport:
         elif kind == "epoch":
             say_if_read(epoch_line(event, self._epochs))
         elif line := notice_line(event):
-            say_if_read(f"edgeprune: {line}", err=True)
+            say_if_read(f"edgeprune: {self._worded(line)}", err=True)
 
 
 class TensorBoardReport:

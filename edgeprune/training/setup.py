@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ from edgeprune_formats.remote.locations import RemoteFile, as_remote
 from edgeprune_formats.targets import LABEL, Column
 from edgeprune_runtime import Mixture, PackLoader, Replay
 from edgeprune_runtime.decode.augmentation import LoaderAugment
-from edgeprune_runtime.loading.chunks.memory import LoaderMemory, default_limit, divide_memory
+from edgeprune_runtime.loading.chunks.cache import SmallCacheError
+from edgeprune_runtime.loading.chunks.memory import LoaderMemory, default_limit, divide_memory, limit_for
 from edgeprune_runtime.loading.order.replay import replay_order
 from edgeprune_runtime.loading.order.skipping import OnCorrupt
 from edgeprune_runtime.loading.targets import TargetReader
@@ -33,6 +36,7 @@ from edgeprune_runtime.training.placement import Placement, place
 from edgeprune_runtime.training.run_folder.description import read_description
 from edgeprune_runtime.training.settings import TEACHER
 
+from ..text import bytes_text
 from .evaluation import TestBatches, TestImages
 from .tested import open_test_images, shared_warning, tested_on
 
@@ -55,6 +59,8 @@ class Setup:
         Of the test images.
     memory : LoaderMemory
         What loaders hold.
+    limit_for : callable
+        From bytes for the training images to a bound on memory that has them.
     step : StepMemory
         What a step is estimated to take.
     provenance : dict
@@ -72,6 +78,7 @@ class Setup:
     loader: PackLoader
     test: TestBatches | None
     memory: LoaderMemory
+    limit_for: Callable[[int], int]
     step: StepMemory
     provenance: dict[str, Any]
     column: Column
@@ -100,34 +107,46 @@ class Setup:
         """Train and return the metrics of the epoch that is kept; see `edgeprune_runtime.training.train`.
 
         `signer` is the fingerprint of the key that the packs are signed by, if that was checked.
+
+        Raises
+        ------
+        ConfigError, SourceError, PackFormatError, TrainingError, TrainingInterrupted
+            See there; a bound on memory that is too small for the order of a run that goes on is one.
         """
         header = self.loader.pack.header
         counts = None
         if self.column.name == LABEL:
             counts = np.bincount(self.loader.pack.labels, minlength=self.column.outputs).tolist()
-        result = train(
-            self.loader,
-            self.config,
-            output,
-            num_classes=self.column.outputs,
-            task=self.task,
-            image_shape=header.shape,
-            test=self.test,
-            init=init,
-            teacher=teacher,
-            normalization=Normalization(header.mean, header.std),
-            class_counts=counts,
-            resume=resume,
-            cadence=cadence,
-            provenance=self.provenance,
-            notes={
-                "memory_bytes": self.memory.limit,
-                "on_corrupt": self.loader.on_corrupt,
-                **_fetched(self.loader.pack),
-                **({} if signer is None else {"signed_by": signer}),
-            },
-            on_event=report,
-        )
+        try:
+            result = train(
+                self.loader,
+                self.config,
+                output,
+                num_classes=self.column.outputs,
+                task=self.task,
+                image_shape=header.shape,
+                test=self.test,
+                init=init,
+                teacher=teacher,
+                normalization=Normalization(header.mean, header.std),
+                class_counts=counts,
+                resume=resume,
+                cadence=cadence,
+                provenance=self.provenance,
+                notes={
+                    "memory_bytes": self.memory.limit,
+                    "on_corrupt": self.loader.on_corrupt,
+                    **_fetched(self.loader.pack),
+                    **({} if signer is None else {"signed_by": signer}),
+                },
+                on_event=report,
+            )
+        except SmallCacheError as error:
+            enough = math.ceil(self.limit_for(error.cache_bytes) / 1e6)
+            raise ConfigError(
+                f"{output} cannot be resumed within {bytes_text(self.memory.limit)}: the order in which it "
+                f"visits the images takes more; give `memory={enough}MB` or more, or leave `memory` out"
+            ) from error
         return result.kept
 
 
@@ -197,19 +216,18 @@ def set_up(
         config = _in_parts(config, placement, step, limit, earlier)
     part = -(-config.batch_size // config.accumulate)
     images = None if test is None else open_test_images(test, header, skip_bad, column, earlier)
-    divided = divide_memory(
-        limit,
-        pack,
-        config.batch_size,
-        test_images_bytes=0 if images is None else images.images_bytes,
-        test_least_bytes=0 if images is None else images.least_bytes,
-    )
+    held = {
+        "test_images_bytes": 0 if images is None else images.images_bytes,
+        "test_least_bytes": 0 if images is None else images.least_bytes,
+    }
+    divided = divide_memory(limit, pack, config.batch_size, **held)
     return Setup(
         config=config,
         placement=placement,
         loader=_loader(pack, config, augment, divided, on_corrupt, replay, target),
         test=None if images is None else images.batches(part, divided.test_bytes, divided.prefetch),
         memory=divided,
+        limit_for=partial(limit_for, pack=pack, batch_size=config.batch_size, **held),
         step=step,
         column=column,
         task=task,

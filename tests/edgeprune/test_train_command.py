@@ -254,6 +254,7 @@ def test_a_full_disk_is_told_and_waited_for(train, monkeypatch, capsys):
     paused, continued = err.splitlines()
     assert paused.startswith("edgeprune: paused: ")
     assert "checkpoint-0002.safetensors: cannot be written (No space left on device)" in paused
+    assert paused.endswith("then go on with --resume; waiting for room (Ctrl-C leaves)")
     assert continued == "edgeprune: there is room again; going on"
     assert len(out.splitlines()) == 5
 

@@ -1,5 +1,6 @@
 """`edgeprune train` within the memory there is."""
 
+import re
 import resource
 import sys
 from functools import partial
@@ -40,6 +41,26 @@ def test_a_batch_size_that_fits_the_memory_is_kept_when_resumed(train, monkeypat
     assert (code, len(err.splitlines())) == (2, 1)
     assert "for two images at a time" in err
     assert not folder.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tested", [False, True])
+def test_less_memory_than_the_order_takes_names_what_is_enough(edgeprune, make_pack, tmp_path, tested):
+    path, _ = make_pack(samples=3000, size=(16, 16), components=200, chunk_samples=10)
+    run = tmp_path / "run"
+    test = ["--test", path] if tested else []
+    start = ["train", path, "--model", "resnet8", "--device", "cpu", "--epochs", 1, *test, "-o", run]
+    assert edgeprune(*start, "--memory", "1GB")[0] == 0
+    (run / "model.safetensors").unlink()
+    resume = ["train", path, "-o", run, "--resume"]
+    code, _, err = edgeprune(*resume, "--memory", "8MB")
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert f"{run} cannot be resumed within 8.00 MB: the order in which it visits the images takes" in err
+    assert "cache_bytes" not in err
+    enough = re.search(r"give --memory (\d+MB) or more, or leave --memory out$", err.strip())[1]
+    assert edgeprune(*resume, "--memory", enough)[0] == 0
+    (run / "model.safetensors").unlink()
+    assert edgeprune(*resume)[0] == 0
 
 
 def test_a_step_that_hardly_fits_is_warned_of_and_tried(train, monkeypatch):

@@ -211,11 +211,39 @@ def test_a_state_of_another_loader_is_refused(loader):
     for other in (loader(seed=2), loader(batch_size=9), loader(augment=True), loader(resolution=16)):
         with pytest.raises(ConfigError, match="cannot resume"):
             other.load_state_dict(state)
-    for spoilt in ({**state, "window": 0}, {**state, "batch": None}, {**state, "batch": 8}, {}):
-        with pytest.raises(ConfigError, match="cannot resume"):
+    for spoilt in (
+        {**state, "window": 0},
+        {**state, "window": 10**9},
+        {**state, "window": True},
+        {**state, "batch": None},
+        {**state, "batch": 8},
+        {**state, "batch": True},
+        {**state, "epoch": False},
+        {**state, "epoch": 1.0},
+        {**state, "shuffle": 1},
+        {**state, "scale": np.array(state["scale"])},
+        {**state, "skipped": [True]},
+        {},
+        None,
+        [],
+        [("epoch", 0)],
+        "state",
+        7,
+    ):
+        with pytest.raises(ConfigError, match="cannot resume") as caught:
             loader().load_state_dict(spoilt)
+        assert len(str(caught.value).splitlines()) == 1
     with pytest.raises(ConfigError, match="cache_bytes="):
         loader(cache_bytes=3000).load_state_dict(state)
+
+
+@pytest.mark.parametrize("epoch", [-1, True, 1.0, "1", None, np.float64(2)])
+def test_what_is_no_epoch_is_refused(loader, epoch):
+    ours = loader()
+    with pytest.raises(ConfigError, match="`epoch` is .*; give a whole number from 0 on"):
+        ours.set_epoch(epoch)
+    ours.set_epoch(np.int64(2))
+    assert ours.state_dict()["epoch"] == 2
 
 
 def test_damage_is_reported_when_it_is_read(make_pack):

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 
@@ -5,7 +7,7 @@ from edgeprune_formats import ConfigError, open_pack
 from edgeprune_formats.codecs import memory_bytes
 from edgeprune_runtime import PackLoader, open_packs
 from edgeprune_runtime.loading.chunks import memory as module
-from edgeprune_runtime.loading.chunks.memory import default_limit, divide_memory
+from edgeprune_runtime.loading.chunks.memory import default_limit, divide_memory, limit_for
 
 GIB = 2**30
 
@@ -56,6 +58,33 @@ def test_a_bound_that_is_too_small_says_how_much_is_needed(pack):
         ConfigError, match=r"batches of 8 images .* MB; raise `memory`, or lower `batch_size`"
     ):
         divide_memory(batch, pack, 8, test_images_bytes=0)
+
+
+@pytest.mark.parametrize("threads", [1, 100])
+@pytest.mark.parametrize("batch_size", [1, 3000])
+def test_the_bound_that_the_message_names_is_enough(pack, monkeypatch, threads, batch_size):
+    monkeypatch.setattr(module, "cores", lambda: threads)
+    test = {"test_images_bytes": 5_000_000, "test_least_bytes": 3_000_000}
+    with pytest.raises(ConfigError, match="memory are too little") as caught:
+        divide_memory(1000, pack, batch_size, **test)
+    enough = int(re.search(r"take ([\d,]+) MB", str(caught.value))[1].replace(",", "")) * 10**6
+    for limit in range(enough, 3 * enough, enough // 20):
+        assert divide_memory(limit, pack, batch_size, **test).cache_bytes > 0
+
+
+@pytest.mark.parametrize("threads", [1, 16])
+@pytest.mark.parametrize("batch_size", [1, 8, 40])
+@pytest.mark.parametrize("test", [0, 10_000, 10**7])
+@pytest.mark.parametrize("least", [0, 7777])
+def test_the_bound_that_has_so_much_for_the_training_pack(
+    pack, monkeypatch, threads, batch_size, test, least
+):
+    monkeypatch.setattr(module, "cores", lambda: threads)
+    sizes = {"test_images_bytes": test, "test_least_bytes": least}
+    for cache_bytes in (1, 10_001, 123_457, 10**7 + 2):
+        enough = limit_for(cache_bytes, pack, batch_size, **sizes)
+        for limit in range(enough, 3 * enough, enough // 50):
+            assert divide_memory(limit, pack, batch_size, **sizes).cache_bytes >= cache_bytes
 
 
 def test_what_it_gives_is_enough_for_a_loader_of_two_packs(make_pack):

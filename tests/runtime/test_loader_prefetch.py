@@ -15,6 +15,7 @@ from random_coefficients import quantized_pack
 from edgeprune_formats import ConfigError, PackChecksumError, open_pack
 from edgeprune_formats.codecs import memory_bytes
 from edgeprune_runtime import PackLoader
+from edgeprune_runtime.loading.chunks.cache import SmallCacheError
 from edgeprune_runtime.loading.chunks.prefetch import Prefetcher
 
 
@@ -113,6 +114,32 @@ def test_a_wider_window_of_an_older_state_is_kept(path):
         assert resumed.state_dict()["window"] == slots
     assert same(*orders)
     assert not same(orders[0], list(loader(path, cache_bytes=cache_bytes)))
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_the_bytes_that_an_error_names_are_enough_and_so_are_more(make_pack, tmp_path, codec, prefetch):
+    if codec == "quantized":
+        path = quantized_pack(tmp_path / "q.h5", size=(16, 16), samples=120, chunk_samples=3)
+    else:
+        path, _ = make_pack(samples=120, chunk_samples=3, components=20)
+    header = open_pack(path).header
+    chunk_bytes = header.chunk_samples * memory_bytes(header)
+
+    def resumed(cache_bytes, window):
+        ours = loader(path, cache_bytes=cache_bytes, prefetch=prefetch)
+        ours.load_state_dict({**ours.state_dict(), "window": window})
+        return ours
+
+    for window in (2, 17, header.chunks):
+        with pytest.raises(SmallCacheError, match="cache_bytes=") as caught:
+            resumed(chunk_bytes, window)
+        enough = caught.value.cache_bytes
+        assert f"`cache_bytes={enough}`" in str(caught.value)
+        for cache_bytes in range(enough, (header.chunks + 2) * chunk_bytes, 3 * chunk_bytes // 2 + 1):
+            assert resumed(cache_bytes, window).state_dict()["window"] == window
+    assert len(list(resumed(enough, window))) == 15
+    with pytest.raises(ConfigError, match=f"window is {header.chunks + 1}"):
+        resumed(enough, header.chunks + 1)
 
 
 def test_the_bytes_that_an_error_names_are_enough(path):
@@ -230,6 +257,7 @@ def test_a_fork_in_mid_epoch_goes_on_in_both_processes(path, backend):
 FORKED = """
 import os, sys, threading, time
 from edgeprune_runtime import PackLoader
+from edgeprune_runtime.loading.chunks.cache import SmallCacheError
 from edgeprune_runtime.loading.chunks.prefetch import Prefetcher
 
 begun, finish = threading.Event(), threading.Event()

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from edgeprune_formats import ConfigError
+from edgeprune_formats.errors import one_line
 
 from ..decode.augmentation import LoaderAugment, loader_augment
 from ..decode.backends import Backend
@@ -259,11 +260,15 @@ class PackLoader:
         Raises
         ------
         ConfigError
-            `epoch` is negative.
+            `epoch` is negative, or no whole number.
         """
-        epoch = operator.index(epoch)
-        if epoch < 0:
-            raise ConfigError(f"`epoch` must not be negative: {epoch}")
+        try:
+            number = operator.index(epoch)
+        except TypeError:
+            number = -1
+        if number < 0 or isinstance(epoch, bool):
+            raise ConfigError(f"`epoch` is {one_line(repr(epoch))}; give a whole number from 0 on")
+        epoch = number
         if not (self._loaded and epoch == self._epoch):
             self._epoch, self._batch = epoch, 0
         self._continue = True

@@ -65,10 +65,19 @@ def require_same(state: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
     ConfigError
         It is of another loader, or no state at all.
     """
+    if not isinstance(state, Mapping):
+        raise ConfigError(
+            f"cannot resume: the state is {type(state).__name__}, and not what `state_dict` returns"
+        )
     state = {**_EARLIER, **state}
     for name, own in ({"replay": None} | dict(ours)).items():
-        if state.get(name) != own and not (name in _ADDED and name not in state):
+        if not _is_same(state.get(name), own) and not (name in _ADDED and name not in state):
             raise ConfigError(f"cannot resume: {name} was {state.get(name)} and is now {own}")
+
+
+def _is_same(one: object, other: object) -> bool:
+    # True equals 1, and an array of numpy is not equal or unequal as a whole.
+    return type(one) is type(other) and one == other
 
 
 def place_in(state: Mapping[str, Any], batches: int) -> tuple[int, int]:
@@ -80,7 +89,7 @@ def place_in(state: Mapping[str, Any], batches: int) -> tuple[int, int]:
         There is no such place.
     """
     for name in ("epoch", "batch"):
-        if not (isinstance(state.get(name), int) and state[name] >= 0):
+        if not (type(state.get(name)) is int and state[name] >= 0):
             raise ConfigError(f"cannot resume: {name} is {state.get(name)}")
     epoch, batch = state["epoch"], state["batch"]
     if batch > batches:

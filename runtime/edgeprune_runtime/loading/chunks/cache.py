@@ -17,9 +17,20 @@ from edgeprune_formats.coefficients import Coefficients
 from ...system.threads import cores, pool
 from ..order.epochs import epoch_order
 
-__all__ = ["DEFAULT_CACHE_BYTES", "ChunkCache", "is_window"]
+__all__ = ["DEFAULT_CACHE_BYTES", "ChunkCache", "SmallCacheError"]
 
 DEFAULT_CACHE_BYTES = 2**30
+
+
+class SmallCacheError(ConfigError):
+    """A state needs more decoded chunks than the bound holds; `cache_bytes` is a bound that does.
+
+    So is every larger one.
+    """
+
+    def __init__(self, cache_bytes: int) -> None:
+        super().__init__(f"cannot resume: the order needs `cache_bytes={cache_bytes}` or more")
+        self.cache_bytes = cache_bytes
 
 
 class ChunkCache:
@@ -54,12 +65,7 @@ class ChunkCache:
         self.pack = pack
         self.cache_bytes = cache_bytes
         self.chunk_bytes = header.chunk_samples * memory_bytes(header)
-        self._payload_bytes = 0
-        if header.chunks * self.chunk_bytes > cache_bytes:
-            # Arrays of a fixed size lie in memory as they are decompressed.
-            in_memory = max(pack.payload_bytes, len(pack) * stored_bytes(header))
-            if in_memory <= cache_bytes // 2:
-                self._payload_bytes = in_memory
+        self._payload_bytes = self._kept_within(cache_bytes)
         room = (cache_bytes - self._payload_bytes) // self.chunk_bytes
         self.slots = max(1, min(header.chunks, room))
         self._prefetch = prefetch
@@ -82,9 +88,24 @@ class ChunkCache:
         self._pending: dict[int, tuple[int, Future[None]]] = {}
         self._unwanted: list[tuple[int, Future[None]]] = []
 
+    def _kept_within(self, cache_bytes: int) -> int:
+        """Return how much of a bound the chunks as they are stored take: nothing where they are not kept."""
+        header = self.pack.header
+        if header.chunks * self.chunk_bytes <= cache_bytes:
+            return 0
+        # Arrays of a fixed size lie in memory as they are decompressed.
+        in_memory = max(self.pack.payload_bytes, len(self.pack) * stored_bytes(header))
+        return in_memory if in_memory <= cache_bytes // 2 else 0
+
     def bytes_for(self, window: int) -> int:
-        """Return a bound in bytes that holds so many decoded chunks for use."""
-        return window * self.chunk_bytes + self._payload_bytes
+        """Return a bound in bytes that holds so many decoded chunks for use, as every larger one does."""
+        whole = self.pack.header.chunks * self.chunk_bytes
+        # What the stored chunks take of larger bounds, if they are ever kept beside some of the decoded.
+        return min(whole, window * self.chunk_bytes + self._kept_within(whole - 1))
+
+    def has_window(self, window: object) -> TypeGuard[int]:
+        """Tell whether this can be the window of the pack."""
+        return type(window) is int and 1 <= window <= max(1, self.pack.header.chunks)
 
     def resume(self, window: object) -> None:
         """Hold as many decoded chunks for use as when a state was taken: the order depends on it.
@@ -92,14 +113,12 @@ class ChunkCache:
         Raises
         ------
         ConfigError
-            It is no window, or one that does not fit the bound.
+            It is no window of this pack, or, as `SmallCacheError`, one that does not fit the bound.
         """
-        if not is_window(window):
+        if not self.has_window(window):
             raise ConfigError(f"cannot resume: window is {window}")
         if window > self.slots:
-            raise ConfigError(
-                f"cannot resume: the order needs `cache_bytes={self.bytes_for(window)}` or more"
-            )
+            raise SmallCacheError(self.bytes_for(window))
         if window != self.window:
             self.reserve(window)
 
@@ -308,8 +327,3 @@ class ChunkCache:
             self._evict(next(iter(self._used)))
         self._used[chunk] = slot
         self._slot_of[chunk] = slot
-
-
-def is_window(window: object) -> TypeGuard[int]:
-    """Tell whether this can be the window of a pack."""
-    return isinstance(window, int) and not isinstance(window, bool) and window >= 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from edgeprune_formats import ConfigError, Pack, PackHeader
@@ -9,10 +10,11 @@ from edgeprune_formats.codecs import memory_bytes
 
 from ...system.machine import available_bytes
 from ...system.threads import cores
+from ...text import bytes_text
 from ..mixture import Mixture
 from .cache import DEFAULT_CACHE_BYTES
 
-__all__ = ["LoaderMemory", "default_limit", "divide_memory"]
+__all__ = ["LoaderMemory", "default_limit", "divide_memory", "limit_for"]
 
 _PREFETCH = 2
 # One batch is being used and one is being made, whatever lies ready.
@@ -81,25 +83,48 @@ def divide_memory(
     ConfigError
         If the bound is too small for one batch and the chunks that are decoded at a time.
     """
-    headers = [one.header for one in pack.packs] if isinstance(pack, Mixture) else [pack.header]
-    batch = batch_size * _decoded_bytes(headers[0])
-    chunks = [header.chunk_samples * memory_bytes(header) for header in headers]
-    # A window of one chunk of each pack, one that comes next, and one in the making in each thread.
-    least = 2 * sum(chunks) + cores() * max(chunks) + test_least_bytes
-    prefetch = _PREFETCH
-    while prefetch and (prefetch + _BATCHES_UNDER_WAY) * batch > limit // 2:
-        prefetch -= 1
-    moment = (prefetch + _BATCHES_UNDER_WAY) * batch + cores() * max(chunks)
-    need = _BATCHES_UNDER_WAY * batch + least
-    if limit < need or limit <= moment:
+    batch, making, window = _sizes(pack, batch_size)
+    need = _BATCHES_UNDER_WAY * batch + making + window + test_least_bytes
+    if limit < need:
         raise ConfigError(
-            f"{limit / 1e6:,.0f} MB of memory are too little: batches of {batch_size} images and the chunks "
-            f"that they come from take {max(need, moment + 1) / 1e6:,.0f} MB; raise `memory`, or lower "
-            "`batch_size`"
+            f"{bytes_text(limit)} of memory are too little: batches of {batch_size} images and the chunks "
+            f"that they come from take {math.ceil(need / 1e6):,} MB; raise `memory`, or lower `batch_size`"
         )
-    images = limit - moment
+    prefetch = _PREFETCH
+    while prefetch:
+        ahead = (prefetch + _BATCHES_UNDER_WAY) * batch
+        if ahead <= limit // 2 and ahead + making + test_least_bytes < limit:
+            break
+        prefetch -= 1
+    images = limit - (prefetch + _BATCHES_UNDER_WAY) * batch - making
     test = max(min(test_images_bytes, images // 4), test_least_bytes)
     return LoaderMemory(limit, images - test, test, prefetch)
+
+
+def limit_for(
+    cache_bytes: int,
+    pack: Pack | Mixture,
+    batch_size: int,
+    *,
+    test_images_bytes: int,
+    test_least_bytes: int = 0,
+) -> int:
+    """Return a bound in bytes of which `divide_memory` leaves so much for the training pack.
+
+    It leaves as much of every larger bound: prefetched batches and the test set have their most.
+    """
+    batch, making, window = _sizes(pack, batch_size)
+    moment = (_PREFETCH + _BATCHES_UNDER_WAY) * batch + making
+    test = max(min(test_images_bytes, math.ceil(cache_bytes / 3)), test_least_bytes)
+    return moment + max(cache_bytes, window) + test
+
+
+def _sizes(pack: Pack | Mixture, batch_size: int) -> tuple[int, int, int]:
+    """Return what a batch takes, what decoding chunks takes for a moment, and the least that is held."""
+    headers = [one.header for one in pack.packs] if isinstance(pack, Mixture) else [pack.header]
+    chunks = [header.chunk_samples * memory_bytes(header) for header in headers]
+    # One chunk in the making in each thread; a window of one of each pack, and one that comes next.
+    return batch_size * _decoded_bytes(headers[0]), cores() * max(chunks), 2 * sum(chunks)
 
 
 def _decoded_bytes(header: PackHeader) -> int:

@@ -19,7 +19,7 @@ from ...decode.plan import DecodePlan, Decoder
 from ..mixture import Mixture
 from ..order.epochs import mixed_order
 from .buffers import Ring
-from .cache import ChunkCache, is_window
+from .cache import ChunkCache, SmallCacheError
 
 __all__ = ["MixedCache", "MixedDecoder", "Share"]
 
@@ -87,15 +87,16 @@ class MixedCache:
         Raises
         ------
         ConfigError
-            It is no window of so many packs, or one that does not fit the bound.
+            It is no window of these packs, or, as `SmallCacheError`, one that does not fit the bound.
         """
         sizes = window if isinstance(window, list) else []
-        if len(sizes) != len(self.members) or not all(map(is_window, sizes)):
+        members = list(zip(self.members, sizes, self._shares, strict=False))
+        if len(sizes) != len(self.members) or not all(one.has_window(size) for one, size, _ in members):
             raise ConfigError(f"cannot resume: window is {window}")
-        members = list(zip(self.members, sizes, self._shares, strict=True))
         if any(size > member.slots for member, size, _ in members):
-            need = max(math.ceil(member.bytes_for(size) / share) + 1 for member, size, share in members)
-            raise ConfigError(f"cannot resume: the order needs `cache_bytes={need}` or more")
+            # One chunk fits whatever the bound.
+            need = max(math.ceil(one.bytes_for(size) / share) + 1 for one, size, share in members if size > 1)
+            raise SmallCacheError(need)
         for member, size, _ in members:
             member.resume(size)
 
