@@ -51,12 +51,23 @@ def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
             _ = epoch["train_accuracy"], epoch["test_loss"], epoch["test_accuracy"]
     except FileNotFoundError:
         remedy = "give the folder of a run, once its first epoch is complete"
-        raise TrainingError(f"{path}: no such file; {remedy}") from None
+        raise TrainingError(f"{path}: no such file; {_restored(run_dir, remedy)}") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise TrainingError(f"{path}: not the metrics of a run, or damaged ({error})") from error
+        remedy = _restored(run_dir, "train again in another folder")
+        raise TrainingError(f"{path}: not the metrics of a run, or damaged ({error}); {remedy}") from error
     if not epochs:
+        if (run_dir / "model.safetensors").exists():
+            raise TrainingError(f"{path}: empty; {_restored(run_dir, 'train again in another folder')}")
         raise TrainingError(f"{path}: no epoch is complete yet; wait for the first")
     return epochs
+
+
+def _restored(run_dir: Path, otherwise: str) -> str:
+    """Return what to do about metrics that cannot be read: a checkpoint has them too."""
+    # Curves need no torch, and what reads checkpoints does.
+    if any(run_dir.glob("checkpoint-*.json")):
+        return "train with `resume=True` to make it again from the checkpoint beside it"
+    return otherwise
 
 
 def draw(runs: Mapping[str, Metrics], path: Path) -> None:

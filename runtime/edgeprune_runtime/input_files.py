@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["input_problem", "is_pickle"]
+__all__ = ["MODEL_FILE", "damage_remedy", "input_problem", "is_pickle"]
+
+MODEL_FILE = "model.safetensors"
+"""The file of a run's folder that holds its trained network."""
 
 _PICKLE = (
     "a pickle of torch.save, which could run code and is not opened; make a safetensors file of it: "
@@ -36,10 +39,17 @@ def input_problem(path: Path) -> str | None:
     except OSError as error:
         return f"cannot be read ({error.strerror}); name another file, or give it again"
     if not head:
-        return "empty; copy it again"
+        return f"empty; {damage_remedy(path, 'copy it again')}"
     if head[_JSON_AT : _JSON_AT + 1] == b"{":
         return None
     return next((what for begins, what in _BEGINNINGS.items() if head.startswith(begins)), None)
+
+
+def damage_remedy(path: Path, otherwise: str) -> str:
+    """Return what to do about a damaged file: that of a run is made again, if there is a checkpoint."""
+    if path.name == MODEL_FILE and any(path.parent.glob("checkpoint-*.json")):
+        return "train with `resume=True` to make it again from the checkpoint beside it"
+    return otherwise
 
 
 def is_pickle(path: Path) -> bool:

@@ -56,6 +56,18 @@ def test_metrics_that_cannot_be_drawn(edgeprune, tmp_path, content, message):
     assert len(err.splitlines()) == 1
 
 
+@pytest.mark.parametrize("content", [None, b"", b"{", bytes(9)])
+def test_lost_metrics_of_a_run_with_a_checkpoint_have_a_remedy(edgeprune, tmp_path, content):
+    for name in ("checkpoint-0002.json", "model.safetensors"):
+        (tmp_path / name).touch()
+    if content is not None:
+        (tmp_path / "metrics.jsonl").write_bytes(content)
+    code, _, err = edgeprune("plot", tmp_path)
+    assert (code, len(err.splitlines())) == (1, 1)
+    assert err.startswith(f"edgeprune: error: {tmp_path / 'metrics.jsonl'}: ")
+    assert err.endswith("; train with --resume to make it again from the checkpoint beside it\n")
+
+
 @pytest.mark.slow
 def test_pictures_that_cannot_be_written(edgeprune, run, tmp_path):
     assert edgeprune("plot", run, run)[0] == 2

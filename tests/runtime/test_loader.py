@@ -240,7 +240,7 @@ def test_a_state_of_another_loader_is_refused(loader):
 @pytest.mark.parametrize("epoch", [-1, True, 1.0, "1", None, np.float64(2)])
 def test_what_is_no_epoch_is_refused(loader, epoch):
     ours = loader()
-    with pytest.raises(ConfigError, match="`epoch` is .*; give a whole number from 0 on"):
+    with pytest.raises(ConfigError, match=r"`epoch` is .*; give a whole number from 0 on"):
         ours.set_epoch(epoch)
     ours.set_epoch(np.int64(2))
     assert ours.state_dict()["epoch"] == 2

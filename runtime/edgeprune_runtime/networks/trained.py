@@ -20,7 +20,7 @@ from edgeprune_formats.strict_json import parse_json
 
 from ..checks import from_json
 from ..errors import TrainingError
-from ..input_files import input_problem
+from ..input_files import MODEL_FILE, damage_remedy, input_problem
 from ..normalization import Normalization
 from ..task import Task
 from .code import BuildNetwork, allow_code
@@ -37,9 +37,6 @@ __all__ = [
     "rebuild_network",
     "resolve_model",
 ]
-
-MODEL_FILE = "model.safetensors"
-"""The file of a run's folder that holds its trained network."""
 
 DAMAGE = (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError, ConfigError)
 """What a file that is no network, or a damaged one, raises."""
@@ -234,7 +231,8 @@ def load_trained(path: Path, trust_model: str | BuildNetwork | None = None) -> T
 
 
 def _damaged(file: Path, error: Exception) -> TrainingError:
-    return TrainingError(f"{file}: not a model of a run, or damaged ({one_line(error)}); train it again")
+    remedy = damage_remedy(file, "train it again")
+    return TrainingError(f"{file}: not a model of a run, or damaged ({one_line(error)}); {remedy}")
 
 
 def resolve_model(file: Path, recorded: str, trust_model: str | BuildNetwork | None) -> str:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from edgeprune_formats.errors import one_line
 
 from ..errors import TrainingError
-from ..input_files import input_problem, is_pickle
+from ..input_files import damage_remedy, input_problem, is_pickle
 
 __all__ = ["read_weights"]
 
@@ -43,7 +43,10 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or one_line(error)
-        raise TrainingError(f"{path}: not a safetensors file of weights, or damaged ({reason})") from error
+        remedy = damage_remedy(path, "copy it again, or name another")
+        raise TrainingError(
+            f"{path}: not a safetensors file of weights, or damaged ({reason}); {remedy}"
+        ) from error
 
 
 def _unpickled(path: Path) -> Any:

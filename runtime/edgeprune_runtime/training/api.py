@@ -34,11 +34,12 @@ from .progress.cadence import Cadence
 from .progress.lines import LineReport
 from .progress.schedule import Schedule
 from .progress.signals import TrainingInterrupted, deferred_signals
-from .progress.stopping import best_epoch, is_over
-from .run_folder.checkpoint import has_checkpoint, read_state
+from .progress.stopping import best_epoch
+from .run_folder.checkpoint import has_checkpoint
 from .run_folder.description import describe_run, read_description
+from .run_folder.finished import finished_run
 from .run_folder.opening import opened_run
-from .run_folder.results import is_finished, load_model, save_model
+from .run_folder.results import load_model, save_model
 from .settings import TrainConfig
 from .step import Learner
 from .taught import TaughtBatches
@@ -166,6 +167,8 @@ def train(
         metrics; ``{"event": "left_out", "step", "reason"}`` at the first batch of one image that the network
         cannot train on; ``{"event": "init", "fresh", "fitted"}`` with the tensors that `init` did not have,
         and lines on those that were changed to fit;
+        ``{"event": "remade", "reason"}`` where results of a run that has ended are lost or damaged, and are
+        made again from its checkpoint;
         ``{"event": "schedule", "first", "epochs", "lr"}`` where the epochs from `first` on were added to the
         run; ``{"event": "fallback", "step", "reason"}`` where the newer checkpoint is damaged and the older
         one counts; ``{"event": "kept", "step"}`` where a batch could not be read and a checkpoint keeps what
@@ -181,7 +184,7 @@ def train(
     Returns
     -------
     TrainResult
-        The metrics of all epochs. For a run already finished, at once.
+        The metrics of all epochs. For a run already finished, at once, if its results are whole.
 
     Raises
     ------
@@ -221,11 +224,15 @@ def train(
         provenance=provenance,
         notes=notes,
     )
-    with opened_run(run_dir, description, resume) as description:
-        if is_finished(run_dir) and has_checkpoint(run_dir):
-            history = read_state(run_dir)["history"]
-            if is_over(history, config):
-                return TrainResult(run_dir, tuple(history))
+
+    def is_done() -> bool:
+        ended = finished_run(run_dir, config)
+        return ended is not None and ended.problem is None
+
+    with opened_run(run_dir, description, resume, is_done) as description:
+        ended = finished_run(run_dir, config)
+        if ended is not None and ended.problem is None:
+            return TrainResult(run_dir, tuple(ended.history))
         cuda = [placement.device.index] if placement.device.type == "cuda" else []
         with deferred_signals() as interrupted, torch.random.fork_rng(cuda):
             torch.manual_seed(config.seed)
@@ -259,6 +266,8 @@ def train(
                 schedule,
                 task,
             )
+            if ended is not None:
+                run.events.tell("remade", reason=ended.problem)
             _begin(run, is_warm=weights is not None)
             run.finish()
             epoch = run.take_best()

@@ -86,6 +86,8 @@ def notice_line(event: dict[str, Any]) -> str | None:
         return f"paused: {event['reason']}; waiting for room (Ctrl-C leaves)"
     if event["event"] == "continued":
         return "there is room again; going on"
+    if event["event"] == "remade":
+        return f"{event['reason']}; made again from the checkpoint"
     if event["event"] == "fallback":
         return f"going on from the checkpoint before it, of step {event['step']:,}: {event['reason']}"
     if event["event"] == "left_out":

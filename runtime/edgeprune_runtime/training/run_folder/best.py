@@ -12,9 +12,9 @@ import torch
 from ...errors import TrainingError
 from ...output_files import RESUME, write_tensors
 from ..progress.stopping import best_epoch
-from .checkpoint import read_tensors
+from .checkpoint import Checkpoint, read_tensors
 
-__all__ = ["best_weights", "remove_other_bests", "write_best"]
+__all__ = ["best_weights", "kept_weights", "remove_other_bests", "write_best"]
 
 _PATTERN = "best-*.safetensors"
 Digests = Mapping[str, str]
@@ -56,6 +56,22 @@ def best_weights(run_dir: Path, epoch: int, digests: Digests) -> dict[str, torch
     if str(epoch) not in digests:
         raise TrainingError(f"{path}: the checkpoint does not have its SHA-256")
     return read_tensors(path, digests[str(epoch)])
+
+
+def kept_weights(run_dir: Path, checkpoint: Checkpoint) -> tuple[int | None, dict[str, torch.Tensor]]:
+    """Return the weights that a run keeps at a checkpoint, and the epoch whose they are, of a best one.
+
+    They are those of the best epoch, where the run has patience and they can be read, or else the moving
+    average, where there is one.
+    """
+    state, every = checkpoint.state, checkpoint.tensors
+    if best := state.get("best"):
+        epoch = best_epoch(state["history"])
+        # Another process may have gone on, and removed them, since the checkpoint was read.
+        with contextlib.suppress(TrainingError):
+            return epoch, best_weights(run_dir, epoch, best)
+    start = "average." if any(name.startswith("average.") for name in every) else "model."
+    return None, {name.removeprefix(start): every[name] for name in every if name.startswith(start)}
 
 
 def _path(run_dir: Path, epoch: int) -> Path:

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from .description import CONFIG_FILE, read_config, require_same, write_config
 from .results import METRICS_FILE
 
 __all__ = ["locked", "open_run", "opened_run"]
+
+_READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 def open_run(
@@ -70,14 +72,16 @@ def open_run(
 
 
 @contextlib.contextmanager
-def opened_run(run_dir: Path, description: Mapping[str, Any], resume: bool) -> Iterator[dict[str, Any]]:
+def opened_run(
+    run_dir: Path, description: Mapping[str, Any], resume: bool, is_done: Callable[[], bool] = lambda: False
+) -> Iterator[dict[str, Any]]:
     """Make and lock the folder of a run until the block ends, and give what `open_run` returns.
 
     On an error before the first checkpoint of a new run its files are removed again, so that the same command
-    can be given again once what was wrong is right.
+    can be given again once what was wrong is right. Where the run `is_done`, its folder may be read-only.
     """
     made = not run_dir.exists()
-    with locked(run_dir):
+    with locked(run_dir, lambda: resume and is_done()):
         new = not _holds_run(run_dir)
         try:
             yield open_run(run_dir, description, resume, may_grow=True)
@@ -93,11 +97,12 @@ def opened_run(run_dir: Path, description: Mapping[str, Any], resume: bool) -> I
 
 
 @contextlib.contextmanager
-def locked(run_dir: Path) -> Iterator[None]:
+def locked(run_dir: Path, is_done: Callable[[], bool] = lambda: False) -> Iterator[None]:
     """Make a folder if it is missing, and keep other processes from working in it.
 
     A process that ends, however it does, frees it. A file system without locks keeps nobody out, and a
-    warning says so.
+    warning says so. Where `is_done` tells that nothing is left to write, a folder that is read-only does as
+    well: it stays as it is.
 
     Raises
     ------
@@ -105,7 +110,16 @@ def locked(run_dir: Path) -> Iterator[None]:
         If it cannot be made, or another process works in it.
     """
     while True:
-        lock, held = _open_lock(run_dir)
+        try:
+            lock, held = _open_lock(run_dir)
+        except ConfigError as error:
+            cause = error.__cause__
+            if not (isinstance(cause, OSError) and cause.errno in _READ_ONLY and is_done()):
+                raise
+            lock = None
+        if lock is None:
+            yield
+            return
         try:
             if held is False:
                 raise ConfigError(f"{run_dir}: another process trains in it; use another folder")

@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from edgeprune_formats import ConfigError
 from edgeprune_formats.errors import one_line
 
 from ...checks import from_json
 from ...errors import TrainingError
-from ...networks.trained import (
-    DAMAGE,
-    Facts,
-    TrainedNetwork,
-    load_trained,
-    rebuild_network,
-    resolve_model,
-)
-from ..progress.stopping import best_epoch
-from .best import best_weights
-from .checkpoint import Checkpoint, has_checkpoint, load_checkpoint, read_state
+from ...networks.trained import DAMAGE, Facts, TrainedNetwork, load_trained, rebuild_network, resolve_model
+from .best import kept_weights
+from .checkpoint import has_checkpoint, load_checkpoint, read_state
 from .description import network_facts, read_description
 from .results import is_finished
 
@@ -72,7 +61,8 @@ def _from_checkpoint(run: Path) -> TrainedNetwork:
     # Before what is wrong counts as damage: a name that needs leave, or a library that is missing.
     facts["model"] = resolve_model(run, facts["model"], None)
     try:
-        what, tensors = _weights(run, checkpoint)
+        epoch, tensors = kept_weights(run, checkpoint)
+        what = "the last checkpoint" if epoch is None else f"the best epoch so far, {epoch}"
         network = rebuild_network(run, tensors, facts)
         return replace(network, stage=f"{what}, {_reached(checkpoint.state, record)}")
     except DAMAGE as error:
@@ -81,20 +71,6 @@ def _from_checkpoint(run: Path) -> TrainedNetwork:
 
 def _no_network(run: Path, error: Exception) -> TrainingError:
     return TrainingError(f"{run}: its checkpoint is no network of its record ({one_line(error)})")
-
-
-def _weights(run: Path, checkpoint: Checkpoint) -> tuple[str, dict[str, torch.Tensor]]:
-    """Return those of the best epoch, where the run keeps them, or of the checkpoint, and which they are."""
-    state = checkpoint.state
-    if best := state.get("best"):
-        epoch = best_epoch(state["history"])
-        # Another process may have gone on, and removed them, since the checkpoint was read.
-        with contextlib.suppress(TrainingError):
-            return f"the best epoch so far, {epoch}", best_weights(run, epoch, best)
-    every = checkpoint.tensors
-    start = "average." if any(name.startswith("average.") for name in every) else "model."
-    own = {name.removeprefix(start): tensor for name, tensor in every.items() if name.startswith(start)}
-    return "the last checkpoint", own
 
 
 def _reached(state: dict[str, Any], record: dict[str, Any]) -> str:

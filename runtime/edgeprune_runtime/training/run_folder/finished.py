@@ -1,0 +1,102 @@
+"""Whether a run has ended, and whether what it has left is whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from edgeprune_formats import EdgePruneError
+from edgeprune_formats.errors import one_line
+from edgeprune_formats.files import read_regular
+from edgeprune_formats.strict_json import parse_json
+
+from ...errors import TrainingError
+from ...networks.trained import MODEL_FILE, load_trained
+from ..progress.stopping import is_over
+from ..settings import TrainConfig
+from .best import kept_weights
+from .checkpoint import has_checkpoint, load_checkpoint, read_state
+from .results import METRICS_FILE
+
+__all__ = ["Finished", "finished_run"]
+
+_MAX_METRICS_BYTES = 2**26
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that has ended.
+
+    Attributes
+    ----------
+    history : list of dict
+        The metrics of all epochs, by its checkpoint.
+    problem : str or None
+        Which of its results are lost or damaged, and how; None where they are whole.
+    """
+
+    history: list[dict[str, Any]]
+    problem: str | None
+
+
+def finished_run(run_dir: Path, config: TrainConfig) -> Finished | None:
+    """Return how a run has ended; None where it has not, or has no checkpoint. The folder stays as it is.
+
+    Parameters
+    ----------
+    run_dir : Path
+    config : TrainConfig
+        The run's; code that it names is trusted.
+
+    Raises
+    ------
+    TrainingError
+        No checkpoint there can be read.
+    """
+    history = read_state(run_dir)["history"] if has_checkpoint(run_dir) else []
+    if not is_over(history, config):
+        return None
+    problems = {
+        MODEL_FILE: _model_problem(run_dir, config),
+        METRICS_FILE: _metrics_problem(run_dir / METRICS_FILE, history),
+    }
+    found = [f"{run_dir / name} {problem}" for name, problem in problems.items() if problem is not None]
+    return Finished(history, " and ".join(found) or None)
+
+
+def _model_problem(run_dir: Path, config: TrainConfig) -> str | None:
+    if not (run_dir / MODEL_FILE).exists():
+        return "is missing"
+    try:
+        own = load_trained(run_dir, config.model).model.state_dict()
+    except EdgePruneError as error:
+        return f"is damaged ({one_line(error.__cause__ or error)})"
+    try:
+        checkpoint = load_checkpoint(run_dir, set_aside=False)
+    except TrainingError:
+        checkpoint = None
+    if checkpoint is None or checkpoint.damage is not None:
+        # It is all that there is of the last epoch.
+        return None
+    _, kept = kept_weights(run_dir, checkpoint)
+    if own.keys() == kept.keys() and all(_is_same(own[name], kept[name]) for name in own):
+        return None
+    return "is not the network of the last checkpoint"
+
+
+def _is_same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return one.dtype == other.dtype and torch.equal(one, other)
+
+
+def _metrics_problem(path: Path, history: Sequence[Mapping[str, Any]]) -> str | None:
+    try:
+        lines = read_regular(path, _MAX_METRICS_BYTES).splitlines()
+        return None if [parse_json(line) for line in lines] == list(history) else "is cut off or changed"
+    except FileNotFoundError:
+        return "is missing"
+    except (OSError, ValueError) as error:
+        return f"is damaged ({one_line(getattr(error, 'strerror', None) or error)})"
