@@ -116,3 +116,22 @@ def test_train_names_packs_that_do_not_mix(edgeprune, npz, make_pack, tmp_path):
     assert code == 2
     assert f"{other}: images of 32x32, and those of {tmp_path / 'a.h5'} are 16x16" in err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_damaged_network_names_resume_which_makes_it_again(train, edgeprune, pack, tmp_path):
+    code, _, err, run = train("run", "--epochs", 1)
+    assert code == 0, err
+    model = run / "model.safetensors"
+    whole = model.read_bytes()
+    model.write_bytes(whole[:-7])
+    for words in (["predict", run, pack], ["evaluate", run, pack], ["export", run, "-o", tmp_path / "m.onnx"]):
+        code, _, err = edgeprune(*words)
+        assert (code, len(err.splitlines())) == (1, 1)
+        assert err.startswith(f"edgeprune: error: {model}: not a model of a run, or damaged (")
+        assert err.endswith("; train with --resume to make it again from the checkpoint beside it\n")
+    code, _, err = edgeprune("train", pack, "-o", run, "--resume")
+    assert (code, len(err.splitlines())) == (0, 1)
+    assert err.startswith(f"edgeprune: {model} is damaged (")
+    assert err.endswith("); made again from the checkpoint\n")
+    assert model.read_bytes() == whole

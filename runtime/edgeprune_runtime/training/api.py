@@ -166,9 +166,8 @@ def train(
         loss, accuracy and rate over the epoch so far; after an epoch ``{"event": "epoch", ...}`` with its
         metrics; ``{"event": "left_out", "step", "reason"}`` at the first batch of one image that the network
         cannot train on; ``{"event": "init", "fresh", "fitted"}`` with the tensors that `init` did not have,
-        and lines on those that were changed to fit;
-        ``{"event": "remade", "reason"}`` where results of a run that has ended are lost or damaged, and are
-        made again from its checkpoint;
+        and lines on those that were changed to fit; ``{"event": "remade", "reason"}`` where results of a run
+        that has ended are lost or damaged, and are made again from its checkpoint;
         ``{"event": "schedule", "first", "epochs", "lr"}`` where the epochs from `first` on were added to the
         run; ``{"event": "fallback", "step", "reason"}`` where the newer checkpoint is damaged and the older
         one counts; ``{"event": "kept", "step"}`` where a batch could not be read and a checkpoint keeps what
@@ -266,9 +265,9 @@ def train(
                 schedule,
                 task,
             )
+            _begin(run, is_warm=weights is not None)
             if ended is not None:
                 run.events.tell("remade", reason=ended.problem)
-            _begin(run, is_warm=weights is not None)
             run.finish()
             epoch = run.take_best()
             run.disk.write(lambda: save_model(run_dir, learner.tested, description, epoch))

@@ -10,7 +10,6 @@ from edgeprune_formats.codecs import memory_bytes
 
 from ...system.machine import available_bytes
 from ...system.threads import cores
-from ...text import bytes_text
 from ..mixture import Mixture
 from .cache import DEFAULT_CACHE_BYTES
 
@@ -87,7 +86,7 @@ def divide_memory(
     need = _BATCHES_UNDER_WAY * batch + making + window + test_least_bytes
     if limit < need:
         raise ConfigError(
-            f"{bytes_text(limit)} of memory are too little: batches of {batch_size} images and the chunks "
+            f"{limit // 10**6:,} MB of memory are too little: batches of {batch_size} images and the chunks "
             f"that they come from take {math.ceil(need / 1e6):,} MB; raise `memory`, or lower `batch_size`"
         )
     prefetch = _PREFETCH
