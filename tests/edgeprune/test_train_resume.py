@@ -125,7 +125,8 @@ def test_a_damaged_network_names_resume_which_makes_it_again(train, edgeprune, p
     model = run / "model.safetensors"
     whole = model.read_bytes()
     model.write_bytes(whole[:-7])
-    for words in (["predict", run, pack], ["evaluate", run, pack], ["export", run, "-o", tmp_path / "m.onnx"]):
+    export = ["export", run, "-o", tmp_path / "m.onnx"]
+    for words in (["predict", run, pack], ["evaluate", run, pack], export):
         code, _, err = edgeprune(*words)
         assert (code, len(err.splitlines())) == (1, 1)
         assert err.startswith(f"edgeprune: error: {model}: not a model of a run, or damaged (")
