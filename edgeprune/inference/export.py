@@ -232,12 +232,12 @@ def _measure(
     measured: dict[str, Any] = {}
     if pack is not None:
         pairs = [[_outputs(one, batch) for one in sessions.values()] for batch in draw_images(pack, count)]
-        exact, found = (np.concatenate(of) for of in zip(*pairs, strict=True))
+        exact, small = (np.concatenate(of) for of in zip(*pairs, strict=True))
         measured["calibrated"] = len(exact)
         if task.kind == "value":
-            measured["deviation"] = float((np.abs(found - exact).mean(axis=0) / np.array(task.std)).max())
+            measured["deviation"] = float((np.abs(small - exact).mean(axis=0) / np.array(task.std)).max())
         else:
-            measured["same_class"] = float((_told(task, exact) == _told(task, found)).mean())
+            measured["same_class"] = float((_told(task, exact) == _told(task, small)).mean())
     if test is not None:
         meters = {name: make_meter(task) for name in sessions}
         tested = 0
