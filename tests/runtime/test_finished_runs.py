@@ -14,6 +14,7 @@ from edgeprune_runtime.errors import TrainingError
 from edgeprune_runtime.normalization import Normalization
 from edgeprune_runtime.training import load_model
 from edgeprune_runtime.training.run_folder import opening
+from edgeprune_runtime.training.run_folder.checkpoint import load_checkpoint, save_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -132,6 +133,16 @@ def test_a_damaged_network_says_whether_there_is_a_checkpoint(folder):
         path.unlink()
     with pytest.raises(TrainingError, match=r"\); train it again$"):
         load_model(folder)
+
+
+@pytest.mark.parametrize(
+    "forged", [{"history": 3}, {"history": [3]}, {"history": [{}] * 3}, {"step": "a"}, {"best": {"x": "y"}}]
+)
+def test_a_checkpoint_of_something_else_is_no_finished_run(folder, forged):
+    state = load_checkpoint(folder).state
+    save_checkpoint(folder, {}, {**state, **forged})
+    with pytest.raises(TrainingError, match="the checkpoint is not one of this run"):
+        remade(folder)
 
 
 @pytest.mark.parametrize("use", ["init", "teacher"])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -224,12 +225,14 @@ def train(
         notes=notes,
     )
 
+    look = partial(finished_run, run_dir, config, len(loader), is_ranked=task.is_ranked)
+
     def is_done() -> bool:
-        ended = finished_run(run_dir, config)
+        ended = look()
         return ended is not None and ended.problem is None
 
     with opened_run(run_dir, description, resume, is_done) as description:
-        ended = finished_run(run_dir, config)
+        ended = look()
         if ended is not None and ended.problem is None:
             return TrainResult(run_dir, tuple(ended.history))
         cuda = [placement.device.index] if placement.device.type == "cuda" else []

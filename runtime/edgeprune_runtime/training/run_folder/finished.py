@@ -14,8 +14,10 @@ from edgeprune_formats.errors import one_line
 from edgeprune_formats.files import read_regular
 from edgeprune_formats.strict_json import parse_json
 
+from ...checks import from_json
 from ...errors import TrainingError
 from ...networks.trained import MODEL_FILE, load_trained
+from ..progress.state import TrainState
 from ..progress.stopping import is_over
 from ..settings import TrainConfig
 from .best import kept_weights
@@ -43,29 +45,44 @@ class Finished:
     problem: str | None
 
 
-def finished_run(run_dir: Path, config: TrainConfig) -> Finished | None:
+def finished_run(run_dir: Path, config: TrainConfig, steps: int, *, is_ranked: bool) -> Finished | None:
     """Return how a run has ended; None where it has not, or has no checkpoint. The folder stays as it is.
+
+    A checkpoint that is not one of this run counts as none here: going on from it says what is wrong.
 
     Parameters
     ----------
     run_dir : Path
     config : TrainConfig
         The run's; code that it names is trusted.
+    steps : int
+        Of an epoch.
+    is_ranked : bool
+        See `edgeprune_runtime.task.Task`.
 
     Raises
     ------
     TrainingError
         No checkpoint there can be read.
     """
-    history = read_state(run_dir)["history"] if has_checkpoint(run_dir) else []
+    if not has_checkpoint(run_dir):
+        return None
+    state = read_state(run_dir)
+    try:
+        found = from_json(TrainState, state)
+        # With fewer epochs than it has, a run is another one, which `open_run` tells.
+        found.check(max(config.epochs, len(found.history)), steps, is_ranked=is_ranked)
+    except ValueError:
+        return None
+    history = state["history"]
     if not is_over(history, config):
         return None
     problems = {
         MODEL_FILE: _model_problem(run_dir, config),
         METRICS_FILE: _metrics_problem(run_dir / METRICS_FILE, history),
     }
-    found = [f"{run_dir / name} {problem}" for name, problem in problems.items() if problem is not None]
-    return Finished(history, " and ".join(found) or None)
+    told = [f"{run_dir / name} {problem}" for name, problem in problems.items() if problem is not None]
+    return Finished(history, " and ".join(told) or None)
 
 
 def _model_problem(run_dir: Path, config: TrainConfig) -> str | None:
