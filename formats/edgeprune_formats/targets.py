@@ -46,8 +46,6 @@ _NAME_BYTES = 255
 # Of rows of probabilities in float16; in uint8 they sum to 255 exactly.
 _SUM_TOLERANCE = 0.01
 _PARTS = 255
-# Of the standard deviation of a value: what rounding to float32 may change of it.
-_LOST = 0.01
 
 
 @dataclass(frozen=True)
@@ -281,8 +279,7 @@ def encode_target(target: Target, samples: int) -> NDArray[Any]:
     Raises
     ------
     ConfigError
-        The column is not sound, or its values are of another length, not what its kind allows, or too large
-        for float32 to tell them apart.
+        The column is not sound, or its values are of another length, or not what its kind allows.
     """
     column = target.column
     where = f"target {column.name!r}"
@@ -323,31 +320,10 @@ def _encoded(column: Column, values: NDArray[Any], where: str) -> NDArray[Any]:
         return _likeliest(column, values)
     if dtype == np.uint8:
         return _to_255(values)
-    if column.kind == "value":
-        _require_precision(values, where)
     if dtype.kind == "i" and int(values.max()) > np.iinfo(dtype).max:
         raise ConfigError(f"{where}: {int(values.max())} is beyond {dtype.name}")
     with np.errstate(over="ignore"):
         return values.astype(dtype)
-
-
-def _require_precision(values: NDArray[Any], where: str) -> None:
-    """Raise `ConfigError` where float32 blurs the numbers that it is to hold, as it does with Unix times."""
-    if not len(values):
-        return
-    exact = values.astype(np.float64)
-    # Infinite numbers are refused as such.
-    with np.errstate(over="ignore", invalid="ignore"):
-        changed = np.abs(exact - exact.astype(np.float32)).max(axis=0)
-        spread = exact.std(axis=0)
-        lost = np.isfinite(changed) & (spread > 0) & (changed > _LOST * spread)
-    if lost.any():
-        first = int(lost.argmax())
-        raise ConfigError(
-            f"{where}: float32 changes numbers up to {np.abs(exact[:, first]).max():.10g} by up to "
-            f"{changed[first]:.3g}, and their standard deviation is {spread[first]:.3g}; subtract a "
-            "constant, such as their mean"
-        )
 
 
 def _likeliest(column: Column, values: NDArray[Any]) -> NDArray[np.uint8]:

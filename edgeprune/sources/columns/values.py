@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,8 @@ RowName = Callable[[int], str]
 _SEPARATORS = "|;,"
 _INTEGER = re.compile(r"[+-]?[0-9]+", re.ASCII)
 _PADDED = re.compile(r"[+-]?0[0-9]", re.ASCII)
+# What rounding may change, as a share of the standard deviation, and what deviation is that of equal numbers.
+_BLURRED, _EQUAL = 0.01, 1e-9
 _OF_NUMBERS = ("value", "integer", "float", "probabilities")
 
 
@@ -66,13 +68,13 @@ def make_target(
         else:
             target = Target(Column(request.name, kind), _metadata(kind, columns[0]))
         _require_composed(target.column.classes)
-        stored = encode_target(target, len(columns[0]))
+        encode_target(target, len(columns[0]))
     except _BadValueError as error:
         place = "" if error.row is None else f"{row_name(error.row)}: "
         raise SourceError(f"{where}: {place}{error}") from None
     except ConfigError as error:
         raise SourceError(f"{where}: {str(error).partition(': ')[2] or error}") from None
-    return replace(target, values=stored) if kind == "value" else target
+    return target
 
 
 class _BadValueError(ValueError):
@@ -174,12 +176,29 @@ def _from_lists(column: NDArray[Any], kind: str) -> NDArray[np.float64]:
 def _value(request: TargetRequest, columns: Sequence[NDArray[Any]], classes: Sequence[str] | None) -> Target:
     wide = _numbers(columns, "number")
     with np.errstate(over="ignore"):
-        wrong = ~np.isfinite(wide.astype(np.float32))
+        values = wide.astype(np.float32)
+    wrong = ~np.isfinite(values)
     if wrong.any():
         row = _first(wrong)
         shown = wide[row][wrong[row]][0]
         raise _BadValueError(f"is {shown}, and values are finite numbers; leave such images out", row)
-    return Target(Column(request.name, "value", width=wide.shape[1]), wide)
+    _warn_of_blur(request.name, wide, values)
+    return Target(Column(request.name, "value", width=values.shape[1]), values)
+
+
+def _warn_of_blur(name: str, wide: NDArray[np.float64], values: NDArray[np.float32]) -> None:
+    """Warn where float32 blurs what tells the numbers apart, as it does with Unix times."""
+    changed, spread = np.abs(wide - values).max(axis=0), wide.std(axis=0)
+    # The deviation of equal numbers is not quite 0.
+    blurred = (changed > _BLURRED * spread) & (spread > _EQUAL * np.abs(wide).max(axis=0))
+    if blurred.any():
+        first = int(blurred.argmax())
+        warnings.warn(
+            f"target {name!r}: float32 changes numbers up to {np.abs(wide[:, first]).max():.10g} by up to "
+            f"{changed[first]:.3g}, and their standard deviation is {spread[first]:.3g}; subtract a constant "
+            "from all of them, such as their mean",
+            stacklevel=2,
+        )
 
 
 def _classes(
