@@ -11,6 +11,7 @@ from edgeprune_formats.files import read_regular
 from edgeprune_formats.strict_json import parse_json
 from edgeprune_runtime.checks import from_json
 from edgeprune_runtime.errors import TrainingError
+from edgeprune_runtime.input_files import METRICS_FILE, MODEL_FILE, damage_remedy
 
 from ..pictures import label, picture
 
@@ -40,7 +41,7 @@ def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
     TrainingError
         If there is no such file, it is damaged, or no epoch is complete.
     """
-    path = run_dir / "metrics.jsonl"
+    path = run_dir / METRICS_FILE
     try:
         lines = read_regular(path, _MAX_BYTES).splitlines()
         epochs = [from_json(_Line, {"metrics": parse_json(line)}).metrics for line in lines]
@@ -51,23 +52,15 @@ def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
             _ = epoch["train_accuracy"], epoch["test_loss"], epoch["test_accuracy"]
     except FileNotFoundError:
         remedy = "give the folder of a run, once its first epoch is complete"
-        raise TrainingError(f"{path}: no such file; {_restored(run_dir, remedy)}") from None
+        raise TrainingError(f"{path}: no such file; {damage_remedy(path, remedy)}") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        remedy = _restored(run_dir, "train again in another folder")
+        remedy = damage_remedy(path, "train again in another folder")
         raise TrainingError(f"{path}: not the metrics of a run, or damaged ({error}); {remedy}") from error
     if not epochs:
-        if (run_dir / "model.safetensors").exists():
-            raise TrainingError(f"{path}: empty; {_restored(run_dir, 'train again in another folder')}")
+        if (run_dir / MODEL_FILE).exists():
+            raise TrainingError(f"{path}: empty; {damage_remedy(path, 'train again in another folder')}")
         raise TrainingError(f"{path}: no epoch is complete yet; wait for the first")
     return epochs
-
-
-def _restored(run_dir: Path, otherwise: str) -> str:
-    """Return what to do about metrics that cannot be read: a checkpoint has them too."""
-    # Curves need no torch, and what reads checkpoints does.
-    if any(run_dir.glob("checkpoint-*.json")):
-        return "train with `resume=True` to make it again from the checkpoint beside it"
-    return otherwise
 
 
 def draw(runs: Mapping[str, Metrics], path: Path) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["MODEL_FILE", "damage_remedy", "input_problem", "is_pickle"]
+__all__ = ["METRICS_FILE", "MODEL_FILE", "damage_remedy", "input_problem", "is_pickle"]
 
 MODEL_FILE = "model.safetensors"
 """The file of a run's folder that holds its trained network."""
+METRICS_FILE = "metrics.jsonl"
+"""The one that has a line for each epoch."""
 
 _PICKLE = (
     "a pickle of torch.save, which could run code and is not opened; make a safetensors file of it: "
@@ -46,8 +48,8 @@ def input_problem(path: Path) -> str | None:
 
 
 def damage_remedy(path: Path, otherwise: str) -> str:
-    """Return what to do about a damaged file: that of a run is made again, if there is a checkpoint."""
-    if path.name == MODEL_FILE and any(path.parent.glob("checkpoint-*.json")):
+    """Return what to do about a damaged result: that of a run is made again, if there is a checkpoint."""
+    if path.name in (MODEL_FILE, METRICS_FILE) and any(path.parent.glob("checkpoint-*.json")):
         return "train with `resume=True` to make it again from the checkpoint beside it"
     return otherwise
 

@@ -56,7 +56,7 @@ def flipped(content):
     [
         ("model.safetensors", lambda content: content[:-1], r"is damaged \(.*\)"),
         ("model.safetensors", lambda content: content[:9], r"is damaged \(.*\)"),
-        ("model.safetensors", lambda content: b"", r"is damaged \(empty"),
+        ("model.safetensors", lambda content: b"", r"is damaged \(empty\)$"),
         ("model.safetensors", lambda content: bytes(len(content)), r"is damaged \(.*\)"),
         ("model.safetensors", flipped, "is not the network of the last checkpoint"),
         ("model.safetensors", None, "is missing"),
@@ -117,12 +117,30 @@ def test_a_longer_run_that_ended_before_its_network_was_written(folder):
 
 
 @pytest.mark.parametrize("kept", [0, 1])
-def test_a_whole_network_beside_damaged_checkpoints_is_kept(folder, kept):
+@pytest.mark.parametrize("are_lost", [False, True])
+def test_a_whole_network_beside_damaged_checkpoints_is_kept(folder, kept, are_lost):
+    """Metrics that are lost besides come from the state, which is there."""
     whole = contents(folder)
     for path in sorted(folder.glob("checkpoint-*.safetensors"))[kept:]:
         path.write_bytes(path.read_bytes()[:-1])
-    assert remade(folder)[1] == []
+    if are_lost:
+        (folder / "metrics.jsonl").unlink()
+    assert remade(folder)[1] == [f"{folder / 'metrics.jsonl'} is missing"] * are_lost
     assert contents(folder) == whole
+
+
+def test_a_network_that_is_trained_again_is_not_told_of_as_made_again(folder):
+    """The older checkpoint has epochs to go."""
+    whole, events = contents(folder), []
+    newest = max(folder.glob("checkpoint-*.safetensors"))
+    newest.write_bytes(newest.read_bytes()[:-1])
+    (folder / "model.safetensors").unlink()
+    run(folder, on_event=events.append, **OPTIONS)
+    told = [event["event"] for event in events]
+    assert "fallback" in told
+    assert "step" in told or "epoch" in told
+    assert "remade" not in told
+    assert contents(folder)["model.safetensors"] == whole["model.safetensors"]
 
 
 def test_a_damaged_network_says_whether_there_is_a_checkpoint(folder):

@@ -232,7 +232,8 @@ def load_trained(path: Path, trust_model: str | BuildNetwork | None = None) -> T
 
 def _damaged(file: Path, error: Exception) -> TrainingError:
     remedy = damage_remedy(file, "train it again")
-    return TrainingError(f"{file}: not a model of a run, or damaged ({one_line(error)}); {remedy}")
+    reason = one_line(error).removesuffix(f"; {remedy}")
+    return TrainingError(f"{file}: not a model of a run, or damaged ({reason}); {remedy}")
 
 
 def resolve_model(file: Path, recorded: str, trust_model: str | BuildNetwork | None) -> str:

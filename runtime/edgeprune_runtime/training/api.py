@@ -35,12 +35,12 @@ from .progress.cadence import Cadence
 from .progress.lines import LineReport
 from .progress.schedule import Schedule
 from .progress.signals import TrainingInterrupted, deferred_signals
-from .progress.stopping import best_epoch
+from .progress.stopping import best_epoch, is_over
 from .run_folder.checkpoint import has_checkpoint
 from .run_folder.description import describe_run, read_description
-from .run_folder.finished import finished_run
+from .run_folder.finished import Finished, finished_run
 from .run_folder.opening import opened_run
-from .run_folder.results import load_model, save_model
+from .run_folder.results import load_model, save_model, write_metrics
 from .settings import TrainConfig
 from .step import Learner
 from .taught import TaughtBatches
@@ -233,8 +233,8 @@ def train(
 
     with opened_run(run_dir, description, resume, is_done) as description:
         ended = look()
-        if ended is not None and ended.problem is None:
-            return TrainResult(run_dir, tuple(ended.history))
+        if ended is not None and ended.network is None:
+            return _as_it_ended(run_dir, ended, on_event)
         cuda = [placement.device.index] if placement.device.type == "cuda" else []
         with deferred_signals() as interrupted, torch.random.fork_rng(cuda):
             torch.manual_seed(config.seed)
@@ -269,12 +269,21 @@ def train(
                 task,
             )
             _begin(run, is_warm=weights is not None)
-            if ended is not None:
+            if ended is not None and is_over(run.history, config):
                 run.events.tell("remade", reason=ended.problem)
             run.finish()
             epoch = run.take_best()
             run.disk.write(lambda: save_model(run_dir, learner.tested, description, epoch))
     return TrainResult(run_dir, tuple(run.history))
+
+
+def _as_it_ended(run_dir: Path, ended: Finished, on_event: OnEvent | None) -> TrainResult:
+    """Return the result of a run whose network is whole, with its metrics written again if need be."""
+    if ended.metrics is not None:
+        write_metrics(run_dir, ended.history)
+        if on_event is not None:
+            on_event({"event": "remade", "reason": ended.metrics})
+    return TrainResult(run_dir, tuple(ended.history))
 
 
 def _told(

@@ -16,13 +16,13 @@ from edgeprune_formats.strict_json import parse_json
 
 from ...checks import from_json
 from ...errors import TrainingError
-from ...networks.trained import MODEL_FILE, load_trained
+from ...input_files import METRICS_FILE, MODEL_FILE, damage_remedy
+from ...networks.trained import load_trained
 from ..progress.state import TrainState
 from ..progress.stopping import is_over
 from ..settings import TrainConfig
 from .best import kept_weights
 from .checkpoint import has_checkpoint, load_checkpoint, read_state
-from .results import METRICS_FILE
 
 __all__ = ["Finished", "finished_run"]
 
@@ -37,12 +37,18 @@ class Finished:
     ----------
     history : list of dict
         The metrics of all epochs, by its checkpoint.
-    problem : str or None
-        Which of its results are lost or damaged, and how; None where they are whole.
+    network, metrics : str or None
+        How this result is lost or damaged, with its path; None where it is whole.
     """
 
     history: list[dict[str, Any]]
-    problem: str | None
+    network: str | None
+    metrics: str | None
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong with its results, or None."""
+        return " and ".join(told for told in (self.network, self.metrics) if told is not None) or None
 
 
 def finished_run(run_dir: Path, config: TrainConfig, steps: int, *, is_ranked: bool) -> Finished | None:
@@ -81,8 +87,8 @@ def finished_run(run_dir: Path, config: TrainConfig, steps: int, *, is_ranked: b
         MODEL_FILE: _model_problem(run_dir, config),
         METRICS_FILE: _metrics_problem(run_dir / METRICS_FILE, history),
     }
-    told = [f"{run_dir / name} {problem}" for name, problem in problems.items() if problem is not None]
-    return Finished(history, " and ".join(told) or None)
+    told = [problem and f"{run_dir / name} {problem}" for name, problem in problems.items()]
+    return Finished(history, *told)
 
 
 def _model_problem(run_dir: Path, config: TrainConfig) -> str | None:
@@ -91,7 +97,8 @@ def _model_problem(run_dir: Path, config: TrainConfig) -> str | None:
     try:
         own = load_trained(run_dir, config.model).model.state_dict()
     except EdgePruneError as error:
-        return f"is damaged ({one_line(error.__cause__ or error)})"
+        reason = one_line(error.__cause__ or error)
+        return f"is damaged ({reason.removesuffix('; ' + damage_remedy(run_dir / MODEL_FILE, ''))})"
     try:
         checkpoint = load_checkpoint(run_dir, set_aside=False)
     except TrainingError:

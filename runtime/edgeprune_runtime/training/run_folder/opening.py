@@ -13,10 +13,9 @@ from typing import Any
 from edgeprune_formats import ConfigError
 from edgeprune_formats.locks import LOCK_FILE, open_lock
 
-from ...networks.trained import MODEL_FILE
+from ...input_files import METRICS_FILE, MODEL_FILE
 from .checkpoint import has_checkpoint, remove_uncommitted
 from .description import CONFIG_FILE, read_config, require_same, write_config
-from .results import METRICS_FILE
 
 __all__ = ["locked", "open_run", "opened_run"]
 

@@ -9,14 +9,13 @@ from typing import Any
 
 from torch import nn
 
+from ...input_files import METRICS_FILE, MODEL_FILE
 from ...networks.code import BuildNetwork
-from ...networks.trained import MODEL_FILE, load_trained
+from ...networks.trained import load_trained
 from ...output_files import RESUME, write_tensors, write_text
 from .description import network_facts
 
-__all__ = ["METRICS_FILE", "is_finished", "load_model", "save_model", "write_metrics"]
-
-METRICS_FILE = "metrics.jsonl"
+__all__ = ["is_finished", "load_model", "save_model", "write_metrics"]
 
 
 def write_metrics(run_dir: Path, history: Sequence[Mapping[str, Any]]) -> None:
