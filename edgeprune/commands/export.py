@@ -96,10 +96,10 @@ def _lines(output: Path, config: ExportConfig, report: ExportReport, test: str |
         yield f"  for {config.runtime}: opset {target.opset}, IR version {target.ir_version}"
     if report.network.stage is not None:
         yield f"  {report.network.stage}"
-    found = report.agreement
+    found, unit = report.agreement, " standard deviations" * (report.network.task.kind == "value")
     yield (
-        f"  float32 against torch  outputs up to {found.logit:.3g} differ by {found.difference:.1e} at most, "
-        f"{found.images:,} images"
+        f"  float32 against torch  outputs up to {found.logit:.3g}{unit} differ by {found.difference:.1e} at "
+        f"most, {found.images:,} images"
     )
     if report.same_class is not None:
         same, count = report.same_class, report.calibrated

@@ -257,7 +257,6 @@ def test_a_fork_in_mid_epoch_goes_on_in_both_processes(path, backend):
 FORKED = """
 import os, sys, threading, time
 from edgeprune_runtime import PackLoader
-from edgeprune_runtime.loading.chunks.cache import SmallCacheError
 from edgeprune_runtime.loading.chunks.prefetch import Prefetcher
 
 begun, finish = threading.Event(), threading.Event()

@@ -101,8 +101,9 @@ def test_a_model_that_differs_from_torch_is_refused(exported):
 def test_a_difference_in_values_counts_in_their_units(tmp_path_factory, value):
     network, model = exported_models.of_values(tmp_path_factory)
     agreement = check_export(model, network, exported_models.images(2))
-    # Such numbers are rounded to 128 themselves.
-    assert agreement.difference <= 512
+    # Of the largest value, whose numbers are rounded to 128 themselves.
+    assert agreement.difference <= 512 / 90
+    assert 0.01 < agreement.logit < 100
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
     mean = next(
@@ -113,7 +114,7 @@ def test_a_difference_in_values_counts_in_their_units(tmp_path_factory, value):
     moved = onnx.numpy_helper.to_array(mean).copy()
     moved[value] += 0.01 * network.task.std[value]
     mean.CopyFrom(onnx.numpy_helper.from_array(moved, mean.name))
-    with pytest.raises(TrainingError, match="differs from torch"):
+    with pytest.raises(TrainingError, match=r"differs from torch by .*, in standard deviations"):
         check_export(changed, network, exported_models.images(2))
 
 

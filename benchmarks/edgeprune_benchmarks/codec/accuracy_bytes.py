@@ -172,8 +172,9 @@ def choose(tried: Sequence[dict[str, Any]]) -> dict[str, Any]:
 class _Bench:
     """Measures one line after the other; what a PSNR means to a codec is found once.
 
-    All images that a choice of quality does not see are split in equal folds. The first is the test images of
-    the source. The network of seed k is tested on fold k, in exact pixels, and learns from all other images.
+    The images that are not held out to choose qualities are split in equal folds, and some may be left over.
+    The first fold is the test images of the source. The network of seed k is tested on fold k, in exact
+    pixels, and learns from all other images, also from those held out.
     """
 
     def __init__(self, settings: Settings, runs: Path, folder: Path) -> None:

@@ -66,8 +66,8 @@ def quantize(
     runtime : str
         What the model is for.
     in_float : callable, optional
-        Takes the graph to the names of nodes that stay in float32; by default none for ``onnxruntime``, and
-        `edgeprune_runtime.onnx.placement.gate_nodes` for ``tensorrt``.
+        Takes the graph to the names of nodes that stay in float32 besides; by default none for
+        ``onnxruntime``, and `edgeprune_runtime.onnx.placement.gate_nodes` for ``tensorrt``.
     unit : sequence of float, optional
         What distances between outputs are measured in, one for each output, such as the standard deviations
         of several values; by default 1.
