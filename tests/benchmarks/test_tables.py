@@ -234,6 +234,7 @@ def test_accuracy_per_byte_in_short_has_the_budget_with_most_codecs():
     results["rows"] += [{**first, "budget_mb": 2.0, "codec": "AVIF, no container"}]
     table = accuracy_bytes_short(results)
     assert cells(table, "stored as") == ["stored as", "2 MB"]
+    assert table[2].startswith("| quantized |")
     assert cells(table, "AVIF")[1:] == ["50.0 (50.0 to 50.0), 2,000, 31 dB"]
     assert len(table) == 5
     assert cells(accuracy_bytes_short(accuracy_results()), "stored as") == ["stored as", "1 MB"]

@@ -74,7 +74,7 @@ def test_numbers_that_float32_blurs_are_told_of(tmp_path, recwarn, array, told):
     (target,) = source_targets(open_source(f"{spec}?target=age:value"))
     assert (target.values == array.reshape(N, -1).astype(np.float32)).all()
     found = [str(one.message).partition(" and their standard")[0] for one in recwarn.list]
-    assert found == [f"target 'age': float32 changes numbers {one}" for one in told]
+    assert found == [f"{tmp_path / 'a.npz'}: target 'age': float32 changes numbers {one}" for one in told]
 
 
 @pytest.mark.parametrize(

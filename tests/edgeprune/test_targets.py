@@ -1,6 +1,7 @@
 """Columns of targets on their way from a source to packs, and what is learned of them."""
 
 import json
+import re
 
 import h5py
 import numpy as np
@@ -204,6 +205,11 @@ def test_train_predict_and_export(folder, built, source, command, target, measur
         "export", run, "-o", folder / f"{target}.onnx", "--pack", built, "--test", built, "--int8", "--force"
     )
     assert measured.removeprefix("test ") in text
+    told = {
+        "light": r"values differ by \d\.\d{3} standard deviations in the mean",
+        "tags": "the same labels for",
+    }
+    assert re.search(f"int8 against float32   {told[target]}", text)
     for model in (run, folder / f"{target}.onnx"):
         lines = [json.loads(line) for line in command("predict", model, built, "--json").splitlines()]
         assert len(lines) == N

@@ -49,7 +49,7 @@ def test_values_keep_their_precision_whatever_their_units(tmp_path_factory, runt
     assert (add.op_type, mul.op_type) == ("Add", "Mul")
 
 
-def test_the_smallest_unit_counts_in_the_choice_of_ranges(tmp_path_factory, monkeypatch):
+def test_the_smallest_unit_counts_in_the_choice_of_ranges(tmp_path_factory):
     network, model = exported_models.of_values(tmp_path_factory)
     off = {name: onnx.ModelProto() for name in ("first", "second")}
     for number, one in enumerate(off.values()):

@@ -69,6 +69,8 @@ def make_target(
             target = Target(Column(request.name, kind), _metadata(kind, columns[0]))
         _require_composed(target.column.classes)
         encode_target(target, len(columns[0]))
+        if kind == "value":
+            _warn_of_blur(where, _numbers(columns, "number"), target.values)
     except _BadValueError as error:
         place = "" if error.row is None else f"{row_name(error.row)}: "
         raise SourceError(f"{where}: {place}{error}") from None
@@ -182,11 +184,10 @@ def _value(request: TargetRequest, columns: Sequence[NDArray[Any]], classes: Seq
         row = _first(wrong)
         shown = wide[row][wrong[row]][0]
         raise _BadValueError(f"is {shown}, and values are finite numbers; leave such images out", row)
-    _warn_of_blur(request.name, wide, values)
     return Target(Column(request.name, "value", width=values.shape[1]), values)
 
 
-def _warn_of_blur(name: str, wide: NDArray[np.float64], values: NDArray[np.float32]) -> None:
+def _warn_of_blur(where: str, wide: NDArray[np.float64], values: NDArray[np.float32]) -> None:
     """Warn where float32 blurs what tells the numbers apart, as it does with Unix times."""
     changed, spread = np.abs(wide - values).max(axis=0), wide.std(axis=0)
     # The deviation of equal numbers is not quite 0.
@@ -194,10 +195,10 @@ def _warn_of_blur(name: str, wide: NDArray[np.float64], values: NDArray[np.float
     if blurred.any():
         first = int(blurred.argmax())
         warnings.warn(
-            f"target {name!r}: float32 changes numbers up to {np.abs(wide[:, first]).max():.10g} by up to "
+            f"{where}: float32 changes numbers up to {np.abs(wide[:, first]).max():.10g} by up to "
             f"{changed[first]:.3g}, and their standard deviation is {spread[first]:.3g}; subtract a constant "
             "from all of them, such as their mean",
-            stacklevel=2,
+            stacklevel=3,
         )
 
 

@@ -38,7 +38,7 @@ from .progress.signals import TrainingInterrupted, deferred_signals
 from .progress.stopping import best_epoch, is_over
 from .run_folder.checkpoint import has_checkpoint
 from .run_folder.description import describe_run, read_description
-from .run_folder.finished import Finished, finished_run
+from .run_folder.finished import Finished, finished_run, is_whole
 from .run_folder.opening import opened_run
 from .run_folder.results import load_model, save_model, write_metrics
 from .settings import TrainConfig
@@ -224,15 +224,10 @@ def train(
         provenance=provenance,
         notes=notes,
     )
-
-    look = partial(finished_run, run_dir, config, len(loader), is_ranked=task.is_ranked)
-
-    def is_done() -> bool:
-        ended = look()
-        return ended is not None and ended.problem is None
-
+    about: dict[str, Any] = {"steps": len(loader), "is_ranked": task.is_ranked}
+    is_done = partial(is_whole, run_dir, config, **about)
     with opened_run(run_dir, description, resume, is_done) as description:
-        ended = look()
+        ended = finished_run(run_dir, config, **about)
         if ended is not None and ended.network is None:
             return _as_it_ended(run_dir, ended, on_event)
         cuda = [placement.device.index] if placement.device.type == "cuda" else []

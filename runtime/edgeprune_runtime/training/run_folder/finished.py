@@ -24,7 +24,7 @@ from ..settings import TrainConfig
 from .best import kept_weights
 from .checkpoint import has_checkpoint, load_checkpoint, read_state
 
-__all__ = ["Finished", "finished_run"]
+__all__ = ["Finished", "finished_run", "is_whole"]
 
 _MAX_METRICS_BYTES = 2**26
 
@@ -89,6 +89,12 @@ def finished_run(run_dir: Path, config: TrainConfig, steps: int, *, is_ranked: b
     }
     told = [problem and f"{run_dir / name} {problem}" for name, problem in problems.items()]
     return Finished(history, *told)
+
+
+def is_whole(run_dir: Path, config: TrainConfig, steps: int, *, is_ranked: bool) -> bool:
+    """Tell whether a run has ended with all its results, see `finished_run`."""
+    ended = finished_run(run_dir, config, steps, is_ranked=is_ranked)
+    return ended is not None and ended.problem is None
 
 
 def _model_problem(run_dir: Path, config: TrainConfig) -> str | None:
