@@ -4,7 +4,7 @@ import pytest
 from edgeprune_benchmarks.codec.budgets import PeerFitter, make_fitter, nested_order
 from edgeprune_benchmarks.codec.packs import ImageSet
 from edgeprune_benchmarks.codec.peers import LOSSLESS, LOSSY
-from edgeprune_formats import ConfigError
+from edgeprune_formats import ConfigError, open_pack
 
 
 def image_set(count=400, side=16):
@@ -66,6 +66,21 @@ def test_a_pack_fits_its_budget_and_nearly_fills_it(tmp_path):
     assert 0.9 * (everything.bytes // 2) < fitted.bytes <= everything.bytes // 2
     assert 400 < len(fitted.images.labels) < 1200
     assert abs(fitter.psnr_db - 30) < 0.5
+
+
+@pytest.mark.parametrize(
+    ("codec", "facts"),
+    [
+        ("quantized", ("full", None)),
+        ("quantized, nearest", ("full", "nearest")),
+        ("quantized, tile 8", ("8", None)),
+    ],
+)
+def test_packs_of_each_row_are_what_its_name_says(codec, facts, tmp_path):
+    images = image_set(40)
+    make_fitter(codec, 30.0, images, tmp_path).fit(images, 10**9)
+    with open_pack(tmp_path / "pack.h5") as pack:
+        assert (pack.header.tile, pack.header.provenance["config"].get("rounding")) == facts
 
 
 @pytest.mark.parametrize(

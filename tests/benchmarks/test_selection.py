@@ -11,7 +11,10 @@ from edgeprune.coresets.scores import SCORES
 from edgeprune.issues.duplicates import MAX_DISTANCE
 from edgeprune.scoring.config import ScoreConfig
 from edgeprune.sources.arrays import ArraySource
+from edgeprune_benchmarks.codec import accuracy_bytes
 from edgeprune_benchmarks.commands import selection as commands
+from edgeprune_benchmarks.commands.codec import accuracy_per_byte
+from edgeprune_benchmarks.harness import images
 from edgeprune_benchmarks.harness.cells import measure_cells
 from edgeprune_benchmarks.harness.deadline import Deadline
 from edgeprune_benchmarks.selection import coresets, issues
@@ -138,12 +141,16 @@ def test_planted_copies_are_found_and_shown(source, monkeypatch):
 )
 def test_networks_are_trained_as_they_bring_it_with_them(tmp_path, monkeypatch, options, expected):
     given = []
-    monkeypatch.setattr(coresets, "run", lambda settings, *_: given.append(settings))
+    for module in (coresets, accuracy_bytes):
+        monkeypatch.setattr(module, "run", lambda settings, *_: given.append(settings))
     monkeypatch.setattr(commands, "_source", lambda *_: "npz:images.npz")
-    result = CliRunner().invoke(commands.coresets, ["--data", str(tmp_path), *options])
-    assert result.exit_code == 0, result.output
-    config = asdict(given[0].recipe.config(3))
-    assert {name: config[name] for name in expected} == expected
+    monkeypatch.setattr(images, "all_lossless", lambda *_: "images.npz")
+    for command, steps in ((commands.coresets, 500), (accuracy_per_byte, 250_000 // expected["batch_size"])):
+        result = CliRunner().invoke(command, ["--data", str(tmp_path), *options])
+        assert result.exit_code == 0, result.output
+        config = asdict(given[-1].recipe.config(3))
+        assert {name: config[name] for name in expected} == expected
+        assert given[-1].recipe.iterations == steps
     # Benchmarks that do not say so train all networks alike.
     assert replace(given[0].recipe, brought=False).config(3).optimizer == "sgd"
     assert (given[0].scoring.batch_size, config["epochs"], config["seed"]) == (64, 1, 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -31,8 +32,12 @@ COPIES = "JPEG 4:2:0", 75
 BARE = ", no container"
 """What the name of a peer ends in whose headers and containers are not counted."""
 _FILES = ("JPEG 4:2:0", "JPEG 4:4:4", "WebP", "AVIF 4:2:0", "JPEG XL e7")
-_OURS = {"quantized": "rdo", "quantized, nearest": "nearest"}
-"""The roundings of our rows."""
+_OURS = {
+    "quantized": {},
+    "quantized, nearest": {"rounding": "nearest"},
+    "quantized, tile 8": {"tile": "8"},
+}
+"""What our rows have instead of the defaults of a pack."""
 # A file of JPEG XL is nothing but its codestream.
 CODECS = (*_OURS, *_FILES, *(name + BARE for name in _FILES[:-1]), RAW)
 
@@ -89,8 +94,8 @@ def make_fitter(codec: str, target: float | None, probe: ImageSet, folder: Path)
     """
     if codec in _OURS:
         assert target is not None
-        rounding = _OURS[codec]
-        return PackFitter(folder, *_pack_quality(probe, target, folder, rounding), rounding)
+        options = _OURS[codec]
+        return PackFitter(folder, *_pack_quality(probe, target, folder, options), options)
     name = codec.removesuffix(BARE)
     if name not in _PEERS:
         raise ConfigError(f"unknown codec {codec!r}; known are {', '.join(CODECS)}")
@@ -105,14 +110,16 @@ def make_fitter(codec: str, target: float | None, probe: ImageSet, folder: Path)
     return PeerFitter(peer, int(near.level), near.psnr_db, is_bare=codec != name)
 
 
-def _pack_quality(probe: ImageSet, target: float, folder: Path, rounding: str) -> tuple[float, float]:
+def _pack_quality(
+    probe: ImageSet, target: float, folder: Path, options: Mapping[str, str]
+) -> tuple[float, float]:
     """Return our quality for a PSNR, to a tenth, and the PSNR that it gives."""
     path = folder / "probe.h5"
     seen: dict[int, float] = {}
 
     def quality(tenths: int) -> float:
         if tenths not in seen:
-            with build(probe, path, codec="quantized", quality=tenths / 10, rounding=rounding) as pack:
+            with build(probe, path, codec="quantized", quality=tenths / 10, **options) as pack:
                 seen[tenths] = measure_pack(probe, pack, 0.0).psnr_db
         return seen[tenths]
 
@@ -130,7 +137,7 @@ class PackFitter:
     folder: Path
     quality: float
     psnr_db: float | None
-    rounding: str
+    options: Mapping[str, str]
     setting: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -160,7 +167,7 @@ class PackFitter:
         if best == 0:
             raise ConfigError(f"no pack of {images.name} fits {budget} bytes")
         some = images.take(np.arange(best))
-        with build(some, path, codec="quantized", quality=self.quality, rounding=self.rounding) as pack:
+        with build(some, path, codec="quantized", quality=self.quality, **self.options) as pack:
             decoded = ImageSet(images.name, pixels_of(pack, backend="scipy"), pack.labels.astype(np.int64))
             return Fitted(decoded, path.stat().st_size)
 
@@ -172,7 +179,7 @@ class PackFitter:
 
     def _size(self, images: ImageSet, count: int, path: Path) -> int:
         some = images.take(np.arange(count))
-        build(some, path, codec="quantized", quality=self.quality, rounding=self.rounding).close()
+        build(some, path, codec="quantized", quality=self.quality, **self.options).close()
         return path.stat().st_size
 
 

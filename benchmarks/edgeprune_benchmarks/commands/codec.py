@@ -27,6 +27,7 @@ from ..harness.options import (
     count,
     missing_packages,
     number,
+    own_settings,
     passes,
     require_packages,
     result_name,
@@ -173,6 +174,7 @@ def _parts_that_can_run() -> list[str]:
 @passes(250_000)
 @BATCH_SIZE
 @LEARNING_RATE
+@config_options(TrainConfig, "weight_decay", "label_smoothing")
 @SEEDS
 @DEVICE
 @PRECISION
@@ -188,19 +190,21 @@ def accuracy_per_byte(
     budgets: tuple[float, ...],
     seeds: int,
     passes: int,
-    batch_size: int,
     copies: bool,
     minutes: float | None,
     **recipe: Any,
 ) -> None:
     """Test accuracy of one network from the images that fit a budget, by codec; resumable.
 
-    Each codec has the quality that is best for the budget, on training images held out.
+    Each codec has the quality that is best for the budget, on training images held out. Settings that resnet9
+    brings with it hold where no others are given.
 
     \b
     Example:
       edgeprune bench accuracy-per-byte --data data --budget 0.5 --minutes 60
       edgeprune bench accuracy-per-byte --data data --budget 0.5 --copies
+      edgeprune bench accuracy-per-byte --data data --budget 0.5 --model resnet9 --passes 60000 \
+        --name accuracy-bytes-resnet9
     """
     _require("accuracy-per-byte")
     from ..codec.accuracy_bytes import Settings, run
@@ -209,7 +213,8 @@ def accuracy_per_byte(
     from ..selection.fixed_budget import Recipe
 
     source = f"npz:{all_lossless(data, runs / 'cifar10-lossless-8k.npz')}"
-    trained = Recipe(iterations=passes // batch_size, batch_size=batch_size, **recipe)
+    own = own_settings(recipe)
+    trained = Recipe(iterations=passes // own["batch_size"], brought=True, **own)
     settings = Settings(
         source, trained, codecs or CODECS, tuple(sorted(psnrs)), budgets, seeds, copies, minutes
     )

@@ -206,8 +206,9 @@ PAGES: dict[str, dict[str, Table]] = {
         "photographs": photograph_tables,
         "recipe-resnet9": recipe_table,
         "copies-resnet9": copies_table,
-        "accuracy-bytes": accuracy_bytes_table,
-        "accuracy-bytes-copies": accuracy_bytes_table,
+        **dict.fromkeys(
+            ("accuracy-bytes", "accuracy-bytes-resnet9", "accuracy-bytes-copies"), accuracy_bytes_table
+        ),
         "distill": distill_table,
         **{f"minutes-{model}": minutes_table for model in MODELS},
         **{f"accuracy-{model}": accuracy_table for model in MODELS},
@@ -293,6 +294,8 @@ COMMANDS = {
     "--score-epochs 12 --dual-epochs 9 --score-runs 2 --ratio 0.8 --ratio 0.9 --minutes 110",
     "issues": "issues",
     "accuracy-bytes": "accuracy-per-byte",
+    "accuracy-bytes-resnet9": "accuracy-per-byte --name accuracy-bytes-resnet9 --model resnet9 "
+    "--passes 60000 --budget 0.5",
     "accuracy-bytes-copies": "accuracy-per-byte --copies",
     **{name: name for name in ("distill", "fleet", "install", "power-loss", "training-memory")},
     **{name: name for name in ("latency", "export", "int8", "growth", "landscape", "ranges", *FIELD)},
