@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from edgeprune_benchmarks.harness import images
 from edgeprune_benchmarks.harness.cells import measure_cells
 from edgeprune_benchmarks.harness.deadline import Deadline
 from edgeprune_benchmarks.selection import coresets, issues
-from edgeprune_benchmarks.selection.coresets import METHODS, Settings
+from edgeprune_benchmarks.selection.coresets import METHODS, Settings, run
 from edgeprune_benchmarks.selection.fixed_budget import Recipe
 from edgeprune_benchmarks.selection.issue_tables import issue_tables
 from edgeprune_benchmarks.selection.tables import coreset_table, loss_table
@@ -37,6 +38,33 @@ def test_cells_are_those_of_the_methods_and_ratios_asked_for_seed_by_seed():
     whole = settings().cells()
     assert len(whole) == 2 * (1 + 4 * len(METHODS) + 2)
     assert set(METHODS) == set(SCORES)
+
+
+def test_a_scoring_run_is_made_when_the_first_seed_needs_it(tmp_path, monkeypatch):
+    images = np.zeros((4, 8, 8, 3), np.uint8)
+    np.savez(tmp_path / "s.npz", x_train=images, y_train=[0, 1] * 2, x_test=images, y_test=[0, 1] * 2)
+    made = []
+
+    def score(source, check, path, config, deadline):
+        made.append((path.name, config.seed))
+        return SimpleNamespace(provenance={"history": [{"accuracy": 0.25 * len(made)}]})
+
+    def learn(source, check, test, rows, recipe, seed):
+        made.append(seed)
+        return 0.5
+
+    monkeypatch.setattr(coresets, "score_images", score)
+    monkeypatch.setattr(coresets, "train_on", learn)
+    monkeypatch.setattr(coresets, "_coreset", lambda *_: [0])
+    monkeypatch.setattr(coresets, "_correlations", lambda _: {})
+    chosen = settings(score_runs=2, methods=("random",), ratios=(0.9,))
+    chosen = replace(chosen, source=f"npz:{tmp_path / 's.npz'}", seeds=3)
+    run(chosen, tmp_path / "out", tmp_path / "runs", "c")
+    assert made == [("scores.h5", 0), 0, 0, ("scores-1.h5", 1), 1, 1, 2, 2]
+    results = json.loads((tmp_path / "out" / "c.json").read_text())["results"]
+    assert [row["seed"] for row in results["rows"]] == [0, 0, 1, 1, 2, 2]
+    # The mean of both runs.
+    assert results["scoring"]["train_accuracy"] == (0.25 + 1.0) / 2
 
 
 def test_scores_are_sampled_as_published():

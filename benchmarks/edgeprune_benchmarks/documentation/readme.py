@@ -291,7 +291,7 @@ COMMANDS = {
     },
     "build-scale": "build --scale",
     "coresets-93": "coresets --name coresets-93 --images jpeg --model resnet9 --iterations 400 "
-    "--score-epochs 12 --dual-epochs 9 --score-runs 2 --ratio 0.8 --ratio 0.9 --minutes 110",
+    "--score-epochs 12 --dual-epochs 9 --score-runs 2 --ratio 0.9 --ratio 0.8 --minutes 110",
     "issues": "issues",
     "accuracy-bytes": "accuracy-per-byte",
     "accuracy-bytes-resnet9": "accuracy-per-byte --name accuracy-bytes-resnet9 --model resnet9 "

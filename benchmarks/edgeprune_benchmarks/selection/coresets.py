@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,8 @@ class Settings:
 def run(settings: Settings, output: Path, runs: Path, name: str) -> None:
     """Fill the table, and write ``NAME.json`` after each cell; whatever `runs` holds is not done again.
 
+    A scoring run is made when the first seed needs it.
+
     Raises
     ------
     OutOfTimeError
@@ -104,19 +106,15 @@ def run(settings: Settings, output: Path, runs: Path, name: str) -> None:
     check = check_source(source)
     runs.mkdir(parents=True, exist_ok=True)
     restore_cells(output / f"{name}.json", runs, settings.facts())
-    scored = [
-        score_images(
-            source,
-            check,
-            runs / ("scores.h5" if number == 0 else f"scores-{number}.h5"),
-            replace(settings.scoring, seed=settings.scoring.seed + number),
-            deadline,
-        )
-        for number in range(settings.score_runs)
-    ]
+
+    @cache
+    def scored(number: int) -> ScoresFile:
+        path = runs / ("scores.h5" if number == 0 else f"scores-{number}.h5")
+        config = replace(settings.scoring, seed=settings.scoring.seed + number)
+        return score_images(source, check, path, config, deadline)
 
     def measure(method: str, ratio: float, seed: int) -> dict[str, Any]:
-        rows = _coreset(settings, method, ratio, seed, source, check, scored[seed % len(scored)])
+        rows = _coreset(settings, method, ratio, seed, source, check, scored(seed % settings.score_runs))
         accuracy = train_on(source, check, test, rows, settings.recipe, seed)
         click.echo(f"{method}, {ratio:.0%} pruned, seed {seed}: {accuracy:.2%}")
         place = {"method": method, "sample_prune": ratio, "seed": seed}
@@ -126,21 +124,22 @@ def run(settings: Settings, output: Path, runs: Path, name: str) -> None:
     cells = {
         f"{method}-{ratio}-{seed}": partial(measure, method, ratio, seed) for method, ratio, seed in places
     }
-    accuracies = [one.provenance["history"][-1]["accuracy"] for one in scored]
     about = {
         "source": Path(settings.source).name.removesuffix(".npz"),
         "train_images": len(source),
         "test_images": len(test),
         "recipe": asdict(settings.recipe),
-        "scoring": {**asdict(settings.scoring), "train_accuracy": float(np.mean(accuracies))},
         "score_runs": settings.score_runs,
         "cells": len(cells),
         "cell_settings": settings.facts(),
-        "rank_correlation": _correlations(scored[0]),
     }
 
     def keep(rows: list[dict[str, Any]]) -> None:
-        save(output, name, {**about, "rows": rows})
+        files = [scored(seed) for seed in sorted({row["seed"] for row in rows})[: settings.score_runs]]
+        accuracy = float(np.mean([one.provenance["history"][-1]["accuracy"] for one in files]))
+        scoring = {**asdict(settings.scoring), "train_accuracy": accuracy}
+        facts = {**about, "scoring": scoring, "rank_correlation": _correlations(files[0])}
+        save(output, name, {**facts, "rows": rows})
 
     keep(measure_cells(cells, runs, settings.facts(), deadline, keep))
     click.echo(output / f"{name}.json")
