@@ -120,10 +120,7 @@ def run(settings: Settings, output: Path, runs: Path, name: str) -> None:
         place = {"method": method, "sample_prune": ratio, "seed": seed}
         return {**place, "images": len(rows), "test_accuracy": accuracy}
 
-    places = settings.cells()
-    cells = {
-        f"{method}-{ratio}-{seed}": partial(measure, method, ratio, seed) for method, ratio, seed in places
-    }
+    cells = {"-".join(map(str, place)): partial(measure, *place) for place in settings.cells()}
     about = {
         "source": Path(settings.source).name.removesuffix(".npz"),
         "train_images": len(source),
@@ -136,8 +133,7 @@ def run(settings: Settings, output: Path, runs: Path, name: str) -> None:
 
     def keep(rows: list[dict[str, Any]]) -> None:
         files = [scored(seed) for seed in sorted({row["seed"] for row in rows})[: settings.score_runs]]
-        accuracy = float(np.mean([one.provenance["history"][-1]["accuracy"] for one in files]))
-        scoring = {**asdict(settings.scoring), "train_accuracy": accuracy}
+        scoring = {**asdict(settings.scoring), "train_accuracy": _train_accuracy(files)}
         facts = {**about, "scoring": scoring, "rank_correlation": _correlations(files[0])}
         save(output, name, {**facts, "rows": rows})
 
@@ -174,6 +170,10 @@ def _coreset(
         sha256=check.sha256,
     )
     return coreset.rows
+
+
+def _train_accuracy(files: list[ScoresFile]) -> float:
+    return float(np.mean([one.provenance["history"][-1]["accuracy"] for one in files]))
 
 
 def _correlations(scores_file: ScoresFile) -> dict[str, dict[str, float]]:
