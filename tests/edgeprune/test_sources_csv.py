@@ -171,6 +171,10 @@ def test_files_with_names_that_are_refused(tmp_path, content, told):
         ),
         ("path,label\n", "has no rows below its first line"),
         ("", "has no column of paths"),
+        ("\npath,label\na.png,cat\n", "its first line is empty; write path,label there"),
+        ("path,label,label\na.png,a,b\n", "has 2 columns 'label'; give each a name of its own"),
+        ("path,path,label\na.png,b.png,b\n", "has 2 columns 'path'; give each a name of its own"),
+        ("path,label,split,split\na.png,a,train,test\n", "has 2 columns 'split'; give each a name"),
         ('path,label\n"a.png,cat\n', "line 2: is no line of a table"),
         ("path,label\na.png,\xe9\n", "is not text in UTF-8"),
     ],
@@ -180,6 +184,13 @@ def test_tables_that_are_refused(tmp_path, text, told):
     message = refusal(f"csv:{tmp_path / 'a.csv'}")
     assert message.startswith(f"{tmp_path}/a.csv")
     assert told in message
+
+
+def test_a_named_column_that_comes_twice(tmp_path):
+    (tmp_path / "a.csv").write_text("path,label,label,x,x\na.png,a,b,1,2\n")
+    for option, name in (("label-column", "label"), ("target", "x")):
+        told = f"has 2 columns '{name}'; give each a name of its own"
+        assert told in refusal(f"csv:{tmp_path / 'a.csv'}?{option}={name}")
 
 
 def test_the_label_comes_before_other_names(tmp_path):

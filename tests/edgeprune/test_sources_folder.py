@@ -210,3 +210,10 @@ def test_file_name_that_is_no_text_can_be_printed(tmp_path: Path) -> None:
     source = open_source(f"imagefolder:{tmp_path}")
     assert source.name(0).encode("utf-8").endswith(b".png")
     assert source.read([0]).shape == (1, 3, 4, 4)
+
+
+def test_metadata_with_a_column_that_comes_twice(tmp_path: Path) -> None:
+    write_images(tmp_path, random_images(["cat/1.png"]))
+    (tmp_path / "metadata.csv").write_text("file_name,age,age\ncat/1.png,1,2\n")
+    with pytest.raises(SourceError, match=r"metadata\.csv: has 2 columns 'age'; give each a name of its own"):
+        open_source(f"imagefolder:{tmp_path}?target=age")

@@ -17,6 +17,7 @@ from edgeprune.sources import open_source
 from edgeprune_formats import ConfigError
 
 pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
 parquet_groups = pytest.importorskip("edgeprune.sources.tables.parquet_groups")
 
 PIXELS = pictures(12)
@@ -242,6 +243,25 @@ def test_columns_that_are_refused(tmp_path, more, options, told):
     message = refusal(f"parquet:{path}{options}")
     assert message.startswith(f"{path}: ")
     assert told in message
+
+
+@pytest.mark.parametrize(
+    ("twice", "options"),
+    [("image", ""), ("label", ""), ("label", "?label-column=label"), ("id", "?target=id"), ("split", "")],
+)
+def test_columns_that_come_twice(tmp_path, twice, options):
+    table = pa.table(columns(id=list(range(12)), split=["train"] * 12))
+    path = str(tmp_path / "a.parquet")
+    pq.write_table(table.append_column(twice, table[twice]), path)
+    assert f"{path}: has 2 columns '{twice}'; give each a name of its own" in refusal(
+        f"parquet:{path}{options}"
+    )
+
+
+def test_columns_that_come_twice_and_are_not_read(tmp_path):
+    table = pa.table(columns(id=list(range(12))))
+    pq.write_table(table.append_column("id", table["id"]), tmp_path / "a.parquet")
+    assert len(open_source(f"parquet:{tmp_path / 'a.parquet'}")) == 12
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from ...errors import SourceError
 from ..columns.requests import TargetRequest
 from ..columns.values import make_target
 from ..decoding.files import as_text
+from ..tables.column_names import refuse_repeated
 from ..tables.csv_table import read_csv
 
 __all__ = ["FILE_COLUMN", "METADATA", "metadata_targets"]
@@ -72,7 +73,8 @@ def _texts(
     _, header = next(rows, (0, []))
     columns = [name.strip() for name in header]
     for name in (FILE_COLUMN, *names):
-        if columns.count(name) != 1:
+        refuse_repeated(name, columns, shown)
+        if name not in columns:
             raise SourceError(f"{shown}: has no column {name!r}; its columns are {', '.join(columns)}")
     at = [columns.index(name) for name in (FILE_COLUMN, *names)]
     found: dict[str, list[str]] = {}

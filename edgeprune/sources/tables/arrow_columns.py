@@ -19,7 +19,7 @@ from ..columns.requests import parse_targets
 from ..decoding.encoded import Content
 from ..naming.labels import LabelError, Labels
 from ..naming.options import SourceOptions
-from .column_names import IMAGE_NAMES, LABEL_NAMES, SPLIT_NAME, only_one
+from .column_names import IMAGE_NAMES, LABEL_NAMES, SPLIT_NAME, only_one, refuse_repeated
 
 __all__ = ["Columns", "add_labels", "content_of", "find_columns", "texts_of", "values_of"]
 
@@ -64,14 +64,15 @@ def find_columns(schema: pa.Schema, options: SourceOptions, where: str, info: Ma
         A column is missing, of a wrong type, or one of several that could be meant.
     """
     features = _features(schema, info)
-    kinds = {name: str(schema.field(name).type) for name in schema.names}
+    kinds = {field.name: str(field.type) for field in schema}
 
-    def named(kind: str, name: str | None) -> str | None:
-        if name is not None and schema.names.count(name) != 1:
+    def require(kind: str, name: str) -> None:
+        refuse_repeated(name, schema.names, where)
+        if name not in kinds:
             raise SourceError(f"{where}: has no column {name!r} of {kind}; its columns are {_listed(kinds)}")
-        return name
 
-    image = named("images", options.image_column) or _image_column(schema, features, kinds, where)
+    image = options.image_column or _image_column(schema, features, kinds, where)
+    require("images", image)
     if not (_is_image(schema.field(image).type) or _is_text(schema.field(image).type)):
         raise SourceError(
             f"{where}: column {image} is {kinds[image]}, neither encoded images nor their paths; "
@@ -79,19 +80,22 @@ def find_columns(schema: pa.Schema, options: SourceOptions, where: str, info: Ma
         )
     targets = [name for request in parse_targets(options.target) for name in request.columns]
     for name in targets:
-        named("a target", name)
-    label = named("labels", options.label_column)
+        require("a target", name)
+    label = options.label_column
     if label is None:
         label = _label_column(schema, features, kinds, {image, *targets}, where, is_needed=not targets)
     if label is not None:
+        require("labels", label)
         kind = _value_type(schema.field(label).type)
         if not (types.is_integer(kind) or _is_text(kind)):
             raise SourceError(f"{where}: column {label} is {kinds[label]}; labels are integers or text")
-    split = named("splits", options.split_column)
-    if split is not None and not _is_text(_value_type(schema.field(split).type)):
-        raise SourceError(f"{where}: column {split} is {kinds[split]}; the names of splits are text")
-    if split is None and SPLIT_NAME in kinds and _is_text(_value_type(schema.field(SPLIT_NAME).type)):
-        split = SPLIT_NAME
+    split = options.split_column or (SPLIT_NAME if SPLIT_NAME in kinds else None)
+    if split is not None:
+        require("splits", split)
+        if not _is_text(_value_type(schema.field(split).type)):
+            if options.split_column is not None:
+                raise SourceError(f"{where}: column {split} is {kinds[split]}; the names of splits are text")
+            split = None
     names = {name: _class_names(_innermost(features.get(name))) for name in targets}
     known = {name: classes for name, classes in names.items() if classes is not None}
     return Columns(image, label, split, _class_names(features.get(label or "")), known)
@@ -128,7 +132,7 @@ def _class_names(feature: dict[str, Any] | None) -> tuple[str, ...] | None:
 
 def _image_column(schema: pa.Schema, features: dict[str, Any], kinds: dict[str, str], where: str) -> str:
     found = [name for name, feature in features.items() if feature.get("_type") == "Image" and name in kinds]
-    found = found or [name for name in schema.names if _is_image(schema.field(name).type)]
+    found = found or [field.name for field in schema if _is_image(field.type)]
     found = found or [name for name in schema.names if name.lower() in IMAGE_NAMES]
     return only_one(found, ("image", "img"), kinds, where, "images", "image_column")
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from ...errors import SourceError
 
-__all__ = ["IMAGE_NAMES", "LABEL_NAMES", "SPLIT_NAME", "only_one"]
+__all__ = ["IMAGE_NAMES", "LABEL_NAMES", "SPLIT_NAME", "only_one", "refuse_repeated"]
 
 # Compared in lower case.
 IMAGE_NAMES = (
@@ -48,8 +48,16 @@ def only_one(
         found = alike if len(alike) == 1 else found
     if len(found) == 1:
         return found[0]
+    for name in found:
+        refuse_repeated(name, found, where)
     flag = option.replace("_", "-")
     remedy = f"name it with `{option}`, or add ?{flag}=NAME to the source"
     if found:
         raise SourceError(f"{where}: {' and '.join(found)} may hold the {kind}; {remedy}")
     raise SourceError(f"{where}: has no column of {kind}; its columns are {', '.join(columns)}; {remedy}")
+
+
+def refuse_repeated(name: str, columns: Sequence[str], where: str) -> None:
+    """Raise SourceError if several columns have a name that is asked for."""
+    if columns.count(name) > 1:
+        raise SourceError(f"{where}: has {columns.count(name)} columns {name!r}; give each a name of its own")

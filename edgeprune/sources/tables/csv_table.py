@@ -28,7 +28,7 @@ from ..naming.labels import LabelError, Labels
 from ..naming.options import SourceOptions, without_options
 from ..naming.patterns import refuse_remote
 from ..naming.split_names import NAMES, Division, divide_rows
-from .column_names import IMAGE_NAMES, LABEL_NAMES, SPLIT_NAME, only_one
+from .column_names import IMAGE_NAMES, LABEL_NAMES, SPLIT_NAME, only_one, refuse_repeated
 
 __all__ = ["open_csv", "open_listed", "read_csv"]
 
@@ -217,6 +217,8 @@ def read_csv(file: str, make: Callable[[Iterator[tuple[int, list[str]]]], _Made]
 def _table(file: str, rows: Iterator[tuple[int, list[str]]], *, options: SourceOptions) -> _Table:
     shown = as_text(file)
     _, header = next(rows, (0, []))
+    if not header:
+        raise SourceError(f"{shown}: has no column of paths: its first line is empty; write path,label there")
     columns = [name.strip() for name in header]
     requests = parse_targets(options.target)
     path, label, split = _columns(columns, options, requests, shown)
@@ -255,7 +257,10 @@ def _columns(
     named = [name for request in requests for name in request.columns]
     plain = [request.name for request in requests if request.columns == (request.name,)]
     for name in (options.image_column, options.label_column, options.split_column, *named):
-        if name is not None and columns.count(name) != 1:
+        if name is None:
+            continue
+        refuse_repeated(name, columns, shown)
+        if name not in columns:
             other = f"; `target={name}=COLUMN` takes another" if name in plain else ""
             raise SourceError(f"{shown}: has no column {name!r}; its columns are {', '.join(columns)}{other}")
     path = options.image_column or only_one(
@@ -267,4 +272,6 @@ def _columns(
     if label is None and (found or not requests):
         label = only_one(found, ("label",), columns, shown, "labels", "label_column")
     split = options.split_column or next((name for name in columns if name.lower() == SPLIT_NAME), None)
+    if split is not None:
+        refuse_repeated(split, columns, shown)
     return path, label, split
