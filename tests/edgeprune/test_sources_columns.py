@@ -119,10 +119,24 @@ def test_what_is_not_told_is_nan_in_metadata():
         ([[1, 2], [1], [2, 3]], "value", "line 1: holds 1 numbers, and those before it 2"),
         (["1", "2.5", "1"], "integer", "line 1: is no integer"),
         (["1", "", "1"], "integer", "line 1: is missing"),
+        ([1, None, 1], None, "line 1: is missing; name the kind float"),
+        ([1, None, 1], "class", "line 1: has no class"),
+        (
+            np.array([1, 2**63 + 1], np.uint64),
+            "integer",
+            "line 1: is no integer of 64 bits: 9223372036854775809",
+        ),
+        (np.array([1, 2**63 + 1], np.uint64), "class", "line 1: is 9223372036854775809; number the classes"),
+        (np.array([0, 1.0, np.nan]), "class", "line 0: '0.0' is no class; classes are text, or integers"),
+        (np.array([1.0, np.nan]), "class", "line 0: '1.0' is no class"),
+        ([["a"], [1.5]], "multilabel", "line 1: '1.5' is no class"),
+        ([b"a", b"b"], "text", "line 0: holds bytes, no text"),
+        (np.array([b"a", b"\xff"]), None, "is not text in ASCII; save it as text"),
         (np.array([0, -1, 1]), "class", "line 1: is -1"),
         (["a", "", "b"], "class", "line 1: has no class"),
         (np.array([[0, 1], [0, 2], [1, 1]]), "multilabel", "line 1: has 2, not 0 or 1"),
         (np.array([[0.5, 0.5], [0.5, 0.6], [1, 0]]), "probabilities", "line 1: its probabilities .* 1.1"),
+        (np.array([[0.5, 0.5], [1.5, -0.5]]), "probabilities", "line 1: .* but -0.5 to 1.5 with 1"),
         (np.zeros((3, 2)), "integer", "one of an image"),
         (["", "", ""], "multilabel", "no image has a label"),
     ],
@@ -130,6 +144,13 @@ def test_what_is_not_told_is_nan_in_metadata():
 def test_values_that_cannot_be_used(values, kind, words):
     with pytest.raises(SourceError, match=rf"a\.csv: target 't': .*{words}"):
         made(values, kind)
+
+
+def test_integers_some_of_which_are_missing():
+    """What Parquet and JSON hold; that one is missing changes none of the others."""
+    values = [2**53 + 1, None, 0]
+    assert made(values, "text").values.tolist() == ["9007199254740993", "", "0"]
+    assert np.isnan(made(values, "float").values[1])
 
 
 def test_a_label_outside_its_classes():

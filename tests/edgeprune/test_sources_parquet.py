@@ -258,6 +258,18 @@ def test_columns_that_come_twice(tmp_path, twice, options):
     )
 
 
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [("class", "[1]: has no class"), ("integer", "[1]: is missing; name the kind float"), ("text", None)],
+)
+def test_a_target_of_integers_some_of_which_are_null(tmp_path, kind, told):
+    spec = f"parquet:{write_parquet(tmp_path / 'a.parquet', columns(age=[7, None] * 6))}?target=age:{kind}"
+    if told is not None:
+        assert told in refusal(spec)
+        return
+    assert open_source(spec).targets[0].values.tolist() == ["7", ""] * 6
+
+
 def test_columns_that_come_twice_and_are_not_read(tmp_path):
     table = pa.table(columns(id=list(range(12))))
     pq.write_table(table.append_column("id", table["id"]), tmp_path / "a.parquet")

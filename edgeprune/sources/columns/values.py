@@ -57,7 +57,9 @@ def make_target(
     where = f"{where}: target {request.name!r}"
     # Labels in a single column of text are names, even where each image has one that is a number.
     is_named = request.kind == "multilabel" and len(columns) == 1
-    columns = [_as_numbers(column, "text" if is_named else request.kind) for column in columns]
+    columns = [
+        _as_numbers(_as_text(column, where), "text" if is_named else request.kind) for column in columns
+    ]
     kind = request.kind or _kind_of(columns)
     if kind not in ("value", "multilabel", "probabilities") and len(columns) > 1:
         raise SourceError(f"{where}: a {kind} is of one column; name the kind value, as in NAME=A+B:value")
@@ -87,14 +89,20 @@ class _BadValueError(ValueError):
         self.row = row
 
 
+def _as_text(column: NDArray[Any], where: str) -> NDArray[Any]:
+    """Return a column of text as objects, also where it holds bytes, and any other as it is."""
+    try:
+        return column.astype(str).astype(object) if column.dtype.kind in "US" else column
+    except UnicodeDecodeError as error:
+        raise SourceError(f"{where}: is not text in ASCII; save it as text, with dtype str") from error
+
+
 def _as_numbers(column: NDArray[Any], kind: str | None) -> NDArray[Any]:
     """Return a column of text as numbers where all of it is numbers and `kind` takes them, else as it is.
 
     Whole numbers with needless zeros in front, such as 0012, and those beyond int64 are numbers only where
     `kind` is one of numbers.
     """
-    if column.dtype.kind in "US":
-        column = column.astype(str).astype(object)
     if column.dtype != object or column.ndim != 1 or kind == "text":
         return column
     values = column.tolist()
@@ -128,7 +136,9 @@ def _kind_of(columns: Sequence[NDArray[Any]]) -> str:
         return "multilabel"
     if first.ndim == 2:
         return "value"
-    return "integer" if first.dtype.kind in "iu" else "text"
+    # Some of them may be missing, which the kind tells of.
+    is_whole = first.dtype == object and {int} <= set(map(type, first)) <= {int, type(None)}
+    return "integer" if is_whole or first.dtype.kind in "iu" else "text"
 
 
 def _is_list(value: object) -> bool:
@@ -207,11 +217,11 @@ def _classes(
 ) -> Target:
     column = columns[0]
     if column.dtype.kind in "iub" and column.ndim == 1:
-        labels = column.astype(np.int64)
-        wrong = (labels < 0) | (labels >= MAX_CLASSES)
+        wrong = (column < 0) | (column >= MAX_CLASSES)
         if wrong.any():
             row = _first(wrong)
-            raise _BadValueError(f"is {labels[row]}; number the classes 0, 1, 2 and so on", row)
+            raise _BadValueError(f"is {column[row]}; number the classes 0, 1, 2 and so on", row)
+        labels = column.astype(np.int64)
         names = list(classes) if classes is not None else [str(n) for n in range(int(labels.max()) + 1)]
         if int(labels.max()) >= len(names):
             row = _first(labels >= len(names))
@@ -230,9 +240,11 @@ def _classes(
 def _text(value: object, row: int) -> str:
     if isinstance(value, str) and value.strip():
         return value.strip()
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    raise _BadValueError("has no class" if value in (None, "") else f"{str(value)[:40]!r} is no class", row)
+    if value in (None, ""):
+        raise _BadValueError("has no class", row)
+    raise _BadValueError(f"{str(value)[:40]!r} is no class; classes are text, or integers from 0 on", row)
 
 
 def _multilabel(
@@ -298,7 +310,8 @@ def _probabilities(
     wrong = ~((rows >= 0) & (rows <= 1)).all(axis=1) | ~(np.abs(rows.sum(axis=1) - 1) <= 0.005)
     if wrong.any():
         row = _first(wrong)
-        raise _BadValueError(f"its probabilities are not 0 to 1 with a sum of 1 but {rows[row].sum():g}", row)
+        found = f"{rows[row].min():g} to {rows[row].max():g} with {rows[row].sum():g}"
+        raise _BadValueError(f"its probabilities are not 0 to 1 with a sum of 1 but {found}", row)
     names = _names_of(request, rows.shape[1], classes)
     return Target(Column(request.name, "probabilities", names), rows.astype(np.float32))
 
@@ -307,6 +320,9 @@ def _metadata(kind: str, column: NDArray[Any]) -> NDArray[Any]:
     if column.ndim != 1:
         raise _BadValueError(f"is {list(column.shape)}, and {kind} is one of an image")
     if kind == "text":
+        encoded = np.array([isinstance(value, bytes) for value in column.tolist()])
+        if encoded.any():
+            raise _BadValueError("holds bytes, no text", _first(encoded))
         texts = np.empty(len(column), object)
         texts[:] = ["" if value is None else str(value) for value in column.tolist()]
         return texts
@@ -323,5 +339,6 @@ def _metadata(kind: str, column: NDArray[Any]) -> NDArray[Any]:
     with np.errstate(invalid="ignore"):
         whole = column.astype(np.int64)
     if (whole != column).any():
-        raise _BadValueError("is no integer", _first(whole != column))
+        row = _first(whole != column)
+        raise _BadValueError(f"is no integer of 64 bits: {column[row]}", row)
     return whole

@@ -220,7 +220,9 @@ def values_of(column: pa.ChunkedArray, names: tuple[str, ...] | None) -> NDArray
     """
     kind = _value_type(column.type)
     column = column.cast(kind)
-    if types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind):
+    # With nulls, integers would come as floating-point numbers.
+    is_whole = types.is_integer(kind) and not column.null_count
+    if is_whole or types.is_boolean(kind) or types.is_floating(kind):
         return np.asarray(column.to_numpy())
     values = np.empty(len(column), object)
     values[:] = column.to_pylist()
