@@ -200,6 +200,29 @@ def test_dangling_link_is_an_unreadable_image(tmp_path: Path) -> None:
         open_source(f"imagefolder:{tmp_path}").read([1])
 
 
+def test_link_to_itself_is_an_unreadable_image(tmp_path: Path) -> None:
+    write_images(tmp_path, random_images(["a/1.png", "3.png"]))
+    for name in ("a/2.png", "4.png"):
+        (tmp_path / name).symlink_to(Path(name).name)
+    source = open_source(f"imagefolder:{tmp_path}")
+    assert source.notes == (f"{tmp_path}: 2 images beside the class folders are left out",)
+    with pytest.raises(SourceError, match=r"a.2\.png: Too many levels"):
+        source.read([1])
+
+
+@pytest.mark.parametrize("name", ["b", "a/more"])
+def test_link_that_may_have_led_to_images_is_refused(tmp_path: Path, name: str) -> None:
+    write_images(tmp_path, random_images(["a/1.png"]))
+    (tmp_path / "a" / "notes.txt").symlink_to(tmp_path / "gone.txt")
+    (tmp_path / "a" / "LICENSE").symlink_to("1.png")
+    assert len(open_source(f"imagefolder:{tmp_path}")) == 1
+    (tmp_path / name).symlink_to(tmp_path / "gone")
+    with pytest.raises(
+        SourceError, match=rf"{name}: the link leads nowhere \(No such .*; mend it, or remove it"
+    ):
+        open_source(f"imagefolder:{tmp_path}")
+
+
 @pytest.mark.skipif(os.name != "posix", reason="file names are text here")
 def test_file_name_that_is_no_text_can_be_printed(tmp_path: Path) -> None:
     write_images(tmp_path, random_images(["a/1.png"]))

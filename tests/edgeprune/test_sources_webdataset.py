@@ -323,6 +323,17 @@ def test_patterns_that_are_refused(tmp_path):
         open_source(f"webdataset:{tmp_path}?split-column=x")
 
 
+@pytest.mark.parametrize("pattern", ["", "/a-*.tar", "/a-{00..02}.tar"])
+def test_a_shard_whose_link_leads_nowhere(tmp_path, pattern):
+    shards(tmp_path)
+    (tmp_path / "a-01.tar").rename(tmp_path / "elsewhere")
+    (tmp_path / "a-01.tar").symlink_to(tmp_path / "elsewhere")
+    assert len(open_source(f"webdataset:{tmp_path}{pattern}")) == 9
+    (tmp_path / "elsewhere").unlink()
+    told = f"{tmp_path}/a-01.tar: the link leads nowhere; mend it, or remove it"
+    assert told in refusal(f"webdataset:{tmp_path}{pattern}")
+
+
 def test_rows_by_many_threads_and_after_a_fork(tmp_path):
     shards(tmp_path)
     source = open_source(f"webdataset:{tmp_path}")

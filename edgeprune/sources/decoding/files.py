@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 from ...errors import SourceError
 from .images import IMAGE_SUFFIXES, UNREAD_SUFFIXES
 
-__all__ = ["as_text", "has_images", "images_below", "sub_folders", "unread_text", "visible"]
+__all__ = ["as_text", "has_images", "images_below", "is_folder", "sub_folders", "unread_text", "visible"]
 
 # What operating systems, network drives and editors leave in folders; hidden names are passed over anyway.
 _NOT_OURS = ("__macosx", "@eadir", "lost+found", "$recycle.bin", "system volume information", "__pycache__")
@@ -36,7 +37,24 @@ def visible(folder: str) -> list[os.DirEntry[str]]:
 
 def sub_folders(folder: str) -> list[str]:
     """Return the names of the visible folders in a folder."""
-    return [entry.name for entry in visible(folder) if entry.is_dir()]
+    return [entry.name for entry in visible(folder) if is_folder(entry)]
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Tell whether an entry is a folder, or links to one.
+
+    Raises
+    ------
+    SourceError
+        A link without a suffix, which may have led to a folder of images, leads nowhere.
+    """
+    try:
+        found, reason = entry.is_dir(), os.strerror(errno.ENOENT)
+    except OSError as error:
+        found, reason = False, str(error.strerror)
+    if not found and entry.is_symlink() and not _suffix(entry) and not Path(entry.path).exists():
+        raise SourceError(f"{as_text(entry.path)}: the link leads nowhere ({reason}); mend it, or remove it")
+    return found
 
 
 def has_images(folder: str) -> bool:
@@ -44,7 +62,8 @@ def has_images(folder: str) -> bool:
     # Most folders of classes hold nothing else: the first entry tells.
     with os.scandir(folder) as entries:
         return any(
-            _is_ours(entry) and _suffix(entry) in IMAGE_SUFFIXES and entry.is_file() for entry in entries
+            _is_ours(entry) and _suffix(entry) in IMAGE_SUFFIXES and not is_folder(entry) and _is_read(entry)
+            for entry in entries
         )
 
 
@@ -60,18 +79,18 @@ def images_below(root: str, folder: str = "", unread: Counter[str] | None = None
     Raises
     ------
     SourceError
-        A folder cannot be listed, or is a link to one that it lies in.
+        A folder cannot be listed, or is a link to one that it lies in, or nowhere.
     """
     path = f"{root}{os.sep}{folder}" if folder else root
     for entry in visible(path):
         name = f"{folder}{os.sep}{entry.name}" if folder else entry.name
         suffix = _suffix(entry)
-        if entry.is_dir():
+        if is_folder(entry):
             if entry.is_symlink() and Path(path).resolve().is_relative_to(Path(entry.path).resolve()):
                 where = as_text(entry.path)
                 raise SourceError(f"{where}: links to a folder that it lies in; remove the link")
             yield from images_below(root, name, unread)
-        elif suffix in IMAGE_SUFFIXES and (entry.is_file() or entry.is_symlink()):
+        elif suffix in IMAGE_SUFFIXES and _is_read(entry):
             yield name
         elif suffix in UNREAD_SUFFIXES and unread is not None:
             unread[suffix] += 1
@@ -92,6 +111,11 @@ def as_text(name: str) -> str:
 
 def _is_ours(entry: os.DirEntry[str]) -> bool:
     return not entry.name.startswith(".") and entry.name.lower() not in _NOT_OURS
+
+
+def _is_read(entry: os.DirEntry[str]) -> bool:
+    """Tell whether an entry is read; a link that leads nowhere is, and is an image that cannot be read."""
+    return entry.is_symlink() or entry.is_file()
 
 
 def _suffix(entry: os.DirEntry[str]) -> str:

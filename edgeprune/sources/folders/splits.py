@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import SourceError
-from ..decoding.files import as_text, has_images, images_below, sub_folders, visible
+from ..decoding.files import as_text, has_images, images_below, is_folder, sub_folders, visible
 from ..decoding.images import IMAGE_SUFFIXES
 from ..naming.split_names import NAMES, SPLITS, split_word
 
@@ -183,7 +183,7 @@ def refuse_splits_in_classes(root: str, files: Iterable[str]) -> None:
 def _notes(root: str) -> list[str]:
     """Return what may be other than a user thinks."""
     shown, folders = as_text(root), sub_folders(root)
-    loose = [e.name for e in visible(root) if e.name.lower().endswith(IMAGE_SUFFIXES) and not e.is_dir()]
+    loose = [e.name for e in visible(root) if e.name.lower().endswith(IMAGE_SUFFIXES) and not is_folder(e)]
     notes = []
     if folders and loose:
         notes.append(f"{shown}: {len(loose):,} images beside the class folders are left out")

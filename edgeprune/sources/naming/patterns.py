@@ -92,9 +92,16 @@ def files_below(folder: str, suffixes: tuple[str, ...]) -> list[str]:
     for entry in visible(folder):
         if entry.is_dir(follow_symlinks=False):
             found += files_below(entry.path, suffixes)
-        elif entry.name.lower().endswith(suffixes) and entry.is_file():
+        elif entry.name.lower().endswith(suffixes) and _is_file(entry.path):
             found.append(entry.path)
     return found
+
+
+def _is_file(path: str) -> bool:
+    """Tell whether there is a file, and refuse a link that leads nowhere: its images would be missing."""
+    if os.path.islink(path) and not os.path.exists(path):  # noqa: PTH110, PTH114
+        raise SourceError(f"{as_text(path)}: the link leads nowhere; mend it, or remove it")
+    return os.path.isfile(path)  # noqa: PTH113
 
 
 def _expanded(kind: str, pattern: str) -> list[str]:
@@ -104,7 +111,7 @@ def _expanded(kind: str, pattern: str) -> list[str]:
             path = str(Path(name).expanduser())
             is_glob = not os.path.exists(path) and glob.has_magic(path)  # noqa: PTH110
             found = sorted(glob.glob(path, recursive=True)) if is_glob else [path]  # noqa: PTH207
-            found = [file for file in found if os.path.isfile(file)]  # noqa: PTH113
+            found = [file for file in found if _is_file(file)]
             if not found:
                 shown, reason = as_text(path), "names no file" if is_glob else "No such file"
                 raise SourceError(f"{shown}: {reason}; {kind} takes a file, a folder or a pattern")
