@@ -131,7 +131,7 @@ def build_pack(
     progress = progress if workers.rank == 0 else None
     run = _Run(Path(beside or path), jobs, workers, progress, report, duplicates_kept)
     check_writable(path)
-    source = open_for_build(source, config) if isinstance(source, str) else source
+    source = open_for_build(source, config)
     sweep(path)
     given = open_prerequisites(
         source, config, workers, scores, classifier, fse_net, teacher=teacher, taken_over=taken_over
@@ -185,7 +185,7 @@ def build_share(
         See `build_pack`.
     """
     config, folder = config or BuildConfig(), Path(folder)
-    source = open_for_build(source, config) if isinstance(source, str) else source
+    source = open_for_build(source, config)
     workers = Workers(device=config.device)
     given = open_prerequisites(source, config, workers, scores, None, fse_net, teacher=teacher)
     if given.trains:
@@ -381,11 +381,15 @@ def _at_hand(source: Source, given: Prerequisites, run: _Run) -> AbstractContext
     return cached_if_large(source, run.beside, device, workers=run.workers)
 
 
-def open_for_build(spec: str, config: BuildConfig, planes: int | None = None) -> Source:
-    """Open a source as a build with these settings does; raises `ConfigError` and `SourceError`.
+def open_for_build(spec: str | Source, config: BuildConfig, planes: int | None = None) -> Source:
+    """Open a source, unless it is one, as a build with these settings does; may raise `ConfigError`.
 
     `planes` is how many channels are needed, see `edgeprune.sources.channels.with_channels`.
     """
+    if not isinstance(spec, str):
+        if not hasattr(spec, "labels"):
+            raise ConfigError(f"{spec!r} is no source; name one in text, such as 'imagefolder:photos'")
+        return spec
     source = open_source(spec, split=config.split, size=config.size, channels=config.channels, planes=planes)
     if config.split == "test" and getattr(source, "undivided", False):
         raise ConfigError(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
+import operator
 import types
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from edgeprune_formats import ConfigError
 from edgeprune_formats.errors import one_line
 
-__all__ = ["check_types", "from_json", "shortened"]
+__all__ = ["check_types", "from_json", "shortened", "whole_number"]
 
 T = TypeVar("T")
 
@@ -47,6 +48,20 @@ def check_types(config: Any) -> None:
                 f"`{type(config).__name__}.{field.name}` is {shortened(value)}; it must be {known}"
             )
         object.__setattr__(config, field.name, fitting[0])
+
+
+def whole_number(name: str, value: Any) -> int:
+    """Return the integer, of Python's or numpy's types, that an argument is.
+
+    Raises
+    ------
+    ConfigError
+        It is something else; the message names the argument.
+    """
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise ConfigError(f"`{name}` is {one_line(shortened(value))}; it must be an integer") from None
 
 
 def _alternatives(hint: Any) -> tuple[Any, ...]:

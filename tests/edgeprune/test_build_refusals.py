@@ -34,6 +34,12 @@ def test_a_file_that_nothing_looks_at_is_refused(scored, tmp_path, method, given
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("given", [Path("photos"), None])
+def test_what_is_no_source_is_told(tmp_path, given):
+    with pytest.raises(ConfigError, match="is no source; name one in text, such as 'imagefolder:photos'"):
+        build_pack(given, tmp_path / "p.h5")
+
+
 def test_files_that_have_a_use_are_accepted():
     file = Path("f")
     nothing = dict.fromkeys(("scores", "classifier", "fse_net"))

@@ -130,6 +130,16 @@ def test_scipy_gives_the_dtype_asked_for(make_pack, dtype):
         ({"batch_size": 0}, "at least 1"),
         ({"seed": -1}, "negative"),
         ({"cache_bytes": 0}, "`cache_bytes` must be positive"),
+        ({"cache_bytes": "1MB"}, "`cache_bytes` must be positive, not '1MB'"),
+        ({"batch_size": "8"}, "`batch_size` is '8'; it must be an integer"),
+        ({"seed": None}, "`seed` is None; it must be an integer"),
+        ({"prefetch": 1.5}, "`prefetch` is 1.5; it must be an integer"),
+        ({"reuse_buffers": "x"}, "`reuse_buffers` is 'x'; it must be an integer"),
+        ({"resolution": 4.5}, "`resolution` is 4.5; it must be an integer"),
+        ({"resolution": (4, None)}, "`resolution` is None; it must be an integer"),
+        ({"rank": "0", "world_size": 2}, "`rank` is '0'; it must be an integer"),
+        ({"augment": 3}, "unknown augmentation 3; known: none"),
+        ({"targets": None}, "`targets` is None; it must be a sequence of names"),
     ],
 )
 def test_misuse_is_named(make_pack, options, message):

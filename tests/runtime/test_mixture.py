@@ -203,6 +203,18 @@ def test_one_pack_in_a_list_is_that_pack(paths):
     assert open_packs(paths[:1]).path == paths[0]
 
 
+def test_what_is_no_list_of_packs_is_told(paths):
+    """Of text, each letter would be taken for a path."""
+    told = "is no list of packs; give a list of paths, URLs or open packs"
+    for given in (None, 3, bytes(paths[0])):
+        for made in (open_packs, PackLoader):
+            with pytest.raises(ConfigError, match=told):
+                made(given)
+    for given in (paths[0], str(paths[0])):
+        with pytest.raises(ConfigError, match=told):
+            open_packs(given)
+
+
 def test_what_a_mixture_tells(paths):
     with open_packs(paths) as packs:
         assert isinstance(packs, Mixture)

@@ -81,7 +81,7 @@ def loader_augment(augment: bool | LoaderAugment) -> LoaderAugment:
     """
     if augment in PRESETS or augment == "short":
         return augment
-    if isinstance(augment, str) and augment not in AUGMENTS:
+    if augment not in (*AUGMENTS, True, False, None):
         raise ConfigError(f"unknown augmentation {augment!r}; known: {', '.join(LOADER_AUGMENTS)}")
     return augment_name(augment)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -16,6 +15,7 @@ from edgeprune_formats.codecs import get_codec
 from edgeprune_formats.coefficients import Coefficients, SparseCoefficients, column_bits
 from edgeprune_formats.tiles import dct_basis
 
+from ..checks import whole_number
 from ..normalization import Normalization
 from .augmentation import Augmentation
 
@@ -180,9 +180,9 @@ def _size(header: PackHeader, resolution: Resolution) -> tuple[int, int]:
             raise ConfigError(
                 f"`resolution` must be (height, width): images are {header.height}x{header.width}"
             )
-        height = width = operator.index(resolution)
+        height = width = whole_number("resolution", resolution)
     elif len(resolution) == 2:
-        height, width = (operator.index(side) for side in resolution)
+        height, width = (whole_number("resolution", side) for side in resolution)
     else:
         raise ConfigError(f"`resolution` is one number or (height, width), not {resolution}")
     if not (1 <= height <= header.height and 1 <= width <= header.width):

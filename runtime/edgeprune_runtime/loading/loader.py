@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from edgeprune_formats import ConfigError
 from edgeprune_formats.errors import one_line
 
+from ..checks import whole_number
 from ..decode.augmentation import LoaderAugment, loader_augment
 from ..decode.backends import Backend
 from ..decode.dtypes import dtype_name
@@ -177,7 +178,8 @@ class PackLoader:
         rank: int | None = None,
         world_size: int | None = None,
     ) -> None:
-        batch_size, seed, prefetch, buffers = map(operator.index, (batch_size, seed, prefetch, reuse_buffers))
+        batch_size, seed = whole_number("batch_size", batch_size), whole_number("seed", seed)
+        prefetch, buffers = whole_number("prefetch", prefetch), whole_number("reuse_buffers", reuse_buffers)
         check_numbers(batch_size=batch_size, seed=seed, prefetch=prefetch, reuse_buffers=buffers)
         ranks = rank_share(rank, world_size, drop_rest=bool(drop_last))
         check_choices(on_corrupt, sampling, ranks, shuffle=shuffle, replays=replay is not None)

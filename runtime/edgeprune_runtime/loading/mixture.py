@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
@@ -13,8 +14,9 @@ from numpy.typing import NDArray
 
 from edgeprune_formats import ConfigError, Pack, PackHeader, open_pack
 from edgeprune_formats.limits import MAX_CLASSES
-from edgeprune_formats.remote.locations import PackPath
+from edgeprune_formats.remote.locations import PackPath, RemoteFile
 
+from ..checks import shortened
 from ..class_names import class_numbers, same_classes, united_classes
 
 __all__ = ["Mixture", "open_packs", "pooled_statistics"]
@@ -104,6 +106,8 @@ def open_packs(paths: Sequence[PackPath | Pack]) -> Pack | Mixture:
     OSError, ConfigError, PackFormatError, RemoteError
         As `edgeprune_formats.open_pack` and `Mixture`.
     """
+    if isinstance(paths, str | bytes | os.PathLike | RemoteFile) or not isinstance(paths, Iterable):
+        raise ConfigError(f"{shortened(paths)} is no list of packs; give a list of paths, URLs or open packs")
     packs = [path if isinstance(path, Pack) else open_pack(path) for path in paths]
     return packs[0] if len(packs) == 1 else Mixture(packs)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from edgeprune_formats import ConfigError, Pack
 from edgeprune_formats.targets import LABEL, Column
 
+from ..checks import shortened
 from ..class_names import same_classes
 from .mixture import Mixture
 
@@ -49,6 +50,8 @@ class TargetReader:
     def __init__(self, packs: Pack | Mixture, names: Sequence[str]) -> None:
         if isinstance(names, str):
             raise ConfigError(f'`targets` is a sequence of names; write targets=("{names}",)')
+        if not isinstance(names, Iterable):
+            raise ConfigError(f"`targets` is {shortened(names)}; it must be a sequence of names")
         self.columns = tuple(column_of(packs, name) for name in names)
         self._packs = packs
         self._members = packs.packs if isinstance(packs, Mixture) else (packs,)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from concurrent.futures import Future, wait
+from numbers import Real
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -59,8 +60,8 @@ class ChunkCache:
     """
 
     def __init__(self, pack: Pack, cache_bytes: int = DEFAULT_CACHE_BYTES, *, prefetch: bool = False) -> None:
-        if cache_bytes < 1:
-            raise ConfigError(f"`cache_bytes` must be positive, not {cache_bytes}")
+        if not isinstance(cache_bytes, Real) or cache_bytes < 1:
+            raise ConfigError(f"`cache_bytes` must be positive, not {cache_bytes!r}")
         header = pack.header
         self.pack = pack
         self.cache_bytes = cache_bytes

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import operator
 import sys
 import warnings
 from dataclasses import dataclass
@@ -13,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune_formats import ConfigError
+
+from ...checks import whole_number
 
 __all__ = ["RankShare", "rank_share"]
 
@@ -87,7 +88,7 @@ def rank_share(rank: int | None, world_size: int | None, *, drop_rest: bool) -> 
         return RankShare(0, 1, given=False, drop_rest=drop_rest)
     if rank is None or world_size is None:
         raise ConfigError("`rank` and `world_size` go together; give both or none")
-    rank, world_size = operator.index(rank), operator.index(world_size)
+    rank, world_size = whole_number("rank", rank), whole_number("world_size", world_size)
     if not 0 <= rank < world_size:
         raise ConfigError(
             f"`rank` is {rank} and `world_size` {world_size}; it must be from 0 to {world_size - 1}"
