@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from edgeprune_formats import ConfigError
-from edgeprune_formats.limits import MAX_SIDE
+from edgeprune_formats.limits import MAX_SIDE, MAX_TEXT_BYTES
 from edgeprune_formats.targets import alike_names
 
 from ..errors import SourceError
@@ -133,10 +133,23 @@ def open_source(
     if size is not None and not 1 <= size <= MAX_SIDE:
         raise ConfigError(f"`size` is 1 to {MAX_SIDE} pixels, not {size}")
     source = KINDS[kind].open(spec, split, size)
-    alike = alike_names(source.class_names)
-    if alike is not None:
-        raise SourceError(
-            f"{spec}: classes {alike[0]!a} and {alike[1]!a} differ only in how Unicode composes their "
-            "accents; give each class one spelling"
-        )
+    _require_names(source.class_names, spec)
     return with_channels(source, channels, planes)
+
+
+def _require_names(names: Sequence[str], spec: str) -> None:
+    """Raise `SourceError` of names that a pack cannot hold, or that readers take for the same."""
+    for name in names:
+        raw = name.encode("utf-8", "backslashreplace")
+        if b"\0" in raw or len(raw) > MAX_TEXT_BYTES or raw.decode() != name:
+            raise SourceError(
+                f"{spec}: no class can be called {name[:40]!a}: a name is text of at most {MAX_TEXT_BYTES:,} "
+                "bytes, without zero bytes; give the class another name"
+            )
+    alike = alike_names(names)
+    if alike is None:
+        return
+    differ = "differ only in how Unicode composes their accents; give each class one spelling"
+    if alike[0] == alike[1]:
+        differ = "have the same name as text; give each class a name of its own, in UTF-8"
+    raise SourceError(f"{spec}: classes {alike[0]!a} and {alike[1]!a} {differ}")

@@ -35,6 +35,21 @@ def test_unknown_source_names_the_known_ones() -> None:
         open_source("mnist")
 
 
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["a", "b\0c"], r"no class can be called 'b\\x00c': a name is text of at most 4,096 bytes"),
+        (["a" * 4097, "b"], r"no class can be called 'aaa.*give the class another name"),
+        (["a", "\ud800"], r"no class can be called '\\ud800'"),
+    ],
+)
+def test_names_of_classes_that_a_pack_cannot_hold(tmp_path: Path, names: list[str], told: str) -> None:
+    path = tmp_path / "a.npz"
+    np.savez(path, x=random_pixels(2, 4, 4, 3), y=[0, 1], class_names=names)
+    with pytest.raises(SourceError, match=rf"npz:.*a\.npz: {told}"):
+        open_source(f"npz:{path}")
+
+
 @pytest.mark.parametrize("split", ["val", "", "Train"])
 def test_unknown_split_is_refused(split: str) -> None:
     with pytest.raises(ConfigError, match="`split` is 'train' or 'test'"):

@@ -235,6 +235,17 @@ def test_file_name_that_is_no_text_can_be_printed(tmp_path: Path) -> None:
     assert source.read([0]).shape == (1, 3, 4, 4)
 
 
+def test_names_of_folders_that_are_the_same_as_text(tmp_path: Path) -> None:
+    write_images(tmp_path, random_images(["a/1.png", "b/1.png"]))
+    for name, raw in (("a", b"/\xfe"), ("b", b"/\xff")):
+        try:
+            os.rename(os.fsencode(tmp_path / name), os.fsencode(tmp_path) + raw)  # noqa: PTH104
+        except OSError:
+            pytest.skip("this file system takes text only")
+    with pytest.raises(SourceError, match=r"have the same name as text; give each class a name of its own"):
+        open_source(f"imagefolder:{tmp_path}")
+
+
 def test_metadata_with_a_column_that_comes_twice(tmp_path: Path) -> None:
     write_images(tmp_path, random_images(["cat/1.png"]))
     (tmp_path / "metadata.csv").write_text("file_name,age,age\ncat/1.png,1,2\n")
