@@ -222,7 +222,9 @@ def component_count(freq_prune: float, height: int, width: int) -> int:
     fallback = round((1 - freq_prune) * height * width)
     count = _PAPER_COUNTS.get((height, width), {}).get(freq_prune, fallback)
     if count == 0:
-        raise ConfigError(f"a frequency pruning ratio of {freq_prune} keeps nothing of {height}x{width}")
+        raise ConfigError(
+            f"a frequency pruning ratio of {freq_prune} keeps nothing of {height}x{width}; lower `freq_prune`"
+        )
     return count
 
 

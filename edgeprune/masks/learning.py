@@ -241,7 +241,12 @@ def _record(
 
 
 def _reuse(path: Path, record: Mapping[str, Any]) -> tuple[FSENet, dict[str, Any]]:
-    net, found = load_fse_net(path)
+    try:
+        net, found = load_fse_net(path)
+    except ArtifactError as error:
+        raise ArtifactError(
+            f"{path} exists, and cannot be used as an FSE-Net; remove it, or write the pack elsewhere"
+        ) from error
     old, new = _settings(found), _settings(record)
     for name, value in new.items():
         if old.get(name) != value:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from edgeprune_formats import ConfigError
+from edgeprune_formats import ConfigError, PackWriteError
 from edgeprune_formats.codecs import get_codec
 from edgeprune_formats.files import check_writable, partial_folder, replacing, write_error
 
@@ -88,8 +88,11 @@ def build_within(
         with partial_folder(path) as folder, replacing(path, folder / path.name):
             # Scores and masks are made once, and named after the pack; duplicates are found once.
             kept = {"duplicates_kept": folder / "duplicates.npz"} if config.drop_duplicates else {}
-            search = _Search(partial(build, beside=path, **kept), folder / path.name, config, budget)
+            trial = folder / path.name
+            search = _Search(partial(build, beside=path, **kept), trial, config, budget)
             fit = search.by_quality(1.0 if min_quality is None else min_quality, min_quality is not None)
+    except PackWriteError as error:
+        raise PackWriteError(str(error).replace(str(trial), str(path))) from error
     except OSError as error:
         raise write_error(path, error) from error
     return replace(fit, report=replace(fit.report, path=path))

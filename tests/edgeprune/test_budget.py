@@ -8,7 +8,7 @@ from edgeprune import BuildConfig, build_pack
 from edgeprune.cli import cli
 from edgeprune.options.sizes import parse_size
 from edgeprune.packs.budget import build_within
-from edgeprune_formats import ConfigError, EdgePruneError, open_pack
+from edgeprune_formats import ConfigError, EdgePruneError, PackWriteError, open_pack
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +120,15 @@ def test_sizes_may_jump_with_the_quality(few, tmp_path):
     assert fit.config.quality == pytest.approx(62.5, abs=0.1)
     assert fit.config.quality < 62.5
     assert "fills 80.0% of the budget" in fit.why
+
+
+def test_a_full_disk_is_told_of_the_pack_that_was_asked_for(tmp_path):
+    def build(path, config, **others):
+        raise PackWriteError(f"{path}: the disk is full")
+
+    with pytest.raises(PackWriteError, match=rf"^{tmp_path}/p\.h5: the disk is full$"):
+        build_within(build, tmp_path / "p.h5", BuildConfig(), 1000)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow

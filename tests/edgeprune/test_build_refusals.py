@@ -131,6 +131,15 @@ def test_artifacts_of_other_settings_stop_the_build(scored, tmp_path):
         build_pack(scored.spec, path, replace(LF, masks=replace(MASKS, epochs=3)))
 
 
+def test_a_damaged_fse_net_beside_the_pack(scored, tmp_path):
+    """Nobody has named it: to correct the path, or to train it again, is no remedy."""
+    (tmp_path / "p.fse-net.safetensors").write_bytes(b"")
+    with pytest.raises(
+        ArtifactError, match=r"p\.fse-net\.safetensors exists, and cannot be used as an FSE-Net; remove"
+    ):
+        build_pack(scored.spec, tmp_path / "p.h5", LF, scores=scored.scores)
+
+
 @pytest.mark.parametrize(
     ("words", "option"),
     [

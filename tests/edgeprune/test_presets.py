@@ -8,6 +8,7 @@ from edgeprune.presets import (
     FAMILIES,
     MaskPreset,
     ccs_beta,
+    component_count,
     coreset_size,
     data_family,
     je_cadence,
@@ -118,6 +119,11 @@ def test_ratios_out_of_range_are_refused(family, ratio):
     for preset in (lambda: ccs_beta(ratio, family), lambda: mask_preset(ratio, 32, 32, family)):
         with pytest.raises(ConfigError, match="pruning ratio"):
             preset()
+
+
+def test_a_ratio_that_keeps_nothing_is_told():
+    with pytest.raises(ConfigError, match=r"0\.5 keeps nothing of 1x1; lower `freq_prune`"):
+        component_count(0.5, 1, 1)
 
 
 def test_an_unknown_family_is_refused():
