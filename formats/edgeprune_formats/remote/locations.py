@@ -140,7 +140,9 @@ def as_remote(path: PackPath) -> RemoteFile | None:
         raise ConfigError(f"{without_credentials(base)}: after # only sha256=DIGEST can stand")
     try:
         parts = urlsplit(text)
-        known = bool(parts.netloc or parts.path.strip("/")) and (parts.port or 1) > 0
+        # Paths of other schemes may do without a host.
+        place = parts.hostname if parts.scheme in ("http", "https") else parts.netloc or parts.path.strip("/")
+        known = bool(place) and (parts.port or 1) > 0
     except ValueError:
         known = False
     if not known:
