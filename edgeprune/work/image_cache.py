@@ -225,6 +225,7 @@ def _made(folder: Path, source: Source, run: bytes, tell: _Tell) -> Iterator[boo
         owns = False
         try:
             folder.mkdir(0o700, exist_ok=True)
+            _refuse_foreign(folder)
             lock, held = open_lock(folder / LOCK_FILE)
             stack.callback(os.close, lock)
             # Another run of the same output has it, which is for the run itself to refuse.
@@ -236,6 +237,12 @@ def _made(folder: Path, source: Source, run: bytes, tell: _Tell) -> Iterator[boo
             if owns:
                 shutil.rmtree(folder, ignore_errors=True)
         yield owns
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Raise `OSError` where a folder of this name holds other files, which must not go away with it."""
+    if set(os.listdir(folder)) - {LOCK_FILE, _PIXELS_FILE, _STAMP_FILE, _RUN_FILE}:  # noqa: PTH208
+        raise OSError(errno.EEXIST, "holds other files")
 
 
 def _prepared(folder: Path, source: Source, run: bytes) -> str:
@@ -295,6 +302,7 @@ def remove_images(path: Path) -> None:
     """Remove what a killed run for `path` has left decoded, unless another process works with it."""
     folder = images_folder(path)
     with suppress(OSError):
+        _refuse_foreign(folder)
         lock, held = open_lock(folder / LOCK_FILE)
         if held is not False:
             shutil.rmtree(folder, ignore_errors=True)

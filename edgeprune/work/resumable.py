@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -33,6 +34,8 @@ __all__ = ["ResumableRun", "Task", "remove_work_folder"]
 
 # Processes that must agree on when to stop ask each other this often.
 _STEPS_BETWEEN_QUESTIONS = 8
+# What the folder of such a run holds, which is removed in the end.
+_OWN = re.compile(r"\.lock|\.?(checkpoint-|config\.json).*|records")
 
 
 class Task(Protocol):
@@ -134,7 +137,7 @@ class ResumableRun:
         Raises
         ------
         ConfigError
-            The folder holds a run with other settings, or another process works in it.
+            The folder holds a run with other settings, or other files, or another process works in it.
         TrainingError
             The loss stops being finite, a file cannot be written, or the checkpoint is damaged.
         TrainingInterrupted
@@ -145,6 +148,7 @@ class ResumableRun:
             with deferred_signals() as interrupted:
                 self._finish(interrupted)
             return self.history
+        _refuse_foreign(self.folder)
         with locked(self.folder), deferred_signals() as interrupted:
             with _naming(self.folder):
                 open_run(self.folder, self.record, resume=True)
@@ -238,8 +242,20 @@ def remove_work_folder(folder: Path) -> None:
     if not (folder / "config.json").exists():
         return
     # Locked: another process goes on. No permission to lock: it cannot be removed either.
-    with suppress(ConfigError, OSError), locked(folder):
-        shutil.rmtree(folder, ignore_errors=True)
+    with suppress(ConfigError, OSError):
+        _refuse_foreign(folder)
+        with locked(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Raise `ConfigError` where a folder of this name holds other files, which must not go away with it."""
+    names = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+    for name in names:
+        if not _OWN.fullmatch(name):
+            raise ConfigError(
+                f"{folder} is needed for the run, and holds {name!r}; move it, or write elsewhere"
+            )
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Temporary files of runs that were killed: gone at the next start, unless their owner lives."""
 
+import shutil
 import signal
 from functools import partial
 
@@ -11,8 +12,8 @@ from scoring_runs import TINY, score, write_source
 from edgeprune import BuildConfig, build_pack
 from edgeprune.packs.budget import build_within
 from edgeprune.work.resumable import remove_work_folder
-from edgeprune.work.temporary import artifact_path, work_folder
-from edgeprune_formats import open_pack
+from edgeprune.work.temporary import artifact_path, images_folder, work_folder
+from edgeprune_formats import ConfigError, open_pack
 from edgeprune_runtime.training.run_folder.opening import locked
 
 CONFIG = BuildConfig(tile="8", device="cpu")
@@ -128,3 +129,29 @@ def test_a_folder_that_is_no_work_folder_stays(tmp_path):
     (folder / "notes.txt").write_text("mine")
     remove_work_folder(folder)
     assert names(folder) == ["notes.txt"]
+    # A run of edgeprune train.
+    for name in ("config.json", "model.safetensors"):
+        (folder / name).write_text("{}")
+    remove_work_folder(folder)
+    assert names(folder) == ["config.json", "model.safetensors", "notes.txt"]
+
+
+def test_a_folder_with_files_of_its_own_is_no_work_folder(source, tmp_path):
+    """It would be removed in the end."""
+    path = tmp_path / "s.h5"
+    work_folder(path).mkdir()
+    (work_folder(path) / "notes.txt").write_text("mine")
+    with pytest.raises(
+        ConfigError, match=r"s\.h5\.work is needed for the run, and holds 'notes\.txt'; move it"
+    ):
+        score(path, source, TINY)
+    assert names(work_folder(path)) == ["notes.txt"]
+
+
+def test_a_source_in_a_folder_that_is_called_as_that_of_decoded_images_stays(source, tmp_path):
+    path = tmp_path / "cats"
+    images_folder(path).mkdir()
+    shutil.copy(source.partition(":")[2], images_folder(path) / "a.npz")
+    for _ in range(2):
+        score(path, f"npz:{images_folder(path) / 'a.npz'}", TINY)
+    assert names(images_folder(path)) == ["a.npz"]

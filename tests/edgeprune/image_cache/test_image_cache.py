@@ -14,7 +14,7 @@ from image_folders import Counted, write_photos
 from edgeprune.errors import SourceError
 from edgeprune.sources import check_source, open_source
 from edgeprune.work import image_cache
-from edgeprune.work.image_cache import CachedSource, cached
+from edgeprune.work.image_cache import CachedSource, cached, remove_images
 from edgeprune.work.image_store import ImageStore, cached_if_large
 from edgeprune.work.processes import Workers
 from edgeprune.work.temporary import images_folder
@@ -179,6 +179,19 @@ def test_a_folder_that_cannot_be_made_is_told_of_in_a_line(source, output):
         assert images is source
     assert len(lines) == 1
     assert images_folder(output).read_text() == "a file"
+
+
+def test_a_folder_with_files_of_its_own_stays_as_it_is(source, output):
+    lines = []
+    images_folder(output).mkdir()
+    (images_folder(output) / "cat.png").write_text("mine")
+    with cached(source, output, wanted=True, tell=lines.append) as images:
+        assert images is source
+    assert lines == [
+        f"warning: {images_folder(output)}: holds other files; images are decoded in every epoch"
+    ]
+    remove_images(output)
+    assert [path.name for path in images_folder(output).iterdir()] == ["cat.png"]
 
 
 def test_nothing_is_written_where_a_link_leads(source, output, tmp_path):
