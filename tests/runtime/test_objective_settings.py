@@ -154,6 +154,14 @@ def scripted(monkeypatch):
     return go
 
 
+def test_weights_that_are_not_of_the_run_stay(tmp_path, scripted):
+    names = ["best-model.safetensors", "best-2.safetensors", "best-of-2024.txt"]
+    for name in names:
+        (tmp_path / name).write_text("mine")
+    scripted(tmp_path)
+    assert sorted(path.name for path in tmp_path.glob("best-*")) == sorted(["best-0002.safetensors", *names])
+
+
 def test_it_ends_early_and_keeps_the_best(tmp_path, scripted):
     events = scripted(tmp_path)
     assert [line["best_epoch"] for line in metrics(tmp_path)] == [1, 2, 2, 2]

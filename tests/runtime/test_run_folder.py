@@ -187,3 +187,12 @@ def test_what_fails_before_the_first_checkpoint_leaves_nothing(tmp_path, made):
         run(folder, replace(TINY, lr=1e20))
     assert [path.name for path in tmp_path.rglob("*")] == (["run"] if made else [])
     run(folder, replace(TINY, epochs=1))
+
+
+def test_what_fails_before_the_first_checkpoint_leaves_the_files_of_others(tmp_path):
+    names = ["best-model.safetensors", "checkpoint-old.json", "notes.txt"]
+    for name in names:
+        (tmp_path / name).write_text("mine")
+    with pytest.raises(TrainingError, match="an `lr` lower"):
+        run(tmp_path, replace(TINY, lr=1e20))
+    assert sorted(path.name for path in tmp_path.iterdir()) == names

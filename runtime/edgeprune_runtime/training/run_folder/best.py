@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,9 @@ from ...output_files import RESUME, write_tensors
 from ..progress.stopping import best_epoch
 from .checkpoint import Checkpoint, read_tensors
 
-__all__ = ["best_weights", "kept_weights", "remove_other_bests", "write_best"]
+__all__ = ["best_files", "best_weights", "kept_weights", "remove_other_bests", "write_best"]
 
-_PATTERN = "best-*.safetensors"
+_NAME = re.compile(r"best-[0-9]{4,}\.safetensors")
 Digests = Mapping[str, str]
 """The SHA-256 of each file, by the number of its epoch."""
 
@@ -32,12 +33,17 @@ def write_best(run_dir: Path, epoch: int, weights: Mapping[str, torch.Tensor]) -
     return {str(epoch): write_tensors(_path(run_dir, epoch), weights, remedy=RESUME)}
 
 
+def best_files(run_dir: Path) -> list[Path]:
+    """Return the files in a folder that have a name of `write_best`."""
+    return [path for path in run_dir.iterdir() if _NAME.fullmatch(path.name)]
+
+
 def remove_other_bests(
     run_dir: Path, history: Sequence[Mapping[str, Any]], digests: Digests
 ) -> dict[str, str]:
     """Remove the files that neither of the last two checkpoints needs; return the digests of the others."""
     needed = {best_epoch(part) for part in (history, history[:-1]) if part}
-    for path in run_dir.glob(_PATTERN):
+    for path in best_files(run_dir):
         if path not in {_path(run_dir, epoch) for epoch in needed}:
             with contextlib.suppress(OSError):
                 path.unlink()

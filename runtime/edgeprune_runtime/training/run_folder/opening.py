@@ -14,6 +14,7 @@ from edgeprune_formats import ConfigError
 from edgeprune_formats.locks import LOCK_FILE, open_lock
 
 from ...input_files import METRICS_FILE, MODEL_FILE
+from .best import best_files
 from .checkpoint import has_checkpoint, remove_uncommitted
 from .description import CONFIG_FILE, read_config, require_same, write_config
 
@@ -88,7 +89,7 @@ def opened_run(
             if new and not has_checkpoint(run_dir):
                 with contextlib.suppress(OSError):
                     remove_uncommitted(run_dir)
-                    for path in (run_dir / CONFIG_FILE, run_dir / LOCK_FILE, *run_dir.glob("best-*")):
+                    for path in (run_dir / CONFIG_FILE, run_dir / LOCK_FILE, *best_files(run_dir)):
                         path.unlink(missing_ok=True)
                     if made:
                         run_dir.rmdir()
