@@ -60,7 +60,8 @@ class ChunkCache:
     """
 
     def __init__(self, pack: Pack, cache_bytes: int = DEFAULT_CACHE_BYTES, *, prefetch: bool = False) -> None:
-        if not isinstance(cache_bytes, Real) or cache_bytes < 1:
+        given: object = cache_bytes
+        if not isinstance(given, Real) or cache_bytes < 1:
             raise ConfigError(f"`cache_bytes` must be positive, not {cache_bytes!r}")
         header = pack.header
         self.pack = pack
