@@ -334,6 +334,22 @@ def test_a_shard_whose_link_leads_nowhere(tmp_path, pattern):
     assert told in refusal(f"webdataset:{tmp_path}{pattern}")
 
 
+def test_links_to_folders_of_shards(tmp_path):
+    folder = tmp_path / "shards"
+    for made in (folder, tmp_path / "elsewhere"):
+        made.mkdir()
+    shards(tmp_path / "elsewhere")
+    (folder / "link").symlink_to(tmp_path / "elsewhere")
+    assert len(open_source(f"webdataset:{folder}")) == 9
+    # The same images would come twice.
+    (folder / "more").symlink_to(tmp_path / "elsewhere")
+    told = f"{folder}/more/a-00.tar: is there twice ({folder}/link/a-00.tar); remove the link"
+    assert told in refusal(f"webdataset:{folder}")
+    (folder / "more").unlink()
+    (folder / "again").symlink_to(folder)
+    assert "again: links to a folder that it lies in" in refusal(f"webdataset:{folder}")
+
+
 def test_rows_by_many_threads_and_after_a_fork(tmp_path):
     shards(tmp_path)
     source = open_source(f"webdataset:{tmp_path}")

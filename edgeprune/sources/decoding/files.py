@@ -12,7 +12,16 @@ from pathlib import Path
 from ...errors import SourceError
 from .images import IMAGE_SUFFIXES, UNREAD_SUFFIXES
 
-__all__ = ["as_text", "has_images", "images_below", "is_folder", "sub_folders", "unread_text", "visible"]
+__all__ = [
+    "as_text",
+    "has_images",
+    "images_below",
+    "is_folder",
+    "is_inner_folder",
+    "sub_folders",
+    "unread_text",
+    "visible",
+]
 
 # What operating systems, network drives and editors leave in folders; hidden names are passed over anyway.
 _NOT_OURS = ("__macosx", "@eadir", "lost+found", "$recycle.bin", "system volume information", "__pycache__")
@@ -57,6 +66,14 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
     return found
 
 
+def is_inner_folder(entry: os.DirEntry[str], path: str) -> bool:
+    """Tell as `is_folder`, and refuse a link to a folder that holds `path`, where the entry lies."""
+    found = is_folder(entry)
+    if found and entry.is_symlink() and Path(path).resolve().is_relative_to(Path(entry.path).resolve()):
+        raise SourceError(f"{as_text(entry.path)}: links to a folder that it lies in; remove the link")
+    return found
+
+
 def has_images(folder: str) -> bool:
     """Tell whether images lie directly in a folder."""
     # Most folders of classes hold nothing else: the first entry tells.
@@ -85,10 +102,7 @@ def images_below(root: str, folder: str = "", unread: Counter[str] | None = None
     for entry in visible(path):
         name = f"{folder}{os.sep}{entry.name}" if folder else entry.name
         suffix = _suffix(entry)
-        if is_folder(entry):
-            if entry.is_symlink() and Path(path).resolve().is_relative_to(Path(entry.path).resolve()):
-                where = as_text(entry.path)
-                raise SourceError(f"{where}: links to a folder that it lies in; remove the link")
+        if is_inner_folder(entry, path):
             yield from images_below(root, name, unread)
         elif suffix in IMAGE_SUFFIXES and _is_read(entry):
             yield name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 from edgeprune_formats import ConfigError
 
 from ...errors import SourceError
-from ..decoding.files import as_text, visible
+from ..decoding.files import as_text, is_inner_folder, visible
 
 __all__ = ["FoundFiles", "files_below", "find_files", "refuse_remote"]
 
@@ -69,12 +70,7 @@ def find_files(kind: str, pattern: str, suffixes: tuple[str, ...]) -> FoundFiles
             raise SourceError(f"{as_text(path)}: holds no files that end in {' or '.join(suffixes)}")
         return FoundFiles(files, path, True)
     files = (path,) if os.path.isfile(path) else tuple(_expanded(kind, pattern))  # noqa: PTH113
-    seen: dict[str, str] = {}
-    for file in files:
-        real = os.path.realpath(file)
-        if real in seen:
-            raise SourceError(f"{as_text(file)}: is named twice ({as_text(seen[real])}); name each file once")
-        seen[real] = file
+    _require_once(files, "is named twice", "name each file once")
     return FoundFiles(files, os.path.commonpath([os.path.dirname(file) or "." for file in files]), False)  # noqa: PTH120
 
 
@@ -87,14 +83,34 @@ def refuse_remote(kind: str, pattern: str) -> None:
 
 
 def files_below(folder: str, suffixes: tuple[str, ...]) -> list[str]:
-    """Return the visible files with these endings in a folder, at any depth, in the order of names."""
-    found: list[str] = []
-    for entry in visible(folder):
-        if entry.is_dir(follow_symlinks=False):
-            found += files_below(entry.path, suffixes)
-        elif entry.name.lower().endswith(suffixes) and _is_file(entry.path):
-            found.append(entry.path)
+    """Return the visible files with these endings in a folder, at any depth, in the order of names.
+
+    Raises
+    ------
+    SourceError
+        A folder cannot be listed, a link leads nowhere or to a folder around it, or two lead to one file.
+    """
+    found = list(_below(folder, suffixes))
+    _require_once(found, "is there twice", "remove the link")
     return found
+
+
+def _require_once(files: Iterable[str], what: str, remedy: str) -> None:
+    """Raise `SourceError` of a file that is another one, maybe by a link: its images would come twice."""
+    seen: dict[str, str] = {}
+    for file in files:
+        real = os.path.realpath(file)
+        if real in seen:
+            raise SourceError(f"{as_text(file)}: {what} ({as_text(seen[real])}); {remedy}")
+        seen[real] = file
+
+
+def _below(folder: str, suffixes: tuple[str, ...]) -> Iterator[str]:
+    for entry in visible(folder):
+        if is_inner_folder(entry, folder):
+            yield from _below(entry.path, suffixes)
+        elif entry.name.lower().endswith(suffixes) and _is_file(entry.path):
+            yield entry.path
 
 
 def _is_file(path: str) -> bool:
