@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from edgeprune_formats import ConfigError
+from edgeprune_runtime.input_files import CONFIG_FILE, METRICS_FILE, MODEL_FILE
 
 __all__ = ["file_of", "require_other", "require_spare"]
 
@@ -30,10 +31,16 @@ def require_spare(output: Path, force: bool = False, inputs: Mapping[str, Path |
 
 
 def require_other(output: Path, inputs: Mapping[str, Path | None]) -> None:
-    """Raise `ConfigError` where `output` is one of the files that a command reads, by what each is called."""
+    """Raise `ConfigError` where `output` is one of the files that a command reads, by what each is called.
+
+    Of a folder that is read, these are the files that a run has.
+    """
     for name, path in inputs.items():
-        if path is not None and path.exists() and output.exists() and output.samefile(path):
-            raise ConfigError(f"{output} is the {name}; name another file")
+        if path is None or not output.exists():
+            continue
+        for file in (path, *(path / own for own in (MODEL_FILE, METRICS_FILE, CONFIG_FILE))):
+            if file.exists() and output.samefile(file):
+                raise ConfigError(f"{output} is the {name}; name another file")
 
 
 def file_of(data: object) -> Path | None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["METRICS_FILE", "MODEL_FILE", "damage_remedy", "input_problem", "is_pickle"]
+__all__ = ["CONFIG_FILE", "METRICS_FILE", "MODEL_FILE", "damage_remedy", "input_problem", "is_pickle"]
 
 MODEL_FILE = "model.safetensors"
 """The file of a run's folder that holds its trained network."""
 METRICS_FILE = "metrics.jsonl"
 """The one that has a line for each epoch."""
+CONFIG_FILE = "config.json"
+"""The one that describes the run."""
 
 _PICKLE = (
     "a pickle of torch.save, which could run code and is not opened; make a safetensors file of it: "

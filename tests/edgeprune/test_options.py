@@ -260,6 +260,7 @@ def test_the_script_of_completion_is_for_the_command():
         ("issues --source d.h5 --distance 25", "--distance is 0 to 24 bits, not 25"),
         ("evaluate model.onnx d.h5 --json d.h5", "d.h5 is the images; name another file"),
         ("evaluate model.onnx d.h5 --json model.onnx", "model.onnx is the network; name another file"),
+        ("evaluate run d.h5 --json run/config.json", "run/config.json is the network; name another file"),
         ("report d.h5 --run run --test s.npz -o s.npz --force", "s.npz is the test set; name another file"),
         ("export run --pack d.h5 -o d.h5 --force", "d.h5 is the pack; name another file"),
         ("split d.h5 -n 999999999 -o f", "999,999,999 parts are more than 65,536"),
@@ -275,8 +276,9 @@ def test_what_a_command_reads_is_not_what_it_writes(edgeprune, tmp_path, monkeyp
     for name in ("s.npz", "model.onnx"):
         (tmp_path / name).write_bytes(b"precious")
     (tmp_path / "run").mkdir()
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    (tmp_path / "run" / "config.json").write_bytes(b"precious")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     code, _, err = edgeprune(*words.split())
     assert code != 0
     assert err.splitlines()[-1].endswith(f"error: {said}")
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before

@@ -131,6 +131,9 @@ def test_a_pack_without_classes(tmp_path):
     with pytest.raises(ConfigError, match="has no target 'label'; those it has: value"):
         PackLoader(path)
     assert len(list(PackLoader(path, 24, targets=("value",)))) == 1
+    for packs in (path, [path, path]):
+        with pytest.raises(ConfigError, match=r"goes by the class, and images of .*pack\.h5 have none"):
+            PackLoader(packs, 24, shuffle=True, sampling="balanced", targets=("value",))
 
 
 def test_a_state_is_of_its_targets(path):

@@ -5,15 +5,23 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 
-from edgeprune_formats import ConfigError, PackHeader
+from edgeprune_formats import ConfigError, Pack, PackHeader
 
 from ..decode.plan import DecodePlan, Normalize
+from .mixture import Mixture
 from .order.ranks import RankShare
 from .order.resolutions import ResolutionSchedule
 from .order.sampling import SAMPLINGS, Sampling
 from .order.skipping import ON_CORRUPT, OnCorrupt
 
-__all__ = ["check_choices", "check_numbers", "check_schedule", "statistics", "warn_of_no_batch"]
+__all__ = [
+    "check_choices",
+    "check_numbers",
+    "check_schedule",
+    "require_classes",
+    "statistics",
+    "warn_of_no_batch",
+]
 
 
 def check_numbers(*, batch_size: int, seed: int, prefetch: int, reuse_buffers: int) -> None:
@@ -42,6 +50,13 @@ def check_choices(
             "`replay` fixes the share of old images in the batches of one process; leave `rank` and "
             "`world_size` out, or `replay`"
         )
+
+
+def require_classes(pack: Pack | Mixture, sampling: Sampling) -> None:
+    """Raise `ConfigError` where classes are to come equally often, and images have none."""
+    if sampling == "balanced" and not pack.header.class_names:
+        first = pack.packs[0] if isinstance(pack, Mixture) else pack
+        raise ConfigError(f"`sampling` goes by the class, and images of {first.path} have none; leave it out")
 
 
 def check_schedule(

@@ -17,7 +17,14 @@ from ..decode.backends import Backend
 from ..decode.dtypes import dtype_name
 from ..decode.plan import Normalize, Resolution
 from ..normalization import Normalization
-from .arguments import check_choices, check_numbers, check_schedule, statistics, warn_of_no_batch
+from .arguments import (
+    check_choices,
+    check_numbers,
+    check_schedule,
+    require_classes,
+    statistics,
+    warn_of_no_batch,
+)
 from .chunks.buffers import Ring
 from .chunks.cache import DEFAULT_CACHE_BYTES
 from .chunks.prefetch import Prefetcher
@@ -185,6 +192,7 @@ class PackLoader:
         check_choices(on_corrupt, sampling, ranks, shuffle=shuffle, replays=replay is not None)
         augment, shuffle = loader_augment(augment), bool(shuffle)
         self.pack = open_given(path)
+        require_classes(self.pack, sampling)
         columns = TargetReader(self.pack, targets)
         self._make_reader = partial(
             make_reader,

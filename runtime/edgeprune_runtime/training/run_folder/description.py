@@ -17,7 +17,7 @@ from edgeprune_formats.limits import MAX_CHANNELS
 from edgeprune_formats.strict_json import parse_json
 
 from ...errors import TrainingError
-from ...input_files import input_problem, is_pickle
+from ...input_files import CONFIG_FILE, input_problem, is_pickle
 from ...networks.freezing import freeze
 from ...networks.shapes import shaped_network
 from ...networks.trained import MODEL_FILE
@@ -27,7 +27,6 @@ from ..placement import Placement
 from ..settings import TrainConfig
 
 __all__ = [
-    "CONFIG_FILE",
     "describe_run",
     "network_facts",
     "read_config",
@@ -36,7 +35,6 @@ __all__ = [
     "write_config",
 ]
 
-CONFIG_FILE = "config.json"
 _MAX_CONFIG_BYTES = 2**26
 # What a setting is of: the run itself, its provenance, or the pack that the provenance tells of.
 _OWN, _PROVENANCE, _PACK = "run", "provenance", "pack "

@@ -13,10 +13,10 @@ from typing import Any
 from edgeprune_formats import ConfigError
 from edgeprune_formats.locks import LOCK_FILE, open_lock
 
-from ...input_files import METRICS_FILE, MODEL_FILE
+from ...input_files import CONFIG_FILE, METRICS_FILE, MODEL_FILE
 from .best import best_files
 from .checkpoint import has_checkpoint, remove_uncommitted
-from .description import CONFIG_FILE, read_config, require_same, write_config
+from .description import read_config, require_same, write_config
 
 __all__ = ["locked", "open_run", "opened_run"]
 
