@@ -162,21 +162,14 @@ class _Fetch:
     def _once(self) -> RemoteCopy:
         cache, remote = self._cache, self._remote
         known = cache.known(remote) if remote.sha256 is None else None
+        if known is not None and self._is_still(known[0]):
+            return _checked(cache, remote, known[1], self._check)
         part, before = cache.part(remote, self._mark)
         have = part.stat().st_size if before is not None and before.version and part.exists() else 0
         # Behind the end nothing can be asked for.
         is_whole = before is not None and 0 < have == before.size
-        try:
-            reply = ask(self._transport, 0 if is_whole else have)
-        except (UnreachableError, CutError) as error:
-            if known is None:
-                raise
-            _warn(error)
-            return _checked(cache, remote, known[1], self._check)
-        with reply:
+        with ask(self._transport, 0 if is_whole else have) as reply:
             state = reply.state
-            if known is not None and state.is_same(known[0]):
-                return _checked(cache, remote, known[1], self._check)
             if have and not state.is_same(before):
                 raise ChangedError
             if not is_whole:
@@ -184,6 +177,18 @@ class _Fetch:
                 cache.begin(remote, state, self._mark)
                 receive(remote, self._transport, reply, part)
         return self._finish(part, state, was_resumed=have > 0)
+
+    def _is_still(self, known: State) -> bool:
+        """Tell whether the far file is one of the cache; where nobody answers it is taken for it.
+
+        A byte is asked for: of all of it a server may send megabytes before it notices that nobody reads.
+        """
+        try:
+            with ask(self._transport, 0, 1) as reply:
+                return reply.state.is_same(known)
+        except (UnreachableError, CutError) as error:
+            _warn(error)
+            return True
 
     def _require(self, reply: Reply) -> None:
         """Raise `RemoteError` where the disk has no room, or where a cut could not be noticed."""

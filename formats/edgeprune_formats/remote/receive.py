@@ -19,8 +19,8 @@ class ChangedError(Exception):
     """The far file is another than the part that is here."""
 
 
-def ask(transport: Transport, start: int = 0) -> Reply:
-    """Ask for a file from a byte on, several times where the server has trouble that may pass.
+def ask(transport: Transport, start: int = 0, stop: int | None = None) -> Reply:
+    """Ask for a file from a byte on, maybe up to another, several times where trouble may pass.
 
     Raises
     ------
@@ -28,10 +28,10 @@ def ask(transport: Transport, start: int = 0) -> Reply:
     """
     for pause in PAUSES:
         try:
-            return transport.request(start)
+            return transport.request(start, stop)
         except CutError:
             time.sleep(pause)
-    return transport.request(start)
+    return transport.request(start, stop)
 
 
 def receive(remote: RemoteFile, transport: Transport, first: Reply, part: Path) -> None:

@@ -22,10 +22,12 @@ def test_a_file_that_changed_is_fetched_anew_and_one_that_did_not_is_not(server)
     assert got(server.url()) == CONTENT
     server.files["/p.h5"] = OTHER
     assert got(server.url()) == OTHER
-    server.cuts = [0]
+    asked = len(server.ranges())
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert got(server.url()) == OTHER
+    # A byte tells that it is still the same.
+    assert server.ranges()[asked:] == ["bytes=0-0"]
 
 
 def test_where_nobody_answers_the_copy_is_taken_with_a_warning(server, monkeypatch):
