@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeprune.text import say
+from edgeprune_formats.targets import LABEL
 from edgeprune_runtime.training.settings import TrainConfig
 
 from ..options.fields import FAR_PACKS, Command, config_options, make_config, option
@@ -38,6 +39,7 @@ __all__ = ["command"]
     heading="The step",
     model=NETWORK,
 )
+@option("--target", default=LABEL, show_default=True, metavar="NAME", help="What is learned, as by train.")
 @option("--steps", type=int, default=20, show_default=True, help="Training steps to measure.")
 @config_options(TrainConfig, "device", "precision", heading="Machine")
 @size_option("--memory", "Most that loaders and caches may hold, e.g. 300MB.")
@@ -55,6 +57,7 @@ def command(
     packs: tuple[Path | RemoteFile, ...],
     memory: int | None,
     threads: int | None,
+    target: str,
     steps: int,
     operators: int,
     as_json: bool,
@@ -79,22 +82,25 @@ def command(
     from edgeprune_runtime.training.profiling import profile
 
     choose_threads(threads)
-    setup = set_up(open_packs(packs), Path(), make_config(TrainConfig, dict(options)), memory=memory)
+    config = make_config(TrainConfig, dict(options))
+    setup = set_up(open_packs(packs), Path(), config, memory=memory, target=target)
     if setup.is_roomy:
         keep_freed_memory()
-    header = setup.loader.pack.header
     found = profile(
         setup.loader,
         setup.config,
-        num_classes=len(header.class_names),
-        image_shape=header.shape,
+        num_classes=setup.column.outputs,
+        image_shape=setup.loader.pack.header.shape,
+        task=setup.task,
         steps=steps,
         operators=operators,
     )
     place = setup.placement
     facts = {"device": str(place.device), "precision": place.precision, "threads": torch.get_num_threads()}
     if as_json:
-        click.echo(json.dumps({**options, **facts, "step": found.step, **asdict(found)}, indent=1))
+        click.echo(
+            json.dumps({**options, "target": target, **facts, "step": found.step, **asdict(found)}, indent=1)
+        )
         return
     say(f"{options['model']}, {', '.join(map(str, facts.values()))} thread(s), {found.images} images")
     for line in _lines(found):

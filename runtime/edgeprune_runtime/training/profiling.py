@@ -12,7 +12,10 @@ import torch
 from edgeprune_formats import ConfigError
 
 from ..networks.shapes import smallest_batch
+from ..task import Task
 from .interfaces import TrainLoader
+from .objectives.adversarial import Objective
+from .objectives.losses import loss_of
 from .placement import Placement, place
 from .settings import TrainConfig
 from .step import Learner
@@ -86,6 +89,7 @@ def profile(
     *,
     num_classes: int,
     image_shape: Sequence[int],
+    task: Task | None = None,
     steps: int = 20,
     operators: int = 10,
 ) -> Profile:
@@ -100,9 +104,11 @@ def profile(
     config : TrainConfig
         The settings.
     num_classes : int
-        Labels are below this.
+        Labels are below this; of other targets, how many numbers the network gives.
     image_shape : sequence of int
         Channels, height and width of an image.
+    task : Task, optional
+        What is learned, see `edgeprune_runtime.training.train`. By default the class.
     steps : int
         To measure, after some that warm up.
     operators : int
@@ -122,7 +128,17 @@ def profile(
     if len(batch[1]) < least:
         raise ConfigError("one image cannot be normalized alone; raise `batch_size`, or give more images")
     placement = place(config)
-    learner = Learner(config, placement, num_classes, min(image_shape[1:]), channels=image_shape[0])
+    task = task or Task()
+    objective = Objective(loss=loss_of(task))
+    learner = Learner(
+        config,
+        placement,
+        num_classes,
+        min(image_shape[1:]),
+        objective=objective,
+        channels=image_shape[0],
+        task=task,
+    )
     bench = _Bench(learner, placement)
     images, phases = bench.measure(_endless(loader, least), steps)
     ready = bench.measure(_again(batch), steps)[1]
