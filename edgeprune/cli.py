@@ -80,6 +80,8 @@ class _Commands(click.Group):
 def cli() -> None:
     """Prune a training set to the frequencies and images that matter, and train from it on a small device.
 
+    A pack is one HDF5 file with the pruned training set. A run is the folder of one training.
+
     \b
     Example:
       edgeprune build imagefolder:photos --size 224 --freq-prune 0.7 -o photos.h5

@@ -16,7 +16,7 @@ from edgeprune_runtime.training.settings import TrainConfig
 
 from ..options.fields import FAR_PACKS, Command, config_options, make_config, option
 from ..options.networks import NETWORK
-from ..options.sizes import size_option
+from ..options.sizes import MEMORY
 from ..options.torch import THREADS, choose_threads, require_torch
 
 if TYPE_CHECKING:
@@ -37,12 +37,18 @@ __all__ = ["command"]
     "freeze",
     "ema",
     heading="The step",
-    model=NETWORK,
+    model={**NETWORK, "help": "Network to train and measure."},
 )
-@option("--target", default=LABEL, show_default=True, metavar="NAME", help="What is learned, as by train.")
+@option(
+    "--target",
+    default=LABEL,
+    show_default=True,
+    metavar="NAME",
+    help="Target of the packs to learn, as in edgeprune train.",
+)
 @option("--steps", type=int, default=20, show_default=True, help="Training steps to measure.")
 @config_options(TrainConfig, "device", "precision", heading="Machine")
-@size_option("--memory", "Most that loaders and caches may hold, e.g. 300MB.")
+@MEMORY
 @THREADS
 @option(
     "--operators",
@@ -50,7 +56,7 @@ __all__ = ["command"]
     default=8,
     show_default=True,
     heading="Printing",
-    help="How many of torch's operators to list.",
+    help="Number of torch operators to list.",
 )
 @option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 def command(
@@ -63,9 +69,9 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Print where the time of a training step goes.
+    """Measure how long each part of a training step takes.
 
-    A few steps are trained from PACK, and nothing is kept of them.
+    A few steps are trained from PACK. Nothing is saved. PACK may be a URL.
 
     \b
     Example:

@@ -23,7 +23,7 @@ from ..options.fields import EXISTING, FAR_PACKS, Command, config_options, make_
 from ..options.given import is_given
 from ..options.networks import NETWORK, TRUST_MODEL
 from ..options.parameters import own_flags, say_warning
-from ..options.sizes import size_option
+from ..options.sizes import MEMORY
 from ..options.torch import THREADS, choose_threads, require_torch
 
 if TYPE_CHECKING:
@@ -50,17 +50,19 @@ def _batch_size(text: str) -> int | str:
 BATCH_SIZE = {
     "type": _batch_size,
     "metavar": "INTEGER|auto",
-    "help": "Images in a step; auto takes them in as few parts as the free memory allows.",
+    "help": "Images in each step; auto also splits the batch into parts if memory is short (see "
+    "--accumulate).",
 }
 LR = {
     "help": "Peak of the learning rate.  "
-    f"[default: {TrainConfig.lr}; for batches below {TrainConfig.batch_size} less, by their square root]",
+    f"[default: {TrainConfig.lr}; for a batch N below {TrainConfig.batch_size}, times "
+    f"sqrt(N/{TrainConfig.batch_size})]",
     "show_default": False,
 }
 AUGMENT = {
     "type": click.Choice(LOADER_AUGMENTS),
-    "help": "Random crop after reflect padding, random horizontal flip; short for few epochs; or light or "
-    "strong, which do more.",
+    "help": "Random changes of the training images: crop (after reflect padding), flip (horizontal) or both; "
+    "short, for few epochs; light or strong, which change more.",
 }
 
 
@@ -115,34 +117,40 @@ def _own_settings(params: dict[str, Any]) -> dict[str, Any]:
     default=LABEL,
     show_default=True,
     metavar="NAME",
-    help="What to learn of the packs: a class, several labels, values or probabilities; see edgeprune info.",
+    help="Target of the packs to learn: classes, several labels, values or probabilities; see edgeprune "
+    "info.",
 )
-@option("--test", metavar="PACK_OR_SOURCE", help="Test on these images after each epoch.")
+@option(
+    "--test",
+    metavar="PACK_OR_SOURCE",
+    help="Test on these images after each epoch (of a source, its test split).",
+)
 @option(
     "--require-signature",
     type=FILE,
     metavar="KEY",
-    help="Take packs only if the owner of this public key has signed them.",
+    help="Accept only packs that the owner of this public key has signed.",
 )
-@option("--skip-bad", is_flag=True, help="Leave out test images that cannot be read, and name them.")
+@option("--skip-bad", is_flag=True, help="Leave out test images that cannot be read, and print their names.")
 @option(
     "--on-corrupt",
     type=click.Choice(ON_CORRUPT),
     default="fail",
     show_default=True,
-    help="What to do when a part of PACK is damaged: end, or leave its images out.",
+    help="Stop if a part of PACK is damaged (fail), or leave its images out (skip).",
 )
 @option(
     "--resume",
     is_flag=True,
-    help="Go on with the run in the folder, by the options that it was begun with; --epochs may grow.",
+    help="Continue the run in the folder with the options that it was started with; --epochs may be raised.",
 )
 @option(
     "--init",
     type=EXISTING,
     metavar="RUN|FILE",
-    help="Begin with the weights of a run, whose classes are matched by name, or of torchvision or timm; "
-    "safetensors, or .pth of torch.save.",
+    help="Start from trained weights: those of a run (classes are matched by name), or a .safetensors or "
+    ".pth "
+    "file, such as one of torchvision or timm.",
 )
 @config_options(TrainConfig, "epochs", "batch_size", "lr", heading="Training", batch_size=BATCH_SIZE, lr=LR)
 @config_options(ScoreConfig, "augment", augment=AUGMENT)
@@ -152,7 +160,7 @@ def _own_settings(params: dict[str, Any]) -> dict[str, Any]:
     "--teacher",
     type=FOLDER,
     metavar="RUN",
-    help="Learn the answers of this run's network, asked at each step, in place of the labels.",
+    help="Learn the predictions of this run's network, computed for each batch, instead of the labels.",
 )
 @config_options(TrainConfig, "distill", "distill_temperature")
 @config_options(TrainConfig, "label_smoothing", "class_weights", "sampling", "resolution_schedule")
@@ -162,12 +170,12 @@ def _own_settings(params: dict[str, Any]) -> dict[str, Any]:
     heading="New images beside old ones",
     type=float,
     metavar="SHARE",
-    help="Share of old images in each batch, e.g. 0.5; an epoch is then each new image once.",
+    help="Share of old images in each batch, e.g. 0.5. An epoch then shows each new image once.",
 )
 @config_options(Replay, "new_packs")
 @config_options(TrainConfig, "device", "precision", heading="Machine")
 @THREADS
-@size_option("--memory", "Most that loaders and caches may hold, e.g. 300MB.")
+@MEMORY
 @config_options(TrainConfig, "accumulate")
 @option(
     "--checkpoint-minutes",
@@ -175,10 +183,10 @@ def _own_settings(params: dict[str, Any]) -> dict[str, Any]:
     type=float,
     default=5.0,
     show_default=True,
-    help="Write a checkpoint after so many minutes, besides the one after each epoch.",
+    help="Write a checkpoint after this many minutes, besides the one after each epoch.",
 )
-@option("--checkpoint-steps", type=int, help="Write a checkpoint after so many steps as well.")
-@option("--tensorboard", is_flag=True, help="Write the curves for TensorBoard as well.")
+@option("--checkpoint-steps", type=int, help="Also write a checkpoint after this many steps.")
+@option("--tensorboard", is_flag=True, help="Also write the curves for TensorBoard.")
 def command(
     packs: tuple[Path | RemoteFile, ...],
     output: Path,
@@ -201,13 +209,13 @@ def command(
     resume: bool,
     **options: Any,
 ) -> None:
-    """Train a network from PACK, or from several, mixed.
+    """Train a network from one PACK, or from several together.
 
     Several packs must have images of one size; their classes are matched by name. The folder receives
-    metrics.jsonl, checkpoints, and model.safetensors. A run that was killed goes on with --resume, to the
-    same result. An epoch leaves out a last batch that is not full, other images each time, unless the whole
-    pack is smaller than a batch. A far pack, named by URL, is fetched once and verified, into
-    the folder EDGEPRUNE_CACHE or ~/.cache/edgeprune.
+    metrics.jsonl, checkpoints, and model.safetensors. --resume continues a stopped run, to the same result.
+    An epoch skips its last batch if that is not full; the skipped images differ from epoch to epoch. A pack
+    smaller than a batch is used whole. PACK may be a URL: the pack is downloaded once and verified, into the
+    folder EDGEPRUNE_CACHE or ~/.cache/edgeprune.
 
     \b
     Example:

@@ -55,5 +55,5 @@ TRUST_MODEL = option(
     type=_code,
     metavar="MODULE:FUNCTION",
     expose_value=False,
-    help="Allow this function of your own to be called, which the run names as what builds its network.",
+    help="Allow a run to call this function of your own code, which builds its network.",
 )

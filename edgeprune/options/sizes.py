@@ -12,7 +12,7 @@ from edgeprune_formats import ConfigError
 
 from .fields import option
 
-__all__ = ["parse_size", "size_option"]
+__all__ = ["MEMORY", "parse_size", "size_option"]
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*([kmgt]?)(i?)(?:b|bytes?)?", re.IGNORECASE)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
@@ -49,3 +49,9 @@ def _size(text: str) -> int:
         return parse_size(text)
     except ConfigError as error:
         raise click.BadParameter(str(error)) from None
+
+
+MEMORY = size_option(
+    "--memory",
+    "Memory limit of loaders and caches, e.g. 300MB.  [default: 1GiB, or less if memory is short]",
+)

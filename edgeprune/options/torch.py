@@ -22,7 +22,7 @@ _MOST_THREADS = 1024
 THREADS = option(
     "--threads",
     type=click.IntRange(1, _MOST_THREADS),
-    help="Threads of the CPU to compute in.  [default: as many as processors are free]",
+    help="CPU threads to compute with.  [default: OMP_NUM_THREADS if set, else one per free core]",
 )
 
 
@@ -62,7 +62,7 @@ def choose_threads(threads: int | None) -> None:
         if free is not None and free <= _HELD * most:
             threads = max(1, round(free))
             say_if_read(
-                f"edgeprune: others hold the processors, {free:.1f} of {most} are free: computing in "
+                f"edgeprune: other processes are running, {free:.1f} of {most} cores are free: computing in "
                 f"{count_text(threads, 'thread')} (--threads {most} takes all)",
                 err=True,
             )

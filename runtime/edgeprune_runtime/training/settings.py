@@ -158,45 +158,52 @@ class TrainConfig:
     model: str = field(
         default="mobilenet_v2",
         metadata={
-            "help": "The network to train; resnet9 brings settings of its own.",
+            "help": "Network to train; resnet9 has its own defaults for other options.",
             "choices": MODEL_NAMES,
         },
     )
     stem: Stem = field(
         default="auto",
         metadata={
-            "help": "First layers of short names: small leaves out two strides, and auto below 64 pixels.",
+            "help": "First layers of networks with a short name: imagenet, small (two strides fewer), or "
+            "auto, "
+            "which is small for images below 64 pixels.",
             "choices": STEMS,
         },
     )
     epochs: int = field(default=30, metadata={"help": "Passes over the training images."})
-    batch_size: int = field(default=128, metadata={"help": "Images in a step."})
+    batch_size: int = field(default=128, metadata={"help": "Images in each step."})
     accumulate: int = field(
-        default=1, metadata={"help": "Parts that a batch goes through the network in, to save memory."}
+        default=1, metadata={"help": "Split each batch into this many parts, to save memory."}
     )
     freeze: bool | int = field(
         default=False,
-        metadata={"help": "Train the last layer alone, or with K also the last K blocks.", "metavar": "[K]"},
+        metadata={
+            "help": "Train only the last layer; with K, also the K blocks before it. For trained weights "
+            "(train --init).",
+            "metavar": "[K]",
+        },
     )
     lr: float = field(default=0.05, metadata={"help": "Peak of the learning rate."})
     schedule: ScheduleShape = field(
         default="cosine",
         metadata={
-            "help": "How the learning rate falls: as half a cosine, or linear.",
+            "help": "Decay of the learning rate: half a cosine, or linear.",
             "choices": get_args(ScheduleShape),
         },
     )
     warm_up: float = field(
-        default=0.05, metadata={"help": "Share of the steps in which the learning rate rises first."}
+        default=0.05, metadata={"help": "Share of the steps for the warm-up of the learning rate, 0 to 0.5."}
     )
     optimizer: Optimizer = field(
         default="sgd",
         metadata={
-            "help": "Nesterov's SGD, or Muon for the convolutions.",
+            "help": "Optimizer: SGD with Nesterov momentum, or Muon for the convolutions and SGD for the "
+            "rest.",
             "choices": get_args(Optimizer),
         },
     )
-    momentum: float = field(default=0.9, metadata={"help": "Momentum of SGD, below 1."})
+    momentum: float = field(default=0.9, metadata={"help": "Momentum of SGD, above 0 and below 1."})
     nesterov: bool = True
     weight_decay: float = field(
         default=5e-4, metadata={"help": "L2 penalty on the weights of convolutions and linear layers."}
@@ -204,79 +211,91 @@ class TrainConfig:
     ema: float | None = field(
         default=None,
         metadata={
-            "help": "Decay of a moving average of the weights, e.g. 0.999; the average is tested and kept.",
+            "help": "Decay of a moving average of the weights, e.g. 0.999. The average is tested and saved.",
             "default_text": "no average",
         },
     )
     adversarial: str | None = field(
         default=None,
         metadata={
-            "help": "Train on perturbed images: n-fgsm or pgd, within EPS/255 in Linf; 8/255 if left out.",
+            "help": "Train on adversarial images of n-fgsm or pgd, within EPS/255 (Linf norm); EPS is 8 if "
+            "left out.",
             "metavar": "METHOD[:EPS]",
-            "default_text": "images as they are",
+            "default_text": "unchanged images",
         },
     )
     label_smoothing: float = field(
-        default=0.0, metadata={"help": "Share of a label that is spread over all classes, e.g. 0.1."}
+        default=0.0, metadata={"help": "Share of each label to spread evenly over all classes, e.g. 0.1."}
     )
     distill: float = field(
         default=0.0,
         metadata={
-            "help": "Share of the loss from the probabilities of a teacher, which build --teacher stores in "
-            "PACK, e.g. 0.7; the rest is from labels.",
+            "help": "Share of the loss, 0 to 1, that compares with the teacher's probabilities in PACK (see "
+            "build "
+            "--teacher), e.g. 0.7; the rest compares with the labels.",
         },
     )
     distill_temperature: float = field(
         default=1.0,
-        metadata={"help": "Temperature that softens both, the teacher's probabilities and the network's."},
+        metadata={
+            "help": "Temperature, at least 1, that softens the probabilities of teacher and network, for "
+            "--distill."
+        },
     )
     class_weights: ClassWeights = field(
         default="none",
         metadata={
-            "help": "Weigh the loss of images so that classes count equally: balanced.",
+            "help": "Weight the loss so that all classes count equally (balanced).",
             "choices": get_args(ClassWeights),
         },
     )
     sampling: Sampling = field(
         default="uniform",
         metadata={
-            "help": "Show classes equally often in an epoch: balanced.",
+            "help": "Show all classes equally often in an epoch (balanced).",
             "choices": get_args(Sampling),
         },
     )
     resolution_schedule: str | None = field(
         default=None,
         metadata={
-            "help": "Sizes of the images in the first epochs, which then take less time, e.g. 32:6,48:3: six "
-            "epochs at 32 pixels, three at 48, the others at full size. A pack of tiles has not all sizes.",
+            "help": "Train the first epochs on smaller images, to save time. 32:6,48:3 is six epochs at 32 "
+            "pixels, "
+            "three at 48, then full size. A pack in tiles has only some sizes.",
             "metavar": "SIZE:EPOCHS,...",
             "default_text": "full size",
         },
     )
     clip_norm: float | None = field(
         default=None,
-        metadata={"help": "Scale a larger gradient down to this norm.", "default_text": "no bound"},
+        metadata={
+            "help": "Largest norm of the gradient; a larger one is scaled down to it.",
+            "default_text": "no limit",
+        },
     )
     patience: int | None = field(
         default=None,
         metadata={
-            "help": "Stop after so many epochs without a better test, and keep the best weights.",
+            "help": "Stop after this many epochs without a better test result, and keep the best weights. "
+            "Needs --test.",
             "default_text": "all epochs, the last weights",
         },
     )
     seed: int = field(
-        default=0, metadata={"help": "Fixes the first weights, the order of images and the augmentation."}
+        default=0,
+        metadata={"help": "Seed of the initial weights, the order of the images and the augmentation."},
     )
     device: str = field(
         default="auto",
         metadata={
-            "help": "Where to compute: auto (CUDA if there is one), cpu, cuda or cuda:N.",
+            "help": "Device to compute on: auto (CUDA if available), cpu, cuda or cuda:N.",
         },
     )
     precision: Precision = field(
         default="auto",
         metadata={
-            "help": "Number format; bfloat16 is autocast, which auto takes on CUDA from capability 8.0 on.",
+            "help": "Number format: float32, bfloat16 (autocast), or auto, which is bfloat16 on CUDA from "
+            "compute capability 8.0 on.",
             "choices": get_args(Precision),
         },
     )

@@ -41,7 +41,10 @@ class Replay:
 
     share: float
     new_packs: int = field(
-        default=1, metadata={"help": "With --replay: the last so many PACKs are new, the others old."}
+        default=1,
+        metadata={
+            "help": "With --replay: how many PACKs are new, counted from the last. The others are old."
+        },
     )
 
     def __post_init__(self) -> None:
