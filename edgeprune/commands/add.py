@@ -20,13 +20,15 @@ __all__ = ["command"]
 
 @click.command("add", cls=Command)
 @click.argument("source")
-@output_option("The folder of the packs; it gets one more.", metavar="DIR", heading="What to add")
-@config_options(BuildConfig, "split", "skip_bad", "seed")
+@output_option("Folder of the packs, to which one is added.", metavar="DIR", heading="What to add")
+@config_options(
+    BuildConfig, "split", "skip_bad", "seed", seed={"help": "Seed of the order of the images in the pack."}
+)
 @option(
     "--teacher",
     type=EXISTING,
     metavar="RUN",
-    help="Run whose probabilities the new pack stores, for packs that were built with a teacher.",
+    help="Store the class probabilities of this run's network; for packs that were built with a teacher.",
 )
 @TRUST_MODEL
 @config_options(SourceOptions, heading="How to read it")
@@ -51,10 +53,10 @@ def command(
 ) -> None:
     """Add the images of SOURCE to the packs in the folder DIR.
 
-    They become a pack of their own beside the others, which stay as they are: with their size, codec,
-    quality, tiles, color space, mean and standard deviation. Classes are matched by name; new ones are
-    appended. Targets that the last pack has are taken by name. The name of the pack sorts after all others.
-    SOURCE is as for edgeprune build. Needs no torch, but for a teacher.
+    The images become a new pack. The other packs do not change. The new pack has their size, codec, quality,
+    tiles, color space, mean and standard deviation. Classes are matched by name; new ones are appended.
+    Targets of the last pack are taken by name. The name of the new pack sorts after all others. SOURCE is as
+    for edgeprune build. Only a teacher needs torch.
 
     \b
     Example:

@@ -48,26 +48,30 @@ SCORING = "The scoring run, where no --scores are given"
 
 @click.command("build", cls=Command)
 @click.argument("source", default="digits")
-@output_option("The pack to write.", heading="What to read and write")
+@output_option("Pack file to write.", heading="What to read and write")
 @config_options(BuildConfig, "size", "channels", "split", "skip_bad")
 @config_options(SourceOptions)
 @FORCE
 @config_options(
     BuildConfig, "method", "sample_prune", "freq_prune", "drop_duplicates", heading="What to keep"
 )
-@option("--scores", type=EXISTING, help="Scores file of these images, of edgeprune score.")
-@option("--classifier", type=EXISTING, help="Run of edgeprune train to learn masks against.")
+@option("--scores", type=EXISTING, help="Scores file of these images, made by edgeprune score.")
+@option(
+    "--classifier", type=EXISTING, help="Run of edgeprune train whose network the FSE-Net is trained against."
+)
 @TRUST_MODEL
-@option("--fse-net", type=EXISTING, help="Choose components by this FSE-Net; learn none.")
+@option("--fse-net", type=EXISTING, help="Choose components by this FSE-Net; do not train one.")
 @option(
     "--teacher",
     type=EXISTING,
     metavar="RUN",
-    help="Store what this run's network says of each image, for edgeprune train --distill.",
+    help="Store the class probabilities of this run's network for each image, for edgeprune train --distill.",
 )
 @config_options(BuildConfig, "quality", heading="How to store it")
 @size_option("--budget", "Choose the quality for a file of at most this size, e.g. 5MB.")
-@option("--min-quality", type=float, help="With --budget: below this quality, leave out images instead.")
+@option(
+    "--min-quality", type=float, help="Lowest quality for --budget; below it, images are left out instead."
+)
 @config_options(BuildConfig, "codec", "tile", "color", "rounding", "compression")
 @config_options(CoresetConfig, heading="Images by score (methods je, jelf)")
 @config_options(ScoreConfig, "model", "epochs", "augment", prefix="score_", heading=SCORING)
@@ -77,19 +81,19 @@ SCORING = "The scoring run, where no --scores are given"
     "--jobs",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Threads that read and encode images; the pack is the same for any number.  [default: all cores]",
+    help="Threads that read and encode images; any number gives the same pack.  [default: all cores]",
 )
 @QUIET
 @option(
     "--part",
     metavar="K/N",
     callback=parse_share,
-    help="Make only part K of N, into the folder -o.",
+    help="Build only part K of N (K from 1) into the folder -o.",
     heading="In parts, on several machines",
 )
-@option("--assemble", type=EXISTING, metavar="DIR", help="Put the parts in DIR together to the pack -o.")
-@option("--engine", metavar="ray[:ADDRESS]", help="Have Ray make the parts, here or on a cluster.")
-@option("--parts", type=click.IntRange(min=1), metavar="N", help="How many parts --engine makes.")
+@option("--assemble", type=EXISTING, metavar="DIR", help="Join the parts in DIR into the pack -o.")
+@option("--engine", metavar="ray[:ADDRESS]", help="Let Ray build the parts, on this machine or on a cluster.")
+@option("--parts", type=click.IntRange(min=1), metavar="N", help="Number of parts for --engine.")
 def command(
     source: str,
     output: Path,
@@ -112,11 +116,12 @@ def command(
 
     SOURCE is {sources}.
 
-    What the method does not choose is left out by energy (components) and at random, evenly from each class
-    (images). An FSE-Net is learned against a classifier, by default that of the scoring run. Scores and masks
-    that are not given are made, which is long work, and kept beside the pack as NAME.scores.h5 and
-    NAME.fse-net.safetensors. Such a build goes on where it was stopped when the same command is run
-    again. With several GPUs: torchrun --standalone --nproc-per-node N -m edgeprune build ...
+    A pack can leave out frequency components and images. Components are chosen by energy, and images at
+    random, evenly from each class, unless --method says otherwise. An FSE-Net is a network that learns which
+    components a classifier needs; by default this is the classifier of the scoring run. Scores and masks that
+    you do not give are computed. This takes long. They are kept beside the pack as NAME.scores.h5 and
+    NAME.fse-net.safetensors, and a stopped build continues when the same command is run again. With several
+    GPUs: torchrun --standalone --nproc-per-node N -m edgeprune build ...
 
     \b
     Example:

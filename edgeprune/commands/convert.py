@@ -17,18 +17,18 @@ __all__ = ["command"]
 
 # Above it two images differ by what float32 rounds, if at all.
 EXACT_DB = 120.0
-DROP = "Share of the components to drop too, from 0 to below 1; with quantized it buys next to nothing."
+DROP = "Share of the components to drop, from 0 to below 1; with quantized it saves next to nothing."
 
 
 @click.command("convert", cls=Command)
 @PACK
-@output_option("The pack to write.")
+@output_option("Pack file to write.")
 @config_options(BuildConfig, "codec", "quality", "freq_prune", freq_prune={"help": DROP})
 @config_options(BuildConfig, "tile", "color", "rounding", "compression")
 @FORCE
 @QUIET
 def command(pack: Path, output: Path, force: bool, quiet: bool, **options: Any) -> None:
-    """Write PACK in another codec, without its original images.
+    """Convert PACK to another codec; the original images are not needed.
 
     \b
     Example:

@@ -31,7 +31,7 @@ __all__ = ["command"]
 
 @click.command("score", cls=Command)
 @click.argument("source", default="digits")
-@output_option("The scores file to write.", heading="What to read and write")
+@output_option("Scores file to write.", heading="What to read and write")
 @config_options(BuildConfig, "size", "channels", "skip_bad")
 @config_options(SourceOptions, "image_column", "label_column", "split_column", "class_names")
 @FORCE
@@ -49,12 +49,12 @@ def command(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Find out by one training run how hard each image of SOURCE is.
+    """Measure how hard each image of SOURCE is, by one training run.
 
-    One run gives every score (joint entropy, forgetting, EL2N, AUM, entropy) and the classifier that
-    masks are learned against; edgeprune build takes both from the file with --scores. A run that was
-    stopped goes on when the same command is run again. With N GPUs: torchrun --standalone
-    --nproc-per-node N -m edgeprune score ...
+    The file holds what every score of edgeprune build needs (joint entropy, forgetting, EL2N, AUM, entropy,
+    Dyn-Unc, DUAL), and the classifier for learning masks; edgeprune build --scores takes both. A stopped run
+    continues when the same command is run again. SOURCE is as for edgeprune build. With N GPUs: torchrun
+    --standalone --nproc-per-node N -m edgeprune score ...
 
     \b
     Example:

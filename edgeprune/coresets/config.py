@@ -49,7 +49,7 @@ class CoresetConfig:
     score: str = field(
         default="joint_entropy",
         metadata={
-            "help": "What images are chosen by. "
+            "help": "Score to choose images by. "
             + "; ".join(f"{name}: {score.describes}" for name, score in SCORES.items())
             + ".",
             "choices": tuple(SCORES),
@@ -58,8 +58,9 @@ class CoresetConfig:
     sampling: str | None = field(
         default=None,
         metadata={
-            "help": "ccs: spread over the score's range, without the hardest; top-k: the end that matters; "
-            "beta: by a distribution that moves to easier images the more are left out, for dual.",
+            "help": "How to choose images by score. ccs: over the whole range of scores, without the "
+            "hardest; "
+            "top-k: the most important; beta (for dual): the more images are left out, the easier the rest.",
             "choices": SAMPLINGS,
             "default_text": "ccs; top-k for dyn_unc, beta for dual",
         },
@@ -68,21 +69,23 @@ class CoresetConfig:
         default=None,
         metadata={"help": "Share of the images that ccs drops as too hard.", "default_text": "as published"},
     )
-    strata: int = field(default=50, metadata={"help": "Bins that ccs spreads its choice over."})
+    strata: int = field(default=50, metadata={"help": "Number of bins over which ccs spreads its choice."})
     class_balance: bool = field(default=False, metadata={"help": "Keep the proportions of the classes."})
     tau: float = field(
         default=2 / 3,
         metadata={
-            "help": "Joint entropy: first share of the training, in which variance lowers the score.",
+            "help": "Share of the training that joint_entropy counts as early: variance there lowers the "
+            "score.",
             "default_text": "2/3",
         },
     )
     gamma: float = field(
-        default=0.99, metadata={"help": "Joint entropy: weight of a record beside the one before it."}
+        default=0.99,
+        metadata={"help": "Discount of each record against the one before it, for joint_entropy."},
     )
-    window: int = field(default=3, metadata={"help": "Joint entropy: records that a variance is taken over."})
+    window: int = field(default=3, metadata={"help": "Records in each local variance of joint_entropy."})
     dual_epochs: int = field(
-        default=DUAL_EPOCHS, metadata={"help": "DUAL: first epochs of the scoring run that count."}
+        default=DUAL_EPOCHS, metadata={"help": "First epochs of the scoring run that dual uses."}
     )
 
     def __post_init__(self) -> None:

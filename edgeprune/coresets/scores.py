@@ -64,8 +64,14 @@ SCORES = {
         Score("el2n", "errors", "high", "error norm, averaged over the first epochs"),
         Score("aum", "margins", "low", "margin of the true class, averaged over training"),
         Score("entropy", "final_entropies", "high", "uncertainty of the final model"),
-        Score("dyn_unc", "probabilities", "high", "how p of the true class varies (Dyn-Unc)", "top-k"),
-        Score("dual", "probabilities", "high", "how it varies early, times 1 - p (DUAL)", "beta"),
+        Score(
+            "dyn_unc",
+            "probabilities",
+            "high",
+            "variation of p, the probability of the true class (Dyn-Unc)",
+            "top-k",
+        ),
+        Score("dual", "probabilities", "high", "early variation of this p, times 1 - p (DUAL)", "beta"),
         Score("random", "", "high", "uniform noise"),
     )
 }

@@ -36,15 +36,15 @@ class MaskConfig:
         A value out of range.
     """
 
-    epochs: int = field(default=300, metadata={"help": "Passes over the images to learn the FSE-Net."})
+    epochs: int = field(default=300, metadata={"help": "Passes over the images to train the FSE-Net."})
     batch_size: int = field(
-        default=128, metadata={"help": "Images in a step of learning, summed over all processes."}
+        default=128, metadata={"help": "Images in each step of the FSE-Net, over all processes."}
     )
-    lr: float = field(default=3e-4, metadata={"help": "Peak learning rate of the FSE-Net."})
+    lr: float = field(default=3e-4, metadata={"help": "Peak of the learning rate of the FSE-Net."})
     k: int | None = field(
         default=None,
         metadata={
-            "help": "Components of highest energy that each channel keeps in any case.",
+            "help": "Number of highest-energy components that each channel always keeps.",
             "flag": "--k",
             "default_text": "as published",
         },
@@ -52,7 +52,7 @@ class MaskConfig:
     accuracy_weight: float | None = field(
         default=None,
         metadata={
-            "help": "Weight of accuracy beside entropy in the loss, lambda of equation 6.",
+            "help": "Weight of accuracy against entropy in the loss (lambda of equation 6).",
             "flag": "--lambda",
             "default_text": "as published",
         },

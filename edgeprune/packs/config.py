@@ -115,8 +115,8 @@ class BuildConfig:
     freq_prune: float | None = field(
         default=None,
         metadata={
-            "help": "Share of each image's frequency components to drop, from 0 to below 1. With codec "
-            "quantized it buys next to nothing: rounding drops the small ones already.",
+            "help": "Share of each image's frequency components to drop, from 0 to below 1. It saves next to "
+            "nothing with codec quantized, whose rounding already drops small ones.",
             "default_text": "0.5; 0 for methods random and je, and for energy with quantized",
         },
     )
@@ -130,28 +130,28 @@ class BuildConfig:
     codec: str = field(
         default="quantized",
         metadata={
-            "help": "How coefficients are stored: quantized is smallest; sparse-f32 is the paper's layout.",
+            "help": "Codec of the coefficients: quantized is smallest; sparse-f32 is the paper's layout.",
             "choices": codec_names(),
         },
     )
     compression: str = field(
         default="none",
         metadata={
-            "help": "Lossless compression of the codecs sparse-f32 and sparse-f16.",
+            "help": "Lossless compression for codecs sparse-f32 and sparse-f16.",
             "choices": COMPRESSIONS,
         },
     )
     quality: float | None = field(
         default=None,
         metadata={
-            "help": "Size against error of codec quantized, from 1 (smallest) to 100.",
+            "help": "Quality of codec quantized, from 1 (smallest file) to 100 (smallest error).",
             "default_text": f"{DEFAULT_QUALITY:g}",
         },
     )
     color: str | None = field(
         default=None,
         metadata={
-            "help": "Color planes that codec quantized stores.",
+            "help": "Color space in which codec quantized stores images.",
             "choices": COLOR_SPACES,
             "default_text": "ycbcr",
         },
@@ -159,17 +159,17 @@ class BuildConfig:
     tile: str | None = field(
         default=None,
         metadata={
-            "help": "Side in pixels of the tiles that codec quantized transforms; full: the whole image.",
+            "help": "Side of the tiles that codec quantized transforms, in pixels; full is the whole image.",
             "alias": "--block",
             "choices": (*TILES, "auto"),
-            "default_text": "auto: what is smallest on a sample",
+            "default_text": "auto: the smallest result on a sample",
         },
     )
     rounding: str | None = field(
         default=None,
         metadata={
-            "help": "How codec quantized rounds: rdo has a higher PSNR for the bytes; nearest keeps more "
-            "detail and takes more bytes; deadzone rounds up from 0.6 on, and is faster to build than rdo.",
+            "help": "Rounding of codec quantized: rdo has a higher PSNR for the bytes; nearest keeps more "
+            "detail in more bytes; deadzone rounds up from 0.6 on, and builds faster than rdo.",
             "choices": ROUNDINGS,
             "default_text": "rdo",
         },
@@ -179,20 +179,20 @@ class BuildConfig:
         metadata={
             "help": "Resize the short side to this many pixels and crop the center.",
             "metavar": "PIXELS",
-            "default_text": "as the images are",
+            "default_text": "unchanged",
         },
     )
     channels: str = field(
         default="as-is",
         metadata={
-            "help": "Channels of the images: as-is, what they have with all their bits; or convert all to "
-            "gray, rgb or rgba of 8 bits.",
+            "help": "Channels of the images: as-is keeps channels and bits; gray, rgb and rgba convert all "
+            "images to 8 bits.",
             "choices": CHANNELS,
         },
     )
     split: str = field(
         default="train",
-        metadata={"help": "Which images of the source to read.", "choices": ("train", "test")},
+        metadata={"help": "Split of the source to read.", "choices": ("train", "test")},
     )
     skip_bad: bool = field(
         default=False,
@@ -201,17 +201,19 @@ class BuildConfig:
     drop_duplicates: bool = field(
         default=False,
         metadata={
-            "help": "Leave out all but one of each group of near duplicates; all where classes differ."
+            "help": "Keep only one image of each group of near duplicates; none if their classes differ."
         },
     )
     seed: int = field(
         default=0,
-        metadata={"help": "Fixes which images are chosen and their order in the pack."},
+        metadata={
+            "help": "Seed of the choice of images, their order in the pack, the scoring run and the masks."
+        },
     )
     method: str = field(
         default="energy",
         metadata={
-            "help": "What is chosen, and how. "
+            "help": "How components and images are chosen. "
             + "; ".join(f"{name}: {method.describes}" for name, method in METHODS.items())
             + ".",
             "choices": tuple(METHODS),
@@ -220,7 +222,7 @@ class BuildConfig:
     device: str = field(
         default="auto",
         metadata={
-            "help": "Where scores are made and masks learned: auto (CUDA if there is one), cpu, cuda or "
+            "help": "Device for scores, masks and the teacher: auto (CUDA if available), cpu, cuda or "
             "cuda:N.",
         },
     )

@@ -60,7 +60,7 @@ class ScoreConfig:
     model: str | None = field(
         default=None,
         metadata={
-            "help": "The network that scores the images.",
+            "help": "Network that scores the images.",
             "choices": MODEL_NAMES,
             "default_text": "resnet18; resnet34 from 64 pixels on",
         },
@@ -69,17 +69,17 @@ class ScoreConfig:
     every: int | None = field(
         default=None,
         metadata={
-            "help": "Epochs from one record of entropies to the next.",
+            "help": "Epochs between two records of the entropies.",
             "default_text": "5; 2 from 64 pixels on",
         },
     )
-    batch_size: int = field(default=256, metadata={"help": "Images in a step, summed over all processes."})
+    batch_size: int = field(default=256, metadata={"help": "Images in each step, over all processes."})
     lr: float = field(default=0.1, metadata=_TRAINING["lr"])
     weight_decay: float = field(default=5e-4, metadata=_TRAINING["weight_decay"])
     augment: Augment = field(
         default="crop+flip",
         metadata={
-            "help": "Random crop after reflect padding, random horizontal flip.",
+            "help": "Random changes of the images: crop (after reflect padding), flip (horizontal) or both.",
             "choices": AUGMENTS,
         },
     )
@@ -90,8 +90,8 @@ class ScoreConfig:
     jobs: int | None = field(
         default=None,
         metadata={
-            "help": "Threads that read and decode images ahead of the network.",
-            "default_text": "all processors that the process may use",
+            "help": "Threads that read and decode images for the network.",
+            "default_text": "all cores",
         },
     )
 

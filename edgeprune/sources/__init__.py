@@ -72,11 +72,11 @@ KINDS = {
         open_cifar, "cifar100[:ROOT]", "the official files of its 100 classes, already unpacked"
     ),
     "imagefolder": SourceKind(
-        open_imagefolder, "imagefolder:PATH", "a folder with a folder of images for each class"
+        open_imagefolder, "imagefolder:PATH", "a folder that has one folder of images for each class"
     ),
     "npz": SourceKind(open_npz, "npz:FILE", "arrays x_train, y_train, ... or x, y"),
     "csv": SourceKind(open_csv, "csv:FILE", "a table of paths and labels"),
-    "hf": SourceKind(_open_hf, "hf:FOLDER", "saved or cached by Hugging Face datasets"),
+    "hf": SourceKind(_open_hf, "hf:FOLDER", "a data set saved or cached by Hugging Face datasets"),
     "parquet": SourceKind(_open_parquet, "parquet:FILES", "tables that hold the images"),
     "webdataset": SourceKind(open_webdataset, "webdataset:SHARDS", "tar files, as in train-{000..015}.tar"),
 }

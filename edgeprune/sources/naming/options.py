@@ -55,15 +55,16 @@ class SourceOptions:
     image_column: str | None = field(
         default=None,
         metadata={
-            "help": "Column of the images or their paths; for webdataset their ending, such as left.jpg.",
+            "help": "Column of the images or their paths; for webdataset, the ending of their names, e.g. "
+            "left.jpg.",
             "metavar": "NAME",
-            "default_text": "the only one there is",
+            "default_text": "the only one",
         },
     )
     label_column: str | None = field(
         default=None,
         metadata={
-            "help": "Column of the labels; for webdataset an ending, or a field of the JSON members.",
+            "help": "Column of the labels; for webdataset, an ending, or a field of the JSON members.",
             "metavar": "NAME",
             "default_text": "label, or another usual name",
         },
@@ -71,7 +72,7 @@ class SourceOptions:
     split_column: str | None = field(
         default=None,
         metadata={
-            "help": "Column that tells training images from test images.",
+            "help": "Column that says which images are for training and which for test.",
             "metavar": "NAME",
             "default_text": "split, if there is one",
         },
@@ -79,16 +80,17 @@ class SourceOptions:
     class_names: str | None = field(
         default=None,
         metadata={
-            "help": "Text file that names a class in each line, the one of label 0 first.",
+            "help": "Text file with one class name on each line, that of label 0 first.",
             "metavar": "FILE",
-            "default_text": "what the source says",
+            "default_text": "names in the source",
         },
     )
     target: tuple[str, ...] = field(
         default=(),
         metadata={
-            "help": "Take a column as a target too, of KIND class, multilabel, value, probabilities, text, "
-            "integer or float; of several, NAME=A+B:value. May be given again.",
+            "help": "Store this column as a target too. KIND is class, multilabel, value, probabilities, "
+            "text, "
+            "integer or float. Several columns: NAME=A+B:value. Can be repeated.",
             "metavar": "NAME[:KIND]",
         },
     )
