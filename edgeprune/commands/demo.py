@@ -36,17 +36,17 @@ PAPER, SMALL, PICTURE, RUNS = "digits.h5", "digits-small.h5", "preview.png", ("r
 
 @click.command("demo", cls=Command)
 @output_option(
-    "Folder for what the demo makes; what an earlier demo made there is replaced.",
+    "Folder for the results; those of an earlier demo are replaced.",
     type=click.Path(path_type=Path, file_okay=False),
     default="demo",
     required=False,
     show_default=True,
 )
 def command(output: Path) -> None:
-    """See every step on embedded images, in three minutes.
+    """Run every step on small embedded images, in three minutes.
 
-    A pack in the layout of the paper is built and made smaller, and a network is trained from each. The table
-    at the end compares them with raw pixels, PNG and JPEG.
+    The demo builds a pack in the paper's layout, converts it to a smaller one, and trains a network from
+    each. A table at the end compares the packs with raw pixels, PNG and JPEG.
 
     \b
     Example:

@@ -52,10 +52,10 @@ _SHARED, _NVIDIA = Path("/dev/shm"), Path("/dev/nvidiactl")  # noqa: S108 - wher
 @click.command("doctor", cls=Command)
 @option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 def command(as_json: bool) -> None:
-    """Print what a report of a fault needs, and what to mend on this machine.
+    """Print the facts for a bug report, and what to fix on this machine.
 
-    Versions, the kernels in C and their vectors, torch and its devices, threads, memory and disk space.
-    Nothing is changed, and nothing leaves the machine.
+    It shows versions, C kernels and their vector instructions, torch and its devices, threads, memory and
+    disk space. Nothing is changed, and nothing leaves the machine.
 
     \b
     Example:

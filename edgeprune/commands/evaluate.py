@@ -37,10 +37,10 @@ _NAME_WIDTH = 24
     type=click.Choice(["none", "flip"]),
     default="none",
     show_default=True,
-    help="Test-time augmentation: flip takes the mean of an image and its mirror image, in twice the time.",
+    help="Test-time augmentation: flip averages an image and its mirror image, in twice the time.",
 )
-@click.option("--json", "as_json", type=FILE, metavar="FILE", help="Write all figures as JSON as well.")
-@click.option("--plot", type=FILE, metavar="FILE", help="Draw the confusion matrix: .png, .svg or .pdf.")
+@click.option("--json", "as_json", type=FILE, metavar="FILE", help="Also write all figures as JSON.")
+@click.option("--plot", type=FILE, metavar="FILE", help="Draw the confusion matrix as .png, .svg or .pdf.")
 def command(
     model: Path,
     data: Path | str | RemoteFile,
@@ -49,11 +49,11 @@ def command(
     as_json: Path | None,
     plot: Path | None,
 ) -> None:
-    """Tell how well RUN classifies the images of SOURCE_OR_PACK, class by class.
+    """Measure how well RUN classifies the images of SOURCE_OR_PACK, class by class.
 
-    RUN is the folder of a run, finished or not, or an .onnx file. Of a source the test split is read. Printed
-    are recall, precision and F1 of each class, and the confusion matrix; of more than 20 classes the worst,
-    and the pairs that are confused most often.
+    RUN is the folder of a run, finished or not, or an .onnx file. Of a source, the test split is read. The
+    output is recall, precision and F1 of each class, and the confusion matrix. With more than 20 classes, it
+    shows the worst classes, and the pairs that are confused most often.
 
     \b
     Example:

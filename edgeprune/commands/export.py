@@ -23,29 +23,38 @@ __all__ = ["command"]
 
 @click.command("export", cls=Command)
 @click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@output_option("The .onnx file to write.")
+@output_option("ONNX file to write.")
 @option(
     "--int8",
     type=SwitchOrChoice(["onnxruntime", "tensorrt"]),
     default=False,
     show_default=False,
     metavar="[onnxruntime|tensorrt]",
-    help="Quantize to 8-bit integers; needs --pack. Alone: for the runtime of --for, or onnxruntime.",
+    help="Quantize to 8-bit integers; needs --pack. Without a value: for the runtime of --for, else "
+    "onnxruntime.",
 )
 @option(
     "--for",
     "runtime",
     metavar="RUNTIME[==VERSION]",
-    help="Write what this release reads: onnxruntime from 1.7 on, or tensorrt from 8.0 on.",
+    help="Write a file that this runtime reads: onnxruntime from 1.7 on, or tensorrt from 8.0 on.  [default: "
+    "onnxruntime from 1.14 on]",
 )
-@option("--with-decoder", "decoder", is_flag=True, help="Make a network that takes a pack's coefficients.")
+@option(
+    "--with-decoder",
+    "decoder",
+    is_flag=True,
+    help="Export a network that takes the coefficients of a pack instead of images.",
+)
 @option(
     "--pack",
     type=FAR_PACK_FILE,
-    help="Images to calibrate int8 with and to compare with torch on, such as the pack of the run.",
+    help="Pack with images to calibrate int8 and to compare ONNX with torch, e.g. the pack of the run.",
 )
-@option("--calibrate", type=int, default=256, show_default=True, help="Images to calibrate int8 with.")
-@option("--test", metavar="PACK_OR_SOURCE", help="Measure the accuracy on these images.")
+@option(
+    "--calibrate", type=int, default=256, show_default=True, help="Number of images to calibrate int8 with."
+)
+@option("--test", metavar="PACK_OR_SOURCE", help="Also measure the accuracy on these images.")
 @TRUST_MODEL
 @FORCE
 def command(
@@ -61,10 +70,10 @@ def command(
 ) -> None:
     """Write the trained network of RUN as an ONNX file.
 
-    RUN is a folder of `edgeprune train`; of one that is not finished the best weights so far (with
-    --patience) or the last checkpoint are taken. The file takes images, float32 [n, C, height, width] on
-    [0, 1], and gives logits; of several labels probabilities, and of values these in their unit.
-    Normalization is part of it. The file appears when it was checked, and compared with torch in onnxruntime.
+    RUN is a folder of `edgeprune train`. If the run is not finished, the best weights so far (with
+    --patience) or the last checkpoint are used. The input is images, float32 [n, C, height, width] in [0, 1];
+    the network normalizes them. The output is logits for classes, probabilities for several labels, and
+    values in their unit. The file appears once it was checked and compared with torch in onnxruntime.
 
     \b
     Example:

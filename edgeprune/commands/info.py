@@ -29,9 +29,9 @@ MANY_CLASSES = 40
 @FAR_PACK
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 def command(pack: Path | RemoteFile, as_json: bool) -> None:
-    """Print what PACK holds, what it costs and where it came from.
+    """Print the content, size and origin of PACK.
 
-    Of a far pack, named by URL, only the parts are read that this needs.
+    PACK may be a URL; only the parts that are needed are read then.
 
     \b
     Example:

@@ -32,18 +32,31 @@ _FEW = 3
 
 @click.command("issues", cls=Command)
 @click.argument("scores", type=PACK_FILE, required=False)
-@option("--source", "data", metavar="SOURCE_OR_PACK", help="Images to name and to compare.")
+@option(
+    "--source",
+    "data",
+    metavar="SOURCE_OR_PACK",
+    help="Images of SCORES to name, and to search for near duplicates.",
+)
 @config_options(BuildConfig, "size", "channels", "split", "skip_bad")
 @option(
     "--distance",
     type=int,
     default=20,
     show_default=True,
-    help="Bits of 128 in which hashes of near duplicates may differ, up to 24.",
+    help="Largest difference between the hashes of near duplicates, in bits of 128; at most 24.",
 )
-@option("--top", type=click.IntRange(min=0), default=20, show_default=True, help="Lines of a list to print.")
-@option("--json", "as_json", type=FILE, metavar="FILE", help="Write all that was found as JSON.")
-@option("--csv", "as_csv", type=FILE, metavar="FILE", help="Write all that was found, a line an image.")
+@option(
+    "--top",
+    type=click.IntRange(min=0),
+    default=20,
+    show_default=True,
+    help="Number of lines of each list to print.",
+)
+@option("--json", "as_json", type=FILE, metavar="FILE", help="Write all results as JSON.")
+@option(
+    "--csv", "as_csv", type=FILE, metavar="FILE", help="Write all results as CSV, one line for each image."
+)
 @option(
     "--jobs", type=click.IntRange(min=1), metavar="N", help="Threads that read images.  [default: all cores]"
 )
@@ -61,11 +74,11 @@ def command(
 ) -> None:
     """List images that look mislabeled, and near duplicates.
 
-    SCORES is a file of edgeprune score, which tells images that look mislabeled: those whose mean margin over
-    all epochs (AUM), the logit of their label minus the largest of the others, is below -log(classes - 1),
-    the lowest first. With --source their names are told, and near duplicates are looked for among all images,
-    also without SCORES: exact ones, and those whose perceptual hashes differ in few bits, mirror images too.
-    Groups with more than one class come first.
+    SCORES is a file of edgeprune score. It tells which images look mislabeled: those with a low margin (AUM),
+    the lowest first. The margin is the logit of the label minus the largest other logit, as a mean over all
+    epochs; low means below -log(classes - 1). --source adds the names of the images, and lists near
+    duplicates among all of them, also without SCORES. Near duplicates have the same pixels, or perceptual
+    hashes that differ in few bits; mirror images count too. Groups with more than one class come first.
 
     \b
     Example:

@@ -14,12 +14,12 @@ __all__ = ["command"]
 
 
 @click.command("keygen", cls=Command)
-@output_option("The private key; the public one is written beside it, with .pub behind the name.")
+@output_option("File of the private key; the public key is written beside it as PATH.pub.")
 def command(output: Path) -> None:
-    """Make a key to sign packs with (Ed25519).
+    """Make a key pair to sign packs with (Ed25519).
 
-    Keep the private key to yourself. Give the public key to those who train from your packs, and tell them
-    its fingerprint by another way.
+    Keep the private key secret. Give the public key to those who train from your packs, and tell them its
+    fingerprint on another channel.
 
     \b
     Example:

@@ -16,17 +16,17 @@ __all__ = ["command"]
 
 @click.command("merge", cls=Command)
 @PACKS
-@output_option("The pack to write.")
-@option("--seed", type=int, default=0, show_default=True, help="Fixes the order of the images.")
-@option("--allow-duplicates", is_flag=True, help="Keep images that several of the packs hold.")
+@output_option("Pack file to write.")
+@option("--seed", type=int, default=0, show_default=True, help="Seed of the order of the images.")
+@option("--allow-duplicates", is_flag=True, help="Allow images that are in several of the packs.")
 @FORCE
 @QUIET
 def command(
     packs: tuple[Path, ...], output: Path, seed: int, allow_duplicates: bool, force: bool, quiet: bool
 ) -> None:
-    """Join several PACKs to one, in random order.
+    """Join several PACKs into one, in random order.
 
-    Images are moved as they are stored. The packs must agree in shape, codec, components and
+    Images are copied as they are stored. The packs must have the same shape of images, codec, components and
     quantization; classes are matched by name.
 
     \b

@@ -20,10 +20,10 @@ __all__ = ["command"]
     "-o",
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="A .png, .svg or .pdf file; by default curves.png in the run's folder.",
+    help="File to write, .png, .svg or .pdf.  [default: curves.png in the folder of the run]",
 )
 def command(runs: tuple[Path, ...], output: Path | None) -> None:
-    """Draw loss and accuracy of one RUN or several over the epochs.
+    """Draw the loss and accuracy of each RUN over the epochs.
 
     \b
     Example:

@@ -43,7 +43,11 @@ LABELED = _Images(far=True, dir_okay=True)
 @click.argument("model", type=click.Path(exists=True, path_type=Path))
 @click.argument("images", type=LABELED, nargs=-1, required=True)
 @click.option(
-    "--top", type=click.IntRange(min=1), default=3, show_default=True, help="Likeliest classes to print."
+    "--top",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    help="Number of most likely classes to print.",
 )
 @click.option("--skip-bad", is_flag=True, help="Leave out images that cannot be read, and count them.")
 @click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each image.")
@@ -51,13 +55,12 @@ LABELED = _Images(far=True, dir_okay=True)
 def command(
     model: Path, images: tuple[Path | str | RemoteFile, ...], top: int, skip_bad: bool, as_json: bool
 ) -> None:
-    """Tell by MODEL what IMAGES are, or the values that it has learned of them.
+    """Predict the classes or values of IMAGES with the network MODEL.
 
-    IMAGES are files, folders of files, packs, also far ones by their URLs, or sources as edgeprune build
-    takes them, of which the test split is read; MODEL is an .onnx file or the folder of a run, finished or
-    not. Files are scaled and cropped as `edgeprune build --size` does it. Of several labels those of a
-    probability from 50% on are printed, or else the likeliest. An image that cannot be read is named once
-    all others are told.
+    MODEL is an .onnx file or the folder of a run, finished or not. IMAGES are files, folders of files, packs
+    or their URLs, or sources as in edgeprune build; of a source, the test split is read. Files are scaled
+    and cropped as in `edgeprune build --size`. If an image can have several labels, those with a probability
+    of 50% or more are printed, or else the most likely one. Images that cannot be read are named at the end.
 
     \b
     Example:

@@ -21,14 +21,18 @@ __all__ = ["command"]
 @click.command("preview")
 @FAR_PACK
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), required=True, help="The PNG to write, or to replace."
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="PNG file to write; it is replaced if it exists.",
 )
-@click.option("--source", help="What the pack was built from, to show the originals as well.")
-@click.option("--images", type=int, default=8, show_default=True, help="How many images to show.")
+@click.option("--source", help="Source of the pack, to show the original images too.")
+@click.option("--images", type=int, default=8, show_default=True, help="Number of images to show, up to 64.")
 def command(pack: Path | RemoteFile, output: Path, source: str | None, images: int) -> None:
-    """Draw images of PACK as they decode, beside what they lost.
+    """Draw the decoded images of PACK, and what they lost against --source.
 
-    Of a far pack, named by URL, only the parts are read that this needs.
+    PACK may be a URL; only the parts that are needed are read then.
 
     \b
     Example:

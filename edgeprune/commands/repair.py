@@ -23,14 +23,14 @@ _LISTED = 20
 
 @click.command("repair", cls=Command)
 @PACK
-@output_option("The pack to write.")
+@output_option("Pack file to write.")
 @FORCE
 @QUIET
 def command(pack: Path, output: Path, force: bool, quiet: bool) -> None:
-    """Write a sound pack of what is intact in PACK.
+    """Save the intact images of a damaged PACK in a new pack.
 
-    Each chunk is read and held against its checksum. What is lost is listed: chunks, rows in the source,
-    images of each class. Copying the file again from where it is sound loses nothing, so try that first.
+    Each chunk is checked against its checksum. The lost chunks are listed, with rows of the source and images
+    of each class. If you have another copy of PACK that is intact, use that first: it loses nothing.
 
     \b
     Example:

@@ -21,11 +21,11 @@ RUN = click.Path(exists=True, file_okay=False, path_type=Path)
 
 @click.command("report", cls=Command)
 @PACK
-@output_option("The HTML file to write.")
-@option("--source", help="What the pack was built from, to show the originals and to compare file formats.")
-@option("--scores", type=PACK_FILE, help="The scores file of that source, to show what was left out.")
-@option("--run", type=RUN, help="The folder of a run, to show its curves and what it confuses.")
-@option("--test", help="A pack, or a source, to try the run on; by default PACK itself.")
+@output_option("HTML file to write.")
+@option("--source", help="Source of the pack, to show the original images and to compare file formats.")
+@option("--scores", type=PACK_FILE, help="Scores file of that source, to show which images were left out.")
+@option("--run", type=RUN, help="Folder of a run, to show its curves and its confused classes.")
+@option("--test", help="Pack or source to test the run on.  [default: PACK itself]")
 @TRUST_MODEL
 @FORCE
 @QUIET
@@ -39,9 +39,10 @@ def command(
     force: bool,
     quiet: bool,
 ) -> None:
-    """Write a page that shows PACK: its images, what they cost, what was kept, what a network confuses.
+    """Write an HTML page about PACK: images, sizes, what was kept, and what a network confuses.
 
-    It is one HTML file that fetches nothing, for a browser on a desk or a phone. Large packs are sampled.
+    The page is one file that downloads nothing, for a browser on a computer or a phone. Large packs are
+    sampled.
 
     \b
     Example:

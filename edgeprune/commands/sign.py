@@ -15,14 +15,20 @@ __all__ = ["command"]
 
 @click.command("sign", cls=Command)
 @PACK
-@option("--key", type=click.Path(path_type=Path), required=True, help="A private key of edgeprune keygen.")
-@option("--force", is_flag=True, help="Replace a signature by another key, or another file, as well.")
+@option(
+    "--key", type=click.Path(path_type=Path), required=True, help="Private key, made by edgeprune keygen."
+)
+@option(
+    "--force",
+    is_flag=True,
+    help="Also replace a signature by another key, or a PACK.sig that is no signature.",
+)
 def command(pack: Path, key: Path, force: bool) -> None:
     """Sign PACK, so that a device can check that it is yours and unchanged.
 
-    The signature is written to PACK.sig and, where the disk has extended attributes, into
-    user.edgeprune.signature. PACK itself is not changed. A sound pack alone is signed. A signature
-    by another key stays, unless --force replaces it.
+    The signature is written to PACK.sig and, if the file system has extended attributes, also to
+    user.edgeprune.signature. PACK itself is not changed. A damaged pack is not signed. A signature by another
+    key is kept, unless --force replaces it.
 
     \b
     Example:

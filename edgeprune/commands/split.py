@@ -17,22 +17,24 @@ __all__ = ["command"]
 
 @click.command("split", cls=Command)
 @PACK
-@option("-n", "--parts", type=int, required=True, help="How many packs to make.")
-@output_option("A folder, or a name with {part} in it.")
+@option("-n", "--parts", type=int, required=True, help="Number of packs to make, 2 or more.")
+@output_option("Folder for the packs, or a file name with {part} in it.")
 @option(
     "--by",
     metavar="iid|class|dirichlet:ALPHA",
     default="iid",
     show_default=True,
-    help="How to share images out: at random, whole classes, or labels skewed the more the smaller ALPHA is.",
+    help="How to distribute images: iid, at random; class, whole classes; dirichlet, skewed labels, the more "
+    "so "
+    "the smaller ALPHA is.",
 )
-@option("--seed", type=int, default=0, show_default=True, help="Fixes which image goes where.")
+@option("--seed", type=int, default=0, show_default=True, help="Seed of which image goes to which pack.")
 @FORCE
 @QUIET
 def command(pack: Path, parts: int, output: Path, by: str, seed: int, force: bool, quiet: bool) -> None:
-    """Share the images of PACK out to several packs.
+    """Distribute the images of PACK to several packs.
 
-    Each image goes to one pack, with its label and provenance. Images are moved as they are stored. The
+    Each image goes to one pack, with its label and provenance. Images are copied as they are stored. The
     packs appear together when all are complete.
 
     \b

@@ -23,15 +23,15 @@ __all__ = ["command"]
 @option(
     "--key",
     type=click.Path(path_type=Path),
-    help="Check first that the owner of this public key has signed it.",
+    help="First check that PACK is signed by the owner of this public key.",
 )
 @click.option(
-    "--isolated", is_flag=True, help="Read PACK in a process of its own, which a forged file may crash."
+    "--isolated", is_flag=True, help="Read PACK in a separate process, which a forged file may crash."
 )
 def command(pack: Path | RemoteFile, key: Path | None, isolated: bool) -> None:
     """Check structure, checksums and content of PACK.
 
-    Every problem is listed. A far pack, named by URL, is fetched once, and always read in another process.
+    Every problem is listed. PACK may be a URL: it is downloaded once, and always read in a separate process.
 
     \b
     Example:
