@@ -270,6 +270,21 @@ def test_a_target_of_integers_some_of_which_are_null(tmp_path, kind, told):
     assert open_source(spec).targets[0].values.tolist() == ["7", ""] * 6
 
 
+def test_equal_files_that_are_links_to_one(tmp_path):
+    """As in the cache of the Hub, which keeps one of equal files."""
+    blob = write_parquet(tmp_path / "blobs" / "0a1b", columns())
+    hub = tmp_path / "datasets--photos"
+    for name in ("a/train-0", "a/test-0", "a/validation-0", "b/train-0"):
+        (hub / name).parent.mkdir(parents=True, exist_ok=True)
+        (hub / f"{name}.parquet").symlink_to(blob)
+    for kind in ("hf", "parquet"):
+        assert len(open_source(f"{kind}:{hub}/a", split="test")) == 12
+    # Two versions: the link in one of them must not be removed.
+    assert "holds several data sets: a, b; name one" in refusal(f"hf:{hub}")
+    told = f"{hub}/b/train-0.parquet: is there twice ({hub}/a/train-0.parquet); remove the link, or name"
+    assert told in refusal(f"parquet:{hub}")
+
+
 def test_columns_that_come_twice_and_are_not_read(tmp_path):
     table = pa.table(columns(id=list(range(12))))
     pq.write_table(table.append_column("id", table["id"]), tmp_path / "a.parquet")

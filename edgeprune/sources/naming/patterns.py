@@ -5,8 +5,9 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from edgeprune_formats import ConfigError
 from ...errors import SourceError
 from ..decoding.files import as_text, is_inner_folder, visible
 
-__all__ = ["FoundFiles", "files_below", "find_files", "refuse_remote"]
+__all__ = ["FoundFiles", "files_below", "find_files", "only_once", "refuse_remote"]
 
 _MAX_FILES = 2**17
 _RANGE = re.compile(r"(?<!\\)\{(-?\d+)\.\.(-?\d+)(?:\.\.-?(\d+))?\}")
@@ -69,8 +70,8 @@ def find_files(kind: str, pattern: str, suffixes: tuple[str, ...]) -> FoundFiles
         if not files:
             raise SourceError(f"{as_text(path)}: holds no files that end in {' or '.join(suffixes)}")
         return FoundFiles(files, path, True)
-    files = (path,) if os.path.isfile(path) else tuple(_expanded(kind, pattern))  # noqa: PTH113
-    _require_once(files, "is named twice", "name each file once")
+    named = [path] if os.path.isfile(path) else _expanded(kind, pattern)  # noqa: PTH113
+    files = only_once(named, "is named twice", "name each file once")
     return FoundFiles(files, os.path.commonpath([os.path.dirname(file) or "." for file in files]), False)  # noqa: PTH120
 
 
@@ -88,29 +89,38 @@ def files_below(folder: str, suffixes: tuple[str, ...]) -> list[str]:
     Raises
     ------
     SourceError
-        A folder cannot be listed, a link leads nowhere or to a folder around it, or two lead to one file.
+        A folder cannot be listed, or a link leads nowhere or to a folder around it.
     """
-    found = list(_below(folder, suffixes))
-    _require_once(found, "is there twice", "remove the link")
+    found: list[str] = []
+    for entry in visible(folder):
+        if is_inner_folder(entry, folder):
+            found += files_below(entry.path, suffixes)
+        elif entry.name.lower().endswith(suffixes) and (
+            _is_file(entry.path) if entry.is_symlink() else entry.is_file()
+        ):
+            found.append(entry.path)
     return found
 
 
-def _require_once(files: Iterable[str], what: str, remedy: str) -> None:
-    """Raise `SourceError` of a file that is another one, maybe by a link: its images would come twice."""
+def only_once(files: Iterable[str], what: str, remedy: str) -> tuple[str, ...]:
+    """Return files as they are.
+
+    Raises
+    ------
+    SourceError
+        One of them is another one, maybe by a link: its images would come twice.
+    """
     seen: dict[str, str] = {}
+    # To resolve each path as a whole takes long.
+    real_folder = cache(os.path.realpath)
     for file in files:
-        real = os.path.realpath(file)
+        folder, name = os.path.split(file)
+        is_link = os.path.islink(file)  # noqa: PTH114
+        real = os.path.realpath(file) if is_link else os.path.join(real_folder(folder), name)  # noqa: PTH118
         if real in seen:
             raise SourceError(f"{as_text(file)}: {what} ({as_text(seen[real])}); {remedy}")
         seen[real] = file
-
-
-def _below(folder: str, suffixes: tuple[str, ...]) -> Iterator[str]:
-    for entry in visible(folder):
-        if is_inner_folder(entry, folder):
-            yield from _below(entry.path, suffixes)
-        elif entry.name.lower().endswith(suffixes) and _is_file(entry.path):
-            yield entry.path
+    return tuple(seen.values())
 
 
 def _is_file(path: str) -> bool:

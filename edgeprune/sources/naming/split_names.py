@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ...errors import SourceError
 from ..decoding.files import as_text
+from .patterns import only_once
 
 __all__ = [
     "NAMES",
@@ -87,12 +88,12 @@ def divide_files(files: Sequence[str], base: str, split: str, *, kind: str, must
     Raises
     ------
     SourceError
-        There are none for the split, or files of splits beside others.
+        There are none for the split, files of splits beside others, or a file of the split twice.
     """
     words = {file: _word_of(os.path.relpath(file, base)) for file in files}
     named = sorted({word for word in words.values() if word is not None})
     if not named or (not must_divide and len(named) == 1 and None not in words.values()):
-        return SplitFiles(tuple(files), (), True)
+        return SplitFiles(_once(files), (), True)
     first = {word: as_text(next(file for file in files if words[file] == word)) for word in named}
     other = next((as_text(file) for file in files if words[file] is None), None)
     if other is not None:
@@ -108,10 +109,15 @@ def divide_files(files: Sequence[str], base: str, split: str, *, kind: str, must
         )
     training = SPLITS["train"][0] if split == "test" else ()
     return SplitFiles(
-        tuple(file for file in files if words[file] in group),
+        _once(file for file in files if words[file] in group),
         tuple(file for file in files if words[file] in training),
         False,
     )
+
+
+def _once(files: Iterable[str]) -> tuple[str, ...]:
+    # Two splits may have the same file: caches such as that of the Hub keep one of equal files, and link to it.
+    return only_once(files, "is there twice", "remove the link, or name a folder that holds it once")
 
 
 def _word_of(path: str) -> str | None:
