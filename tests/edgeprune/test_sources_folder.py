@@ -215,6 +215,8 @@ def test_link_that_may_have_led_to_images_is_refused(tmp_path: Path, name: str) 
     write_images(tmp_path, random_images(["a/1.png"]))
     (tmp_path / "a" / "notes.txt").symlink_to(tmp_path / "gone.txt")
     (tmp_path / "a" / "LICENSE").symlink_to("1.png")
+    # A file that git-annex has not fetched.
+    (tmp_path / "README").symlink_to(".git/annex/objects/0F/1w/MD5E-s12--0a/MD5E-s12--0a")
     assert len(open_source(f"imagefolder:{tmp_path}")) == 1
     (tmp_path / name).symlink_to(tmp_path / "gone")
     with pytest.raises(

@@ -61,9 +61,14 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
         found, reason = entry.is_dir(), os.strerror(errno.ENOENT)
     except OSError as error:
         found, reason = False, str(error.strerror)
-    if not found and entry.is_symlink() and not _suffix(entry) and not Path(entry.path).exists():
+    if not found and entry.is_symlink() and not _suffix(entry) and _is_lost(entry.path):
         raise SourceError(f"{as_text(entry.path)}: the link leads nowhere ({reason}); mend it, or remove it")
     return found
+
+
+def _is_lost(link: str) -> bool:
+    # The links of git-annex stand for files alone, which may not have been fetched.
+    return not Path(link).exists() and "/annex/objects/" not in os.readlink(link)  # noqa: PTH115
 
 
 def is_inner_folder(entry: os.DirEntry[str], path: str) -> bool:

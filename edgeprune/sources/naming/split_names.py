@@ -116,7 +116,7 @@ def divide_files(files: Sequence[str], base: str, split: str, *, kind: str, must
 
 
 def _once(files: Iterable[str]) -> tuple[str, ...]:
-    # Two splits may have the same file: caches such as that of the Hub keep one of equal files, and link to it.
+    # Two splits may have the same file: a cache such as that of the Hub keeps equal files once.
     return only_once(files, "is there twice", "remove the link, or name a folder that holds it once")
 
 
