@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import secrets
 import shutil
 import threading
@@ -38,11 +39,12 @@ from ..sources.folders.folder import FolderSource
 from ..sources.tables.csv_table import CsvSource
 from ..text import bytes_text
 from .processes import Workers, local_rank
-from .temporary import images_folder
+from .temporary import foreign_name, images_folder
 
 __all__ = ["CachedSource", "cached", "channels_last", "remove_images"]
 
 _PIXELS_FILE, _STAMP_FILE, _RUN_FILE = "pixels", "source.json", "run"
+_OWN = re.compile("|".join(map(re.escape, (LOCK_FILE, _PIXELS_FILE, _STAMP_FILE, _RUN_FILE))))
 _CHECKSUM_BYTES = 4
 # What stays free for all else that is written: the output is a fraction of the pixels.
 _LEAST_FREE, _SHARE_FREE = 2**30, 0.1
@@ -241,7 +243,7 @@ def _made(folder: Path, source: Source, run: bytes, tell: _Tell) -> Iterator[boo
 
 def _refuse_foreign(folder: Path) -> None:
     """Raise `OSError` where a folder of this name holds other files, which must not go away with it."""
-    if set(os.listdir(folder)) - {LOCK_FILE, _PIXELS_FILE, _STAMP_FILE, _RUN_FILE}:  # noqa: PTH208
+    if foreign_name(folder, _OWN) is not None:
         raise OSError(errno.EEXIST, "holds other files")
 
 

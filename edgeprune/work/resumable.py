@@ -29,6 +29,7 @@ from edgeprune_runtime.training.run_folder.opening import locked, open_run
 
 from .callbacks import EpochProgress
 from .processes import Workers
+from .temporary import foreign_name
 
 __all__ = ["ResumableRun", "Task", "remove_work_folder"]
 
@@ -250,12 +251,9 @@ def remove_work_folder(folder: Path) -> None:
 
 def _refuse_foreign(folder: Path) -> None:
     """Raise `ConfigError` where a folder of this name holds other files, which must not go away with it."""
-    names = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
-    for name in names:
-        if not _OWN.fullmatch(name):
-            raise ConfigError(
-                f"{folder} is needed for the run, and holds {name!r}; move it, or write elsewhere"
-            )
+    name = foreign_name(folder, _OWN) if folder.is_dir() else None
+    if name is not None:
+        raise ConfigError(f"{folder} is needed for the run, and holds {name!r}; move it, or write elsewhere")
 
 
 @contextmanager

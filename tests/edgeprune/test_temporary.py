@@ -130,10 +130,21 @@ def test_a_folder_that_is_no_work_folder_stays(tmp_path):
     remove_work_folder(folder)
     assert names(folder) == ["notes.txt"]
     # A run of edgeprune train.
+    (folder / "notes.txt").unlink()
     for name in ("config.json", "model.safetensors"):
         (folder / name).write_text("{}")
     remove_work_folder(folder)
-    assert names(folder) == ["config.json", "model.safetensors", "notes.txt"]
+    assert names(folder) == ["config.json", "model.safetensors"]
+
+
+def test_what_systems_leave_in_a_work_folder_goes_with_it(tmp_path):
+    folder = work_folder(tmp_path / "s.h5")
+    folder.mkdir()
+    for name in ("config.json", ".nfs000000000a1b", ".DS_Store", "checkpoint-0001.json.damaged"):
+        (folder / name).write_text("{}")
+    (folder / ".checkpoint-0002.json.0123456789abcdef.partial").mkdir()
+    remove_work_folder(folder)
+    assert not folder.exists()
 
 
 def test_a_folder_with_files_of_its_own_is_no_work_folder(source, tmp_path):

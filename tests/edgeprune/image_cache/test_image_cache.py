@@ -184,6 +184,10 @@ def test_a_folder_that_cannot_be_made_is_told_of_in_a_line(source, output):
 def test_a_folder_with_files_of_its_own_stays_as_it_is(source, output):
     lines = []
     images_folder(output).mkdir()
+    (images_folder(output) / ".nfs000000000a1b").touch()
+    with cached(source, output, wanted=True) as images:
+        assert isinstance(images, CachedSource)
+    images_folder(output).mkdir()
     (images_folder(output) / "cat.png").write_text("mine")
     with cached(source, output, wanted=True, tell=lines.append) as images:
         assert images is source
