@@ -10,6 +10,8 @@ from edgeprune_runtime.input_files import CONFIG_FILE, METRICS_FILE, MODEL_FILE
 
 __all__ = ["file_of", "require_other", "require_spare"]
 
+_OF_A_RUN = MODEL_FILE, METRICS_FILE, CONFIG_FILE, "checkpoint-[0-9]*", "best-[0-9]*.safetensors"
+
 
 def require_spare(output: Path, force: bool = False, inputs: Mapping[str, Path | None] | None = None) -> None:
     """Raise `ConfigError` where writing `output` would replace what is not to be replaced.
@@ -33,12 +35,12 @@ def require_spare(output: Path, force: bool = False, inputs: Mapping[str, Path |
 def require_other(output: Path, inputs: Mapping[str, Path | None]) -> None:
     """Raise `ConfigError` where `output` is one of the files that a command reads, by what each is called.
 
-    Of a folder that is read, these are the files that a run has.
+    Of a folder that is read, these are the files of a run: network, metrics, description, checkpoints.
     """
     for name, path in inputs.items():
         if path is None or not output.exists():
             continue
-        for file in (path, *(path / own for own in (MODEL_FILE, METRICS_FILE, CONFIG_FILE))):
+        for file in (path, *(own for pattern in _OF_A_RUN for own in path.glob(pattern))):
             if file.exists() and output.samefile(file):
                 raise ConfigError(f"{output} is the {name}; name another file")
 

@@ -261,6 +261,10 @@ def test_the_script_of_completion_is_for_the_command():
         ("evaluate model.onnx d.h5 --json d.h5", "d.h5 is the images; name another file"),
         ("evaluate model.onnx d.h5 --json model.onnx", "model.onnx is the network; name another file"),
         ("evaluate run d.h5 --json run/config.json", "run/config.json is the network; name another file"),
+        (
+            "evaluate run d.h5 --json run/checkpoint-0001.json",
+            "run/checkpoint-0001.json is the network; name another file",
+        ),
         ("report d.h5 --run run --test s.npz -o s.npz --force", "s.npz is the test set; name another file"),
         ("export run --pack d.h5 -o d.h5 --force", "d.h5 is the pack; name another file"),
         ("split d.h5 -n 999999999 -o f", "999,999,999 parts are more than 65,536"),
@@ -276,7 +280,8 @@ def test_what_a_command_reads_is_not_what_it_writes(edgeprune, tmp_path, monkeyp
     for name in ("s.npz", "model.onnx"):
         (tmp_path / name).write_bytes(b"precious")
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.json").write_bytes(b"precious")
+    for name in ("config.json", "checkpoint-0001.json"):
+        (tmp_path / "run" / name).write_bytes(b"precious")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     code, _, err = edgeprune(*words.split())
     assert code != 0
