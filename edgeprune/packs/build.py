@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from edgeprune_formats import ConfigError
 from edgeprune_formats.files import atomic_file, check_writable, sweep
+from edgeprune_runtime.checks import shortened
 
 from ..coresets.selection import Coreset, require_enough, select_images
 from ..masks.selector import ComponentSelector, component_selector
@@ -382,13 +383,13 @@ def _at_hand(source: Source, given: Prerequisites, run: _Run) -> AbstractContext
 
 
 def open_for_build(spec: str | Source, config: BuildConfig, planes: int | None = None) -> Source:
-    """Open a source, unless it is one, as a build with these settings does; may raise `ConfigError`.
+    """Open a source, unless it is one, as a build does; raises `ConfigError` and `SourceError`.
 
     `planes` is how many channels are needed, see `edgeprune.sources.channels.with_channels`.
     """
     if not isinstance(spec, str):
         if not hasattr(spec, "labels"):
-            raise ConfigError(f"{spec!r} is no source; name one in text, such as 'imagefolder:photos'")
+            raise ConfigError(f"{shortened(spec)} is no source; name one in text, such as imagefolder:photos")
         return spec
     source = open_source(spec, split=config.split, size=config.size, channels=config.channels, planes=planes)
     if config.split == "test" and getattr(source, "undivided", False):

@@ -61,7 +61,7 @@ def whole_number(name: str, value: Any) -> int:
     try:
         return operator.index(value)
     except TypeError:
-        raise ConfigError(f"`{name}` is {one_line(shortened(value))}; it must be an integer") from None
+        raise ConfigError(f"`{name}` is {shortened(value)}; it must be an integer") from None
 
 
 def _alternatives(hint: Any) -> tuple[Any, ...]:
@@ -157,6 +157,6 @@ def _named(origin: Any) -> str:
 
 
 def shortened(value: Any) -> str:
-    """Return a value as messages have it: it may come from a file, and be of any length."""
-    text = repr(value)
+    """Return a value as messages have it: it may come from a file, and be of any length and several lines."""
+    text = one_line(repr(value))
     return text if len(text) <= 60 else f"{text[:57]}..."

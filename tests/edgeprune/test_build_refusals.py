@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import small_builds
 from click.testing import CliRunner
@@ -34,9 +35,11 @@ def test_a_file_that_nothing_looks_at_is_refused(scored, tmp_path, method, given
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("given", [Path("photos"), None])
+@pytest.mark.parametrize("given", [Path("photos"), None, np.zeros((2, 8, 8, 3))])
 def test_what_is_no_source_is_told(tmp_path, given):
-    with pytest.raises(ConfigError, match="is no source; name one in text, such as 'imagefolder:photos'"):
+    with pytest.raises(
+        ConfigError, match=r"^.{4,60} is no source; name one in text, such as imagefolder:photos$"
+    ):
         build_pack(given, tmp_path / "p.h5")
 
 
