@@ -121,6 +121,7 @@ def test_what_is_not_told_is_nan_in_metadata():
         (["1", "", "1"], "integer", "line 1: is missing"),
         ([1, None, 1], None, "line 1: is missing; name the kind float"),
         ([1, None, 1], "class", "line 1: has no class"),
+        ([1, None, 1], "multilabel", "line 1: is missing, no 0 or 1"),
         (
             np.array([1, 2**63 + 1], np.uint64),
             "integer",

@@ -136,9 +136,12 @@ def _kind_of(columns: Sequence[NDArray[Any]]) -> str:
         return "multilabel"
     if first.ndim == 2:
         return "value"
-    # Some of them may be missing, which the kind tells of.
-    is_whole = first.dtype == object and {int} <= set(map(type, first)) <= {int, type(None)}
-    return "integer" if is_whole or first.dtype.kind in "iu" else "text"
+    return "integer" if _has_missing(first) or first.dtype.kind in "iu" else "text"
+
+
+def _has_missing(column: NDArray[Any]) -> bool:
+    """Tell whether a column is of integers some of which are None, which its kind tells of."""
+    return column.dtype == object and {int} <= set(map(type, column.tolist())) <= {int, type(None)}
 
 
 def _is_list(value: object) -> bool:
@@ -251,7 +254,7 @@ def _multilabel(
     request: TargetRequest, columns: Sequence[NDArray[Any]], classes: Sequence[str] | None
 ) -> Target:
     column = columns[0]
-    if len(columns) > 1 or column.dtype != object:
+    if len(columns) > 1 or column.dtype != object or _has_missing(column):
         bits = _numbers(columns, "0 or 1")
         wrong = (bits != 0) & (bits != 1)
         if wrong.any():
