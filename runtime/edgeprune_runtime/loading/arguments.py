@@ -16,9 +16,9 @@ from .order.skipping import ON_CORRUPT, OnCorrupt
 
 __all__ = [
     "check_choices",
+    "check_classes",
     "check_numbers",
     "check_schedule",
-    "require_classes",
     "statistics",
     "warn_of_no_batch",
 ]
@@ -52,7 +52,7 @@ def check_choices(
         )
 
 
-def require_classes(pack: Pack | Mixture, sampling: Sampling) -> None:
+def check_classes(pack: Pack | Mixture, sampling: Sampling) -> None:
     """Raise `ConfigError` where classes are to come equally often, and images have none."""
     if sampling == "balanced" and not pack.header.class_names:
         first = pack.packs[0] if isinstance(pack, Mixture) else pack

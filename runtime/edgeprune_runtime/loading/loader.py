@@ -19,9 +19,9 @@ from ..decode.plan import Normalize, Resolution
 from ..normalization import Normalization
 from .arguments import (
     check_choices,
+    check_classes,
     check_numbers,
     check_schedule,
-    require_classes,
     statistics,
     warn_of_no_batch,
 )
@@ -192,7 +192,7 @@ class PackLoader:
         check_choices(on_corrupt, sampling, ranks, shuffle=shuffle, replays=replay is not None)
         augment, shuffle = loader_augment(augment), bool(shuffle)
         self.pack = open_given(path)
-        require_classes(self.pack, sampling)
+        check_classes(self.pack, sampling)
         columns = TargetReader(self.pack, targets)
         self._make_reader = partial(
             make_reader,
