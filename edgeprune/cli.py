@@ -25,16 +25,16 @@ from .work.processes import process_rank
 
 __all__ = ["cli", "main"]
 
-# In the order of a pack's life.
+# In the order of a pack's life; each with the package that its commands lie in.
 SECTIONS = {
-    "Try it": ("demo",),
-    "Make packs": ("build", "add", "score", "issues", "convert", "split", "merge", "repair"),
-    "Look into packs": ("info", "verify", "preview", "report"),
-    "Sign packs": ("keygen", "sign"),
-    "Train on a device": ("train", "plot", "profile", "export", "predict", "evaluate"),
-    "Ask for help": ("doctor",),
+    "Try it": (".", ("demo",)),
+    "Make packs": (".packs.", ("build", "add", "score", "issues", "convert", "split", "merge", "repair")),
+    "Look into packs": (".inspection.", ("info", "verify", "preview", "report")),
+    "Sign packs": (".signatures.", ("keygen", "sign")),
+    "Train on a device": (".training.", ("train", "plot", "profile", "export", "predict", "evaluate")),
+    "Ask for help": (".", ("doctor",)),
 }
-COMMANDS = tuple(name for names in SECTIONS.values() for name in names)
+COMMANDS = {name: room + name for room, names in SECTIONS.values() for name in names}
 # Packages above this one add commands of their own, which are looked up by name.
 ENTRY_POINTS = "edgeprune.commands"
 MISUSE, BAD_DATA, INTERRUPTED = 2, 1, 130
@@ -46,7 +46,7 @@ _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "could not create a 
 
 
 class _Commands(click.Group):
-    """Loads ``edgeprune.commands.NAME``, or an entry point of that name, when the command is asked for."""
+    """Loads a module of `edgeprune.commands`, or an entry point, when its command is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [*COMMANDS, *sorted(entry_points(group=ENTRY_POINTS).names)]
@@ -54,7 +54,7 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         command: click.Command
         if name in COMMANDS:
-            command = importlib.import_module(f"edgeprune.commands.{name}").command
+            command = importlib.import_module(COMMANDS[name], "edgeprune.commands").command
             return command
         for found in entry_points(group=ENTRY_POINTS, name=name):
             try:
@@ -66,7 +66,7 @@ class _Commands(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         others = [name for name in self.list_commands(ctx) if name not in COMMANDS]
-        for heading, names in {**SECTIONS, "Measure": others}.items():
+        for heading, (_, names) in {**SECTIONS, "Measure": ("", others)}.items():
             found = [(name, command) for name in names if (command := self.get_command(ctx, name))]
             if found:
                 with formatter.section(heading):

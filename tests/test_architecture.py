@@ -208,7 +208,9 @@ def test_imports_by_name_are_seen(statement):
     assert [name for name, _ in imports(ast.parse(statement))] == ["edgeprune_benchmarks"]
 
 
-@pytest.mark.parametrize("name", ["__init__", "cli", "__main__", "commands/info", "commands/verify"])
+@pytest.mark.parametrize(
+    "name", ["__init__", "cli", "__main__", "commands/inspection/info", "commands/inspection/verify"]
+)
 def test_the_command_line_answers_without_heavy_imports(name):
     tree = ast.parse((FOLDERS["edgeprune"] / f"{name}.py").read_text())
     assert not {module for module, at_top in imports(tree) if at_top} & HEAVY

@@ -1,1 +1,1 @@
-"""One module for each command of the command line; what a command needs it imports when it runs."""
+"""One module for each command, in the rooms of `edgeprune --help`; it imports what it needs when it runs."""

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from small_builds import JELF, LF, MASKS, SCORING, Stops, run_folder
 
 from edgeprune import BuildConfig, build_pack
-from edgeprune.commands.build import command
+from edgeprune.commands.packs.build import command
 from edgeprune.coresets.config import CoresetConfig
 from edgeprune.packs.planning.prerequisites import require_use
 from edgeprune_formats import ConfigError

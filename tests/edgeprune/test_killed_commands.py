@@ -35,20 +35,20 @@ def given(tmp_path_factory):
 
 def trial(command, given, made):
     """A `Trial` of a command that takes what is in one folder and writes to another."""
-    imports = ["edgeprune.cli", f"edgeprune.commands.{command}", f"edgeprune.repack.{command}"]
+    imports = ["edgeprune.cli", f"edgeprune.commands.packs.{command}", f"edgeprune.repack.{command}"]
     if command == "split":
         outputs = [made / f"part-{number}.h5" for number in (1, 2, 3)]
         arguments = [given / "pack.h5", "-n", 3, "-o", made / "part-{part}.h5"]
     elif command == "export":
         outputs = [made / "run.onnx"]
         arguments = [given / "run", "-o", *outputs]
-        imports = ["edgeprune.cli", "edgeprune.commands.export", "edgeprune.inference.export"]
+        imports = ["edgeprune.cli", "edgeprune.commands.training.export", "edgeprune.inference.export"]
         imports += ["onnx", "onnxscript", "onnxruntime", "torch.onnx", "torch._dynamo"]
     elif command == "sign":
         pytest.importorskip("cryptography")
         pack = shutil.copy(given / "pack.h5", made)
         arguments = ["sign", str(pack), "--key", str(given / "maker.key")]
-        imports = ["edgeprune.cli", "edgeprune.commands.sign", "edgeprune_runtime.signatures"]
+        imports = ["edgeprune.cli", "edgeprune.commands.signatures.sign", "edgeprune_runtime.signatures"]
         return Trial(arguments, [f"{pack}.sig"], imports, key=str(given / "maker.key.pub"))
     else:
         packs = {"merge": ["half-1.h5", "half-2.h5"], "repair": ["damaged.h5"], "convert": ["pack.h5"]}

@@ -9,7 +9,7 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file
 
-from edgeprune.commands import train as train_command
+from edgeprune.commands.training import train as train_command
 from edgeprune_runtime.networks import code
 
 SMALL = ["--batch-size", 8, "--device", "cpu", "--precision", "float32", "--epochs", 1]

@@ -5,7 +5,7 @@ import json
 import click
 import pytest
 
-from edgeprune.commands.train import _config, command
+from edgeprune.commands.training.train import _config, command
 from edgeprune_runtime.training import defaults_of
 
 

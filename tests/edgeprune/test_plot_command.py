@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from edgeprune.commands import plot as plot_command
+from edgeprune.commands.training import plot as plot_command
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from scoring_runs import (
     options,
 )
 
-from edgeprune.commands import score as score_command
+from edgeprune.commands.packs import score as score_command
 from edgeprune.scoring import run as scoring
 from edgeprune.scoring.config import ScoreConfig
 from edgeprune.scoring.scores_file import read_scores_file

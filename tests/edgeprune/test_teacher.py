@@ -9,7 +9,7 @@ import torch
 from small_builds import SIDE, pixels, run_folder
 
 from edgeprune import BuildConfig, build_pack
-from edgeprune.commands import add, build
+from edgeprune.commands.packs import add, build
 from edgeprune.packs import ray_engine
 from edgeprune.packs.addition import add_images
 from edgeprune.packs.budget import build_within

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from edgeprune.commands import score, train
+from edgeprune.commands.packs import score
+from edgeprune.commands.training import train
 from edgeprune_formats import ConfigError
 from edgeprune_runtime.networks import models
 from edgeprune_runtime.networks.layers import head_of, scale_head

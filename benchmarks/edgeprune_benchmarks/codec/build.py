@@ -38,7 +38,7 @@ import json, sys, time
 from pathlib import Path
 started = time.perf_counter()
 from edgeprune.cli import cli
-from edgeprune.commands.info import describe
+from edgeprune.commands.inspection.info import describe
 from edgeprune_benchmarks.harness.peak import peak_mib
 cli.main(sys.argv[2:], standalone_mode=False)
 seconds = time.perf_counter() - started

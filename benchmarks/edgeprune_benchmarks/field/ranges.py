@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from edgeprune import open_source
-from edgeprune.commands.info import describe
+from edgeprune.commands.inspection.info import describe
 from edgeprune.report.preview import draw_preview
 from edgeprune_formats.packs.remote import RangedPack, look_into
 from edgeprune_formats.remote.locations import RemoteFile

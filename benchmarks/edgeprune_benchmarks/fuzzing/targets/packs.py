@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 from click.testing import CliRunner
 
-from edgeprune.commands.info import command as info
+from edgeprune.commands.inspection.info import command as info
 from edgeprune_formats import EdgePruneError, PackFormatError, PackHeader, PackWriter, open_pack, verify_pack
 from edgeprune_formats.structure import why_not_plain
 from edgeprune_formats.tiles import color_spaces

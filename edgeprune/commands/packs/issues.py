@@ -14,10 +14,10 @@ from edgeprune.packs.config import BuildConfig
 from edgeprune.text import count_text, printable, say
 from edgeprune_formats import ConfigError
 
-from ..options.fields import PACK_FILE, QUIET, Command, config_options, option
-from ..options.given import refuse_given
-from ..options.output import file_of, require_other
-from .predict import tell
+from ...options.fields import PACK_FILE, QUIET, Command, config_options, option
+from ...options.given import refuse_given
+from ...options.output import file_of, require_other
+from ..training.predict import tell
 
 if TYPE_CHECKING:
     from edgeprune.issues.report import Issues, Record

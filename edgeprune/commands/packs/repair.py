@@ -9,8 +9,8 @@ import click
 
 from edgeprune.text import count_text, printable, say
 
-from ..options.fields import FORCE, PACK, QUIET, Command, output_option
-from ..options.output import require_spare
+from ...options.fields import FORCE, PACK, QUIET, Command, output_option
+from ...options.output import require_spare
 
 if TYPE_CHECKING:
     from edgeprune.repack.repair import LostChunk, RepairReport

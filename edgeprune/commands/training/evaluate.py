@@ -11,8 +11,8 @@ import click
 
 from edgeprune.text import count_text, printable, say
 
-from ..options.networks import TRUST_MODEL
-from ..options.output import file_of, require_other
+from ...options.networks import TRUST_MODEL
+from ...options.output import file_of, require_other
 from .predict import LABELED, tell
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ import click
 
 from edgeprune.text import say
 
-from ..options.fields import FAR_PACK_FILE, FORCE, Command, SwitchOrChoice, option, output_option
-from ..options.networks import TRUST_MODEL
-from ..options.output import file_of, require_spare
+from ...options.fields import FAR_PACK_FILE, FORCE, Command, SwitchOrChoice, option, output_option
+from ...options.networks import TRUST_MODEL
+from ...options.output import file_of, require_spare
 
 if TYPE_CHECKING:
     from edgeprune.inference.export import ExportConfig, ExportReport

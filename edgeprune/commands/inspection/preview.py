@@ -9,7 +9,7 @@ import click
 
 from edgeprune.text import say
 
-from ..options.fields import FAR_PACK
+from ...options.fields import FAR_PACK
 from .info import look_into, ranges_text
 
 if TYPE_CHECKING:

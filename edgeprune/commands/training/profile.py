@@ -14,10 +14,10 @@ from edgeprune.text import say
 from edgeprune_formats.targets import LABEL
 from edgeprune_runtime.training.settings import TrainConfig
 
-from ..options.fields import FAR_PACKS, Command, config_options, make_config, option
-from ..options.networks import NETWORK
-from ..options.sizes import MEMORY
-from ..options.torch import THREADS, choose_threads, require_torch
+from ...options.fields import FAR_PACKS, Command, config_options, make_config, option
+from ...options.networks import NETWORK
+from ...options.sizes import MEMORY
+from ...options.torch import THREADS, choose_threads, require_torch
 
 if TYPE_CHECKING:
     from edgeprune_formats.remote.locations import RemoteFile

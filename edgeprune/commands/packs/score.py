@@ -16,9 +16,9 @@ from edgeprune.text import say
 from edgeprune_formats import ConfigError
 from edgeprune_formats.files import check_writable
 
-from ..options.fields import FORCE, QUIET, Command, config_options, make_config, output_option
-from ..options.parameters import say_warning
-from ..options.torch import require_torch
+from ...options.fields import FORCE, QUIET, Command, config_options, make_config, output_option
+from ...options.parameters import say_warning
+from ...options.torch import require_torch
 
 if TYPE_CHECKING:
     import torch

@@ -10,7 +10,7 @@ import click
 
 from edgeprune.text import count_text, say
 
-from ..options.fields import FAR_PACK, Command, option
+from ...options.fields import FAR_PACK, Command, option
 
 if TYPE_CHECKING:
     from edgeprune_formats.remote.locations import RemoteFile

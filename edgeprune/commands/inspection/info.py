@@ -12,8 +12,8 @@ import click
 
 from edgeprune.text import bytes_text, count_text, printable, say
 
-from ..options.fields import FAR_PACK
-from .doctor import KERNELS_MISSING
+from ...options.fields import FAR_PACK
+from ..doctor import KERNELS_MISSING
 
 if TYPE_CHECKING:
     from edgeprune_formats import Pack, PackHeader

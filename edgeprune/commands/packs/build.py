@@ -19,7 +19,7 @@ from edgeprune.sources.naming.options import SourceOptions, with_options, withou
 from edgeprune.text import bytes_text, say
 from edgeprune_formats import ConfigError
 
-from ..options.fields import (
+from ...options.fields import (
     EXISTING,
     FORCE,
     QUIET,
@@ -29,12 +29,12 @@ from ..options.fields import (
     option,
     output_option,
 )
-from ..options.given import refuse_given
-from ..options.networks import TRUST_MODEL
-from ..options.output import require_spare
-from ..options.parameters import say_skipped, say_warning
-from ..options.sizes import size_option
-from ..options.torch import require_torch
+from ...options.given import refuse_given
+from ...options.networks import TRUST_MODEL
+from ...options.output import require_spare
+from ...options.parameters import say_skipped, say_warning
+from ...options.sizes import size_option
+from ...options.torch import require_torch
 from ._parts import assemble_parts, build_on_engine, build_one_part, parse_share, require_alone
 
 if TYPE_CHECKING:

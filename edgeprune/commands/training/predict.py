@@ -12,9 +12,9 @@ import click
 from edgeprune.text import say
 from edgeprune_formats.remote.locations import is_url
 
-from ..options.fields import PackFile
-from ..options.networks import TRUST_MODEL
-from ..options.parameters import own_flags
+from ...options.fields import PackFile
+from ...options.networks import TRUST_MODEL
+from ...options.parameters import own_flags
 
 if TYPE_CHECKING:
     from edgeprune.inference.prediction import Prediction

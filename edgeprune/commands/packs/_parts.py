@@ -13,8 +13,8 @@ from edgeprune.packs.config import BuildConfig
 from edgeprune.text import bytes_text, say
 from edgeprune_formats import ConfigError, open_pack
 
-from ..options.given import refuse_given
-from ..options.parameters import say_skipped
+from ...options.given import refuse_given
+from ...options.parameters import say_skipped
 
 if TYPE_CHECKING:
     from edgeprune.packs.planning.plan import Share

@@ -9,8 +9,8 @@ import click
 from edgeprune.text import say
 from edgeprune_formats import ConfigError
 
-from ..options.fields import FORCE, PACK, QUIET, Command, option, output_option
-from ..options.output import require_spare
+from ...options.fields import FORCE, PACK, QUIET, Command, option, output_option
+from ...options.output import require_spare
 
 __all__ = ["command"]
 

@@ -19,12 +19,12 @@ from edgeprune_runtime.loading.order.skipping import ON_CORRUPT
 from edgeprune_runtime.training.defaults import defaults_of, learning_rate_of
 from edgeprune_runtime.training.settings import TrainConfig
 
-from ..options.fields import EXISTING, FAR_PACKS, Command, config_options, make_config, option, output_option
-from ..options.given import is_given
-from ..options.networks import NETWORK, TRUST_MODEL
-from ..options.parameters import own_flags, say_warning
-from ..options.sizes import MEMORY
-from ..options.torch import THREADS, choose_threads, require_torch
+from ...options.fields import EXISTING, FAR_PACKS, Command, config_options, make_config, option, output_option
+from ...options.given import is_given
+from ...options.networks import NETWORK, TRUST_MODEL
+from ...options.parameters import own_flags, say_warning
+from ...options.sizes import MEMORY
+from ...options.torch import THREADS, choose_threads, require_torch
 
 if TYPE_CHECKING:
     from edgeprune.training.setup import Setup

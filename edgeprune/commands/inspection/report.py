@@ -9,10 +9,10 @@ import click
 
 from edgeprune.text import bytes_text, live, say
 
-from ..options.fields import FORCE, PACK, PACK_FILE, QUIET, Command, option, output_option
-from ..options.networks import TRUST_MODEL
-from ..options.output import file_of, require_spare
-from .predict import tell
+from ...options.fields import FORCE, PACK, PACK_FILE, QUIET, Command, option, output_option
+from ...options.networks import TRUST_MODEL
+from ...options.output import file_of, require_spare
+from ..training.predict import tell
 
 __all__ = ["command"]
 

@@ -11,9 +11,9 @@ from edgeprune.packs.config import BuildConfig
 from edgeprune.sources.naming.options import SourceOptions, with_options
 from edgeprune.text import bytes_text, count_text, say
 
-from ..options.fields import EXISTING, QUIET, Command, config_options, make_config, option, output_option
-from ..options.networks import TRUST_MODEL
-from ..options.parameters import say_skipped, say_warning
+from ...options.fields import EXISTING, QUIET, Command, config_options, make_config, option, output_option
+from ...options.networks import TRUST_MODEL
+from ...options.parameters import say_skipped, say_warning
 
 __all__ = ["command"]
 

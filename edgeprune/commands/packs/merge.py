@@ -8,8 +8,8 @@ import click
 
 from edgeprune.text import say
 
-from ..options.fields import FORCE, PACKS, QUIET, Command, option, output_option
-from ..options.output import require_spare
+from ...options.fields import FORCE, PACKS, QUIET, Command, option, output_option
+from ...options.output import require_spare
 
 __all__ = ["command"]
 

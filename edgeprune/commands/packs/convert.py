@@ -10,8 +10,8 @@ import click
 from edgeprune.packs.config import BuildConfig
 from edgeprune.text import bytes_text, say
 
-from ..options.fields import FORCE, PACK, QUIET, Command, config_options, make_config, output_option
-from ..options.output import require_spare
+from ...options.fields import FORCE, PACK, QUIET, Command, config_options, make_config, output_option
+from ...options.output import require_spare
 
 __all__ = ["command"]
 

@@ -8,7 +8,7 @@ import click
 
 from edgeprune.text import say
 
-from ..options.fields import Command, output_option
+from ...options.fields import Command, output_option
 
 __all__ = ["command"]
 

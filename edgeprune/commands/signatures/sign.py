@@ -8,7 +8,7 @@ import click
 
 from edgeprune.text import say
 
-from ..options.fields import PACK, Command, option
+from ...options.fields import PACK, Command, option
 
 __all__ = ["command"]
 

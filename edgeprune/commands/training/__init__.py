@@ -1,0 +1,1 @@
+"""Commands that train networks from packs, and use them."""
