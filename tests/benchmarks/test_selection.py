@@ -40,7 +40,17 @@ def test_cells_are_those_of_the_methods_and_ratios_asked_for_seed_by_seed():
     assert set(METHODS) == set(SCORES)
 
 
-def test_a_scoring_run_is_made_when_the_first_seed_needs_it(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("method", "expected", "accuracy"),
+    [
+        # The mean of both runs.
+        ("aum", [0, ("scores.h5", 0), 0, 1, ("scores-1.h5", 1), 1, 2, 2], (0.5 + 1.25) / 2),
+        ("random", [0, 0, 1, 1, 2, 2], None),
+    ],
+)
+def test_a_scoring_run_is_made_when_the_first_coreset_needs_it(
+    tmp_path, monkeypatch, method, expected, accuracy
+):
     images = np.zeros((4, 8, 8, 3), np.uint8)
     np.savez(tmp_path / "s.npz", x_train=images, y_train=[0, 1] * 2, x_test=images, y_test=[0, 1] * 2)
     made = []
@@ -57,14 +67,21 @@ def test_a_scoring_run_is_made_when_the_first_seed_needs_it(tmp_path, monkeypatc
     monkeypatch.setattr(coresets, "train_on", learn)
     monkeypatch.setattr(coresets, "_coreset", lambda *_: [0])
     monkeypatch.setattr(coresets, "_correlations", lambda _: {})
-    chosen = settings(score_runs=2, methods=("random",), ratios=(0.9,))
+    chosen = settings(score_runs=2, methods=(method,), ratios=(0.5,))
     chosen = replace(chosen, source=f"npz:{tmp_path / 's.npz'}", seeds=3)
     run(chosen, tmp_path / "out", tmp_path / "runs", "c")
-    assert made == [("scores.h5", 0), 0, 0, ("scores-1.h5", 1), 1, 1, 2, 2]
+    assert made == expected
     results = json.loads((tmp_path / "out" / "c.json").read_text())["results"]
     assert [row["seed"] for row in results["rows"]] == [0, 0, 1, 1, 2, 2]
-    # The mean of both runs.
-    assert results["scoring"]["train_accuracy"] == (0.25 + 1.0) / 2
+    assert results.get("scoring", {}).get("train_accuracy") == accuracy
+
+
+def test_random_coresets_are_those_that_scores_of_noise_give():
+    good = np.flatnonzero(np.arange(40) % 7)
+    drawn = coresets._drawn(good, 0.9, 3)
+    noise = coresets.noise(len(good), seed=3)
+    assert drawn.tolist() == sorted(good[np.argsort(-noise)[: round(0.1 * len(good))]].tolist())
+    assert coresets._drawn(good, 0.0, 3).tolist() == good.tolist()
 
 
 def test_scores_are_sampled_as_published():

@@ -15,7 +15,9 @@ from edgeprune import open_source
 from edgeprune.coresets.config import CoresetConfig
 from edgeprune.coresets.sampling import top_k
 from edgeprune.coresets.scores import SCORES, hardness
+from edgeprune.coresets.scores import random as noise
 from edgeprune.coresets.selection import compute_scores, select_images
+from edgeprune.presets import coreset_size
 from edgeprune.scoring.config import ScoreConfig
 from edgeprune.scoring.scores_file import ScoresFile
 from edgeprune.sources import Source, SourceCheck, check_source
@@ -30,6 +32,7 @@ __all__ = ["Settings", "run"]
 RATIOS = (0.5, 0.7, 0.8, 0.9)
 SCORED = ("entropy", "forgetting", "el2n", "aum", "joint_entropy", "dyn_unc", "dual")
 METHODS = ("random", *SCORED)
+UNSCORED = ("full", "random")
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ class Settings:
 def run(settings: Settings, output: Path, runs: Path, name: str) -> None:
     """Fill the table, and write ``NAME.json`` after each cell; whatever `runs` holds is not done again.
 
-    A scoring run is made when the first seed needs it.
+    A scoring run is made when the first coreset needs it: all images, and images drawn at random, need none.
 
     Raises
     ------
@@ -114,7 +117,11 @@ def run(settings: Settings, output: Path, runs: Path, name: str) -> None:
         return score_images(source, check, path, config, deadline)
 
     def measure(method: str, ratio: float, seed: int) -> dict[str, Any]:
-        rows = _coreset(settings, method, ratio, seed, source, check, scored(seed % settings.score_runs))
+        if method in UNSCORED:
+            rows = _drawn(check.good, ratio, seed)
+        else:
+            scores_file = scored(seed % settings.score_runs)
+            rows = _coreset(settings, method, ratio, seed, source, check, scores_file)
         accuracy = train_on(source, check, test, rows, settings.recipe, seed)
         click.echo(f"{method}, {ratio:.0%} pruned, seed {seed}: {accuracy:.2%}")
         place = {"method": method, "sample_prune": ratio, "seed": seed}
@@ -132,13 +139,18 @@ def run(settings: Settings, output: Path, runs: Path, name: str) -> None:
     }
 
     def keep(rows: list[dict[str, Any]]) -> None:
-        files = [scored(seed) for seed in sorted({row["seed"] for row in rows})[: settings.score_runs]]
-        scoring = {**asdict(settings.scoring), "train_accuracy": _train_accuracy(files)}
-        facts = {**about, "scoring": scoring, "rank_correlation": _correlations(files[0])}
-        save(output, name, {**facts, "rows": rows})
+        seeds = {row["seed"] for row in rows if row["method"] not in UNSCORED}
+        files = [scored(number) for number in sorted({seed % settings.score_runs for seed in seeds})]
+        save(output, name, {**about, **_about_scores(settings, files), "rows": rows})
 
     keep(measure_cells(cells, runs, settings.facts(), deadline, keep))
     click.echo(output / f"{name}.json")
+
+
+def _drawn(good: NDArray[np.integer[Any]], ratio: float, seed: int) -> NDArray[np.int64]:
+    """Return rows drawn without regard to classes, as the published ones are, ascending; of ratio 0 all."""
+    drawn = top_k(noise(len(good), seed=seed), coreset_size(ratio, len(good)), keep="high")
+    return good[np.sort(drawn)].astype(np.int64)
 
 
 def _coreset(
@@ -150,9 +162,7 @@ def _coreset(
     check: SourceCheck,
     scores_file: ScoresFile,
 ) -> NDArray[np.int64]:
-    """Return the rows of a coreset."""
-    if method == "full":
-        return check.good.astype(np.int64)
+    """Return the rows of a coreset by a score."""
     score, _, half = method.partition(", ")
     if half:
         scores = compute_scores(scores_file, CoresetConfig(score=score))
@@ -172,8 +182,13 @@ def _coreset(
     return coreset.rows
 
 
-def _train_accuracy(files: list[ScoresFile]) -> float:
-    return float(np.mean([one.provenance["history"][-1]["accuracy"] for one in files]))
+def _about_scores(settings: Settings, files: list[ScoresFile]) -> dict[str, Any]:
+    """Return how the scoring runs were made and how their scores agree, if there are any."""
+    if not files:
+        return {}
+    accuracy = float(np.mean([one.provenance["history"][-1]["accuracy"] for one in files]))
+    scoring = {**asdict(settings.scoring), "train_accuracy": accuracy}
+    return {"scoring": scoring, "rank_correlation": _correlations(files[0])}
 
 
 def _correlations(scores_file: ScoresFile) -> dict[str, dict[str, float]]:
