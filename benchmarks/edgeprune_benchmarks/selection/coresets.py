@@ -120,8 +120,7 @@ def run(settings: Settings, output: Path, runs: Path, name: str) -> None:
         if method in UNSCORED:
             rows = _drawn(check.good, ratio, seed)
         else:
-            scores_file = scored(seed % settings.score_runs)
-            rows = _coreset(settings, method, ratio, seed, source, check, scores_file)
+            rows = _coreset(settings, method, ratio, seed, source, check, scored(seed % settings.score_runs))
         accuracy = train_on(source, check, test, rows, settings.recipe, seed)
         click.echo(f"{method}, {ratio:.0%} pruned, seed {seed}: {accuracy:.2%}")
         place = {"method": method, "sample_prune": ratio, "seed": seed}
@@ -139,9 +138,9 @@ def run(settings: Settings, output: Path, runs: Path, name: str) -> None:
     }
 
     def keep(rows: list[dict[str, Any]]) -> None:
-        seeds = {row["seed"] for row in rows if row["method"] not in UNSCORED}
-        files = [scored(number) for number in sorted({seed % settings.score_runs for seed in seeds})]
-        save(output, name, {**about, **_about_scores(settings, files), "rows": rows})
+        numbers = {row["seed"] % settings.score_runs for row in rows if row["method"] not in UNSCORED}
+        scoring = _about_scores(settings, [scored(number) for number in sorted(numbers)])
+        save(output, name, {**about, **scoring, "rows": rows})
 
     keep(measure_cells(cells, runs, settings.facts(), deadline, keep))
     click.echo(output / f"{name}.json")
