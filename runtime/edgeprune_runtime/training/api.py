@@ -8,7 +8,8 @@ weights it would have ended in without the interruption, bit for bit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,7 @@ from .batches import check_batches
 from .defaults import defaults_of, learning_rate_of
 from .interfaces import Batches, OnEvent, TrainLoader
 from .loop import TrainRun
+from .objectives.adversarial import Objective
 from .objectives.making import make_loss, make_objective
 from .placement import Placement, place
 from .progress.cadence import Cadence
@@ -200,10 +202,6 @@ def train(
         config = replace(config, model=allow_code(model))
     run_dir, placement, task = Path(run_dir), place(config), task or Task()
     on_event = _told(on_event, report, config, placement)
-    if not task.is_default:
-        provenance = {**(provenance or {}), "task": task.to_json()}
-    if isinstance(loader, PackLoader) and "mean" not in (provenance or {}):
-        provenance = {**_known_of(loader, run_dir), **(provenance or {})}
     goes_on = resume and has_checkpoint(run_dir)
     _require_resolutions(loader, config)
     if config.distill:
@@ -221,7 +219,7 @@ def train(
         steps_per_epoch=len(loader),
         init=init,
         teacher=None if teacher is None else Path(teacher),
-        provenance=provenance,
+        provenance=_whole_provenance(loader, task, run_dir, provenance or {}),
         notes=notes,
     )
     about: dict[str, Any] = {"steps": len(loader), "is_ranked": task.is_ranked}
@@ -230,23 +228,11 @@ def train(
         ended = finished_run(run_dir, config, **about)
         if ended is not None and ended.network is None:
             return _as_it_ended(run_dir, ended, on_event)
-        cuda = [placement.device.index] if placement.device.type == "cuda" else []
-        with deferred_signals() as interrupted, torch.random.fork_rng(cuda):
-            torch.manual_seed(config.seed)
-            weights = None if init is None or has_checkpoint(run_dir) else init
+        with deferred_signals() as interrupted, _seeded(config, placement):
+            weights = None if has_checkpoint(run_dir) else init
             loss = make_loss(config, task, placement, class_counts, num_classes)
             objective = make_objective(config, placement, normalization, teacher, loss, description)
-            learner = Learner(
-                config,
-                placement,
-                num_classes,
-                min(image_shape[1:]),
-                weights,
-                objective,
-                channels=image_shape[0],
-                class_names=description["provenance"].get("class_names"),
-                task=task,
-            )
+            learner = _learner(config, placement, description, task, objective, weights)
             ends = description.get("schedules", [config.epochs])
             schedule = Schedule(ends, len(loader), config.lr, config.schedule, config.warm_up)
             run = TrainRun(
@@ -270,6 +256,38 @@ def train(
             epoch = run.take_best()
             run.disk.write(lambda: save_model(run_dir, learner.tested, description, epoch))
     return TrainResult(run_dir, tuple(run.history))
+
+
+@contextmanager
+def _seeded(config: TrainConfig, placement: Placement) -> Iterator[None]:
+    """Draw random numbers from the seed of the settings, and give those of the caller back afterwards."""
+    cuda = [placement.device.index] if placement.device.type == "cuda" else []
+    with torch.random.fork_rng(cuda):
+        torch.manual_seed(config.seed)
+        yield
+
+
+def _learner(
+    config: TrainConfig,
+    placement: Placement,
+    description: Mapping[str, Any],
+    task: Task,
+    objective: Objective,
+    weights: Path | None,
+) -> Learner:
+    """Return the network of a run with its optimizer."""
+    channels, *size = description["image_shape"]
+    return Learner(
+        config,
+        placement,
+        description["num_classes"],
+        min(size),
+        weights,
+        objective,
+        channels,
+        description["provenance"].get("class_names"),
+        task,
+    )
 
 
 def _as_it_ended(run_dir: Path, ended: Finished, on_event: OnEvent | None) -> TrainResult:
@@ -315,14 +333,22 @@ def _begin(run: TrainRun, *, is_warm: bool) -> None:
         run.events.tell("schedule", first=before + 1, epochs=epochs, lr=run.config.lr)
 
 
-def _known_of(loader: PackLoader, run_dir: Path) -> dict[str, Any]:
-    """Return what a network's file is to say of its images; nothing where an earlier run there has none."""
+def _whole_provenance(
+    loader: TrainLoader, task: Task, run_dir: Path, given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the provenance with the task, and with what a network's file is to say of its images.
+
+    Of that nothing where an earlier run in the folder has none.
+    """
+    given = {**given} if task.is_default else {**given, "task": task.to_json()}
+    if not isinstance(loader, PackLoader) or "mean" in given:
+        return given
     earlier = read_description(run_dir)
     if earlier and "mean" not in earlier.get("provenance", {}):
-        return {}
-    known: dict[str, Any] = {"mean": loader.normalization.mean, "std": loader.normalization.std}
+        return given
     classes = loader.targets[0].classes if loader.targets else ()
-    return known | ({"class_names": classes} if classes else {})
+    known: dict[str, Any] = {"mean": loader.normalization.mean, "std": loader.normalization.std}
+    return known | ({"class_names": classes} if classes else {}) | given
 
 
 def _require_company(
