@@ -1,6 +1,7 @@
 """The dependency rule of docs/decisions/0001-layout.md."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -141,11 +142,9 @@ INNER_ARROWS = {
 }
 
 
-def siblings(path, tree, within="edgeprune"):
-    """The folders and modules of a package that a module of it imports, also inside functions."""
-    within = within.split(".")
-    root = FOLDERS[within[0]]
-    package = (within[0], *path.relative_to(root).parts[:-1])
+def whole_names(path, tree, package):
+    """Yield the parts of the whole name of whatever a module of a package imports, also inside functions."""
+    package = (package, *path.relative_to(FOLDERS[package]).parts[:-1])
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names = [alias.name.split(".") for alias in node.names]
@@ -155,8 +154,15 @@ def siblings(path, tree, within="edgeprune"):
             names = [[*module, alias.name] for alias in node.names]
         else:
             continue
-        depth = len(within)
-        yield from (name[depth] for name in names if name[:depth] == within and len(name) > depth)
+        yield from names
+
+
+def siblings(path, tree, within="edgeprune"):
+    """The folders and modules of a package that a module of it imports."""
+    within = within.split(".")
+    depth = len(within)
+    names = whole_names(path, tree, within[0])
+    yield from (name[depth] for name in names if name[:depth] == within and len(name) > depth)
 
 
 @pytest.mark.parametrize("folder", ARROWS)
@@ -175,6 +181,20 @@ def test_imports_inside_a_step_run_one_way(package):
         paths = sorted((root / folder).rglob("*.py")) or [root / f"{folder}.py"]
         found = {name for path in paths for name in siblings(path, ast.parse(path.read_text()), package)}
         assert found - {folder} == allowed
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    """Also by imports inside functions, and by those for types."""
+    paths = {}
+    for package, path in MODULES:
+        name = (package, *path.relative_to(FOLDERS[package]).with_suffix("").parts)
+        paths[name[:-1] if name[-1] == "__init__" else name] = package, path
+    graph = {}
+    for name, (package, path) in paths.items():
+        found = {tuple(other) for other in whole_names(path, ast.parse(path.read_text()), package)}
+        # Of a name in a module, the module.
+        graph[name] = {other if other in paths else other[:-1] for other in found} & set(paths)
+    assert len(list(graphlib.TopologicalSorter(graph).static_order())) == len(MODULES)
 
 
 def test_the_builders_imports_have_no_circle():

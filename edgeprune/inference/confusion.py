@@ -15,7 +15,8 @@ from edgeprune_formats import ConfigError
 from edgeprune_formats.remote.locations import RemoteFile
 
 from .labeled import match_classes, open_labeled, require_outputs
-from .prediction import Prediction, Predictor, predict
+from .prediction import Prediction, predict
+from .predictors import Predictor
 
 __all__ = ["ClassScores", "Evaluation", "evaluate"]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +16,7 @@ from edgeprune_runtime.class_names import class_numbers
 
 from ..sources import Source, open_source
 from ..sources.decoding.kinds import to_floats
-
-if TYPE_CHECKING:
-    from .prediction import Predictor
+from .predictors import Predictor
 
 __all__ = ["Labeled", "match_classes", "open_labeled", "require_outputs"]
 

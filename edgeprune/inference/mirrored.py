@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from edgeprune_formats import ConfigError
 from edgeprune_runtime.task import Task
 
-from .prediction import Predictor
+from .predictors import Predictor
 
 __all__ = ["Mirrored"]
 

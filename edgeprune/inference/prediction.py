@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +17,8 @@ from edgeprune_formats.codecs import get_codec
 from edgeprune_formats.coefficients import SparseCoefficients
 from edgeprune_formats.packs.inspection import signature_problem
 from edgeprune_formats.remote.locations import RemoteFile, as_remote
-from edgeprune_runtime.errors import TrainingError
 from edgeprune_runtime.loading.chunks.cache import ChunkCache
-from edgeprune_runtime.onnx.session import OnnxModel, open_onnx, require
-from edgeprune_runtime.task import Task
+from edgeprune_runtime.onnx.session import OnnxModel
 
 from ..errors import SourceError
 from ..sources import Source
@@ -29,47 +27,12 @@ from ..sources.decoding.files import images_below, unread_text
 from ..sources.decoding.images import IMAGE_SUFFIXES, read_image
 from ..sources.decoding.kinds import to_floats
 from .labeled import Labeled, open_labeled
+from .predictors import Predictor
 
-if TYPE_CHECKING:
-    from edgeprune_runtime.networks.trained import TrainedNetwork
-
-__all__ = ["Prediction", "Predictor", "open_predictor", "predict", "softmax"]
+__all__ = ["Prediction", "predict", "softmax"]
 
 _BATCH = 32
 _Batches = Iterator[tuple[NDArray[np.integer[Any]], NDArray[np.float32]]]
-
-
-class Predictor(Protocol):
-    """What tells classes of images."""
-
-    @property
-    def path(self) -> Path:
-        """Where it comes from."""
-        ...
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of the images it takes."""
-        ...
-
-    @property
-    def class_names(self) -> tuple[str, ...] | None:
-        """One name for each class, where they are known."""
-        ...
-
-    @property
-    def task(self) -> Task:
-        """What it tells of images."""
-        ...
-
-    @property
-    def takes_coefficients(self) -> bool:
-        """Whether it decodes packs by itself, and takes nothing else."""
-        ...
-
-    def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return logits [n, classes] of images [n, C, H, W] on [0, 1], or other targets as they are told."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -89,55 +52,6 @@ class Prediction:
     image: str
     probabilities: NDArray[np.float32]
     label: str | None = None
-
-
-class _RunNetwork:
-    """The network of a run, in torch; implements `Predictor`."""
-
-    takes_coefficients = False
-
-    def __init__(self, network: TrainedNetwork) -> None:
-        self.path, self.image_shape = network.path, network.image_shape
-        self.class_names, self.task = network.class_names, network.task
-        self._on_images = network.on_images()
-
-    def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        import torch
-
-        with torch.no_grad():
-            logits: NDArray[np.float32] = self._on_images(torch.from_numpy(images)).numpy()
-        if not np.isfinite(logits).all():
-            raise TrainingError(f"{self.path}: its logits are not finite; train it again")
-        return logits
-
-
-def open_predictor(path: Path, tell: Callable[[str], None] | None = None) -> Predictor:
-    """Open an ``.onnx`` file, for which onnxruntime suffices, or the folder of a run, which needs torch.
-
-    Parameters
-    ----------
-    path : Path
-    tell : callable, optional
-        Given a line on which weights these are, of a run that is not finished.
-
-    Raises
-    ------
-    ConfigError
-        It is neither, or what it needs is not installed.
-    ArtifactError, TrainingError
-        It is damaged, or the run has not a checkpoint yet.
-    """
-    if path.is_dir():
-        require("a run's folder", "torch", "torchvision", "safetensors")
-        from edgeprune_runtime.training.run_folder.unfinished import open_run_network
-
-        network = open_run_network(path)
-        if network.stage is not None and tell is not None:
-            tell(f"{path}: {network.stage}")
-        return _RunNetwork(network)
-    if path.suffix != ".onnx":
-        raise ConfigError(f"{path}: name a file that ends in .onnx, or the folder of a run")
-    return open_onnx(path)
 
 
 def predict(

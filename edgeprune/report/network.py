@@ -15,7 +15,8 @@ from edgeprune_formats import Pack
 
 from ..inference.confusion import Evaluation
 from ..inference.labeled import Labeled, match_classes, require_outputs
-from ..inference.prediction import Prediction, Predictor, softmax
+from ..inference.prediction import Prediction, softmax
+from ..inference.predictors import Predictor
 from ..sources.decoding.kinds import to_integers
 from ..training.curves import MEASURES, measure_of, read_metrics, scale_of, series
 from .album import evenly

@@ -21,7 +21,7 @@ from ..text import count_text, printable
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-    from ..inference.prediction import Predictor
+    from ..inference.predictors import Predictor
     from ..scoring.scores_file import ScoresFile
     from ..sources import Source
     from .network import Tested

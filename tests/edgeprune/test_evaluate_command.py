@@ -7,7 +7,8 @@ from PIL import Image
 
 from edgeprune.inference.confusion import Evaluation, evaluate
 from edgeprune.inference.confusion_picture import draw_confusion
-from edgeprune.inference.prediction import Prediction, open_predictor, predict
+from edgeprune.inference.prediction import Prediction, predict
+from edgeprune.inference.predictors import open_predictor
 from edgeprune_formats import ConfigError
 from edgeprune_runtime.task import Task
 
@@ -103,7 +104,7 @@ def test_a_pack_and_its_source_give_the_same_as_predict(tmp_path_factory, edgepr
 
 def test_what_is_printed(edgeprune, small, monkeypatch):
     monkeypatch.setattr(
-        "edgeprune.inference.prediction.open_predictor", lambda path, tell: Fixed(("0", "1", "2"))
+        "edgeprune.inference.predictors.open_predictor", lambda path, tell: Fixed(("0", "1", "2"))
     )
     code, out, err = edgeprune("evaluate", ".", small)
     assert (code, err) == (0, "")
@@ -130,7 +131,7 @@ def test_of_many_classes_the_worst_are_printed(edgeprune, tmp_path, monkeypatch)
     np.savez(tmp_path / "n.npz", x=np.zeros((1, 8, 8, 3), np.uint8), y=[0])
     source = write(tmp_path / "m.npz", told, labels)
     monkeypatch.setattr(
-        "edgeprune.inference.prediction.open_predictor",
+        "edgeprune.inference.predictors.open_predictor",
         lambda path, tell: Fixed(tuple(str(int(name)) for name in names)),
     )
     code, out, err = edgeprune("evaluate", ".", source, "--plot", tmp_path / "m.svg")

@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from edgeprune.errors import SourceError
 from edgeprune.inference.export import ExportConfig, export_run
-from edgeprune.inference.prediction import open_predictor, predict
+from edgeprune.inference.prediction import predict
+from edgeprune.inference.predictors import open_predictor
 from edgeprune.sources import open_source
 from edgeprune.sources.decoding.images import read_image
 from edgeprune_formats import ConfigError, open_pack

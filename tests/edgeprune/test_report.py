@@ -13,7 +13,7 @@ from target_packs import target_pack
 
 from edgeprune import BuildConfig, CoresetConfig, build_pack, open_source
 from edgeprune.inference.confusion import evaluate
-from edgeprune.inference.prediction import open_predictor
+from edgeprune.inference.predictors import open_predictor
 from edgeprune.issues.mislabeled import Suspects
 from edgeprune.report.album import Album
 from edgeprune.report.charts import bar, histogram, lines, ticks

@@ -5,7 +5,7 @@ import pytest
 import reported
 from target_packs import target_pack
 
-from edgeprune.inference.prediction import open_predictor
+from edgeprune.inference.predictors import open_predictor
 from edgeprune.report.page import look_at_run, write_report
 from edgeprune.report.preview import open_originals
 from edgeprune_formats import open_pack

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from edgeprune.inference.export import ExportConfig, export_run
-from edgeprune.inference.prediction import open_predictor, predict
+from edgeprune.inference.prediction import predict
+from edgeprune.inference.predictors import open_predictor
 from edgeprune_runtime.errors import TrainingError
 from edgeprune_runtime.networks.trained import load_trained
 from edgeprune_runtime.training.run_folder.checkpoint import load_checkpoint, read_state, save_checkpoint

@@ -16,7 +16,7 @@ import pytest
 
 from edgeprune_benchmarks.fuzzing.hdf5_metadata import repair
 from edgeprune_formats import PackFormatError, PackLayoutError, isolation, open_pack, verify_pack
-from edgeprune_formats.packs import isolated, opening, writer
+from edgeprune_formats.packs import isolated, local, writer
 
 FRACTAL_HEAP, TREE = (b"FRHP", 146), (b"BTHD", 38)
 
@@ -202,14 +202,14 @@ def test_the_other_process_looks_at_everything(old_sample, monkeypatch):
 
 
 def test_file_that_changes_while_it_is_opened(sample, monkeypatch):
-    inspect = opening.inspect
+    inspect = local.inspect
 
     def changing(file, size):
         contents = inspect(file, size)
         os.utime(sample.path, ns=(1, 1))
         return contents
 
-    monkeypatch.setattr(opening, "inspect", changing)
+    monkeypatch.setattr(local, "inspect", changing)
     with pytest.raises(PackLayoutError, match="has changed"):
         open_pack(sample.path)
 

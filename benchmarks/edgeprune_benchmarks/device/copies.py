@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edgeprune import BuildConfig, build_pack, open_source
 from edgeprune.inference.confusion import evaluate
-from edgeprune.inference.prediction import open_predictor
+from edgeprune.inference.predictors import open_predictor
 from edgeprune_formats import open_pack
 from edgeprune_runtime.system.machine import keep_freed_memory
 from edgeprune_runtime.training.placement import place

@@ -14,7 +14,7 @@ import torch
 from edgeprune import BuildConfig, build_pack
 from edgeprune.inference.confusion import evaluate
 from edgeprune.inference.mirrored import Mirrored
-from edgeprune.inference.prediction import open_predictor
+from edgeprune.inference.predictors import open_predictor
 from edgeprune.training.evaluation import open_test
 from edgeprune.training.reports import TerminalReport
 from edgeprune_formats import Pack, open_pack

@@ -49,7 +49,7 @@ def command(
       edgeprune report photos.h5 -o photos.html
       edgeprune report photos.h5 --source imagefolder:photos --run run --test test.h5 -o photos.html
     """
-    from edgeprune.inference.prediction import open_predictor
+    from edgeprune.inference.predictors import open_predictor
     from edgeprune.report.page import look_at_run, require_template_engine, write_report
     from edgeprune.report.preview import open_originals
     from edgeprune.scoring.scores_file import read_scores_file

@@ -62,7 +62,7 @@ def command(
     """
     from edgeprune.inference.confusion import evaluate
     from edgeprune.inference.mirrored import Mirrored
-    from edgeprune.inference.prediction import open_predictor
+    from edgeprune.inference.predictors import open_predictor
     from edgeprune.pictures import require_kind, require_matplotlib
     from edgeprune_formats.files import atomic_file, check_writable
 

@@ -67,7 +67,8 @@ def command(
       edgeprune predict photos.onnx cat.jpg
       edgeprune predict photos.onnx holiday --json
     """
-    from edgeprune.inference.prediction import open_predictor, predict
+    from edgeprune.inference.prediction import predict
+    from edgeprune.inference.predictors import open_predictor
 
     predictor = open_predictor(model, tell)
     kind, target, unit = predictor.task.kind, predictor.task.target, predictor.task.unit

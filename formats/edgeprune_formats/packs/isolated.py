@@ -53,7 +53,7 @@ def _examine(path: Path, verify: bool, modules: list[str]) -> list[tuple[str, st
         _attempt(lambda: _open(path))
         return []
     from ..structure import why_not_plain
-    from .opening import verify_trusted
+    from .local import verify_trusted
 
     found = verify_trusted(path, why_not_plain(path))
     _require_memory(found)

@@ -1,41 +1,15 @@
-"""Opening a pack, and verifying one: what is checked of a file before anything is read from it."""
+"""Opening a pack, and verifying one: on this machine, or a far one."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from ..errors import DefectError, PackFormatError, Problem, error_for
-from ..isolation import Identity, examine, identity_of, require_safe
+from ..errors import Problem
 from ..remote.locations import PackPath, RemoteFile, as_remote
-from .handles import changed, open_file
-from .inspection import Contents, inspect, must_be_plain, signature_problem
+from .local import open_local, verify_local
 from .reader import Pack
 
-__all__ = ["open_pack", "verify_pack", "verify_trusted"]
-
-
-def _safe(path: Path, isolated: bool | None) -> str | None:
-    """As `require_safe`; raises `PackFormatError` of a file that is no pack, or not safe."""
-    problem = signature_problem(path)
-    if problem is not None:
-        raise error_for(path, problem)
-    try:
-        return require_safe(path, isolated)
-    except DefectError as defect:
-        raise error_for(path, defect.problem) from None
-
-
-def _inspect_file(path: Path, identity: Identity, reason: str | None) -> Contents:
-    """Return what a file holds, among whose problems is why it is not plain, where it must be."""
-    file = open_file(path)
-    contents = inspect(file, identity[0])
-    contents.attempt(file.close, "/")
-    if reason is not None and contents.header is not None and must_be_plain(contents.header):
-        message = f"not stored as EdgePack 1.3 and later must be: {reason}; get it again from whoever made it"
-        contents.problems.append(Problem("layout", "/", message))
-    if identity_of(path) != identity:
-        raise changed(path)
-    return contents
+__all__ = ["open_pack", "verify_pack"]
 
 
 def open_pack(path: PackPath, *, isolated: bool | None = None) -> Pack:
@@ -76,12 +50,7 @@ def open_pack(path: PackPath, *, isolated: bool | None = None) -> Pack:
         from .remote import open_fetched
 
         return open_fetched(remote, isolated)
-    path = _local(path)
-    identity = identity_of(path)
-    contents = _inspect_file(path, identity, _safe(path, isolated))
-    for problem in contents.problems:
-        raise error_for(path, problem)
-    return Pack(path, identity, contents)
+    return open_local(_local(path), isolated)
 
 
 def verify_pack(path: PackPath, *, isolated: bool | None = None) -> list[Problem]:
@@ -104,27 +73,9 @@ def verify_pack(path: PackPath, *, isolated: bool | None = None) -> list[Problem
         from .remote import verify_fetched
 
         return verify_fetched(remote, isolated)
-    path = _local(path)
-    try:
-        reason = _safe(path, None if isolated is None else False)
-        return examine(path, verify=True) if isolated else verify_trusted(path, reason)
-    except PackFormatError as error:
-        return [error.problem]
+    return verify_local(_local(path), isolated)
 
 
 def _local(path: PackPath) -> Path:
     assert not isinstance(path, RemoteFile)
     return Path(path)
-
-
-def verify_trusted(path: Path, reason: str | None) -> list[Problem]:
-    """List every problem of a file that HDF5 can open here; `reason` is why it is not plain."""
-    identity = identity_of(path)
-    try:
-        contents = _inspect_file(path, identity, reason)
-    except PackFormatError as error:
-        return [error.problem]
-    if contents.header is None:
-        return contents.problems
-    with Pack(path, identity, contents) as pack:
-        return pack._verify(contents.problems)

@@ -21,20 +21,20 @@ from ..remote.ranges import NoRangesError, RangeFile, Ranges
 from ..structure import why_stored_otherwise
 from .handles import OpenFile
 from .inspection import BEGINNING, Contents, beginning_problem, inspect
-from .opening import open_pack, verify_pack
+from .local import open_local, verify_local
 from .reader import Pack
 
 __all__ = ["RangedPack", "look_into", "open_fetched", "verify_fetched"]
 
 
-def open_fetched(remote: RemoteFile, isolated: bool | None) -> Pack:
+def open_fetched(remote: RemoteFile, isolated: bool | None = None) -> Pack:
     """Fetch a far pack, if it is not in the cache, and open it; see `edgeprune_formats.open_pack`."""
     check = partial(examine, verify=True) if isolated is None else None
     try:
         copy = fetch(remote, check)
     except UnsoundError as error:
         raise error_for(str(remote), error.problems[0]) from None
-    pack = open_pack(copy.path, isolated=isolated)
+    pack = open_local(copy.path, isolated)
     pack.fetched = copy
     return pack
 
@@ -46,7 +46,7 @@ def verify_fetched(remote: RemoteFile, isolated: bool | None) -> list[Problem]:
         copy = fetch(remote, partial(examine, verify=True) if is_isolated else None)
     except UnsoundError as error:
         return error.problems
-    return [] if copy.checked else verify_pack(copy.path, isolated=is_isolated)
+    return [] if copy.checked else verify_local(copy.path, is_isolated)
 
 
 class RangedPack(Pack):
@@ -123,12 +123,12 @@ def look_into(remote: RemoteFile, tell: Callable[[str], object]) -> Pack:
         As `edgeprune_formats.open_pack`.
     """
     if remote.sha256 and Cache().kept(remote.sha256):
-        return open_pack(remote)
+        return open_fetched(remote)
     try:
         ranges = Ranges(remote)
     except NoRangesError:
         tell(f"{remote}: its server sends no ranges, so all of it is fetched")
-        return open_pack(remote)
+        return open_fetched(remote)
     try:
         pack = _look(remote, ranges)
     except BaseException:
@@ -138,7 +138,7 @@ def look_into(remote: RemoteFile, tell: Callable[[str], object]) -> Pack:
         return pack
     ranges.close()
     tell(f"{remote}: not stored as EdgePack 1.3 and later are, so all of it is fetched and verified first")
-    return open_pack(remote)
+    return open_fetched(remote)
 
 
 def _look(remote: RemoteFile, ranges: Ranges) -> RangedPack | None:

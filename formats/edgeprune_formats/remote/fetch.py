@@ -11,10 +11,11 @@ from pathlib import Path
 from ..errors import Problem, RemoteError
 from ..files import OVERHEAD_BYTES, atomic_file, file_sha256, read_regular
 from .cache import CACHE_VARIABLE, Cache, Kept
+from .connection import connect
 from .locations import RemoteFile
 from .progress import FetchLine
 from .receive import ChangedError, ask, receive
-from .transport import CutError, Reply, State, Transport, UnreachableError, connect
+from .transport import CutError, Reply, State, Transport, UnreachableError
 
 __all__ = ["Check", "RemoteCopy", "UnsoundError", "fetch", "fetch_small"]
 

@@ -8,8 +8,9 @@ from collections import OrderedDict
 from typing import Any
 
 from ..errors import RemoteError
+from .connection import connect
 from .locations import RemoteFile
-from .transport import Reply, State, Transport, connect
+from .transport import Reply, State, Transport
 
 __all__ = ["NoRangesError", "RangeFile", "Ranges"]
 

@@ -19,7 +19,6 @@ __all__ = [
     "State",
     "Transport",
     "UnreachableError",
-    "connect",
     "filesystem_class",
 ]
 
@@ -105,25 +104,6 @@ class Transport(AbstractContextManager["Transport"], Protocol):
             `UnreachableError` and `CutError` may pass.
         """
         ...
-
-
-def connect(remote: RemoteFile) -> Transport:
-    """Return what asks for a far file.
-
-    Raises
-    ------
-    ConfigError
-        fsspec, or the package for this scheme, is not installed.
-    RemoteError
-        The package cannot begin, for example without credentials.
-    """
-    if remote.scheme in ("http", "https"):
-        from .web import WebTransport
-
-        return WebTransport(remote)
-    from .filesystems import FilesystemTransport
-
-    return FilesystemTransport(remote)
 
 
 def filesystem_class(remote: RemoteFile) -> Any:

@@ -1,0 +1,102 @@
+"""What tells classes of images: an ONNX model, or the network of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeprune_formats import ConfigError
+from edgeprune_runtime.errors import TrainingError
+from edgeprune_runtime.onnx.session import open_onnx, require
+from edgeprune_runtime.task import Task
+
+if TYPE_CHECKING:
+    from edgeprune_runtime.networks.trained import TrainedNetwork
+
+__all__ = ["Predictor", "open_predictor"]
+
+
+class Predictor(Protocol):
+    """What tells classes of images."""
+
+    @property
+    def path(self) -> Path:
+        """Where it comes from."""
+        ...
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the images it takes."""
+        ...
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """One name for each class, where they are known."""
+        ...
+
+    @property
+    def task(self) -> Task:
+        """What it tells of images."""
+        ...
+
+    @property
+    def takes_coefficients(self) -> bool:
+        """Whether it decodes packs by itself, and takes nothing else."""
+        ...
+
+    def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return logits [n, classes] of images [n, C, H, W] on [0, 1], or other targets as they are told."""
+        ...
+
+
+class _RunNetwork:
+    """The network of a run, in torch; implements `Predictor`."""
+
+    takes_coefficients = False
+
+    def __init__(self, network: TrainedNetwork) -> None:
+        self.path, self.image_shape = network.path, network.image_shape
+        self.class_names, self.task = network.class_names, network.task
+        self._on_images = network.on_images()
+
+    def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        import torch
+
+        with torch.no_grad():
+            logits: NDArray[np.float32] = self._on_images(torch.from_numpy(images)).numpy()
+        if not np.isfinite(logits).all():
+            raise TrainingError(f"{self.path}: its logits are not finite; train it again")
+        return logits
+
+
+def open_predictor(path: Path, tell: Callable[[str], None] | None = None) -> Predictor:
+    """Open an ``.onnx`` file, for which onnxruntime suffices, or the folder of a run, which needs torch.
+
+    Parameters
+    ----------
+    path : Path
+    tell : callable, optional
+        Given a line on which weights these are, of a run that is not finished.
+
+    Raises
+    ------
+    ConfigError
+        It is neither, or what it needs is not installed.
+    ArtifactError, TrainingError
+        It is damaged, or the run has not a checkpoint yet.
+    """
+    if path.is_dir():
+        require("a run's folder", "torch", "torchvision", "safetensors")
+        from edgeprune_runtime.training.run_folder.unfinished import open_run_network
+
+        network = open_run_network(path)
+        if network.stage is not None and tell is not None:
+            tell(f"{path}: {network.stage}")
+        return _RunNetwork(network)
+    if path.suffix != ".onnx":
+        raise ConfigError(f"{path}: name a file that ends in .onnx, or the folder of a run")
+    return open_onnx(path)
