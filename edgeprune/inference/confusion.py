@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprune_formats import ConfigError
+from edgeprune_formats import ConfigError, Pack
 from edgeprune_formats.remote.locations import RemoteFile
 
 from .labeled import match_classes, open_labeled, require_outputs
@@ -163,6 +163,12 @@ def evaluate(
     images = open_labeled(data, model)
     if not images.class_names:
         raise ConfigError(f"{data}: has no classes to compare with; `test` of train measures other targets")
+    if tell is not None and isinstance(images.origin, Pack) and model.path.is_dir():
+        from ..training.evaluation import may_be_trained_on  # With torch, which a run needs anyway.
+
+        if may_be_trained_on(images.origin.header, model.path):
+            told = "built from the same images as the training pack; accuracy on them says little of others"
+            tell(f"{images.where}: {told}")
     names, numbers = match_classes(images, model)
     number_of = dict(zip(images.class_names, numbers, strict=True))
     evaluation = Evaluation(names)

@@ -23,6 +23,7 @@ from edgeprune_runtime import PackLoader
 from edgeprune_runtime.class_names import with_classes
 from edgeprune_runtime.system.machine import cpu_quota
 from edgeprune_runtime.system.threads import cores
+from edgeprune_runtime.training.run_folder.description import read_description
 
 from ..errors import SourceError
 from ..sources import (
@@ -37,7 +38,7 @@ from ..sources.base import source_bits
 from ..sources.decoding.files import as_text
 from ..sources.decoding.kinds import peak_of
 
-__all__ = ["Batch", "TestBatches", "TestImages", "open_test"]
+__all__ = ["Batch", "TestBatches", "TestImages", "may_be_trained_on", "open_test"]
 
 _CHECKED = 32
 
@@ -214,9 +215,40 @@ def _open_source(spec: str, header: PackHeader, column: Column | None) -> Source
 
 def _source_sha256(header: PackHeader) -> str | None:
     """Return the SHA-256 of what a pack was built from, where it says so."""
-    source = header.provenance.get("source")
+    return _source_of(header.provenance)
+
+
+def _source_of(provenance: Mapping[str, Any]) -> str | None:
+    source = provenance.get("source")
     found = source.get("sha256") if isinstance(source, Mapping) else None
     return found if isinstance(found, str) else None
+
+
+def may_be_trained_on(header: PackHeader, run_dir: Path) -> bool:
+    """Tell whether a pack was built from the images that a run's packs were built from.
+
+    Another part of the same split shares no image with a part that was trained on.
+
+    Raises
+    ------
+    TrainingError
+        The run's ``config.json`` cannot be read.
+    """
+    known = read_description(run_dir).get("provenance", {})
+    one = {name: known.get(f"pack {name}") for name in ("source", "split")}
+    return any(
+        _source_of(pack) is not None
+        and _source_of(pack) == _source_of(header.provenance)
+        and not _are_parts(pack.get("split"), header.provenance.get("split"))
+        for pack in (one, *known.get("pack provenances", ()))
+    )
+
+
+def _are_parts(one: object, other: object) -> bool:
+    """Tell whether these are two parts of one split."""
+    if not (isinstance(one, Mapping) and isinstance(other, Mapping)):
+        return False
+    return one != other and {**one, "part": None} == {**other, "part": None}
 
 
 def _target(spec: str, images: Pack | Source, name: str) -> Target:

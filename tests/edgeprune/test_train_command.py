@@ -213,6 +213,14 @@ def test_parts_of_a_split_share_no_images(edgeprune, tmp_path):
         assert (code, err.count("says little of others")) == (0, warnings)
     code, _, err = edgeprune("train", *parts, "--test", parts[1], *options, "-o", tmp_path / "both")
     assert (code, err.count("says little of others")) == (0, 1)
+    for run, test, warnings in (
+        ("0", parts[0], 1),
+        ("0", parts[1], 0),
+        ("0", pack, 1),
+        ("both", parts[1], 1),
+    ):
+        code, _, err = edgeprune("evaluate", tmp_path / run, test)
+        assert (code, err.count("says little of others")) == (0, warnings)
 
 
 def test_a_damaged_test_pack_is_found_before_training(train, pack, tmp_path):
