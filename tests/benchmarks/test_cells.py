@@ -37,11 +37,18 @@ def test_cells_are_measured_once_and_kept_with_their_settings(tmp_path):
 
 
 def test_the_time_is_looked_at_before_each_cell_that_is_not_there(tmp_path):
-    cells = {"a": lambda: {"value": 1}, "b": lambda: {"value": 2}}
-    measure_cells({"a": cells["a"]}, tmp_path, {}, Deadline(None))
-    with pytest.raises(OutOfTimeError, match="1 of 2 cells are done"):
-        measure_cells(cells, tmp_path, {}, Deadline(0))
+    cells = {name: lambda name=name: {"value": name} for name in "abc"}
+    measure_cells({name: cells[name] for name in "ac"}, tmp_path, {}, Deadline(None))
+    told = []
+    with pytest.raises(OutOfTimeError, match="2 of 3 cells are done"):
+        measure_cells(cells, tmp_path, {}, Deadline(0), told.append)
+    # Those that are there are told of, also behind one that is not.
+    assert told == [[{"value": "a", "cell": "a"}, {"value": "c", "cell": "c"}]]
     assert not (tmp_path / "b.json").exists()
+    # Of none, nothing.
+    with pytest.raises(OutOfTimeError, match="0 of 1 cells are done"):
+        measure_cells({"b": cells["b"]}, tmp_path, {}, Deadline(0), told.append)
+    assert len(told) == 1
 
 
 def test_cells_come_back_from_a_result_of_the_same_settings(tmp_path):

@@ -29,7 +29,7 @@ from edgeprune_runtime.training.run_folder.results import is_finished
 from edgeprune_runtime.training.settings import TEACHER
 
 from ..harness.cells import measure_cells, pack_loader, restore_cells, train_steps
-from ..harness.deadline import Deadline, OutOfTimeError
+from ..harness.deadline import Deadline
 from ..harness.pixel_loader import PixelLoader
 from ..harness.results import save
 from ..selection.fixed_budget import Recipe
@@ -84,7 +84,7 @@ class Settings:
 
 
 def run(settings: Settings, output: Path, runs: Path, name: str = "distill") -> None:
-    """Fill the table and write ``NAME.json``, also where the time is over: then of the cells that are there.
+    """Fill the table and write ``NAME.json`` after each cell.
 
     Raises
     ------
@@ -98,12 +98,7 @@ def run(settings: Settings, output: Path, runs: Path, name: str = "distill") -> 
         bench = _Bench(settings, runs, Path(folder), deadline)
         bench.train_teacher()
         cells = {_name(*cell): partial(bench.measure, *cell) for cell in settings.cells()}
-        try:
-            rows, late = measure_cells(cells, runs, settings.facts(), deadline), None
-        except OutOfTimeError as error:
-            done = {name: cell for name, cell in cells.items() if (runs / f"{name}.json").exists()}
-            rows, late = measure_cells(done, runs, settings.facts(), Deadline(None)), error
-        results = {
+        about = {
             **{key: value for key, value in asdict(settings).items() if key not in ("source", "minutes")},
             "source": Path(settings.source).name,
             "train_images": len(bench.train.labels),
@@ -114,11 +109,12 @@ def run(settings: Settings, output: Path, runs: Path, name: str = "distill") -> 
             "forms": forms(bench.said),
             "cells": len(cells),
             "cell_settings": settings.facts(),
-            "rows": rows,
         }
-        click.echo(save(output, name, results))
-    if late is not None:
-        raise late
+
+        def tell(rows: list[dict[str, Any]]) -> None:
+            click.echo(save(output, name, {**about, "rows": rows}))
+
+        tell(measure_cells(cells, runs, settings.facts(), deadline, tell))
 
 
 def _name(budget: float, seed: int, row: str) -> str:

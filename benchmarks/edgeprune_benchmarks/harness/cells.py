@@ -59,7 +59,8 @@ def measure_cells(
     deadline : Deadline
         Looked at before each cell.
     tell : callable, optional
-        Given what there is after each cell that was measured, so that a table is there before it is whole.
+        Given what there is after each cell that was measured, and when the time is over, so that a table is
+        there before it is whole.
 
     Raises
     ------
@@ -70,13 +71,13 @@ def measure_cells(
     """
     rows: list[Cell] = []
     told = json.loads(json.dumps(settings))
+    late = False
     for name, measure in cells.items():
         path = folder / f"{name}.json"
         if is_new := not path.exists():
-            try:
-                deadline.check()
-            except OutOfTimeError:
-                raise OutOfTimeError(f"{len(rows)} of {len(cells)} cells are done") from None
+            late = late or deadline.is_near()
+            if late:
+                continue
             write_text(path, json.dumps({**measure(), "settings": settings}))
         row: Cell = json.loads(path.read_text())
         if row.pop("settings") != told:
@@ -84,7 +85,11 @@ def measure_cells(
         rows.append({**row, "cell": name})
         if is_new and tell is not None:
             tell(rows)
-    return rows
+    if not late:
+        return rows
+    if tell is not None and rows:
+        tell(rows)
+    raise OutOfTimeError(f"{len(rows)} of {len(cells)} cells are done")
 
 
 def restore_cells(result: Path, folder: Path, settings: Mapping[str, Any]) -> None:

@@ -35,12 +35,16 @@ class Deadline:
         """Whether the minutes have passed."""
         return self._end is not None and time.monotonic() >= self._end
 
-    def check(self) -> None:
-        """Raise `OutOfTimeError` if what comes, as long as the longest before, would end too late."""
+    def is_near(self) -> bool:
+        """Tell whether what comes, as long as the longest before, would end too late."""
         now = time.monotonic()
         self._longest = max(self._longest, now - self._checked)
         self._checked = now
-        if self._end is not None and now + self._longest >= self._end:
+        return self._end is not None and now + self._longest >= self._end
+
+    def check(self) -> None:
+        """Raise `OutOfTimeError` if `is_near`."""
+        if self.is_near():
             raise OutOfTimeError
 
     def watched(self, on_event: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
