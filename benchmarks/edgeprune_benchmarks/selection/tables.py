@@ -5,6 +5,8 @@ from __future__ import annotations
 from statistics import mean
 from typing import Any
 
+from edgeprune.text import count_text
+
 from ..harness.markdown import Column, mean_and_range, render
 
 __all__ = ["coreset_table", "correlation_table", "learning_table", "loss_table", "mask_table"]
@@ -40,8 +42,8 @@ def coreset_table(results: Results) -> list[str]:
         f"{recipe['model']}, {results['train_images']:,} images to choose from, "
         f"{results['test_images']:,} to test, "
         f"{recipe['iterations']:,} iterations of {recipe['batch_size']} whatever the size of the coreset, "
-        f"{len(full)} seeds; test accuracy in %, mean (lowest to highest). All images: "
-        f"{mean_and_range(full)}."
+        f"{count_text(len(full), 'seed')}; test accuracy in %, mean (lowest to highest). All images: "
+        f"{_of_seeds(full)}."
     )
     cells = results.get("cells", len(results["rows"]))
     if cells > len(results["rows"]):
@@ -67,7 +69,7 @@ def loss_table(results: Results) -> list[str]:
 
 def _loss(ratio: float, full: float) -> Column:
     def lost(line: tuple[str, dict[float, list[float]]]) -> str:
-        return mean_and_range([accuracy - full for accuracy in line[1].get(ratio, [])])
+        return _of_seeds([accuracy - full for accuracy in line[1].get(ratio, [])])
 
     return Column(f"{ratio:.0%} pruned", lost)
 
@@ -90,7 +92,11 @@ def _ratios(found: dict[str, dict[float, list[float]]]) -> list[float]:
 
 
 def _ratio(ratio: float) -> Column:
-    return Column(f"{ratio:.0%} pruned", lambda line: mean_and_range(line[1].get(ratio, [])))
+    return Column(f"{ratio:.0%} pruned", lambda line: _of_seeds(line[1].get(ratio, [])))
+
+
+def _of_seeds(accuracies: list[float]) -> str:
+    return f"{100 * accuracies[0]:.1f}, 1 seed" if len(accuracies) == 1 else mean_and_range(accuracies)
 
 
 def correlation_table(results: Results) -> list[str]:
