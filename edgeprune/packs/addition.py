@@ -211,8 +211,11 @@ def _config(known: _Known, split: str, skip_bad: bool, seed: int) -> BuildConfig
     channels = "as-is"
     if header.bits == 8:
         channels = "gray" if header.channels == 1 else "rgb" if header.channels == 3 else channels
+    size = header.height if header.height == header.width else None
+    config = header.provenance.get("config")
     return BuildConfig(
         channels=channels,
+        fast_jpeg=size is not None and isinstance(config, dict) and config.get("fast_jpeg") is True,
         freq_prune=1 - header.components / (header.height * header.width),
         codec=header.codec,
         compression=known.compression,
@@ -220,7 +223,7 @@ def _config(known: _Known, split: str, skip_bad: bool, seed: int) -> BuildConfig
         color=header.color_space if quantizes and header.channels == 3 else None,
         tile=header.tile if quantizes else None,
         rounding=(known_by or [DEFAULT_ROUNDING])[0] if quantizes else None,
-        size=header.height if header.height == header.width else None,
+        size=size,
         split=split,
         skip_bad=skip_bad,
         seed=seed,

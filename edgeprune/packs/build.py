@@ -391,7 +391,7 @@ def open_for_build(spec: str | Source, config: BuildConfig, planes: int | None =
         if not hasattr(spec, "labels"):
             raise ConfigError(f"{shortened(spec)} is no source; name one in text, such as imagefolder:photos")
         return spec
-    source = open_source(spec, split=config.split, size=config.size, channels=config.channels, planes=planes)
+    source = open_source(spec, **config.reading, planes=planes)
     if config.split == "test" and getattr(source, "undivided", False):
         raise ConfigError(
             f"{spec} has no test half, so `split=test` would pack all of it; name the test images themselves "

@@ -166,7 +166,11 @@ def open_originals(pack: Pack, spec: str) -> Source:
     split = "test" if config.get("split") == "test" else "train"
     size, channels = config.get("size"), config.get("channels", "as-is")
     source = open_source(
-        spec, split=split, size=size if isinstance(size, int) else None, channels=str(channels)
+        spec,
+        split=split,
+        size=size if isinstance(size, int) else None,
+        channels=str(channels),
+        fast_jpeg=isinstance(size, int) and config.get("fast_jpeg") is True,
     )
     _check_same(pack, source)
     return source

@@ -71,8 +71,9 @@ def require_scores_of(
     if not alike or not np.array_equal(scores.labels, source.labels[rows]):
         raise ArtifactError(
             f"{scores.path}: scores of other images or labels ({scored.get('spec')}, SHA-256 "
-            f"{str(scored['sha256'])[:12]}) than {source.spec} holds; give the `size` and `split` (train) "
-            f"that they were made with, or make them with: edgeprune score {source.spec}"
+            f"{str(scored['sha256'])[:12]}) than {source.spec} holds; give the `size`, `channels`, "
+            "`fast_jpeg` and `split` (train) that they were made with, or make them with: "
+            f"edgeprune score {source.spec}"
         )
     if not np.array_equal(scores.rows, good):
         raise ArtifactError(

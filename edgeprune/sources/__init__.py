@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from .base import Source, source_targets
 from .channels import with_channels
 from .check import SourceCheck, check_source, source_facts
 from .cifar import open_cifar
+from .decoding.encoded import EncodedSource
 from .digits import open_digits
 from .folders.folder import open_imagefolder
 from .naming.options import SourceOptions, with_options
@@ -91,6 +93,7 @@ def open_source(
     size: int | None = None,
     channels: str = "as-is",
     planes: int | None = None,
+    fast_jpeg: bool = False,
 ) -> Source:
     """Open a source of labeled images.
 
@@ -109,6 +112,9 @@ def open_source(
         ``"as-is"``, ``"gray"``, ``"rgb"`` or ``"rgba"``; see `edgeprune.sources.channels.with_channels`.
     planes : int or None
         How many channels are needed, likewise.
+    fast_jpeg : bool
+        Let the JPEG decoder scale large images, see `edgeprune.sources.decoding.images.decode_image`. Other
+        images are read as without it.
 
     Returns
     -------
@@ -118,7 +124,8 @@ def open_source(
     Raises
     ------
     ConfigError
-        Unknown kind of source, split or channels, a size out of range, or a package that is not installed.
+        Unknown kind of source, split or channels, a size out of range, `fast_jpeg` without a size, or a
+        package that is not installed.
     SourceError
         Nothing usable is there; the message says what to do.
     """
@@ -132,9 +139,12 @@ def open_source(
         raise ConfigError(f"`split` is 'train' or 'test', not {split!r}")
     if size is not None and not 1 <= size <= MAX_SIDE:
         raise ConfigError(f"`size` is 1 to {MAX_SIDE} pixels, not {size}")
+    if fast_jpeg and size is None:
+        raise ConfigError("`fast_jpeg` has no effect without `size`; give `size`, or leave it out")
     source = KINDS[kind].open(spec, split, size)
     _require_names(source.class_names, spec)
-    return with_channels(source, channels, planes)
+    source = with_channels(source, channels, planes)
+    return replace(source, fast_jpeg=fast_jpeg) if isinstance(source, EncodedSource) else source
 
 
 def _require_names(names: Sequence[str], spec: str) -> None:

@@ -10,6 +10,7 @@ from PIL import Image
 from edgeprune_benchmarks.codec.packs import ImageSet
 from edgeprune_benchmarks.codec.peers import encode_all
 from edgeprune_benchmarks.speed import encode
+from edgeprune_benchmarks.speed import stages as stages_of_a_build
 from edgeprune_benchmarks.speed.encode_tables import encode_table
 from edgeprune_formats import EdgePruneError
 
@@ -86,7 +87,8 @@ def test_a_few_images_alone_for_the_encoder_in_numpy(task, monkeypatch):
     assert not encode.measure({**task, "few": 5})["compiled"]
 
 
-def test_every_stage_of_a_build_is_timed(task, tmp_path):
+def test_every_stage_of_a_build_is_timed(task, tmp_path, monkeypatch):
+    monkeypatch.setattr(stages_of_a_build, "_ENLARGED", (400, 300))
     folder = tmp_path / "photographs"
     folder.mkdir()
     for number in range(3):
@@ -99,6 +101,8 @@ def test_every_stage_of_a_build_is_timed(task, tmp_path):
         "rounding",
         "coding",
         "hashing",
+        "decoding and resizing 12 megapixels",
+        "decoding and resizing 12 megapixels, `--fast-jpeg`",
     ]
     assert all(stage["n"] == 2 and stage["min"] > 0 for stage in stages.values())
 
@@ -125,7 +129,11 @@ def results(size, rates, **facts):
 
 def test_the_table_says_which_goals_are_met():
     rates = {"ours, rdo": 90.0, "WebP, method 4": 30.0, "AVIF, speed 6": 15.0}
-    lines = encode_table(results("224x224", rates, stages={"transform": rate(2.0)}))
+    stages = {"transform": rate(2.0), "decoding 12 megapixels": rate(5.0)}
+    lines = encode_table(results("224x224", rates, stages=stages))
+    assert any(
+        line.endswith("12 megapixels are enlarged photographs, saved with quality 90.") for line in lines
+    )
     row = "| 224x224 | WebP, method 4 | quality 61 | 32.50 | 700 | 30 [29 to 31] | 3.00x [2.00 to 4.00] | - |"
     assert row in lines
     assert "- Goal at 224x224: at least 2x WebP, method 4. 3.00x: met." in lines

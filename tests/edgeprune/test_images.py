@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from photographs import photographs
 from PIL import Image, ImageOps
 
 from edgeprune.errors import SourceError
-from edgeprune.sources.decoding.images import read_image
+from edgeprune.sources.decoding.images import decode_image, read_image
 from edgeprune.sources.decoding.scaling import resize_and_crop
 
 
@@ -269,6 +270,32 @@ def test_image_of_the_wanted_size_is_not_touched() -> None:
 def test_extreme_strip_does_not_take_the_memory_of_its_scaled_self() -> None:
     strip = Image.new("L", (60_000, 1), 77)
     assert np.asarray(resize_and_crop(strip, 64)).tolist() == [[77] * 64] * 64
+
+
+@pytest.mark.parametrize(
+    ("suffix", "shape", "size", "decoded"),
+    [
+        ("jpg", (192, 256), 24, (128, 96)),
+        ("jpg", (192, 256), 12, (64, 48)),
+        ("jpg", (256, 192), 6, (24, 32)),
+        # Half of it would be below four times the size.
+        ("jpg", (192, 256), 25, (256, 192)),
+        ("png", (192, 256), 12, (256, 192)),
+    ],
+)
+def test_fast_jpeg_scales_what_the_decoder_has_scaled(tmp_path, suffix, shape, size, decoded) -> None:
+    [pixels] = photographs(1, *shape)
+    path = saved(tmp_path / f"a.{suffix}", Image.fromarray(pixels.numpy().transpose(1, 2, 0)))
+    with Image.open(path) as image:
+        image.draft(None, decoded)
+        assert image.size == decoded
+        expected = np.array(resize_and_crop(image, size))
+    slow, fast = (decode_image(str(path), size, name="a", fast_jpeg=fast) for fast in (False, True))
+    assert (fast == expected).all()
+    assert (fast == slow).all() == (decoded == shape[::-1])
+    assert np.sqrt(np.mean((fast.astype(float) - slow) ** 2)) < 4
+    # Without a size nothing is scaled.
+    assert decode_image(str(path), None, name="a", fast_jpeg=True).shape == (*shape, 3)
 
 
 def test_orientation_is_applied_before_the_crop(tmp_path: Path) -> None:

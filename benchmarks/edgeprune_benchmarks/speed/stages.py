@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +25,10 @@ from edgeprune_formats.tiles import color_matrix, scan_order
 from ..harness.results import spread
 
 __all__ = ["chunks_of", "measure_stages"]
+
+# As large as photographs of a phone, width and height, and how many are enlarged to that.
+_ENLARGED, _FEW = (4000, 3000), 4
+_LARGE = "decoding and resizing 12 megapixels"
 
 Pixels = NDArray[np.uint8]
 
@@ -50,16 +55,47 @@ def measure_stages(folder: Path, images: Pixels, path: Path, rounds: int) -> dic
     files = sorted(str(file) for file in folder.rglob("*") if file.is_file())[: len(images)]
     with open_pack(path) as pack:
         header = pack.header
+    with tempfile.TemporaryDirectory() as place:
+        large = _enlarged(files[:_FEW], Path(place))
+        return _in_milliseconds(lambda: _all_stages(files, large, images, header), rounds)
+
+
+def _in_milliseconds(measure: Callable[[], dict[str, float]], rounds: int) -> dict[str, dict[str, float]]:
     seconds: dict[str, list[float]] = {}
     for number in range(rounds + 1):
-        found = _file_stages(files, images.shape[2])
-        for part in chunks_of(images, header.chunk_samples):
-            for name, value in {**_coding_stages(part, header), "hashing": _hashing(part)}.items():
-                found[name] = found.get(name, 0.0) + value / len(images)
+        found = measure()
         if number:
             for name, value in found.items():
                 seconds.setdefault(name, []).append(1000 * value)
     return {name: spread(values) for name, values in seconds.items()}
+
+
+def _all_stages(files: list[str], large: list[str], images: Pixels, header: PackHeader) -> dict[str, float]:
+    found = _file_stages(files, images.shape[2])
+    for part in chunks_of(images, header.chunk_samples):
+        for name, value in {**_coding_stages(part, header), "hashing": _hashing(part)}.items():
+            found[name] = found.get(name, 0.0) + value / len(images)
+    return found | _large_stages(large, images.shape[2])
+
+
+def _enlarged(files: list[str], folder: Path) -> list[str]:
+    """Save photographs with as many pixels as a phone's have, in a folder."""
+    made = [str(folder / f"{number}.jpg") for number in range(len(files))]
+    for file, path in zip(files, made, strict=True):
+        with Image.open(file) as image:
+            image.convert("RGB").resize(_ENLARGED, Image.Resampling.BICUBIC).save(path, quality=90)
+    return made
+
+
+def _large_stages(files: list[str], side: int) -> dict[str, float]:
+    found = {}
+    with pillow_guard():
+        for name, fast in ((_LARGE, False), (f"{_LARGE}, `--fast-jpeg`", True)):
+            started = time.perf_counter()
+            for file in files:
+                decode_image(file, side, name=file, fast_jpeg=fast)
+            found[name] = (time.perf_counter() - started) / len(files)
+    return found
 
 
 def _file_stages(files: list[str], side: int) -> dict[str, float]:

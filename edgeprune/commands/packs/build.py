@@ -49,7 +49,7 @@ SCORING = "The scoring run, where no --scores are given"
 @click.command("build", cls=Command)
 @click.argument("source", default="digits")
 @output_option("Pack file to write.", heading="What to read and write")
-@config_options(BuildConfig, "size", "channels", "split", "skip_bad")
+@config_options(BuildConfig, "size", "fast_jpeg", "channels", "split", "skip_bad")
 @config_options(SourceOptions)
 @FORCE
 @config_options(

@@ -32,7 +32,7 @@ __all__ = ["command"]
 @click.command("score", cls=Command)
 @click.argument("source", default="digits")
 @output_option("Scores file to write.", heading="What to read and write")
-@config_options(BuildConfig, "size", "channels", "skip_bad")
+@config_options(BuildConfig, "size", "fast_jpeg", "channels", "skip_bad")
 @config_options(SourceOptions, "image_column", "label_column", "split_column", "class_names")
 @FORCE
 @config_options(ScoreConfig, "model", "epochs", "every", "batch_size", "lr", heading="The scoring run")
@@ -44,6 +44,7 @@ def command(
     output: Path,
     size: int | None,
     channels: str,
+    fast_jpeg: bool,
     skip_bad: bool,
     force: bool,
     quiet: bool,
@@ -75,7 +76,7 @@ def command(
     with joined(options.pop("device")) as workers:
         quiet = quiet or workers.rank > 0
         config = make_config(ScoreConfig, options, device=workers.device)
-        images = open_source(source, size=size, channels=channels)
+        images = open_source(source, size=size, channels=channels, fast_jpeg=fast_jpeg)
         if not quiet:
             for note in getattr(images, "notes", ()):
                 say_warning(note)

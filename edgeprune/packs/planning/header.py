@@ -113,10 +113,9 @@ def _settings(source: Source, config: BuildConfig, selector: ComponentSelector) 
         if settings[name] is None:
             del settings[name]
     # As it was before there was a choice.
-    if config.channels == "as-is":
-        del settings["channels"]
-    if not config.drop_duplicates:
-        del settings["drop_duplicates"]
+    for name in ("channels", "drop_duplicates", "fast_jpeg"):
+        if settings[name] == getattr(BuildConfig, name):
+            del settings[name]
     # How scores and masks were made is told by the files they are in, whoever made them.
     return {name: value for name, value in settings.items() if name not in ("coreset", "masks", "scoring")}
 

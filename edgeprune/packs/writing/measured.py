@@ -135,5 +135,6 @@ def require_scored(sha256: str, scored: str) -> None:
     if scored and sha256 != scored:
         raise ArtifactError(
             f"the images are not those that were scored (SHA-256 {sha256[:12]}, and {scored[:12]} in the "
-            "scores file): some have changed since; make the scores again with: edgeprune score"
+            "scores file): some have changed since, or were read otherwise; give the `size`, `channels` and "
+            "`fast_jpeg` that they were scored with, or make the scores again with: edgeprune score"
         )

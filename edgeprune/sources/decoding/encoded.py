@@ -68,6 +68,7 @@ class EncodedSource:
     notes: tuple[str, ...] = ()
     targets: tuple[Target, ...] = ()
     wanted: Wanted = RGB_IF_COLOR
+    fast_jpeg: bool = False
 
     @property
     def bits(self) -> int:
@@ -110,7 +111,9 @@ class EncodedSource:
     def _fill(self, images: NDArray[Any], places: NDArray[np.intp], rows: NDArray[np.intp]) -> None:
         with closing(self.contents(rows)) as contents:
             for place, row, content in zip(places, rows.tolist(), contents, strict=True):
-                pixels = decode_image(content, self.size, name=self.name(row), wanted=self.wanted)
+                pixels = decode_image(
+                    content, self.size, name=self.name(row), wanted=self.wanted, fast_jpeg=self.fast_jpeg
+                )
                 if pixels.shape[:2] != self.shape[1:]:
                     raise SourceError(self._other_size(row, pixels))
                 images[place] = pixels.transpose(2, 0, 1)

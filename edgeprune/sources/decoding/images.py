@@ -192,7 +192,12 @@ def pillow_guard() -> Iterator[None]:
 
 
 def decode_image(
-    image: str | bytes, size: int | None, *, name: str, wanted: Wanted | int | None = RGB_IF_COLOR
+    image: str | bytes,
+    size: int | None,
+    *,
+    name: str,
+    wanted: Wanted | int | None = RGB_IF_COLOR,
+    fast_jpeg: bool = False,
 ) -> NDArray[np.uint8 | np.uint16]:
     """Do the work of `read_image`, safe in any thread as long as `pillow_guard` is entered around it.
 
@@ -206,6 +211,10 @@ def decode_image(
         How an error message calls the image.
     wanted : Wanted, int or None
         What it is decoded to; a number is the `planes` of `read_image`; None leaves its kind as it is.
+    fast_jpeg : bool
+        Let the JPEG decoder scale large images, which saves most of the time; pixels differ a little. It
+        takes a half, a quarter or an eighth of the size, but at least four times `size`, and what remains
+        is scaled as always.
 
     Returns
     -------
@@ -220,7 +229,7 @@ def decode_image(
     if isinstance(image, str) and _is_pipe(image):
         raise SourceError(f"{name}: is not a regular file")
     try:
-        return _decoded(image, size, wanted)
+        return _decoded(image, size, wanted, fast_jpeg)
     except MemoryError:
         raise
     except _UnfitError as reason:
@@ -252,7 +261,7 @@ def _fitting(wanted: Wanted | int | None, kind: Kind) -> Wanted:
 
 
 def _decoded(
-    content: str | bytes, size: int | None, wanted: Wanted | int | None
+    content: str | bytes, size: int | None, wanted: Wanted | int | None, fast_jpeg: bool = False
 ) -> NDArray[np.uint8 | np.uint16]:
     file = content if isinstance(content, str) else io.BytesIO(content)
     with Image.open(file, formats=_FORMATS) as opened, _room_for(opened, size) as is_large:
@@ -261,7 +270,7 @@ def _decoded(
         if opened.format == "TIFF" and bands_of(opened.tag_v2) is not None:
             with _stream(content) as stream:
                 return _of_bands(read_bands(stream.read()), size, wanted)
-        if is_large and size is not None:
+        if (is_large or fast_jpeg) and size is not None:
             # Of JPEG files only; they come out 4 to 8 times as large as wanted, or as they are.
             scale = 4 * size / min(opened.size)
             opened.draft(None, (round(scale * opened.width), round(scale * opened.height)))
