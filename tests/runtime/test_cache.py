@@ -8,8 +8,9 @@ import pytest
 from damaging import damage_chunk
 from random_coefficients import quantized_pack
 
-from edgeprune_formats import Pack, PackChecksumError, open_pack
+from edgeprune_formats import ConfigError, Pack, PackChecksumError, open_pack
 from edgeprune_formats.codecs import memory_bytes
+from edgeprune_runtime import PackDataset, PackLoader
 from edgeprune_runtime.loading.chunks.cache import ChunkCache
 from edgeprune_runtime.loading.order.epochs import first_needs
 from edgeprune_runtime.system.threads import cores
@@ -216,6 +217,32 @@ def test_a_place_is_given_back_where_there_is_no_memory(pack, monkeypatch):
                 with pytest.raises(MemoryError):
                     cache.find(rows)
     np.testing.assert_array_equal(values_of(cache, ROWS), expected(pack, ROWS))
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("kind", [float, np.float64, np.float32])
+def test_a_bound_may_be_a_float(pack, several, kind):
+    """As in cache_bytes=2e9."""
+    packs = [pack] * 2 if several else pack
+    bound = 5 * pack.header.chunk_samples * memory_bytes(pack.header) * (1 + several)
+    loaders = [PackLoader(packs, 8, shuffle=True, cache_bytes=number) for number in (kind(bound), bound)]
+    assert loaders[0].state_dict() == loaders[1].state_dict()
+    for one, other in zip(*loaders, strict=True):
+        np.testing.assert_array_equal(np.asarray(one[0]), np.asarray(other[0]))
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_no_bound_holds_everything(pack, several):
+    packs = [pack] * 2 if several else pack
+    unbounded = PackLoader(packs, 8, shuffle=True, cache_bytes=float("inf"))
+    assert unbounded.state_dict() == PackLoader(packs, 8, shuffle=True).state_dict()
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("bound", ["1MB", None, 0, -1, True, float("nan"), float("-inf"), [1]])
+def test_what_is_no_bound_is_named(pack, several, bound):
+    with pytest.raises(ConfigError, match="`cache_bytes` must be positive, not .*; give a number of bytes"):
+        PackDataset([pack] * 2 if several else pack, cache_bytes=bound)
 
 
 def test_chunks_come_in_the_order_in_which_they_are_needed():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import OrderedDict
 from concurrent.futures import Future, wait
 from numbers import Real
@@ -15,10 +16,11 @@ from edgeprune_formats import ConfigError, Pack, PackFormatError
 from edgeprune_formats.codecs import memory_bytes, stored_bytes
 from edgeprune_formats.coefficients import Coefficients
 
+from ...checks import shortened
 from ...system.threads import cores, pool
 from ..order.epochs import epoch_order
 
-__all__ = ["DEFAULT_CACHE_BYTES", "ChunkCache", "SmallCacheError"]
+__all__ = ["DEFAULT_CACHE_BYTES", "ChunkCache", "SmallCacheError", "whole_bytes"]
 
 DEFAULT_CACHE_BYTES = 2**30
 
@@ -32,6 +34,20 @@ class SmallCacheError(ConfigError):
     def __init__(self, cache_bytes: int) -> None:
         super().__init__(f"cannot resume: the order needs `cache_bytes={cache_bytes}` or more")
         self.cache_bytes = cache_bytes
+
+
+def whole_bytes(cache_bytes: object) -> int:
+    """Return a bound in bytes, which may be written as 1e9 or be infinite, as a whole number.
+
+    Raises
+    ------
+    ConfigError
+        It is below 1, or no number.
+    """
+    if isinstance(cache_bytes, bool) or not (isinstance(cache_bytes, Real) and cache_bytes >= 1):
+        given = shortened(cache_bytes)
+        raise ConfigError(f"`cache_bytes` must be positive, not {given}; give a number of bytes")
+    return int(min(cache_bytes, sys.maxsize))
 
 
 class ChunkCache:
@@ -60,9 +76,7 @@ class ChunkCache:
     """
 
     def __init__(self, pack: Pack, cache_bytes: int = DEFAULT_CACHE_BYTES, *, prefetch: bool = False) -> None:
-        given: object = cache_bytes
-        if not isinstance(given, Real) or cache_bytes < 1:
-            raise ConfigError(f"`cache_bytes` must be positive, not {cache_bytes!r}")
+        cache_bytes = whole_bytes(cache_bytes)
         header = pack.header
         self.pack = pack
         self.cache_bytes = cache_bytes

@@ -19,7 +19,7 @@ from ...decode.plan import DecodePlan, Decoder
 from ..mixture import Mixture
 from ..order.epochs import mixed_order
 from .buffers import Ring
-from .cache import ChunkCache, SmallCacheError
+from .cache import ChunkCache, SmallCacheError, whole_bytes
 
 __all__ = ["MixedCache", "MixedDecoder", "Share"]
 
@@ -66,10 +66,9 @@ class MixedCache:
         headers = [pack.header for pack in mixture.packs]
         weights = [header.chunks * header.chunk_samples * memory_bytes(header) for header in headers]
         self._shares = [weight / sum(weights) for weight in weights]
+        cache_bytes = whole_bytes(cache_bytes)
         self.members = [
-            ChunkCache(
-                pack, max(1, int(cache_bytes * share)) if cache_bytes > 0 else cache_bytes, prefetch=prefetch
-            )
+            ChunkCache(pack, max(1, int(cache_bytes * share)), prefetch=prefetch)
             for pack, share in zip(mixture.packs, self._shares, strict=True)
         ]
         self._starts = np.cumsum([0, *(header.samples for header in headers)])
