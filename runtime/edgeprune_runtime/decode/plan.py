@@ -15,7 +15,7 @@ from edgeprune_formats.codecs import get_codec
 from edgeprune_formats.coefficients import Coefficients, SparseCoefficients, column_bits
 from edgeprune_formats.tiles import dct_basis
 
-from ..checks import whole_number
+from ..checks import shortened, whole_number
 from ..normalization import Normalization
 from .augmentation import Augmentation
 
@@ -175,7 +175,7 @@ def make_plan(header: PackHeader, *, normalize: Normalize, resolution: Resolutio
 def _size(header: PackHeader, resolution: Resolution) -> tuple[int, int]:
     if resolution is None:
         return header.height, header.width
-    if not isinstance(resolution, Sequence):
+    if isinstance(resolution, str) or not isinstance(resolution, Sequence):
         if header.height != header.width:
             raise ConfigError(
                 f"`resolution` must be (height, width): images are {header.height}x{header.width}"
@@ -210,7 +210,7 @@ def _statistics(header: PackHeader, normalize: Normalize) -> tuple[NDArray[np.fl
     if normalize is False:
         return np.zeros(header.channels), np.ones(header.channels)
     if normalize is not True and not (isinstance(normalize, Sequence) and len(normalize) == 2):
-        raise ConfigError(f"`normalize` is True, False or (mean, std), not {normalize!r}")
+        raise ConfigError(f"`normalize` is True, False or (mean, std), not {shortened(normalize)}")
     mean, std = (header.mean, header.std) if normalize is True else normalize
     given = Normalization(mean, std)
     if len(given.mean) != header.channels:

@@ -89,6 +89,8 @@ def rank_share(rank: int | None, world_size: int | None, *, drop_rest: bool) -> 
     if rank is None or world_size is None:
         raise ConfigError("`rank` and `world_size` go together; give both or none")
     rank, world_size = whole_number("rank", rank), whole_number("world_size", world_size)
+    if world_size < 1:
+        raise ConfigError(f"`world_size` must be at least 1, not {world_size}")
     if not 0 <= rank < world_size:
         raise ConfigError(
             f"`rank` is {rank} and `world_size` {world_size}; it must be from 0 to {world_size - 1}"
