@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from markupsafe import Markup
 
-__all__ = ["bar", "histogram", "lines", "ticks"]
+__all__ = ["bar", "histogram", "lines", "spread", "ticks"]
 
 # Of a phone's width, so that text has the size of the page's there.
 _WIDTH, _HEIGHT = 360, 200
@@ -47,7 +47,7 @@ def lines(title: str, series: Mapping[str, Sequence[Range]], across: str, up: st
     if not drawn:
         return Markup("")
     every = [point for points in drawn.values() for point in points]
-    plot = _Plot(_range([x for x, _ in every]), _range([y for _, y in every]))
+    plot = _Plot(*(spread(min(values), max(values)) for values in zip(*every, strict=True)))
     parts = [plot.axes(across, up)]
     for number, points in enumerate(drawn.values()):
         path = " ".join(f"{plot.x(x):.1f},{plot.y(y):.1f}" for x, y in points)
@@ -74,9 +74,11 @@ def histogram(
     return _figure(title, parts, list(groups))
 
 
-def _range(values: Sequence[float]) -> Range:
-    low, high = min(values), max(values)
-    return (low, high) if high > low else (low - 0.5, high + 0.5)
+def spread(low: float, high: float) -> Range:
+    """Return a range to draw: that of the values or, where they are all equal, one around them."""
+    # Half of one is nothing beside a large number.
+    half = max(0.5, abs(low) / 1000)
+    return (low, high) if high > low else (low - half, high + half)
 
 
 class _Plot:

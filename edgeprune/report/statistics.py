@@ -16,7 +16,7 @@ from edgeprune_formats.packs.columns import StoredTarget
 from edgeprune_formats.targets import LABEL
 
 from .album import evenly
-from .charts import histogram
+from .charts import histogram, spread
 from .names import shown
 from .pictures import Picture, picture
 from .preview import in_color, plane_names
@@ -120,10 +120,7 @@ def distribution(title: str, groups: dict[str, NDArray[Any]], across: str, up: s
     every = np.concatenate(list(finite.values()))
     if not len(every):
         return Markup("")
-    low, high = float(every.min()), float(every.max())
-    if low == high:
-        low, high = low - 0.5, high + 0.5
-    edges = np.linspace(low, high, _BINS + 1)
+    edges = np.linspace(*spread(float(every.min()), float(every.max())), _BINS + 1)
     counts = {name: np.histogram(group, edges)[0].tolist() for name, group in finite.items()}
     return histogram(title, counts, edges.tolist(), across, up)
 

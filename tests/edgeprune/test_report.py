@@ -1,5 +1,6 @@
 """The page of a pack: what it says, and that nothing in a pack becomes a part of it."""
 
+import re
 from collections import Counter
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -22,7 +23,7 @@ from edgeprune.report.issues import find_issues, suspect_cards
 from edgeprune.report.page import look_at_run, write_report
 from edgeprune.report.preview import open_originals
 from edgeprune.report.selection import score_of, select
-from edgeprune.report.statistics import class_balance, masks, target_values
+from edgeprune.report.statistics import class_balance, distribution, masks, target_values
 from edgeprune.scoring.scores_file import read_scores_file
 from edgeprune_formats import ConfigError, PackWriter, open_pack
 from edgeprune_runtime import PackDataset
@@ -292,6 +293,15 @@ def test_charts_escape_names_and_take_what_is_odd():
     stacked = histogram("t", {"a": [1, 0], "b": [1, 2]}, [0, 1, 2], "x")
     assert stacked.count('class="box') == 3
     assert 'width="50.00%"' in bar(0.5)
+
+
+@pytest.mark.parametrize("value", [0.0, -3.5, 1e16, -1.7e18, 3e38])
+def test_charts_of_equal_values_have_room_around_them(value):
+    bars = distribution("t", {"": np.full(3, value)}, "x")
+    # One bar, in the middle.
+    found = re.findall(r'class="box c0" x="([\d.]+)" y="[\d.]+" width="([\d.]+)"', bars)
+    assert [float(x) <= 200 <= float(x) + float(width) + 1 for x, width in found] == [True]
+    assert lines("t", {"train": [(1, value)]}, "epoch", "loss").count('cx="200.0" cy="87.0"') == 1
 
 
 def test_the_command(edgeprune, tmp_path, npz, monkeypatch):
