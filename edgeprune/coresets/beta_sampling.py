@@ -85,6 +85,7 @@ def beta_sampling(
     easy = check_finite("means", np.asarray(means, np.float64), 1)
     if len(easy) != len(values):
         raise ConfigError(f"`means` of {len(easy)} samples do not go with {len(values)} scores")
+    shares = by_class(labels, len(values), count)
     if values.min() < 0:
         raise ConfigError("`scores` must not be negative")
     easy = np.clip(easy, _EDGE, 1 - _EDGE)
@@ -93,10 +94,7 @@ def beta_sampling(
     noise, order = np.random.default_rng(seed).random((2, len(values)))
     keys = _log_weights(values, easy, alpha, beta) - np.log(-np.log(np.maximum(noise, np.finfo("f8").tiny)))
     chosen = np.concatenate(
-        [
-            share.members[np.argsort(-keys[share.members], kind="stable")[: share.quota]]
-            for share in by_class(labels, len(values), count)
-        ]
+        [share.members[np.argsort(-keys[share.members], kind="stable")[: share.quota]] for share in shares]
     )
     return chosen[np.argsort(order[chosen], kind="stable")].astype(np.int64, copy=False)
 

@@ -16,13 +16,15 @@ BLOCK = 1 << 16
 
 
 def check_finite(name: str, values: NDArray[Any], dimensions: int) -> NDArray[Any]:
-    """Return `values` as an array; raise `ConfigError` unless it is finite with as many `dimensions`.
+    """Return `values` as an array; raise `ConfigError` unless it has as many `dimensions` of finite numbers.
 
     The last dimension counts samples; the error says how many of them are bad and which is the first.
     """
     array = np.asarray(values)
     if array.ndim != dimensions:
         raise ConfigError(f"`{name}` must have {dimensions} dimension(s), not the shape {array.shape}")
+    if array.dtype.kind not in "biuf":
+        raise ConfigError(f"`{name}` must be numbers, not {array.dtype}")
     bad = np.nonzero(~np.isfinite(array).all(axis=tuple(range(dimensions - 1))))[0]
     if len(bad):
         raise ConfigError(f"`{name}`: {len(bad)} sample(s) with values that are not finite, first {bad[0]}")

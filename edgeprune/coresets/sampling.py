@@ -27,42 +27,6 @@ def _quotas(sizes: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     return quotas
 
 
-def random_coreset(labels: NDArray[np.int64], count: int, *, seed: int) -> NDArray[np.int64]:
-    """Draw exactly `count` distinct samples, stratified by class.
-
-    Classes keep their proportions to within one image; each keeps at least one if `count` allows it.
-
-    Parameters
-    ----------
-    labels : int64 [N]
-        Class of each sample.
-    count : int
-        ``1 .. N``.
-    seed : int
-        Non-negative.
-
-    Returns
-    -------
-    int64 [count]
-        Indices into `labels`, in random order.
-
-    Raises
-    ------
-    ConfigError
-        `count` is out of range.
-    """
-    if not 1 <= count <= len(labels):
-        raise ConfigError(f"cannot draw {count} of {len(labels)} samples")
-    random = np.random.default_rng(seed)
-    sizes = np.bincount(labels)
-    chosen = [
-        random.choice(np.nonzero(labels == label)[0], quota, replace=False)
-        for label, quota in enumerate(_quotas(sizes, count).tolist())
-        if quota
-    ]
-    return random.permutation(np.concatenate(chosen)).astype(np.int64, copy=False)
-
-
 class _Share(NamedTuple):
     """The samples of a class, ascending, and how many of them are to be drawn."""
 
@@ -83,6 +47,40 @@ def by_class(labels: NDArray[np.int64] | None, samples: int, count: int) -> list
     members = np.split(np.argsort(classes, kind="stable"), np.cumsum(sizes)[:-1])
     titles = [f"class {name}" for name in names]
     return [_Share(*share) for share in zip(titles, members, _quotas(sizes, count).tolist(), strict=True)]
+
+
+def random_coreset(labels: NDArray[np.int64], count: int, *, seed: int) -> NDArray[np.int64]:
+    """Draw exactly `count` distinct samples, stratified by class.
+
+    Each class keeps at least one if `count` allows it. Otherwise classes keep their proportions, to within
+    one image where none had to be raised to one.
+
+    Parameters
+    ----------
+    labels : int64 [N]
+        Class of each sample.
+    count : int
+        ``1 .. N``.
+    seed : int
+        Non-negative.
+
+    Returns
+    -------
+    int64 [count]
+        Indices into `labels`, in random order.
+
+    Raises
+    ------
+    ConfigError
+        `count` is out of range.
+    """
+    random = np.random.default_rng(seed)
+    chosen = [
+        random.choice(share.members, share.quota, replace=False)
+        for share in by_class(labels, len(labels), count)
+        if share.quota
+    ]
+    return random.permutation(np.concatenate(chosen)).astype(np.int64, copy=False)
 
 
 def top_k(

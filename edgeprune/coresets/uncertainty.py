@@ -70,7 +70,8 @@ def dual(
     """
     if epochs < 2:
         raise ConfigError(f"`epochs` must be at least 2, not {epochs}")
-    return _over_windows(np.asarray(probabilities)[:epochs], window, is_hard=True)
+    records = check_records("probabilities", probabilities)
+    return _over_windows(records[:epochs], window, is_hard=True)
 
 
 def _over_windows(probabilities: NDArray[Any], window: int, *, is_hard: bool) -> NDArray[np.float64]:

@@ -44,6 +44,8 @@ def test_a_hand_worked_share():
 
 
 def test_a_rare_class_keeps_an_image():
+    labels = np.array([0] * 998 + [-1, 5])
+    assert set(random_coreset(labels.tolist(), 10, seed=0)[:10]) > {998, 999}
     labels = np.array([0] * 998 + [1, 2])
     np.testing.assert_array_equal(np.bincount(labels[random_coreset(labels, 10, seed=0)]), [8, 1, 1])
 

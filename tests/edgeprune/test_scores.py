@@ -7,7 +7,17 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from edgeprune.coresets import scores
-from edgeprune.coresets.scores import SCORES, aum, el2n, entropy, forgetting, hardness, joint_entropy
+from edgeprune.coresets.scores import (
+    SCORES,
+    aum,
+    dual,
+    dyn_unc,
+    el2n,
+    entropy,
+    forgetting,
+    hardness,
+    joint_entropy,
+)
 from edgeprune_formats import ConfigError
 
 SHAPES = hnp.array_shapes(min_dims=2, max_dims=2, max_side=9)
@@ -188,9 +198,24 @@ def test_records_that_are_not_finite_are_counted_and_the_first_is_named(score, b
         score(records)
 
 
-@pytest.mark.parametrize("score", [*FROM_RECORDS, forgetting], ids=lambda f: f.__name__)
+EVERY = [*FROM_RECORDS, forgetting, dyn_unc, dual]
+
+
+@pytest.mark.parametrize("score", EVERY, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("kind", ["U3", "S3", object, complex, "M8[s]"])
+def test_records_must_be_numbers(score, kind):
+    with pytest.raises(ConfigError, match="must be numbers, not"):
+        score(np.ones((4, 9)).astype("i8").astype(kind))
+
+
+@pytest.mark.parametrize("score", EVERY, ids=lambda f: f.__name__)
 def test_records_must_be_two_dimensional_with_a_row(score):
-    for shape, problem in (((5,), "dimension"), ((2, 3, 4), "dimension"), ((0, 5), "no rows")):
+    for shape, problem in (
+        ((), "dimension"),
+        ((5,), "dimension"),
+        ((2, 3, 4), "dimension"),
+        ((0, 5), "no rows"),
+    ):
         with pytest.raises(ConfigError, match=problem):
             score(np.zeros(shape, bool))
 

@@ -102,7 +102,8 @@ def test_a_draw_is_exact_seeded_shuffled_and_balanced_when_asked():
 
 
 @pytest.mark.parametrize(
-    ("scores", "means"), [([-1.0, 1.0], [0.5, 0.5]), ([1.0, 1.0], [0.5]), ([np.inf, 1.0], [0.5, 0.5])]
+    ("scores", "means"),
+    [([-1.0, 1.0], [0.5, 0.5]), ([1.0, 1.0], [0.5]), ([np.inf, 1.0], [0.5, 0.5]), ([], [])],
 )
 def test_what_cannot_be_drawn_from_is_refused(scores, means):
     with pytest.raises(ConfigError):
