@@ -159,3 +159,35 @@ def test_more_packs_than_files_may_be_open(sample, tmp_path):
     command = [sys.executable, "-W", "error", "-c", MANY_PACKS, *paths]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+NO_ROOM = """
+import resource, sys
+from edgeprune_formats import open_pack
+
+pack, held = open_pack(sys.argv[1]), []
+pack.close()
+resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+try:
+    while True:
+        held.append(open(sys.argv[1]))
+except OSError:
+    pass
+for read in (lambda: pack.read_chunk(0), lambda: open_pack(sys.argv[1])):
+    try:
+        read()
+    except OSError as error:
+        print(error.filename, error.errno)
+    held.pop().close()
+    # HDF5 needs one, and closes it.
+    pack.close()
+    pack.read_chunk(0)
+    pack.close()
+    held.append(open(sys.argv[1]))
+"""
+
+
+def test_a_lack_of_open_files_is_no_damage(sample):
+    command = [sys.executable, "-c", NO_ROOM, sample.path]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, f"{sample.path} 24\n" * 2), done.stderr

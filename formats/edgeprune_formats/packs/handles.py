@@ -6,6 +6,7 @@ Of all packs together a thread has a bounded number open; the one used longest a
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import resource
 import threading
@@ -32,10 +33,15 @@ def open_file(path: Path) -> h5py.File:
     ------
     PackChecksumError
         HDF5 cannot open it.
+    OSError
+        The process, or the system, has no room for another open file.
     """
     try:
         return open_hdf5(path)
     except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            reason = "too many open files; close some, or raise the limit with ulimit -n"
+            raise OSError(error.errno, reason, str(path)) from None
         text = one_line(error)
         reason = "the file is cut short" if "truncated" in text else f"HDF5 cannot open it ({text})"
         message = f"{reason}; copy or build the pack again"
