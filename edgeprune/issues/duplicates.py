@@ -30,7 +30,7 @@ class Fingerprints:
     ----------
     rows : int64 [N]
         Ascending.
-    hashes, mirrored : uint64 [N, words]
+    hashes, mirrored, present : uint64 [N, words]
         See `edgeprune.issues.hashing.perceptual_hashes`.
     digests : uint64 [N, 2]
         Equal for equal pixels.
@@ -39,12 +39,13 @@ class Fingerprints:
     rows: NDArray[np.int64]
     hashes: NDArray[np.uint64]
     mirrored: NDArray[np.uint64]
+    present: NDArray[np.uint64]
     digests: NDArray[np.uint64]
 
     @classmethod
     def joined(cls, parts: Iterable[Fingerprints]) -> Fingerprints:
         """Return those of several parts in their order."""
-        names = ("rows", "hashes", "mirrored", "digests")
+        names = ("rows", "hashes", "mirrored", "present", "digests")
         columns = zip(*([getattr(part, name) for name in names] for part in parts), strict=True)
         return cls(*(np.concatenate(column) for column in columns))
 
@@ -89,6 +90,7 @@ def require_distance(distance: int) -> None:
 def find_duplicates(prints: Fingerprints, distance: int = DISTANCE) -> Duplicates:
     """Group images with near duplicates: each is within `distance` bits of the first of its group.
 
+    So many of all bits of a hash; of those that say something, of one of the two images, the same share.
     An image joins the group of the first image before it that is near enough and has not joined another's
     itself. So it is not enough to be near to an image that is near to the first. All pairs are compared, some
     at a time, so that memory grows with the number of images, and only time with its square.
@@ -136,7 +138,8 @@ def _near(prints: Fingerprints, start: int, distance: int) -> NDArray[Any]:
             later = column + other > start + one
             one, other = one[later], other[later]
             bits = bit_counts(own[one] ^ others[other]).sum(axis=1, dtype=np.uint8)
-            near = bits <= distance
+            present = bit_counts(prints.present[start + one] | prints.present[column + other])
+            near = bits <= distance * present.sum(axis=1, dtype=np.int64) // (64 * own.shape[1])
             pairs = np.empty(np.count_nonzero(near), _PAIR)
             pairs["one"], pairs["other"] = start + one[near], column + other[near]
             pairs["bits"], pairs["mirrored"] = bits[near], bool(mirrored)

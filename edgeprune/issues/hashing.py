@@ -20,12 +20,13 @@ _ROUNDING = 1e-9
 
 def perceptual_hashes(
     pixels: NDArray[np.uint8 | np.uint16],
-) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """Return the hashes of some images, and those of their mirror images.
+) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.uint64]]:
+    """Return the hashes of some images, those of their mirror images, and which of the bits say something.
 
     A bit says whether a coefficient of the orthonormal DCT-II is positive. Those of the lowest frequencies
     count, in the order of JPEG's zigzag, without the mean: of the brightness, and of the differences between
-    the first two channels, and between their mean and the third, where there are three.
+    the first two channels, and between their mean and the third, where there are three. A bit says nothing,
+    and is 0, where the coefficient is: of images that are small, plain or without color.
 
     Parameters
     ----------
@@ -33,16 +34,17 @@ def perceptual_hashes(
 
     Returns
     -------
-    uint64 [n, 2], uint64 [n, 2]
+    uint64 [n, 2], three times
     """
     low = _low(pixels)
-    bits, mirrored = [], []
+    bits, mirrored, present = [], [], []
     for plane, count in zip(_planes(low), (_LUMA, _CHROMA, _CHROMA), strict=True):
         down, across = _zigzag(count)
         values = plane[:, down, across]
         bits.append(values > _ROUNDING)
         mirrored.append(np.where(across % 2, -values, values) > _ROUNDING)
-    return _packed(bits), _packed(mirrored)
+        present.append(np.abs(values) > _ROUNDING)
+    return _packed(bits), _packed(mirrored), _packed(present)
 
 
 def bit_counts(words: NDArray[np.uint64]) -> NDArray[np.uint8]:

@@ -64,9 +64,9 @@ def _read(source: Source, rows: NDArray[np.intp]) -> tuple[Fingerprints, list[st
 
 
 def _of(rows: NDArray[np.int64], pixels: NDArray[np.uint8 | np.uint16]) -> Fingerprints:
-    hashes, mirrored = perceptual_hashes(pixels)
     digests = [hashlib.blake2b(np.ascontiguousarray(one).data, digest_size=16).digest() for one in pixels]
-    return Fingerprints(rows, hashes, mirrored, np.frombuffer(b"".join(digests), np.uint64).reshape(-1, 2))
+    joined = np.frombuffer(b"".join(digests), np.uint64).reshape(-1, 2)
+    return Fingerprints(rows, *perceptual_hashes(pixels), joined)
 
 
 def pack_fingerprints(

@@ -79,7 +79,7 @@ def test_a_hash_hardly_changes_with_brightness_noise_and_size_and_differs_betwee
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_the_mirrored_hash_is_that_of_the_mirror_image(channels):
     pixels = np.random.default_rng(0).integers(0, 256, (5, channels, 20, 7)).astype(np.uint8)
-    hashes, mirrored = perceptual_hashes(pixels)
+    hashes, mirrored, _ = perceptual_hashes(pixels)
     np.testing.assert_array_equal(mirrored, hashed(pixels[..., ::-1]))
     assert hashes.shape == (5, 2)
 
@@ -106,7 +106,8 @@ def by_pairs(prints, distance):
         if first[place] == place:
             near = np.minimum(distances(prints.hashes, one), distances(prints.hashes, prints.mirrored[place]))
             for other in range(place + 1, len(first)):
-                if first[other] == other and near[other] <= distance:
+                either = distances(prints.present[[other]] | prints.present[place], np.uint64(0))[0]
+                if first[other] == other and near[other] <= distance * either / 128:
                     first[other] = place
     return first
 
@@ -120,8 +121,10 @@ def test_groups_are_what_their_definition_gives_pair_by_pair(distance, monkeypat
         hashes[np.arange(300), random.integers(0, 2, 300)] ^= np.uint64(1) << random.integers(
             0, 64, 300
         ).astype(np.uint64)
-    digests = np.zeros((300, 2), np.uint64)
-    prints = Fingerprints(np.arange(300), hashes, random.permutation(hashes), digests)
+    digests, present = np.zeros((300, 2), np.uint64), np.full((300, 2), 2**64 - 1, np.uint64)
+    # Some images have half of the frequencies, some have none.
+    present[::3, 1] = present[::20] = 0
+    prints = Fingerprints(np.arange(300), hashes, random.permutation(hashes), present, digests)
     found = find_duplicates(prints, distance)
     assert found.first.tolist() == by_pairs(prints, distance)
     assert found.distance.max() <= distance
@@ -131,6 +134,27 @@ def test_groups_are_what_their_definition_gives_pair_by_pair(distance, monkeypat
         assert (found.first[group] == group[0]).all()
     with pytest.raises(ConfigError, match="`distance` is 0 to 24 bits"):
         find_duplicates(prints, 25)
+
+
+@pytest.mark.parametrize("kind", ["gray", "gray as RGB", "color of 8 pixels", "gray of 12 pixels"])
+def test_images_of_few_frequencies_are_not_near_by_chance(kind):
+    """Images of noise, of which no two are alike, and a noisy, a mirrored and an equal copy."""
+    side = int(kind.split()[-2]) if "pixels" in kind else SIDE
+    images = np.random.default_rng(0).integers(0, 230, (1500, 3, side, side)).astype(np.uint8)
+    images[-3:] = (
+        images[0] + np.uint8(1) * (np.arange(side) % 2).astype(np.uint8),
+        images[1, :, :, ::-1],
+        images[2],
+    )
+    if "gray" in kind:
+        images = images[:, :1].repeat(3 if "RGB" in kind else 1, axis=1)
+    prints = Fingerprints(
+        np.arange(1500), *perceptual_hashes(images), images.reshape(1500, -1)[:, :16].copy().view(np.uint64)
+    )
+    found = find_duplicates(prints)
+    assert [group.tolist() for group in found.groups()] == [[0, 1497], [1, 1498], [2, 1499]]
+    assert found.mirrored[1497:].tolist() == [False, True, False]
+    assert found.exact[1497:].tolist() == [False, False, True]
 
 
 def with_odds(epoch, odds):
