@@ -62,7 +62,7 @@ def find_suspects(scores: ScoresFile, threshold: float | None = None) -> Suspect
     other = own - scores.array("margins")
     margins = np.log(np.maximum(own, _LEAST) / np.maximum(other, _LEAST)).mean(axis=0)
     if threshold is None:
-        threshold = -float(np.log(max(int(scores.labels.max()), 1)))
+        threshold = 0.0 - float(np.log(max(int(scores.labels.max()), 1)))
     order = np.argsort(margins, kind="stable")
     order = order[margins[order] < threshold]
     return Suspects(scores.rows[order], scores.labels[order], margins[order], threshold, len(margins))

@@ -207,6 +207,13 @@ def scores(planted, tmp_path):
     return tmp_path / "s.h5"
 
 
+def test_of_two_classes_the_other_is_as_probable(edgeprune, tmp_path):
+    made = content()
+    write(tmp_path / "s.h5", made, labels=made.labels % 2)
+    out = edgeprune("issues", tmp_path / "s.h5")[1]
+    assert "below 0.00, where another class was as probable as the label" in out
+
+
 def test_the_command_lists_all_and_writes_json_and_csv(edgeprune, planted, scores, tmp_path):
     files = ("--json", tmp_path / "i.json", "--csv", tmp_path / "i.csv", "--top", "2")
     code, out, err = edgeprune("issues", scores, "--source", planted.spec, *files)

@@ -135,10 +135,10 @@ def _lines(found: Issues, top: int) -> Iterator[str]:
 
 def _label_lines(found: Record, top: int) -> Iterator[str]:
     images = found["images"]
-    odds = math.exp(-found["threshold"])
+    odds = f"{math.exp(-found['threshold']):,.0f} times " if found["threshold"] else ""
     yield (
         f"{count_text(len(images), 'image')} of {found['scored']:,} may be mislabeled: mean margin (AUM) "
-        f"below {found['threshold']:.2f}, where another class was {odds:,.0f} times as probable as the label"
+        f"below {found['threshold']:.2f}, where another class was {odds}as probable as the label"
     )
     if images[:top]:
         width = max(len("class"), *(len(printable(one["class"])) for one in images[:top]))
