@@ -241,7 +241,7 @@ def test_no_bound_holds_everything(pack, several):
 @pytest.mark.parametrize("several", [False, True])
 @pytest.mark.parametrize("bound", ["1MB", None, 0, -1, True, float("nan"), float("-inf"), [1]])
 def test_what_is_no_bound_is_named(pack, several, bound):
-    with pytest.raises(ConfigError, match="`cache_bytes` must be positive, not .*; give a number of bytes"):
+    with pytest.raises(ConfigError, match=r"`cache_bytes` must be positive, not .*; give a number of bytes"):
         PackDataset([pack] * 2 if several else pack, cache_bytes=bound)
 
 

@@ -36,7 +36,7 @@ class SmallCacheError(ConfigError):
         self.cache_bytes = cache_bytes
 
 
-def whole_bytes(cache_bytes: object) -> int:
+def whole_bytes(cache_bytes: Any) -> int:
     """Return a bound in bytes, which may be written as 1e9 or be infinite, as a whole number.
 
     Raises
@@ -44,7 +44,8 @@ def whole_bytes(cache_bytes: object) -> int:
     ConfigError
         It is below 1, or no number.
     """
-    if isinstance(cache_bytes, bool) or not (isinstance(cache_bytes, Real) and cache_bytes >= 1):
+    is_number = isinstance(cache_bytes, Real) and not isinstance(cache_bytes, bool)
+    if not (is_number and cache_bytes >= 1):
         given = shortened(cache_bytes)
         raise ConfigError(f"`cache_bytes` must be positive, not {given}; give a number of bytes")
     return int(min(cache_bytes, sys.maxsize))
