@@ -55,6 +55,6 @@ def command(pack: Path | RemoteFile, key: Path | None, isolated: bool) -> None:
     with open_pack(pack) as opened:
         header, fetched = opened.header, opened.fetched
     chunks = count_text(header.chunks, "chunk")
-    say(f"{pack}: sound, {header.samples:,} images in {chunks}, every checksum matches")
+    say(f"{pack}: sound, {count_text(header.samples, 'image')} in {chunks}, every checksum matches")
     if fetched is not None:
         say(f"  SHA-256 {fetched.sha256}, kept in {fetched.path}")

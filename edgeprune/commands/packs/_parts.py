@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeprune.packs.config import BuildConfig
-from edgeprune.text import bytes_text, say
+from edgeprune.text import bytes_text, count_text, say
 from edgeprune_formats import ConfigError, open_pack
 
 from ...options.given import refuse_given
@@ -58,7 +58,7 @@ def build_one_part(
         report = build_share(source, folder, share, config, progress=tell, **given)
     if quiet:
         return
-    images = f"{report.images:,} of {report.samples:,} images"
+    images = f"{report.images:,} of {count_text(report.samples, 'image')}"
     seconds = time.perf_counter() - started
     how = f"in {seconds:.1f} s" if report.made else "was there already, and is sound"
     say(f"{report.path}: part {share.number} of {share.count}, {images}, {how}")
@@ -79,7 +79,7 @@ def assemble_parts(folder: Path, path: Path, quiet: bool) -> None:
     size, psnr = path.stat().st_size, header.provenance["result"]["psnr_db"]
     error = "nothing was lost" if psnr is None else f"{psnr:.1f} dB"
     say(
-        f"{path}: {header.samples:,} images of {header.height}x{header.width}, "
+        f"{path}: {count_text(header.samples, 'image')} of {header.height}x{header.width}, "
         f"{size / header.samples:,.0f} B an image, {error}, {bytes_text(size)}"
     )
 

@@ -16,7 +16,7 @@ from edgeprune.packs.config import METHODS, BuildConfig
 from edgeprune.scoring.config import ScoreConfig
 from edgeprune.sources import KINDS
 from edgeprune.sources.naming.options import SourceOptions, with_options, without_options
-from edgeprune.text import bytes_text, say
+from edgeprune.text import bytes_text, count_text, say
 from edgeprune_formats import ConfigError
 
 from ...options.fields import (
@@ -297,7 +297,7 @@ def _print(report: BuildReport) -> None:
         say(left_out_text(facts))
     for path in report.artifacts:
         say(f"{path}: kept, can be used again")
-    images = f"{header.samples:,} images of {header.height}x{header.width}"
+    images = f"{count_text(header.samples, 'image')} of {header.height}x{header.width}"
     if report.skipped:
         images += f" ({len(report.skipped):,} skipped as unreadable)"
     classes = f" in {report.classes:,} class{'' if report.classes == 1 else 'es'}" if report.classes else ""

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from edgeprune.packs.config import BuildConfig
-from edgeprune.text import bytes_text, say
+from edgeprune.text import bytes_text, count_text, say
 
 from ...options.fields import FORCE, PACK, QUIET, Command, config_options, make_config, output_option
 from ...options.output import require_spare
@@ -49,6 +49,6 @@ def command(pack: Path, output: Path, force: bool, quiet: bool, **options: Any) 
         size = output.stat().st_size
         exact = "the same images" if psnr > EXACT_DB else f"{psnr:.1f} dB of the images of {pack}"
         say(
-            f"{output}: {header.codec}, {header.samples:,} images, {size / header.samples:,.0f} B each, "
-            f"{bytes_text(size)}, was {bytes_text(pack.stat().st_size)}; {exact}"
+            f"{output}: {header.codec}, {count_text(header.samples, 'image')}, "
+            f"{size / header.samples:,.0f} B each, {bytes_text(size)}, was {bytes_text(pack.stat().st_size)}; {exact}"
         )
