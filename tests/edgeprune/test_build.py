@@ -3,10 +3,12 @@ from functools import partial
 
 import numpy as np
 import pytest
+from photographs import photographs
 from PIL import Image
 
 from edgeprune import BuildConfig, build_pack, open_source
 from edgeprune.errors import SourceError
+from edgeprune.sources import check_source
 from edgeprune_formats import ConfigError, PackWriteError, open_pack, verify_pack
 from edgeprune_formats.codecs import memory_bytes
 from edgeprune_runtime import PackLoader
@@ -120,6 +122,37 @@ def test_photographs_of_any_size_are_resized_and_cropped(tmp_path):
     assert header.shape == (3, 224, 224)
     assert header.components == 5018
     assert header.class_names == ("cat", "dog")
+
+
+def test_large_jpegs_are_scaled_by_their_decoder_by_every_command(edgeprune, tmp_path):
+    for number, image in enumerate(photographs(8, 64, 96)):
+        (folder := tmp_path / "photos" / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.numpy().transpose(1, 2, 0)).save(folder / f"{number}.jpg", quality=95)
+    source, scores = f"imagefolder:{tmp_path / 'photos'}", tmp_path / "s.h5"
+    fast = ("--size", 8, "--fast-jpeg")
+    assert edgeprune("score", source, *fast, "--epochs", 2, "--model", "resnet8", "-q", "-o", scores)[0] == 0
+    chosen = ("--method", "je", "--scores", scores, "--rounding", "deadzone", "-q")
+    code, _, err = edgeprune("build", source, "--size", 8, *chosen, "-o", tmp_path / "slow.h5")
+    assert code == 1
+    assert "give the --size, --channels and --fast-jpeg that they were scored with" in err
+    assert edgeprune("build", source, *fast, *chosen, "-o", tmp_path / "chosen.h5")[0] == 0
+    assert edgeprune("issues", scores, "--source", source, "--size", 8, "-q")[0] == 0
+    (packs := tmp_path / "packs").mkdir()
+    assert edgeprune("build", source, *fast, "--rounding", "deadzone", "-q", "-o", packs / "a.h5")[0] == 0
+    expected = open_source(source, size=8, fast_jpeg=True).read(np.arange(8))
+    assert (expected != open_source(source, size=8).read(np.arange(8))).any()
+    # What is added beside is read as well as what is there, and an array as it is.
+    (tmp_path / "photos" / "a" / "8.jpg").write_bytes((tmp_path / "photos" / "b" / "1.jpg").read_bytes())
+    assert edgeprune("add", source, "-o", packs, "-q")[0] == 0
+    black, names = np.zeros((2, 16, 16, 3), np.uint8), np.array(["a", "b"])
+    np.savez(tmp_path / "x.npz", x=black, y=[0, 1], class_names=names)
+    assert edgeprune("add", f"npz:{tmp_path / 'x.npz'}", "-o", packs, "-q")[0] == 0
+    facts = [open_pack(path).header.provenance for path in sorted(packs.glob("*.h5"))]
+    assert [one["config"]["fast_jpeg"] for one in facts] == [True] * 3
+    sha256 = check_source(open_source(source, size=8, fast_jpeg=True)).sha256
+    assert [one["source"]["sha256"] == sha256 for one in facts] == [False, True, False]
+    code, _, err = edgeprune("build", source, "--fast-jpeg", "-q", "-o", tmp_path / "x.h5")
+    assert (code, err.count("--fast-jpeg has no effect without --size")) == (2, 1)
 
 
 def test_an_unreadable_image_stops_the_build_before_anything_is_written(tmp_path):

@@ -13,7 +13,6 @@ from pathlib import Path
 import exported_models
 import numpy as np
 import pytest
-from photographs import photographs
 from PIL import Image
 from written_sources import (
     encoded,
@@ -27,7 +26,7 @@ from written_sources import (
 )
 
 from edgeprune.errors import SourceError
-from edgeprune.sources import SourceOptions, check_source, open_source, with_options
+from edgeprune.sources import SourceOptions, open_source, with_options
 from edgeprune.sources.decoding.images import decode_image, pillow_guard, read_image
 from edgeprune.sources.naming.options import without_options
 from edgeprune.training.evaluation import open_test
@@ -38,7 +37,6 @@ pytest.importorskip("webdataset")
 KINDS = ("csv", "hf", "imagefolder", "parquet", "webdataset")
 PIXELS = pictures(12, side=16)
 LABELS = [0, 1, 2] * 4
-SCORING = ("--epochs", "2", "--model", "resnet8", "-q")
 QUICK = ("--quality", "20", "--tile", "16", "--rounding", "deadzone", "-q")
 SPLITS = [("train", slice(0, 9)), ("test", slice(9, 12))]
 
@@ -145,36 +143,6 @@ def test_options_of_build_and_score_are_part_of_the_source(edgeprune, tmp_path):
         "build", written, "--method", "je", "--scores", tmp_path / "s.h5", "-o", tmp_path / "b.h5", *QUICK
     )
     assert (code, err) == (0, "")
-
-
-def test_large_jpegs_are_scaled_by_their_decoder_by_every_command(edgeprune, tmp_path):
-    for number, image in enumerate(photographs(8, 64, 96)):
-        (folder := tmp_path / "photos" / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image.numpy().transpose(1, 2, 0)).save(folder / f"{number}.jpg", quality=95)
-    source, scores = f"imagefolder:{tmp_path / 'photos'}", tmp_path / "s.h5"
-    fast = ("--size", 8, "--fast-jpeg")
-    assert edgeprune("score", source, *fast, *SCORING, "-o", scores)[0] == 0
-    chosen = ("--method", "je", "--scores", scores, *QUICK)
-    code, _, err = edgeprune("build", source, "--size", 8, *chosen, "-o", tmp_path / "slow.h5")
-    assert code == 1
-    assert "give the --size, --channels and --fast-jpeg that they were scored with" in err
-    assert edgeprune("build", source, *fast, *chosen, "-o", tmp_path / "chosen.h5")[0] == 0
-    assert edgeprune("issues", scores, "--source", source, "--size", 8, "-q")[0] == 0
-    (packs := tmp_path / "packs").mkdir()
-    assert edgeprune("build", source, *fast, *QUICK, "-o", packs / "a.h5")[0] == 0
-    expected = open_source(source, size=8, fast_jpeg=True).read(np.arange(8))
-    assert (expected != open_source(source, size=8).read(np.arange(8))).any()
-    # What is added beside is read as well as what is there, and an array as it is.
-    (tmp_path / "photos" / "a" / "8.jpg").write_bytes((tmp_path / "photos" / "b" / "1.jpg").read_bytes())
-    assert edgeprune("add", source, "-o", packs, "-q")[0] == 0
-    np.savez(tmp_path / "x.npz", x=pictures(2, side=16), y=[0, 1], class_names=np.array(["a", "b"]))
-    assert edgeprune("add", f"npz:{tmp_path / 'x.npz'}", "-o", packs, "-q")[0] == 0
-    facts = [open_pack(path).header.provenance for path in sorted(packs.glob("*.h5"))]
-    assert [one["config"]["fast_jpeg"] for one in facts] == [True] * 3
-    sha256 = check_source(open_source(source, size=8, fast_jpeg=True)).sha256
-    assert [one["source"]["sha256"] == sha256 for one in facts] == [False, True, False]
-    code, _, err = edgeprune("build", source, "--fast-jpeg", "-q", "-o", tmp_path / "x.h5")
-    assert (code, err.count("--fast-jpeg has no effect without --size")) == (2, 1)
 
 
 def test_options_in_the_text_of_a_source():

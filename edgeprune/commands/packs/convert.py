@@ -50,5 +50,6 @@ def command(pack: Path, output: Path, force: bool, quiet: bool, **options: Any) 
         exact = "the same images" if psnr > EXACT_DB else f"{psnr:.1f} dB of the images of {pack}"
         say(
             f"{output}: {header.codec}, {count_text(header.samples, 'image')}, "
-            f"{size / header.samples:,.0f} B each, {bytes_text(size)}, was {bytes_text(pack.stat().st_size)}; {exact}"
+            f"{size / header.samples:,.0f} B each, {bytes_text(size)}, "
+            f"was {bytes_text(pack.stat().st_size)}; {exact}"
         )
