@@ -291,7 +291,7 @@ def _print(report: BuildReport) -> None:
         names = ", ".join(report.empty_classes[:3]) + (", ..." if len(report.empty_classes) > 3 else "")
         say_warning(
             f"no image was kept of {len(report.empty_classes):,} of the classes ({names}); "
-            "lower `sample_prune`, or pass `class_balance` with je or jelf"
+            "lower `sample_prune` or raise the budget, or pass `class_balance` with je or jelf"
         )
     if (facts := header.provenance.get("duplicates")) is not None:
         say(left_out_text(facts))
