@@ -166,8 +166,8 @@ def test_bench_time_without_only_names_the_parts_it_leaves_out(bare, tmp_path):
     done = bare.run("edgeprune", "bench", "time", "--data", tmp_path, "-o", tmp_path / "out", cwd=tmp_path)
     # The data is not there either, hence nothing is measured.
     assert done.returncode != 0
-    assert "epoch: left out, needs torch; pip install 'edgeprune[bench]'\n" in done.stdout
-    assert "loaders: left out, needs torch, torchvision, imagecodecs;" in done.stdout
+    assert "epoch: left out, because it needs torch; pip install 'edgeprune[bench]'\n" in done.stdout
+    assert "loaders: left out, because it needs torch, torchvision, imagecodecs;" in done.stdout
     assert "decode: left out" not in done.stdout
 
 

@@ -33,7 +33,7 @@ __all__ = ["command"]
 
 
 class _Benchmarks(click.Group):
-    """Says in one line which package is not installed, or that the time is over and how to go on."""
+    """Says in one line which package is not installed, or that the minutes are over and how to continue."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         return super().parse_args(ctx, args or ["--help"])
@@ -47,7 +47,7 @@ class _Benchmarks(click.Group):
                 raise  # a module of ours that is missing is a fault
             raise ConfigError(f"this benchmark needs {package}; pip install 'edgeprune[bench]'") from None
         except OutOfTimeError as error:
-            click.echo(f"{str(error) or 'the time is over'}; run the same command to go on")
+            click.echo(f"{str(error) or 'the minutes are over'}; run the same command again to go on")
             return None
 
 
@@ -55,7 +55,9 @@ class _Benchmarks(click.Group):
 def command() -> None:
     """Measure storage, time and accuracy against other codecs and loaders, on real images.
 
-    Each result is one JSON file. The images are those that $EDGEPRUNE_DATA or --data names.
+    Each command writes its result as a JSON file. Images are read from the folder that --data or
+    $EDGEPRUNE_DATA names. A command whose help says "resumable" continues where it stopped when it is run
+    again with the same options.
 
     \b
     Example:

@@ -94,7 +94,7 @@ def test_each_seed_is_tested_on_images_that_it_does_not_learn_from(monkeypatch, 
         assert not held_out & tested
     # No image is tested by two seeds.
     assert len(set().union(*(tested for _, tested in folds))) == 6 * 20
-    with pytest.raises(ConfigError, match="test images for 6 seeds"):
+    with pytest.raises(ConfigError, match="test images are enough for 6 seeds"):
         run(replace(raw, seeds=7), tmp_path / "out", tmp_path / "runs")
 
 

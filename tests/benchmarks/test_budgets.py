@@ -94,5 +94,5 @@ def test_what_cannot_be_is_refused(codec, target, message):
 
 def test_a_budget_below_one_file_is_refused():
     pytest.importorskip("imagecodecs")
-    with pytest.raises(ConfigError, match="not one file"):
+    with pytest.raises(ConfigError, match="no file of"):
         PeerFitter(LOSSY[0], 50, 30.0).fit(image_set(10), 20)

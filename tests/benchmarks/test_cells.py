@@ -32,7 +32,7 @@ def test_cells_are_measured_once_and_kept_with_their_settings(tmp_path):
     assert measure_cells(cells, tmp_path, {"lr": 0.1}, Deadline(None)) == expected
     assert calls == [1, 2]
     assert json.loads((tmp_path / "a.json").read_text()) == {"value": 1, "settings": {"lr": 0.1}}
-    with pytest.raises(ConfigError, match="is of other settings"):
+    with pytest.raises(ConfigError, match="was measured with other settings"):
         measure_cells(cells, tmp_path, {"lr": 0.2}, Deadline(None))
 
 
@@ -40,13 +40,13 @@ def test_the_time_is_looked_at_before_each_cell_that_is_not_there(tmp_path):
     cells = {name: lambda name=name: {"value": name} for name in "abc"}
     measure_cells({name: cells[name] for name in "ac"}, tmp_path, {}, Deadline(None))
     told = []
-    with pytest.raises(OutOfTimeError, match="2 of 3 cells are done"):
+    with pytest.raises(OutOfTimeError, match="2 of 3 measurements are done"):
         measure_cells(cells, tmp_path, {}, Deadline(0), told.append)
     # Those that are there are told of, also behind one that is not.
     assert told == [[{"value": "a", "cell": "a"}, {"value": "c", "cell": "c"}]]
     assert not (tmp_path / "b.json").exists()
     # Of none, nothing.
-    with pytest.raises(OutOfTimeError, match="0 of 1 cells are done"):
+    with pytest.raises(OutOfTimeError, match="0 of 1 measurements are done"):
         measure_cells({"b": cells["b"]}, tmp_path, {}, Deadline(0), told.append)
     assert len(told) == 1
 
@@ -109,7 +109,7 @@ def test_a_cell_of_other_images_or_another_loop_is_not_taken_again(tmp_path, set
         facts | {"edgeprune": "0.0.1"},
     ]
     for other in others:
-        with pytest.raises(ConfigError, match="is of other settings"):
+        with pytest.raises(ConfigError, match="was measured with other settings"):
             measure_cells(cells, tmp_path, other, Deadline(None))
 
 

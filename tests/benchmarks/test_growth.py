@@ -60,7 +60,7 @@ def test_growth_is_measured_cell_by_cell(words, tmp_path, monkeypatch):
         assert "additions of images of all classes: all images at once" in invoke(words)
         again = json.loads((tmp_path / "out" / "growth.json").read_text())["results"]
         assert again["rows"] == results["rows"]
-        with pytest.raises(ConfigError, match="is of other settings"):
+        with pytest.raises(ConfigError, match="was measured with other settings"):
             invoke([*words, "--epochs", "3"])
     finally:
         torch.set_num_threads(threads)

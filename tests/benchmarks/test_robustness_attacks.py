@@ -243,7 +243,7 @@ def test_every_attack_runs_and_keeps_its_budget(quick, evaluator):
 
 
 def test_misuse_is_told(evaluator):
-    with pytest.raises(ConfigError, match="no attack 'PGD'; choose one of noise, FGSM"):
+    with pytest.raises(ConfigError, match="unknown attack 'PGD'; choose one of noise, FGSM"):
         get_attack("PGD")
     with pytest.raises(ConfigError, match="FGSM has budgets in Linf, not L2"):
         evaluator.run("FGSM", Budget("L2", 0.5))

@@ -91,7 +91,7 @@ def test_recipes_name_data_and_rows():
     assert data == "cifar10"
     assert [row.freq_prune for row in rows(SCALES["paper"])] == [0.3, 0.5, 0.6, 0.7, 0.8, 0.9]
     for name in ("cifar10", "lf", "mnist-lf", "cifar10-nothing"):
-        with pytest.raises(ConfigError, match=f"no recipe '{name}'; join one of cifar10, "):
+        with pytest.raises(ConfigError, match=f"unknown recipe '{name}'; join one of cifar10, "):
             get_recipe(name)
 
 
@@ -211,7 +211,7 @@ def test_minutes_that_end_in_the_middle_of_training_leave_a_checkpoint(tiny, mon
     monkeypatch.setattr(run._Printer, "__call__", lambda printer, event: told.append(event["event"]))
     words = command("digits-natural", spec, tmp_path)
     said = invoke("robustness", *words)
-    assert "0 of 1 networks are done; run the same command to go on" in said
+    assert "0 of 1 networks are done; run the same command again to go on" in said
     folder = tmp_path / "runs" / "digits-trial" / "natural" / "seed-0"
     assert 3 <= read_state(folder)["step"] < TINY.iterations
     monkeypatch.undo()
@@ -221,7 +221,7 @@ def test_minutes_that_end_in_the_middle_of_training_leave_a_checkpoint(tiny, mon
 def test_a_landscape_that_runs_out_of_time_says_so(tiny, tmp_path, spec):
     words = command("digits-natural", spec, tmp_path)
     said = invoke("landscape", *words, "--minutes", 0, "--pictures", tmp_path / "pictures")
-    assert said == "not all networks are trained yet; run the same command to go on\n"
+    assert said == "not all networks are trained yet; run the same command again to go on\n"
     assert not (tmp_path / "landscape.json").exists()
 
 
@@ -271,7 +271,7 @@ def test_a_recipe_is_trained_attacked_and_told(tiny, monkeypatch, tmp_path, spec
 def test_minutes_stop_a_recipe_and_the_same_command_goes_on_but_no_other(tiny, monkeypatch, tmp_path, spec):
     words = command("digits-natural", spec, tmp_path)
     said = invoke("robustness", *words, "--minutes", 0)
-    assert "0 of 1 networks are done; run the same command to go on" in said
+    assert "0 of 1 networks are done; run the same command again to go on" in said
     assert not (tmp_path / "robustness-digits-natural-trial.json").exists()
     invoke("robustness", *words)
     assert (tmp_path / "robustness-digits-natural-trial.json").exists()
@@ -327,7 +327,7 @@ def test_a_run_of_ones_own_is_attacked_and_judged(tiny, own_run, spec, monkeypat
     monkeypatch.setattr(single, "make_report", lambda *a, **k: {"controls": [{"passed": True}]})
     assert "valid, 1 controls passed" in invoke(*words)
     monkeypatch.setattr(single, "make_report", out_of_time)
-    assert "the time is over; run the same command to go on" in invoke(*words)
+    assert "the minutes are over; run the same command again to go on" in invoke(*words)
 
 
 def out_of_time(*arguments, **options):
@@ -358,8 +358,8 @@ def test_images_that_are_not_the_networks(tmp_path):
 
 def test_a_network_of_one_class_is_not_attacked(tmp_path, monkeypatch):
     for task, words in (
-        (Task(), "a network of one class cannot err"),
-        (Task("tags", "multilabel"), "has learned 'tags', of kind multilabel, and no classes"),
+        (Task(), "a network of one class is always right"),
+        (Task("tags", "multilabel"), "trained for 'tags', of kind multilabel; only classifiers"),
     ):
         alone = SimpleNamespace(num_classes=1, image_shape=(3, 32, 32), task=task)
         monkeypatch.setattr(single, "load_trained", lambda run_dir, alone=alone: alone)

@@ -194,7 +194,7 @@ class _Bench:
             *order[held:][:others].reshape(-1, self.test_images),
         ]
         if settings.seeds > len(self._folds):
-            raise ConfigError(f"there are test images for {len(self._folds)} seeds; give fewer `seeds`")
+            raise ConfigError(f"the test images are enough for {len(self._folds)} seeds; give fewer `seeds`")
         self._held_out, self._rest = self._exact.take(order[:held]), self._learned.take(order[held:])
         self._fitters: dict[tuple[str, float | None], Fitter | None] = {}
 
@@ -212,7 +212,7 @@ class _Bench:
             if not (this and following) and self._fitter(codec, target) is not None
         ]
         if not tried_at_all:
-            raise ConfigError(f"{codec} reaches none of the PSNRs; give others with `psnrs`")
+            raise ConfigError(f"{codec} reaches none of these PSNRs; give others with `psnrs`")
         found: dict[int, dict[str, Any]] = {}
         place = len(tried_at_all) // 2
         while True:

@@ -98,7 +98,7 @@ def make_fitter(codec: str, target: float | None, probe: ImageSet, folder: Path)
         return PackFitter(folder, *_pack_quality(probe, target, folder, options), options)
     name = codec.removesuffix(BARE)
     if name not in _PEERS:
-        raise ConfigError(f"unknown codec {codec!r}; known are {', '.join(CODECS)}")
+        raise ConfigError(f"unknown codec {codec!r}; choose from {', '.join(CODECS)}")
     peer = _PEERS[name]
     if target is None:
         return PeerFitter(peer, 0, None)
@@ -165,7 +165,7 @@ class PackFitter:
                 break
             count = following
         if best == 0:
-            raise ConfigError(f"no pack of {images.name} fits {budget} bytes")
+            raise ConfigError(f"no pack of {images.name} fits in {budget} bytes")
         some = images.take(np.arange(best))
         with build(some, path, codec="quantized", quality=self.quality, **self.options) as pack:
             decoded = ImageSet(images.name, pixels_of(pack, backend="scipy"), pack.labels.astype(np.int64))
@@ -212,7 +212,7 @@ class PeerFitter:
             if fits < len(part):
                 break
         if not files:
-            raise ConfigError(f"not one file of {self.peer.name} fits {budget} bytes")
+            raise ConfigError(f"no file of {self.peer.name} fits in {budget} bytes")
         decoded = decode_all(self.peer, files, images.pixels.shape[1:])
         return Fitted(ImageSet(images.name, decoded, images.labels[: len(files)]), spent)
 

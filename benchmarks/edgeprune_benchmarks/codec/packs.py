@@ -26,7 +26,9 @@ def read_8_bits(source: Source, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
     """Read images of 8 bits; raises `ConfigError` for others."""
     pixels = source.read(rows)
     if pixels.dtype != np.uint8:
-        raise ConfigError(f"{source.spec}: has pixels of 16 bits, and is measured with 8; pass 8-bit images")
+        raise ConfigError(
+            f"{source.spec}: has pixels of 16 bits, but only 8 bits are measured; pass 8-bit images"
+        )
     return pixels.astype(np.uint8, copy=False)
 
 

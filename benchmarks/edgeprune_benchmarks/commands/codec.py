@@ -79,17 +79,17 @@ def _require(*parts: str, packages: tuple[str, ...] = ()) -> None:
     require_packages(*packages, *(name for part in parts for name in NEEDS[part]))
 
 
-@click.command(short_help="Bytes and PSNR of every codec, ours and others")
+@click.command(short_help="Bytes and PSNR of our codecs and of others")
 @DATA
 @OUTPUT
 @click.option("--only", type=click.Choice(SIZES), multiple=True, help="One size; may be repeated.")
 @click.option(
     "--count",
     type=click.IntRange(min=2),
-    help="Images, drawn from seed 0.  [default: 1000 at 32x32, all 250 at 224x224]",
+    help="Number of images, drawn with seed 0.  [default: 1000 at 32x32, all 250 at 224x224]",
 )
 def storage(data: Path, output: Path, only: tuple[str, ...], count: int | None) -> None:
-    """Bytes, PSNR and SSIM of every codec, ours and the peers', and bytes at equal PSNR.
+    """Measure bytes, PSNR and SSIM of our codecs, JPEG, WebP, AVIF and JPEG XL, and bytes at equal PSNR.
 
     \b
     Example:
@@ -102,13 +102,13 @@ def storage(data: Path, output: Path, only: tuple[str, ...], count: int | None) 
     run(data, output, sizes=only or SIZES, images=count)
 
 
-@click.command("time", short_help="Images/s of coding, loading and reading; time to start")
+@click.command("time", short_help="Speed of encoding, decoding and loading; start, memory")
 @DATA
 @OUTPUT
 @click.option("--only", type=click.Choice(PARTS), multiple=True, help="One part; may be repeated.")
-@count("--rounds", 9, "Repetitions, in which all take turns.")
-@count("--count", None, "Largest number of images of each size.", least=2)
-@count("--batch", 256, "Images in a batch of the loaders.", least=2)
+@count("--rounds", 9, "Repetitions; in each of them everything is timed once.")
+@count("--count", None, "Maximum number of images of each size.", least=2)
+@count("--batch", 256, "Batch size of the loaders.", least=2)
 @DEVICE
 @click.option(
     "--megabytes",
@@ -116,22 +116,22 @@ def storage(data: Path, output: Path, only: tuple[str, ...], count: int | None) 
     multiple=True,
     default=(5, 50, 500),
     show_default=True,
-    help="Sizes of packs whose peak memory is measured.",
+    help="Sizes of the packs in the part memory; may be repeated.",
 )
-@number("--cache-mb", 64, "Megabytes of `cache_bytes` where peak memory is measured.")
+@number("--cache-mb", 64, "`cache_bytes` in the part memory, in megabytes.")
 @click.option(
     "--memory-backend",
     "backend",
     default="scipy",
     show_default=True,
-    help="Backend that decodes where peak memory is measured.",
+    help="Decoding backend in the part memory.",
 )
 def time(data: Path, output: Path, only: tuple[str, ...], **options: Any) -> None:
-    """Images/s of coding, loading and reading, epochs, start, memory, transforms, and what safety costs.
+    """Measure the speed of encoding, decoding, loading and training, start, memory, and the cost of checks.
 
-    What needs a package that is not installed is left out, and named: decode, encode, start, memory and
-    safety run without torch, of our own backends. A part that is asked for by --only and cannot run is an
-    error.
+    Parts whose packages are not installed are left out, with a message. Without torch, the parts decode,
+    encode, start, memory and safety still run, with the backends that do not need it. If --only names a part
+    that cannot run, that is an error.
 
     \b
     Example:
@@ -150,11 +150,13 @@ def _parts_that_can_run() -> list[str]:
     missing = {part: missing_packages(NEEDS[part]) for part in PARTS}
     for part, packages in missing.items():
         if packages:
-            click.echo(f"{part}: left out, needs {', '.join(packages)}; pip install 'edgeprune[bench]'")
+            click.echo(
+                f"{part}: left out, because it needs {', '.join(packages)}; pip install 'edgeprune[bench]'"
+            )
     return [part for part, packages in missing.items() if not packages]
 
 
-@click.command("accuracy-per-byte", short_help="Test accuracy of what fits a budget, by codec")
+@click.command("accuracy-per-byte", short_help="Test accuracy from equally many bytes, by codec")
 @DATA
 @OUTPUT
 @runs("runs/accuracy-bytes")
@@ -167,7 +169,7 @@ def _parts_that_can_run() -> list[str]:
     multiple=True,
     default=(22, 25, 28, 31, 34, 37, 40),
     show_default=True,
-    help="Qualities to choose from, in dB.",
+    help="PSNR of the qualities to choose from, in dB; may be repeated.",
 )
 @budgets(0.5, 0.125, 0.25, 1, 2)
 @MODEL
@@ -178,7 +180,7 @@ def _parts_that_can_run() -> list[str]:
 @SEEDS
 @DEVICE
 @PRECISION
-@click.option("--copies", is_flag=True, help="Learn from JPEG copies of the images, of quality 75.")
+@click.option("--copies", is_flag=True, help="Train on JPEG copies of quality 75 in place of exact pixels.")
 @result_name(None, "accuracy-bytes, or accuracy-bytes-copies")
 def accuracy_per_byte(
     data: Path,
@@ -194,16 +196,16 @@ def accuracy_per_byte(
     minutes: float | None,
     **recipe: Any,
 ) -> None:
-    """Test accuracy of one network from the images that fit a budget, by codec; resumable.
+    """Train a network on as many images as fit a number of bytes, for each codec; resumable.
 
-    Each codec has the quality that is best for the budget, on training images held out. Settings that resnet9
-    brings with it hold where no others are given.
+    For each codec and budget, the quality that gives the best accuracy on held-out training images is chosen.
+    resnet9 has its own defaults for training options that are not given.
 
     \b
     Example:
       edgeprune bench accuracy-per-byte --data data --budget 0.5 --minutes 60
       edgeprune bench accuracy-per-byte --data data --budget 0.5 --copies
-      edgeprune bench accuracy-per-byte --data data --budget 0.5 --model resnet9 --passes 60000 \
+      edgeprune bench accuracy-per-byte --data data --budget 0.5 --model resnet9 --passes 60000 \\
         --name accuracy-bytes-resnet9
     """
     _require("accuracy-per-byte")
@@ -223,17 +225,20 @@ def accuracy_per_byte(
     run(settings, output, runs, name)
 
 
-@click.command(short_help="Bytes and seconds that each way of installing takes")
+@click.command(short_help="Disk space and import time of each way to install")
 @OUTPUT
 @click.option(
-    "--extra", "extras", multiple=True, help="Install with it as well; may be repeated, and a,b is both."
+    "--extra",
+    "extras",
+    multiple=True,
+    help="Also install with this extra; may be repeated. a,b installs both at once.",
 )
-@count("--repeats", 5, "Imports whose median is taken.")
+@count("--repeats", 5, "Timed imports; the median is reported.")
 def install(output: Path, extras: tuple[str, ...], repeats: int) -> None:
-    """Install the checkout into new environments: bytes on disk, seconds to import, what works.
+    """Install the checkout into new environments; measure disk space and import time, and try commands.
 
-    Packages come from where pip takes them. With the files evicted from memory, imports are timed as after
-    the start of the machine, but for Python's own files.
+    Packages come from the index that pip is configured for. Imports are timed with the files of the packages
+    in the page cache, and after removing them from it, as after a start of the machine.
 
     \b
     Example:
@@ -248,12 +253,14 @@ def install(output: Path, extras: tuple[str, ...], repeats: int) -> None:
 @click.command(short_help="Federated averaging over simulated devices")
 @DATA
 @OUTPUT
-@click.option("--python", default=sys.executable, help="A Python with edgeprune[torch], flwr and ray.")
+@click.option(
+    "--python", default=sys.executable, help="Python interpreter with edgeprune[torch], flwr and ray."
+)
 @count("--rounds", 10, "Rounds of training and averaging.")
 @config_options(TrainConfig, "epochs", epochs=EPOCHS)
-@count("--devices", 4, "Simulated devices, which share the images.")
+@count("--devices", 4, "Simulated devices; the images are divided among them.")
 def fleet(data: Path, output: Path, **options: Any) -> None:
-    """Federated averaging over simulated devices, by Flower's engine, against training in one place.
+    """Compare federated averaging over simulated devices, with Flower, with training in one place.
 
     \b
     Example:

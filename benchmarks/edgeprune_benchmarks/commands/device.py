@@ -41,7 +41,7 @@ __all__ = [
 
 MODELS = ("shufflenet_v2", "mobilenet_v2", "efficientnet_b0")
 MANY_MODELS = click.option(
-    "--model", "models", multiple=True, help="One network; may be repeated.  [default: three]"
+    "--model", "models", multiple=True, help=f"One network; may be repeated.  [default: {', '.join(MODELS)}]"
 )
 RUNS = runs("runs/minutes")
 
@@ -67,7 +67,7 @@ RUNS = runs("runs/minutes")
     help="Images in one training step.",
 )
 def training_memory(data: Path, output: Path, **options: Any) -> None:
-    """Peak memory of training processes, from packs by size and --memory and from arrays in memory.
+    """Measure peak memory of training from packs of several sizes, by --memory, and from arrays in memory.
 
     \b
     Example:
@@ -85,7 +85,7 @@ def training_memory(data: Path, output: Path, **options: Any) -> None:
 @count("--kills", 20, "How often the run is killed.")
 @config_options(TrainConfig, "epochs", epochs={"type": click.IntRange(min=1)})
 def power_loss(data: Path, output: Path, **options: Any) -> None:
-    """Kill training at random moments, resume it, and compare the weights to those of a run left alone.
+    """Kill training at random moments, resume it, and compare the weights with an uninterrupted run.
 
     \b
     Example:
@@ -107,7 +107,7 @@ def power_loss(data: Path, output: Path, **options: Any) -> None:
 @LEARNING_RATE
 @DEVICE
 def minutes(data: Path, output: Path, runs: Path, models: tuple[str, ...], **options: Any) -> None:
-    """Test accuracy after some minutes of training, from a 50% pack and from decoded pixels; resumable.
+    """Compare training for some minutes from a pack with half of the components and from pixels; resumable.
 
     \b
     Example:
@@ -119,7 +119,7 @@ def minutes(data: Path, output: Path, runs: Path, models: tuple[str, ...], **opt
     run(Settings(models=models or MODELS, **options), data, output, runs)
 
 
-@click.command(short_help="Test accuracy after minutes of a network's own defaults")
+@click.command(short_help="Test accuracy with a network's own defaults")
 @DATA
 @OUTPUT
 @runs("runs/recipe")
@@ -128,11 +128,11 @@ def minutes(data: Path, output: Path, runs: Path, models: tuple[str, ...], **opt
 @seeds(1)
 @quality(90.0)
 @DEVICE
-@click.option("--measure", is_flag=True, help="Only settle how many steps the minutes allow.")
+@click.option("--measure", is_flag=True, help="Only measure how many steps fit in the minutes.")
 def recipe(data: Path, output: Path, runs: Path, measure: bool, **options: Any) -> None:
-    """Test accuracy after some minutes of a network's own defaults, from a pack; resumable.
+    """Train a network with its own default settings from a pack for some minutes, and test it; resumable.
 
-    How many steps the minutes allow is measured first, and kept: measure on a quiet machine.
+    The number of steps that fit in the minutes is measured first, and saved. Nothing else should run then.
 
     \b
     Example:
@@ -144,21 +144,21 @@ def recipe(data: Path, output: Path, runs: Path, measure: bool, **options: Any) 
     run(Settings(**options), data, output, runs, only_measure=measure)
 
 
-@click.command(short_help="What JPEG copies of the images cost a network, same start")
+@click.command(short_help="Test accuracy from exact pixels and from JPEG copies")
 @DATA
 @OUTPUT
 @runs("runs/copies")
 @MINUTES
 @config_options(TrainConfig, "model", model={"default": "resnet9"})
-@count("--steps", 240, "Batches that each network is trained on.")
+@count("--steps", 240, "Training steps of each network.")
 @seeds(3)
 @quality(90.0)
 @DEVICE
 def copies(data: Path, output: Path, runs: Path, **options: Any) -> None:
-    """Test accuracy from images in their exact pixels and from JPEG copies of them; resumable.
+    """Compare test accuracy after training on exact pixels and on JPEG copies of them; resumable.
 
-    Both from packs, with the same random weights, order of images and crops, and the network's own settings.
-    The first layer of resnet9 is computed from the images, so it differs.
+    Both kinds are read from packs. The trainings have the same random weights, order of images and crops, and
+    the network's own default settings. Only the first layer of resnet9 differs: it is computed from images.
 
     \b
     Example:
@@ -169,18 +169,18 @@ def copies(data: Path, output: Path, runs: Path, **options: Any) -> None:
     run(Settings(**options), data, output, runs)
 
 
-@click.command(short_help="Milliseconds of inference, by torch and onnxruntime")
+@click.command(short_help="Latency of inference, with torch and onnxruntime")
 @DATA
 @OUTPUT
 @MANY_MODELS
 @click.option("--size", "sizes", multiple=True, help="Size of the images, 32x32 or 224x224.  [default: both]")
 @count("--threads", 2, "Threads of each runtime.")
-@count("--repeats", 200, "Calls of each runtime, of which p50 and p99 are taken.", least=20)
-@number("--seconds", 60.0, "Seconds that a row takes at most.")
+@count("--repeats", 200, "Timed calls of each runtime.", least=20)
+@number("--seconds", 60.0, "Maximum seconds for each row.")
 def latency(
     data: Path, output: Path, models: tuple[str, ...], sizes: tuple[str, ...], **options: Any
 ) -> None:
-    """p50 and p99 of inference: torch, onnxruntime, int8, and from coefficients; one image and 32.
+    """Measure median (p50) and p99 latency: torch, onnxruntime, int8, with the decoder; 1 and 32 images.
 
     \b
     Example:
@@ -191,11 +191,11 @@ def latency(
     run(Settings(models=models or MODELS, sizes=sizes or SIZES, **options), data, output)
 
 
-@click.command(short_help="What exported networks differ by from torch")
+@click.command(short_help="Accuracy of exported networks, and difference to torch")
 @OUTPUT
 @RUNS
 def export(output: Path, runs: Path) -> None:
-    """Differences to torch and accuracy, in float32 and int8, of the networks that ``minutes`` trained.
+    """Export the networks that ``bench minutes`` trained; measure accuracy and difference to torch.
 
     \b
     Example:
@@ -209,19 +209,19 @@ def export(output: Path, runs: Path) -> None:
 @click.command(short_help="Accuracy of int8 for onnxruntime and TensorRT")
 @DATA
 @OUTPUT
-@runs("runs/int8", "the pack, runs and finished cells")
+@runs("runs/int8", "the pack, runs and finished measurements")
 @click.option("--model", "models", multiple=True, help="One network; may be repeated.  [default: four]")
 @count("--images", 8000, "Images that the networks are trained on.")
-@count("--chosen", 1000, "Other training images, by which it is chosen what stays in float.")
-@count("--tested", 5000, "Test images that accuracy is measured on.")
-@count("--seed", 0, "Seed of the networks that are trained.", least=0)
+@count("--chosen", 1000, "Held-out training images, on which int8 is compared with float32.")
+@count("--tested", 5000, "Test images.")
+@count("--seed", 0, "Seed of the training.", least=0)
 @MINUTES
 def int8(
     data: Path, output: Path, runs: Path, models: tuple[str, ...], minutes: float | None, **options: Any
 ) -> None:
-    """Accuracy of int8 for onnxruntime and TensorRT, of networks that it trains first; resumable.
+    """Train networks, and measure the accuracy of their int8 exports; resumable.
 
-    Training takes about a quarter of an hour of one core.
+    Training all four networks takes about 40 minutes of one core.
 
     \b
     Example:
@@ -236,11 +236,11 @@ def int8(
 @click.command(short_help="Accuracy on old and new classes as images are added")
 @DATA
 @OUTPUT
-@runs("runs/growth", "packs, runs and finished cells")
+@runs("runs/growth", "packs, runs and finished measurements")
 @MINUTES
 @MODEL
-@count("--images", 800, "Images of each class, where classes are added.")
-@count("--base", 1000, "Images that additions begin with.")
+@count("--images", 800, "Images of each class, in the test with new classes.")
+@count("--base", 1000, "Images of the first pack, in the test with additions.")
 @count("--additions", 10, "How often images are added.")
 @count("--added", 200, "Images in each addition.")
 @config_options(
@@ -248,11 +248,11 @@ def int8(
 )
 @BATCH_SIZE
 @LEARNING_RATE
-@number("--grown-lr", 0.02, "Peak of the learning rate of a network that goes on.")
+@number("--grown-lr", 0.02, "Peak of the learning rate of a network that is trained further.")
 @SEEDS
 @DEVICE
 def growth(data: Path, output: Path, runs: Path, minutes: float | None, seeds: int, **options: Any) -> None:
-    """Accuracy on old and new classes as images are added, with replay and without; resumable.
+    """Measure accuracy on old and new classes as images are added, with and without replay; resumable.
 
     \b
     Example:

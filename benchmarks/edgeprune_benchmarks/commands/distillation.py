@@ -42,8 +42,8 @@ __all__ = ["distill"]
 @config_options(TrainConfig, "distill", distill={"default": 0.7})
 @MODEL
 @passes(100_000)
-@click.option("--teacher-model", default="resnet20", show_default=True, help="The network of the teacher.")
-@count("--teacher-passes", 200_000, "Images that the teacher sees while it is trained.")
+@click.option("--teacher-model", default="resnet20", show_default=True, help="Network of the teacher.")
+@count("--teacher-passes", 200_000, "Images that the teacher sees in training, repeats included.")
 @BATCH_SIZE
 @LEARNING_RATE
 @SEEDS
@@ -67,10 +67,10 @@ def distill(
     name: str,
     **training: Any,
 ) -> None:
-    """Test accuracy from labels, smoothed labels, a teacher's probabilities, and more images; resumable.
+    """Compare labels, smoothed labels, a teacher's probabilities, and more images in a pack; resumable.
 
-    All in packs of the same bytes. The result is written also where the minutes are over, of the cells that
-    are done.
+    All four ways of learning have the same budget of bytes. If the minutes are over, the result holds what
+    is measured so far.
 
     \b
     Example:

@@ -12,14 +12,16 @@ from ..harness.options import DATA, OUTPUT, count, number
 __all__ = ["faults", "leaks", "load", "ranges", "trouble"]
 
 
-@click.command(short_help="Bring about what users reported, and more of its kind")
+@click.command(short_help="Reproduce problems from the field: odd files, signals")
 @OUTPUT
 @click.option(
-    "--kind", "kinds", multiple=True, help="One kind of situations; may be repeated.  [default: all]"
+    "--kind", "kinds", multiple=True, help="One kind of situation; may be repeated.  [default: all]"
 )
-@click.option("--name", "words", default="", help="Only situations whose names hold these words.")
+@click.option("--name", "words", default="", help="Only situations whose name contains this text.")
 def trouble(output: Path, **options: Any) -> None:
-    """Bring about what users reported, and more of each kind: right, refused clearly, or wrong.
+    """Reproduce problems that users reported, and similar ones, and count the outcomes.
+
+    An outcome is right, refused with a clear message, or wrong.
 
     \b
     Example:
@@ -30,14 +32,14 @@ def trouble(output: Path, **options: Any) -> None:
     run(output, **options)
 
 
-@click.command(short_help="Read one pack by many threads and processes at once")
+@click.command(short_help="Read one pack with many threads and processes at once")
 @OUTPUT
-@number("--minutes", 30.0, "Minutes that all ways to read take together.")
-@count("--readers", 64, "Threads, and processes, that read at once.")
+@number("--minutes", 30.0, "Minutes for all ways of reading together.")
+@count("--readers", 64, "Threads, or processes, that read at once.")
 @count("--images", 1000, "Images in the pack that is read.", least=64)
 @number("--patience", 300.0, "Seconds after which a run counts as hung.")
 def load(output: Path, **options: Any) -> None:
-    """Read one pack by many threads, processes and workers at once, and compare what each has read.
+    """Read one pack with many threads, processes and DataLoader workers at once, and check what they read.
 
     \b
     Example:
@@ -48,12 +50,12 @@ def load(output: Path, **options: Any) -> None:
     run(Settings(**options), output)
 
 
-@click.command(short_help="Open files and memory after many passes over packs")
+@click.command(short_help="Find leaks of file descriptors and memory")
 @OUTPUT
 @count("--opens", 1000, "How often a pack is opened.")
-@count("--epochs", 100, "Epochs that one loader is gone through.")
+@count("--epochs", 100, "Epochs of one loader.")
 def leaks(output: Path, **options: Any) -> None:
-    """Open packs and go through them again and again: open descriptors and memory before and after.
+    """Open and read packs many times, and compare open file descriptors and memory before and after.
 
     \b
     Example:
@@ -64,16 +66,19 @@ def leaks(output: Path, **options: Any) -> None:
     run(output, **options)
 
 
-@click.command(short_help="Let disks fail and processes die during writing")
+@click.command(short_help="Failing disks and killed processes during writing")
 @OUTPUT
-@count("--moments", 50, "Moments at which each fault strikes.")
+@count("--moments", 50, "Random moments at which each fault is tried.")
 @count("--seed", 0, "Seed of the random moments.", least=0)
 @click.option(
-    "--operation", "operations", multiple=True, help="One command, as build; may be repeated.  [default: all]"
+    "--operation",
+    "operations",
+    multiple=True,
+    help="One command, such as build; may be repeated.  [default: all]",
 )
 @click.option("--fault", "kinds", multiple=True, help="One kind of fault; may be repeated.  [default: all]")
 def faults(output: Path, **options: Any) -> None:
-    """Let disks fail and processes die while packs, runs and graphs are written, and look at what is there.
+    """Let disks fail, and kill processes, while packs, runs and graphs are written; check what is left.
 
     \b
     Example:
@@ -84,11 +89,11 @@ def faults(output: Path, **options: Any) -> None:
     run(output, **options)
 
 
-@click.command(short_help="Bytes of a far pack that commands read")
+@click.command(short_help="Bytes that commands read of a pack at a URL")
 @DATA
 @OUTPUT
 def ranges(data: Path, output: Path) -> None:
-    """Look into packs as far ones: bytes that `edgeprune info` and `preview` read, and requests.
+    """Count bytes and requests that `edgeprune info` and `edgeprune preview` need for a pack at a URL.
 
     \b
     Example:

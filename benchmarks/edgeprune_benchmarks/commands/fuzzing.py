@@ -17,39 +17,39 @@ __all__ = ["fuzz"]
 ENGINES = ("random", "atheris")
 
 
-@click.command(short_help="Read files that were changed in many small ways")
+@click.command(short_help="Fuzz the readers of packs, checkpoints and other files")
 @OUTPUT
 @click.option(
     "--minutes",
     type=click.FloatRange(min=0.05),
     default=60.0,
     show_default=True,
-    help="Minutes that all targets take together.",
+    help="Minutes for all targets together.",
 )
 @click.option(
     "--target",
     "targets",
     type=click.Choice(NAMES),
     multiple=True,
-    help="What is fuzzed; may be repeated.  [default: all]",
+    help="One reader to fuzz; may be repeated.  [default: all]",
 )
 @count("--seed", 0, "Seed of the random changes.", least=0)
 @click.option(
     "--engine",
     type=click.Choice(ENGINES),
-    help="How changes are chosen.  [default: atheris where it is installed, else random]",
+    help="How changes are chosen.  [default: atheris if it is installed, else random]",
 )
 @click.option(
     "--findings",
     type=click.Path(file_okay=False, path_type=Path),
     default="findings",
     show_default=True,
-    help="Folder for inputs that something went wrong with.",
+    help="Folder for inputs that went wrong.",
 )
 @click.option(
     "--replay",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Try again an input of the folder of findings.",
+    help="Try this saved input again; give its --target, too.",
 )
 def fuzz(
     output: Path,
@@ -59,10 +59,11 @@ def fuzz(
     engine: str | None,
     **options: Any,
 ) -> None:
-    """Change sound files in many small ways: each must be read as what it is, or refused in one line.
+    """Change valid files in many small ways; each must be read correctly, or refused in one line.
 
-    Packs, payloads of codecs in C against numpy, provenance, scores files, checkpoints, networks, graphs
-    and signatures. Checksums are repaired, as a forger does. Ends with status 1 if anything was wrong.
+    Fuzzed are packs, payloads of codecs (C against numpy), provenance, scores files, checkpoints, networks,
+    ONNX graphs and signatures. Checksums are corrected after each change, as a forger would do. The exit
+    status is 1 if anything was wrong.
 
     \b
     Example:

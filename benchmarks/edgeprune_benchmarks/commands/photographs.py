@@ -31,7 +31,14 @@ __all__ = ["photographs"]
 
 _MODELS, _STARTS, _SIDES = ("shufflenet_v2", "mobilenet_v2"), (SCRATCH, PRETRAINED), (FOLDER, PACK, SHORT)
 
-_SCHEDULE = {"help": "Also train from the pack with this.", "show_default": False}
+_SCHEDULE = {
+    "help": "Also train from the pack with this schedule of smaller images.",
+    "show_default": False,
+}
+_SIDE_HELP = (
+    "What to train from: folder (the JPEG files), pack, or short (the pack, a third of the epochs); may be "
+    "repeated."
+)
 
 
 def _some(flag: str, name: str, choices: tuple[str, ...], help_text: str) -> Callable[[Any], Any]:
@@ -41,21 +48,23 @@ def _some(flag: str, name: str, choices: tuple[str, ...], help_text: str) -> Cal
     )
 
 
-@click.command(short_help="Minutes to an accuracy, from JPEG files and from packs")
+@click.command(short_help="Minutes to reach an accuracy, from JPEG and from packs")
 @DATA
 @OUTPUT
-@runs("runs/photographs", "images, packs, first weights and finished cells")
+@runs("runs/photographs", "images, packs, first weights and finished measurements")
 @MINUTES
 @_some("--model", "models", _MODELS, "A network to train; may be repeated.")
-@_some("--start", "starts", _STARTS, "What a network begins with; may be repeated.")
-@_some("--side", "sides", _SIDES, "What a network is trained from; may be repeated.")
+@_some("--start", "starts", _STARTS, "Initial weights: random, or trained on CIFAR-10; may be repeated.")
+@_some("--side", "sides", _SIDES, _SIDE_HELP)
 @config_options(TrainConfig, "resolution_schedule", resolution_schedule=_SCHEDULE)
-@count("--schedule-epochs", None, "Epochs of the run with a schedule.  [default: half of the folder's]")
+@count("--schedule-epochs", None, "Epochs of the run with a schedule.  [default: half of --epochs]")
 @number("--schedule-lr", None, "Learning rate of the run with a schedule.  [default: --lr]")
 @number("--schedule-ema", None, "Decay of averaged weights, with a schedule.  [default: --ema]")
 @SEEDS
 @count("--size", 96, "Side of the images in pixels.", least=64)
-@count("--epochs", None, "Epochs of the longest run.  [default: a quarter of an hour of one core]")
+@count(
+    "--epochs", None, "Epochs; --side short has a third.  [default: about a quarter of an hour of one core]"
+)
 @config_options(TrainConfig, "batch_size", batch_size={"default": 32})
 @count("--threads", 1, "Threads, and cores, of each training process.")
 @quality(75.0)
@@ -81,9 +90,9 @@ def _some(flag: str, name: str, choices: tuple[str, ...], help_text: str) -> Cal
     multiple=True,
     default=(1.0,),
     show_default=True,
-    help="Factor of the learning rate of torchvision's recipe, a side each; may be repeated.",
+    help="Multiplies the learning rate of torchvision's recipe; may be repeated, for a run each.",
 )
-@count("--pretrain-steps", 1000, "Steps on CIFAR-10 that the first weights come from.")
+@count("--pretrain-steps", 1000, "Training steps on CIFAR-10, with --start pretrained.")
 @click.option("--held-out", is_flag=True, help="Test on a fifth of the training images, to choose settings.")
 @result_name("photographs")
 def photographs(
@@ -103,10 +112,11 @@ def photographs(
     name: str,
     **options: Any,
 ) -> None:
-    """Minutes to the accuracy that JPEG files and torchvision's recipe reach, from them and from a pack.
+    """Measure the minutes to the accuracy that torchvision's recipe reaches from JPEG files; resumable.
 
-    Resumable: a network that was stopped is trained anew, for its minutes are to be those of one process. The
-    result is written after each.
+    Networks are trained from JPEG files by this recipe, and from a pack. A network whose training was stopped
+    starts again from the beginning, because its minutes must be those of one process. The result is written
+    after each network.
 
     \b
     Example:

@@ -26,29 +26,34 @@ _SCALE = click.option(
     show_default=True,
     help="How much is trained, how many images are attacked, and how long attacks search.",
 )
-_LINF = click.option("--linf", is_flag=True, help="Attack in Linf alone, with AutoAttack at 8/255 only.")
+_LINF = click.option("--linf", is_flag=True, help="Attack only in Linf, and with AutoAttack only at 8/255.")
 _PRECISION = click.option(
     "--precision",
     type=click.Choice(["float32", "bfloat16"]),
     default="float32",
     show_default=True,
-    help="Number format of a first pass of attacks; what resists is attacked again in float32.",
+    help="Number format of a first pass of attacks; images that resist are attacked again in float32.",
 )
-_ATTACKED = count("--images", None, "Test images that are attacked.  [default: the scale's]")
+_ATTACKED = count("--images", None, "Number of test images to attack.  [default: by --scale]")
 _SHARED = (
     OUTPUT,
     MINUTES,
-    click.option("--recipe", default="cifar10-all", show_default=True, help="DATA-ROWS, such as cifar10-lf."),
+    click.option(
+        "--recipe",
+        default="cifar10-all",
+        show_default=True,
+        help="Data set and rows, joined by a dash, such as cifar10-lf.",
+    ),
     _SCALE,
     click.option(
         "--data",
         type=click.Path(exists=True, file_okay=False, path_type=Path),
         envvar="EDGEPRUNE_DATA",
-        help="Folder with cifar10-jpeg.npz, for cifar10 without --source.",
+        help="Folder of cifar10-jpeg.npz; for recipes of cifar10, if --source is not given.",
     ),
     click.option("--source", help="The images: cifar10:ROOT, cifar100:ROOT, imagefolder:PATH, npz:FILE."),
     config_options(BuildConfig, "size"),
-    seeds(None, "the scale's"),
+    seeds(None, "by --scale"),
     DEVICE,
     runs("runs/robustness"),
 )
@@ -60,15 +65,15 @@ def _shared(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@click.command(short_help="Train by a recipe, attack, and judge the reports")
+@click.command(short_help="Train networks, attack them, and check the reports")
 @_shared
 @_ATTACKED
 @_LINF
 @_PRECISION
 def robustness(output: Path, images: int | None, linf: bool, precision: str, **options: Any) -> None:
-    """Train the rows of a recipe, attack them, judge each report by its controls; resumable.
+    """Train the networks of a recipe, attack them, and check each report by its controls; resumable.
 
-    On a CUDA GPU the scale is the paper's. Repeat the command until all networks are done.
+    On a CUDA GPU the scale is by default that of the paper. Repeat the command until all networks are done.
 
     \b
     Example:
@@ -83,11 +88,13 @@ def robustness(output: Path, images: int | None, linf: bool, precision: str, **o
 
 @click.command(short_help="Loss around the weights and images of networks")
 @_shared
-@count("--images", 500, "Images that the loss is averaged over.")
-@count("--directions", 5, "Random directions that the weights are moved in.", least=2)
+@count("--images", 500, "Images over which the loss is averaged.")
+@count("--directions", 5, "Random directions in which the weights are moved.", least=2)
 @PICTURES
 def landscape(output: Path, images: int, directions: int, pictures: Path, **options: Any) -> None:
-    """Loss around the weights and images of networks of ``robustness``, SmoothGrad, chosen images.
+    """Measure and draw the loss around weights and images, SmoothGrad, and the images that were kept.
+
+    The networks are those of ``bench robustness``; they are trained if they are not there.
 
     \b
     Example:
@@ -99,10 +106,10 @@ def landscape(output: Path, images: int, directions: int, pictures: Path, **opti
     picture_all(Settings(images, directions), _request(**options), output, pictures)
 
 
-@click.command(short_help="Attack the network of a run, and judge the report")
+@click.command(short_help="Attack a trained network, and check the report")
 @click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @MINUTES
-@click.option("--source", required=True, help="Its test images: imagefolder:PATH, cifar10:ROOT, npz:FILE.")
+@click.option("--source", required=True, help="Test images: imagefolder:PATH, cifar10:ROOT, npz:FILE.")
 @_SCALE
 @_ATTACKED
 @_LINF
@@ -110,9 +117,9 @@ def landscape(output: Path, images: int, directions: int, pictures: Path, **opti
 @DEVICE
 @TRUST_MODEL
 def attack(run: Path, source: str, scale: str, device: str, **options: Any) -> None:
-    """Attack the network in RUN, a folder of ``edgeprune train``, and judge the report; resumable.
+    """Attack the network in RUN, a folder of ``edgeprune train``, and check the report; resumable.
 
-    Exits with an error if a control fails: such figures are not to be believed.
+    Exits with an error if a control fails, because the figures cannot be trusted then.
 
     \b
     Example:
@@ -147,5 +154,5 @@ def _own_images(recipe: str, data: Path | None, runs: Path) -> str:
     if name == "digits":
         return "digits"
     if name != "cifar10" or data is None:
-        raise click.UsageError(f"recipe {recipe} needs --source, or for cifar10 --data")
+        raise click.UsageError(f"recipe {recipe} needs --source; a recipe of cifar10 can have --data instead")
     return f"npz:{decoded_cifar10(data, runs / 'cifar10-jpeg.npz')}"

@@ -38,32 +38,32 @@ IMAGES = click.option(
     type=click.Choice(["lossless", "jpeg"]),
     default="lossless",
     show_default=True,
-    help="Which images: 5,085 in exact pixels, or the JPEG copy of all 50,000.",
+    help="Training images: 5,085 in exact pixels, or all 50,000 as JPEG copies.",
 )
 RUNS = runs(None)
 SCORE_EPOCHS = config_options(ScoreConfig, "epochs", prefix="score_", epochs={"default": 40})
-EVERY = {"default": 1, "show_default": True, "help": "Epochs from one record of entropies to the next."}
+EVERY = {"default": 1, "show_default": True, "help": "Record entropies every this many epochs."}
 
 
 @click.command(short_help="Time and peak memory of building packs")
 @DATA
 @OUTPUT
-@click.option("--scale", is_flag=True, help="Build a large data set instead, in several ways; resumable.")
+@click.option("--scale", is_flag=True, help="Build a large data set in several ways instead; resumable.")
 # Eight parts of whole chunks, and an image in each class.
-@count("--images", 100_000, "With --scale: photographs of 224x224.", least=400)
-@count("--small-images", 1_000_000, "With --scale: images of 32x32.")
+@count("--images", 100_000, "With --scale: number of photographs of 224x224.", least=400)
+@count("--small-images", 1_000_000, "With --scale: number of images of 32x32.")
 @click.option(
     "--work",
     type=click.Path(file_okay=False, path_type=Path),
     default="runs/build-scale",
     show_default=True,
-    help="With --scale: folder of JPEG files and of what was measured, which are used again.",
+    help="With --scale: folder of JPEG files and finished measurements, from which the command resumes.",
 )
 def build(data: Path, output: Path, scale: bool, **options: Any) -> None:
-    """Time and peak memory of building packs; size and PSNR at each pruning ratio.
+    """Measure time and peak memory of building packs, and their size and PSNR at each pruning ratio.
 
-    With --scale: a large data set, with one job, with two, and in parts through Ray; and a large pack,
-    opened, verified, shuffled through and resumed.
+    With --scale: build a large data set with one job, with two jobs, and in parts with Ray. Then build a pack
+    of many small images; open it, verify it, read it in shuffled order, stop, and resume.
 
     \b
     Example:
@@ -81,7 +81,7 @@ def build(data: Path, output: Path, scale: bool, **options: Any) -> None:
     run(data, output)
 
 
-@click.command(short_help="Test accuracy from a 50% pack and from pixels, same start")
+@click.command(short_help="Test accuracy from a pack and from original pixels")
 @DATA
 @OUTPUT
 @runs("runs/accuracy")
@@ -92,10 +92,10 @@ def build(data: Path, output: Path, scale: bool, **options: Any) -> None:
 @seeds(5)
 @DEVICE
 def accuracy(data: Path, output: Path, runs: Path, **options: Any) -> None:
-    """Test accuracy from a 50% pack, from pixels, and from pixels rounded otherwise; resumable.
+    """Compare training from original pixels and from a pack with half of the components; resumable.
 
-    All with the same initial weights, order of images and crops. The last is the control: what parts it
-    from the pixels is chance.
+    All rows have the same initial weights, order of images and crops. A third row is a control: the same
+    pixels, rounded to float16. Its difference from the original pixels is chance.
 
     \b
     Example:
@@ -106,7 +106,7 @@ def accuracy(data: Path, output: Path, runs: Path, **options: Any) -> None:
     run(Settings(**options), data, output, runs)
 
 
-@click.command(short_help="Test accuracy of coresets, by score")
+@click.command(short_help="Test accuracy of coresets, for each score")
 @DATA
 @OUTPUT
 @IMAGES
@@ -119,7 +119,7 @@ def accuracy(data: Path, output: Path, runs: Path, **options: Any) -> None:
 @config_options(TrainConfig, "weight_decay", "label_smoothing", "ema")
 @SCORE_EPOCHS
 @config_options(ScoreConfig, "every", every=EVERY)
-@count("--score-runs", 1, "Scoring runs, taken in turn.")
+@count("--score-runs", 1, "Scoring runs; seeds use them in turn.")
 @config_options(CoresetConfig, "dual_epochs")
 @click.option(
     "--method",
@@ -128,7 +128,13 @@ def accuracy(data: Path, output: Path, runs: Path, **options: Any) -> None:
     type=click.Choice(tuple(SCORES)),
     help="Only coresets by this score; may be repeated.",
 )
-@click.option("--ratio", "ratios", multiple=True, type=float, help="Only this share pruned; may be repeated.")
+@click.option(
+    "--ratio",
+    "ratios",
+    multiple=True,
+    type=float,
+    help="Only coresets without this share of the images; may be repeated.",
+)
 @SEEDS
 @DEVICE
 @result_name(None, "coresets-IMAGES")
@@ -151,13 +157,14 @@ def coresets(
     dual_epochs: int,
     **training: Any,
 ) -> None:
-    """Test accuracy of coresets by every score, and how scores agree; resumable.
+    """Measure test accuracy of coresets by each score, and how the scores correlate; resumable.
 
-    Every network sees the same number of images, iterations times batch size, whatever its coreset. Settings
-    that resnet9 brings with it, batches of 500 among them, hold where no others are given. The scoring run
-    has none of them, but those that are given. The result is written after each network. The recipe of the
-    published figures needs a GPU: --images jpeg --model resnet18 --iterations 40000 --batch-size 256 --lr 0.1
-    --score-epochs 200 --every 5 --device cuda.
+    Every network sees the same number of images, iterations times batch size, whatever the size of its
+    coreset. resnet9 has its own defaults, such as batches of 500, for options that are not given; the scoring
+    run does not use them. The result is written after each network.
+
+    The recipe of the published figures needs a GPU: --images jpeg --model resnet18 --iterations 40000
+    --batch-size 256 --lr 0.1 --score-epochs 200 --every 5 --device cuda.
     """
     from ..selection.coresets import METHODS, RATIOS, Settings, run
     from ..selection.fixed_budget import Recipe
@@ -181,7 +188,7 @@ def coresets(
     run(settings, output, runs, name)
 
 
-@click.command(short_help="Wrong labels and near duplicates that are found")
+@click.command(short_help="How many wrong labels and near duplicates are found")
 @DATA
 @OUTPUT
 @RUNS
@@ -195,13 +202,13 @@ def coresets(
 def issues(
     data: Path, output: Path, runs: Path | None, minutes: float | None, seeds: int, **scoring: Any
 ) -> None:
-    """What edgeprune issues finds of planted wrong labels and planted near duplicates; resumable."""
+    """Measure how many planted wrong labels and near duplicates `edgeprune issues` finds; resumable."""
     from ..selection.issues import Settings, run
 
     run(Settings(data, ScoreConfig(every=1, **scoring), seeds, minutes), output, runs or Path("runs/issues"))
 
 
-@click.command(short_help="Learned masks against energy masks, at each ratio")
+@click.command(short_help="Learned masks against energy masks")
 @DATA
 @OUTPUT
 @IMAGES
@@ -229,7 +236,7 @@ def masks(
     lr: float,
     **options: Any,
 ) -> None:
-    """Learned masks against energy masks at each ratio: entropy, accuracy, PSNR; resumable.
+    """Compare learned masks with energy masks at each pruning ratio: entropy, accuracy, PSNR; resumable.
 
     The paper's scale needs a GPU: --images jpeg --model resnet18 --score-epochs 200 --mask-epochs 300
     --epochs 200 --batch-size 256 --lr 0.1 --device cuda.
@@ -249,7 +256,7 @@ def masks(
 @OUTPUT
 @DEVICE
 def learning(data: Path, output: Path, device: str) -> None:
-    """Time and memory of scoring and of learning masks, an epoch at each image size."""
+    """Measure time and memory of scoring and of learning masks, with small images and with photographs."""
     from ..selection.learning import run
 
     run(data, output, device)

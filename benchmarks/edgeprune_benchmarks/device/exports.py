@@ -22,7 +22,7 @@ def run(output: Path, runs: Path) -> None:
     pack, source = _only(runs, "*.h5"), f"npz:{runs / 'cifar10-jpeg.npz'}"
     folders = sorted(path.parent for path in runs.glob("*-pack-*/model.safetensors"))
     if not folders:
-        raise ConfigError(f"{runs} has no finished runs; python -m edgeprune_benchmarks minutes makes them")
+        raise ConfigError(f"{runs} has no finished runs; run python -m edgeprune_benchmarks minutes first")
     rows = [row for folder in folders for row in _rows(folder, pack, source)]
     click.echo(save(output, "export", {"rows": rows}))
 

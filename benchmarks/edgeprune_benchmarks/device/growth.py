@@ -136,7 +136,9 @@ class _Study:
             return [np.concatenate(kept[:OLD_CLASSES]), np.concatenate(kept[OLD_CLASSES:])]
         sizes = [settings.base, *[settings.added] * settings.additions]
         if any(size % CLASSES for size in sizes) or sum(sizes) > CLASSES * min(map(len, of_class)):
-            raise ConfigError(f"images are of {CLASSES} classes alike, and there are {len(labels):,}")
+            raise ConfigError(
+                f"`base` and `added` must be multiples of {CLASSES}, and all together at most {len(labels):,}"
+            )
         ends = np.cumsum([0, *(size // CLASSES for size in sizes)])
         return [np.concatenate([rows[start:stop] for rows in of_class]) for start, stop in pairwise(ends)]
 

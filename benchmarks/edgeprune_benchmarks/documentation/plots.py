@@ -30,7 +30,7 @@ def draw(results: Path, pictures: Path) -> list[Path]:
     for name, (source, plot) in PICTURES.items():
         path = results / f"{source}.json"
         if not path.exists():
-            click.echo(f"{name}: {path.name} is missing, left out")
+            click.echo(f"{name}: left out, because {path.name} is missing")
             continue
         with _figure() as figure:
             plot(figure, json.loads(path.read_text())["results"])

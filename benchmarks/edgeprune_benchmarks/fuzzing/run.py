@@ -46,7 +46,7 @@ def run(
 def replay(path: Path, targets: Sequence[str]) -> bool:
     """Try one finding again; tell what becomes of it, and whether that is not wrong."""
     if len(targets) != 1:
-        raise ConfigError("one input goes to one target; name it with `targets`")
+        raise ConfigError("an input is tried with one target; name it with `targets`")
     outcome = random_engine.replay(targets[0], path.read_bytes())
     click.echo(f"{path}: {outcome.kind} {outcome.reason}".rstrip())
     return outcome.kind != WRONG
@@ -58,7 +58,7 @@ def _can_run(name: str, *, asked: bool) -> bool:
     except ModuleNotFoundError as error:
         if asked:
             raise
-        click.echo(f"{name}: left out, needs {error.name}")
+        click.echo(f"{name}: left out, because it needs {error.name}")
         return False
     return True
 

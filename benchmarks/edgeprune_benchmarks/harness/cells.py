@@ -81,7 +81,7 @@ def measure_cells(
             write_text(path, json.dumps({**measure(), "settings": settings}))
         row: Cell = json.loads(path.read_text())
         if row.pop("settings") != told:
-            raise ConfigError(f"{path} is of other settings; remove it or name another folder")
+            raise ConfigError(f"{path} was measured with other settings; remove it or name another folder")
         rows.append({**row, "cell": name})
         if is_new and tell is not None:
             tell(rows)
@@ -89,7 +89,7 @@ def measure_cells(
         return rows
     if tell is not None and rows:
         tell(rows)
-    raise OutOfTimeError(f"{len(rows)} of {len(cells)} cells are done")
+    raise OutOfTimeError(f"{len(rows)} of {len(cells)} measurements are done")
 
 
 def restore_cells(result: Path, folder: Path, settings: Mapping[str, Any]) -> None:

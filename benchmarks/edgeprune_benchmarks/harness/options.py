@@ -46,8 +46,8 @@ DATA = click.option(
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     envvar="EDGEPRUNE_DATA",
     required=True,
-    help="Folder with cifar10-lossless-6k.npz, cifar10-lossless-3k-more.npz, cifar10-jpeg.npz, "
-    "imagenet-sample.zip and trashnet.zip.",
+    help="Folder of cifar10-lossless-6k.npz, cifar10-lossless-3k-more.npz, cifar10-jpeg.npz, "
+    "imagenet-sample.zip and trashnet.zip; each command needs only some of them.",
 )
 OUTPUT = click.option(
     "-o",
@@ -62,13 +62,15 @@ BATCH_SIZE = config_options(TrainConfig, "batch_size", batch_size={"default": 64
 LEARNING_RATE = config_options(TrainConfig, "lr")
 DEVICE = config_options(TrainConfig, "device")
 PRECISION = config_options(TrainConfig, "precision", precision={"default": "float32"})
-MINUTES = click.option("--minutes", type=float, help="Stop after so many minutes; the same command goes on.")
+MINUTES = click.option(
+    "--minutes", type=float, help="Stop after this many minutes; run the same command again to go on."
+)
 PICTURES = click.option(
     "--pictures",
     type=click.Path(file_okay=False, path_type=Path),
     default="docs/images",
     show_default=True,
-    help="Folder that pictures are written to.",
+    help="Folder for the pictures.",
 )
 
 
@@ -84,7 +86,7 @@ def count(flag: str, default: int | None, text: str, least: int = 1) -> Decorato
 
 def seeds(default: int | None, of_none: str = "") -> Decorator:
     """Return the option of how often each row is trained; `of_none` tells what None stands for."""
-    text = "Networks for each row, each from a seed of its own."
+    text = "Networks to train for each row, each with another seed."
     return count("--seeds", default, f"{text}  [default: {of_none}]" if of_none else text)
 
 
@@ -93,7 +95,7 @@ SEEDS = seeds(3)
 
 def passes(default: int) -> Decorator:
     """Return the option of how long networks are trained, whatever they are trained from."""
-    return count("--passes", default, "Images that a network sees while it is trained.")
+    return count("--passes", default, "Images that a network sees in training, repeats included.")
 
 
 def quality(default: float) -> Decorator:
@@ -122,7 +124,7 @@ def budgets(*default: float) -> Decorator:
         multiple=True,
         default=default,
         show_default=True,
-        help="Megabytes that the images may take; may be repeated, and is done in that order.",
+        help="Megabytes that the images may take; may be repeated, and is measured in this order.",
     )
 
 
@@ -145,7 +147,7 @@ def missing_packages(names: tuple[str, ...]) -> list[str]:
 
 def runs(default: str | None, holds: str = "runs") -> Decorator:
     """Return the option of the folder that is gone on from; None stands for one of the result's name."""
-    text = f"Folder of {holds}, which the same command goes on from."
+    text = f"Folder of {holds}, from which the command resumes."
     return click.option(
         "--runs",
         type=click.Path(file_okay=False, path_type=Path),

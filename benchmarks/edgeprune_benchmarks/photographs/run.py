@@ -97,8 +97,8 @@ class Settings:
                 above = [size for size in config.resolutions.sizes if max(size) > self.size]
                 if above:
                     raise ConfigError(
-                        f"`resolution_schedule` has {above[0][0]}x{above[0][1]}, and images have "
-                        f"{self.size}x{self.size} pixels; name smaller sizes, or raise `size`"
+                        f"`resolution_schedule` has {above[0][0]}x{above[0][1]}, but the images have only "
+                        f"{self.size}x{self.size} pixels; give smaller sizes, or raise `size`"
                     )
 
     def facts(self) -> dict[str, Any]:

@@ -294,5 +294,5 @@ def get_recipe(name: str) -> tuple[str, Rows]:
     data, _, group = name.partition("-")
     if data not in DATA_SETS or group not in RECIPES:
         halves = f"{', '.join(DATA_SETS)} by a hyphen with one of {', '.join(RECIPES)}"
-        raise ConfigError(f"no recipe {name!r}; join one of {halves}")
+        raise ConfigError(f"unknown recipe {name!r}; join one of {halves}")
     return data, RECIPES[group]

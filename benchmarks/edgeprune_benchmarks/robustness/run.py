@@ -136,7 +136,7 @@ def attack_all(request: Request, output: Path, *, images: int | None, linf: bool
         for row, seed in cells:
             rows.append(bench.measure(row, seed))
     except OutOfTimeError:
-        say(f"{len(rows)} of {len(cells)} networks are done; run the same command to go on")
+        say(f"{len(rows)} of {len(cells)} networks are done; run the same command again to go on")
     if not rows:
         return
     results = {

@@ -82,12 +82,16 @@ def attack_run(
     """
     network = load_trained(run_dir)
     if not network.task.is_default:
-        raise ConfigError(f"{run_dir}: has learned {network.task}, and no classes")
+        raise ConfigError(
+            f"{run_dir}: the network was trained for {network.task}; only classifiers can be attacked"
+        )
     if network.num_classes < 2:
-        raise ConfigError(f"{run_dir}: a network of one class cannot err; attack one of two classes or more")
+        raise ConfigError(
+            f"{run_dir}: a network of one class is always right; attack one with at least two classes"
+        )
     channels, height, width = network.image_shape
     if channels != 3:
-        raise ConfigError(f"{run_dir}: takes images of {channels} channels; attacks are for networks of RGB")
+        raise ConfigError(f"{run_dir}: the network takes {channels} channels; attacks need RGB images")
     test = open_source(spec, split="test", size=height if height == width else None, channels="rgb")
     label_of = _labels(test, network)
     protocol = _protocol(scale, images, linf, len(test))

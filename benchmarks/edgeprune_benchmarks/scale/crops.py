@@ -48,7 +48,7 @@ def write_crops(data: Path, folder: Path, count: int) -> Path:
     with zipfile.ZipFile(photographs(data)) as archive:
         names = sorted(name for name in archive.namelist() if not name.endswith("/"))
         if count < len(names):
-            raise ConfigError(f"{count} images are fewer than the {len(names)} classes; ask for more")
+            raise ConfigError(f"{count} images are fewer than the {len(names)} classes; give a larger number")
         folder.mkdir(parents=True, exist_ok=True)
         for number, name in enumerate(names):
             share = count * (number + 1) // len(names) - count * number // len(names)

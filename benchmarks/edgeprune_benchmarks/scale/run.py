@@ -38,7 +38,7 @@ def run(data: Path, output: Path, *, images: int, small_images: int, work: Path)
     """
     for file in (photographs(data), lossless(data)):
         if not file.exists():
-            raise ConfigError(f"{data}: no {file.name} there; name the folder that holds it with --data")
+            raise ConfigError(f"{data}: {file.name} not found; give the folder that holds it with --data")
     has_ray = importlib.util.find_spec("ray") is not None
     results: dict[str, Any] = {"cores": os.cpu_count(), "images": images, "small_images": small_images}
     results |= {"left_out": {} if has_ray else {"ray-8": NO_RAY}, "photographs": [], "small": []}

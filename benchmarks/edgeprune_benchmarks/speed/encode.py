@@ -229,7 +229,7 @@ def _show(row: dict[str, Any]) -> None:
         )
     for reason in row["absent"].values():
         click.echo(f"  left out: {reason}")
-    click.echo(f"  numpy in place of C takes {row['numpy']['ratio']:.1f}x as long")
+    click.echo(f"  numpy instead of C takes {row['numpy']['ratio']:.1f}x as long")
     for name, stage in row.get("stages", {}).items():
         click.echo(f"  {name:<24} {stage['median']:7.3f} ms an image")
 

@@ -73,8 +73,8 @@ def without_images(data: Path, sizes: tuple[str, ...]) -> dict[str, str]:
     files = {"32x32": lossless(data), "224x224": photographs(data)}
     missing = {size: f"{files[size].name} is not in the data" for size in sizes if not files[size].exists()}
     if len(missing) == len(sizes):
-        names = " and no ".join(files[size].name for size in sizes)
-        raise ConfigError(f"{data}: no {names} there; name the folder that holds them with --data")
+        names = " and ".join(files[size].name for size in sizes)
+        raise ConfigError(f"{data}: {names} not found; give the folder that holds them with --data")
     return missing
 
 

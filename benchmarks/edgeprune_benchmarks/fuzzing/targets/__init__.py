@@ -41,7 +41,7 @@ def target_class(name: str) -> type[Target]:
         A package that it needs is not installed.
     """
     if name not in _PLACES:
-        raise ConfigError(f"unknown target {name!r}; known: {', '.join(NAMES)}")
+        raise ConfigError(f"unknown target {name!r}; choose from {', '.join(NAMES)}")
     module, kind = _PLACES[name]
     found: type[Target] = getattr(importlib.import_module(f"{__name__}.{module}"), kind)
     for package in found.needs:

@@ -224,7 +224,7 @@ def get_attack(name: str) -> Attack:
     try:
         return ATTACKS[name]
     except KeyError:
-        raise ConfigError(f"no attack {name!r}; choose one of {', '.join(ATTACKS)}") from None
+        raise ConfigError(f"unknown attack {name!r}; choose one of {', '.join(ATTACKS)}") from None
 
 
 def label(name: str, budget: Budget) -> str:
