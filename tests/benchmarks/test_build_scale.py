@@ -272,7 +272,7 @@ def test_without_ray_its_build_is_left_out(data, tmp_path, stubs, monkeypatch):
 
 def test_without_images_one_line_says_so(data, tmp_path):
     (data / "imagenet-sample.zip").unlink()
-    with pytest.raises(ConfigError, match=r"no imagenet-sample\.zip there; name the folder"):
+    with pytest.raises(ConfigError, match=r"imagenet-sample\.zip not found; give the folder"):
         scaled(data, tmp_path)
 
 
@@ -312,7 +312,7 @@ def test_the_table_has_goals_and_an_extrapolation():
     lines = scale_table({**facts, "photographs": rows, "small": steps})
     assert "| `jobs-1` | 10 | 100.0 | 1.00 | 400 | - | 2.0 | 2,000 | 1.00x | 1.50x |" in lines
     assert "- Goal: two jobs at least 1.8x one. 2.00x: met." in lines
-    assert "- Goal: at most 1,536 MiB. 1,700 MiB: missed." in lines
+    assert "- Goal: at most 1,536 MiB of memory. 1,700 MiB: missed." in lines
     assert "- Goal: temporary disk at most 1.2x the pack. 1.30x: missed." in lines
     assert "- Goal: the same file with two jobs as with one, byte for byte: met." in lines
     assert "- Goal: the same payloads through Ray as with one job, chunk for chunk: met." in lines

@@ -289,7 +289,7 @@ def test_the_recipe_of_a_network_is_measured_trained_and_tabled(data, tmp_path, 
     results = json.loads((tmp_path / "out" / "recipe-resnet8.json").read_text())["results"]
     assert (results["steps"], results["rows"][0]["passes"]) == (7, 7 * 16 / 80)
     lines = recipe.recipe_table(results)
-    assert "the steps of 0.001 minutes in 2 threads, 500 ms each; 1 seed." in lines[0]
+    assert "as many steps as 0.001 minutes allow with 2 threads, 500 ms each; 1 seed." in lines[0]
     plain, mirrored = (f"{100 * results['rows'][0][of]:.2f}" for of in ("test_accuracy", "mirrored_accuracy"))
     assert mirrored in lines[-1]
     [sentence] = recipe.recipe_sentence(results)

@@ -142,5 +142,5 @@ def test_the_table_says_which_goals_are_met():
     small = partial(results, "32x32", absent={"avif": "this Pillow has no AVIF"})
     lines = encode_table(small({"ours, rdo": 12_000.0}))
     assert "- Goal at 32x32: at least 10,000 images/s. 12,000: met." in lines
-    assert "- 32x32: a peer is left out, this Pillow has no AVIF." in lines
-    assert any("numpy takes 9.5x as long (4 images, once)" in line for line in lines)
+    assert "- 32x32: another encoder is left out: this Pillow has no AVIF." in lines
+    assert any("numpy takes 9.5x as long (4 images, measured once)" in line for line in lines)

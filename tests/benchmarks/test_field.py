@@ -181,7 +181,7 @@ def test_faults_leave_the_old_output_or_the_new(tmp_path):
     assert lines[-3].startswith("| convert | disk full | 1 | 1 | 0 |")
     results["rows"][0]["why"] = ["so"]
     assert faults.faults_table(results)[-1] == "- convert, disk full: so"
-    with pytest.raises(ConfigError, match="there is no fault fire; choose from disk full, "):
+    with pytest.raises(ConfigError, match="unknown fault fire; choose from disk full, "):
         invoke("faults", "-o", tmp_path, "--fault", "fire")
 
 

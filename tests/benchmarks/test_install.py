@@ -60,6 +60,8 @@ def test_the_table_of_installs():
     lines = install_table({"rows": [plain, {**plain, "extra": "torch"}]})
     cells = "250 | 6 | p0 1 90, p1 1 80, p2 1 70, p3 1 60 | 0.25 (0.50) | 0.30 |"
     assert lines[4:6] == [f"| `edgeprune` | {cells}", f"| `edgeprune[torch]` | {cells}"]
-    expected = "Tried after each install: info, decode, scipy; without a compiler, hence no decoders in C."
+    expected = (
+        "What works after each install: info, decode, scipy; without a compiler, hence no decoders in C."
+    )
     assert lines[-1] == expected
     assert lines.count(expected) == 1

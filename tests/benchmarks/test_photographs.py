@@ -134,8 +134,14 @@ def test_each_learning_rate_of_the_folder_is_a_side():
     [
         ("48", "--resolution-schedule is '48'; it is SIZE:EPOCHS"),
         ("48:9", "--resolution-schedule has 9 epochs, and --epochs is 8; give fewer"),
-        ("72:1,97:1", "--resolution-schedule has 97x97, and images have 96x96 pixels; name smaller sizes"),
-        ("80x100:1", "--resolution-schedule has 80x100, and images have 96x96 pixels; name smaller sizes"),
+        (
+            "72:1,97:1",
+            "--resolution-schedule has 97x97, but the images have only 96x96 pixels; give smaller sizes",
+        ),
+        (
+            "80x100:1",
+            "--resolution-schedule has 80x100, but the images have only 96x96 pixels; give smaller sizes",
+        ),
     ],
 )
 def test_a_schedule_that_does_not_do_is_refused_before_anything_is_trained(tmp_path, schedule, wanted):
@@ -322,11 +328,9 @@ def test_the_table_says_who_reached_the_target_and_when(rows):
         "50.0 (50.0 to 50.0) | 3.0 | 630 | 12 | 3.00 |",
     ]
     assert "507 to test on; 6 classes, at 96 pixels; 1 thread on 1 core;" in lines[0]
-    assert (
-        "quality 75, and its rows have `--lr 0.05 --ema 0.99` where they name no other. Building" in lines[0]
-    )
+    assert "quality 75, and its rows have `--lr 0.05 --ema 0.99` if they name no others. Building" in lines[0]
     assert "Building the pack took 0.3 minutes, which are not counted." in lines[0]
-    assert "The runs had 90.0 (90.0 to 90.0)% of the time of their cores." in lines[0]
+    assert "The runs got 90.0 (90.0 to 90.0)% of the CPU time of their cores." in lines[0]
     assert minutes_to([[1.0, 0.5]], 0.6) is None
 
 

@@ -135,7 +135,9 @@ def test_what_the_machine_allows():
     (row,) = decode_results()["rows"]
     rates = allowed(row)
     assert rates["limit: read uint8, write float32"] == pytest.approx(10e9 / (5 * 3072))
-    assert rates["limit: products of the whole-image inverse"] == pytest.approx(200e9 / (2 * 3072 * 64))
+    assert rates["limit: matrix products of the whole-image inverse"] == pytest.approx(
+        200e9 / (2 * 3072 * 64)
+    )
 
 
 def test_the_short_table_of_decoding_has_the_fastest_decoder_of_chunks():
@@ -216,13 +218,13 @@ def test_accuracy_per_byte_has_mean_range_and_images():
     assert cells(table, "quantized")[1:] == ["60.0 (50.0 to 70.0), 2,000, 31 dB"]
     assert "1 of 4 codecs and budgets are measured" in table[0]
     assert "6,400 image passes" in table[0]
-    assert "3 seeds where no other number is named" in table[0]
+    assert "3 seeds if no other number is named" in table[0]
     more = accuracy_results()
     webp = [{**row, "codec": "WebP"} for row in more["rows"]]
     webp[0]["test_accuracy"], webp[1]["test_accuracy"], webp[2]["test_accuracy"] = 0.48, 0.58, 0.74
     more["rows"] += [*webp, *({**webp[0], "seed": seed} for seed in (3, 4, 5))]
     table = accuracy_bytes_table(more)
-    assert "3 seeds where" in table[0]
+    assert "3 seeds if" in table[0]
     assert cells(table, "quantized")[1:] == ["60.0 (50.0 to 70.0), 2,000, 31 dB"]
     assert cells(table, "WebP")[1:] == ["54.0 (48.0 to 74.0), 2,000, 31 dB, 6 seeds; +0.0 ± 8.6"]
 
@@ -277,7 +279,7 @@ def test_pages_say_what_is_not_measured_and_take_what_is(pages, monkeypatch):
     text = (pages / storage).read_text()
     assert "| 32.00 | 0.9500 | 500 (400) |" in text
     assert "`bench`, d, commit c: P (avx2), 2 cores, no GPU;" in text
-    assert "Measured before it:\n\n- `first`, a, commit b\n<!-- end" in text
+    assert "Other rows of this result were measured earlier by:\n\n- `first`, a, commit b\n<!-- end" in text
 
 
 def test_a_short_table_comes_from_the_same_result(pages, monkeypatch):

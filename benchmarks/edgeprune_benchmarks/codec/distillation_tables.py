@@ -18,14 +18,15 @@ def distill_table(results: Results) -> list[str]:
     recipe, teacher = results["recipe"], results["teacher"]
     images, own_class = f"{results['train_images']:,}", f"{results['own_class']:.1%}"
     intro = (
-        f"{recipe['model']}, {_passes(recipe)} image passes; of {images} images in their exact pixels as "
-        f"many as fit, at {results['psnr']:g} dB, in one random order for all rows; tested on "
-        f"{results['test_images']:,}; test accuracy in %, mean (lowest to highest), of how many seeds, "
-        f"and how many images fit. Teacher: {teacher['model']}, {_passes(teacher)} image passes over all "
-        f"{images} images, {results['teacher_accuracy']:.1%}; `--distill {results['distill']:g}`. It gives "
-        f"the own class {own_class} in the mean, and labels with an even smoothing of "
-        f"{results['label_smoothing']:.3f} give it as much as both together. "
-        f"{len(results['rows'])} of {results['cells']} cells are filled."
+        f"{recipe['model']}, {_passes(recipe)} image passes. Of {images} images in exact pixels it learns "
+        f"from as many as fit, at {results['psnr']:g} dB, in the same random order in all rows, and is "
+        f"tested on {results['test_images']:,} others. Cells have the test accuracy in %, mean (lowest to "
+        f"highest). The teacher is a {teacher['model']} "
+        f"after {_passes(teacher)} image passes over all {images} images, with a test accuracy of "
+        f"{results['teacher_accuracy']:.1%}; `--distill {results['distill']:g}`. On average it gives the "
+        f"correct class {own_class}. Labels with an even smoothing of {results['label_smoothing']:.3f} give "
+        f"the correct class as much as labels and teacher do together. "
+        f"{len(results['rows'])} of {results['cells']} networks are trained."
     )
     columns = [Column("learned", lambda row: row), *(_budget(results, one) for one in results["budgets_mb"])]
     return [*render(columns, ROWS, intro), "", *_forms(results)]
@@ -41,15 +42,16 @@ def _budget(results: Results, budget: float) -> Column:
         if not rows:
             return None
         accuracies = mean_and_range([row["test_accuracy"] for row in rows])
-        return f"{accuracies}, {len(rows)}; {round(mean(row['images'] for row in rows)):,}"
+        return f"{accuracies}, {len(rows)} seeds, {round(mean(row['images'] for row in rows)):,} images"
 
     return Column(f"{budget:g} MB", cell)
 
 
 def _forms(results: Results) -> list[str]:
     intro = (
-        "What the teacher's probabilities take in each form of the format, and what the form loses: the mean "
-        "KL divergence of the probabilities from what is read, in thousandths of a nat."
+        "How many bytes the teacher's probabilities take in each form in which a pack can store them, and "
+        "how much the form loses: the mean KL divergence between the probabilities and what is read back, in "
+        "thousandths of a nat."
     )
     columns = [
         Column("form", _form),

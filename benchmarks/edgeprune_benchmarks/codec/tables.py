@@ -19,14 +19,14 @@ _OURS = "quantized"
 def storage_table(results: Results) -> list[str]:
     """Return bytes at equal PSNR, every setting that was tried, and table 5 where there is one."""
     intro = (
-        f"{results['images']:,} images of {results['size']} ({results['source']}; of "
-        f"{results['images_in_all']:,} in all, drawn from seed {results['seed']}), PSNR over all pixels "
-        "after clipping and rounding. Bytes an image: of whole files, and in brackets without containers and "
-        "headers. Peers at our PSNR, between two neighboring qualities; behind the colon ours as a multiple "
-        "of theirs, both ways."
+        f"{results['images']:,} images of {results['size']} ({results['source']}), drawn with seed "
+        f"{results['seed']} from {results['images_in_all']:,}. PSNR is over all pixels, after clipping and "
+        "rounding. Cells have bytes per image: whole files, and in parentheses without containers and "
+        "headers. Other codecs are brought to our PSNR by interpolation between two neighboring qualities; "
+        "after the colon is our size divided by theirs, in the same two ways."
     )
-    lines = [*_matched(results, intro), "", *_all_images(results), "", "Settings of ours:", ""]
-    lines += [*_settings(results, ("ours", "reference")), "", "Without loss:", ""]
+    lines = [*_matched(results, intro), "", *_all_images(results), "", "Our codecs, all settings:", ""]
+    lines += [*_settings(results, ("ours", "reference")), "", "Lossless:", ""]
     lines += _settings(results, ("lossless",))
     return [*lines, "", *_table5(results["table5"])] if results["table5"] else lines
 
@@ -84,14 +84,14 @@ def _settings(results: Results, kinds: tuple[str, ...]) -> list[str]:
 
 def _table5(rows: list[Results]) -> list[str]:
     columns = [
-        Column("as stored", "name"),
+        Column("stored as", "name"),
         Column("paper, B/image", "paper_bytes", "{:,}"),
-        Column("ours or theirs, B/image", "bytes", "{:,.0f}"),
+        Column("measured without container, B/image", "bytes", "{:,.0f}"),
         Column("file, B/image", "file_bytes", "{:,.0f}"),
         Column("25,000 images, MB", "coreset_mb", "{:.1f}"),
         _PSNR,
     ]
-    return render(columns, rows, "Table 5 of the paper, with the rows that it lacks:")
+    return render(columns, rows, "Table 5 of the paper, with rows for raw pixels and JPEG added:")
 
 
 def storage_short(results: Results) -> list[str]:
@@ -132,12 +132,12 @@ def accuracy_bytes_table(results: Results) -> list[str]:
     done, all_lines = results["lines"]
     left = "" if done == all_lines else f" {done} of {all_lines} codecs and budgets are measured."
     intro = (
-        f"{recipe['model']}, {passes:,} image passes whatever the images; of {results['train_images']:,} "
-        f"images ({learned}) as many as fit, in the same random order for all; quality chosen on "
-        f"{results['held_out']:,} of them; each seed is tested on {results['test_images']:,} others in exact "
-        f"pixels; {usual} seeds where no other number is named; test accuracy in %, mean (lowest to "
-        f"highest), images and dB; behind the semicolon the difference to {_OURS} in points, over the "
-        f"seeds that both have: its mean and the 95% interval.{left}"
+        f"{recipe['model']}, {passes:,} image passes in every row. Of {results['train_images']:,} images "
+        f"({learned}) it learns from as many as fit, in the same random order for all codecs. The quality "
+        f"is chosen on {results['held_out']:,} of them. Each seed is tested on {results['test_images']:,} "
+        f"others in exact pixels. A cell has the test accuracy in %, mean (lowest to highest) of {usual} "
+        f"seeds if no other number is named; the number of images; the PSNR; and after the semicolon the "
+        f"difference to {_OURS} in points, mean and 95% interval over the seeds that both have.{left}"
     )
     budgets = sorted({row["budget_mb"] for row in results["rows"]})
     columns = [

@@ -150,17 +150,20 @@ def copies_table(results: dict[str, Any]) -> list[str]:
         Column("seeds", lambda kind: sum(row["images"] == kind for row in rows)),
         *(Column(f"accuracy on {kind}, %", shown(f"accuracy on {kind}")) for kind in KINDS),
         Column("train accuracy, %", shown("train_accuracy")),
-        Column("on its own kind, less that of exact pixels, points", lambda kind: apart(rows, kind, EXACT)),
+        Column(
+            "tested on its own kind, difference to exact pixels, points",
+            lambda kind: apart(rows, kind, EXACT),
+        ),
     ]
     batch = told["training"]["batch_size"]
     codec, quality = results["copies"]
     intro = (
-        f"{results['model']} by its own settings, {results['steps']:,} batches of {batch}, "
+        f"{results['model']} with its own default settings, {results['steps']:,} batches of {batch}, "
         f"{told['precision']}: each image is seen "
         f"{results['steps'] * batch / results['train_images']:.1f} times. {results['train_images']:,} images "
-        f"of CIFAR-10, tested on {results['test_images']:,}. The copies are files of {codec}, quality "
-        f"{quality}: {results['psnr_db']:.1f} dB. Both kinds are in packs of quality {results['quality']:g}. "
-        f"A seed gives both rows the same random weights, order and crops. Means and ranges over seeds; of "
-        f"the difference the mean and its 95% interval."
+        f"of CIFAR-10, tested on {results['test_images']:,}. The copies are {codec} files of quality "
+        f"{quality}, with {results['psnr_db']:.1f} dB. Both kinds are stored in packs of quality "
+        f"{results['quality']:g}. With the same seed both rows have the same random weights, order and "
+        f"crops. Mean (lowest to highest) of the seeds; for the difference, mean and 95% interval."
     )
     return render(columns, list(KINDS), intro)

@@ -15,7 +15,8 @@ IMPORT = "from edgeprune_runtime import PackLoader"
 def install_table(results: dict[str, Any]) -> list[str]:
     """Return size, packages and seconds of each install, and what works after it."""
     intro = (
-        "Medians; seconds with files in memory and, in brackets, read from disk. `import` is of PackLoader."
+        "Medians. Seconds with the files in memory; in parentheses, read from disk. `import` is that of "
+        "PackLoader."
     )
     columns = [
         Column("install", lambda row: f"`edgeprune[{row['extra']}]`" if row["extra"] else "`edgeprune`"),
@@ -26,7 +27,7 @@ def install_table(results: dict[str, Any]) -> list[str]:
         Column("`edgeprune info`, s", lambda row: _seconds(row["seconds"]["edgeprune info"])),
     ]
     works = dict.fromkeys(f"{', '.join(row['works'])}{_kernels(row)}" for row in results["rows"])
-    tried = [f"Tried after each install: {what}." for what in works]
+    tried = [f"What works after each install: {what}." for what in works]
     return [*render(columns, results["rows"], intro), "", *tried]
 
 

@@ -179,23 +179,23 @@ def int8_table(results: dict[str, Any]) -> list[str]:
     exact = {row["model"]: row["accuracy"] for row in results["rows"] if row["runtime"] is None}
     minutes = sum(one["cpu_seconds"] for one in trained.values()) / 60
     intro = (
-        f"Trained on {results['images']:,} images of CIFAR-10 (decoded from a JPEG copy), for at least "
-        f"{minutes:.0f} minutes of one core, seed {results['seed']}. Calibrated with {CALIBRATION} of them. "
-        f"Held out to choose by: {results['chosen']:,} other training images. "
-        f"Tested on {results['tested']:,} test images."
+        f"Trained on {results['images']:,} images of CIFAR-10 (decoded from a JPEG copy), seed "
+        f"{results['seed']}; all networks together took at least {minutes:.0f} minutes of one core. "
+        f"Calibrated with {CALIBRATION} of these images. Held out: {results['chosen']:,} other training "
+        f"images. Tested on {results['tested']:,} test images."
     )
     columns = [
         Column("network", "model"),
         Column("stem", lambda row: trained[row["model"]]["stem"]),
         Column("int8 for", "runtime"),
-        Column("in float", "in_float"),
+        Column("layers in float", "in_float"),
         Column("float32, %", lambda row: 100 * exact[row["model"]]["test"], "{:.2f}"),
         Column("int8, %", lambda row: 100 * row["accuracy"]["test"], "{:.2f}"),
         Column(
             "points", lambda row: 100 * (row["accuracy"]["test"] - exact[row["model"]]["test"]), "{:+.2f}"
         ),
         Column("same class as float32, test", "same_class.test", "{:.1%}"),
-        Column("the same, held out", "same_class.choose", "{:.1%}"),
+        Column("same class as float32, held out", "same_class.choose", "{:.1%}"),
         Column("MB", lambda row: row["bytes"] / 1e6, "{:.2f}"),
     ]
     return render(columns, [row for row in results["rows"] if row["runtime"]], intro)

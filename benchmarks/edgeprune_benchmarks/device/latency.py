@@ -185,8 +185,8 @@ def _write_run(model: str, pack: Pack, folder: Path) -> None:
 def latency_table(results: dict[str, Any]) -> list[str]:
     """Return p50 and p99 by network, size and batch, a column for each runtime."""
     intro = (
-        f"Networks with fresh weights, {results['threads']} threads each, block by block; milliseconds "
-        "for the whole batch, and p50 as a share of torch's."
+        f"Untrained networks, {results['threads']} threads, the runtimes in alternating blocks. "
+        "Milliseconds for the whole batch; in parentheses, p50 divided by that of torch."
     )
     lines: dict[tuple[str, str, int], dict[str, dict[str, Any]]] = {}
     for row in results["rows"]:

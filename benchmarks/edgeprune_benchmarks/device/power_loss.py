@@ -72,13 +72,15 @@ def run(settings: Settings, data: Path, output: Path) -> None:
             row = _kill(_command(settings, folder, killed), killed, moments.uniform(0, settings.longest))
             rows.append({"kill": number + 1, **row})
             left = ", ".join(row["left"]) or "-"
-            click.echo(f"kill {number + 1}: whole is step {row['step']}, half written: {left}")
+            click.echo(
+                f"kill {number + 1}: last complete checkpoint at step {row['step']}, half written: {left}"
+            )
         for run_dir in (killed, whole):
             subprocess.run(_command(settings, folder, run_dir), check=True, stdout=subprocess.DEVNULL)  # noqa: S603
         sums = {run_dir.name: file_sha256(run_dir / MODEL_FILE) for run_dir in (killed, whole)}
         steps = read_state(whole)["step"]
     same = sums["killed"] == sums["whole"]
-    click.echo(f"after {settings.kills} kills the weights are {'the same' if same else 'others'}")
+    click.echo(f"after {settings.kills} kills the weights are {'the same' if same else 'NOT the same'}")
     found = {**asdict(settings), "steps": steps, "same": same, "sha256": sums, "rows": rows}
     click.echo(save(output, "power-loss", found))
 
@@ -127,12 +129,12 @@ def power_loss_table(results: dict[str, Any]) -> list[str]:
     intro = (
         f"{results['model']}, {results['steps']:,} steps of {results['batch_size']} images, each with a "
         f"checkpoint, killed {results['kills']} times: the weights are {'' if results['same'] else 'NOT '}"
-        "those of the run that was left alone, bit for bit."
+        "those of the uninterrupted run, bit for bit."
     )
     columns = [
         Column("kill", "kill"),
         Column("resumed from step", "resumed_from", "{:,}"),
-        Column("last whole checkpoint", "step", "{:,}"),
+        Column("last complete checkpoint", "step", "{:,}"),
         Column("half written", lambda row: ", ".join(row["left"]) or None),
     ]
     return render(columns, results["rows"], intro)

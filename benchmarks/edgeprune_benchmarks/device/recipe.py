@@ -153,8 +153,8 @@ def recipe_table(results: dict[str, Any]) -> list[str]:
     rows, batch = results["rows"], results["config"]["batch_size"]
     seeds = f"{len(rows)} seed{'s' * (len(rows) > 1)}"
     intro = (
-        f"{results['model']} by its own defaults: the steps of {results['minutes']:g} minutes in "
-        f"{results['threads']} threads, {1000 * results['step_seconds']:.0f} ms each; {seeds}. "
+        f"{results['model']} with its own default settings: as many steps as {results['minutes']:g} minutes "
+        f"allow with {results['threads']} threads, {1000 * results['step_seconds']:.0f} ms each; {seeds}. "
         f"{results['train_images']:,} images of CIFAR-10 (decoded from a JPEG copy) in a pack of quality "
         f"{results['quality']:g}, {results['pack_bytes'] / 1e6:.1f} MB; batches of {batch}; tested on 10,000 "
         f"images of the same copy."

@@ -130,7 +130,7 @@ def _source(results_file: dict[str, Any]) -> str:
 def _earlier(results_file: dict[str, Any]) -> list[str]:
     """Return the commands that measured other rows of the same result before, as a list."""
     runs = [f"- {_run(one)}" for one in results_file.get("earlier", [])]
-    return ["", "Measured before it:", "", *runs] if runs else []
+    return ["", "Other rows of this result were measured earlier by:", "", *runs] if runs else []
 
 
 def _run(run: dict[str, Any]) -> str:

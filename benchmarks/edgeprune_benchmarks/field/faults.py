@@ -87,7 +87,7 @@ def run(
 def _chosen(option: str, names: Sequence[str], known: dict[str, Any]) -> list[Any]:
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise ConfigError(f"there is no {option} {unknown[0]}; choose from {', '.join(known)}")
+        raise ConfigError(f"unknown {option} {unknown[0]}; choose from {', '.join(known)}")
     return [known[name] for name in names or known]
 
 
@@ -204,9 +204,9 @@ def _left(operation: Operation, clean: Clean, folder: Path) -> str | None:
 def faults_table(results: dict[str, Any]) -> list[str]:
     """Return what had the final name after each kind of fault."""
     intro = (
-        f"{results['moments']} moments each, seed {results['seed']}. Old, new: the final name holds the "
-        "complete older output, or the new one. Mixed: some parts of a split are new, and merge refuses "
-        "them. Swept: the next run succeeds, and nothing of the failed one is left."
+        f"{results['moments']} random moments for each fault, seed {results['seed']}. Old, new: the output "
+        "is the complete older one, or the complete new one. Mixed: only some parts of a split are new, and "
+        "`edgeprune merge` refuses them. Swept: the next run succeeds, and nothing of the failed one is left."
     )
     columns = [
         Column("command", "operation"),

@@ -122,7 +122,7 @@ def _taken() -> tuple[int, float]:
 
 def leaks_table(results: dict[str, Any]) -> list[str]:
     """Return what was open and taken before and after."""
-    intro = "Each in a process of its own, after a fifth as many times to warm up."
+    intro = "Each row in a process of its own, after a fifth as many repetitions to warm up."
     columns = [
         Column("", "use"),
         Column("times", "times", "{:,}"),

@@ -254,7 +254,7 @@ def load_table(results: dict[str, Any]) -> list[str]:
     """Return what was read, a row for each version of Python and kind of reader."""
     minutes = ", ".join(f"{count:g} with Python {python}" for python, count in results["minutes"].items())
     intro = (
-        f"Minutes on one pack of {results['images']:,} images: {minutes}; the ways take turns. "
+        f"Minutes on one pack of {results['images']:,} images: {minutes}; the ways of reading take turns. "
         f"Hung: not done within {results['patience']:g} s. "
         "Other images: epochs whose images are not those of the pack."
     )

@@ -133,9 +133,9 @@ def _intro(results: Row) -> str:
         f"{results['train_images']:,} photographs to train on, {results['test_images']:,} to test on"
         f"{held_out}; {results['classes']} classes, at {size} pixels; {threads} thread{plural} on "
         f"{threads} core{plural}; batches of {settings['batch_size']}. The pack has quality "
-        f"{settings['quality']:g}, and its rows have `--lr {settings['lr']:g}{ema}` where they name no other."
+        f"{settings['quality']:g}, and its rows have `--lr {settings['lr']:g}{ema}` if they name no others."
         f"{_pretrained(results)}{_built(results)} "
-        f"The runs had {shares}% of the time of their cores. Mean (lowest to highest) of the seeds."
+        f"The runs got {shares}% of the CPU time of their cores. Mean (lowest to highest) of the seeds."
     )
 
 
@@ -183,14 +183,14 @@ def _columns(folder: dict[int, Row]) -> list[Column]:
         Column("trained from", lambda group: side_name(group[0]["side"])),
         Column("epochs", lambda group: group[0]["epochs"], "{}"),
         Column("seeds that reach it", count),
-        Column("minutes to it", lambda group: _range(reached(group))),
-        Column("ratio to that of JPEG files", lambda group: _range(_ratios(group, folder), "{:.2f}")),
+        Column("minutes to reach it", lambda group: _range(reached(group))),
+        Column("ratio to JPEG files", lambda group: _range(_ratios(group, folder), "{:.2f}")),
         Column("best, %", lambda group: mean_and_range([best(row) for row in group])),
         Column("at the end, %", lambda group: mean_and_range([row["curve"][-1][1] for row in group])),
         Column("minutes in all", lambda group: _range([row["curve"][-1][0] for row in group])),
         Column("steps", lambda group: group[0]["steps"], "{:,}"),
         Column("images/s", lambda group: mean(_rate(row) for row in group), "{:.0f}"),
-        Column("MB", lambda group: group[0]["bytes"] / 1e6, "{:.2f}"),
+        Column("training data, MB", lambda group: group[0]["bytes"] / 1e6, "{:.2f}"),
     ]
 
 

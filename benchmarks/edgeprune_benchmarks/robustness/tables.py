@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from statistics import mean, median
 from typing import Any
 
+from edgeprune.text import count_text
+
 from ..harness.markdown import Column, mean_and_range, render
 from .published import PUBLISHED
 from .recipes import row_name
@@ -81,13 +83,13 @@ def _printed(attack: str, rows: list[Row]) -> str:
 def _intro(results: Results) -> str:
     scale, protocol = results["scale"], results["protocol"]
     done, planned = len(results["rows"]), results["planned"]
-    left = f" {done} of {planned} networks so far." if done < planned else ""
+    left = f" {done} of {planned} networks are measured." if done < planned else ""
     attacked = min(protocol["images"], results["test_images"])
     return (
         f"{scale['model']}, {scale['iterations']:,} steps of {scale['batch_size']} on "
         f"{results['train_images']:,} images ({results['source']}) or part of them, "
-        f"{scale['seeds']} seed(s); {attacked:,} of {results['test_images']:,} test images attacked. "
-        f"In %, with Wilson's 95% interval.{left}"
+        f"{count_text(scale['seeds'], 'seed')}; {attacked:,} of {results['test_images']:,} test images "
+        f"attacked. Accuracy in %, with Wilson's 95% interval.{left}"
     )
 
 
@@ -114,7 +116,7 @@ def _paper(attack: str, title: str) -> Column:
 
 def linf_table(results: Results) -> list[str]:
     """Return clean accuracy, the curve over eps, AutoAttack at 8/255, and what the paper prints beside it."""
-    note = "The columns of eps are PGD-100 in pixels; clean accuracy is on all test images."
+    note = "Columns with a budget alone are PGD-100, in pixels; clean accuracy is on all test images."
     columns = [
         _named("trained on"),
         _clean(results),
@@ -171,9 +173,9 @@ def seeds_table(results: Results) -> list[str]:
     """Return what a network's seed changes: means over seeds, and the lowest and highest."""
     scale, attacked = results["scale"], results["protocol"]["images"]
     intro = (
-        f"{scale['model']}, {scale['iterations']:,} steps of {scale['batch_size']}; clean accuracy on all "
-        f"{results['test_images']:,} test images, under PGD-100 on the same {attacked:,} of them; mean over "
-        "networks, and in brackets the lowest and highest, in %."
+        f"{scale['model']}, {scale['iterations']:,} steps of {scale['batch_size']}. Clean accuracy is on all "
+        f"{results['test_images']:,} test images, accuracy under PGD-100 on {attacked:,} of them, the same "
+        "for all networks. In %, mean (lowest to highest) of the networks."
     )
     columns = [
         _named("trained on"),
@@ -194,7 +196,7 @@ def _over_seeds(eps: float) -> Column:
 
 def norms_table(results: Results) -> list[str]:
     """Return accuracies under other norms, each beside what the paper prints."""
-    note = "Each beside what the paper prints for ResNet-18 at a budget that it does not name."
+    note = "After the slash is what the paper prints for ResNet-18; it does not name the budgets."
     columns = [
         _named("trained on"),
         _beside_paper("AutoAttack L2", 0.5, "AutoAttack L2 0.5"),
@@ -235,8 +237,8 @@ def pruned_table(results: Results) -> list[str]:
     ]
     first = groups[0][1][0] if groups else []
     note = (
-        f"Right, in %, of {first[0]['images'] if first else 0:,} images for each network: after PGD-100 on "
-        "the bare network, all steps, / after PGD-100 through the pruning."
+        f"Accuracy in % on {first[0]['images'] if first else 0:,} images for each network. Before the slash: "
+        "PGD-100 with all its steps on the network alone. After it: PGD-100 through the pruning."
     )
     columns = [_named("trained on"), *(_pruned(number, cell["eps"]) for number, cell in enumerate(first))]
     return render(columns, groups, note)
@@ -286,8 +288,8 @@ def _cross_checks(results: Results) -> Iterator[str]:
             yield ""
             yield (
                 f"AutoAttack at {255 * checked['eps']:g}/255 on the network with weights "
-                f"{checked['weights'][:12]}, {checked['images']} images: {checked['ours']} resist by our "
-                f"loop, {checked['direct']} by the library itself, {checked['differ']} verdicts differ."
+                f"{checked['weights'][:12]}, {checked['images']} images: {checked['ours']} resist with our "
+                f"loop, {checked['direct']} with the library's own; {checked['differ']} verdicts differ."
             )
 
 
@@ -295,10 +297,10 @@ def distortion_table(results: Results) -> list[str]:
     """Return the expected distortion rate of the loss and its two terms, and how wide the minimum is."""
     first, steps = results["rows"][0], results["steps"]
     intro = (
-        f"Loss in nats on {results['plan']['images']:,} training images; its rise at half a step along "
-        f"{results['plan']['directions']} filter-normalized directions; and on "
-        f"{first['distortion_images']:,} test images the expected distortion rate under an L2 "
-        "attack / in a random direction / the term of the gradient / the term of the curvature."
+        f"Loss in nats on {results['plan']['images']:,} training images, and how much it rises at half a "
+        f"step along {results['plan']['directions']} filter-normalized directions. The L2 columns are on "
+        f"{first['distortion_images']:,} test images: expected distortion rate under an L2 attack / in a "
+        "random direction / gradient term / curvature term."
     )
     groups: dict[str, list[Row]] = {}
     for row in results["rows"]:

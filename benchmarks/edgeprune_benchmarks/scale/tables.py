@@ -45,11 +45,11 @@ def _builds(results: Results) -> list[str]:
         Column("images/s", "images_per_second", "{:,.1f}"),
         Column("cores busy", _busy, "{:.2f}"),
         Column("peak, MiB", "peak_mib", "{:,.0f}"),
-        Column("with Ray's own", lambda row: row.get("peak_with_engine_mib"), "{:,.0f}"),
+        Column("peak with those of Ray itself, MiB", lambda row: row.get("peak_with_engine_mib"), "{:,.0f}"),
         Column("pack, MB", lambda row: row["file_bytes"] / 1e6, "{:,.1f}"),
         Column("B/image", lambda row: row["file_bytes"] / row["images"], "{:,.0f}"),
         Column("temporary disk", "temporary_ratio", "{:.2f}x"),
-        Column("with the pack", lambda row: row["disk_bytes"] / row["file_bytes"], "{:.2f}x"),
+        Column("disk with the pack", lambda row: row["disk_bytes"] / row["file_bytes"], "{:.2f}x"),
     ]
     intro = (
         f"{results['images']:,} images of 224x224 on {results['cores']} cores; disk as multiples of the pack."
@@ -65,7 +65,8 @@ def _goals(rows: dict[str, Results]) -> list[str]:
     memory = max(row["peak_mib"] for row in rows.values())
     temporary = max(row["temporary_ratio"] for row in rows.values())
     lines = [
-        f"Goal: at most {MEMORY_MIB:,.0f} MiB. {memory:,.0f} MiB: {verdict(memory, MEMORY_MIB, most=True)}.",
+        f"Goal: at most {MEMORY_MIB:,.0f} MiB of memory. {memory:,.0f} MiB: "
+        f"{verdict(memory, MEMORY_MIB, most=True)}.",
         f"Goal: temporary disk at most {TEMPORARY}x the pack. {temporary:.2f}x: "
         f"{verdict(temporary, TEMPORARY, most=True)}.",
     ]
@@ -94,8 +95,8 @@ def _extrapolated(rows: dict[str, Results]) -> list[str]:
     rate = rows["jobs-2"]["images_per_second"]
     each = ", ".join(f"{60 * hours(rate, cores):.0f} minutes on {cores} cores" for cores in CORES)
     return [
-        f"By the rate of two jobs, ImageNet's {IMAGENET:,} images would take {each}, if they were files of "
-        "224x224 as these are (extrapolated)."
+        f"At the rate of two jobs, ImageNet's {IMAGENET:,} images would take {each}, if they were files of "
+        "224x224 like these (extrapolated)."
     ]
 
 
@@ -116,5 +117,5 @@ def _small(results: Results) -> list[str]:
     if shuffle:
         intro += f"; batches of {shuffle['batch']}, shuffled and normalized, backend {shuffle['backend']}"
     if "resume" in rows:
-        intro += "; the first batch after resuming is that of an epoch that was not stopped"
+        intro += "; the first batch after resuming is the same as in an epoch without a stop"
     return render(columns, results["small"], f"{intro}.")

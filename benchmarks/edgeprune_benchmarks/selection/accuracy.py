@@ -141,12 +141,12 @@ def accuracy_table(results: dict[str, Any]) -> list[str]:
         Column("seeds", lambda images: len(of(images, "seed"))),
         Column("test accuracy, %", lambda images: mean_and_range(of(images, "test_accuracy"))),
         Column("train accuracy, %", lambda images: mean_and_range(of(images, "train_accuracy"))),
-        Column("test accuracy less that of pixels, points", lambda images: apart(rows, images, PIXELS)),
+        Column("test accuracy, difference to pixels, points", lambda images: apart(rows, images, PIXELS)),
     ]
     intro = (
-        f"{results['train_images']:,} images in their exact pixels, {results['epochs']} epochs, batches of "
-        f"{results['batch_size']}, {results['precision']}; tested on 1,017 original images. A seed gives "
-        f"each row the same initial weights, order and crops. Means and ranges over seeds; of differences "
-        f"the mean and its 95% interval."
+        f"{results['train_images']:,} images in exact pixels, {results['epochs']} epochs, batches of "
+        f"{results['batch_size']}, {results['precision']}; tested on 1,017 original images. With the "
+        f"same seed all rows have the same initial weights, order and crops. Mean (lowest to highest) of the "
+        f"seeds; for differences, mean and 95% interval."
     )
     return render(columns, list(results["psnr"]), intro)

@@ -25,7 +25,7 @@ def _labels(results: Results) -> list[str]:
     planted = rows[0]["planted"]
     intro = (
         f"**Wrong labels.** {planted:,} of {results['images']:,} images got the label of another class, "
-        f"drawn evenly, and all were scored by {scoring['epochs']} epochs of {scoring['model']}; "
+        f"drawn uniformly, and all were scored by {scoring['epochs']} epochs of {scoring['model']}; "
         f"{count_text(len(rows), 'seed')}, mean (lowest to highest) in %. "
         f"Training accuracy at the end, counted with the wrong labels: "
         f"{mean_and_range([row['accuracy'] for row in rows])}."
@@ -44,9 +44,9 @@ def _labels(results: Results) -> list[str]:
     lines.append((f"all that the command lists ({listed})", precision, None, recall))
     columns = [
         Column("images listed", 0),
-        Column("wrongly labeled", lambda line: mean_and_range(line[1])),
-        Column("margin of probabilities", lambda line: line[2] and mean_and_range(line[2])),
-        Column("of all that are", lambda line: line[3] and mean_and_range(line[3])),
+        Column("wrongly labeled among them", lambda line: mean_and_range(line[1])),
+        Column("the same, by the margin of probabilities", lambda line: line[2] and mean_and_range(line[2])),
+        Column("share of all wrong labels", lambda line: line[3] and mean_and_range(line[3])),
     ]
     return render(columns, lines, intro)
 
@@ -54,9 +54,9 @@ def _labels(results: Results) -> list[str]:
 def _copies(results: Results) -> list[str]:
     copies, default = results["copies"][0]["copies"], results["distance"]
     intro = (
-        f"**Planted copies.** {copies} of the {results['images']:,} images were added once more, changed: "
-        f"which share was found, by the largest distance allowed. {default} bits are the default. Others are "
-        "images that were listed besides."
+        f"**Planted copies.** {copies} of the {results['images']:,} images were added a second time, "
+        f"changed. Shown is the share that was found, by the largest distance allowed; {default} bits is "
+        "the default. Others: images that were listed, but not planted."
     )
     distances = sorted({*_SHOWN, default})
     columns = [Column("change", "change")]
@@ -76,9 +76,9 @@ def _others(distance: int) -> Column:
 def _real(results: Results) -> list[str]:
     (found,) = results["real"]
     intro = (
-        f"**Real ones.** All {found['train']:,} training and {found['test']:,} test images of CIFAR-10, its "
-        "JPEG copy. Counted are images that are near to one before them, by the distance to it. All pairs "
-        f"took {found['find_seconds']:.0f} s of one core."
+        f"**Real duplicates.** All {found['train']:,} training and {found['test']:,} test images of CIFAR-10 "
+        "(JPEG copy). A row counts the images that are at this distance from an earlier image. Comparing "
+        f"all pairs took {found['find_seconds']:.0f} s of one core."
     )
     columns = [
         Column("bits", "distance"),

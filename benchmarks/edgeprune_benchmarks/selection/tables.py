@@ -41,8 +41,8 @@ def coreset_table(results: Results) -> list[str]:
     intro = (
         f"{recipe['model']}, {results['train_images']:,} images to choose from, "
         f"{results['test_images']:,} to test, "
-        f"{recipe['iterations']:,} iterations of {recipe['batch_size']} whatever the size of the coreset, "
-        f"{count_text(len(full), 'seed')}; test accuracy in %, mean (lowest to highest). All images: "
+        f"{recipe['iterations']:,} steps of {recipe['batch_size']} images whatever the size of the coreset, "
+        f"{count_text(len(full), 'seed')}; test accuracy in %, mean (lowest to highest). From all images: "
         f"{_of_seeds(full)}."
     )
     cells = results.get("cells", len(results["rows"]))
@@ -103,9 +103,9 @@ def correlation_table(results: Results) -> list[str]:
     """Return Spearman's rank correlations."""
     scoring = results["scoring"]
     intro = (
-        "Spearman's rank correlation of the scores, each turned so that its harder end, or the important one "
-        f"where it ranks importance, is high ({scoring['epochs']} epochs of {scoring['model']}, "
-        f"training accuracy {scoring['train_accuracy']:.1%}):"
+        "Spearman's rank correlation of the scores. The sign of each score is such that hard images, or "
+        f"important ones, are high. Scoring run: {scoring['epochs']} epochs of {scoring['model']}, "
+        f"training accuracy {scoring['train_accuracy']:.1%}."
     )
     names = results["rank_correlation"]
     columns = [Column("", lambda line: NAMES[line["score"]])]
@@ -125,7 +125,7 @@ def mask_table(results: Results) -> list[str]:
     columns = [
         Column("pruned", "freq_prune", "{:.0%}"),
         Column("mask", "mask"),
-        Column("kept a channel", "components", "{:,}"),
+        Column("kept per channel", "components", "{:,}"),
         Column("PSNR, dB", "psnr_db", "{:.2f}"),
         Column("mean entropy, nats", "entropy", "{:.4f}"),
         Column("classifier's accuracy", "classifier_accuracy", "{:.2%}"),
@@ -147,8 +147,8 @@ def learning_table(results: Results) -> list[str]:
         Column("on", _device),
         Column("batch", "batch_size"),
         Column("training, images/s", "step_images_per_second", "{:,.0f}"),
-        Column("of the bare step", _of_bare_step, "{:.2f}x"),
-        Column("in the records", _recording),
+        Column("relative to the bare step", _of_bare_step, "{:.2f}x"),
+        Column("share of time for recording", _recording),
         Column("peak, MiB", lambda row: _memory(row["scoring_peak"])),
         Column("an epoch of masks, s", "mask_epoch_seconds", "{:,.1f}"),
         Column("masks, images/s", "mask_images_per_second", "{:,.0f}"),

@@ -24,8 +24,8 @@ def encode_table(results: Results) -> list[str]:
         Column("PSNR, dB", lambda line: _file(line)["psnr_db"], "{:.2f}"),
         Column("file, B/image", lambda line: _file(line)["file_bytes"], "{:,.0f}"),
         Column("images/s", lambda line: median_and_range(line[0]["images_per_second"][line[1]], ",.0f")),
-        Column("ours is as fast", partial(_times, "ours, rdo")),
-        Column("ours, deadzone, is", partial(_times, "ours, deadzone")),
+        Column("ours, rdo, is faster by", partial(_times, "ours, rdo")),
+        Column("ours, deadzone, is faster by", partial(_times, "ours, deadzone")),
     ]
     rows = results["rows"]
     lines = render(columns, [(row, name) for row in rows for name in row["images_per_second"]])
@@ -63,12 +63,12 @@ def _notes(row: Results) -> list[str]:
     if "images/s" in goals:
         goal = goals["images/s"]
         notes.append(f"Goal at {size}: at least {goal:,.0f} images/s. {rate:,.0f}: {verdict(rate, goal)}.")
-    notes += [f"{size}: a peer is left out, {reason}." for reason in row["absent"].values()]
+    notes += [f"{size}: another encoder is left out: {reason}." for reason in row["absent"].values()]
     kernels = row["numpy"]
     if row["compiled"]:
         notes.append(
             f"{size}: without the encoder in C, numpy takes {kernels['ratio']:.1f}x as long "
-            f"({kernels['images']:,} images, once)."
+            f"({kernels['images']:,} images, measured once)."
         )
     else:
         notes.append(f"{size}: the encoder in C was not compiled; these are figures of numpy.")
@@ -77,8 +77,9 @@ def _notes(row: Results) -> list[str]:
 
 def _stages(row: Results) -> list[str]:
     intro = (
-        f"What one image costs in a build at {row['size']}, in ms on one core: the photograph's JPEG file as "
-        "it is, tiles of 16, rounding rdo; hashing is SHA-256 and the sums of channels."
+        f"Time of each stage of a build for one image at {row['size']}, in ms on one core. The source is the "
+        "original JPEG file of the photograph; tiles of 16, rounding rdo. Hashing is SHA-256 and the sums "
+        "over each channel."
     )
     if any("12 megapixels" in name for name in row["stages"]):
         intro += " Those of 12 megapixels are enlarged photographs, saved with quality 90."

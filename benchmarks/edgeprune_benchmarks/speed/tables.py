@@ -59,9 +59,9 @@ def _decode_intro(row: Results) -> str:
     threads = "one thread" if row["threads"] == 1 else f"{row['threads']} threads"
     return (
         f"{row['size']}, {threads}, {row['images']:,} images: {packs}; peers decode {jpeg['name']}{encoder}, "
-        f"{jpeg['psnr_db']:.1f} dB at {jpeg['file_bytes']:,.0f} B. Images/s, median [lowest to highest], and "
-        f"in brackets of simplejpeg and of raw. Here a copy moves {limits['copy_gb_s']:.0f} GB/s and "
-        f"products run at {limits['sgemm_gflop_s']:,.0f} Gflop/s."
+        f"{jpeg['psnr_db']:.1f} dB at {jpeg['file_bytes']:,.0f} B. Images/s, median [lowest to highest]; in "
+        f"parentheses as multiples of simplejpeg and of raw. This machine copies {limits['copy_gb_s']:.0f} "
+        f"GB/s and computes matrix products at {limits['sgemm_gflop_s']:,.0f} Gflop/s."
     )
 
 
@@ -89,8 +89,8 @@ def allowed(row: Results) -> dict[str, float]:
     return {
         "limit: read uint8, write float32": copy / (5 * values),
         "limit: read int16 coefficients, write float32": copy / (6 * values),
-        "limit: products of the whole-image inverse": products / (2 * values * (height + width)),
-        "limit: products of the inverse, tiles of 16": products / (2 * values * (16 + 16)),
+        "limit: matrix products of the whole-image inverse": products / (2 * values * (height + width)),
+        "limit: matrix products of the inverse, tiles of 16": products / (2 * values * (16 + 16)),
     }
 
 
@@ -124,8 +124,8 @@ def _shown(rates: dict[str, dict[str, float]]) -> list[str]:
 def buffers_table(results: Results) -> list[str]:
     """Return images/s into fresh and into reused memory, and how much faster the latter is."""
     intro = (
-        f"{results['rows'][0]['images']:,} images of 32x32. Images/s, median [lowest to highest] of rounds "
-        "in turn; the ratio is of each round."
+        f"{results['rows'][0]['images']:,} images of 32x32. Images/s, median [lowest to highest]. In each "
+        "round both ways are timed, and the ratio is taken."
     )
     columns = [
         Column("threads", "threads"),
@@ -133,7 +133,7 @@ def buffers_table(results: Results) -> list[str]:
         Column("decoder", "decoder"),
         Column("fresh memory", lambda row: _images(row["fresh"])),
         Column("reused buffers", lambda row: _images(row["reused"])),
-        Column("reused to fresh", lambda row: median_and_range(row["ratio"], ".2f")),
+        Column("reused / fresh", lambda row: median_and_range(row["ratio"], ".2f")),
     ]
     return render(columns, results["rows"], intro)
 
@@ -150,7 +150,7 @@ def loader_table(results: Results) -> list[str]:
         Column("cores", lambda line: line[0]["threads"]),
         Column("loader", 1),
         Column("images/s", 2),
-        Column("ours is as fast", 3),
+        Column("ours is faster by", 3),
     ]
     return render(columns, lines)
 
@@ -159,17 +159,18 @@ def epoch_table(results: Results) -> list[str]:
     """Return the seconds of training epochs from a pack, from ready batches and from JPEG files."""
     intro = (
         f"{results['threads']} threads; files are JPEG of quality {results['quality']} through ImageFolder "
-        f"and a DataLoader with {results['workers']} workers."
+        f"and a DataLoader with {results['workers']} workers. Figures with x are multiples of the time with "
+        "ready batches."
     )
     columns = [
         Column("network", lambda row: f"{row['model']}, {row['size']}"),
-        Column("on", lambda row: f"{row['device']}, {row['precision']}"),
+        Column("device", lambda row: f"{row['device']}, {row['precision']}"),
         Column("steps", lambda row: f"{row['steps']} of {row['batch']}"),
         Column("ready batches, s", "seconds.ready.median", "{:.2f}"),
         Column("from the pack", lambda row: median_and_range(row["ratio_to_ready"], ".3f", "x")),
         Column("from files", lambda row: median_and_range(row["files_ratio_to_ready"], ".3f", "x")),
         Column("decoding alone, s", "seconds.decoding.median", "{:.2f}"),
-        Column("files alone, s", "seconds.decoding files.median", "{:.2f}"),
+        Column("reading files alone, s", "seconds.decoding files.median", "{:.2f}"),
     ]
     return render(columns, results["rows"], intro)
 
@@ -178,9 +179,9 @@ def start_table(results: Results) -> list[str]:
     """Return the seconds of the import, and of the first batch behind it."""
     intro = (
         f"`import edgeprune_runtime` in a new process: {_seconds(results['import_seconds'])} s, and "
-        f"{_seconds(results['import_seconds_after_numpy'])} s where numpy is there already. From there to "
-        f"the first {results['batch']} of {results['images']:,} shuffled images, with all that is imported "
-        "on the way:"
+        f"{_seconds(results['import_seconds_after_numpy'])} s if numpy is imported already. After that, the "
+        f"time to the first batch, {results['batch']} of {results['images']:,} shuffled images, further "
+        "imports included:"
     )
     columns = [
         Column("codec", "codec"),
@@ -214,11 +215,11 @@ def transform_table(results: Results) -> list[str]:
         Column("data set", "data_set"),
         Column("images", "images", "{:,}"),
         Column("measured on", _measured),
-        Column("by", "way"),
+        Column("library", "way"),
         Column("DCT, s", "dct_seconds.median", "{:,.2f}"),
         Column("inverse, s", "idct_seconds.median", "{:,.2f}"),
     ]
-    intro = f"Whole images, {results['threads']} threads; CIFAR-100 has the size and number of CIFAR-10."
+    intro = f"Whole images, {results['threads']} threads; CIFAR-100 has as many images of the same size."
     return render(columns, results["rows"], intro)
 
 
@@ -234,8 +235,8 @@ def safety_table(results: Results) -> list[str]:
     columns.append(Column("decoding, s", lambda row: median_and_range(row["decoding_seconds"], ".3f")))
     columns += [Column(name, partial(_share, name), "{:.3f}x") for name in names]
     intro = (
-        f"{results['images']:,} images of 32x32, decoded by scipy in batches of {results['batch']}; medians, "
-        "as multiples of decoding the pack once."
+        f"{results['images']:,} images of 32x32, decoded by scipy in batches of {results['batch']}. Medians; "
+        "figures with x are multiples of the time to decode the pack once."
     )
     return render(columns, results["rows"], intro)
 
@@ -255,13 +256,13 @@ def reading_table(results: Results) -> list[str]:
     columns = [
         Column("size", lambda row: f"{row['size']}x{row['size']}"),
         Column("threads", "jobs"),
-        Column("decoded in each: epoch 1", lambda row: _epoch_rate(row["decoded"], 0)),
+        Column("decoded in every epoch: epoch 1", lambda row: _epoch_rate(row["decoded"], 0)),
         Column("epoch 2", lambda row: _epoch_rate(row["decoded"], 1)),
         Column("decoded once: epoch 1", lambda row: _epoch_rate(row["cached"], 0)),
         Column("epoch 2", lambda row: _epoch_rate(row["cached"], 1)),
         Column("disk, B an image", lambda row: row["cached"]["disk_bytes"] / results["images"], "{:,.0f}"),
         Column("peak memory, MiB", lambda row: row["cached"]["peak_mib"], "{:,.0f}"),
-        Column("of it before the images", lambda row: row["cached"]["imported_mib"], "{:,.0f}"),
+        Column("of which before reading", lambda row: row["cached"]["imported_mib"], "{:,.0f}"),
     ]
     return render(columns, results["rows"], intro)
 
