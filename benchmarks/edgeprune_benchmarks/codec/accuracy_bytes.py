@@ -256,7 +256,7 @@ class _Bench:
         row |= {"seed": seed, "test_accuracy": self._accuracy(fitted, self._exact.take(fold), seed)}
         click.echo(
             f"{codec} {row['setting']}, {budget:g} MB, seed {seed}: {row['images']:,} images, "
-            f"{row['test_accuracy']:.2%}"
+            f"test accuracy {row['test_accuracy']:.2%}"
         )
         return row
 

@@ -201,7 +201,7 @@ class _Bench:
                 on_event=self._deadline.watched(lambda event: None),
             )
         self.teacher_accuracy = metrics["test_accuracy"]
-        click.echo(f"teacher: {recipe.model}, {self.teacher_accuracy:.2%}")
+        click.echo(f"teacher: {recipe.model}, test accuracy {self.teacher_accuracy:.2%}")
 
     @cached_property
     def _teacher(self) -> PackTeacher:
@@ -241,7 +241,9 @@ class _Bench:
             )
             facts = {"images": len(pack), "bytes": path.stat().st_size}
         accuracy = metrics["test_accuracy"]
-        click.echo(f"{budget:g} MB, seed {seed}, {row}: {facts['images']:,} images, {accuracy:.2%}")
+        click.echo(
+            f"{budget:g} MB, seed {seed}, {row}: {facts['images']:,} images, test accuracy {accuracy:.2%}"
+        )
         return {"budget_mb": budget, "seed": seed, "row": row, **facts, "test_accuracy": accuracy}
 
     def _config(self, seed: int, row: str) -> TrainConfig:

@@ -127,8 +127,8 @@ def _match(target: float, ours: Point, curves: list[Curve]) -> dict[str, Any]:
         row[kind] = {"ratio": ratios, "best_peer": best, "ratio_to_best": ratios[best] if best else None}
     best = row["file_bytes"]["best_peer"]
     click.echo(
-        f"{ours.psnr_db:.2f} dB: ours {ours.file_bytes:,.0f} B, best peer {best}, "
-        + (f"{row['file_bytes']['ratio_to_best']:.3f}x" if best else "none in reach")
+        f"{ours.psnr_db:.2f} dB: ours {ours.file_bytes:,.0f} B, "
+        + (f"{row['file_bytes']['ratio_to_best']:.3f}x of {best}" if best else "no other codec reaches this")
     )
     return row
 

@@ -129,6 +129,19 @@ def storage(data: Path, output: Path, only: tuple[str, ...], count: int | None) 
 def time(data: Path, output: Path, only: tuple[str, ...], **options: Any) -> None:
     """Measure the speed of encoding, decoding, loading and training, start, memory, and the cost of checks.
 
+    \b
+    Parts:
+      decode     from packs and JPEG files to normalized batches
+      buffers    batches in fresh and in reused memory
+      encode     from pixels to packs, WebP and AVIF
+      loaders    PackLoader and other data loaders
+      epoch      training from packs, ready batches and JPEG files
+      start      import, and time to the first batch
+      memory     peak memory of loading, by size of the pack
+      transform  DCT of whole data sets
+      safety     checks of structure, checksums and signatures
+      reading    photographs for scoring, decoded each time or once
+
     Parts whose packages are not installed are left out, with a message. Without torch, the parts decode,
     encode, start, memory and safety still run, with the backends that do not need it. If --only names a part
     that cannot run, that is an error.
@@ -260,7 +273,7 @@ def install(output: Path, extras: tuple[str, ...], repeats: int) -> None:
 @config_options(TrainConfig, "epochs", epochs=EPOCHS)
 @count("--devices", 4, "Simulated devices; the images are divided among them.")
 def fleet(data: Path, output: Path, **options: Any) -> None:
-    """Compare federated averaging over simulated devices, with Flower, with training in one place.
+    """Compare training in one place to federated averaging over simulated devices, by Flower.
 
     \b
     Example:

@@ -67,7 +67,7 @@ RUNS = runs("runs/minutes")
     help="Images in one training step.",
 )
 def training_memory(data: Path, output: Path, **options: Any) -> None:
-    """Measure peak memory of training from packs of several sizes, by --memory, and from arrays in memory.
+    """Measure peak memory of training from packs, with and without --memory, and from arrays in memory.
 
     \b
     Example:
@@ -180,7 +180,9 @@ def copies(data: Path, output: Path, runs: Path, **options: Any) -> None:
 def latency(
     data: Path, output: Path, models: tuple[str, ...], sizes: tuple[str, ...], **options: Any
 ) -> None:
-    """Measure median (p50) and p99 latency: torch, onnxruntime, int8, with the decoder; 1 and 32 images.
+    """Measure the latency (p50 and p99) of torch and of onnxruntime, for 1 and for 32 images.
+
+    onnxruntime runs each network in float32, in int8, and with the decoder of the pack in the graph.
 
     \b
     Example:
@@ -195,7 +197,7 @@ def latency(
 @OUTPUT
 @RUNS
 def export(output: Path, runs: Path) -> None:
-    """Export the networks that ``bench minutes`` trained; measure accuracy and difference to torch.
+    """Export the networks that `bench minutes` trained; measure accuracy and difference to torch.
 
     \b
     Example:

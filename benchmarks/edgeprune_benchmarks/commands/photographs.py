@@ -112,7 +112,7 @@ def photographs(
     name: str,
     **options: Any,
 ) -> None:
-    """Measure the minutes to the accuracy that torchvision's recipe reaches from JPEG files; resumable.
+    """Measure the minutes of training to the accuracy of torchvision's recipe on JPEG files; resumable.
 
     Networks are trained from JPEG files by this recipe, and from a pack. A network whose training was stopped
     starts again from the beginning, because its minutes must be those of one process. The result is written

@@ -92,9 +92,9 @@ def robustness(output: Path, images: int | None, linf: bool, precision: str, **o
 @count("--directions", 5, "Random directions in which the weights are moved.", least=2)
 @PICTURES
 def landscape(output: Path, images: int, directions: int, pictures: Path, **options: Any) -> None:
-    """Measure and draw the loss around weights and images, SmoothGrad, and the images that were kept.
+    """Measure and draw the loss around weights and images, saliency maps (SmoothGrad), and kept images.
 
-    The networks are those of ``bench robustness``; they are trained if they are not there.
+    The networks are those of `bench robustness`; they are trained if they do not exist yet.
 
     \b
     Example:
@@ -117,7 +117,7 @@ def landscape(output: Path, images: int, directions: int, pictures: Path, **opti
 @DEVICE
 @TRUST_MODEL
 def attack(run: Path, source: str, scale: str, device: str, **options: Any) -> None:
-    """Attack the network in RUN, a folder of ``edgeprune train``, and check the report; resumable.
+    """Attack the network in RUN, a folder of `edgeprune train`, and check the report; resumable.
 
     Exits with an error if a control fails, because the figures cannot be trusted then.
 

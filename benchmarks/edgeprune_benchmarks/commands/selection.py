@@ -133,7 +133,7 @@ def accuracy(data: Path, output: Path, runs: Path, **options: Any) -> None:
     "ratios",
     multiple=True,
     type=float,
-    help="Only coresets without this share of the images; may be repeated.",
+    help="Only coresets that leave out this share of the images; may be repeated.",
 )
 @SEEDS
 @DEVICE

@@ -131,8 +131,8 @@ def _train(
         metrics = train_steps(loader, settings.steps, config, folder, **pack_facts(pack))
     network = open_predictor(folder)
     accuracies = {of: evaluate(network, f"npz:{sources[of]}").accuracy for of in KINDS}
-    told = ", ".join(f"{accuracy:.2%} of {of}" for of, accuracy in accuracies.items())
-    click.echo(f"{settings.model}, seed {seed}, from {kind}: {told}")
+    told = ", ".join(f"{accuracy:.2%} on {of}" for of, accuracy in accuracies.items())
+    click.echo(f"{settings.model}, seed {seed}, from {kind}: test accuracy {told}")
     row = {"images": kind, "seed": seed, "test_accuracy": accuracies[kind]}
     row |= {f"accuracy on {of}": accuracy for of, accuracy in accuracies.items()}
     return row | {name: metrics[name] for name in ("train_accuracy", "train_loss")}

@@ -46,7 +46,7 @@ def _rows(folder: Path, pack: Path, source: str) -> list[dict[str, Any]]:
         "tested": int8.tested,
         "bytes": {"float32": float32.size, "int8": int8.size},
     }
-    click.echo(f"{row['run']}: {row['accuracy']}, differs by {row['difference']:.1e}")
+    click.echo(f"{row['run']}: {row['accuracy']}, largest difference to torch {row['difference']:.1e}")
     return [row]
 
 

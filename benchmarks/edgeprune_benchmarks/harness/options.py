@@ -153,5 +153,5 @@ def runs(default: str | None, holds: str = "runs") -> Decorator:
         type=click.Path(file_okay=False, path_type=Path),
         default=default,
         show_default=True,
-        help=text if default else f"{text}  [default: runs/NAME]",
+        help=text if default else f"{text}  [default: runs/ and the name of the result]",
     )

@@ -87,7 +87,7 @@ def _intro(results: Results) -> str:
     attacked = min(protocol["images"], results["test_images"])
     return (
         f"{scale['model']}, {scale['iterations']:,} steps of {scale['batch_size']} on "
-        f"{results['train_images']:,} images ({results['source']}) or part of them, "
+        f"all or a part of {results['train_images']:,} images ({results['source']}), "
         f"{count_text(scale['seeds'], 'seed')}; {attacked:,} of {results['test_images']:,} test images "
         f"attacked. Accuracy in %, with Wilson's 95% interval.{left}"
     )

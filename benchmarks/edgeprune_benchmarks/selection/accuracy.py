@@ -123,7 +123,7 @@ def _psnr(source: str, packs: dict[str, Path]) -> dict[str, float | None]:
 def _train(settings: Settings, source: str, pack: Path, runs: Path, name: str, seed: int) -> dict[str, Any]:
     folder = runs / f"{settings.model}-{seed}-{list(PACKS).index(name)}"
     metrics = train_epochs(pack, folder, source, **settings.config(seed))
-    click.echo(f"{settings.model}, seed {seed}, {name}: {metrics['test_accuracy']:.2%}")
+    click.echo(f"{settings.model}, seed {seed}, {name}: test accuracy {metrics['test_accuracy']:.2%}")
     kept = ("test_accuracy", "test_loss", "train_accuracy", "images_per_second")
     return {"images": name, "seed": seed, **{key: metrics[key] for key in kept}}
 

@@ -122,7 +122,7 @@ def run(settings: Settings, output: Path, runs: Path, name: str) -> None:
         else:
             rows = _coreset(settings, method, ratio, seed, source, check, scored(seed % settings.score_runs))
         accuracy = train_on(source, check, test, rows, settings.recipe, seed)
-        click.echo(f"{method}, {ratio:.0%} pruned, seed {seed}: {accuracy:.2%}")
+        click.echo(f"{method}, {ratio:.0%} pruned, seed {seed}: test accuracy {accuracy:.2%}")
         place = {"method": method, "sample_prune": ratio, "seed": seed}
         return {**place, "images": len(rows), "test_accuracy": accuracy}
 

@@ -38,7 +38,7 @@ def run(data: Path, output: Path, *, rounds: int) -> None:
             build(images, path, codec=codec, **options).close()
             rows.append({"codec": codec, "file_bytes": path.stat().st_size, **_costs(path, rounds)})
             shares = ", ".join(f"{name} {ratio:.4f}" for name, ratio in rows[-1]["ratios"].items())
-            click.echo(f"{codec}, of decoding once: {shares}")
+            click.echo(f"{codec}, as multiples of decoding once: {shares}")
     click.echo(save(output, "time-safety", {"images": len(images.labels), "batch": BATCH, "rows": rows}))
 
 
