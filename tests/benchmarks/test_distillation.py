@@ -54,6 +54,6 @@ def test_what_is_done_is_written_and_gone_on_from(tmp_path):
         run(replace(settings, minutes=0.0), tmp_path / "out", tmp_path / "runs")
     results = json.loads((tmp_path / "out" / "distill.json").read_text())["results"]
     table = "\n".join(distill_table(results))
-    assert "3 of 4 cells are filled" in table
+    assert "3 of 4 networks are trained" in table
     assert f"| {MORE} | - |" in table
     assert "| the 3 likeliest and the rest | 6 |" in table
