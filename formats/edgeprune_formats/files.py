@@ -59,7 +59,9 @@ _DEAD_SECONDS = 86_400.0
 def check_writable(path: Path) -> None:
     """Raise `PackWriteError` if no pack can be written under this name, whatever its size."""
     try:
-        is_folder, is_other = path.is_dir(), path.exists() and not path.is_file()
+        # Of /dev/stdout and its like the link itself would be replaced, where a file is behind it.
+        is_stream = path.is_symlink() and path.readlink().parts[:2] == ("/", "proc")
+        is_folder, is_other = path.is_dir(), is_stream or (path.exists() and not path.is_file())
         has_parent = path.parent.is_dir()
     except OSError as error:
         raise write_error(path, error) from error

@@ -201,6 +201,18 @@ def test_a_link_in_the_place_of_the_file_is_replaced_and_not_followed(path, fold
     assert value_in(path) == 7
 
 
+@pytest.mark.parametrize("of", ["self", "own number"])
+def test_a_link_to_an_open_file_as_dev_stdout_is_refused_and_stays(path, folder, tools, of):
+    with (folder / "redirected").open("w") as stream:
+        process = "self" if of == "self" else os.getpid()
+        path.symlink_to(f"/proc/{process}/fd/{stream.fileno()}")
+        assert path.is_file()
+        with pytest.raises(PackWriteError, match=r"x\.h5: is a device or pipe"), atomic_hdf5(path):
+            pass
+    assert path.is_symlink()
+    assert tools.names(folder) == ["redirected", "x.h5"]
+
+
 @pytest.mark.parametrize("kind", ["folder", "file", "lock"])
 def test_links_that_look_like_leftovers_are_not_followed(path, folder, tmp_path, kind):
     victim = tmp_path / "victim"
