@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import exported_models
 import numpy as np
@@ -149,6 +150,30 @@ def test_a_failing_exporter_is_one_line(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.onnx, "export", fail)
     with pytest.raises(TrainingError, match=r"cannot export resnet8 \(no such operator\); pip install"):
         export_network(open_run_network(finished_run(tmp_path / "run")))
+
+
+class Branching(torch.nn.Module):
+    """Goes by what it computes, which torch.export does not follow."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images):
+        logits = self.network(images)
+        return logits if logits.sum() > 0 else -logits
+
+
+def test_code_that_cannot_be_exported_is_told_by_the_cause(tmp_path, capfd):
+    network = open_run_network(finished_run(tmp_path / "run"))
+    network = replace(network, model=Branching(network.model), name="mine:branching")
+    with pytest.raises(TrainingError) as told:
+        export_network(network)
+    message = str(told.value)
+    assert "cannot export mine:branching (Could not guard on data-dependent expression" in message
+    assert message.endswith("; write its code so that torch.export follows it")
+    assert message.isprintable()
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_file_is_written_whole_or_not_at_all(exported, tmp_path, monkeypatch):

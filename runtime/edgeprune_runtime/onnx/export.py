@@ -6,6 +6,7 @@ Torch's exporter over torch.export makes the graph, with onnxscript; docs/decisi
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import logging
 import warnings
@@ -15,8 +16,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from edgeprune_formats import __version__
+from edgeprune_formats.errors import one_line
 
 from ..errors import TrainingError
+from ..networks.names import is_code
 from ..networks.trained import NormalizedNetwork, TrainedNetwork
 from .runtimes import IR_VERSION, OPSET
 from .session import IMAGES, LOGITS
@@ -28,6 +31,7 @@ __all__ = ["export_network"]
 
 # They warn of what is no concern of ours, such as operators of torchvision that no network here has.
 _TALKATIVE = ("torch.onnx", "torch.export", "torch.fx.experimental.symbolic_shapes", "onnxscript", "onnx_ir")
+_UPGRADE = "pip install --upgrade onnxscript"
 
 
 def export_network(network: TrainedNetwork) -> onnx.ModelProto:
@@ -67,16 +71,22 @@ def export_network(network: TrainedNetwork) -> onnx.ModelProto:
         raise
     # Between torch.onnx and an onnxscript that it was not made for nearly anything can go wrong.
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise TrainingError(
-            f"{network.path}: torch.onnx cannot export {network.name} ({reason}); "
-            "pip install --upgrade onnxscript"
+            f"{network.path}: torch.onnx cannot export {network.name} ({_reason(error)}); "
+            + ("write its code so that torch.export follows it" if is_code(network.name) else _UPGRADE)
         ) from error
     assert program is not None
     model = program.model_proto
     _strip(model)
     _describe(model, network)
     return model
+
+
+def _reason(error: BaseException) -> str:
+    """Return the first line of the error that came first: the exporter's own text is advice."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return one_line((str(error).strip().splitlines() or [type(error).__name__])[0])
 
 
 def _fused(model: torch.nn.Module) -> torch.nn.Module:
@@ -101,7 +111,9 @@ def _fused(model: torch.nn.Module) -> torch.nn.Module:
 def _quietly() -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in _TALKATIVE]
     levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
+    # Torch prints the whole graph where it cannot follow a network.
+    quiet = io.StringIO()
+    with warnings.catch_warnings(), contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
         warnings.simplefilter("ignore")
         for logger in loggers:
             logger.setLevel(logging.ERROR)
