@@ -134,6 +134,8 @@ def test_names_of_a_forged_record_are_escaped(tmp_path, name, part):
         # Of a pack that says nothing of itself there is the count alone.
         ({"pack parts": [{"of": "x"}, {"of": "y"}, {}]}, "its parts count was 2 and is now 3"),
         ({"pack parts": [{"of": "x"}, {"of": "y" * 2000}]}, "its parts 1 of was 'y' and is now 'yyy"),
+        # Of several packs the entries of one are missing, which says less than how many there are.
+        ({"pack config": {}, "pack packs": ["a"]}, "its packs was a single one and is now ['a']"),
     ],
 )
 def test_another_pack_is_told_by_the_entry_that_differs(tmp_path, change, told):
@@ -196,3 +198,12 @@ def test_what_fails_before_the_first_checkpoint_leaves_the_files_of_others(tmp_p
     with pytest.raises(TrainingError, match="an `lr` lower"):
         run(tmp_path, replace(TINY, lr=1e20))
     assert sorted(path.name for path in tmp_path.iterdir()) == names
+
+
+def test_a_run_from_several_packs_is_not_gone_on_with_by_one(tmp_path):
+    several = {"pack packs": ["a, 3 images", "b, 4 images"], "pack provenances": [{"config": {}}]}
+    one = {"pack config": {"codec": "x"}}
+    former, now = ({"config": {}, "provenance": facts} for facts in (several, one))
+    told = r"its packs was \['a, 3 images', 'b, 4 images'\] and is now a single one;"
+    with pytest.raises(ConfigError, match=told):
+        require_same(tmp_path, former, now)

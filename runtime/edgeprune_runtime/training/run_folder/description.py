@@ -39,6 +39,8 @@ _MAX_CONFIG_BYTES = 2**26
 # What a setting is of: the run itself, its provenance, or the pack that the provenance tells of.
 _OWN, _PROVENANCE, _PACK = "run", "provenance", "pack "
 _Name = tuple[str, ...]
+# Of several packs the list of them, which a single pack does not have.
+_PACKS = _PACK, "packs"
 _DERIVED = ("num_classes", "image_shape", "steps_per_epoch")
 # What may differ when a run goes on: consequences of the other entries, versions, and what a run is free in.
 _DESCRIPTIVE = ("versions", "parameters", "notes", "schedules")
@@ -182,26 +184,22 @@ def require_same(run_dir: Path, old: Mapping[str, Any], new: Mapping[str, Any]) 
         # True equals 1, and `freeze` means another thing by each.
         if one != other or isinstance(one, bool) != isinstance(other, bool):
             # A forged record may name anything.
-            what = (
-                f"{one_line(_named(name))} was {one_line(_shown(one))} and is now {one_line(_shown(other))}"
-            )
+            absent = "a single one" if name == _PACKS else "not set"
+            former, given = (one_line(absent if value is None else repr(value)) for value in (one, other))
+            what = f"{one_line(_named(name))} was {former} and is now {given}"
             raise ConfigError(
                 f"{run_dir} cannot be resumed: {what}; resume with the former, or start in another folder"
             )
 
 
-def _rank(name: _Name) -> tuple[bool, bool, _Name]:
+def _rank(name: _Name) -> tuple[bool, bool, bool, _Name]:
     """Return the place of a setting in the order of comparison: packs, and causes before what follows."""
-    return name[0] != _PACK, name[1] in _DERIVED, name
+    return name[0] != _PACK, name != _PACKS, name[1] in _DERIVED, name
 
 
 def _named(name: _Name) -> str:
     known = " ".join(name[1:])
     return f"it learned from another pack: its {known}" if name[0] == _PACK else known
-
-
-def _shown(value: object) -> str:
-    return "not set" if value is None else repr(value)
 
 
 def _settings(description: Mapping[str, Any]) -> dict[_Name, Any]:
