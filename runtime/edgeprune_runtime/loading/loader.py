@@ -8,6 +8,8 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import numpy as np
+
 from edgeprune_formats import ConfigError
 from edgeprune_formats.errors import one_line
 
@@ -260,6 +262,17 @@ class PackLoader:
         channels = self.pack.header.channels
         mean, std = self._values["normalize"] or ([0.0] * channels, [1.0] * channels)
         return Normalization(tuple(mean), tuple(std))
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the images; at full size with a `resolution_schedule`."""
+        height, width = self._values["resolution"]
+        return self.pack.header.channels, height, width
+
+    @property
+    def gives_tensors(self) -> bool:
+        """Whether batches are tensors of torch, and not arrays of numpy."""
+        return not isinstance(self._reader.decoder.labels(np.zeros(1, np.int64)), np.ndarray)
 
     def set_epoch(self, epoch: int) -> None:
         """Make the next iteration epoch number `epoch`, from its first batch.

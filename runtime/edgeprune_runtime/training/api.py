@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from ..networks.grown_head import weights_file
 from ..normalization import Normalization
 from ..task import Task
 from ..text import count_text
-from .batches import check_batches
+from .batches import check_batches, check_loader
 from .defaults import defaults_of, learning_rate_of
 from .interfaces import Batches, OnEvent, TrainLoader
 from .loop import TrainRun
@@ -134,7 +135,8 @@ def train(
         function's name, and needs the function again to be resumed and loaded.
     test : iterable of (torch.Tensor, torch.Tensor), optional
         Batches to test on after each epoch: normalized, without augmentation, iterable again and again. Of a
-        list all batches are checked before the first epoch, of a `PackLoader` the labels.
+        list all batches are checked before the first epoch, of a `PackLoader` the shape of its images, its
+        labels and the order of its classes.
     init : str or Path, optional
         A file of weights to begin with, safetensors or what torch.save has written, or the folder of a
         finished run, see `edgeprune_runtime.networks.warm_start.load_weights`. Of a run with other classes
@@ -201,15 +203,18 @@ def train(
     if model is not None:
         config = replace(config, model=allow_code(model))
     run_dir, placement, task = Path(run_dir), place(config), task or Task()
+    # Numbers of numpy are none of JSON's.
+    num_classes, image_shape = index(num_classes), tuple(map(index, image_shape))
     on_event = _told(on_event, report, config, placement)
     goes_on = resume and has_checkpoint(run_dir)
-    _require_resolutions(loader, config)
+    _require_same_loading(loader, config)
+    check_loader(loader, num_classes, image_shape, "training")
     if config.distill:
         loader = TaughtBatches(loader, num_classes)
     else:
         _require_target(loader, task)
     _require_company(config, task, test, has_teacher=teacher is not None, is_warm=init is not None or goes_on)
-    check_batches(test, num_classes, image_shape)
+    check_batches(test, num_classes, image_shape, (provenance or {}).get("class_names"))
     init = None if init is None else weights_file(Path(init))
     description = describe_run(
         config,
@@ -371,14 +376,16 @@ def _require_company(
         raise ConfigError("`patience` waits for a better test; give `test`, or leave `patience` out")
 
 
-def _require_resolutions(loader: TrainLoader, config: TrainConfig) -> None:
-    """Raise `ConfigError` where the loader decodes other sizes than the settings record."""
+def _require_same_loading(loader: TrainLoader, config: TrainConfig) -> None:
+    """Raise `ConfigError` where the loader decodes other sizes or samples otherwise than is recorded."""
     given: ResolutionSchedule = getattr(loader, "resolution_schedule", ResolutionSchedule())
     if given != config.resolutions:
         raise ConfigError(
             f"`resolution_schedule` of the loader is {str(given) or None}, and of the settings "
             f"{config.resolution_schedule}; give the same to both"
         )
+    if config.sampling == "balanced" and getattr(loader, "sampling", "balanced") != "balanced":
+        raise ConfigError("`sampling` of the settings is balanced, and of the loader not; give it to both")
 
 
 def _require_target(loader: TrainLoader, task: Task) -> None:

@@ -92,7 +92,11 @@ def describe_run(
         },
     }
     # Names of files need not be text, and JSON is.
-    plain: dict[str, Any] = json.loads(json.dumps(description, ensure_ascii=False).encode(errors="replace"))
+    try:
+        text = json.dumps(description, ensure_ascii=False)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"`provenance` and `notes` are to be what JSON holds ({error})") from error
+    plain: dict[str, Any] = json.loads(text.encode(errors="replace"))
     return plain
 
 
