@@ -210,7 +210,7 @@ def _run(termination: _Termination) -> None:
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
     except TrainingInterrupted as error:
-        _fail(_in_flags(error), INTERRUPTED)
+        _fail(_in_flags(error), 128 + error.number)
     except ConfigError as error:
         _fail(_in_flags(error), MISUSE)
     except EdgePruneError as error:

@@ -47,7 +47,10 @@ def test_training_writes_a_run_and_tests_on_pack_or_source_alike(edgeprune, npz,
 
 
 @pytest.mark.slow
-def test_an_interrupted_training_says_how_to_go_on_and_does(npz, tmp_path, edgeprune):
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_an_interrupted_training_says_how_to_go_on_and_does(npz, tmp_path, edgeprune, number, status):
     pack, run = tmp_path / "p.h5", tmp_path / "run"
     edgeprune("build", *SPARSE, npz, "-o", pack, "-q")
     options = ["--model", "resnet8", "--epochs", "400", "--batch-size", "8", "--device", "cpu"]
@@ -55,9 +58,9 @@ def test_an_interrupted_training_says_how_to_go_on_and_does(npz, tmp_path, edgep
         # The checkpoint of an epoch is there before its line.
         assert process.stdout.readline().startswith("cpu; ")
         assert process.stdout.readline().startswith("epoch ")
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, err = process.communicate()
-    assert process.returncode == 130
+    assert process.returncode == status
     assert "--resume" in err
     assert len(err.splitlines()) == 1
     code, _, err = edgeprune("train", pack, "-o", run, *options)

@@ -360,6 +360,13 @@ def test_a_run_that_is_hung_up_resumes(tmp_path, whole_run):
     assert_same_run(tmp_path, whole_run.run_dir)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interruption_says_which_signal_it_was(tmp_path, number):
+    with pytest.raises(TrainingInterrupted) as told:
+        run(tmp_path, on_batch=send(number, (0, 1)))
+    assert told.value.number == number
+
+
 def test_a_hang_up_that_is_ignored_stays_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

@@ -14,12 +14,22 @@ __all__ = ["TrainingInterrupted", "deferred_signals"]
 
 
 class TrainingInterrupted(EdgePruneError):  # noqa: N818 - a request of the user's, as KeyboardInterrupt is
-    """SIGINT, SIGTERM or SIGHUP stopped a run, which has left a checkpoint to resume from."""
+    """SIGINT, SIGTERM or SIGHUP stopped a run, which has left a checkpoint to resume from.
+
+    Attributes
+    ----------
+    number : int
+        The signal.
+    """
+
+    number: int = signal.SIGINT
 
 
 @contextmanager
 def deferred_signals() -> Iterator[Callable[[], bool]]:
     """Defer SIGINT, SIGTERM and SIGHUP, and give a function that tells whether one has arrived.
+
+    A `TrainingInterrupted` that the block raises is told which.
 
     A second signal acts as it did before, for a user who cannot wait. The previous handlers are back on
     leaving. A SIGHUP that is ignored stays so, as under nohup. Outside the main thread, which alone may set
@@ -46,5 +56,8 @@ def deferred_signals() -> Iterator[Callable[[], bool]]:
         for number in previous:
             signal.signal(number, note)
         yield lambda: bool(received)
+    except TrainingInterrupted as error:
+        error.number = received[0] if received else error.number
+        raise
     finally:
         restore()
