@@ -65,6 +65,11 @@ def test_int8_alone_is_for_the_runtime(int8, runtime, quantized_for):
     assert ExportConfig(int8=int8, runtime=runtime).quantized_for == quantized_for
 
 
+def test_a_number_of_images_without_int8_is_refused(edgeprune, tmp_path):
+    code, _, err = edgeprune("export", tmp_path, "-o", tmp_path / "x.onnx", "--calibrate", 256)
+    assert (code, err.count("--calibrate has no effect without --int8; leave it out")) == (2, 1)
+
+
 def test_int8_of_an_unknown_runtime_is_refused():
     with pytest.raises(ConfigError, match="`int8` is 'tflite'; it must be True, False, onnxruntime or"):
         ExportConfig(int8="tflite")

@@ -41,6 +41,7 @@ def test_smaller_images_in_the_first_epochs_are_for_the_whole_run(train):
     ("options", "message"),
     [
         (["--memory", "1kB"], "0 MB of memory are too little: batches of 8 images and the chunks"),
+        (["--skip-bad"], "--skip-bad has no effect without --test; leave it out"),
         (["--memory", "much"], "Invalid value for '--memory': 'much' is no size"),
         (["--batch-size", "many"], "Invalid value for '--batch-size': 'many' is neither a number nor auto"),
         (["--batch-size", "0"], "--batch-size is 0; it must be at least 1"),

@@ -71,6 +71,17 @@ def test_parts_of_a_batch_add_up(parts):
     torch.testing.assert_close(loss, expected.detach())
 
 
+def test_without_momentum_there_is_none_of_nesterovs():
+    config, made = replace(TINY, model="resnet8", ema=None, momentum=0.0), []
+    for nesterov in (True, False):
+        torch.manual_seed(0)
+        learner = Learner(replace(config, nesterov=nesterov), place(config), CLASSES, 16)
+        for number in range(2):
+            learner.step(*TEST[0], 0.5, number)
+        made.append(learner.model.state_dict())
+    torch.testing.assert_close(*made, rtol=0, atol=0)
+
+
 def test_a_clipped_step_is_as_long_as_the_bound():
     config = replace(TINY, model="resnet8", ema=None, clip_norm=0.01, nesterov=False, momentum=0.0)
     config = replace(config, weight_decay=0.0)

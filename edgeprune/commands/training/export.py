@@ -11,6 +11,7 @@ import click
 from edgeprune.text import say
 
 from ...options.fields import FAR_PACK_FILE, FORCE, Command, SwitchOrChoice, option, output_option
+from ...options.given import refuse_given
 from ...options.networks import TRUST_MODEL
 from ...options.output import file_of, require_spare
 
@@ -84,6 +85,8 @@ def command(
     """
     from edgeprune_runtime.onnx.session import require
 
+    if not int8:
+        refuse_given(("calibrate",), "without --int8")
     require("exporting", "torch", "onnx", "onnxscript", "onnxruntime")
     from edgeprune.inference.export import ExportConfig, export_run
 

@@ -20,7 +20,7 @@ from edgeprune_runtime.training.defaults import defaults_of, learning_rate_of
 from edgeprune_runtime.training.settings import TrainConfig
 
 from ...options.fields import EXISTING, FAR_PACKS, Command, config_options, make_config, option, output_option
-from ...options.given import is_given
+from ...options.given import is_given, refuse_given
 from ...options.networks import NETWORK, TRUST_MODEL
 from ...options.parameters import own_flags, say_warning
 from ...options.sizes import MEMORY
@@ -235,6 +235,8 @@ def command(
     from edgeprune_runtime import open_packs
     from edgeprune_runtime.training import Cadence
 
+    if test is None:
+        refuse_given(("skip_bad",), "without --test")
     cadence = Cadence(checkpoint_steps, checkpoint_minutes * 60)
     config = _config(batch_size, options)
     _require_one_teacher(config, teacher)

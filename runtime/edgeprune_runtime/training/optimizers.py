@@ -84,6 +84,6 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.SGD:
         [{"muon": False, "rate": 1.0, **group} for group in groups if group["params"]],
         lr=config.lr,
         momentum=config.momentum,
-        nesterov=config.nesterov,
+        nesterov=config.nesterov and config.momentum > 0,
         weight_decay=config.weight_decay,
     )

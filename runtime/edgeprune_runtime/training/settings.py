@@ -110,7 +110,7 @@ class TrainConfig:
     momentum : float
         Momentum of SGD, in [0, 1).
     nesterov : bool
-        Whether the momentum is Nesterov's.
+        Whether the momentum is Nesterov's, where there is momentum.
     weight_decay : float
         L2 penalty on the weights of convolutions and linear layers; biases and norm layers have none.
     ema : float, optional
@@ -335,7 +335,6 @@ class TrainConfig:
             ("lr", "it must be positive and finite", not 0 < self.lr < math.inf),
             ("warm_up", "it must be in [0, 0.5]", not 0 <= self.warm_up <= 0.5),
             ("momentum", "it must be in [0, 1)", not 0 <= self.momentum < 1),
-            ("nesterov", "it needs a `momentum` above 0", self.nesterov and self.momentum == 0),
             ("weight_decay", "it must be >= 0 and finite", not 0 <= self.weight_decay < math.inf),
             ("ema", "it must be in (0, 1)", ema is not None and not 0 < ema < 1),
             ("label_smoothing", "it must be in [0, 1)", not 0 <= self.label_smoothing < 1),
