@@ -171,7 +171,7 @@ def test_misuse_is_one_line_before_anything_is_done(edgeprune, trained, tmp_path
         ([run, "-o", path, "--test", other_size], 2, "has images (3, 32, 32), the training pack"),
         ([run, "-o", tmp_path / "there.onnx"], 2, "exists; pass --force to replace it"),
         ([run, "-o", tmp_path / "no" / "model.onnx"], 1, "there is no folder"),
-        ([tmp_path / "empty", "-o", path], 1, "holds no trained model; finish the run with --resume"),
+        ([tmp_path / "empty", "-o", path], 1, "holds no trained model; name the folder of a run"),
         (
             [run, "-o", path, "--pack", trained / "images.npz"],
             1,

@@ -219,8 +219,12 @@ def test_a_run_may_lack_class_names(tmp_path):
 def test_unfinished_damaged_and_missing_runs(tmp_path):
     with pytest.raises(ConfigError, match="not a folder"):
         open_run_network(tmp_path / "nothing")
-    with pytest.raises(TrainingError, match="holds no trained model; finish the run with `resume=True`"):
+    with pytest.raises(TrainingError, match="holds no trained model; name the folder of a run of edgeprune"):
         open_run_network(tmp_path)
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "config.json").write_text("{}")
+    with pytest.raises(TrainingError, match="holds no trained model; finish the run with `resume=True`"):
+        open_run_network(tmp_path / "begun")
     run = finished_run(tmp_path / "run")
     (run / "model.safetensors").write_bytes(b"nonsense")
     with pytest.raises(TrainingError, match="not a model of a run, or damaged") as caught:

@@ -20,7 +20,7 @@ from edgeprune_formats.strict_json import parse_json
 
 from ..checks import from_json
 from ..errors import TrainingError
-from ..input_files import MODEL_FILE, damage_remedy, input_problem
+from ..input_files import CONFIG_FILE, MODEL_FILE, damage_remedy, input_problem
 from ..normalization import Normalization
 from ..task import Task
 from .code import BuildNetwork, allow_code
@@ -36,6 +36,7 @@ __all__ = [
     "load_trained",
     "rebuild_network",
     "resolve_model",
+    "trained_file",
 ]
 
 DAMAGE = (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError, ConfigError)
@@ -193,6 +194,24 @@ class NormalizedNetwork(nn.Module):
         return outputs * self.value_std + self.value_mean if self._kind == "value" else outputs
 
 
+def trained_file(run: Path) -> Path:
+    """Return the file of a run's trained network.
+
+    Raises
+    ------
+    TrainingError
+        The run is not finished, or the folder is that of no run.
+    """
+    file = run / MODEL_FILE
+    if not file.exists():
+        is_run = (run / CONFIG_FILE).exists()
+        remedy = (
+            "finish the run with `resume=True`" if is_run else "name the folder of a run of edgeprune train"
+        )
+        raise TrainingError(f"{run} holds no trained model; {remedy}")
+    return file
+
+
 def load_trained(path: Path, trust_model: str | BuildNetwork | None = None) -> TrainedNetwork:
     """Return the trained network of a run's folder, or of a ``model.safetensors``.
 
@@ -210,9 +229,7 @@ def load_trained(path: Path, trust_model: str | BuildNetwork | None = None) -> T
     TrainingError
         The run is not finished, or the file is missing or damaged.
     """
-    file = path / MODEL_FILE if path.is_dir() else path
-    if not file.exists():
-        raise TrainingError(f"{file.parent} holds no trained model; finish the run with `resume=True`")
+    file = path if path.is_file() else trained_file(path if path.is_dir() else path.parent)
     try:
         problem = input_problem(file)
         if problem is not None:

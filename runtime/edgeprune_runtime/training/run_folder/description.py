@@ -20,7 +20,7 @@ from ...errors import TrainingError
 from ...input_files import CONFIG_FILE, input_problem, is_pickle
 from ...networks.freezing import freeze
 from ...networks.shapes import shaped_network
-from ...networks.trained import MODEL_FILE
+from ...networks.trained import trained_file
 from ...output_files import write_text
 from ...system.machine import versions
 from ..placement import Placement
@@ -81,7 +81,7 @@ def describe_run(
         "image_shape": list(image_shape),
         "steps_per_epoch": steps_per_epoch,
         "init": None if init is None else _sha256(init),
-        "teacher": None if teacher is None else _sha256(teacher / MODEL_FILE),
+        "teacher": None if teacher is None else _sha256(trained_file(teacher)),
         "provenance": dict(provenance or {}),
         "parameters": sum(p.numel() for p in model.parameters()),
         "versions": versions(),
