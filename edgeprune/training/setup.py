@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -346,8 +347,15 @@ def train_pack(
 
 def _notes(images: TestImages | None, pack: Pack | Mixture, of_memory: str | None) -> tuple[str, ...]:
     of_images = () if images is None else (*images.notes, *(f"skipped {line}" for line in images.skipped))
-    warnings = (of_memory, shared_warning(images, pack))
+    warnings = (of_memory, shared_warning(images, pack), _repeated_warning(pack))
     return (*(warning for warning in warnings if warning), *of_images)
+
+
+def _repeated_warning(pack: Pack | Mixture) -> str | None:
+    """Return a warning where one file is named several times, as two patterns may do."""
+    files = Counter(one.path.resolve() for one in pack.packs) if isinstance(pack, Mixture) else Counter()
+    told = [f"{file} is named {times} times" for file, times in files.items() if times > 1]
+    return f"{', '.join(told[:3])}; its images come as often in each epoch" if told else None
 
 
 def _in_parts(

@@ -214,6 +214,8 @@ def test_parts_of_a_split_share_no_images(edgeprune, tmp_path):
         assert (code, err.count("says little of others")) == (0, warnings)
     code, _, err = edgeprune("train", *parts, "--test", parts[1], *options, "-o", tmp_path / "both")
     assert (code, err.count("says little of others")) == (0, 1)
+    code, _, err = edgeprune("train", parts[0], pack, parts[0], *options, "-o", tmp_path / "twice")
+    assert (code, err.count(f"{parts[0]} is named 2 times; its images come as often in each epoch")) == (0, 1)
     for run, test, warnings in (
         ("0", parts[0], 1),
         ("0", parts[1], 0),
