@@ -90,11 +90,13 @@ def cli() -> None:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    kind = "" if code == INTERRUPTED else "error: "
+    # Of a signal: what a user, or a system that shuts down, asked for.
+    is_asked_for = code > 128
+    kind = "" if is_asked_for else "error: "
     if sys.stderr.isatty():
         # A live line of progress may stand there.
         live()
-    if code != INTERRUPTED or process_rank() == 0:
+    if not is_asked_for or process_rank() == 0:
         say_if_read(f"edgeprune: {kind}{without_credentials(message)}", err=True)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         # What NCCL does at exit waits for the other processes, which wait for this one.

@@ -69,10 +69,11 @@ def require_scores_of(
     rows = scores.rows[scores.rows < len(source)]
     alike = scored.get("images", len(source)) == len(source) and sha256 in (None, scored["sha256"])
     if not alike or not np.array_equal(scores.labels, source.labels[rows]):
+        content = "" if sha256 is None else ", `fast_jpeg`"
         raise ArtifactError(
             f"{scores.path}: scores of other images or labels ({scored.get('spec')}, SHA-256 "
-            f"{str(scored['sha256'])[:12]}) than {source.spec} holds; give the `size`, `channels`, "
-            "`fast_jpeg` and `split` (train) that they were made with, or make them with: "
+            f"{str(scored['sha256'])[:12]}) than {source.spec} holds; give the `size`, `channels`{content} "
+            "and `split` (train) that they were made with, or make them with: "
             f"edgeprune score {source.spec}"
         )
     if not np.array_equal(scores.rows, good):

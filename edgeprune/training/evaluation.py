@@ -235,12 +235,14 @@ def may_be_trained_on(header: PackHeader, run_dir: Path) -> bool:
         The run's ``config.json`` cannot be read.
     """
     known = read_description(run_dir).get("provenance", {})
+    several = known.get("pack provenances")
     one = {name: known.get(f"pack {name}") for name in ("source", "split")}
     return any(
         _source_of(pack) is not None
         and _source_of(pack) == _source_of(header.provenance)
         and not _are_parts(pack.get("split"), header.provenance.get("split"))
-        for pack in (one, *known.get("pack provenances", ()))
+        for pack in (one, *(several if isinstance(several, list) else ()))
+        if isinstance(pack, Mapping)
     )
 
 

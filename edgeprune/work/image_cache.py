@@ -289,7 +289,8 @@ def _stamp(source: Source) -> dict[str, str] | None:
             status = os.stat(path)  # noqa: PTH116 - a Path for each takes long
             digest.update(b"\0%d\0%d\0" % (status.st_size, status.st_mtime_ns))
     versions = f"edgeprune {__version__}, pillow {PIL.__version__}"
-    return {"shape": f"{source.shape} {source.wanted.kind}", "files": digest.hexdigest(), "by": versions}
+    shape = f"{source.shape} {source.wanted.kind}{', fast JPEG' if source.fast_jpeg else ''}"
+    return {"shape": shape, "files": digest.hexdigest(), "by": versions}
 
 
 def _opened(folder: Path, source: Source, run: bytes, tell: _Tell) -> CachedSource | None:

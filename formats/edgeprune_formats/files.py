@@ -60,7 +60,8 @@ def check_writable(path: Path) -> None:
     """Raise `PackWriteError` if no pack can be written under this name, whatever its size."""
     try:
         # Of /dev/stdout and its like the link itself would be replaced, where a file is behind it.
-        is_stream = path.is_symlink() and path.readlink().parts[:2] == ("/", "proc")
+        link = path.readlink() if path.is_symlink() else path
+        is_stream = "/proc" in (*map(str, link.parents), *map(str, path.parent.resolve().parents))
         is_folder, is_other = path.is_dir(), is_stream or (path.exists() and not path.is_file())
         has_parent = path.parent.is_dir()
     except OSError as error:

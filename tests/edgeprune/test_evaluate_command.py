@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import exported_models
 import numpy as np
@@ -9,6 +10,7 @@ from edgeprune.inference.confusion import Evaluation, evaluate
 from edgeprune.inference.confusion_picture import draw_confusion
 from edgeprune.inference.prediction import Prediction, predict
 from edgeprune.inference.predictors import open_predictor
+from edgeprune.training.evaluation import may_be_trained_on
 from edgeprune_formats import ConfigError
 from edgeprune_runtime.task import Task
 
@@ -100,6 +102,17 @@ def test_a_pack_and_its_source_give_the_same_as_predict(tmp_path_factory, edgepr
     assert out.startswith(f"{len(told)} images: accuracy {found.accuracy:.2%}, mean recall")
     with Image.open(files[1]) as image:
         assert min(image.size) > 300
+
+
+SOUND = [{"source": {"sha256": "S"}}]
+
+
+@pytest.mark.parametrize("several", [None, "abc", [1], [None], [{"source": 3}], SOUND])
+def test_a_record_of_other_packs_may_say_anything(tmp_path, several):
+    known = {"provenance": {"pack provenances": several, "pack source": ["S"]}}
+    (tmp_path / "config.json").write_text(json.dumps(known))
+    header = SimpleNamespace(provenance={"source": {"sha256": "S"}})
+    assert may_be_trained_on(header, tmp_path) == (several == SOUND)
 
 
 def test_what_is_printed(edgeprune, small, monkeypatch):

@@ -61,7 +61,9 @@ def test_an_interrupted_training_says_how_to_go_on_and_does(npz, tmp_path, edgep
         process.send_signal(number)
         _, err = process.communicate()
     assert process.returncode == status
-    assert "--resume" in err
+    # What was asked for is no error.
+    assert err.startswith(f"edgeprune: {run}: interrupted after step ")
+    assert err.endswith("; go on with --resume\n")
     assert len(err.splitlines()) == 1
     code, _, err = edgeprune("train", pack, "-o", run, *options)
     assert code == 2

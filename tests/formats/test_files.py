@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from edgeprune_formats import PackWriteError
-from edgeprune_formats.files import atomic_hdf5
+from edgeprune_formats.files import atomic_hdf5, check_writable
 
 
 class Failure(Exception):
@@ -281,7 +281,7 @@ import os, sys
 import numpy as np
 from pathlib import Path
 from edgeprune_formats import PackWriteError
-from edgeprune_formats.files import atomic_hdf5
+from edgeprune_formats.files import atomic_hdf5, check_writable
 
 path = Path(sys.argv[1])
 try:
@@ -317,3 +317,10 @@ def test_an_error_of_the_file_system_is_told(path, monkeypatch, folder):
     with pytest.raises(PackWriteError, match=r"x\.h5: .*Input/output error"), atomic_hdf5(path) as file:
         fill(file)
     assert list(folder.iterdir()) == []
+
+
+def test_a_file_in_dev_fd_is_refused_before_there_is_work_to_lose(tools, folder):
+    with (folder / "redirected").open("w") as stream:
+        path = Path(f"/dev/fd/{stream.fileno()}")
+        with pytest.raises(PackWriteError, match="is a device or pipe"):
+            check_writable(path)

@@ -11,6 +11,7 @@ from exported_models import MEAN, NAMES, STD, finished_run
 from edgeprune_formats import ConfigError, PackWriteError, __version__
 from edgeprune_runtime.errors import TrainingError
 from edgeprune_runtime.networks.models import MODEL_NAMES
+from edgeprune_runtime.networks.trained import load_trained
 from edgeprune_runtime.onnx.check import check_export, check_structure, write_model
 from edgeprune_runtime.onnx.export import export_network
 from edgeprune_runtime.onnx.runtimes import IR_VERSION, OPSET
@@ -221,6 +222,8 @@ def test_unfinished_damaged_and_missing_runs(tmp_path):
         open_run_network(tmp_path / "nothing")
     with pytest.raises(TrainingError, match="holds no trained model; name the folder of a run of edgeprune"):
         open_run_network(tmp_path)
+    with pytest.raises(TrainingError, match=r"other\.safetensors"):
+        load_trained(finished_run(tmp_path / "ended") / "other.safetensors")
     (tmp_path / "begun").mkdir()
     (tmp_path / "begun" / "config.json").write_text("{}")
     with pytest.raises(TrainingError, match="holds no trained model; finish the run with `resume=True`"):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from statistics import mean
 from typing import Any
 
+from edgeprune.text import count_text
+
 from ..harness.markdown import Column, mean_and_range, render
 from .distillation_rows import ROWS
 
@@ -42,7 +44,8 @@ def _budget(results: Results, budget: float) -> Column:
         if not rows:
             return None
         accuracies = mean_and_range([row["test_accuracy"] for row in rows])
-        return f"{accuracies}, {len(rows)} seeds, {round(mean(row['images'] for row in rows)):,} images"
+        images = round(mean(row["images"] for row in rows))
+        return f"{accuracies}, {count_text(len(rows), 'seed')}, {images:,} images"
 
     return Column(f"{budget:g} MB", cell)
 

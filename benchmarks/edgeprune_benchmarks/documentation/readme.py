@@ -162,7 +162,9 @@ def _demo(results: dict[str, Any]) -> list[str]:
 
 
 def _coresets(results: dict[str, Any]) -> list[str]:
-    return [*coreset_table(results), "", *correlation_table(results)]
+    # Before the first cell that needs a scoring run there is none.
+    agreement = ["", *correlation_table(results)] if "scoring" in results else []
+    return [*coreset_table(results), *agreement]
 
 
 def _with_losses(results: dict[str, Any]) -> list[str]:

@@ -24,8 +24,8 @@ def encode_table(results: Results) -> list[str]:
         Column("PSNR, dB", lambda line: _file(line)["psnr_db"], "{:.2f}"),
         Column("file, B/image", lambda line: _file(line)["file_bytes"], "{:,.0f}"),
         Column("images/s", lambda line: median_and_range(line[0]["images_per_second"][line[1]], ",.0f")),
-        Column("ours, rdo, is faster by", partial(_times, "ours, rdo")),
-        Column("ours, deadzone, is faster by", partial(_times, "ours, deadzone")),
+        Column("times as fast: ours, rdo", partial(_times, "ours, rdo")),
+        Column("times as fast: ours, deadzone", partial(_times, "ours, deadzone")),
     ]
     rows = results["rows"]
     lines = render(columns, [(row, name) for row in rows for name in row["images_per_second"]])

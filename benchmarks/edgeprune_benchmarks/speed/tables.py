@@ -150,7 +150,7 @@ def loader_table(results: Results) -> list[str]:
         Column("cores", lambda line: line[0]["threads"]),
         Column("loader", 1),
         Column("images/s", 2),
-        Column("ours is faster by", 3),
+        Column("times as fast: ours", 3),
     ]
     return render(columns, lines)
 

@@ -21,9 +21,10 @@ from ..errors import PackChecksumError, PackLayoutError, Problem, one_line
 from ..hdf5 import open_hdf5
 from .chunks import StoredField
 
-__all__ = ["Handles", "OpenFile", "changed", "open_file"]
+__all__ = ["Handles", "OpenFile", "changed", "open_file", "room_for_files"]
 
 _MOST_FILES = 64
+_NO_ROOM = (errno.EMFILE, errno.ENFILE)
 
 
 def open_file(path: Path) -> h5py.File:
@@ -36,16 +37,27 @@ def open_file(path: Path) -> h5py.File:
     OSError
         The process, or the system, has no room for another open file.
     """
+    with room_for_files(path):
+        try:
+            return open_hdf5(path)
+        except OSError as error:
+            if error.errno in _NO_ROOM:
+                raise
+            text = one_line(error)
+    reason = "the file is cut short" if "truncated" in text else f"HDF5 cannot open it ({text})"
+    raise PackChecksumError(path, Problem("checksum", "/", f"{reason}; copy or build the pack again"))
+
+
+@contextlib.contextmanager
+def room_for_files(path: Path) -> Iterator[None]:
+    """Say what to do where the process, or the system, has no room for another open file."""
     try:
-        return open_hdf5(path)
+        yield
     except OSError as error:
-        if error.errno in (errno.EMFILE, errno.ENFILE):
-            reason = "too many open files; close some, or raise the limit with ulimit -n"
-            raise OSError(error.errno, reason, str(path)) from None
-        text = one_line(error)
-        reason = "the file is cut short" if "truncated" in text else f"HDF5 cannot open it ({text})"
-        message = f"{reason}; copy or build the pack again"
-        raise PackChecksumError(path, Problem("checksum", "/", message)) from None
+        if error.errno not in _NO_ROOM:
+            raise
+        reason = "too many open files; close some, or raise the limit with ulimit -n"
+        raise OSError(error.errno, reason, str(path)) from None
 
 
 def changed(path: Path) -> PackLayoutError:

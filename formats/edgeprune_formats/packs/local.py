@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..errors import DefectError, PackFormatError, Problem, error_for
 from ..isolation import Identity, examine, identity_of, require_safe
-from .handles import changed, open_file
+from .handles import changed, open_file, room_for_files
 from .inspection import Contents, inspect, must_be_plain, signature_problem
 from .reader import Pack
 
@@ -39,8 +39,9 @@ def _inspect_file(path: Path, identity: Identity, reason: str | None) -> Content
 
 def open_local(path: Path, isolated: bool | None) -> Pack:
     """Open a pack; see `edgeprune_formats.open_pack`."""
-    identity = identity_of(path)
-    contents = _inspect_file(path, identity, _safe(path, isolated))
+    with room_for_files(path):
+        identity = identity_of(path)
+        contents = _inspect_file(path, identity, _safe(path, isolated))
     for problem in contents.problems:
         raise error_for(path, problem)
     return Pack(path, identity, contents)
@@ -49,8 +50,9 @@ def open_local(path: Path, isolated: bool | None) -> Pack:
 def verify_local(path: Path, isolated: bool | None) -> list[Problem]:
     """List every problem of a pack; see `edgeprune_formats.verify_pack`."""
     try:
-        reason = _safe(path, None if isolated is None else False)
-        return examine(path, verify=True) if isolated else verify_trusted(path, reason)
+        with room_for_files(path):
+            reason = _safe(path, None if isolated is None else False)
+            return examine(path, verify=True) if isolated else verify_trusted(path, reason)
     except PackFormatError as error:
         return [error.problem]
 

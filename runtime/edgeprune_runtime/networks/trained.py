@@ -229,7 +229,9 @@ def load_trained(path: Path, trust_model: str | BuildNetwork | None = None) -> T
     TrainingError
         The run is not finished, or the file is missing or damaged.
     """
-    file = path if path.is_file() else trained_file(path if path.is_dir() else path.parent)
+    file = path
+    if path.is_dir() or (path.name == MODEL_FILE and not path.exists()):
+        file = trained_file(path if path.is_dir() else path.parent)
     try:
         problem = input_problem(file)
         if problem is not None:

@@ -12,21 +12,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from operator import index
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from edgeprune_formats import ConfigError
-
+from ..checks import whole_number
 from ..loading.loader import PackLoader
-from ..loading.order.resolutions import ResolutionSchedule
 from ..networks.code import BuildNetwork, allow_code
 from ..networks.grown_head import weights_file
 from ..normalization import Normalization
 from ..task import Task
 from ..text import count_text
+from .arguments import require_agreement, whole_shape
 from .batches import check_batches, check_loader
 from .defaults import defaults_of, learning_rate_of
 from .interfaces import Batches, OnEvent, TrainLoader
@@ -203,18 +201,15 @@ def train(
     if model is not None:
         config = replace(config, model=allow_code(model))
     run_dir, placement, task = Path(run_dir), place(config), task or Task()
-    # Numbers of numpy are none of JSON's.
-    num_classes, image_shape = index(num_classes), tuple(map(index, image_shape))
+    num_classes, image_shape = whole_number("num_classes", num_classes), whole_shape(image_shape)
+    provenance = _whole_provenance(loader, task, run_dir, provenance or {})
     on_event = _told(on_event, report, config, placement)
-    goes_on = resume and has_checkpoint(run_dir)
-    _require_same_loading(loader, config)
+    is_warm = init is not None or (resume and has_checkpoint(run_dir))
+    require_agreement(loader, config, task, test, has_teacher=teacher is not None, is_warm=is_warm)
     check_loader(loader, num_classes, image_shape, "training")
     if config.distill:
         loader = TaughtBatches(loader, num_classes)
-    else:
-        _require_target(loader, task)
-    _require_company(config, task, test, has_teacher=teacher is not None, is_warm=init is not None or goes_on)
-    check_batches(test, num_classes, image_shape, (provenance or {}).get("class_names"))
+    check_batches(test, num_classes, image_shape, provenance.get("class_names"))
     init = None if init is None else weights_file(Path(init))
     description = describe_run(
         config,
@@ -224,7 +219,7 @@ def train(
         steps_per_epoch=len(loader),
         init=init,
         teacher=None if teacher is None else Path(teacher),
-        provenance=_whole_provenance(loader, task, run_dir, provenance or {}),
+        provenance=provenance,
         notes=notes,
     )
     about: dict[str, Any] = {"steps": len(loader), "is_ranked": task.is_ranked}
@@ -354,45 +349,3 @@ def _whole_provenance(
     classes = loader.targets[0].classes if loader.targets else ()
     known: dict[str, Any] = {"mean": loader.normalization.mean, "std": loader.normalization.std}
     return known | ({"class_names": classes} if classes else {}) | given
-
-
-def _require_company(
-    config: TrainConfig, task: Task, test: Batches | None, *, has_teacher: bool, is_warm: bool
-) -> None:
-    """Raise `ConfigError` where an argument lacks another that it needs, or does not go with another."""
-    if config.distill and (has_teacher or not task.is_default):
-        other = "`teacher`, which is asked in each step" if has_teacher else f"`task` {task.target!r}"
-        raise ConfigError(f"`distill` goes with the labels of a pack, and not with {other}; leave one out")
-    if has_teacher and not task.is_ranked:
-        raise ConfigError(f"a teacher answers with classes, and {task.target!r} is a {task.kind}")
-    if has_teacher and config.resolution_schedule is not None:
-        raise ConfigError(
-            "a teacher has learned from images of full size, and `resolution_schedule` has smaller ones; "
-            "leave one of the two out, or learn from the teacher of the pack, by `distill`"
-        )
-    if config.freeze and not is_warm:
-        raise ConfigError("`freeze` keeps layers as `init` gives them; give `init`, or leave `freeze` out")
-    if config.patience is not None and test is None:
-        raise ConfigError("`patience` waits for a better test; give `test`, or leave `patience` out")
-
-
-def _require_same_loading(loader: TrainLoader, config: TrainConfig) -> None:
-    """Raise `ConfigError` where the loader decodes other sizes or samples otherwise than is recorded."""
-    given: ResolutionSchedule = getattr(loader, "resolution_schedule", ResolutionSchedule())
-    if given != config.resolutions:
-        raise ConfigError(
-            f"`resolution_schedule` of the loader is {str(given) or None}, and of the settings "
-            f"{config.resolution_schedule}; give the same to both"
-        )
-    if config.sampling == "balanced" and getattr(loader, "sampling", "balanced") != "balanced":
-        raise ConfigError("`sampling` of the settings is balanced, and of the loader not; give it to both")
-
-
-def _require_target(loader: TrainLoader, task: Task) -> None:
-    """Raise `ConfigError` where a `PackLoader` hands out other targets than the one that is learned."""
-    columns = getattr(loader, "targets", None)
-    if columns is not None and [column.name for column in columns] != [task.target]:
-        given = ", ".join(repr(column.name) for column in columns) or "none"
-        raise ConfigError(
-            f"the loader hands out targets {given}; `task` learns {task.target!r}, and that alone"
-        )

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from cached_images import IMAGES, decoded, file_of
 from image_folders import Counted, write_photos
+from photographs import photographs
+from PIL import Image
 
 from edgeprune.sources import open_source
 from edgeprune.work import image_cache
@@ -91,6 +93,17 @@ def test_what_is_left_of_a_table_is_used_until_a_file_changes(source, output, tm
     touched(source, output)
     left_behind(table, output)
     assert reads == [10, 10]
+
+
+def test_what_is_left_of_images_that_were_read_otherwise_is_not_used(output, tmp_path):
+    for number, image in enumerate(photographs(12, 64, 96)):
+        (folder := tmp_path / "large" / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.numpy().transpose(1, 2, 0)).save(folder / f"{number:02}.jpg")
+    spec = f"imagefolder:{tmp_path / 'large'}"
+    left_behind(open_source(spec, size=8), output)
+    fast = open_source(spec, size=8, fast_jpeg=True)
+    with cached(fast, output, wanted=True) as images:
+        np.testing.assert_array_equal(images.read(np.arange(12)), fast.read(np.arange(12)))
 
 
 def test_what_is_left_at_another_size_is_not_used(source, output):
