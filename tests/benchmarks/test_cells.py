@@ -10,6 +10,7 @@ from edgeprune.sources import check_source
 from edgeprune.sources.arrays import ArraySource
 from edgeprune.work.image_store import ImageStore
 from edgeprune_benchmarks.codec import accuracy_bytes
+from edgeprune_benchmarks.harness import cells as harness_cells
 from edgeprune_benchmarks.harness.cells import measure_cells, restore_cells
 from edgeprune_benchmarks.harness.deadline import Deadline, OutOfTimeError
 from edgeprune_benchmarks.harness.pixel_loader import PixelLoader
@@ -49,6 +50,15 @@ def test_the_time_is_looked_at_before_each_cell_that_is_not_there(tmp_path):
     with pytest.raises(OutOfTimeError, match="0 of 1 measurements are done"):
         measure_cells({"b": cells["b"]}, tmp_path, {}, Deadline(0), told.append)
     assert len(told) == 1
+
+
+def test_scores_that_are_there_take_no_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(harness_cells, "run_scoring", lambda source, check, path, config, report: path)
+    path, config = tmp_path / "s.h5", ScoreConfig()
+    with pytest.raises(OutOfTimeError):
+        harness_cells.score_images(None, None, path, config, Deadline(0))
+    path.touch()
+    assert harness_cells.score_images(None, None, path, config, Deadline(0)) == path
 
 
 def test_cells_come_back_from_a_result_of_the_same_settings(tmp_path):
