@@ -147,7 +147,11 @@ def test_a_run_from_far_packs_notes_url_and_digest(edgeprune, server, pack, tmp_
     for line in (folder / "metrics.jsonl").read_text().splitlines():
         assert json.loads(line)["test_loss"] is not None
     code, out, err = edgeprune("evaluate", folder, f"{url}#sha256={digest}", "--json", tmp_path / "e.json")
-    assert (code, err, has_secrets(out, (tmp_path / "e.json").read_text())) == (0, "", False)
+    assert (code, has_secrets(out, err, (tmp_path / "e.json").read_text())) == (0, False)
+    assert err.endswith(
+        "built from the same images as the training pack; accuracy on them says little of others\n"
+    )
+    assert err.count("\n") == 1
     code, out, err = edgeprune("predict", folder, f"{url}#sha256={digest}", "--top", 1)
     assert (code, err, has_secrets(out)) == (0, "", False)
     assert out.startswith(f"{server.url()}?...[0]: ")

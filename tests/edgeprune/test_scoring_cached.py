@@ -41,9 +41,9 @@ def decoded(monkeypatch):
     """The names of the files that are decoded."""
     found, decode = [], encoded.decode_image
 
-    def noted(content, size, *, name, wanted):
+    def noted(content, size, *, name, **options):
         found.append(name)
-        return decode(content, size, name=name, wanted=wanted)
+        return decode(content, size, name=name, **options)
 
     monkeypatch.setattr(encoded, "decode_image", noted)
     return found

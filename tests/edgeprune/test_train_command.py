@@ -92,7 +92,7 @@ def test_perturbed_images_and_a_teacher(train, tmp_path):
     assert (code, "--distill has its answers from the pack; leave one out" in err) == (2, True)
     code, _, err, folder = train("d", "--teacher", tmp_path / "empty")
     assert (code, len(err.splitlines())) == (1, 1)
-    assert "model.safetensors: cannot be read (No such file or directory); name another" in err
+    assert "empty holds no trained model; name the folder of a run of edgeprune train" in err
     assert not folder.exists()
 
 

@@ -118,7 +118,7 @@ def storage(data: Path, output: Path, only: tuple[str, ...], count: int | None) 
     show_default=True,
     help="Sizes of the packs in the part memory; may be repeated.",
 )
-@number("--cache-mb", 64, "`cache_bytes` in the part memory, in megabytes.")
+@number("--cache-mb", 64, "Bound on coefficients in memory (cache_bytes) in the part memory, in megabytes.")
 @click.option(
     "--memory-backend",
     "backend",

@@ -215,7 +215,7 @@ def export(output: Path, runs: Path) -> None:
 @click.option("--model", "models", multiple=True, help="One network; may be repeated.  [default: four]")
 @count("--images", 8000, "Images that the networks are trained on.")
 @count("--chosen", 1000, "Held-out training images, on which int8 is compared with float32.")
-@count("--tested", 5000, "Test images.")
+@count("--tested", 5000, "Number of test images to measure on.")
 @count("--seed", 0, "Seed of the training.", least=0)
 @MINUTES
 def int8(
