@@ -192,6 +192,22 @@ def test_classes_that_the_coreset_lost_are_reported(tmp_path):
     assert kept | set(report.empty_classes) == {"0", "1", "2", "3"}
 
 
+@pytest.mark.parametrize(
+    ("options", "remedy"),
+    [
+        (["--sample-prune", 0.9], "lower --sample-prune,"),
+        (["--budget", 9000, "--min-quality", 60], "raise --budget,"),
+    ],
+)
+def test_the_remedy_for_lost_classes_is_what_left_the_images_out(edgeprune, tmp_path, options, remedy):
+    noise = np.random.default_rng(0).integers(0, 256, (60, 24, 24, 3)).astype(np.uint8)
+    np.savez(tmp_path / "n.npz", x=noise, y=np.arange(60) % 30)
+    code, _, err = edgeprune("build", f"npz:{tmp_path / 'n.npz'}", *options, "-o", tmp_path / "p.h5")
+    assert code == 0
+    assert "no image was kept of " in err
+    assert f"; {remedy} or pass --class-balance" in err
+
+
 def test_work_that_another_build_left_is_removed_and_nothing_else(npz, tmp_path):
     (tmp_path / "p.h5.work" / "parts-of-a-build").mkdir(parents=True)
     build_pack(npz, tmp_path / "p.h5", SPARSE())

@@ -89,7 +89,11 @@ def run(settings: Settings, data: Path, output: Path, runs: Path) -> None:
     for name, path in packs.items():
         if not path.exists():
             build_pack(source, path, PACKS[name])
-    facts = {"train_images": len(open_pack(packs[PIXELS])), "psnr": _psnr(source, packs)}
+    facts = {
+        "train_images": len(open_pack(packs[PIXELS])),
+        "test_images": len(open_source(source, split="test")),
+        "psnr": _psnr(source, packs),
+    }
     cells = {
         f"{settings.model}-{seed}-{number}": partial(_train, settings, source, packs[name], runs, name, seed)
         for seed in range(settings.seeds)
@@ -143,9 +147,11 @@ def accuracy_table(results: dict[str, Any]) -> list[str]:
         Column("train accuracy, %", lambda images: mean_and_range(of(images, "train_accuracy"))),
         Column("test accuracy, difference to pixels, points", lambda images: apart(rows, images, PIXELS)),
     ]
+    # Older results do not say how many.
+    tested = f"{results['test_images']:,} " if "test_images" in results else ""
     intro = (
         f"{results['train_images']:,} images in exact pixels, {results['epochs']} epochs, batches of "
-        f"{results['batch_size']}, {results['precision']}; tested on 1,017 original images. With the "
+        f"{results['batch_size']}, {results['precision']}; tested on {tested}original images. With the "
         f"same seed all rows have the same initial weights, order and crops. Mean (lowest to highest) of the "
         f"seeds; for differences, mean and 95% interval."
     )

@@ -159,7 +159,7 @@ def command(
         assert parts is not None
         report = build_on_engine(engine, source, output, config, parts, quiet, jobs=jobs, **given)
         if not quiet:
-            _print(report)
+            _print(report, budget)
         return
     _build_here(source, output, options, given, budget, min_quality, jobs, quiet)
 
@@ -199,7 +199,7 @@ def _build_here(
             build = partial(build_pack, source, jobs=jobs, **given, **told)
             report, choice = _build(build, output, config, budget, min_quality, workers.count)
     if not quiet:
-        _print(report)
+        _print(report, budget)
         if choice:
             say(choice)
 
@@ -282,16 +282,17 @@ def _config(options: dict[str, Any], device: str) -> BuildConfig:
     return make_config(BuildConfig, options, device=device, **parts)
 
 
-def _print(report: BuildReport) -> None:
+def _print(report: BuildReport, budget: int | None) -> None:
     from edgeprune.packs.planning.deduplication import left_out_text
 
     say_skipped(report.skipped)
     header = report.header
     if report.empty_classes:
         names = ", ".join(report.empty_classes[:3]) + (", ..." if len(report.empty_classes) > 3 else "")
+        remedy = "lower `sample_prune`" if budget is None else "raise `budget`"
         say_warning(
             f"no image was kept of {len(report.empty_classes):,} of the classes ({names}); "
-            "lower `sample_prune` or raise the budget, or pass `class_balance` with je or jelf"
+            f"{remedy}, or pass `class_balance` with je or jelf"
         )
     if (facts := header.provenance.get("duplicates")) is not None:
         say(left_out_text(facts))
