@@ -1,6 +1,7 @@
 """The frontier of accuracy per byte: qualities chosen on images held out, and what is tried at all."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -125,6 +126,29 @@ def test_the_table_goes_on_where_it_stopped_and_from_its_result(monkeypatch, set
     other = replace(settings, recipe=replace(RECIPE, iterations=2), minutes=0.0)
     with pytest.raises(OutOfTimeError, match="0 of 2 lines are done"):
         run(other, tmp_path / "out", tmp_path / "other")
+
+
+def test_what_was_measured_of_a_line_that_is_not_done_stays_in_the_result(monkeypatch, settings, tmp_path):
+    class Soon:
+        def __init__(self, minutes):
+            self.left = minutes
+
+        def is_near(self):
+            self.left -= 1
+            return self.left < 0
+
+    settings = replace(settings, codecs=("raw uint8",), budgets_mb=(0.01, 0.02), seeds=2)
+    monkeypatch.setattr(accuracy_bytes, "Deadline", Soon)
+    whole = 3  # Cells of a line: one to choose, and two seeds.
+    for minutes, said, accuracies in [(whole + 2, 1, [0.1, 0.2, 0.3, 0.4, 0.5]), (0, 1, []), (1, 2, [0.6])]:
+        with pytest.raises(OutOfTimeError, match="1 of 2") if said == 1 else nullcontext():
+            tried_with(monkeypatch, replace(settings, minutes=minutes), tmp_path, accuracies)
+        for cell in (tmp_path / "runs").glob("*.json"):
+            cell.unlink()
+        results = json.loads((tmp_path / "out" / "accuracy-bytes.json").read_text())["results"]
+        assert len(results["rows"]) == 2 * said
+        assert len(results["begun"]) == (2 if said == 1 else 0)
+    assert [row["test_accuracy"] for row in results["rows"]] == [0.2, 0.3, 0.5, 0.6]
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Coresets cell by cell, what they lose, and what is found of planted duplicates."""
 
 import json
+import shutil
 from dataclasses import asdict, replace
 from types import SimpleNamespace
 
@@ -58,6 +59,7 @@ def test_a_scoring_run_is_made_when_the_first_coreset_needs_it(
 
     def score(source, check, path, config, deadline):
         made.append((path.name, config.seed))
+        path.touch()
         return SimpleNamespace(provenance={"history": [{"accuracy": 0.25 * len(made)}]})
 
     def learn(source, check, test, rows, recipe, seed):
@@ -75,6 +77,14 @@ def test_a_scoring_run_is_made_when_the_first_coreset_needs_it(
     results = json.loads((tmp_path / "out" / "c.json").read_text())["results"]
     assert [row["seed"] for row in results["rows"]] == [0, 0, 1, 1, 2, 2]
     assert results.get("scoring", {}).get("train_accuracy") == accuracy
+    # Where only the result is left, no scoring run is made to tell of those that there were.
+    shutil.rmtree(tmp_path / "runs")
+    made.clear()
+    run(replace(chosen, seeds=4, methods=("random",)), tmp_path / "out", tmp_path / "runs", "c")
+    assert made == ([0, 1, 2, 3, 3] if method == "aum" else [3, 3])
+    again = json.loads((tmp_path / "out" / "c.json").read_text())["results"]
+    assert again.get("scoring") == results.get("scoring")
+    assert all(row in again["rows"] for row in results["rows"])
 
 
 def test_random_coresets_are_those_that_scores_of_noise_give():

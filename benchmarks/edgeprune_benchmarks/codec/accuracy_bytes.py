@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -94,7 +93,7 @@ class Settings:
 
 
 def run(settings: Settings, output: Path, runs: Path, name: str = "accuracy-bytes") -> None:
-    """Fill the table, and write ``NAME.json`` after each budget of a codec.
+    """Fill the table, and write ``NAME.json`` after each budget of a codec, and when the time is over.
 
     Whatever `runs` holds is not done again, nor what a ``NAME.json`` of the same settings holds. What that
     has of other budgets and codecs stays in it.
@@ -105,47 +104,55 @@ def run(settings: Settings, output: Path, runs: Path, name: str = "accuracy-byte
         The time was over before the end.
     """
     runs.mkdir(parents=True, exist_ok=True)
-    restore_cells(output / f"{name}.json", runs, settings.facts())
+    result = output / f"{name}.json"
+    before = restore_cells(result, runs, settings.facts())
     with tempfile.TemporaryDirectory(dir=runs) as folder:
-        click.echo(_fill(settings, output / f"{name}.json", _Bench(settings, runs, Path(folder))))
+        click.echo(_fill(settings, result, _Bench(settings, runs, Path(folder)), before))
 
 
-def _fill(settings: Settings, result: Path, bench: _Bench) -> Path:
-    chosen, rows = _kept(result, settings)
+def _fill(settings: Settings, result: Path, bench: _Bench, before: dict[str, Any]) -> Path:
+    chosen, rows, begun = (before.get(name, []) for name in ("chosen", "rows", "begun"))
     lines = list(settings.lines())
     for number, (budget, codec) in enumerate(lines):
+        bench.measured = []
         try:
             tried = bench.choose(budget, codec)
             tested = bench.networks(budget, codec, tried)
         except OutOfTimeError:
+            if rows and bench.measured:
+                begun = _with(begun, bench.measured)
+                save(result.parent, result.stem, _results(settings, bench, chosen, rows, begun))
             raise OutOfTimeError(f"{number} of {len(lines)} lines are done") from None
         chosen, rows = _with(chosen, tried), _with(rows, tested)
-        done = {(row["budget_mb"], row["codec"]) for row in rows}
-        # Of a whole table, also where a few codecs were asked for.
-        whole = len({budget for budget, _ in done.union(lines)}) * len(CODECS)
-        results = {
-            "source": Path(settings.source).name,
-            "copies": settings.copies,
-            "recipe": asdict(settings.recipe),
-            "train_images": bench.train_images,
-            "test_images": bench.test_images,
-            "held_out": settings.held_out,
-            "seeds": settings.seeds,
-            "lines": [len(done), whole],
-            "cell_settings": settings.facts(),
-            "chosen": chosen,
-            "rows": rows,
-        }
-        save(result.parent, result.stem, results)
+        save(result.parent, result.stem, _results(settings, bench, chosen, rows, begun))
     return result
 
 
-def _kept(result: Path, settings: Settings) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return what a result of the same settings has: what was tried, and its rows."""
-    found = json.loads(result.read_text())["results"] if result.exists() else {}
-    if found.get("cell_settings") != json.loads(json.dumps(settings.facts())):
-        return [], []
-    return found["chosen"], found["rows"]
+def _results(
+    settings: Settings,
+    bench: _Bench,
+    chosen: list[dict[str, Any]],
+    rows: list[dict[str, Any]],
+    begun: list[dict[str, Any]],
+) -> dict[str, Any]:
+    done = {(row["budget_mb"], row["codec"]) for row in rows}
+    # Of a whole table, also where a few codecs were asked for.
+    whole = len({budget for budget, _ in done.union(settings.lines())}) * len(CODECS)
+    return {
+        "source": Path(settings.source).name,
+        "copies": settings.copies,
+        "recipe": asdict(settings.recipe),
+        "train_images": bench.train_images,
+        "test_images": bench.test_images,
+        "held_out": settings.held_out,
+        "seeds": settings.seeds,
+        "lines": [len(done), whole],
+        "cell_settings": settings.facts(),
+        "chosen": chosen,
+        "rows": rows,
+        # Of lines that are not done, so that these cells are there also where `runs` is gone.
+        "begun": [row for row in begun if (row["budget_mb"], row["codec"]) not in done],
+    }
 
 
 def _with(rows: list[dict[str, Any]], line: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -197,6 +204,7 @@ class _Bench:
             raise ConfigError(f"the test images are enough for {len(self._folds)} seeds; give fewer `seeds`")
         self._held_out, self._rest = self._exact.take(order[:held]), self._learned.take(order[held:])
         self._fitters: dict[tuple[str, float | None], Fitter | None] = {}
+        self.measured: list[dict[str, Any]] = []
 
     def choose(self, budget: float, codec: str) -> list[dict[str, Any]]:
         """Return what was tried for a budget, each with its accuracy on the images held out.
@@ -240,7 +248,9 @@ class _Bench:
         return rows
 
     def _measured(self, name: str, measure: partial[dict[str, Any]]) -> list[dict[str, Any]]:
-        return measure_cells({name: measure}, self._runs, self._settings.facts(), self._deadline)
+        rows = measure_cells({name: measure}, self._runs, self._settings.facts(), self._deadline)
+        self.measured += rows
+        return rows
 
     def _try(self, budget: float, codec: str, target: float | None) -> dict[str, Any]:
         fitted = self._fit(budget, codec, target, self._rest, 0)

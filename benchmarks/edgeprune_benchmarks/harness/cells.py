@@ -93,18 +93,20 @@ def measure_cells(
     raise OutOfTimeError(f"{len(rows)} of {len(cells)} measurements are done")
 
 
-def restore_cells(result: Path, folder: Path, settings: Mapping[str, Any]) -> None:
-    """Write the files of cells that a result holds, where they are missing; of other settings none.
+def restore_cells(result: Path, folder: Path, settings: Mapping[str, Any]) -> Cell:
+    """Write the files of cells that a result holds, where they are missing, and return what it holds.
 
-    The result names each cell in ``cell``, and has the settings of all in ``cell_settings``.
+    The result names each cell in ``cell``, and has the settings of all in ``cell_settings``. If they are
+    others, or there is no result, nothing is written and returned.
     """
-    found = json.loads(result.read_text())["results"] if result.exists() else {}
+    found: Cell = json.loads(result.read_text())["results"] if result.exists() else {}
     if found.get("cell_settings") != json.loads(json.dumps(settings)):
-        return
+        return {}
     for row in (row for rows in found.values() if isinstance(rows, list) for row in rows):
         if isinstance(row, dict) and "cell" in row and not (path := folder / f"{row['cell']}.json").exists():
             kept = {key: value for key, value in row.items() if key != "cell"}
             write_text(path, json.dumps({**kept, "settings": settings}))
+    return found
 
 
 def score_images(

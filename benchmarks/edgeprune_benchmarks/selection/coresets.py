@@ -33,6 +33,7 @@ RATIOS = (0.5, 0.7, 0.8, 0.9)
 SCORED = ("entropy", "forgetting", "el2n", "aum", "joint_entropy", "dyn_unc", "dual")
 METHODS = ("random", *SCORED)
 UNSCORED = ("full", "random")
+_ABOUT_SCORES = ("scoring", "rank_correlation")
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,9 @@ class Settings:
 def run(settings: Settings, output: Path, runs: Path, name: str) -> None:
     """Fill the table, and write ``NAME.json`` after each cell; whatever `runs` holds is not done again.
 
+    Nor is what a ``NAME.json`` of the same settings holds. What that has of other methods, ratios and seeds
+    stays in it.
+
     A scoring run is made when the first coreset needs it: all images, and images drawn at random, need none.
 
     Raises
@@ -108,13 +112,12 @@ def run(settings: Settings, output: Path, runs: Path, name: str) -> None:
     source, test = open_source(settings.source), open_source(settings.source, split="test")
     check = check_source(source)
     runs.mkdir(parents=True, exist_ok=True)
-    restore_cells(output / f"{name}.json", runs, settings.facts())
+    before = restore_cells(output / f"{name}.json", runs, settings.facts())
 
     @cache
     def scored(number: int) -> ScoresFile:
-        path = runs / ("scores.h5" if number == 0 else f"scores-{number}.h5")
         config = replace(settings.scoring, seed=settings.scoring.seed + number)
-        return score_images(source, check, path, config, deadline)
+        return score_images(source, check, _scores_path(runs, number), config, deadline)
 
     def measure(method: str, ratio: float, seed: int) -> dict[str, Any]:
         if method in UNSCORED:
@@ -127,23 +130,35 @@ def run(settings: Settings, output: Path, runs: Path, name: str) -> None:
         return {**place, "images": len(rows), "test_accuracy": accuracy}
 
     cells = {"-".join(map(str, place)): partial(measure, *place) for place in settings.cells()}
-    about = {
+    others = [row for row in before.get("rows", []) if row["cell"] not in cells]
+    about = _about(settings, source, test) | {"cells": len(cells) + len(others)}
+
+    def keep(rows: list[dict[str, Any]]) -> None:
+        rows = [*rows, *others]
+        numbers = sorted({row["seed"] % settings.score_runs for row in rows if row["method"] not in UNSCORED})
+        if all(_scores_path(runs, number).exists() for number in numbers):
+            scoring = _about_scores(settings, [scored(number) for number in numbers])
+        else:  # The scoring runs of restored cells are gone.
+            scoring = {key: before[key] for key in _ABOUT_SCORES if key in before}
+        save(output, name, {**about, **scoring, "rows": rows})
+
+    keep(measure_cells(cells, runs, settings.facts(), deadline, keep))
+    click.echo(output / f"{name}.json")
+
+
+def _about(settings: Settings, source: Source, test: Source) -> dict[str, Any]:
+    return {
         "source": Path(settings.source).name.removesuffix(".npz"),
         "train_images": len(source),
         "test_images": len(test),
         "recipe": asdict(settings.recipe),
         "score_runs": settings.score_runs,
-        "cells": len(cells),
         "cell_settings": settings.facts(),
     }
 
-    def keep(rows: list[dict[str, Any]]) -> None:
-        numbers = {row["seed"] % settings.score_runs for row in rows if row["method"] not in UNSCORED}
-        scoring = _about_scores(settings, [scored(number) for number in sorted(numbers)])
-        save(output, name, {**about, **scoring, "rows": rows})
 
-    keep(measure_cells(cells, runs, settings.facts(), deadline, keep))
-    click.echo(output / f"{name}.json")
+def _scores_path(runs: Path, number: int) -> Path:
+    return runs / ("scores.h5" if number == 0 else f"scores-{number}.h5")
 
 
 def _drawn(good: NDArray[np.integer[Any]], ratio: float, seed: int) -> NDArray[np.int64]:
@@ -187,7 +202,7 @@ def _about_scores(settings: Settings, files: list[ScoresFile]) -> dict[str, Any]
         return {}
     accuracy = float(np.mean([one.provenance["history"][-1]["accuracy"] for one in files]))
     scoring = {**asdict(settings.scoring), "train_accuracy": accuracy}
-    return {"scoring": scoring, "rank_correlation": _correlations(files[0])}
+    return dict(zip(_ABOUT_SCORES, (scoring, _correlations(files[0])), strict=True))
 
 
 def _correlations(scores_file: ScoresFile) -> dict[str, dict[str, float]]:
