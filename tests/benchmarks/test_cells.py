@@ -11,7 +11,7 @@ from edgeprune.sources.arrays import ArraySource
 from edgeprune.work.image_store import ImageStore
 from edgeprune_benchmarks.codec import accuracy_bytes
 from edgeprune_benchmarks.harness import cells as harness_cells
-from edgeprune_benchmarks.harness.cells import measure_cells, restore_cells
+from edgeprune_benchmarks.harness.cells import count_cells, measure_cells, restore_cells
 from edgeprune_benchmarks.harness.deadline import Deadline, OutOfTimeError
 from edgeprune_benchmarks.harness.pixel_loader import PixelLoader
 from edgeprune_benchmarks.harness.results import save
@@ -75,6 +75,20 @@ def test_cells_come_back_from_a_result_of_the_same_settings(tmp_path):
     (folder / "a.json").write_text("mine")
     restore_cells(result, folder, {"psnrs": (1, 2)})
     assert (folder / "a.json").read_text() == "mine"
+
+
+def test_what_a_result_has_of_other_cells_stays_in_it(tmp_path):
+    before = {"rows": [{"value": 1, "cell": "a"}, {"value": 2, "cell": "b"}]}
+    (tmp_path / "b.json").write_text(json.dumps({"value": 2, "settings": {}}))
+    cells = {name: lambda: {"value": 3} for name in "bc"}
+    told = []
+    rows = measure_cells(cells, tmp_path, {}, Deadline(None), told.append, before)
+    assert [(row["cell"], row["value"]) for row in rows] == [("b", 2), ("c", 3), ("a", 1)]
+    assert told == [rows]
+    assert (count_cells(cells, before), count_cells(cells, {})) == (3, 2)
+    with pytest.raises(OutOfTimeError, match="2 of 3 measurements are done"):
+        measure_cells({**cells, "d": cells["c"]}, tmp_path, {}, Deadline(0), told.append, before)
+    assert told[1] == rows
 
 
 def test_a_result_keeps_the_commands_that_measured_its_cells_before(tmp_path, monkeypatch):

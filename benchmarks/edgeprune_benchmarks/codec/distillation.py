@@ -28,7 +28,7 @@ from edgeprune_runtime.training.placement import place
 from edgeprune_runtime.training.run_folder.results import is_finished
 from edgeprune_runtime.training.settings import TEACHER
 
-from ..harness.cells import measure_cells, pack_loader, restore_cells, train_steps
+from ..harness.cells import count_cells, measure_cells, pack_loader, restore_cells, train_steps
 from ..harness.deadline import Deadline
 from ..harness.pixel_loader import PixelLoader
 from ..harness.results import save
@@ -92,7 +92,7 @@ def run(settings: Settings, output: Path, runs: Path, name: str = "distill") -> 
         The time was over before the end; whatever `runs` holds is not done again.
     """
     runs.mkdir(parents=True, exist_ok=True)
-    restore_cells(output / f"{name}.json", runs, settings.facts())
+    before = restore_cells(output / f"{name}.json", runs, settings.facts())
     deadline = Deadline(settings.minutes)
     with tempfile.TemporaryDirectory(dir=runs) as folder:
         bench = _Bench(settings, runs, Path(folder), deadline)
@@ -107,14 +107,15 @@ def run(settings: Settings, output: Path, runs: Path, name: str = "distill") -> 
             "own_class": bench.own_class,
             "label_smoothing": matching_smoothing(settings.distill, bench.own_class, bench.classes),
             "forms": forms(bench.said),
-            "cells": len(cells),
+            "cells": count_cells(cells, before),
             "cell_settings": settings.facts(),
         }
 
         def tell(rows: list[dict[str, Any]]) -> None:
-            click.echo(save(output, name, {**about, "rows": rows}))
+            budgets = sorted({row["budget_mb"] for row in rows})
+            click.echo(save(output, name, {**about, "budgets_mb": budgets, "rows": rows}))
 
-        tell(measure_cells(cells, runs, settings.facts(), deadline, tell))
+        tell(measure_cells(cells, runs, settings.facts(), deadline, tell, before))
 
 
 def _name(budget: float, seed: int, row: str) -> str:

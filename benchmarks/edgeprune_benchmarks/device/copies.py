@@ -22,7 +22,7 @@ from edgeprune_runtime.training.placement import place
 from ..codec.budgets import COPIES, reencoded
 from ..codec.packs import ImageSet
 from ..codec.quality import psnr
-from ..harness.cells import measure_cells, pack_facts, pack_loader, restore_cells, train_steps
+from ..harness.cells import count_cells, measure_cells, pack_facts, pack_loader, restore_cells, train_steps
 from ..harness.deadline import Deadline
 from ..harness.images import all_lossless, write_npz
 from ..harness.markdown import Column, apart, mean_and_range, render
@@ -91,14 +91,14 @@ def run(settings: Settings, data: Path, output: Path, runs: Path) -> None:
         for number, kind in enumerate(KINDS)
     }
     told, name = settings.facts(), f"copies-{settings.model}"
-    restore_cells(output / f"{name}.json", runs, told)
-    facts = {**_counts(sources), "cells": len(cells), "cell_settings": told}
+    before = restore_cells(output / f"{name}.json", runs, told)
+    facts = {**_counts(sources), "cells": count_cells(cells, before), "cell_settings": told}
     settings_told = {key: value for key, value in asdict(settings).items() if key != "minutes"}
 
     def tell(rows: list[dict[str, Any]]) -> None:
         click.echo(save(output, name, {**settings_told, **facts, "rows": rows}))
 
-    tell(measure_cells(cells, runs, told, Deadline(settings.minutes), tell))
+    tell(measure_cells(cells, runs, told, Deadline(settings.minutes), tell, before))
 
 
 def _copies(exact: Path, path: Path) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from .deadline import Deadline, OutOfTimeError
 from .pixel_loader import Stretched
 
 __all__ = [
+    "count_cells",
     "measure_cells",
     "pack_facts",
     "pack_loader",
@@ -46,6 +47,7 @@ def measure_cells(
     settings: Mapping[str, Any],
     deadline: Deadline,
     tell: Callable[[list[Cell]], None] | None = None,
+    before: Mapping[str, Any] | None = None,
 ) -> list[Cell]:
     """Return what each cell gives, and its name in ``cell``; one whose file is there is not measured again.
 
@@ -62,6 +64,8 @@ def measure_cells(
     tell : callable, optional
         Given what there is after each cell that was measured, and when the time is over, so that a table is
         there before it is whole.
+    before : mapping, optional
+        What `restore_cells` returned: its rows of cells that are not asked for come after the others.
 
     Raises
     ------
@@ -71,6 +75,7 @@ def measure_cells(
         The time was over before the end.
     """
     rows: list[Cell] = []
+    others = [row for row in (before or {}).get("rows", []) if row["cell"] not in cells]
     told = json.loads(json.dumps(settings))
     late = False
     for name, measure in cells.items():
@@ -85,11 +90,11 @@ def measure_cells(
             raise ConfigError(f"{path} was measured with other settings; remove it or name another folder")
         rows.append({**row, "cell": name})
         if is_new and tell is not None:
-            tell(rows)
+            tell([*rows, *others])
     if not late:
-        return rows
+        return [*rows, *others]
     if tell is not None and rows:
-        tell(rows)
+        tell([*rows, *others])
     raise OutOfTimeError(f"{len(rows)} of {len(cells)} measurements are done")
 
 
@@ -107,6 +112,11 @@ def restore_cells(result: Path, folder: Path, settings: Mapping[str, Any]) -> Ce
             kept = {key: value for key, value in row.items() if key != "cell"}
             write_text(path, json.dumps({**kept, "settings": settings}))
     return found
+
+
+def count_cells(cells: Iterable[str], before: Mapping[str, Any]) -> int:
+    """Return how many cells a table has, with those of other rows that `restore_cells` returned."""
+    return len({*cells, *(row["cell"] for row in before.get("rows", []))})
 
 
 def score_images(

@@ -18,7 +18,7 @@ from edgeprune_runtime.system.machine import keep_freed_memory
 from edgeprune_runtime.training import TrainConfig
 from edgeprune_runtime.training.placement import place
 
-from ..harness.cells import measure_cells, restore_cells, train_epochs
+from ..harness.cells import count_cells, measure_cells, restore_cells, train_epochs
 from ..harness.deadline import Deadline
 from ..harness.images import lossless
 from ..harness.markdown import Column, apart, mean_and_range, render
@@ -100,15 +100,15 @@ def run(settings: Settings, data: Path, output: Path, runs: Path) -> None:
         for number, name in enumerate(packs)
     }
     told = {"source": lossless(data).name, **settings.facts()}
-    restore_cells(output / f"accuracy-{settings.model}.json", runs, told)
+    before = restore_cells(output / f"accuracy-{settings.model}.json", runs, told)
 
     def tell(rows: list[dict[str, Any]]) -> None:
         found = {key: value for key, value in asdict(settings).items() if key != "minutes"}
         precision = place(TrainConfig(**settings.config(0))).precision
-        about = {**found, "precision": precision, **facts, "cells": len(cells), "cell_settings": told}
-        click.echo(save(output, f"accuracy-{settings.model}", {**about, "rows": rows}))
+        about = {**found, "precision": precision, **facts, "cells": count_cells(cells, before)}
+        click.echo(save(output, f"accuracy-{settings.model}", {**about, "cell_settings": told, "rows": rows}))
 
-    tell(measure_cells(cells, runs, told, Deadline(settings.minutes), tell))
+    tell(measure_cells(cells, runs, told, Deadline(settings.minutes), tell, before))
 
 
 def _psnr(source: str, packs: dict[str, Path]) -> dict[str, float | None]:

@@ -22,7 +22,7 @@ from edgeprune.scoring.config import ScoreConfig
 from edgeprune.scoring.scores_file import ScoresFile
 from edgeprune.sources import Source, SourceCheck, check_source
 
-from ..harness.cells import measure_cells, restore_cells, score_images
+from ..harness.cells import count_cells, measure_cells, restore_cells, score_images
 from ..harness.deadline import Deadline
 from ..harness.results import save
 from .fixed_budget import Recipe, train_on
@@ -130,11 +130,9 @@ def run(settings: Settings, output: Path, runs: Path, name: str) -> None:
         return {**place, "images": len(rows), "test_accuracy": accuracy}
 
     cells = {"-".join(map(str, place)): partial(measure, *place) for place in settings.cells()}
-    others = [row for row in before.get("rows", []) if row["cell"] not in cells]
-    about = _about(settings, source, test) | {"cells": len(cells) + len(others)}
+    about = _about(settings, source, test) | {"cells": count_cells(cells, before)}
 
     def keep(rows: list[dict[str, Any]]) -> None:
-        rows = [*rows, *others]
         numbers = sorted({row["seed"] % settings.score_runs for row in rows if row["method"] not in UNSCORED})
         if all(_scores_path(runs, number).exists() for number in numbers):
             scoring = _about_scores(settings, [scored(number) for number in numbers])
@@ -142,7 +140,7 @@ def run(settings: Settings, output: Path, runs: Path, name: str) -> None:
             scoring = {key: before[key] for key in _ABOUT_SCORES if key in before}
         save(output, name, {**about, **scoring, "rows": rows})
 
-    keep(measure_cells(cells, runs, settings.facts(), deadline, keep))
+    keep(measure_cells(cells, runs, settings.facts(), deadline, keep, before))
     click.echo(output / f"{name}.json")
 
 
