@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprune_formats import ConfigError, Pack
-from edgeprune_formats.remote.locations import RemoteFile
+from .prediction import Prediction
 
-from .labeled import match_classes, open_labeled, require_outputs
-from .prediction import Prediction, predict
-from .predictors import Predictor
-
-__all__ = ["ClassScores", "Evaluation", "evaluate"]
+__all__ = ["ClassEvaluation", "ClassScores"]
 
 _TINY = float(np.finfo(np.float32).tiny)
 
@@ -48,7 +41,7 @@ class ClassScores:
 
 
 @dataclass
-class Evaluation:
+class ClassEvaluation:
     """Counts of classified images; memory grows with the pairs of classes that occur.
 
     Attributes
@@ -124,60 +117,6 @@ class Evaluation:
                 for (true, told), count in sorted(self.pairs.items())
             ],
         }
-
-
-def evaluate(
-    model: Predictor,
-    data: Path | str | RemoteFile,
-    *,
-    skip_bad: bool = False,
-    tell: Callable[[str], None] | None = None,
-) -> Evaluation:
-    """Classify the images of a pack or a source, and count what they are taken for.
-
-    Parameters
-    ----------
-    model : Predictor
-        See `open_predictor`.
-    data : Path, str or RemoteFile
-        A pack, also a far one by its URL; or a source as text, of which the test split is read. Classes are
-        matched by name; where the model knows no names, by their order.
-    skip_bad, tell
-        As `predict`.
-
-    Raises
-    ------
-    ConfigError
-        What has no labels, classes that the model does not have, or images of another size.
-    SourceError, PackFormatError
-        An image or a chunk cannot be read.
-    """
-    task = model.task
-    if not task.is_default:
-        raise ConfigError(
-            f"{model.path} has learned {task}, and evaluate compares classes; "
-            "`test` of train and export measures it"
-        )
-    if isinstance(data, Path) and data.is_dir():
-        raise ConfigError(f"{data}: a folder has no labels; name imagefolder:{data}")
-    images = open_labeled(data, model)
-    if not images.class_names:
-        raise ConfigError(f"{data}: has no classes to compare with; `test` of train measures other targets")
-    if tell is not None and isinstance(images.origin, Pack) and model.path.is_dir():
-        from ..training.evaluation import may_be_trained_on  # With torch, which a run needs anyway.
-
-        if may_be_trained_on(images.origin.header, model.path):
-            told = "built from the same images as the training pack; accuracy on them says little of others"
-            tell(f"{images.where}: {told}")
-    names, numbers = match_classes(images, model)
-    number_of = dict(zip(images.class_names, numbers, strict=True))
-    evaluation = Evaluation(names)
-    for prediction in predict(model, [images], skip_bad=skip_bad, tell=tell):
-        require_outputs(prediction.probabilities, names, images, model)
-        evaluation.add(number_of[prediction.label or ""], prediction)
-    if not evaluation.pairs:
-        raise ConfigError(f"{data}: there is no image to evaluate on")
-    return evaluation
 
 
 def _ratio(part: np.int64, whole: np.int64) -> float | None:

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from edgeprune_formats import ConfigError, Pack, PackHeader, open_pack
 from edgeprune_formats.files import check_writable
 from edgeprune_formats.remote.locations import PackPath, RemoteFile, as_remote
-from edgeprune_formats.targets import Column
 from edgeprune_runtime import PackLoader
 from edgeprune_runtime.networks.trained import TrainedNetwork
 from edgeprune_runtime.onnx.check import Agreement, check_export, check_structure, write_model
@@ -185,7 +184,7 @@ def export_run(
         network = replace(network, class_names=images.header.class_names)
     batches = None
     if test is not None:
-        batches = open_test(test, _as_trained(network, test), column=_column(network))
+        batches = open_test(test, _as_trained(network, test), column=network.task.column(network.class_names))
     models = {"float32": lowered(export_network(network), config.target)}
     agreement = _agreement(models["float32"], network, config, images)
     if config.quantized_for is not None:
@@ -212,13 +211,6 @@ def _agreement(
     if config.decoder:
         agreement = check_export(with_decoder(model, network.image_shape), network, images)
     return agreement
-
-
-def _column(network: TrainedNetwork) -> Column:
-    """Return the target that a network has learned."""
-    task = network.task
-    width = len(task.mean) or 1
-    return Column(task.target, task.kind, network.class_names or (), width, task.unit)
 
 
 def _measure(

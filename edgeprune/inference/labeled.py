@@ -1,20 +1,22 @@
-"""Labeled images to try a network on: those of a pack, or of the test split of a source."""
+"""Images to try a network on, and what is true of them: those of a pack, or of a source's test split."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeprune_formats import ConfigError, Pack, open_pack
+from edgeprune_formats import ConfigError, EdgePruneError, Pack, open_pack
 from edgeprune_formats.remote.locations import RemoteFile, as_remote
+from edgeprune_formats.targets import Target
 from edgeprune_runtime import PackDataset
 from edgeprune_runtime.class_names import class_numbers
 
 from ..sources import Source, open_source
+from ..sources.columns.wanted import as_learned, find_target, require_alike, with_column
 from ..sources.decoding.kinds import to_floats
 from .predictors import Predictor
 
@@ -23,7 +25,7 @@ __all__ = ["Labeled", "match_classes", "open_labeled", "require_outputs"]
 
 @dataclass(frozen=True)
 class Labeled:
-    """Labeled images of the size that a network takes.
+    """Images of the size that a network takes, with what is true of them.
 
     Attributes
     ----------
@@ -31,8 +33,12 @@ class Labeled:
         What a message calls them.
     origin : Pack or Source
     class_names : tuple of str
-        Empty where they have other targets than classes.
+        Empty where the class of an image is not known, or is not what the network tells.
     labels : int64 [N]
+        Their classes, where there are names; of probabilities the likeliest class.
+    target : Target, optional
+        What a network that learned something else than the label should tell of all images, if it was asked
+        for.
     name : callable
         Gives what the image of a row is called.
     read : callable
@@ -43,11 +49,14 @@ class Labeled:
     origin: Pack | Source
     class_names: tuple[str, ...]
     labels: NDArray[np.int64]
+    target: Target | None
     name: Callable[[int], str]
     read: Callable[[NDArray[np.int64]], NDArray[np.float32]]
 
 
-def open_labeled(data: Path | str | RemoteFile | Pack, model: Predictor) -> Labeled:
+def open_labeled(
+    data: Path | str | RemoteFile | Pack, model: Predictor, *, with_target: bool = False
+) -> Labeled:
     """Open labeled images for a network.
 
     Parameters
@@ -56,11 +65,14 @@ def open_labeled(data: Path | str | RemoteFile | Pack, model: Predictor) -> Labe
         A pack, also a far one by its URL; or a source as text, of which the test split is read, with the
         channels that the network takes.
     model : Predictor
+    with_target : bool
+        Also read what is true of them, for a network that learned something else than the label.
 
     Raises
     ------
     ConfigError
-        Images of another size, or a source for a model that takes coefficients.
+        Images of another size, a source for a model that takes coefficients, or no target as the network
+        learned it.
     SourceError, PackFormatError, RemoteError
         They cannot be read.
     """
@@ -70,14 +82,16 @@ def open_labeled(data: Path | str | RemoteFile | Pack, model: Predictor) -> Labe
             raise ConfigError(f"{model.path} takes coefficients; give it packs, or export without a decoder")
         channels, height, width = model.image_shape
         size = height if height == width else None
-        source = open_source(where, split="test", size=size, planes=channels)
+        spec = with_column(where, model.task.column()) if with_target else where
+        source = open_source(spec, split="test", size=size, planes=channels)
         _require_shape(source.shape, where, model)
-        names, labels = source.class_names, source.labels
-        return Labeled(where, source, names, labels, source.name, lambda rows: to_floats(source.read(rows)))
+        truth = _truth(where, source, model, with_target)
+        return Labeled(where, source, *truth, source.name, lambda rows: to_floats(source.read(rows)))
     pack = data if isinstance(data, Pack) else open_pack(where)
     try:
         _require_shape(pack.header.shape, where, model)
-    except ConfigError:
+        truth = _truth(where, pack, model, with_target)
+    except EdgePruneError:
         pack.close()
         raise
     # Without torch, though it may be there: importing it takes longer than most calls of this. A cache holds
@@ -87,7 +101,27 @@ def open_labeled(data: Path | str | RemoteFile | Pack, model: Predictor) -> Labe
     def read(rows: NDArray[np.int64]) -> NDArray[np.float32]:
         return np.stack([image for (image,) in images.__getitems__(rows.tolist())])
 
-    return Labeled(where, pack, pack.header.class_names, pack.labels, lambda row: f"{where}[{row}]", read)
+    return Labeled(where, pack, *truth, lambda row: f"{where}[{row}]", read)
+
+
+def _truth(
+    where: object, images: Pack | Source, model: Predictor, with_target: bool
+) -> tuple[tuple[str, ...], NDArray[np.int64], Target | None]:
+    """Return the names of classes, the class of each image, and the target if it is another one."""
+    own = images.header.class_names if isinstance(images, Pack) else images.class_names
+    if model.task.is_default:
+        return own, images.labels, None
+    unknown = np.zeros(len(images.labels), np.int64)
+    if not with_target:
+        return (), unknown, None
+    column, found = model.task.column(model.class_names), find_target(where, images, model.task.target)
+    if model.task.is_ranked:
+        require_alike(where, found.column, column)
+        values = found.values if found.column.kind == "class" else found.values.argmax(axis=1)
+        return found.column.classes, values.astype(np.int64), found
+    if column.kind == "value" or column.classes:
+        found = Target(replace(found.column, classes=column.classes), as_learned(where, found, column))
+    return (), unknown, found
 
 
 def _require_shape(shape: tuple[int, ...], where: object, model: Predictor) -> None:

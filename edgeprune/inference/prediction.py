@@ -47,11 +47,14 @@ class Prediction:
         Of each class by itself where an image has several labels; of a value its numbers, in its unit.
     label : str, optional
         The true class, where a pack or source says it.
+    row : int, optional
+        Of a pack or source, from 0 on.
     """
 
     image: str
     probabilities: NDArray[np.float32]
     label: str | None = None
+    row: int | None = None
 
 
 def predict(
@@ -168,7 +171,7 @@ def _of_labeled(
     except PackFormatError as error:
         bad.append(error)
         return
-    names = images.class_names if model.task.is_default else ()
+    names = images.class_names
     if isinstance(images.origin, Pack):
         batches = _logits_of_pack(model, images, images.origin, bad)
     else:
@@ -176,7 +179,7 @@ def _of_labeled(
     for rows, logits in batches:
         for row, probabilities in zip(rows.tolist(), _told(model, logits), strict=True):
             label = names[images.labels[row]] if names else None
-            yield Prediction(images.name(row), probabilities, label)
+            yield Prediction(images.name(row), probabilities, label, row)
 
 
 def _logits_of_source(model: Predictor, source: Source, bad: list[EdgePruneError]) -> _Batches:

@@ -58,22 +58,28 @@ class _RunNetwork:
 
     takes_coefficients = False
 
-    def __init__(self, network: TrainedNetwork) -> None:
+    def __init__(self, network: TrainedNetwork, device: str) -> None:
+        from edgeprune_runtime.system.devices import resolve_device
+
+        self._device = resolve_device(device)
         self.path, self.image_shape = network.path, network.image_shape
         self.class_names, self.task = network.class_names, network.task
-        self._on_images = network.on_images()
+        self._on_images = network.on_images().to(self._device)
 
     def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         import torch
 
         with torch.no_grad():
-            logits: NDArray[np.float32] = self._on_images(torch.from_numpy(images)).numpy()
+            given = torch.from_numpy(images).to(self._device)
+            logits: NDArray[np.float32] = self._on_images(given).cpu().numpy()
         if not np.isfinite(logits).all():
             raise TrainingError(f"{self.path}: its logits are not finite; train it again")
         return logits
 
 
-def open_predictor(path: Path, tell: Callable[[str], None] | None = None) -> Predictor:
+def open_predictor(
+    path: Path, tell: Callable[[str], None] | None = None, *, device: str = "auto"
+) -> Predictor:
     """Open an ``.onnx`` file, for which onnxruntime suffices, or the folder of a run, which needs torch.
 
     Parameters
@@ -81,11 +87,14 @@ def open_predictor(path: Path, tell: Callable[[str], None] | None = None) -> Pre
     path : Path
     tell : callable, optional
         Given a line on which weights these are, of a run that is not finished.
+    device : str
+        Of the network of a run, as `edgeprune_runtime.training.TrainConfig` takes it; an ONNX model computes
+        on the CPU.
 
     Raises
     ------
     ConfigError
-        It is neither, or what it needs is not installed.
+        It is neither, what it needs is not installed, or there is no such device for it.
     ArtifactError, TrainingError
         It is damaged, or the run has not a checkpoint yet.
     """
@@ -96,7 +105,9 @@ def open_predictor(path: Path, tell: Callable[[str], None] | None = None) -> Pre
         network = open_run_network(path)
         if network.stage is not None and tell is not None:
             tell(f"{path}: {network.stage}")
-        return _RunNetwork(network)
+        return _RunNetwork(network, device)
     if path.suffix != ".onnx":
         raise ConfigError(f"{path}: name a file that ends in .onnx, or the folder of a run")
+    if device not in ("auto", "cpu"):
+        raise ConfigError(f"{path}: an ONNX model computes on the CPU; leave `device` out, or name the run")
     return open_onnx(path)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edgeprune_formats import Pack
 
-from ..inference.confusion import Evaluation
+from ..inference.confusion import ClassEvaluation
 from ..inference.labeled import Labeled, match_classes, require_outputs
 from ..inference.prediction import Prediction, softmax
 from ..inference.predictors import Predictor
@@ -80,10 +80,10 @@ class Tested:
         SourceError, PackFormatError
             An image cannot be read.
         """
-        if not tried.class_names or not model.task.is_default:
+        if not tried.class_names or not model.task.is_ranked:
             return None
         names, numbers = match_classes(tried, model)
-        evaluation, worst = Evaluation(names), _Worst()
+        evaluation, worst = ClassEvaluation(names), _Worst()
         rows = evenly(len(tried.labels), _TESTED)
         for start in range(0, len(rows), _BATCH):
             some = rows[start : start + _BATCH]
@@ -100,7 +100,7 @@ class Tested:
         return cls._made(evaluation, worst, len(tried.labels))
 
     @classmethod
-    def _made(cls, evaluation: Evaluation, worst: _Worst, of: int) -> Tested:
+    def _made(cls, evaluation: ClassEvaluation, worst: _Worst, of: int) -> Tested:
         names = [shown(name) for name in evaluation.class_names]
         return cls(
             evaluation.images,

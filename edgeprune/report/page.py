@@ -126,7 +126,7 @@ def look_at_run(
 
     drawn = curves(run)
     data = pack if test is None else Path(test) if Path(test).is_file() else test
-    tried = open_labeled(data, model)
+    tried = open_labeled(data, model, with_target=model.task.is_ranked)
     tested = Tested.on(tried, model, progress)
     return Training(drawn, tested, printable(Path(str(tried.where)).name), test is None)
 

@@ -16,25 +16,17 @@ from numpy.typing import NDArray
 from edgeprune_formats import ConfigError, Pack, PackHeader, open_pack
 from edgeprune_formats.codecs import memory_bytes
 from edgeprune_formats.files import file_sha256
-from edgeprune_formats.packs.columns import StoredTarget
 from edgeprune_formats.remote.locations import RemoteFile, as_remote
-from edgeprune_formats.targets import LABEL, Column, Target
+from edgeprune_formats.targets import LABEL, Column
 from edgeprune_runtime import PackLoader
-from edgeprune_runtime.class_names import with_classes
 from edgeprune_runtime.system.machine import cpu_quota
 from edgeprune_runtime.system.threads import cores
 from edgeprune_runtime.training.run_folder.description import read_description
 
 from ..errors import SourceError
-from ..sources import (
-    Source,
-    SourceOptions,
-    check_source,
-    open_source,
-    source_targets,
-    with_options,
-)
+from ..sources import Source, check_source, open_source
 from ..sources.base import source_bits
+from ..sources.columns.wanted import as_learned, find_target, with_column
 from ..sources.decoding.files import as_text
 from ..sources.decoding.kinds import peak_of
 
@@ -128,7 +120,7 @@ class TestImages:
             raise ConfigError(f"{spec} has images {shape}, the training pack {header.shape}")
         self.notes: tuple[str, ...] = getattr(self._images, "notes", ())
         column = column or Column(LABEL, "class", header.class_names)
-        self._wanted = _as_trained(spec, _target(spec, self._images, column.name).take(self._rows), column)
+        self._wanted = as_learned(spec, find_target(spec, self._images, column.name).take(self._rows), column)
         if column.name != LABEL and not isinstance(self._images, Pack):
             digest = hashlib.sha256(self.sha256.encode())
             digest.update(np.ascontiguousarray(self._wanted).data)
@@ -207,9 +199,8 @@ def _open_source(spec: str, header: PackHeader, column: Column | None) -> Source
             remedy = f"a pack, such as one of: edgeprune build SOURCE --split test -o {spec}"
         raise ConfigError(f"{spec}: no such file; `test` takes {remedy}")
     size = header.height if header.height == header.width else None
-    if column is not None and column.name != LABEL and "target=" not in spec:
-        # As the training images have it.
-        spec = with_options(spec, SourceOptions(target=(f"{column.name}:{column.kind}",)))
+    if column is not None:
+        spec = with_column(spec, column)
     return open_source(spec, split="test", size=size, planes=header.channels)
 
 
@@ -251,43 +242,6 @@ def _are_parts(one: object, other: object) -> bool:
     if not (isinstance(one, Mapping) and isinstance(other, Mapping)):
         return False
     return one != other and {**one, "part": None} == {**other, "part": None}
-
-
-def _target(spec: str, images: Pack | Source, name: str) -> Target:
-    """Return a column of a test set."""
-    known: Mapping[str, Target | StoredTarget]
-    if isinstance(images, Pack):
-        known = images.targets
-    else:
-        known = {target.column.name: target for target in source_targets(images)}
-        if images.class_names:
-            label = Column(LABEL, "class", images.class_names)
-            known = {LABEL: Target(label, images.labels), **known}
-    if name not in known:
-        listed = ", ".join(known) or "none"
-        raise ConfigError(f"{spec}: has no target {name!r} to test; those it has: {listed}")
-    found = known[name]
-    return found if isinstance(found, Target) else Target(found.column, found.read())
-
-
-def _as_trained(spec: str, target: Target, column: Column) -> NDArray[Any]:
-    """Return the values of a test set, of its classes in the order of those that were trained on."""
-    own = target.column
-    if (own.kind, own.width, own.unit) != (column.kind, column.width, column.unit):
-        theirs, ours = (" ".join((one.kind, one.unit)).strip() for one in (own, column))
-        raise ConfigError(
-            f"{spec}: target {column.name!r} is {theirs} of {own.width}, and was trained as {ours}"
-        )
-    if column.kind == "value":
-        return np.asarray(target.values, np.float32)
-    matched, unknown = with_classes(target, column.classes)
-    if unknown:
-        more = f" and {len(unknown) - 5:,} more" if len(unknown) > 5 else ""
-        raise ConfigError(
-            f"{spec} has images of classes that the training pack lacks: {', '.join(unknown[:5])}{more}; "
-            "leave them out, or train on a pack that has these classes as well"
-        )
-    return matched.values
 
 
 def _readable(source: Source, skip_bad: bool) -> tuple[NDArray[np.intp], tuple[str, ...], str]:

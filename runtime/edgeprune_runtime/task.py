@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -63,6 +64,10 @@ class Task:
     def is_ranked(self) -> bool:
         """Whether outputs are logits of classes of which one is the likeliest."""
         return self.kind in ("class", "probabilities")
+
+    def column(self, class_names: Sequence[str] | None = None) -> Column:
+        """Return the column that it learns; its classes have these names."""
+        return Column(self.target, self.kind, tuple(class_names or ()), len(self.mean) or 1, self.unit)
 
     def to_json(self) -> dict[str, Any]:
         """Return it ready for JSON."""

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgeprune.inference.confusion import Evaluation, evaluate
-from edgeprune.inference.confusion_picture import draw_confusion
+from edgeprune.inference.confusion import ClassEvaluation
+from edgeprune.inference.evaluation import evaluate
+from edgeprune.inference.evaluation_pictures import draw_confusion
 from edgeprune.inference.prediction import Prediction, predict
 from edgeprune.inference.predictors import open_predictor
 from edgeprune.training.evaluation import may_be_trained_on
@@ -117,7 +118,7 @@ def test_a_record_of_other_packs_may_say_anything(tmp_path, several):
 
 def test_what_is_printed(edgeprune, small, monkeypatch):
     monkeypatch.setattr(
-        "edgeprune.inference.predictors.open_predictor", lambda path, tell: Fixed(("0", "1", "2"))
+        "edgeprune.inference.predictors.open_predictor", lambda path, tell, device: Fixed(("0", "1", "2"))
     )
     code, out, err = edgeprune("evaluate", ".", small)
     assert (code, err) == (0, "")
@@ -145,7 +146,7 @@ def test_of_many_classes_the_worst_are_printed(edgeprune, tmp_path, monkeypatch)
     source = write(tmp_path / "m.npz", told, labels)
     monkeypatch.setattr(
         "edgeprune.inference.predictors.open_predictor",
-        lambda path, tell: Fixed(tuple(str(int(name)) for name in names)),
+        lambda path, tell, device: Fixed(tuple(str(int(name)) for name in names)),
     )
     code, out, err = edgeprune("evaluate", ".", source, "--plot", tmp_path / "m.svg")
     assert (code, err) == (0, "")
@@ -183,6 +184,8 @@ def test_what_cannot_be_evaluated_is_one_line(edgeprune, tmp_path, tmp_path_fact
         ([run, large], 2, "has images (3, 32, 32), and"),
         ([run, other], 2, "has classes that"),
         ([tmp_path / "nothing", small], 2, "does not exist"),
+        ([run, small, "--device", "cuda:99"], 2, "device cuda:99 does not exist"),
+        ([run, small, "--device", "moon"], 2, "unknown device 'moon'"),
         ([run, small, "--plot", tmp_path / "a.gif"], 2, "a picture's name ends in .png, .svg, .pdf"),
         ([run, small, "--json", tmp_path / "no" / "a.json"], 1, "no folder"),
     ):
@@ -192,7 +195,7 @@ def test_what_cannot_be_evaluated_is_one_line(edgeprune, tmp_path, tmp_path_fact
 
 
 def test_too_many_classes_for_a_picture(tmp_path):
-    many = Evaluation(tuple(map(str, range(2001))))
+    many = ClassEvaluation(tuple(map(str, range(2001))))
     many.add(3, Prediction("a", np.eye(2001, dtype=np.float32)[4]))
     assert many.confused() == [(3, 4, 1)]
     with pytest.raises(ConfigError, match="2,001 classes are too many for a picture"):

@@ -13,7 +13,7 @@ from plane_packs import plane_header, plane_pack, plane_pixels, plane_spectra
 from target_packs import target_pack
 
 from edgeprune import BuildConfig, CoresetConfig, build_pack, open_source
-from edgeprune.inference.confusion import evaluate
+from edgeprune.inference.evaluation import evaluate
 from edgeprune.inference.predictors import open_predictor
 from edgeprune.issues.mislabeled import Suspects
 from edgeprune.report.album import Album

@@ -351,7 +351,7 @@ def test_a_test_set_that_lacks_the_target(folder, built, source, command):
     assert "has no target 'light' to test; those it has: label" in text
     build_pack(source.replace("light:value", "light:float"), folder / "other.h5", CONFIG)
     text = command(*arguments, folder / "other.h5", code=2)
-    assert "target 'light' is float of 1, and was trained as value" in text
+    assert "target 'light' is of kind float, and was trained as kind value, 1 number" in text
 
 
 @pytest.mark.parametrize("name", ["light", "tags"])

@@ -19,8 +19,9 @@ from edgeprune_runtime.networks.warm_start import load_weights
 from edgeprune_runtime.normalization import Normalization
 from edgeprune_runtime.task import Task, task_of
 from edgeprune_runtime.training import TrainConfig, train
+from edgeprune_runtime.training.objectives.average_precision import average_precision, precision_recall
 from edgeprune_runtime.training.objectives.losses import loss_of
-from edgeprune_runtime.training.objectives.metrics import average_precision, make_meter
+from edgeprune_runtime.training.objectives.metrics import make_meter
 
 VALUE = Task("v", "value", "mm", (10.0, -4.0), (2.0, 8.0))
 CONFIG = TrainConfig(model="resnet8", epochs=2, batch_size=8, lr=0.05, device="cpu")
@@ -77,12 +78,16 @@ def reference_precision(scores, wanted):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_average_precision(seed):
-    torch.manual_seed(seed)
-    scores = (torch.randn(50) * 4).round() / 4
-    wanted = torch.rand(50) < 0.3
+    random = np.random.default_rng(seed)
+    scores = (random.standard_normal(50) * 4).round() / 4
+    wanted = random.random(50) < 0.3
     assert average_precision(scores, wanted) == pytest.approx(reference_precision(scores, wanted))
-    assert average_precision(scores, torch.zeros(50, dtype=torch.bool)) is None
-    assert average_precision(wanted.float(), wanted) == 1
+    assert average_precision(scores, np.zeros(50, bool)) is None
+    assert average_precision(wanted.astype(float), wanted) == 1
+    precision, recall = precision_recall(scores, wanted)
+    assert len(precision) == len(set(scores.tolist()))
+    assert (precision[-1], recall[-1]) == (wanted.mean(), 1)
+    assert (np.diff(recall) >= 0).all()
 
 
 def test_mean_average_precision_is_of_the_classes_that_there_are():

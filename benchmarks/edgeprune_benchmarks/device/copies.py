@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune import BuildConfig, build_pack, open_source
-from edgeprune.inference.confusion import evaluate
+from edgeprune.inference.evaluation import evaluate
 from edgeprune.inference.predictors import open_predictor
 from edgeprune_formats import open_pack
 from edgeprune_runtime.system.machine import keep_freed_memory
@@ -130,7 +130,7 @@ def _train(
         loader = pack_loader(pack, config, augment=augment)
         metrics = train_steps(loader, settings.steps, config, folder, **pack_facts(pack))
     network = open_predictor(folder)
-    accuracies = {of: evaluate(network, f"npz:{sources[of]}").accuracy for of in KINDS}
+    accuracies = {of: evaluate(network, f"npz:{sources[of]}").record()["accuracy"] for of in KINDS}
     told = ", ".join(f"{accuracy:.2%} on {of}" for of, accuracy in accuracies.items())
     click.echo(f"{settings.model}, seed {seed}, from {kind}: test accuracy {told}")
     row = {"images": kind, "seed": seed, "test_accuracy": accuracies[kind]}

@@ -12,7 +12,7 @@ import click
 import torch
 
 from edgeprune import BuildConfig, build_pack
-from edgeprune.inference.confusion import evaluate
+from edgeprune.inference.evaluation import evaluate
 from edgeprune.inference.mirrored import Mirrored
 from edgeprune.inference.predictors import open_predictor
 from edgeprune.training.evaluation import open_test
@@ -143,7 +143,7 @@ def _row(
         "precision": place(config).precision,
         "passes": steps["steps"] * config.batch_size / len(pack),
         "trained_minutes": steps["steps"] * config.batch_size / metrics["images_per_second"] / 60,
-        "mirrored_accuracy": mirrored.accuracy,
+        "mirrored_accuracy": mirrored.record()["accuracy"],
         **{name: metrics[name] for name in ("train_accuracy", "test_accuracy", "peak_memory_bytes")},
     }
 

@@ -11,8 +11,9 @@ import click
 
 from edgeprune.text import say
 from edgeprune_formats.remote.locations import is_url
+from edgeprune_runtime.training.settings import TrainConfig
 
-from ...options.fields import PackFile
+from ...options.fields import PackFile, config_options
 from ...options.networks import TRUST_MODEL
 from ...options.parameters import own_flags
 
@@ -51,9 +52,15 @@ LABELED = _Images(far=True, dir_okay=True)
 )
 @click.option("--skip-bad", is_flag=True, help="Leave out images that cannot be read, and count them.")
 @click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each image.")
+@config_options(TrainConfig, "device")
 @TRUST_MODEL
 def command(
-    model: Path, images: tuple[Path | str | RemoteFile, ...], top: int, skip_bad: bool, as_json: bool
+    model: Path,
+    images: tuple[Path | str | RemoteFile, ...],
+    top: int,
+    skip_bad: bool,
+    as_json: bool,
+    device: str,
 ) -> None:
     """Predict the classes or values of IMAGES with the network MODEL.
 
@@ -70,7 +77,7 @@ def command(
     from edgeprune.inference.prediction import predict
     from edgeprune.inference.predictors import open_predictor
 
-    predictor = open_predictor(model, tell)
+    predictor = open_predictor(model, tell, device=device)
     kind, target, unit = predictor.task.kind, predictor.task.target, predictor.task.unit
     for prediction in predict(predictor, images, skip_bad=skip_bad, tell=tell):
         if kind == "value":

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import torch
 
 from ...task import Task
+from .average_precision import average_precision
 
 __all__ = ["Meter", "hits", "make_meter"]
 
@@ -73,41 +74,16 @@ class MultilabelMeter:
 
     def add(self, outputs: torch.Tensor, wanted: torch.Tensor) -> None:
         """Take a batch; see `Meter`."""
-        self._outputs.append(outputs.cpu())
+        self._outputs.append(outputs.float().cpu())
         self._wanted.append(wanted.cpu())
 
     def result(self) -> dict[str, Any]:
         """Return ``map`` and, of few classes, ``class_ap``; None for what no image has."""
-        outputs, wanted = torch.cat(self._outputs), torch.cat(self._wanted)
-        each = [
-            average_precision(outputs[:, number], wanted[:, number]) for number in range(outputs.shape[1])
-        ]
+        outputs, wanted = torch.cat(self._outputs).numpy(), torch.cat(self._wanted).numpy()
+        each = [average_precision(*one) for one in zip(outputs.T, wanted.T, strict=True)]
         known = [precision for precision in each if precision is not None]
         found: dict[str, Any] = {"map": sum(known) / len(known) if known else None}
         return found | ({"class_ap": each} if len(each) <= _MANY_CLASSES else {})
-
-
-def average_precision(scores: torch.Tensor, wanted: torch.Tensor) -> float | None:
-    """Return the mean precision at each image that has a label; None where none has it.
-
-    Images of one score rank together, as in scikit-learn: ``sum_k (R_k - R_(k-1)) P_k`` over thresholds.
-
-    Parameters
-    ----------
-    scores : float [n]
-    wanted : bool [n]
-    """
-    positives = int(wanted.sum())
-    if not positives:
-        return None
-    order = scores.argsort(descending=True, stable=True)
-    ranked, found = scores[order], wanted[order].double().cumsum(0)
-    last = torch.ones(len(ranked), dtype=torch.bool)
-    last[:-1] = ranked[1:] != ranked[:-1]
-    at = last.nonzero()[:, 0]
-    precision, recall = found[at] / (at + 1), found[at] / positives
-    steps = recall.diff(prepend=torch.zeros(1, dtype=recall.dtype))
-    return float((steps * precision).sum())
 
 
 class ValueMeter:

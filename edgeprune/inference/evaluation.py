@@ -1,0 +1,106 @@
+"""Trying a network on labeled images: how often it is right, or how near to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+
+from edgeprune_formats import ConfigError, Pack
+from edgeprune_formats.remote.locations import RemoteFile
+
+from .confusion import ClassEvaluation
+from .labeled import Labeled, match_classes, open_labeled, require_outputs
+from .prediction import Prediction, predict
+from .predictors import Predictor
+from .several_labels import LabelsEvaluation
+from .values import ValueEvaluation
+
+__all__ = ["Evaluation", "evaluate"]
+
+Evaluation: TypeAlias = ClassEvaluation | LabelsEvaluation | ValueEvaluation
+
+
+def evaluate(
+    model: Predictor,
+    data: Path | str | RemoteFile,
+    *,
+    skip_bad: bool = False,
+    tell: Callable[[str], None] | None = None,
+) -> Evaluation:
+    """Let a network tell what it has learned of the images of a pack or a source, and compare it.
+
+    Parameters
+    ----------
+    model : Predictor
+        See `open_predictor`.
+    data : Path, str or RemoteFile
+        A pack, also a far one by its URL; or a source as text, of which the test split is read, with the
+        target that the network has learned. Classes are matched by name; where the model knows no names, by
+        their order.
+    skip_bad, tell
+        As `predict`.
+
+    Returns
+    -------
+    ClassEvaluation, LabelsEvaluation or ValueEvaluation
+        Of a network that tells classes, several labels or values. Probabilities of classes are compared by
+        the likeliest class.
+
+    Raises
+    ------
+    ConfigError
+        What has no labels or no such target, classes that the model does not have, or images of another size.
+    SourceError, PackFormatError
+        An image or a chunk cannot be read.
+    """
+    if isinstance(data, Path) and data.is_dir():
+        raise ConfigError(f"{data}: a folder has no labels; name imagefolder:{data}")
+    images = open_labeled(data, model, with_target=True)
+    if model.task.is_ranked and not images.class_names:
+        raise ConfigError(
+            f"{data}: has no classes to compare with; name a pack or a source of labeled images"
+        )
+    if tell is not None and isinstance(images.origin, Pack) and model.path.is_dir():
+        from ..training.evaluation import may_be_trained_on  # With torch, which a run needs anyway.
+
+        if may_be_trained_on(images.origin.header, model.path):
+            told = "built from the same images as the training pack; accuracy on them says little of others"
+            tell(f"{images.where}: {told}")
+    predictions = predict(model, [images], skip_bad=skip_bad, tell=tell)
+    found = (_classes if model.task.is_ranked else _others)(model, images, predictions)
+    if not found.images:
+        raise ConfigError(f"{data}: there is no image to evaluate on")
+    return found
+
+
+def _classes(model: Predictor, images: Labeled, predictions: Iterable[Prediction]) -> ClassEvaluation:
+    names, numbers = match_classes(images, model)
+    number_of = dict(zip(images.class_names, numbers, strict=True))
+    found = ClassEvaluation(names)
+    for prediction in predictions:
+        require_outputs(prediction.probabilities, names, images, model)
+        found.add(number_of[prediction.label or ""], prediction)
+    return found
+
+
+def _others(
+    model: Predictor, images: Labeled, predictions: Iterable[Prediction]
+) -> LabelsEvaluation | ValueEvaluation:
+    assert images.target is not None
+    column, values = images.target.column, images.target.values
+    rows, told = [], []
+    for prediction in predictions:
+        if len(prediction.probabilities) != column.outputs:
+            raise ConfigError(
+                f"{images.where} has {column.outputs} outputs to compare with, {model.path} gives "
+                f"{len(prediction.probabilities)}"
+            )
+        rows.append(prediction.row)
+        told.append(prediction.probabilities)
+    both = np.array(told).reshape(-1, column.outputs), values[np.array(rows, np.intp)]
+    if column.kind == "value":
+        return ValueEvaluation(model.task, *(one.astype(np.float64) for one in both))
+    return LabelsEvaluation(column.classes, *both)

@@ -1,0 +1,99 @@
+"""How well a network tells labels of which an image may have several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeprune_runtime.training.objectives.average_precision import average_precision
+
+__all__ = ["THERE", "LabelScores", "LabelsEvaluation"]
+
+THERE = 0.5
+"""The probability from which a label of several is told to be there."""
+_LEAST = float(np.finfo(np.float32).tiny)
+
+
+@dataclass(frozen=True)
+class LabelScores:
+    """What was found of one label.
+
+    Attributes
+    ----------
+    name : str
+    images : int
+        That have it.
+    average_precision : float, optional
+        Of all images, ranked by the probability of this label; None where no image has it.
+    recall : float, optional
+        The share of the images that have it of which it is told; None where there are none.
+    precision : float, optional
+        The share of the images it is told of that have it; None where there are none.
+    f1 : float, optional
+        The harmonic mean of both; None where there are neither.
+    """
+
+    name: str
+    images: int
+    average_precision: float | None
+    recall: float | None
+    precision: float | None
+    f1: float | None
+
+
+class LabelsEvaluation:
+    """Probabilities of labels beside the labels that images have; a label is told from 50% on.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Of the labels, in the order of the network's outputs.
+    told : float32 [N, labels]
+    true : bool [N, labels]
+    """
+
+    def __init__(self, names: Sequence[str], told: NDArray[np.float32], true: NDArray[np.bool_]) -> None:
+        self.names, self.told, self.true = tuple(names), told, true
+
+    @property
+    def images(self) -> int:
+        """How many were tried."""
+        return len(self.true)
+
+    def labels(self) -> list[LabelScores]:
+        """Return the scores of each label, in the network's order."""
+        said = self.told >= THERE
+        right = (said & self.true).sum(axis=0).tolist()
+        each = zip(self.names, right, self.true.sum(axis=0).tolist(), said.sum(axis=0).tolist(), strict=True)
+        ranked = map(average_precision, self.told.T, self.true.T)
+        return [
+            LabelScores(name, have, ap, _share(hit, have), _share(hit, of), _share(2 * hit, have + of))
+            for (name, hit, have, of), ap in zip(each, ranked, strict=True)
+        ]
+
+    def record(self) -> dict[str, Any]:
+        """Return all of it, ready for JSON; means are of the labels that images have."""
+        labels = self.labels()
+        present = [one for one in labels if one.average_precision is not None]
+        right = np.where(self.true, self.told, 1 - self.told.astype(np.float64))
+        return {
+            "images": self.images,
+            "map": _mean([one.average_precision for one in present]),
+            "mean_f1": _mean([one.f1 for one in present]),
+            "exact": float(((self.told >= THERE) == self.true).all(axis=1).mean()),
+            "cross_entropy": float(-np.log(np.maximum(right, _LEAST)).mean()),
+            "labels": [vars(one) for one in labels],
+        }
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None

@@ -1,0 +1,83 @@
+"""What a network should tell of test images: a target of a pack or of a source, as the network learned it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeprune_formats import ConfigError, Pack
+from edgeprune_formats.packs.columns import StoredTarget
+from edgeprune_formats.targets import LABEL, Column, Target
+from edgeprune_runtime.class_names import with_classes
+
+from ..base import Source, source_targets
+from ..naming.options import SourceOptions, with_options
+
+__all__ = ["as_learned", "find_target", "require_alike", "with_column"]
+
+
+def with_column(spec: str, column: Column) -> str:
+    """Return the text of a source that also reads a target, unless it names its targets itself."""
+    if column.name == LABEL or "target=" in spec:
+        return spec
+    return with_options(spec, SourceOptions(target=(f"{column.name}:{column.kind}",)))
+
+
+def find_target(spec: object, images: Pack | Source, name: str) -> Target:
+    """Return a column of a test set.
+
+    Raises
+    ------
+    ConfigError
+        It has no such column.
+    """
+    known: Mapping[str, Target | StoredTarget]
+    if isinstance(images, Pack):
+        known = images.targets
+    else:
+        known = {target.column.name: target for target in source_targets(images)}
+        if images.class_names:
+            label = Column(LABEL, "class", images.class_names)
+            known = {LABEL: Target(label, images.labels), **known}
+    if name not in known:
+        listed = ", ".join(known) or "none"
+        raise ConfigError(f"{spec}: has no target {name!r} to test; those it has: {listed}")
+    found = known[name]
+    return found if isinstance(found, Target) else Target(found.column, found.read())
+
+
+def require_alike(spec: object, own: Column, column: Column) -> None:
+    """Raise `ConfigError` unless a column is of the kind, width and unit of the one that was learned."""
+    if (own.kind, own.width, own.unit) != (column.kind, column.width, column.unit):
+        raise ConfigError(
+            f"{spec}: target {column.name!r} is of kind {_text(own)}, and was trained as kind {_text(column)}"
+        )
+
+
+def _text(column: Column) -> str:
+    numbers = f", {column.width} number{'s'[: column.width - 1]}" if column.kind == "value" else ""
+    return f"{column.kind}{numbers}{column.unit and f' in {column.unit}'}"
+
+
+def as_learned(spec: object, target: Target, column: Column) -> NDArray[Any]:
+    """Return the values of a test set, of its classes in the order of those that were learned.
+
+    Raises
+    ------
+    ConfigError
+        It is of another kind, width or unit, or images have classes that were not learned.
+    """
+    require_alike(spec, target.column, column)
+    if column.kind == "value":
+        return np.asarray(target.values, np.float32)
+    matched, unknown = with_classes(target, column.classes)
+    if unknown:
+        more = f" and {len(unknown) - 5:,} more" if len(unknown) > 5 else ""
+        raise ConfigError(
+            f"{spec} has images of classes that the training pack lacks: {', '.join(unknown[:5])}{more}; "
+            "leave them out, or train on a pack that has these classes as well"
+        )
+    return matched.values
