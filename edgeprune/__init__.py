@@ -13,11 +13,22 @@ from edgeprune_formats import EdgePruneError, PackFormatError, __version__
 
 if TYPE_CHECKING:
     from .coresets.config import CoresetConfig
+    from .inference.confusion import ClassEvaluation
+    from .inference.evaluation import evaluate
+    from .inference.export import ExportConfig, ExportReport, export_run
+    from .inference.prediction import Prediction, predict
+    from .inference.predictors import open_predictor
+    from .inference.several_labels import LabelsEvaluation
+    from .inference.values import ValueEvaluation
     from .masks.config import MaskConfig
     from .packs.addition import Addition, add_images
     from .packs.build import build_pack
     from .packs.config import BuildConfig
     from .packs.writing.report import BuildReport
+    from .repack.convert import convert_pack
+    from .repack.merge import MergeReport, merge_packs
+    from .repack.repair import RepairReport, repair_pack
+    from .repack.split import Part, split_pack
     from .scoring.config import ScoreConfig
     from .sources import Source, open_source
 
@@ -25,29 +36,63 @@ __all__ = [
     "Addition",
     "BuildConfig",
     "BuildReport",
+    "ClassEvaluation",
     "CoresetConfig",
     "EdgePruneError",
+    "ExportConfig",
+    "ExportReport",
+    "LabelsEvaluation",
     "MaskConfig",
+    "MergeReport",
     "PackFormatError",
+    "Part",
+    "Prediction",
+    "RepairReport",
     "ScoreConfig",
     "Source",
+    "ValueEvaluation",
     "__version__",
     "add_images",
     "build_pack",
+    "convert_pack",
+    "evaluate",
+    "export_run",
+    "merge_packs",
+    "open_predictor",
     "open_source",
+    "predict",
+    "repair_pack",
+    "split_pack",
 ]
 
 _HOMES = {
     "Addition": "packs.addition",
     "BuildConfig": "packs.config",
     "BuildReport": "packs.writing.report",
+    "ClassEvaluation": "inference.confusion",
     "CoresetConfig": "coresets.config",
+    "ExportConfig": "inference.export",
+    "ExportReport": "inference.export",
+    "LabelsEvaluation": "inference.several_labels",
     "MaskConfig": "masks.config",
+    "MergeReport": "repack.merge",
+    "Part": "repack.split",
+    "Prediction": "inference.prediction",
+    "RepairReport": "repack.repair",
     "ScoreConfig": "scoring.config",
     "Source": "sources",
+    "ValueEvaluation": "inference.values",
     "add_images": "packs.addition",
     "build_pack": "packs.build",
+    "convert_pack": "repack.convert",
+    "evaluate": "inference.evaluation",
+    "export_run": "inference.export",
+    "merge_packs": "repack.merge",
+    "open_predictor": "inference.predictors",
     "open_source": "sources",
+    "predict": "inference.prediction",
+    "repair_pack": "repack.repair",
+    "split_pack": "repack.split",
 }
 
 

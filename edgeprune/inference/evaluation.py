@@ -12,7 +12,7 @@ from edgeprune_formats import ConfigError, Pack
 from edgeprune_formats.remote.locations import RemoteFile
 
 from .confusion import ClassEvaluation
-from .labeled import Labeled, match_classes, open_labeled, require_outputs
+from .labeled import Labeled, as_location, match_classes, open_labeled, require_outputs
 from .prediction import Prediction, predict
 from .predictors import Predictor
 from .several_labels import LabelsEvaluation
@@ -35,13 +35,13 @@ def evaluate(
     Parameters
     ----------
     model : Predictor
-        See `open_predictor`.
+        See `edgeprune.open_predictor`.
     data : Path, str or RemoteFile
         A pack, also a far one by its URL; or a source as text, of which the test split is read, with the
         target that the network has learned. Classes are matched by name; where the model knows no names, by
         their order.
     skip_bad, tell
-        As `predict`.
+        As `edgeprune.predict`.
 
     Returns
     -------
@@ -56,6 +56,7 @@ def evaluate(
     SourceError, PackFormatError
         An image or a chunk cannot be read.
     """
+    data = as_location(data)
     if isinstance(data, Path) and data.is_dir():
         raise ConfigError(f"{data}: a folder has no labels; name imagefolder:{data}")
     images = open_labeled(data, model, with_target=True)

@@ -140,9 +140,9 @@ class ExportReport:
 
 
 def export_run(
-    run: Path,
-    output: Path,
-    config: ExportConfig,
+    run: str | Path,
+    output: str | Path,
+    config: ExportConfig | None = None,
     *,
     pack: PackPath | None = None,
     test: str | RemoteFile | None = None,
@@ -151,12 +151,13 @@ def export_run(
 
     Parameters
     ----------
-    run : Path
+    run : str or Path
         The folder of a run; of one that is not finished the best weights so far (with `patience`) or the last
         checkpoint are taken.
-    output : Path
+    output : str or Path
         The ``.onnx`` file to write.
-    config : ExportConfig
+    config : ExportConfig, optional
+        By default float32, which takes images.
     pack : path, URL or RemoteFile, optional
         Images to calibrate with and to compare on; names the classes where the run does not know them.
     test : str or RemoteFile, optional
@@ -171,6 +172,7 @@ def export_run(
     PackWriteError, PackFormatError, SourceError
         A file cannot be written or read.
     """
+    run, output, config = Path(run), Path(output), config or ExportConfig()
     test = test and (as_remote(test) or test)
     require("exporting", "torch", "onnx", "onnxscript", "onnxruntime")
     _check_output(output)

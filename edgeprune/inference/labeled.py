@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from ..sources.columns.wanted import as_learned, find_target, require_alike, wit
 from ..sources.decoding.kinds import to_floats
 from .predictors import Predictor
 
-__all__ = ["Labeled", "match_classes", "open_labeled", "require_outputs"]
+__all__ = ["Labeled", "as_location", "match_classes", "open_labeled", "require_outputs"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,13 @@ class Labeled:
     read: Callable[[NDArray[np.int64]], NDArray[np.float32]]
 
 
+def as_location(data: Path | str | RemoteFile) -> Path | str | RemoteFile:
+    """Return the far file of a URL, the path of what exists, and text of a source as it is."""
+    if (remote := as_remote(data)) is not None:
+        return remote
+    return Path(data) if isinstance(data, str) and os.path.lexists(data) else data
+
+
 def open_labeled(
     data: Path | str | RemoteFile | Pack, model: Predictor, *, with_target: bool = False
 ) -> Labeled:
@@ -63,7 +71,7 @@ def open_labeled(
     ----------
     data : Path, str, RemoteFile or Pack
         A pack, also a far one by its URL; or a source as text, of which the test split is read, with the
-        channels that the network takes.
+        channels that the network takes. Text that names what exists is its path.
     model : Predictor
     with_target : bool
         Also read what is true of them, for a network that learned something else than the label.
@@ -76,7 +84,7 @@ def open_labeled(
     SourceError, PackFormatError, RemoteError
         They cannot be read.
     """
-    where = data.path if isinstance(data, Pack) else as_remote(data) or data
+    where = data.path if isinstance(data, Pack) else as_location(data)
     if isinstance(where, str):
         if model.takes_coefficients:
             raise ConfigError(f"{model.path} takes coefficients; give it packs, or export without a decoder")

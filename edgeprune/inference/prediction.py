@@ -16,7 +16,7 @@ from edgeprune_formats import ConfigError, EdgePruneError, Pack, PackFormatError
 from edgeprune_formats.codecs import get_codec
 from edgeprune_formats.coefficients import SparseCoefficients
 from edgeprune_formats.packs.inspection import signature_problem
-from edgeprune_formats.remote.locations import RemoteFile, as_remote
+from edgeprune_formats.remote.locations import RemoteFile
 from edgeprune_runtime.loading.chunks.cache import ChunkCache
 from edgeprune_runtime.onnx.session import OnnxModel
 
@@ -26,7 +26,7 @@ from ..sources.check import read_images
 from ..sources.decoding.files import images_below, unread_text
 from ..sources.decoding.images import IMAGE_SUFFIXES, read_image
 from ..sources.decoding.kinds import to_floats
-from .labeled import Labeled, open_labeled
+from .labeled import Labeled, as_location, open_labeled
 from .predictors import Predictor
 
 __all__ = ["Prediction", "predict", "softmax"]
@@ -59,7 +59,7 @@ class Prediction:
 
 def predict(
     model: Predictor,
-    paths: Sequence[Path | str | RemoteFile | Labeled],
+    paths: Path | str | RemoteFile | Labeled | Sequence[Path | str | RemoteFile | Labeled],
     *,
     skip_bad: bool = False,
     tell: Callable[[str], None] | None = None,
@@ -73,9 +73,10 @@ def predict(
     Parameters
     ----------
     model : Predictor
-    paths : sequence of Path, str, RemoteFile or Labeled
-        A str is the URL of a far pack, or a source, of which the test split is read, see
-        `edgeprune.open_source`; Labeled is either, opened for this model.
+        See `edgeprune.open_predictor`.
+    paths : Path, str, RemoteFile or Labeled, or a sequence of them
+        A str is the URL of a far pack, a path that exists, or a source, of which the test split is read, see
+        `edgeprune.open_source`; Labeled is a pack or a source, opened for this model.
     skip_bad : bool
         Leave out what cannot be read, in place of raising an error once all others are told.
     tell : callable, optional
@@ -92,7 +93,8 @@ def predict(
     """
     tell = tell or (lambda line: None)
     unread: Counter[str] = Counter()
-    found = list(_found(paths, unread))
+    named = [paths] if isinstance(paths, Path | str | RemoteFile | Labeled) else paths
+    found = list(_found(named, unread))
     if unread:
         tell(unread_text(unread))
     bad: list[EdgePruneError] = []
@@ -120,7 +122,7 @@ def _found(
 ) -> Iterator[tuple[Any, Callable[..., Any]]]:
     """Give what was named, a file of a folder at a time, each with what classifies it."""
     for data in named:
-        path = data if isinstance(data, Labeled) else as_remote(data) or data
+        path = data if isinstance(data, Labeled) else as_location(data)
         if not isinstance(path, Path):
             yield path, _of_labeled
         elif path.is_dir():

@@ -78,13 +78,13 @@ class _RunNetwork:
 
 
 def open_predictor(
-    path: Path, tell: Callable[[str], None] | None = None, *, device: str = "auto"
+    path: str | Path, tell: Callable[[str], None] | None = None, *, device: str = "auto"
 ) -> Predictor:
     """Open an ``.onnx`` file, for which onnxruntime suffices, or the folder of a run, which needs torch.
 
     Parameters
     ----------
-    path : Path
+    path : str or Path
     tell : callable, optional
         Given a line on which weights these are, of a run that is not finished.
     device : str
@@ -98,6 +98,7 @@ def open_predictor(
     ArtifactError, TrainingError
         It is damaged, or the run has not a checkpoint yet.
     """
+    path = Path(path)
     if path.is_dir():
         require("a run's folder", "torch", "torchvision", "safetensors")
         from edgeprune_runtime.training.run_folder.unfinished import open_run_network

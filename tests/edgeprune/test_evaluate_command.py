@@ -6,11 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgeprune.inference.confusion import ClassEvaluation
-from edgeprune.inference.evaluation import evaluate
+from edgeprune import ClassEvaluation, Prediction, evaluate, open_predictor, predict
 from edgeprune.inference.evaluation_pictures import draw_confusion
-from edgeprune.inference.prediction import Prediction, predict
-from edgeprune.inference.predictors import open_predictor
 from edgeprune.training.evaluation import may_be_trained_on
 from edgeprune_formats import ConfigError
 from edgeprune_runtime.task import Task
@@ -103,6 +100,23 @@ def test_a_pack_and_its_source_give_the_same_as_predict(tmp_path_factory, edgepr
     assert out.startswith(f"{len(told)} images: accuracy {found.accuracy:.2%}, mean recall")
     with Image.open(files[1]) as image:
         assert min(image.size) > 300
+
+
+@pytest.mark.slow
+def test_in_python_all_names_are_text(tmp_path_factory, tmp_path):
+    folder = exported_models.trained(tmp_path_factory)
+    network = open_predictor(str(folder / "run"))
+    found = evaluate(network, str(folder / "pack.h5"))
+    assert isinstance(found, ClassEvaluation)
+    told = list(predict(network, str(folder / "pack.h5")))
+    assert [one.row for one in told] == list(range(found.images))
+    Image.new("RGB", (16, 16)).save(tmp_path / "a.png")
+    (file,) = predict(network, str(tmp_path / "a.png"))
+    assert (file.image, file.row, file.label) == (str(tmp_path / "a.png"), None, None)
+    (again,) = predict(network, [str(tmp_path)])
+    assert again.image == file.image
+    with pytest.raises(ConfigError, match="a folder has no labels"):
+        evaluate(network, str(tmp_path))
 
 
 SOUND = [{"source": {"sha256": "S"}}]

@@ -15,6 +15,7 @@ from edgeprune_formats import RemoteError, open_pack, verify_pack
 from edgeprune_formats.packs import remote as far
 from edgeprune_formats.remote import receive
 from edgeprune_runtime import PackLoader
+from edgeprune_runtime.task import Task
 
 pytest.importorskip("aiohttp")
 NETWORK = ["--model", "resnet8", "--batch-size", 8, "--device", "cpu", "--epochs", 1]
@@ -196,6 +197,6 @@ def test_a_loader_takes_far_packs(server, pack):
 
 def test_the_page_of_a_pack_is_tested_on_a_far_one(server, pack):
     with open_pack(pack) as local:
-        model = SimpleNamespace(image_shape=local.header.shape, path=pack)
+        model = SimpleNamespace(image_shape=local.header.shape, path=pack, task=Task())
         tried = open_labeled(server.url(), model)
         assert tried.labels.tolist() == local.labels.tolist()
