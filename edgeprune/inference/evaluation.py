@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeprune_formats import ConfigError, Pack
 from edgeprune_formats.remote.locations import RemoteFile
@@ -18,7 +19,7 @@ from .predictors import Predictor
 from .several_labels import LabelsEvaluation
 from .values import ValueEvaluation
 
-__all__ = ["Evaluation", "evaluate"]
+__all__ = ["Evaluation", "compare_target", "evaluate"]
 
 Evaluation: TypeAlias = ClassEvaluation | LabelsEvaluation | ValueEvaluation
 
@@ -90,18 +91,31 @@ def _classes(model: Predictor, images: Labeled, predictions: Iterable[Prediction
 def _others(
     model: Predictor, images: Labeled, predictions: Iterable[Prediction]
 ) -> LabelsEvaluation | ValueEvaluation:
-    assert images.target is not None
-    column, values = images.target.column, images.target.values
     rows, told = [], []
     for prediction in predictions:
-        if len(prediction.probabilities) != column.outputs:
-            raise ConfigError(
-                f"{images.where} has {column.outputs} outputs to compare with, {model.path} gives "
-                f"{len(prediction.probabilities)}"
-            )
         rows.append(prediction.row)
         told.append(prediction.probabilities)
-    both = np.array(told).reshape(-1, column.outputs), values[np.array(rows, np.intp)]
+    return compare_target(model, images, np.array(rows, np.intp), told)
+
+
+def compare_target(
+    model: Predictor, images: Labeled, rows: NDArray[np.intp], told: Sequence[NDArray[np.float32]]
+) -> LabelsEvaluation | ValueEvaluation:
+    """Return how the labels or values that were told of some rows compare with the true ones.
+
+    Raises
+    ------
+    ConfigError
+        The network gives another number of outputs.
+    """
+    assert images.target is not None
+    column = images.target.column
+    for one in told[:1]:
+        if len(one) != column.outputs:
+            raise ConfigError(
+                f"{images.where} has {column.outputs} outputs to compare with, {model.path} gives {len(one)}"
+            )
+    both = np.array(told).reshape(-1, column.outputs), images.target.values[rows]
     if column.kind == "value":
         return ValueEvaluation(model.task, *(one.astype(np.float64) for one in both))
     return LabelsEvaluation(column.classes, *both)

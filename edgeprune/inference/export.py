@@ -33,6 +33,7 @@ from edgeprune_runtime.task import Task
 from edgeprune_runtime.training.run_folder.unfinished import open_run_network
 
 from ..training.evaluation import TestBatches, open_test
+from .several_labels import THERE
 
 if TYPE_CHECKING:
     import onnx
@@ -257,7 +258,7 @@ def _outputs(session: Any, images: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _told(task: Task, outputs: NDArray[np.float32]) -> NDArray[Any]:
     """Return the class of each image, or whether each of several labels is there."""
-    return outputs.argmax(axis=1) if task.is_ranked else outputs >= 0.5
+    return outputs.argmax(axis=1) if task.is_ranked else outputs >= THERE
 
 
 def _check_output(output: Path) -> None:

@@ -29,7 +29,7 @@ from ..sources.decoding.kinds import to_floats
 from .labeled import Labeled, as_location, open_labeled
 from .predictors import Predictor
 
-__all__ = ["Prediction", "predict", "softmax"]
+__all__ = ["Prediction", "as_told", "predict", "softmax"]
 
 _BATCH = 32
 _Batches = Iterator[tuple[NDArray[np.integer[Any]], NDArray[np.float32]]]
@@ -151,7 +151,7 @@ def _of_files(model: Predictor, files: Sequence[Path], bad: list[EdgePruneError]
         if not good:
             continue
         logits = model.logits(np.stack([image for _, image in good]))
-        for (file, _), probabilities in zip(good, _told(model, logits), strict=True):
+        for (file, _), probabilities in zip(good, as_told(model, logits), strict=True):
             yield Prediction(str(file), probabilities)
 
 
@@ -179,7 +179,7 @@ def _of_labeled(
     else:
         batches = _logits_of_source(model, images.origin, bad)
     for rows, logits in batches:
-        for row, probabilities in zip(rows.tolist(), _told(model, logits), strict=True):
+        for row, probabilities in zip(rows.tolist(), as_told(model, logits), strict=True):
             label = names[images.labels[row]] if names else None
             yield Prediction(images.name(row), probabilities, label, row)
 
@@ -228,7 +228,7 @@ def _reader_of(
     return logits_of_coefficients
 
 
-def _told(model: Predictor, outputs: NDArray[np.float32]) -> NDArray[np.float32]:
+def as_told(model: Predictor, outputs: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return what a model tells of images: probabilities of classes, or other targets as they come."""
     return softmax(outputs) if model.task.is_ranked else outputs
 

@@ -1,10 +1,10 @@
-"""What a run learned: its curves, and which images its network takes for another class."""
+"""What a run learned: its curves, and on which images its network is wrong."""
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,13 @@ from numpy.typing import NDArray
 from edgeprune_formats import Pack
 
 from ..inference.confusion import ClassEvaluation
+from ..inference.evaluation import Evaluation, compare_target
+from ..inference.evaluation_text import Table, summary, table
 from ..inference.labeled import Labeled, match_classes, require_outputs
-from ..inference.prediction import Prediction, softmax
+from ..inference.prediction import Prediction, as_told
 from ..inference.predictors import Predictor
+from ..inference.several_labels import THERE, LabelsEvaluation
+from ..inference.values import ValueEvaluation
 from ..sources.decoding.kinds import to_integers
 from ..training.curves import MEASURES, measure_of, read_metrics, scale_of, series
 from .album import evenly
@@ -27,7 +31,7 @@ from .preview import in_color
 
 __all__ = ["Cell", "Tested", "curves"]
 
-_TESTED, _BATCH, _SHOWN, _MANY, _PAIRS = 2000, 64, 24, 20, 20
+_TESTED, _BATCH, _SHOWN, _MANY, _PAIRS, _SOME = 2000, 64, 24, 20, 20, 4
 _SHADES = 9
 
 
@@ -41,30 +45,36 @@ class Cell:
 
 @dataclass(frozen=True)
 class Tested:
-    """How well a network tells images apart.
+    """How well a network tells what it has learned.
 
     Attributes
     ----------
     images, of : int
         How many were tried, of how many.
-    accuracy, mean_recall : float
+    summary : list of str
+        The figures of all of them.
+    table : Table or None
+        A row for each class, label or number.
     names : list of str
-        Of the classes.
+        Of classes.
     matrix : list of list of Cell
         Rows are true classes, columns those told; empty where there are many.
     pairs : list of (str, str, int)
         True class, class told, images; the most frequent first.
+    title : str
+        Of the cards.
     cards : list of Card
-        The images that it takes for another class with the least doubt.
+        The images of which it tells the wrong class with the least doubt, or has the largest errors.
     """
 
     images: int
     of: int
-    accuracy: float
-    mean_recall: float
+    summary: list[str]
+    table: Table | None
     names: list[str]
     matrix: list[list[Cell]]
     pairs: list[tuple[str, str, int]]
+    title: str
     cards: Sequence[Card]
 
     @classmethod
@@ -80,68 +90,124 @@ class Tested:
         SourceError, PackFormatError
             An image cannot be read.
         """
-        if not tried.class_names or not model.task.is_ranked:
+        if model.task.is_ranked and not tried.class_names:
             return None
-        names, numbers = match_classes(tried, model)
-        evaluation, worst = ClassEvaluation(names), _Worst()
+        judge = _Classes(tried, model) if model.task.is_ranked else _Target(tried, model)
+        worst = _Worst()
         rows = evenly(len(tried.labels), _TESTED)
         for start in range(0, len(rows), _BATCH):
             some = rows[start : start + _BATCH]
             images = tried.read(some)
-            told = softmax(model.logits(images))
-            require_outputs(told, names, tried, model)
-            for row, image, probabilities in zip(some.tolist(), images, told, strict=True):
-                true = numbers[tried.labels[row]]
-                prediction = Prediction(_name(tried, row), probabilities)
-                evaluation.add(true, prediction)
-                worst.add(image, true, prediction)
+            outputs = as_told(model, model.logits(images))
+            for row, image, told in zip(some.tolist(), images, outputs, strict=True):
+                error, lines = judge.add(row, told)
+                worst.add(error, image, (*lines, _name(tried, row)))
             if progress is not None:
                 progress(f"classifying images, {min(start + _BATCH, len(rows)):,} of {len(rows):,}")
-        return cls._made(evaluation, worst, len(tried.labels))
+        return cls._made(judge.found(), judge.title, worst.cards(), len(tried.labels))
 
     @classmethod
-    def _made(cls, evaluation: ClassEvaluation, worst: _Worst, of: int) -> Tested:
-        names = [shown(name) for name in evaluation.class_names]
-        return cls(
-            evaluation.images,
-            of,
-            evaluation.accuracy,
-            evaluation.mean_recall,
-            names,
-            _cells(evaluation.matrix()) if len(names) <= _MANY else [],
-            [(names[true], names[told], count) for true, told, count in evaluation.confused()[:_PAIRS]],
-            worst.cards(names),
+    def _made(cls, found: Evaluation, title: str, cards: Sequence[Card], of: int) -> Tested:
+        common = found.images, of, summary(found), _shown(table(found))
+        if not isinstance(found, ClassEvaluation):
+            return cls(*common, [], [], [], title, cards)
+        names = [shown(name) for name in found.class_names]
+        matrix = _cells(found.matrix()) if len(names) <= _MANY else []
+        pairs = [(names[true], names[told], count) for true, told, count in found.confused()[:_PAIRS]]
+        return cls(*common, names, matrix, pairs, title, cards)
+
+
+class _Classes:
+    """Compares classes that are told with the true ones."""
+
+    title = "Most surely taken for another class"
+
+    def __init__(self, tried: Labeled, model: Predictor) -> None:
+        self._tried, self._model = tried, model
+        names, self._numbers = match_classes(tried, model)
+        self._names, self._found = [shown(name) for name in names], ClassEvaluation(names)
+
+    def add(self, row: int, told: NDArray[np.float32]) -> tuple[float, tuple[str, ...]]:
+        """Take an image; return how surely another class is told of it, and what to write below it."""
+        require_outputs(told, self._names, self._tried, self._model)
+        true, taken = self._numbers[self._tried.labels[row]], int(told.argmax())
+        self._found.add(true, Prediction("", told))
+        lines = (
+            f"label {self._names[true]}, {told[true]:.0%}",
+            f"taken for {self._names[taken]}, {told[taken]:.0%}",
         )
+        return float(told[taken] - told[true]), lines
+
+    def found(self) -> ClassEvaluation:
+        return self._found
+
+
+class _Target:
+    """Compares labels, or values, that are told with the true ones."""
+
+    title = "Largest errors"
+
+    def __init__(self, tried: Labeled, model: Predictor) -> None:
+        self._tried, self._model = tried, model
+        self._rows: list[int] = []
+        self._told: list[NDArray[np.float32]] = []
+
+    def add(self, row: int, told: NDArray[np.float32]) -> tuple[float, tuple[str, ...]]:
+        """Take an image; return how large its error is, and what to write below it."""
+        self._rows.append(row)
+        self._told.append(told)
+        found = compare_target(self._model, self._tried, np.array([row]), [told])
+        return _value_error(found) if isinstance(found, ValueEvaluation) else _label_error(found)
+
+    def found(self) -> Evaluation:
+        return compare_target(self._model, self._tried, np.array(self._rows), self._told)
+
+
+def _value_error(found: ValueEvaluation) -> tuple[float, tuple[str, ...]]:
+    """Return the largest error of one image, in standard deviations in training, and its numbers."""
+    error = float((np.abs(found.told[0] - found.true[0]) / np.array(found.task.std)).max())
+    unit = found.task.unit and f" {found.task.unit}"
+    true, told = (", ".join(f"{one:.4g}" for one in row[0][:_SOME]) for row in (found.true, found.told))
+    return error, (f"true {true}{unit}", f"told {told}{unit}")
+
+
+def _label_error(found: LabelsEvaluation) -> tuple[float, tuple[str, ...]]:
+    """Return how far the wrong labels of one image are from right, in all, and which these are."""
+    true, told = found.true[0], found.told[0]
+    wrong = np.flatnonzero((told >= THERE) != true)
+    lines = (
+        f"{shown(found.names[one])} {'missed' if true[one] else 'is not there'}, {told[one]:.0%}"
+        for one in wrong[:_SOME]
+    )
+    return float(np.abs(told - true)[wrong].sum()), tuple(lines)
 
 
 class _Worst:
-    """The images that a network takes for another class with the least doubt."""
+    """The images with the largest errors."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, NDArray[np.float32], int, Prediction]] = []
+        self._heap: list[tuple[float, int, NDArray[np.float32], tuple[str, ...]]] = []
         self._seen = 0
 
-    def add(self, image: NDArray[np.float32], true: int, told: Prediction) -> None:
+    def add(self, error: float, image: NDArray[np.float32], lines: tuple[str, ...]) -> None:
         self._seen += 1
-        sure = float(told.probabilities.max() - told.probabilities[true])
-        if sure > 0:
-            heapq.heappush(self._heap, (sure, -self._seen, image, true, told))
+        if error > 0:
+            heapq.heappush(self._heap, (error, -self._seen, image, lines))
             if len(self._heap) > _SHOWN:
                 heapq.heappop(self._heap)
 
-    def cards(self, names: Sequence[str]) -> list[Card]:
+    def cards(self) -> list[Card]:
+        ordered = sorted(self._heap, reverse=True, key=lambda entry: entry[:2])
         return [
-            self._card(names, *entry[2:]) for entry in sorted(self._heap, reverse=True, key=lambda e: e[:2])
+            Card((picture(in_color(to_integers(image[None]))[0], ", ".join(lines)),), lines)
+            for _, _, image, lines in ordered
         ]
 
-    @staticmethod
-    def _card(names: Sequence[str], image: NDArray[np.float32], true: int, told: Prediction) -> Card:
-        lines = (
-            f"label {names[true]}, {told.probabilities[true]:.0%}",
-            f"taken for {names[int(told.probabilities.argmax())]}, {told.probabilities.max():.0%}",
-            told.image,
-        )
-        return Card((picture(in_color(to_integers(image[None]))[0], ", ".join(lines)),), lines)
+
+def _shown(found: Table | None) -> Table | None:
+    if found is None:
+        return None
+    return replace(found, rows=[(shown(name), *figures) for name, *figures in found.rows])
 
 
 def _cells(matrix: NDArray[np.int64]) -> list[list[Cell]]:

@@ -39,7 +39,7 @@ class Training:
     ----------
     curves : sequence of Markup
     tested : Tested or None
-        None where it has learned something else than classes, or there are none to compare.
+        None where there are no classes to compare.
     data : str
         What it was tried on.
     own : bool
@@ -53,8 +53,8 @@ class Training:
 
     @property
     def note(self) -> str:
-        """Why there is no confusion matrix."""
-        return "A confusion matrix is drawn of networks that tell classes, on images that have some."
+        """Why there are no figures of the network."""
+        return "These images have no classes to compare with."
 
 
 def require_template_engine() -> None:
@@ -126,7 +126,7 @@ def look_at_run(
 
     drawn = curves(run)
     data = pack if test is None else Path(test) if Path(test).is_file() else test
-    tried = open_labeled(data, model, with_target=model.task.is_ranked)
+    tried = open_labeled(data, model, with_target=True)
     tested = Tested.on(tried, model, progress)
     return Training(drawn, tested, printable(Path(str(tried.where)).name), test is None)
 

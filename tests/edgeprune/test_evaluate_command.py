@@ -137,10 +137,10 @@ def test_what_is_printed(edgeprune, small, monkeypatch):
     code, out, err = edgeprune("evaluate", ".", small)
     assert (code, err) == (0, "")
     assert out.splitlines()[2:] == [
-        "class     images   recall  precision       F1",
-        "0              4    50.0%     100.0%    66.7%",
-        "1              3    66.7%      66.7%    66.7%",
-        "2              2   100.0%      50.0%    66.7%",
+        "class  images  recall  precision     F1",
+        "0           4   50.0%     100.0%  66.7%",
+        "1           3   66.7%      66.7%  66.7%",
+        "2           2  100.0%      50.0%  66.7%",
         "",
         "images by true class (rows) and predicted class (columns)",
         "      0  1  2",

@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 from target_packs import NAMES, TAGS, target_pack
 
-from edgeprune.inference.evaluation import evaluate
-from edgeprune.inference.predictors import open_predictor
-from edgeprune.inference.several_labels import LabelsEvaluation
-from edgeprune.inference.values import ValueEvaluation
+from edgeprune import LabelsEvaluation, ValueEvaluation, evaluate, open_predictor
+from edgeprune.inference.labeled import open_labeled
+from edgeprune.report import network
+from edgeprune.report.page import look_at_run
 from edgeprune_formats import ConfigError, open_pack
 from edgeprune_runtime.task import Task
 from edgeprune_runtime.training.objectives.average_precision import average_precision
@@ -151,8 +151,8 @@ def test_what_is_printed(printed, packs, tmp_path):
         Told(Task("value", "value", "mm", (0.0, 0.0), (1.0, 1.0)), value + np.array([1, 0])), packs[1]
     )
     assert two[0] == "9 images: value, 2 numbers in mm"
-    assert two[2].split()[:5] == ["0", "1", "1", "1", "1"]
-    assert two[3].split() == ["1", "0", "0", "0", "0", "1.0000"]
+    assert two[3].split()[:5] == ["0", "1", "1", "1", "1"]
+    assert two[4].split() == ["1", "0", "0", "0", "0", "1.0000"]
     many = printed(Told(Task("tags", "multilabel"), tags), packs[1])
     assert many[0].startswith("9 images: mean average precision 100.0%, mean F1 of the labels 100.0%, all ")
     assert [line.split()[0] for line in many[2:]] == ["label", *TAGS]
@@ -179,7 +179,7 @@ def test_of_many_labels_and_numbers_the_worst_are_printed(printed, tmp_path):
         "tags": (Told(Task("tags", "multilabel"), told), "the 10 labels of least average precision, of 30"),
         "numbers": (
             Told(Task("numbers", "value", "", (0.0,) * 30, (1.0,) * 30), numbers + (np.arange(30) == 7)),
-            "the 10 of least R2",
+            "the 10 numbers of least R2, of 30",
         ),
     }
     for name, (model, said) in models.items():
@@ -213,13 +213,48 @@ def test_labels_that_were_not_learned_are_refused(packs):
         evaluate(Told(Task("kind", "class"), np.zeros((9, 2)), NAMES[1:]), packs[1])
 
 
-def test_a_report_shows_the_confusion_of_other_classes(runs, packs):
-    from edgeprune.report.page import look_at_run
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_report_shows_how_near_the_network_is(runs, packs, edgeprune, target, tmp_path):
+    with open_pack(packs[1]) as pack:
+        tested = look_at_run(pack, runs(target), open_predictor(runs(target)), None).tested
+    metrics = last_metrics(runs(target))
+    assert tested.images == 9
+    if target in ("kind", "soft"):
+        assert tested.summary[0].startswith(f"accuracy {metrics['test_accuracy']:.2%}")
+        assert sum(cell.images for row in tested.matrix for cell in row) == 9
+    else:
+        assert not tested.matrix
+        assert tested.title == "Largest errors"
+        assert len(tested.table.rows) == (3 if target == "tags" else 2)
+    code, _, err = edgeprune("report", packs[1], "--run", runs(target), "-o", tmp_path / "a.html")
+    assert (code, err.count("Traceback")) == (0, 0)
+    page = (tmp_path / "a.html").read_text()
+    assert tested.summary[0] in page
+    assert all(f'<th scope="row">{row[0]}</th>' in page for row in tested.table.rows)
 
-    for target in ("kind", "soft", "value"):
-        model = open_predictor(runs(target))
-        with open_pack(packs[1]) as pack:
-            tested = look_at_run(pack, runs(target), model, None).tested
-        assert (tested is None) == (target == "value")
-        if tested is not None:
-            assert tested.accuracy == last_metrics(runs(target))["test_accuracy"]
+
+def cards_of(model, path):
+    with open_pack(path) as pack:
+        return network.Tested.on(open_labeled(pack, model, with_target=True), model).cards
+
+
+def test_labels_that_are_missed_are_named_in_a_report(packs):
+    with open_pack(packs[1]) as pack:
+        true = pack.targets["tags"].read()
+    told = true * 1.0
+    told[4, 0], told[4, 1], told[7, 2] = 0.25, 0.75, 1 - true[7, 2]
+    first, second = cards_of(Told(Task("tags", "multilabel"), told, TAGS), packs[1])
+    assert true[4, :2].tolist() == [True, False]
+    assert first.lines == ("dark missed, 25%", "bright is not there, 75%", "row 4")
+    assert second.lines == (f"odd {'missed, 0%' if true[7, 2] else 'is not there, 100%'}", "row 7")
+
+
+def test_the_largest_errors_of_values_come_first_in_a_report(packs):
+    with open_pack(packs[1]) as pack:
+        true = pack.targets["value"].read()
+    told = true.copy()
+    told[4, 1] += 3
+    told[7, 0] -= 4
+    first, second = cards_of(Told(Task("value", "value", "mm", (0.0, 0.0), (2.0, 1.0)), told), packs[1])
+    assert (first.lines[-1], second.lines[-1]) == ("row 4", "row 7")
+    assert first.lines[1] == f"told {told[4, 0]:.4g}, {told[4, 1]:.4g} mm"

@@ -24,10 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["LABELED", "command", "tell"]
 
 
-# The probability from which a label of several is told to be there.
-_THERE = 0.5
-
-
 class _Images(PackFile):
     """A path that exists, the URL of a far pack, or a source such as csv:FILE."""
 
@@ -76,6 +72,7 @@ def command(
     """
     from edgeprune.inference.prediction import predict
     from edgeprune.inference.predictors import open_predictor
+    from edgeprune.inference.several_labels import THERE
 
     predictor = open_predictor(model, tell, device=device)
     kind, target, unit = predictor.task.kind, predictor.task.target, predictor.task.unit
@@ -90,7 +87,7 @@ def command(
         best = _best(prediction, predictor.class_names, top)
         if kind == "multilabel" and not as_json:
             # Labels that are there, or else the likeliest one.
-            best = [(name, one) for name, one in best if one >= _THERE] or best[:1]
+            best = [(name, one) for name, one in best if one >= THERE] or best[:1]
         say(json.dumps(_record(prediction, best)) if as_json else _line(prediction, best))
 
 

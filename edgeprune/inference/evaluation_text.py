@@ -1,0 +1,114 @@
+"""What was found of a network in words and in one table, for the terminal and for a page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .confusion import ClassEvaluation
+from .evaluation import Evaluation
+from .several_labels import LabelsEvaluation
+from .values import ValueEvaluation
+
+__all__ = ["Table", "summary", "table"]
+
+# With more classes, labels or numbers the table is of the worst.
+_MANY, _LISTED = 20, 10
+
+
+@dataclass(frozen=True)
+class Table:
+    """A row for each class, label or number.
+
+    Attributes
+    ----------
+    note : str
+        Which rows these are, where there are more.
+    head : tuple of str
+    rows : list of tuple of str
+        Names first, as they are; then figures.
+    """
+
+    note: str
+    head: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+
+
+def summary(found: Evaluation) -> list[str]:
+    """Return the figures of all images, a line for each few of them."""
+    if isinstance(found, ClassEvaluation):
+        accuracy, recall = f"{found.accuracy:.2%}", f"{found.mean_recall:.2%}"
+        entropy = f"cross entropy {found.loss / found.images:.4f}"
+        return [f"accuracy {accuracy}, mean recall of the classes {recall}, {entropy}"]
+    if isinstance(found, LabelsEvaluation):
+        record = found.record()
+        names = ("mean average precision", "mean F1 of the labels", "all labels right")
+        shares = _shares(record["map"], record["mean_f1"], record["exact"])
+        told = ", ".join(f"{name} {share}" for name, share in zip(names, shares, strict=True))
+        return [f"{told}, cross entropy {record['cross_entropy']:.4f}"]
+    values, task = found.values(), found.task
+    unit = f" {task.unit}" if task.unit else ""
+    if len(values) > 1:
+        return [f"{task.target}, {len(values):,} numbers{unit and f' in{unit}'}"]
+    (one,) = values
+    errors = f"mean absolute error {one.mae:.4g}{unit}, root mean square error {one.rmse:.4g}{unit}"
+    return [
+        f"{task.target}: {errors}, R2 {_r2_text(one.r2)}",
+        f"mean error {one.mean_error:+.4g}{unit}; 95% of the errors are at most {one.p95:.4g}{unit}",
+    ]
+
+
+def table(found: Evaluation) -> Table | None:
+    """Return a table of each class, label or number; None of a single number."""
+    if isinstance(found, ClassEvaluation):
+        return _of_classes(found)
+    if isinstance(found, LabelsEvaluation):
+        return _of_labels(found)
+    return _of_values(found) if found.true.shape[1] > 1 else None
+
+
+def _of_classes(found: ClassEvaluation) -> Table:
+    classes, note = found.classes(), ""
+    if len(classes) > _MANY:
+        seen = [one for one in classes if one.recall is not None]
+        shown = sorted(seen, key=lambda one: one.recall or 0.0)[:_LISTED]
+        note, classes = f"the {len(shown)} classes of least recall, of {len(classes):,}", shown
+    rows = [(one.name, f"{one.images:,}", *_shares(one.recall, one.precision, one.f1)) for one in classes]
+    return Table(note, ("class", "images", "recall", "precision", "F1"), rows)
+
+
+def _of_labels(found: LabelsEvaluation) -> Table:
+    labels, note = found.labels(), ""
+    if len(labels) > _MANY:
+        seen = [one for one in labels if one.average_precision is not None]
+        shown = sorted(seen, key=lambda one: one.average_precision or 0.0)[:_LISTED]
+        note, labels = f"the {len(shown)} labels of least average precision, of {len(labels):,}", shown
+    rows = [
+        (one.name, f"{one.images:,}", *_shares(one.average_precision, one.recall, one.precision, one.f1))
+        for one in labels
+    ]
+    return Table(note, ("label", "images", "AP", "recall", "precision", "F1"), rows)
+
+
+def _of_values(found: ValueEvaluation) -> Table:
+    values, note = list(enumerate(found.values())), ""
+    if len(values) > _MANY:
+        known = [one for one in values if one[1].r2 is not None]
+        shown = sorted(known, key=lambda one: one[1].r2 or 0.0)[:_LISTED]
+        note, values = f"the {len(shown)} numbers of least R2, of {len(values):,}", shown
+    rows = [
+        (
+            f"{number}",
+            *(f"{error:.4g}" for error in (one.mae, one.rmse, one.mean_error, one.p95)),
+            _r2_text(one.r2),
+        )
+        for number, one in values
+    ]
+    return Table(note, ("number", "MAE", "RMSE", "mean error", "95% within", "R2"), rows)
+
+
+def _shares(*values: float | None) -> tuple[str, ...]:
+    return tuple("-" if value is None else f"{value:.1%}" for value in values)
+
+
+def _r2_text(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
