@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from ..codec.budgets import BARE
-from ..photographs.tables import side_name
+from ..photographs.tables import STARTS, side_name
 from ..robustness.pictures.drawing import PICTURES as ROBUSTNESS
 
 __all__ = ["draw"]
@@ -153,8 +153,8 @@ def _photographs(figure: Any, results: Results) -> None:
     panels = list(dict.fromkeys((row["model"], row["start"]) for row in results["rows"]))
     sides = sorted({row["side"] for row in results["rows"]})
     figure.set_size_inches(4.5 * min(2, len(panels)), 3.2 * -(-len(panels) // 2))
-    axes = figure.subplots(-(-len(panels) // 2), min(2, len(panels)), squeeze=False).flat
-    for axis, panel in zip(axes, panels, strict=False):
+    for number, panel in enumerate(panels, start=1):
+        axis = figure.add_subplot(-(-len(panels) // 2), min(2, len(panels)), number)
         rows = [row for row in results["rows"] if (row["model"], row["start"]) == panel]
         for row in rows:
             minutes, shares = zip(*row["curve"], strict=True)
@@ -162,7 +162,9 @@ def _photographs(figure: Any, results: Results) -> None:
             label = side_name(row["side"]).replace("`", "") if is_first else None
             color = OTHERS[sides.index(row["side"]) % len(OTHERS)]
             axis.plot(minutes, [100 * share for share in shares], color=color, linewidth=1, label=label)
-        axis.set(title=", ".join(panel), xlabel="minutes of training", ylabel="test accuracy, %")
+        axis.set(
+            title=f"{panel[0]} {STARTS[panel[1]]}", xlabel="minutes of training", ylabel="test accuracy, %"
+        )
         axis.legend(fontsize=7)
 
 

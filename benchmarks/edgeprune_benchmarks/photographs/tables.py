@@ -16,6 +16,7 @@ __all__ = [
     "SHORT",
     "SIDES",
     "SIZES",
+    "STARTS",
     "kind_of",
     "minutes_to",
     "own_settings",
@@ -34,7 +35,7 @@ SIDES = {
     SHORT: "pack",
     SIZES: "pack, `--resolution-schedule`",
 }
-_STARTS = {SCRATCH: "from scratch", PRETRAINED: "from weights of CIFAR-10"}
+STARTS = {SCRATCH: "from scratch", PRETRAINED: "from weights of CIFAR-10"}
 
 
 def minutes_to(curve: Sequence[Sequence[float]], target: float) -> float | None:
@@ -81,15 +82,17 @@ def photograph_tables(results: Row) -> list[str]:
     for model, start, rows in _panels(results):
         folder = _folders(rows)
         listed = ", ".join(f"{100 * best(folder[seed]):.1f}" for seed in sorted(folder)) or "not measured yet"
-        said = f"{model} {_STARTS[start]}; accuracy to reach, by seed, %: {listed}."
+        said = f"{model} {STARTS[start]}; accuracy to reach, by seed, %: {listed}."
         lines += ["", *render(_columns(folder), _grouped(rows), said)]
     return lines
 
 
 def photograph_sentences(results: Row) -> list[str]:
-    """Return what each network gains by a pack, a sentence each: by its schedule of most epochs."""
+    """Return what each network gains by a pack from scratch, by its schedule of most epochs."""
     lines: list[str] = []
     for model, start, rows in _panels(results):
+        if start != SCRATCH:
+            continue
         folder = _folders(rows)
         ours = [row for row in rows if kind_of(row["side"]) == SIZES and row["seed"] in folder]
         if ours:
@@ -97,7 +100,7 @@ def photograph_sentences(results: Row) -> list[str]:
             ours = [row for row in ours if row["side"] == side]
             folder = {row["seed"]: folder[row["seed"]] for row in ours}
             rates = len({row["side"] for row in rows if kind_of(row["side"]) == FOLDER})
-            lines += ["", _sentence(f"`{model}` {_STARTS[start]}", rates, folder, ours)]
+            lines += ["", _sentence(f"`{model}` {STARTS[start]}", rates, folder, ours)]
     return lines[1:]
 
 
