@@ -24,9 +24,10 @@ def pack(make_pack):
     return lambda name="pack.h5", size=SHAPE[1:]: make_pack(name, samples=9, size=size, components=50)[0]
 
 
-def named(path, classes):
-    """Write a pack of noise whose images have all classes but those beyond the third."""
-    header = PackHeader(9, *SHAPE, 256, "sparse-f32", 9, classes, (0.5,) * 3, (0.2,) * 3)
+def named(path, classes, like):
+    """Write a pack of noise, with the mean of another, whose images have no classes beyond the third."""
+    mean, std = (getattr(loader_of(like).pack.header, name) for name in ("mean", "std"))
+    header = PackHeader(9, *SHAPE, 256, "sparse-f32", 9, classes, mean, std)
     labels = np.arange(9) % min(3, len(classes))
     with PackWriter(path, header, labels, np.arange(9)) as writer:
         writer.append(np.ones((9, *SHAPE), np.float32), np.ones((9, *SHAPE), bool))
@@ -44,7 +45,8 @@ def start(run_dir, loader, config=ONCE, **options):
 @pytest.mark.parametrize("classes", [NAMES, ("cat", "dog", "bird", "fish"), ("cat", "dog")])
 def test_a_test_pack_whose_classes_have_the_numbers_of_training(tmp_path, pack, classes):
     """One that lacks the last class, or has one more of no image, is tested."""
-    found = start(tmp_path / "run", loader_of(pack()), test=named(tmp_path / "test.h5", classes))
+    path = pack()
+    found = start(tmp_path / "run", loader_of(path), test=named(tmp_path / "test.h5", classes, path))
     each = found.metrics[0]["test_class_accuracy"]
     assert [one is None for one in each] == [place >= len(classes) for place in range(3)]
 
@@ -58,8 +60,9 @@ def test_a_test_pack_whose_classes_have_the_numbers_of_training(tmp_path, pack, 
     ],
 )
 def test_a_test_pack_that_numbers_its_classes_otherwise_is_refused(tmp_path, pack, classes, told):
+    path = pack()
     with pytest.raises(ConfigError, match=re.escape(told)):
-        start(tmp_path / "run", loader_of(pack()), test=named(tmp_path / "test.h5", classes))
+        start(tmp_path / "run", loader_of(path), test=named(tmp_path / "test.h5", classes, path))
     assert not (tmp_path / "run").exists()
 
 
@@ -91,6 +94,16 @@ def test_loaders_of_arrays_and_of_other_sizes_are_refused(tmp_path, pack):
         start(tmp_path / "run", loader_of(path), test=arrays)
     with pytest.raises(ConfigError, match=re.escape("test images are (3, 32, 16), `image_shape` is (3, 16")):
         start(tmp_path / "run", loader_of(path), test=other)
+
+
+@pytest.mark.parametrize("normalize", [False, ((0.5,) * 3, (0.1,) * 3), ((0.0, 0.5, 0.5), (0.25,) * 3)])
+def test_a_test_loader_of_another_normalization_is_refused(tmp_path, pack, normalize):
+    path = pack()
+    header = loader_of(path).pack.header
+    with pytest.raises(ConfigError, match=re.escape("`normalize=(header.mean, header.std)` of the training")):
+        start(tmp_path / "run", loader_of(path), test=loader_of(path, normalize=normalize))
+    assert not (tmp_path / "run").exists()
+    start(tmp_path / "run", loader_of(path), test=loader_of(path, normalize=(header.mean, header.std)))
 
 
 def test_numbers_of_numpy_are_numbers(tmp_path, pack):

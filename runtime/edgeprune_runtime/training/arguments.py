@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 from edgeprune_formats import ConfigError
@@ -36,6 +37,7 @@ def require_agreement(
     `is_warm`: the run begins with weights of `init`, or goes on from a checkpoint.
     """
     _require_same_loading(loader, config)
+    _require_same_normalization(loader, test)
     if not config.distill:
         _require_target(loader, task)
     _require_company(config, task, test, has_teacher=has_teacher, is_warm=is_warm)
@@ -51,6 +53,19 @@ def _require_same_loading(loader: TrainLoader, config: TrainConfig) -> None:
         )
     if config.sampling == "balanced" and getattr(loader, "sampling", "balanced") != "balanced":
         raise ConfigError("`sampling` of the settings is balanced, and of the loader not; give it to both")
+
+
+def _require_same_normalization(loader: TrainLoader, test: Batches | None) -> None:
+    """Raise `ConfigError` where a test loader normalizes otherwise than the network learns to see images."""
+    ours, theirs = (getattr(one, "normalization", None) for one in (loader, test))
+    if ours is None or theirs is None or len(ours.mean) != len(theirs.mean):
+        return
+    pairs = zip((*ours.mean, *ours.std), (*theirs.mean, *theirs.std), strict=True)
+    if not all(math.isclose(one, other, rel_tol=1e-3, abs_tol=1e-4) for one, other in pairs):
+        raise ConfigError(
+            "`test` is normalized by another mean and standard deviation than the training images; give its "
+            "loader `normalize=(header.mean, header.std)` of the training pack"
+        )
 
 
 def _require_target(loader: TrainLoader, task: Task) -> None:
