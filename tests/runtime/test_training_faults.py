@@ -38,6 +38,15 @@ def test_a_rate_far_too_high(tmp_path):
         run(tmp_path, replace(TINY, lr=1e20))
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_test_images_that_are_not_finite_are_blamed_themselves(tmp_path, value):
+    images, labels = TEST[-1]
+    bad = images.clone()
+    bad[0, 0, 0, 0] = value
+    with pytest.raises(ConfigError, match="test images have values that are not finite"):
+        run(tmp_path, TINY, test=[*TEST, (bad, labels)])
+
+
 def train_small(run_dir, count, config=TINY, on_batch=lambda *at: None, side=4, **options):
     loader = Small(count, config.batch_size, on_batch, side=side)
     return train(
