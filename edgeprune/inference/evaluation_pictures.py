@@ -15,7 +15,7 @@ from .evaluation import Evaluation
 from .several_labels import LabelsEvaluation
 from .values import ValueEvaluation
 
-__all__ = ["draw", "draw_confusion"]
+__all__ = ["draw"]
 
 _MOST, _NAMED, _NUMBERED = 2_000, 60, 20
 _NAME = 16
@@ -33,25 +33,15 @@ def draw(evaluation: Evaluation, path: Path) -> None:
         The file cannot be written.
     """
     if isinstance(evaluation, ClassEvaluation):
-        draw_confusion(evaluation, path)
+        _draw_confusion(evaluation, path)
     elif isinstance(evaluation, LabelsEvaluation):
         _draw_precision(evaluation, path)
     else:
         _draw_values(evaluation, path)
 
 
-def draw_confusion(evaluation: ClassEvaluation, path: Path) -> None:
-    """Draw the share of each class's images that is taken for each class.
-
-    Up to 60 classes have their names beside it, and up to 20 the counts in it.
-
-    Raises
-    ------
-    ConfigError
-        The name does not end in .png, .svg or .pdf, or there are more than 2,000 classes.
-    PackWriteError
-        The file cannot be written.
-    """
+def _draw_confusion(evaluation: ClassEvaluation, path: Path) -> None:
+    """Draw the share of each class's images that is taken for each class, and up to 20 classes the counts."""
     count = len(evaluation.class_names)
     if count > _MOST:
         raise ConfigError(f"{count:,} classes are too many for a picture; the most are {_MOST:,}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from .confusion import ClassEvaluation
 from .evaluation import Evaluation
@@ -13,6 +15,7 @@ __all__ = ["Table", "summary", "table"]
 
 # With more classes, labels or numbers the table is of the worst.
 _MANY, _LISTED = 20, 10
+_Score = TypeVar("_Score")
 
 
 @dataclass(frozen=True)
@@ -67,21 +70,15 @@ def table(found: Evaluation) -> Table | None:
 
 
 def _of_classes(found: ClassEvaluation) -> Table:
-    classes, note = found.classes(), ""
-    if len(classes) > _MANY:
-        seen = [one for one in classes if one.recall is not None]
-        shown = sorted(seen, key=lambda one: one.recall or 0.0)[:_LISTED]
-        note, classes = f"the {len(shown)} classes of least recall, of {len(classes):,}", shown
+    classes, note = _worst(found.classes(), lambda one: one.recall, "classes of least recall")
     rows = [(one.name, f"{one.images:,}", *_shares(one.recall, one.precision, one.f1)) for one in classes]
     return Table(note, ("class", "images", "recall", "precision", "F1"), rows)
 
 
 def _of_labels(found: LabelsEvaluation) -> Table:
-    labels, note = found.labels(), ""
-    if len(labels) > _MANY:
-        seen = [one for one in labels if one.average_precision is not None]
-        shown = sorted(seen, key=lambda one: one.average_precision or 0.0)[:_LISTED]
-        note, labels = f"the {len(shown)} labels of least average precision, of {len(labels):,}", shown
+    labels, note = _worst(
+        found.labels(), lambda one: one.average_precision, "labels of least average precision"
+    )
     rows = [
         (one.name, f"{one.images:,}", *_shares(one.average_precision, one.recall, one.precision, one.f1))
         for one in labels
@@ -90,11 +87,7 @@ def _of_labels(found: LabelsEvaluation) -> Table:
 
 
 def _of_values(found: ValueEvaluation) -> Table:
-    values, note = list(enumerate(found.values())), ""
-    if len(values) > _MANY:
-        known = [one for one in values if one[1].r2 is not None]
-        shown = sorted(known, key=lambda one: one[1].r2 or 0.0)[:_LISTED]
-        note, values = f"the {len(shown)} numbers of least R2, of {len(values):,}", shown
+    values, note = _worst(list(enumerate(found.values())), lambda one: one[1].r2, "numbers of least R2")
     rows = [
         (
             f"{number}",
@@ -104,6 +97,17 @@ def _of_values(found: ValueEvaluation) -> Table:
         for number, one in values
     ]
     return Table(note, ("number", "MAE", "RMSE", "mean error", "95% within", "R2"), rows)
+
+
+def _worst(
+    scores: list[_Score], measure: Callable[[_Score], float | None], what: str
+) -> tuple[list[_Score], str]:
+    """Return all scores, or the worst of many, and a note of which these are."""
+    if len(scores) <= _MANY:
+        return scores, ""
+    known = [(value, place) for place, one in enumerate(scores) if (value := measure(one)) is not None]
+    worst = [scores[place] for _, place in sorted(known)[:_LISTED]]
+    return worst, f"the {len(worst)} {what}, of {len(scores):,}"
 
 
 def _shares(*values: float | None) -> tuple[str, ...]:

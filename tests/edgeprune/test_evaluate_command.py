@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from edgeprune import ClassEvaluation, Prediction, evaluate, open_predictor, predict
-from edgeprune.inference.evaluation_pictures import draw_confusion
+from edgeprune.inference.evaluation_pictures import draw
 from edgeprune.training.evaluation import may_be_trained_on
 from edgeprune_formats import ConfigError
 from edgeprune_runtime.task import Task
@@ -213,4 +213,4 @@ def test_too_many_classes_for_a_picture(tmp_path):
     many.add(3, Prediction("a", np.eye(2001, dtype=np.float32)[4]))
     assert many.confused() == [(3, 4, 1)]
     with pytest.raises(ConfigError, match="2,001 classes are too many for a picture"):
-        draw_confusion(many, tmp_path / "a.png")
+        draw(many, tmp_path / "a.png")
