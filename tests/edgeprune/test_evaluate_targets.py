@@ -194,7 +194,7 @@ def test_of_many_labels_and_numbers_the_worst_are_printed(printed, tmp_path):
     ("task", "outputs", "message"),
     [
         (Task("none", "multilabel"), 3, "has no target 'none' to test; those it has: label, kind, tags"),
-        (Task("tags", "class"), 3, "target 'tags' is of kind multilabel, and was trained as kind class"),
+        (Task("tags", "class"), 3, "is of kind multilabel, and was trained as kind class; read it as tags"),
         (MM, 1, "is of kind value, 2 numbers in mm, and was trained as kind value, 1 number in mm"),
         (M, 2, "is of kind value, 2 numbers in mm, and was trained as kind value, 2 numbers in m"),
         (Task("tags", "multilabel"), 2, "has 3 outputs to compare with, told gives 2"),

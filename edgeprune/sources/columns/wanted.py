@@ -52,8 +52,10 @@ def find_target(spec: object, images: Pack | Source, name: str) -> Target:
 def require_alike(spec: object, own: Column, column: Column) -> None:
     """Raise `ConfigError` unless a column is of the kind, width and unit of the one that was learned."""
     if (own.kind, own.width, own.unit) != (column.kind, column.width, column.unit):
+        remedy = f"; read it as {column.name}:{column.kind}" if own.kind != column.kind else ""
         raise ConfigError(
-            f"{spec}: target {column.name!r} is of kind {_text(own)}, and was trained as kind {_text(column)}"
+            f"{spec}: target {column.name!r} is of kind {_text(own)}, and was trained as kind "
+            f"{_text(column)}{remedy}"
         )
 
 
