@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .inference.evaluation import evaluate
     from .inference.export import ExportConfig, ExportReport, export_run
     from .inference.prediction import Prediction, predict
-    from .inference.predictors import open_predictor
+    from .inference.predictors import Predictor, open_predictor
     from .inference.several_labels import LabelsEvaluation
     from .inference.values import ValueEvaluation
     from .masks.config import MaskConfig
@@ -47,6 +47,7 @@ __all__ = [
     "PackFormatError",
     "Part",
     "Prediction",
+    "Predictor",
     "RepairReport",
     "ScoreConfig",
     "Source",
@@ -78,6 +79,7 @@ _HOMES = {
     "MergeReport": "repack.merge",
     "Part": "repack.split",
     "Prediction": "inference.prediction",
+    "Predictor": "inference.predictors",
     "RepairReport": "repack.repair",
     "ScoreConfig": "scoring.config",
     "Source": "sources",
@@ -94,6 +96,10 @@ _HOMES = {
     "repair_pack": "repack.repair",
     "split_pack": "repack.split",
 }
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def __getattr__(name: str) -> Any:

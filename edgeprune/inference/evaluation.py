@@ -15,7 +15,7 @@ from edgeprune_formats.remote.locations import RemoteFile
 from .confusion import ClassEvaluation
 from .labeled import Labeled, as_location, match_classes, open_labeled, require_outputs
 from .prediction import Prediction, predict
-from .predictors import Predictor
+from .predictors import Predictor, opened
 from .several_labels import LabelsEvaluation
 from .values import ValueEvaluation
 
@@ -25,7 +25,7 @@ Evaluation: TypeAlias = ClassEvaluation | LabelsEvaluation | ValueEvaluation
 
 
 def evaluate(
-    model: Predictor,
+    model: Predictor | str | Path,
     data: Path | str | RemoteFile,
     *,
     skip_bad: bool = False,
@@ -35,8 +35,8 @@ def evaluate(
 
     Parameters
     ----------
-    model : Predictor
-        See `edgeprune.open_predictor`.
+    model : Predictor, str or Path
+        A path is opened by `edgeprune.open_predictor`.
     data : Path, str or RemoteFile
         A pack, also a far one by its URL; or a source as text, of which the test split is read, with the
         target that the network has learned. Classes are matched by name; where the model knows no names, by
@@ -57,7 +57,7 @@ def evaluate(
     SourceError, PackFormatError
         An image or a chunk cannot be read.
     """
-    data = as_location(data)
+    model, data = opened(model), as_location(data)
     if isinstance(data, Path) and data.is_dir():
         raise ConfigError(f"{data}: a folder has no labels; name imagefolder:{data}")
     images = open_labeled(data, model, with_target=True)

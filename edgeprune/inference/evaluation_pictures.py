@@ -12,6 +12,7 @@ from edgeprune_runtime.training.objectives.average_precision import precision_re
 from ..pictures import label, picture
 from .confusion import ClassEvaluation
 from .evaluation import Evaluation
+from .evaluation_text import unit_text
 from .several_labels import LabelsEvaluation
 from .values import ValueEvaluation
 
@@ -72,7 +73,9 @@ def _draw_precision(evaluation: LabelsEvaluation, path: Path) -> None:
         for ap, number in known:
             precision, recall = precision_recall(evaluation.told[:, number], evaluation.true[:, number])
             name = label(evaluation.names[number][:_NAME])
-            axes.step(recall, precision, where="pre", label=f"{name}, {ap:.1%}")
+            # From no recall on: the area below the line is the average precision.
+            points = np.append(0, recall), np.append(precision[:1], precision)
+            axes.step(*points, where="pre", label=f"{name}, {ap:.1%}")
         axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02))
         if known:
             legend = axes.legend(title="average precision", fontsize=7, title_fontsize=8)
@@ -84,7 +87,7 @@ def _draw_values(evaluation: ValueEvaluation, path: Path) -> None:
     """Draw the numbers that were told by the true ones, of up to twelve numbers of an image."""
     count = min(evaluation.true.shape[1], _NUMBERS)
     across, down = min(count, _ACROSS), -(-count // _ACROSS)
-    unit = f", {evaluation.task.unit}" if evaluation.task.unit else ""
+    unit = evaluation.task.unit and f",{unit_text(evaluation.task)}"
     with picture(path, (1 + 3.5 * across, 1 + 3.2 * down)) as figure:
         for number in range(count):
             true, told = evaluation.true[:, number], evaluation.told[:, number]

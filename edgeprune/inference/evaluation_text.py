@@ -6,15 +6,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from edgeprune_formats.errors import printable
+from edgeprune_runtime.task import Task
+
 from .confusion import ClassEvaluation
 from .evaluation import Evaluation
 from .several_labels import LabelsEvaluation
 from .values import ValueEvaluation
 
-__all__ = ["Table", "summary", "table"]
+__all__ = ["Table", "summary", "table", "unit_text"]
 
 # With more classes, labels or numbers the table is of the worst.
-_MANY, _LISTED = 20, 10
+_MANY, _LISTED, _UNIT = 20, 10, 16
 _Score = TypeVar("_Score")
 
 
@@ -49,13 +52,13 @@ def summary(found: Evaluation) -> list[str]:
         told = ", ".join(f"{name} {share}" for name, share in zip(names, shares, strict=True))
         return [f"{told}, cross entropy {record['cross_entropy']:.4f}"]
     values, task = found.values(), found.task
-    unit = f" {task.unit}" if task.unit else ""
+    unit, name = unit_text(task), printable(task.target)
     if len(values) > 1:
-        return [f"{task.target}, {len(values):,} numbers{unit and f' in{unit}'}"]
+        return [f"{name}, {len(values):,} numbers{unit and f' in{unit}'}"]
     (one,) = values
     errors = f"mean absolute error {one.mae:.4g}{unit}, root mean square error {one.rmse:.4g}{unit}"
     return [
-        f"{task.target}: {errors}, R2 {_r2_text(one.r2)}",
+        f"{name}: {errors}, R2 {_r2_text(one.r2)}",
         f"mean error {one.mean_error:+.4g}{unit}; 95% of the errors are at most {one.p95:.4g}{unit}",
     ]
 
@@ -106,8 +109,16 @@ def _worst(
     if len(scores) <= _MANY:
         return scores, ""
     known = [(value, place) for place, one in enumerate(scores) if (value := measure(one)) is not None]
+    if not known:
+        return scores[:_LISTED], f"the first {_LISTED} of {len(scores):,}, of which none can be ranked"
     worst = [scores[place] for _, place in sorted(known)[:_LISTED]]
     return worst, f"the {len(worst)} {what}, of {len(scores):,}"
+
+
+def unit_text(task: Task) -> str:
+    """Return the unit of values behind a space, cut where it is long; nothing where there is none."""
+    unit = printable(task.unit)
+    return unit and f" {unit if len(unit) <= _UNIT else f'{unit[: _UNIT - 3]}...'}"
 
 
 def _shares(*values: float | None) -> tuple[str, ...]:

@@ -16,8 +16,8 @@ from edgeprune_formats.targets import Target
 from edgeprune_runtime import PackDataset
 from edgeprune_runtime.class_names import class_numbers
 
-from ..sources import Source, open_source
-from ..sources.columns.wanted import as_learned, find_target, require_alike, with_column
+from ..sources import Source, is_source, kind_of_file
+from ..sources.columns.wanted import as_learned, find_target, open_with_target, require_alike
 from ..sources.decoding.kinds import to_floats
 from .predictors import Predictor
 
@@ -56,10 +56,10 @@ class Labeled:
 
 
 def as_location(data: Path | str | RemoteFile) -> Path | str | RemoteFile:
-    """Return the far file of a URL, the path of what exists, and text of a source as it is."""
-    if (remote := as_remote(data)) is not None:
-        return remote
-    return Path(data) if isinstance(data, str) and os.path.lexists(data) else data
+    """Return the far file of a URL, text of a source as it is, unless such a file exists, and else a path."""
+    if (remote := as_remote(data)) is not None or not isinstance(data, str):
+        return remote or data
+    return data if is_source(data) and not os.path.lexists(data) else Path(data)
 
 
 def open_labeled(
@@ -90,11 +90,13 @@ def open_labeled(
             raise ConfigError(f"{model.path} takes coefficients; give it packs, or export without a decoder")
         channels, height, width = model.image_shape
         size = height if height == width else None
-        spec = with_column(where, model.task.column()) if with_target else where
-        source = open_source(spec, split="test", size=size, planes=channels)
+        column = model.task.column() if with_target else None
+        source = open_with_target(where, column, split="test", size=size, planes=channels)
         _require_shape(source.shape, where, model)
         truth = _truth(where, source, model, with_target)
         return Labeled(where, source, *truth, source.name, lambda rows: to_floats(source.read(rows)))
+    if isinstance(where, Path):
+        _require_pack(where)
     pack = data if isinstance(data, Pack) else open_pack(where)
     try:
         _require_shape(pack.header.shape, where, model)
@@ -132,6 +134,14 @@ def _truth(
     return (), unknown, found
 
 
+def _require_pack(path: Path) -> None:
+    if not path.exists():
+        raise ConfigError(f"{path}: no such file; name a pack, or a source such as imagefolder:{path}")
+    kind = kind_of_file(path)
+    if kind is not None:
+        raise ConfigError(f"{path}: is no pack; name {kind}:{path}")
+
+
 def _require_shape(shape: tuple[int, ...], where: object, model: Predictor) -> None:
     if shape != model.image_shape:
         raise ConfigError(f"{where} has images {shape}, and {model.path} takes {model.image_shape}")
@@ -140,19 +150,26 @@ def _require_shape(shape: tuple[int, ...], where: object, model: Predictor) -> N
 def match_classes(images: Labeled, model: Predictor) -> tuple[tuple[str, ...], list[int]]:
     """Return the names of a network's classes, and the number among them of each class of the images.
 
-    A network that knows no names has those of the images.
+    A network that knows no names has those of the images. A class that the network lacks is -1 if no image
+    has it.
 
     Raises
     ------
     ConfigError
-        Classes that the network lacks.
+        Images of classes that the network lacks.
     """
     own = images.class_names
     names = own if model.class_names is None else model.class_names
     numbers = class_numbers(own, names)
-    if lacking := [name for name, number in zip(own, numbers, strict=True) if number is None]:
-        raise ConfigError(f"{images.where} has classes that {model.path} lacks: {', '.join(lacking[:5])}")
-    return names, [number for number in numbers if number is not None]
+    used = np.bincount(images.labels, minlength=len(own)) > 0
+    if lacking := [
+        name for name, number, is_used in zip(own, numbers, used, strict=True) if number is None and is_used
+    ]:
+        raise ConfigError(
+            f"{images.where} has images of classes that {model.path} lacks: {', '.join(lacking[:5])}; leave "
+            "them out, or train on a pack that has these classes as well"
+        )
+    return names, [-1 if number is None else number for number in numbers]
 
 
 def require_outputs(

@@ -19,6 +19,7 @@ from edgeprune_formats.packs.inspection import signature_problem
 from edgeprune_formats.remote.locations import RemoteFile
 from edgeprune_runtime.loading.chunks.cache import ChunkCache
 from edgeprune_runtime.onnx.session import OnnxModel
+from edgeprune_runtime.text import count_text
 
 from ..errors import SourceError
 from ..sources import Source
@@ -27,7 +28,7 @@ from ..sources.decoding.files import images_below, unread_text
 from ..sources.decoding.images import IMAGE_SUFFIXES, read_image
 from ..sources.decoding.kinds import to_floats
 from .labeled import Labeled, as_location, open_labeled
-from .predictors import Predictor
+from .predictors import Predictor, opened
 
 __all__ = ["Prediction", "as_told", "predict", "softmax"]
 
@@ -58,7 +59,7 @@ class Prediction:
 
 
 def predict(
-    model: Predictor,
+    model: Predictor | str | Path,
     paths: Path | str | RemoteFile | Labeled | Sequence[Path | str | RemoteFile | Labeled],
     *,
     skip_bad: bool = False,
@@ -72,8 +73,8 @@ def predict(
 
     Parameters
     ----------
-    model : Predictor
-        See `edgeprune.open_predictor`.
+    model : Predictor, str or Path
+        A path is opened by `edgeprune.open_predictor`.
     paths : Path, str, RemoteFile or Labeled, or a sequence of them
         A str is the URL of a far pack, a path that exists, or a source, of which the test split is read, see
         `edgeprune.open_source`; Labeled is a pack or a source, opened for this model.
@@ -91,13 +92,13 @@ def predict(
     SourceError
         A folder holds no images; or, once all others are told, an image or a pack cannot be read.
     """
-    tell = tell or (lambda line: None)
+    model, tell = opened(model), tell or (lambda line: None)
     unread: Counter[str] = Counter()
     named = [paths] if isinstance(paths, Path | str | RemoteFile | Labeled) else paths
     found = list(_found(named, unread))
     if unread:
         tell(unread_text(unread))
-    bad: list[EdgePruneError] = []
+    bad = _Unread()
     told = 0
     for kind, group in itertools.groupby(found, key=lambda entry: entry[1]):
         files = [path for path, _ in group]
@@ -108,13 +109,26 @@ def predict(
         for prediction in itertools.chain.from_iterable(parts):
             told += 1
             yield prediction
-    if bad and not skip_bad:
-        others = f" (and {len(bad) - 1:,} more like it)" if len(bad) > 1 else ""
-        raise SourceError(f"{bad[0]}{others}; pass `skip_bad=True` to leave it out") from bad[0]
-    for error in bad:
+    errors = bad.errors
+    if errors and not skip_bad:
+        others = f" (and {len(errors) - 1:,} more like it)" if len(errors) > 1 else ""
+        raise SourceError(f"{errors[0]}{others}; pass `skip_bad=True` to leave it out") from errors[0]
+    for error in errors:
         tell(f"skipped {error}")
-    if bad:
-        tell(f"{len(bad):,} could not be read, {told:,} images are told")
+    if errors:
+        tell(f"{count_text(bad.images, 'image')} could not be read, {told:,} images are told")
+
+
+class _Unread:
+    """What could not be read."""
+
+    def __init__(self) -> None:
+        self.errors: list[EdgePruneError] = []
+        self.images = 0
+
+    def add(self, error: EdgePruneError, images: int = 1) -> None:
+        self.errors.append(error)
+        self.images += images
 
 
 def _found(
@@ -138,7 +152,7 @@ def _found(
             yield path, _of_labeled if is_pack else _of_files
 
 
-def _of_files(model: Predictor, files: Sequence[Path], bad: list[EdgePruneError]) -> Iterator[Prediction]:
+def _of_files(model: Predictor, files: Sequence[Path], bad: _Unread) -> Iterator[Prediction]:
     if files and model.takes_coefficients:
         raise ConfigError(f"{model.path} takes coefficients; give it packs, or export without a decoder")
     for start in range(0, len(files), _BATCH):
@@ -147,7 +161,7 @@ def _of_files(model: Predictor, files: Sequence[Path], bad: list[EdgePruneError]
             try:
                 good.append((file, _pixels(file, model.image_shape)))
             except SourceError as error:
-                bad.append(error)
+                bad.add(error)
         if not good:
             continue
         logits = model.logits(np.stack([image for _, image in good]))
@@ -166,12 +180,12 @@ def _pixels(file: Path, shape: tuple[int, int, int]) -> NDArray[np.float32]:
 
 
 def _of_labeled(
-    model: Predictor, data: Path | str | RemoteFile | Labeled, bad: list[EdgePruneError]
+    model: Predictor, data: Path | str | RemoteFile | Labeled, bad: _Unread
 ) -> Iterator[Prediction]:
     try:
         images = data if isinstance(data, Labeled) else open_labeled(data, model)
     except PackFormatError as error:
-        bad.append(error)
+        bad.add(error)
         return
     names = images.class_names
     if isinstance(images.origin, Pack):
@@ -184,27 +198,29 @@ def _of_labeled(
             yield Prediction(images.name(row), probabilities, label, row)
 
 
-def _logits_of_source(model: Predictor, source: Source, bad: list[EdgePruneError]) -> _Batches:
+def _logits_of_source(model: Predictor, source: Source, bad: _Unread) -> _Batches:
     """Give the rows of each batch and its logits; an image that cannot be read joins `bad`."""
     for start in range(0, len(source), _BATCH):
         rows = np.arange(start, min(start + _BATCH, len(source)))
         good, pixels, messages = read_images(source, rows)
-        bad += map(SourceError, messages)
+        for message in messages:
+            bad.add(SourceError(message))
         if len(good):
             yield good, model.logits(to_floats(pixels))
 
 
-def _logits_of_pack(model: Predictor, images: Labeled, pack: Pack, bad: list[EdgePruneError]) -> _Batches:
+def _logits_of_pack(model: Predictor, images: Labeled, pack: Pack, bad: _Unread) -> _Batches:
     """Give the rows of each batch and its logits; a chunk that is damaged joins `bad`."""
     with pack:
         logits_of = _reader_of(model, images, pack)
         for chunk in map(pack.header.chunk_rows, range(pack.header.chunks)):
+            first = 0
             try:
                 for first in range(0, len(chunk), _BATCH):
                     rows = np.array(chunk[first : first + _BATCH])
                     yield rows, logits_of(rows)
             except PackFormatError as error:
-                bad.append(error)
+                bad.add(error, len(chunk) - first)
 
 
 def _reader_of(

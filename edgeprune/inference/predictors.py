@@ -17,7 +17,7 @@ from edgeprune_runtime.task import Task
 if TYPE_CHECKING:
     from edgeprune_runtime.networks.trained import TrainedNetwork
 
-__all__ = ["Predictor", "open_predictor"]
+__all__ = ["Predictor", "open_predictor", "opened"]
 
 
 class Predictor(Protocol):
@@ -112,3 +112,8 @@ def open_predictor(
     if device not in ("auto", "cpu"):
         raise ConfigError(f"{path}: an ONNX model computes on the CPU; leave `device` out, or name the run")
     return open_onnx(path)
+
+
+def opened(model: Predictor | str | Path) -> Predictor:
+    """Return a network as it is, or the one at a path, see `open_predictor`."""
+    return open_predictor(model) if isinstance(model, str | Path) else model

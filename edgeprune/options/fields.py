@@ -240,9 +240,18 @@ def make_config(config: type[Config], options: dict[str, Any], **more: Any) -> C
     return config(**{param.field: options.pop(param.name) for param in own if param.name in options} | more)
 
 
+class _Output(click.Path):
+    """A path that is written; an empty name, as of an unset variable, would be the current folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("the name is empty; name what is to be written", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 def output_option(help_text: str, **settings: Any) -> Decorator:
     """Return ``-o``, which names what the command writes."""
-    kind = click.Path(path_type=Path)
+    kind = _Output(path_type=Path)
     return option("-o", "--output", **{"type": kind, "required": True, "help": help_text, **settings})
 
 

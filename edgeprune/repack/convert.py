@@ -29,7 +29,7 @@ __all__ = ["convert_pack"]
 def convert_pack(
     source: str | Path,
     path: str | Path,
-    config: BuildConfig,
+    config: BuildConfig | None = None,
     *,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[PackHeader, float]:
@@ -43,7 +43,7 @@ def convert_pack(
     ----------
     source, path : path
         The pack to read, and the one to write, which appears when it is complete.
-    config : BuildConfig
+    config : BuildConfig, optional
         Its codec, compression, quality, color, tile, rounding and freq_prune count.
     progress : callable, optional
         Called as ``progress(images done, images in all)``.
@@ -62,7 +62,7 @@ def convert_pack(
     PackWriteError
         The pack cannot be written.
     """
-    source, path = Path(source), Path(path)
+    source, path, config = Path(source), Path(path), config or BuildConfig()
     check_writable(path)
     if path.exists() and path.samefile(source):
         raise ConfigError(f"{path} is the pack that is converted; name another file")

@@ -106,7 +106,8 @@ def merge_packs(
     PackWriteError
         The pack cannot be written.
     """
-    path, sources = Path(path), [Path(source) for source in sources]
+    given = [sources] if isinstance(sources, str | Path) else sources
+    path, sources = Path(path), [Path(source) for source in given]
     if len(sources) < 2:
         raise ConfigError("there is nothing to merge; name two packs or more")
     if seed < 0:

@@ -24,7 +24,7 @@ from edgeprune_formats.files import check_free_space, check_writable
 from edgeprune_formats.packs.transactions import pack_transaction
 
 from .lineage import derived_header, parent_facts
-from .partition import IID, Partition, partition
+from .partition import IID, Partition, parse_by, partition
 
 __all__ = ["PLACEHOLDER", "Part", "part_paths", "split_pack"]
 
@@ -89,7 +89,7 @@ def split_pack(
     target: str | Path,
     parts: int,
     *,
-    by: Partition = IID,
+    by: Partition | str = IID,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Part]:
@@ -107,8 +107,9 @@ def split_pack(
         See `part_paths`; a folder is made if it is missing.
     parts : int
         How many, at least 2.
-    by : Partition
-        See `edgeprune.repack.partition.partition`.
+    by : Partition or str
+        Text is what `edgeprune.repack.partition.parse_by` takes: ``"iid"``, ``"class"`` or
+        ``"dirichlet:ALPHA"``.
     seed : int
     progress : callable, optional
         Called as ``progress(images written, images in all)``.
@@ -116,13 +117,13 @@ def split_pack(
     Raises
     ------
     ConfigError
-        A part would be empty, or the target is not fit for so many parts.
+        A part would be empty, the target is not fit for so many parts, or `by` is unknown.
     PackFormatError
         The pack is damaged.
     PackWriteError
         A part cannot be written.
     """
-    source, target = Path(source), Path(target)
+    source, target, by = Path(source), Path(target), parse_by(by) if isinstance(by, str) else by
     paths = part_paths(source, target, parts)
     with open_pack(source) as pack:
         if not pack.header.class_names and by != IID:

@@ -15,7 +15,7 @@ from edgeprune_formats import Pack
 
 from ..inference.confusion import ClassEvaluation
 from ..inference.evaluation import Evaluation, compare_target
-from ..inference.evaluation_text import Table, summary, table
+from ..inference.evaluation_text import Table, summary, table, unit_text
 from ..inference.labeled import Labeled, match_classes, require_outputs
 from ..inference.prediction import Prediction, as_told
 from ..inference.predictors import Predictor
@@ -165,21 +165,26 @@ class _Target:
 
 def _value_error(found: ValueEvaluation) -> tuple[float, tuple[str, ...]]:
     """Return the largest error of one image, in standard deviations in training, and its numbers."""
-    error = float((np.abs(found.told[0] - found.true[0]) / np.array(found.task.std)).max())
-    unit = found.task.unit and f" {found.task.unit}"
-    true, told = (", ".join(f"{one:.4g}" for one in row[0][:_SOME]) for row in (found.true, found.told))
-    return error, (f"true {true}{unit}", f"told {told}{unit}")
+    true, told = found.true[0], found.told[0]
+    errors = np.abs(told - true) / np.array(found.task.std)
+    lines = (
+        f"{f'number {one}: ' if len(true) > 1 else ''}true {true[one]:.4g}, told {told[one]:.4g}"
+        f"{unit_text(found.task)}"
+        for one in (-errors).argsort(kind="stable")[:_SOME]
+    )
+    return float(errors.max()), tuple(lines)
 
 
 def _label_error(found: LabelsEvaluation) -> tuple[float, tuple[str, ...]]:
     """Return how far the wrong labels of one image are from right, in all, and which these are."""
     true, told = found.true[0], found.told[0]
-    wrong = np.flatnonzero((told >= THERE) != true)
+    errors = np.abs(told - true) * ((told >= THERE) != true)
+    wrong = (-errors).argsort(kind="stable")[: np.count_nonzero(errors)]
     lines = (
         f"{shown(found.names[one])} {'missed' if true[one] else 'is not there'}, {told[one]:.0%}"
         for one in wrong[:_SOME]
     )
-    return float(np.abs(told - true)[wrong].sum()), tuple(lines)
+    return float(errors.sum()), tuple(lines)
 
 
 class _Worst:

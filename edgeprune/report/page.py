@@ -43,7 +43,7 @@ class Training:
     data : str
         What it was tried on.
     own : bool
-        Whether those are images of the pack.
+        Whether the network was trained on them.
     """
 
     curves: Sequence[Markup]
@@ -122,13 +122,17 @@ def look_at_run(
         An image cannot be read.
     """
     from ..inference.labeled import open_labeled
+    from ..training.evaluation import may_be_trained_on
     from .network import Tested, curves
 
     drawn = curves(run)
     data = pack if test is None else Path(test) if Path(test).is_file() else test
     tried = open_labeled(data, model, with_target=True)
+    own = may_be_trained_on(tried.origin.header, run) if isinstance(tried.origin, Pack) else False
+    # Of a run that does not say, it is likely so of the pack that the page is about.
+    own = test is None if own is None else own
     tested = Tested.on(tried, model, progress)
-    return Training(drawn, tested, printable(Path(str(tried.where)).name), test is None)
+    return Training(drawn, tested, printable(Path(str(tried.where)).name), own)
 
 
 def _content(

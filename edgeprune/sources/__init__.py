@@ -31,6 +31,8 @@ __all__ = [
     "SourceKind",
     "SourceOptions",
     "check_source",
+    "is_source",
+    "kind_of_file",
     "open_source",
     "source_facts",
     "source_targets",
@@ -86,6 +88,16 @@ KINDS = {
 _BY_SUFFIX = {".npz": "npz", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".tar": "webdataset"}
 
 
+def is_source(text: str) -> bool:
+    """Tell whether text is written as a source, and not as a path."""
+    return ":" in text or text in KINDS
+
+
+def kind_of_file(path: Path) -> str | None:
+    """Return the kind of source that a file is by its name; None of others."""
+    return _BY_SUFFIX.get(path.suffix.lower())
+
+
 def open_source(
     spec: str,
     *,
@@ -131,7 +143,7 @@ def open_source(
     """
     kind = spec.partition(":")[0]
     if kind not in KINDS:
-        meant = "imagefolder" if Path(spec).is_dir() else _BY_SUFFIX.get(Path(spec).suffix.lower())
+        meant = "imagefolder" if Path(spec).is_dir() else kind_of_file(Path(spec))
         hint = f"; did you mean {meant}:{spec}?" if meant else ""
         known = ", ".join(one.form for one in KINDS.values())
         raise ConfigError(f"unknown source {spec!r}; known are {known}{hint}")

@@ -24,9 +24,9 @@ from edgeprune_runtime.system.threads import cores
 from edgeprune_runtime.training.run_folder.description import read_description
 
 from ..errors import SourceError
-from ..sources import Source, check_source, open_source
+from ..sources import Source, check_source
 from ..sources.base import source_bits
-from ..sources.columns.wanted import as_learned, find_target, with_column
+from ..sources.columns.wanted import as_learned, find_target, open_with_target
 from ..sources.decoding.files import as_text
 from ..sources.decoding.kinds import peak_of
 
@@ -188,7 +188,8 @@ def _opened(spec: str | RemoteFile, header: PackHeader, column: Column | None) -
         pack = open_pack(remote)
         # By its digest it is found in the cache again, without credentials.
         return pack, f"{remote}#sha256={pack.fetched.sha256}" if pack.fetched else str(remote)
-    assert isinstance(spec, str)
+    assert not isinstance(spec, RemoteFile)
+    spec = os.fsdecode(spec)
     return open_pack(spec) if Path(spec).is_file() else _open_source(spec, header, column), spec
 
 
@@ -199,9 +200,7 @@ def _open_source(spec: str, header: PackHeader, column: Column | None) -> Source
             remedy = f"a pack, such as one of: edgeprune build SOURCE --split test -o {spec}"
         raise ConfigError(f"{spec}: no such file; `test` takes {remedy}")
     size = header.height if header.height == header.width else None
-    if column is not None:
-        spec = with_column(spec, column)
-    return open_source(spec, split="test", size=size, planes=header.channels)
+    return open_with_target(spec, column, split="test", size=size, planes=header.channels)
 
 
 def _source_sha256(header: PackHeader) -> str | None:
@@ -215,10 +214,11 @@ def _source_of(provenance: Mapping[str, Any]) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def may_be_trained_on(header: PackHeader, run_dir: Path) -> bool:
+def may_be_trained_on(header: PackHeader, run_dir: Path) -> bool | None:
     """Tell whether a pack was built from the images that a run's packs were built from.
 
-    Another part of the same split shares no image with a part that was trained on.
+    None where the run does not say what its packs were built from. Another part of the same split shares no
+    image with a part that was trained on.
 
     Raises
     ------
@@ -228,12 +228,16 @@ def may_be_trained_on(header: PackHeader, run_dir: Path) -> bool:
     known = read_description(run_dir).get("provenance", {})
     several = known.get("pack provenances")
     one = {name: known.get(f"pack {name}") for name in ("source", "split")}
+    packs = [
+        pack for pack in (one, *(several if isinstance(several, list) else ())) if isinstance(pack, Mapping)
+    ]
+    if all(_source_of(pack) is None for pack in packs):
+        return None
     return any(
         _source_of(pack) is not None
         and _source_of(pack) == _source_of(header.provenance)
         and not _are_parts(pack.get("split"), header.provenance.get("split"))
-        for pack in (one, *(several if isinstance(several, list) else ()))
-        if isinstance(pack, Mapping)
+        for pack in packs
     )
 
 

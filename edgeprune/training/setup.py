@@ -221,14 +221,16 @@ def set_up(
         "test_images_bytes": 0 if images is None else images.images_bytes,
         "test_least_bytes": 0 if images is None else images.least_bytes,
     }
-    divided = divide_memory(limit, pack, config.batch_size, **held)
+    # A pack of fewer images is one batch.
+    batch_size = min(config.batch_size, len(pack))
+    divided = divide_memory(limit, pack, batch_size, **held)
     return Setup(
         config=config,
         placement=placement,
         loader=_loader(pack, config, augment, divided, on_corrupt, replay, target),
         test=None if images is None else images.batches(part, divided.test_bytes, divided.prefetch),
         memory=divided,
-        limit_for=partial(limit_for, pack=pack, batch_size=config.batch_size, **held),
+        limit_for=partial(limit_for, pack=pack, batch_size=batch_size, **held),
         step=step,
         column=column,
         task=task,

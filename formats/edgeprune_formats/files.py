@@ -165,11 +165,13 @@ def write_error(path: Path, error: OSError) -> PackWriteError:
     text = str(error)
     if error.errno == errno.EEXIST:
         return PackWriteError(f"{path}: another process has made it in the meantime; choose another name")
-    if error.errno == errno.ENOSPC or "No space left" in text or "errno = 28" in text:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in text or "errno = 28" in text:
         return PackWriteError(f"{path}: the disk is full; free some space or write elsewhere")
+    if error.errno == errno.EFBIG:
+        return PackWriteError(f"{path}: the file system takes no file so large; write elsewhere")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) or "Permission denied" in text:
         return PackWriteError(f"{path}: {NO_PERMISSION}")
-    return PackWriteError(f"{path}: {text}")
+    return PackWriteError(f"{path}: cannot be written ({error.strerror or text})")
 
 
 @contextlib.contextmanager

@@ -9,10 +9,11 @@ from PIL import Image
 from target_packs import NAMES, TAGS, target_pack
 
 from edgeprune import LabelsEvaluation, ValueEvaluation, evaluate, open_predictor
+from edgeprune.inference.evaluation_text import summary
 from edgeprune.inference.labeled import open_labeled
 from edgeprune.report import network
 from edgeprune.report.page import look_at_run
-from edgeprune_formats import ConfigError, open_pack
+from edgeprune_formats import ConfigError, EdgePruneError, open_pack
 from edgeprune_runtime.task import Task
 from edgeprune_runtime.training.objectives.average_precision import average_precision
 
@@ -194,7 +195,7 @@ def test_of_many_labels_and_numbers_the_worst_are_printed(printed, tmp_path):
     ("task", "outputs", "message"),
     [
         (Task("none", "multilabel"), 3, "has no target 'none' to test; those it has: label, kind, tags"),
-        (Task("tags", "class"), 3, "is of kind multilabel, and was trained as kind class; read it as tags"),
+        (Task("tags", "class"), 3, "is of kind multilabel, and was trained as kind class; in a source"),
         (MM, 1, "is of kind value, 2 numbers in mm, and was trained as kind value, 1 number in mm"),
         (M, 2, "is of kind value, 2 numbers in mm, and was trained as kind value, 2 numbers in m"),
         (Task("tags", "multilabel"), 2, "has 3 outputs to compare with, told gives 2"),
@@ -209,8 +210,77 @@ def test_what_cannot_be_compared_is_refused(packs, task, outputs, message):
 def test_labels_that_were_not_learned_are_refused(packs):
     with pytest.raises(ConfigError, match="has images of classes that the training pack lacks: odd"):
         evaluate(Told(Task("tags", "multilabel"), np.zeros((9, 2)), TAGS[:2]), packs[1])
-    with pytest.raises(ConfigError, match="has classes that told lacks: ant"):
+    with pytest.raises(ConfigError, match="has images of classes that told lacks: ant; leave them out"):
         evaluate(Told(Task("kind", "class"), np.zeros((9, 2)), NAMES[1:]), packs[1])
+
+
+def test_a_class_of_no_image_need_not_be_learned(tmp_path):
+    images = np.zeros((3, 8, 8, 3), np.uint8)
+    np.savez(tmp_path / "a.npz", x=images, y=[0, 0, 2], class_names=["a", "b", "c"])
+    found = evaluate(Told(Task(), np.eye(2)[[0, 1, 1]], ("c", "a")), f"npz:{tmp_path / 'a.npz'}")
+    assert found.matrix().tolist() == [[0, 1], [1, 1]]
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("digits", "digits: has no targets, and the network has learned 'tags'; name a pack or a table"),
+        ("nothing.h5", r"nothing.h5: no such file; name a pack, or a source such as imagefolder:nothing.h5"),
+        ("csv:{}/t.csv", r"has no column 'tags'; .*; `\?target=tags=COLUMN` takes another"),
+        ("{}/t.csv", r"t.csv: is no pack; name csv:.*t.csv"),
+    ],
+)
+def test_a_test_set_without_the_target_says_what_to_do(tmp_path, spec, message):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "t.csv").write_text("path,label,words\na.png,x,dark|odd\n")
+    model = Told(Task("tags", "multilabel"), np.zeros((1, 3)), TAGS)
+    with pytest.raises(EdgePruneError, match=message):
+        evaluate(model, spec.format(tmp_path))
+    # A folder whose name looks like an option is a folder.
+    (tmp_path / "target=tags").mkdir()
+    (tmp_path / "target=tags" / "t.csv").write_text("path,tags\n../a.png,dark|odd\n")
+    assert evaluate(model, f"csv:{tmp_path}/target=tags/t.csv").true.tolist() == [[True, False, True]]
+    assert (
+        evaluate(
+            Told(model.task, np.zeros((1, 3)), TAGS), f"csv:{tmp_path}/t.csv?target=tags=words:multilabel"
+        ).images
+        == 1
+    )
+
+
+def test_numbers_far_from_zero_have_an_r2():
+    task = Task("height", "value", "mm", (0.0,), (1.0,))
+    true = 5_400_000 + np.array([[0.0], [5.0], [10.0]])
+    (found,) = ValueEvaluation(task, true + 1, true).values()
+    assert found.r2 == pytest.approx(1 - 3 / 50)
+
+
+def test_a_unit_that_is_not_known_is_no_other_unit(packs, tmp_path):
+    np.savez(tmp_path / "a.npz", x=np.zeros((2, 8, 8, 3), np.uint8), value=np.ones((2, 2)))
+    task = Task("value", "value", "mm", (0.0, 0.0), (1.0, 1.0))
+    assert evaluate(Told(task, np.ones((2, 2))), f"npz:{tmp_path / 'a.npz'}").record()["unit"] == "mm"
+
+
+def test_a_unit_cannot_turn_the_text_of_a_page_around():
+    task = Task("h\u202e", "value", "m\u202em\x1b" * 30, (0.0,), (1.0,))
+    true = np.array([[0.0], [5.0]])
+    text = " ".join(summary(ValueEvaluation(task, true + 1, true)))
+    assert not {"\u202e", "\x1b"} & set(text)
+    assert len(text) < 300
+
+
+def test_all_labels_that_are_told_are_printed(edgeprune, monkeypatch, tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    names = tuple("abcdef")
+    for told, expected in (([0.9, 0.8, 0.7, 0.6, 0.5, 0.4], 5), ([0.1, 0.2, 0.1, 0.1, 0.1, 0.1], 1)):
+        for options, least in (((), 1), (("--json",), 3)):
+            model = Told(Task("t", "multilabel"), [told], names)
+            monkeypatch.setattr(
+                "edgeprune.inference.predictors.open_predictor", lambda *_, one=model, **__: one
+            )
+            code, out, _ = edgeprune("predict", ".", tmp_path / "a.png", *options)
+            found = len(json.loads(out)["top"]) if options else out.count("%")
+            assert (code, found) == (0, max(expected, least))
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -257,4 +327,4 @@ def test_the_largest_errors_of_values_come_first_in_a_report(packs):
     told[7, 0] -= 4
     first, second = cards_of(Told(Task("value", "value", "mm", (0.0, 0.0), (2.0, 1.0)), told), packs[1])
     assert (first.lines[-1], second.lines[-1]) == ("row 4", "row 7")
-    assert first.lines[1] == f"told {told[4, 0]:.4g}, {told[4, 1]:.4g} mm"
+    assert first.lines[0] == f"number 1: true {true[4, 1]:.4g}, told {told[4, 1]:.4g} mm"

@@ -56,6 +56,7 @@ def test_smaller_images_in_the_first_epochs_are_for_the_whole_run(train):
             "the steps between two checkpoints must be positive; raise --checkpoint-steps",
         ),
         (["--threads", "0"], "Invalid value for '--threads'"),
+        (["-o", ""], "Invalid value for '-o' / '--output': the name is empty; name what is to be written"),
         (["--init", "nowhere.safetensors"], "Invalid value for '--init'"),
         (["--adversarial", "fgsm"], "no adversary fgsm:8; choose one of n-fgsm, pgd, with a budget"),
         (["--adversarial", "pgd:8/255"], "the budget of 'pgd:8/255' is not a number"),

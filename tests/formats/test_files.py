@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from edgeprune_formats import PackWriteError
-from edgeprune_formats.files import atomic_hdf5, check_writable
+from edgeprune_formats.files import atomic_hdf5, check_writable, write_error
 
 
 class Failure(Exception):
@@ -324,3 +324,17 @@ def test_a_file_in_dev_fd_is_refused_before_there_is_work_to_lose(tools, folder)
         path = Path(f"/dev/fd/{stream.fileno()}")
         with pytest.raises(PackWriteError, match="is a device or pipe"):
             check_writable(path)
+
+
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [
+        (errno.ENOSPC, "a.h5: the disk is full; free some space or write elsewhere"),
+        (errno.EDQUOT, "a.h5: the disk is full; free some space or write elsewhere"),
+        (errno.EFBIG, "a.h5: the file system takes no file so large; write elsewhere"),
+        (errno.EIO, "a.h5: cannot be written (Input/output error)"),
+        (errno.ENAMETOOLONG, "a.h5: cannot be written (File name too long)"),
+    ],
+)
+def test_what_a_file_system_refuses_is_told_in_words(number, told):
+    assert str(write_error(Path("a.h5"), OSError(number, os.strerror(number)))) == told

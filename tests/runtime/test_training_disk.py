@@ -14,6 +14,7 @@ from training_runs import assert_same_run, run
 from edgeprune_formats.files import replacing
 from edgeprune_runtime.errors import TrainingError
 from edgeprune_runtime.output_files import DiskFullError
+from edgeprune_runtime.training import TrainingInterrupted
 from edgeprune_runtime.training.run_folder.checkpoint import has_checkpoint, load_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -64,7 +65,7 @@ def test_a_signal_ends_the_wait_for_a_full_disk(tmp_path, monkeypatch, whole_run
         if event["event"] == "paused":
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(DiskFullError, match="what was complete before is kept"):
+    with pytest.raises(TrainingInterrupted, match=r"while the disk was full: .* complete before is kept"):
         run(tmp_path, on_event=on_event)
     assert load_checkpoint(tmp_path).state["step"] == 4
     monkeypatch.undo()

@@ -39,7 +39,7 @@ def command(
     force: bool,
     quiet: bool,
 ) -> None:
-    """Write an HTML page about PACK: images, sizes, what was kept, and what a network confuses.
+    """Write an HTML page about PACK: images, sizes, what was kept, and where a network is wrong.
 
     The page is one file that downloads nothing, for a browser on a computer or a phone. Large packs are
     sampled.

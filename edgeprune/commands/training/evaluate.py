@@ -69,9 +69,12 @@ def command(
     from edgeprune.inference.mirrored import Mirrored
     from edgeprune.inference.predictors import open_predictor
     from edgeprune.pictures import require_kind, require_matplotlib
+    from edgeprune_formats import ConfigError
     from edgeprune_formats.files import atomic_file, check_writable
 
     if plot is not None:
+        if as_json is not None and as_json.resolve() == plot.resolve():
+            raise ConfigError(f"{plot}: `json` and `plot` name the same file; name two")
         require_matplotlib("`plot`")
         require_kind(plot)
     for path in filter(None, (as_json, plot)):
@@ -81,6 +84,8 @@ def command(
     if tta == "flip":
         predictor = Mirrored(predictor)
     found = evaluate(predictor, data, skip_bad=skip_bad, tell=tell)
+    for line in _lines(found, "" if tta == "none" else " and mirrored"):
+        say(line)
     if as_json is not None:
         record = {"model": str(model), "data": str(data), "tta": tta, **found.record()}
         with atomic_file(as_json) as partial:
@@ -89,8 +94,6 @@ def command(
         from edgeprune.inference.evaluation_pictures import draw
 
         draw(found, plot)
-    for line in _lines(found, "" if tta == "none" else " and mirrored"):
-        say(line)
 
 
 def _lines(found: Evaluation, how: str) -> Iterator[str]:

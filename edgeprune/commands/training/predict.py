@@ -44,7 +44,7 @@ LABELED = _Images(far=True, dir_okay=True)
     type=click.IntRange(min=1),
     default=3,
     show_default=True,
-    help="Number of most likely classes to print.",
+    help="Number of most likely classes to print. Of several labels, all that are told are printed.",
 )
 @click.option("--skip-bad", is_flag=True, help="Leave out images that cannot be read, and count them.")
 @click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each image.")
@@ -84,10 +84,12 @@ def command(
             text = ", ".join(f"{number:.6g}" for number in numbers)
             say(json.dumps(record) if as_json else f"{prediction.image}: {target} {text} {unit}".rstrip())
             continue
-        best = _best(prediction, predictor.class_names, top)
-        if kind == "multilabel" and not as_json:
-            # Labels that are there, or else the likeliest one.
-            best = [(name, one) for name, one in best if one >= THERE] or best[:1]
+        shown = top
+        if kind == "multilabel":
+            # Labels that are there, or else the likeliest one; as JSON at least `top` of them.
+            there = int((prediction.probabilities >= THERE).sum())
+            shown = max(there, top if as_json else 1)
+        best = _best(prediction, predictor.class_names, shown)
         say(json.dumps(_record(prediction, best)) if as_json else _line(prediction, best))
 
 

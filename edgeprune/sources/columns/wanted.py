@@ -13,17 +13,44 @@ from edgeprune_formats.packs.columns import StoredTarget
 from edgeprune_formats.targets import LABEL, Column, Target
 from edgeprune_runtime.class_names import with_classes
 
-from ..base import Source, source_targets
-from ..naming.options import SourceOptions, with_options
+from ...errors import SourceError
+from .. import Source, open_source, source_targets
+from ..naming.options import SourceOptions, with_options, without_options
 
-__all__ = ["as_learned", "find_target", "require_alike", "with_column"]
+__all__ = ["as_learned", "find_target", "open_with_target", "require_alike"]
 
 
-def with_column(spec: str, column: Column) -> str:
-    """Return the text of a source that also reads a target, unless it names its targets itself."""
-    if column.name == LABEL or "target=" in spec:
-        return spec
-    return with_options(spec, SourceOptions(target=(f"{column.name}:{column.kind}",)))
+def open_with_target(spec: str, column: Column | None, **options: Any) -> Source:
+    """Open a source with a target, unless its text names targets itself.
+
+    Parameters
+    ----------
+    spec : str
+    column : Column or None
+        None, and the label, add nothing.
+    **options
+        As `edgeprune.open_source`.
+
+    Raises
+    ------
+    ConfigError, SourceError
+        As `edgeprune.open_source`, or it has no such target.
+    """
+    if column is None or column.name == LABEL or without_options(spec)[1].target:
+        return open_source(spec, **options)
+    asked = SourceOptions(target=(f"{column.name}:{column.kind}",))
+    try:
+        named = with_options(spec, asked)
+    except ConfigError:
+        open_source(spec, **options)
+        raise ConfigError(
+            f"{spec}: has no targets, and the network has learned {column.name!r}; name a pack or a table"
+        ) from None
+    try:
+        return open_source(named, **options)
+    except SourceError as error:
+        # Targets of test images are named in the text of their source, as no option names them.
+        raise SourceError(f"{str(error).replace('`target', '`?target')}") from error
 
 
 def find_target(spec: object, images: Pack | Source, name: str) -> Target:
@@ -50,9 +77,10 @@ def find_target(spec: object, images: Pack | Source, name: str) -> Target:
 
 
 def require_alike(spec: object, own: Column, column: Column) -> None:
-    """Raise `ConfigError` unless a column is of the kind, width and unit of the one that was learned."""
-    if (own.kind, own.width, own.unit) != (column.kind, column.width, column.unit):
-        remedy = f"; read it as {column.name}:{column.kind}" if own.kind != column.kind else ""
+    """Raise `ConfigError` unless a column is of the kind and width that was learned, and of no other unit."""
+    other_unit = own.unit and column.unit and own.unit != column.unit
+    if (own.kind, own.width) != (column.kind, column.width) or other_unit:
+        remedy = f"; in a source, end its name with :{column.kind}" if own.kind != column.kind else ""
         raise ConfigError(
             f"{spec}: target {column.name!r} is of kind {_text(own)}, and was trained as kind "
             f"{_text(column)}{remedy}"

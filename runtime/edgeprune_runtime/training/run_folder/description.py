@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -138,7 +139,11 @@ def read_config(path: Path) -> dict[str, Any]:
     remedy = "start again in another folder"
     try:
         description = parse_json(read_regular(path, _MAX_CONFIG_BYTES))
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM):
+            remedy = "let this user read it"
+        raise TrainingError(f"{path} cannot be read ({error.strerror}); {remedy}") from error
+    except ValueError as error:
         raise TrainingError(f"{path} cannot be read ({one_line(error)}); {remedy}") from error
     parts = ("config", "provenance", "notes", "versions")
     if (

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...output_files import DiskFullError
+from ..progress.signals import TrainingInterrupted
 
 __all__ = ["PatientDisk"]
 
@@ -38,7 +39,9 @@ class PatientDisk:
         Raises
         ------
         DiskFullError
-            If it finds the disk full, and nobody is told or the user wants to stop.
+            If it finds the disk full, and nobody is told.
+        TrainingInterrupted
+            If it finds the disk full, and the user wants to stop.
         """
         paused = False
         while True:
@@ -51,7 +54,7 @@ class PatientDisk:
                     self.on_event({"event": "paused", "reason": str(error)})
                 paused = True
                 if not self._wait():
-                    raise
+                    raise TrainingInterrupted(f"interrupted while the disk was full: {error}") from error
                 continue
             if paused and self.on_event is not None:
                 self.on_event({"event": "continued"})
