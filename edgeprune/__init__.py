@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from .inference.confusion import ClassEvaluation
     from .inference.evaluation import evaluate
     from .inference.export import ExportConfig, ExportReport, export_run
+    from .inference.multilabel import MultilabelEvaluation
     from .inference.prediction import Prediction, predict
     from .inference.predictors import Predictor, open_predictor
-    from .inference.several_labels import LabelsEvaluation
     from .inference.values import ValueEvaluation
     from .masks.config import MaskConfig
     from .packs.addition import Addition, add_images
@@ -41,9 +41,9 @@ __all__ = [
     "EdgePruneError",
     "ExportConfig",
     "ExportReport",
-    "LabelsEvaluation",
     "MaskConfig",
     "MergeReport",
+    "MultilabelEvaluation",
     "PackFormatError",
     "Part",
     "Prediction",
@@ -74,7 +74,7 @@ _HOMES = {
     "CoresetConfig": "coresets.config",
     "ExportConfig": "inference.export",
     "ExportReport": "inference.export",
-    "LabelsEvaluation": "inference.several_labels",
+    "MultilabelEvaluation": "inference.multilabel",
     "MaskConfig": "masks.config",
     "MergeReport": "repack.merge",
     "Part": "repack.split",

@@ -14,14 +14,14 @@ from edgeprune_formats.remote.locations import RemoteFile
 
 from .confusion import ClassEvaluation
 from .labeled import Labeled, as_location, match_classes, open_labeled, require_outputs
+from .multilabel import MultilabelEvaluation
 from .prediction import Prediction, predict
 from .predictors import Predictor, opened
-from .several_labels import LabelsEvaluation
 from .values import ValueEvaluation
 
 __all__ = ["Evaluation", "compare_target", "evaluate"]
 
-Evaluation: TypeAlias = ClassEvaluation | LabelsEvaluation | ValueEvaluation
+Evaluation: TypeAlias = ClassEvaluation | MultilabelEvaluation | ValueEvaluation
 
 
 def evaluate(
@@ -46,7 +46,7 @@ def evaluate(
 
     Returns
     -------
-    ClassEvaluation, LabelsEvaluation or ValueEvaluation
+    ClassEvaluation, MultilabelEvaluation or ValueEvaluation
         Of a network that tells classes, several labels or values. Probabilities of classes are compared by
         the likeliest class.
 
@@ -90,7 +90,7 @@ def _classes(model: Predictor, images: Labeled, predictions: Iterable[Prediction
 
 def _others(
     model: Predictor, images: Labeled, predictions: Iterable[Prediction]
-) -> LabelsEvaluation | ValueEvaluation:
+) -> MultilabelEvaluation | ValueEvaluation:
     rows, told = [], []
     for prediction in predictions:
         rows.append(prediction.row)
@@ -100,7 +100,7 @@ def _others(
 
 def compare_target(
     model: Predictor, images: Labeled, rows: NDArray[np.intp], told: Sequence[NDArray[np.float32]]
-) -> LabelsEvaluation | ValueEvaluation:
+) -> MultilabelEvaluation | ValueEvaluation:
     """Return how the labels or values that were told of some rows compare with the true ones.
 
     Raises
@@ -118,4 +118,4 @@ def compare_target(
     both = np.array(told).reshape(-1, column.outputs), images.target.values[rows]
     if column.kind == "value":
         return ValueEvaluation(model.task, *(one.astype(np.float64) for one in both))
-    return LabelsEvaluation(column.classes, *both)
+    return MultilabelEvaluation(column.classes, *both)

@@ -13,7 +13,7 @@ from ..pictures import label, picture
 from .confusion import ClassEvaluation
 from .evaluation import Evaluation
 from .evaluation_text import unit_text
-from .several_labels import LabelsEvaluation
+from .multilabel import MultilabelEvaluation
 from .values import ValueEvaluation
 
 __all__ = ["draw"]
@@ -35,7 +35,7 @@ def draw(evaluation: Evaluation, path: Path) -> None:
     """
     if isinstance(evaluation, ClassEvaluation):
         _draw_confusion(evaluation, path)
-    elif isinstance(evaluation, LabelsEvaluation):
+    elif isinstance(evaluation, MultilabelEvaluation):
         _draw_precision(evaluation, path)
     else:
         _draw_values(evaluation, path)
@@ -64,14 +64,14 @@ def _draw_confusion(evaluation: ClassEvaluation, path: Path) -> None:
             axes.text(column, row, f"{number:,}", ha="center", va="center", fontsize=6, color=color)
 
 
-def _draw_precision(evaluation: LabelsEvaluation, path: Path) -> None:
+def _draw_precision(evaluation: MultilabelEvaluation, path: Path) -> None:
     """Draw precision by recall, of up to ten labels: those of least average precision."""
     ranked = [(one.average_precision, number) for number, one in enumerate(evaluation.labels())]
     known = sorted((ap, number) for ap, number in ranked if ap is not None)[:_CURVES]
     with picture(path, (6, 5)) as figure:
         axes = figure.subplots()
         for ap, number in known:
-            precision, recall = precision_recall(evaluation.told[:, number], evaluation.true[:, number])
+            precision, recall = precision_recall(evaluation.predicted[:, number], evaluation.true[:, number])
             name = label(evaluation.names[number][:_NAME])
             # From no recall on: the area below the line is the average precision.
             points = np.append(0, recall), np.append(precision[:1], precision)
@@ -90,7 +90,7 @@ def _draw_values(evaluation: ValueEvaluation, path: Path) -> None:
     unit = evaluation.task.unit and f",{unit_text(evaluation.task)}"
     with picture(path, (1 + 3.5 * across, 1 + 3.2 * down)) as figure:
         for number in range(count):
-            true, told = evaluation.true[:, number], evaluation.told[:, number]
+            true, told = evaluation.true[:, number], evaluation.predicted[:, number]
             axes = figure.add_subplot(down, across, number + 1)
             ends = [min(true.min(), told.min()), max(true.max(), told.max())]
             axes.plot(ends, ends, color="gray", linewidth=0.8)

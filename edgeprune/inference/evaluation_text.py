@@ -11,7 +11,7 @@ from edgeprune_runtime.task import Task
 
 from .confusion import ClassEvaluation
 from .evaluation import Evaluation
-from .several_labels import LabelsEvaluation
+from .multilabel import MultilabelEvaluation
 from .values import ValueEvaluation
 
 __all__ = ["Table", "summary", "table", "unit_text"]
@@ -45,16 +45,18 @@ def summary(found: Evaluation) -> list[str]:
         accuracy, recall = f"{found.accuracy:.2%}", f"{found.mean_recall:.2%}"
         entropy = f"cross entropy {found.loss / found.images:.4f}"
         return [f"accuracy {accuracy}, mean recall of the classes {recall}, {entropy}"]
-    if isinstance(found, LabelsEvaluation):
+    if isinstance(found, MultilabelEvaluation):
         record = found.record()
         names = ("mean average precision", "mean F1 of the labels", "all labels right")
-        shares = _shares(record["map"], record["mean_f1"], record["exact"])
+        shares = _shares(record["map"], record["mean_f1"], record["exact_match"])
         told = ", ".join(f"{name} {share}" for name, share in zip(names, shares, strict=True))
         return [f"{told}, cross entropy {record['cross_entropy']:.4f}"]
     values, task = found.values(), found.task
     unit, name = unit_text(task), printable(task.target)
     if len(values) > 1:
-        return [f"{name}, {len(values):,} numbers{unit and f' in{unit}'}"]
+        known = [one.r2 for one in values if one.r2 is not None]
+        mean = f"mean R2 {_r2_text(sum(known) / len(known) if known else None)}"
+        return [f"{name}, {len(values):,} numbers{unit and f' in{unit}'}: {mean}"]
     (one,) = values
     errors = f"mean absolute error {one.mae:.4g}{unit}, root mean square error {one.rmse:.4g}{unit}"
     return [
@@ -67,7 +69,7 @@ def table(found: Evaluation) -> Table | None:
     """Return a table of each class, label or number; None of a single number."""
     if isinstance(found, ClassEvaluation):
         return _of_classes(found)
-    if isinstance(found, LabelsEvaluation):
+    if isinstance(found, MultilabelEvaluation):
         return _of_labels(found)
     return _of_values(found) if found.true.shape[1] > 1 else None
 
@@ -78,7 +80,7 @@ def _of_classes(found: ClassEvaluation) -> Table:
     return Table(note, ("class", "images", "recall", "precision", "F1"), rows)
 
 
-def _of_labels(found: LabelsEvaluation) -> Table:
+def _of_labels(found: MultilabelEvaluation) -> Table:
     labels, note = _worst(
         found.labels(), lambda one: one.average_precision, "labels of least average precision"
     )

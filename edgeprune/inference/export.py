@@ -33,7 +33,7 @@ from edgeprune_runtime.task import Task
 from edgeprune_runtime.training.run_folder.unfinished import open_run_network
 
 from ..training.evaluation import TestBatches, open_test
-from .several_labels import THERE
+from .multilabel import LABEL_THRESHOLD
 
 if TYPE_CHECKING:
     import onnx
@@ -164,6 +164,10 @@ def export_run(
     test : str or RemoteFile, optional
         A pack or a source to measure accuracy on (see `edgeprune.training.evaluation.open_test`).
 
+    Returns
+    -------
+    ExportReport
+
     Raises
     ------
     ConfigError
@@ -258,7 +262,7 @@ def _outputs(session: Any, images: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _told(task: Task, outputs: NDArray[np.float32]) -> NDArray[Any]:
     """Return the class of each image, or whether each of several labels is there."""
-    return outputs.argmax(axis=1) if task.is_ranked else outputs >= THERE
+    return outputs.argmax(axis=1) if task.is_ranked else outputs >= LABEL_THRESHOLD
 
 
 def _check_output(output: Path) -> None:

@@ -47,7 +47,7 @@ class Prediction:
     probabilities : float32 [classes]
         Of each class by itself where an image has several labels; of a value its numbers, in its unit.
     label : str, optional
-        The true class, where a pack or source says it.
+        The true class, where a pack or source says it, of a network that has learned the target ``label``.
     row : int, optional
         Of a pack or source, from 0 on.
     """
@@ -83,6 +83,11 @@ def predict(
     tell : callable, optional
         Given a line on what is left out: each bad image with `skip_bad`, how many there are, and images of
         formats that are not read.
+
+    Yields
+    ------
+    Prediction
+        Of each image, in the order of `paths`.
 
     Raises
     ------

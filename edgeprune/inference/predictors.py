@@ -91,6 +91,11 @@ def open_predictor(
         Of the network of a run, as `edgeprune_runtime.training.TrainConfig` takes it; an ONNX model computes
         on the CPU.
 
+    Returns
+    -------
+    Predictor
+        Its ``class_names`` name the probabilities that `edgeprune.predict` gives.
+
     Raises
     ------
     ConfigError

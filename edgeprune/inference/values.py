@@ -45,11 +45,11 @@ class ValueEvaluation:
     ----------
     task : Task
         Whose numbers they are.
-    told, true : float64 [N, width]
+    predicted, true : float64 [N, width]
     """
 
-    def __init__(self, task: Task, told: NDArray[np.float64], true: NDArray[np.float64]) -> None:
-        self.task, self.told, self.true = task, told, true
+    def __init__(self, task: Task, predicted: NDArray[np.float64], true: NDArray[np.float64]) -> None:
+        self.task, self.predicted, self.true = task, predicted, true
 
     @property
     def images(self) -> int:
@@ -58,7 +58,7 @@ class ValueEvaluation:
 
     def values(self) -> list[ValueScores]:
         """Return the scores of each number."""
-        return [_scores(told, true) for told, true in zip(self.told.T, self.true.T, strict=True)]
+        return [_scores(told, true) for told, true in zip(self.predicted.T, self.true.T, strict=True)]
 
     def record(self) -> dict[str, Any]:
         """Return all of it, ready for JSON."""

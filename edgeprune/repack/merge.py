@@ -97,6 +97,10 @@ def merge_packs(
     progress : callable, optional
         Called as ``progress(images written, images in all)``.
 
+    Returns
+    -------
+    MergeReport
+
     Raises
     ------
     ConfigError

@@ -105,6 +105,10 @@ def repair_pack(
         Called as ``progress(stage, images done, images in all)``: all images are ``"checking"``, and then
         those of intact chunks ``"saving"``.
 
+    Returns
+    -------
+    RepairReport
+
     Raises
     ------
     ConfigError

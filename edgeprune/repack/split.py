@@ -114,6 +114,11 @@ def split_pack(
     progress : callable, optional
         Called as ``progress(images written, images in all)``.
 
+    Returns
+    -------
+    list of Part
+        In the order of their numbers.
+
     Raises
     ------
     ConfigError

@@ -17,9 +17,9 @@ from ..inference.confusion import ClassEvaluation
 from ..inference.evaluation import Evaluation, compare_target
 from ..inference.evaluation_text import Table, summary, table, unit_text
 from ..inference.labeled import Labeled, match_classes, require_outputs
+from ..inference.multilabel import LABEL_THRESHOLD, MultilabelEvaluation
 from ..inference.prediction import Prediction, as_told
 from ..inference.predictors import Predictor
-from ..inference.several_labels import THERE, LabelsEvaluation
 from ..inference.values import ValueEvaluation
 from ..sources.decoding.kinds import to_integers
 from ..training.curves import MEASURES, measure_of, read_metrics, scale_of, series
@@ -165,23 +165,23 @@ class _Target:
 
 def _value_error(found: ValueEvaluation) -> tuple[float, tuple[str, ...]]:
     """Return the largest error of one image, in standard deviations in training, and its numbers."""
-    true, told = found.true[0], found.told[0]
+    true, told = found.true[0], found.predicted[0]
     errors = np.abs(told - true) / np.array(found.task.std)
     lines = (
-        f"{f'number {one}: ' if len(true) > 1 else ''}true {true[one]:.4g}, told {told[one]:.4g}"
+        f"{f'number {one}: ' if len(true) > 1 else ''}true {true[one]:.4g}, predicted {told[one]:.4g}"
         f"{unit_text(found.task)}"
         for one in (-errors).argsort(kind="stable")[:_SOME]
     )
     return float(errors.max()), tuple(lines)
 
 
-def _label_error(found: LabelsEvaluation) -> tuple[float, tuple[str, ...]]:
+def _label_error(found: MultilabelEvaluation) -> tuple[float, tuple[str, ...]]:
     """Return how far the wrong labels of one image are from right, in all, and which these are."""
-    true, told = found.true[0], found.told[0]
-    errors = np.abs(told - true) * ((told >= THERE) != true)
+    true, told = found.true[0], found.predicted[0]
+    errors = np.abs(told - true) * ((told >= LABEL_THRESHOLD) != true)
     wrong = (-errors).argsort(kind="stable")[: np.count_nonzero(errors)]
     lines = (
-        f"{shown(found.names[one])} {'missed' if true[one] else 'is not there'}, {told[one]:.0%}"
+        f"{shown(found.names[one])} {'missed' if true[one] else 'is predicted wrongly'}, {told[one]:.0%}"
         for one in wrong[:_SOME]
     )
     return float(errors.sum()), tuple(lines)

@@ -39,7 +39,7 @@ class Training:
     ----------
     curves : sequence of Markup
     tested : Tested or None
-        None where there are no classes to compare.
+        None where the images lack what the network has learned.
     data : str
         What it was tried on.
     own : bool
@@ -54,7 +54,7 @@ class Training:
     @property
     def note(self) -> str:
         """Why there are no figures of the network."""
-        return "These images have no classes to compare with."
+        return "The network was not tested: these images lack what it has learned; name others with --test."
 
 
 def require_template_engine() -> None:
@@ -126,6 +126,8 @@ def look_at_run(
     from .network import Tested, curves
 
     drawn = curves(run)
+    if test is None and not model.task.is_default and model.task.target not in pack.targets:
+        return Training(drawn, None, printable(pack.path.name), own=False)
     data = pack if test is None else Path(test) if Path(test).is_file() else test
     tried = open_labeled(data, model, with_target=True)
     own = may_be_trained_on(tried.origin.header, run) if isinstance(tried.origin, Pack) else False

@@ -151,6 +151,14 @@ def test_what_was_measured_of_a_line_that_is_not_done_stays_in_the_result(monkey
     assert [row["test_accuracy"] for row in results["rows"]] == [0.2, 0.3, 0.5, 0.6]
 
 
+def test_fewer_seeds_leave_the_others_in_the_result(monkeypatch, settings, tmp_path):
+    settings = replace(settings, codecs=("raw uint8",), budgets_mb=(0.01,), seeds=3)
+    _, whole = tried_with(monkeypatch, settings, tmp_path, [0.1, 0.2, 0.3, 0.4])
+    _, fewer = tried_with(monkeypatch, replace(settings, seeds=1), tmp_path, [])
+    assert sorted(row["seed"] for row in fewer["rows"]) == [0, 1, 2]
+    assert fewer["seeds"] == whole["seeds"] == 3
+
+
 @pytest.mark.slow
 def test_networks_learn_from_packs_and_from_copies(settings, tmp_path):
     pytest.importorskip("imagecodecs")

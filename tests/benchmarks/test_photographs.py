@@ -350,6 +350,8 @@ def test_a_sentence_says_what_the_longest_schedule_gains(rows):
     assert f"`--resolution-schedule 48:2,72:1` and 5 epochs, {best} in 0.50 of the minutes, from" in line
     assert photograph_sentences({"rows": rows[:4]}) == []
     assert photograph_sentences({"rows": [rows[3], row("sizes 48:1", 0, [[1.0, 0.5]], 3e6, 2)]}) == []
+    # Those from scratch alone.
+    assert photograph_sentences({"rows": [{**one, "start": "pretrained"} for one in rows]}) == []
 
 
 def test_of_two_schedules_with_as_many_epochs_one_is_told_of():

@@ -62,7 +62,7 @@ def test_classes_are_matched_by_name_whatever_their_order(small):
     assert [one.images for one in found.classes()] == [0, 2, 3, 4]
     absent = found.classes()[0]
     assert (absent.recall, absent.precision) == (None, 0.0)
-    with pytest.raises(ConfigError, match="has classes that fixed lacks: 2"):
+    with pytest.raises(ConfigError, match="has images of classes that fixed lacks: 2"):
         evaluate(Fixed(("0", "1")), small)
 
 
@@ -196,7 +196,7 @@ def test_what_cannot_be_evaluated_is_one_line(edgeprune, tmp_path, tmp_path_fact
         ([run, tmp_path], 2, f"a folder has no labels; name imagefolder:{tmp_path}"),
         ([run, tmp_path / "a.png"], 1, "a.png"),
         ([run, large], 2, "has images (3, 32, 32), and"),
-        ([run, other], 2, "has classes that"),
+        ([run, other], 2, "has images of classes that"),
         ([tmp_path / "nothing", small], 2, "does not exist"),
         ([run, small, "--device", "cuda:99"], 2, "device cuda:99 does not exist"),
         ([run, small, "--device", "moon"], 2, "unknown device 'moon'"),

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 from target_packs import NAMES, TAGS, target_pack
 
-from edgeprune import LabelsEvaluation, ValueEvaluation, evaluate, open_predictor
+from edgeprune import MultilabelEvaluation, ValueEvaluation, evaluate, open_predictor
+from edgeprune.inference.evaluation_pictures import draw
 from edgeprune.inference.evaluation_text import summary
 from edgeprune.inference.labeled import open_labeled
 from edgeprune.report import network
@@ -110,13 +111,13 @@ def test_labels_are_matched_by_name(packs):
 def test_scores_of_labels_are_those_counted_by_hand():
     told = np.array([[0.9, 0.2], [0.5, 0.4], [0.4, 0.6], [0.1, 0.3]], np.float32)
     true = np.array([[True, False], [False, False], [True, True], [False, False]])
-    found = LabelsEvaluation(("a", "b"), told, true)
+    found = MultilabelEvaluation(("a", "b"), told, true)
     a, b = found.labels()
     assert (a.images, a.recall, a.precision, a.f1) == (2, 0.5, 0.5, 0.5)
     assert a.average_precision == pytest.approx((1 + 2 / 3) / 2)
     assert (b.images, b.average_precision, b.recall, b.precision, b.f1) == (1, 1.0, 1.0, 1.0, 1.0)
     record = found.record()
-    assert record["exact"] == 0.5
+    assert record["exact_match"] == 0.5
     assert record["mean_f1"] == 0.75
     right = [0.9, 0.5, 0.4, 0.9, 0.8, 0.6, 0.6, 0.7]
     assert record["cross_entropy"] == pytest.approx(-np.log(right).mean(), rel=1e-6)
@@ -151,7 +152,7 @@ def test_what_is_printed(printed, packs, tmp_path):
     two = printed(
         Told(Task("value", "value", "mm", (0.0, 0.0), (1.0, 1.0)), value + np.array([1, 0])), packs[1]
     )
-    assert two[0] == "9 images: value, 2 numbers in mm"
+    assert two[0].startswith("9 images: value, 2 numbers in mm: mean R2 ")
     assert two[3].split()[:5] == ["0", "1", "1", "1", "1"]
     assert two[4].split() == ["1", "0", "0", "0", "0", "1.0000"]
     many = printed(Told(Task("tags", "multilabel"), tags), packs[1])
@@ -315,8 +316,8 @@ def test_labels_that_are_missed_are_named_in_a_report(packs):
     told[4, 0], told[4, 1], told[7, 2] = 0.25, 0.75, 1 - true[7, 2]
     first, second = cards_of(Told(Task("tags", "multilabel"), told, TAGS), packs[1])
     assert true[4, :2].tolist() == [True, False]
-    assert first.lines == ("dark missed, 25%", "bright is not there, 75%", "row 4")
-    assert second.lines == (f"odd {'missed, 0%' if true[7, 2] else 'is not there, 100%'}", "row 7")
+    assert first.lines == ("dark missed, 25%", "bright is predicted wrongly, 75%", "row 4")
+    assert second.lines == (f"odd {'missed, 0%' if true[7, 2] else 'is predicted wrongly, 100%'}", "row 7")
 
 
 def test_the_largest_errors_of_values_come_first_in_a_report(packs):
@@ -327,4 +328,36 @@ def test_the_largest_errors_of_values_come_first_in_a_report(packs):
     told[7, 0] -= 4
     first, second = cards_of(Told(Task("value", "value", "mm", (0.0, 0.0), (2.0, 1.0)), told), packs[1])
     assert (first.lines[-1], second.lines[-1]) == ("row 4", "row 7")
-    assert first.lines[0] == f"number 1: true {true[4, 1]:.4g}, told {told[4, 1]:.4g} mm"
+    assert first.lines[0] == f"number 1: true {true[4, 1]:.4g}, predicted {told[4, 1]:.4g} mm"
+
+
+def test_the_page_of_a_pack_without_the_target_has_the_curves(runs, tmp_path, edgeprune):
+    bare = target_pack(tmp_path / "bare.h5", samples=9, columns=())
+    code, _, _ = edgeprune("report", bare, "--run", runs("tags"), "-o", tmp_path / "a.html")
+    assert code == 0
+    assert "The network was not tested" in (tmp_path / "a.html").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["tags", "value"])
+def test_an_exported_network_is_as_its_run(runs, packs, edgeprune, target, tmp_path):
+    assert edgeprune("export", runs(target), "-o", tmp_path / "a.onnx", "--pack", packs[0])[0] == 0
+    ours, theirs = (evaluate(model, packs[1]) for model in (runs(target), tmp_path / "a.onnx"))
+    np.testing.assert_allclose(ours.predicted, theirs.predicted, rtol=1e-3, atol=1e-3)
+    np.testing.assert_array_equal(ours.true, theirs.true)
+    assert edgeprune("evaluate", tmp_path / "a.onnx", packs[1], "--device", "cuda")[0] == 2
+
+
+def test_the_area_below_the_drawn_line_is_the_average_precision(tmp_path, monkeypatch):
+    drawn = []
+    axes = pytest.importorskip("matplotlib.axes").Axes
+    step = axes.step
+    monkeypatch.setattr(axes, "step", lambda self, *at, **how: drawn.append(at) or step(self, *at, **how))
+    random = np.random.default_rng(0)
+    found = MultilabelEvaluation(
+        ("a", "b"), random.random((20, 2)).astype("f4"), random.random((20, 2)) < 0.4
+    )
+    draw(found, tmp_path / "a.png")
+    areas = [float((np.diff(x) * y[1:]).sum()) for x, y in drawn]
+    assert areas == pytest.approx(sorted(one.average_precision for one in found.labels()))
+    assert [x[0] for x, _ in drawn] == [0, 0]

@@ -43,7 +43,7 @@ def test_test_images_that_are_not_finite_are_blamed_themselves(tmp_path, value):
     images, labels = TEST[-1]
     bad = images.clone()
     bad[0, 0, 0, 0] = value
-    with pytest.raises(ConfigError, match="test images have values that are not finite"):
+    with pytest.raises(ConfigError, match="test images or their targets have values that are not finite"):
         run(tmp_path, TINY, test=[*TEST, (bad, labels)])
 
 

@@ -93,7 +93,9 @@ class Settings:
 
 
 def run(settings: Settings, output: Path, runs: Path, name: str = "accuracy-bytes") -> None:
-    """Fill the table, and write ``NAME.json`` after each budget of a codec, and when the time is over.
+    """Fill the table, and write ``NAME.json`` after each budget of a codec.
+
+    Once it has one, what was measured of the next is in it too when the time is over.
 
     Whatever `runs` holds is not done again, nor what a ``NAME.json`` of the same settings holds. What that
     has of other budgets and codecs stays in it.
@@ -145,7 +147,7 @@ def _results(
         "train_images": bench.train_images,
         "test_images": bench.test_images,
         "held_out": settings.held_out,
-        "seeds": settings.seeds,
+        "seeds": max(settings.seeds, len({row["seed"] for row in rows})),
         "lines": [len(done), whole],
         "cell_settings": settings.facts(),
         "chosen": chosen,
@@ -156,9 +158,20 @@ def _results(
 
 
 def _with(rows: list[dict[str, Any]], line: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return rows with those of a line, which take the place of earlier ones of its budget and codec."""
-    place = {(row["budget_mb"], row["codec"]) for row in line}
-    return [*(row for row in rows if (row["budget_mb"], row["codec"]) not in place), *line]
+    """Return rows with those of a line, which take the place of earlier ones of its budget and codec.
+
+    Earlier ones of other seeds stay, if they are of the quality that was chosen.
+    """
+    places = {(row["budget_mb"], row["codec"]) for row in line}
+    seeds = {(row["budget_mb"], row["codec"], row["target_db"], row.get("seed")) for row in line}
+    qualities = {place[:3] for place in seeds if place[3] is not None}
+    kept = []
+    for row in rows:
+        place = row["budget_mb"], row["codec"], row["target_db"], row.get("seed")
+        is_of_other_seed = row.get("seed") is not None and place[:3] in qualities and place not in seeds
+        if place[:2] not in places or is_of_other_seed:
+            kept.append(row)
+    return [*kept, *line]
 
 
 def choose(tried: Sequence[dict[str, Any]]) -> dict[str, Any]:

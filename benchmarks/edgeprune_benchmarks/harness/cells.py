@@ -98,13 +98,13 @@ def measure_cells(
     raise OutOfTimeError(f"{len(rows)} of {len(cells)} measurements are done")
 
 
-def restore_cells(result: Path, folder: Path, settings: Mapping[str, Any]) -> Cell:
+def restore_cells(result: Path, folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Write the files of cells that a result holds, where they are missing, and return what it holds.
 
     The result names each cell in ``cell``, and has the settings of all in ``cell_settings``. If they are
-    others, or there is no result, nothing is written and returned.
+    others, or there is no result, nothing is written, and an empty dict is returned.
     """
-    found: Cell = json.loads(result.read_text())["results"] if result.exists() else {}
+    found: dict[str, Any] = json.loads(result.read_text())["results"] if result.exists() else {}
     if found.get("cell_settings") != json.loads(json.dumps(settings)):
         return {}
     for row in (row for rows in found.values() if isinstance(rows, list) for row in rows):

@@ -146,7 +146,7 @@ def _pretrained(results: Row) -> str:
     """Return what is to be said of the weights of CIFAR-10, where a run began with them."""
     is_used = any(row["start"] == PRETRAINED for row in results["rows"])
     steps = results["settings"]["pretrain_steps"]
-    return f" CIFAR-10 was trained for {steps:,} steps." if is_used else ""
+    return f" The other initial weights come from {steps:,} steps on CIFAR-10." if is_used else ""
 
 
 def _built(results: Row) -> str:

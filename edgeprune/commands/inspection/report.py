@@ -24,7 +24,7 @@ RUN = click.Path(exists=True, file_okay=False, path_type=Path)
 @output_option("HTML file to write.")
 @option("--source", help="Source of the pack, to show the original images and to compare file formats.")
 @option("--scores", type=PACK_FILE, help="Scores file of that source, to show which images were left out.")
-@option("--run", type=RUN, help="Folder of a run, to show its curves and its confused classes.")
+@option("--run", type=RUN, help="Folder of a run, to show its curves and where it is wrong.")
 @option("--test", help="Pack or source to test the run on.  [default: PACK itself]")
 @TRUST_MODEL
 @FORCE

@@ -52,13 +52,13 @@ def command(
     as_json: Path | None,
     plot: Path | None,
 ) -> None:
-    """Measure how well RUN tells what it has learned of the images of SOURCE_OR_PACK.
+    """Measure the predictions of RUN on the labeled images of SOURCE_OR_PACK.
 
     RUN is the folder of a run, finished or not, or an .onnx file. Of a source, the test split is read. Of a
     network that classifies, the output is recall, precision and F1 of each class, and the confusion matrix.
     With more than 20 classes, it shows the worst classes, and the pairs that are confused most often. Of a
-    network that tells several labels, it is the average precision of each; of one that tells values, their
-    errors.
+    network that predicts several labels, it is the average precision of each; of one that predicts values,
+    their errors.
 
     \b
     Example:

@@ -70,9 +70,9 @@ def command(
       edgeprune predict photos.onnx cat.jpg
       edgeprune predict photos.onnx holiday --json
     """
+    from edgeprune.inference.multilabel import LABEL_THRESHOLD
     from edgeprune.inference.prediction import predict
     from edgeprune.inference.predictors import open_predictor
-    from edgeprune.inference.several_labels import THERE
 
     predictor = open_predictor(model, tell, device=device)
     kind, target, unit = predictor.task.kind, predictor.task.target, predictor.task.unit
@@ -87,7 +87,7 @@ def command(
         shown = top
         if kind == "multilabel":
             # Labels that are there, or else the likeliest one; as JSON at least `top` of them.
-            there = int((prediction.probabilities >= THERE).sum())
+            there = int((prediction.probabilities >= LABEL_THRESHOLD).sum())
             shown = max(there, top if as_json else 1)
         best = _best(prediction, predictor.class_names, shown)
         say(json.dumps(_record(prediction, best)) if as_json else _line(prediction, best))

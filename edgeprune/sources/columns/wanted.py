@@ -12,6 +12,7 @@ from edgeprune_formats import ConfigError, Pack
 from edgeprune_formats.packs.columns import StoredTarget
 from edgeprune_formats.targets import LABEL, Column, Target
 from edgeprune_runtime.class_names import with_classes
+from edgeprune_runtime.text import count_text
 
 from ...errors import SourceError
 from .. import Source, open_source, source_targets
@@ -88,7 +89,7 @@ def require_alike(spec: object, own: Column, column: Column) -> None:
 
 
 def _text(column: Column) -> str:
-    numbers = f", {column.width} number{'s'[: column.width - 1]}" if column.kind == "value" else ""
+    numbers = f", {count_text(column.width, 'number')}" if column.kind == "value" else ""
     return f"{column.kind}{numbers}{column.unit and f' in {column.unit}'}"
 
 

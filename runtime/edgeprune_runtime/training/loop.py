@@ -284,8 +284,10 @@ class TrainRun:
         if not count:
             raise ConfigError("the test set yields no batch")
         if not torch.isfinite(total):
-            if not all(images.isfinite().all() for images, _ in self.test):
-                raise ConfigError("test images have values that are not finite; mend them or leave them out")
+            if not all(one.isfinite().all() for batch in self.test for one in batch):
+                raise ConfigError(
+                    "test images or their targets have values that are not finite; leave them out"
+                )
             raise self._diverged(f"the test loss became {float(total)}")
         found = {f"test_{name}": value for name, value in meter.result().items()}
         return {"test_loss": float(total) / count, "test_accuracy": None, **found}

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from edgeprune_runtime.training.objectives.average_precision import average_precision
 
-__all__ = ["THERE", "LabelScores", "LabelsEvaluation"]
+__all__ = ["LABEL_THRESHOLD", "LabelScores", "MultilabelEvaluation"]
 
-THERE = 0.5
+LABEL_THRESHOLD = 0.5
 """The probability from which a label of several is told to be there."""
 _LEAST = float(np.finfo(np.float32).tiny)
 
@@ -45,19 +45,19 @@ class LabelScores:
     f1: float | None
 
 
-class LabelsEvaluation:
+class MultilabelEvaluation:
     """Probabilities of labels beside the labels that images have; a label is told from 50% on.
 
     Attributes
     ----------
     names : tuple of str
         Of the labels, in the order of the network's outputs.
-    told : float32 [N, labels]
+    predicted : float32 [N, labels]
     true : bool [N, labels]
     """
 
-    def __init__(self, names: Sequence[str], told: NDArray[np.float32], true: NDArray[np.bool_]) -> None:
-        self.names, self.told, self.true = tuple(names), told, true
+    def __init__(self, names: Sequence[str], predicted: NDArray[np.float32], true: NDArray[np.bool_]) -> None:
+        self.names, self.predicted, self.true = tuple(names), predicted, true
 
     @property
     def images(self) -> int:
@@ -66,10 +66,10 @@ class LabelsEvaluation:
 
     def labels(self) -> list[LabelScores]:
         """Return the scores of each label, in the network's order."""
-        said = self.told >= THERE
+        said = self.predicted >= LABEL_THRESHOLD
         right = (said & self.true).sum(axis=0).tolist()
         each = zip(self.names, right, self.true.sum(axis=0).tolist(), said.sum(axis=0).tolist(), strict=True)
-        ranked = map(average_precision, self.told.T, self.true.T)
+        ranked = map(average_precision, self.predicted.T, self.true.T)
         return [
             LabelScores(name, have, ap, _share(hit, have), _share(hit, of), _share(2 * hit, have + of))
             for (name, hit, have, of), ap in zip(each, ranked, strict=True)
@@ -79,12 +79,12 @@ class LabelsEvaluation:
         """Return all of it, ready for JSON; means are of the labels that images have."""
         labels = self.labels()
         present = [one for one in labels if one.average_precision is not None]
-        right = np.where(self.true, self.told, 1 - self.told.astype(np.float64))
+        right = np.where(self.true, self.predicted, 1 - self.predicted.astype(np.float64))
         return {
             "images": self.images,
             "map": _mean([one.average_precision for one in present]),
             "mean_f1": _mean([one.f1 for one in present]),
-            "exact": float(((self.told >= THERE) == self.true).all(axis=1).mean()),
+            "exact_match": float(((self.predicted >= LABEL_THRESHOLD) == self.true).all(axis=1).mean()),
             "cross_entropy": float(-np.log(np.maximum(right, _LEAST)).mean()),
             "labels": [vars(one) for one in labels],
         }
