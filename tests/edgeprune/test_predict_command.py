@@ -172,7 +172,7 @@ def test_images_around_an_unreadable_one_are_told(edgeprune, models, photos, tmp
     first, second, last = err.splitlines()
     assert first.startswith(f"edgeprune: skipped {tmp_path / 'broken.png'}: ")
     assert second == f"edgeprune: skipped {tmp_path / 'empty.jfif'}: is empty"
-    assert last == "edgeprune: 2 could not be read, 4 images are told"
+    assert last == "edgeprune: 2 images could not be read, 4 images are told"
 
 
 @pytest.mark.slow
