@@ -56,7 +56,6 @@ def test_smaller_images_in_the_first_epochs_are_for_the_whole_run(train):
             "the steps between two checkpoints must be positive; raise --checkpoint-steps",
         ),
         (["--threads", "0"], "Invalid value for '--threads'"),
-        (["-o", ""], "Invalid value for '-o' / '--output': the name is empty; name what is to be written"),
         (["--init", "nowhere.safetensors"], "Invalid value for '--init'"),
         (["--adversarial", "fgsm"], "no adversary fgsm:8; choose one of n-fgsm, pgd, with a budget"),
         (["--adversarial", "pgd:8/255"], "the budget of 'pgd:8/255' is not a number"),
@@ -120,6 +119,15 @@ def test_weights_that_do_not_fit_leave_no_folder(train, tmp_path):
 
 
 @pytest.mark.slow
+def test_an_empty_name_is_not_the_current_folder(edgeprune, pack, tmp_path, monkeypatch):
+    (here := tmp_path / "here").mkdir()
+    monkeypatch.chdir(here)
+    code, out, err = edgeprune("train", pack, *NETWORK, "-o", "")
+    assert (code, out) == (2, "")
+    assert "Invalid value for '-o' / '--output': the name is empty; name what is to be written" in err
+    assert not list(here.iterdir())
+
+
 def test_a_damaged_pack_leaves_no_folder_behind(edgeprune, pack, tmp_path):
     content = bytearray(pack.read_bytes())
     # In the middle of the values, the largest dataset.
