@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from .prediction import Prediction
 
-__all__ = ["ClassEvaluation", "ClassScores"]
+__all__ = ["LEAST_PROBABILITY", "ClassEvaluation", "ClassScores", "ratio"]
 
-_TINY = float(np.finfo(np.float32).tiny)
+LEAST_PROBABILITY = float(np.finfo(np.float32).tiny)
+"""What a probability counts as at least, so that its logarithm is finite."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class ClassEvaluation:
     def add(self, true: int, prediction: Prediction) -> None:
         """Count one image."""
         self.pairs[true, int(prediction.probabilities.argmax())] += 1
-        self.loss -= float(np.log(max(float(prediction.probabilities[true]), _TINY)))
+        self.loss -= float(np.log(max(float(prediction.probabilities[true]), LEAST_PROBABILITY)))
 
     @property
     def images(self) -> int:
@@ -87,7 +88,7 @@ class ClassEvaluation:
             told[found] += number
             right[true] += number * (true == found)
         return [
-            ClassScores(name, int(n), _ratio(r, n), _ratio(r, t), _ratio(2 * r, n + t))
+            ClassScores(name, int(n), ratio(r, n), ratio(r, t), ratio(2 * r, n + t))
             for name, r, n, t in zip(self.class_names, right, images, told, strict=True)
         ]
 
@@ -119,5 +120,6 @@ class ClassEvaluation:
         }
 
 
-def _ratio(part: np.int64, whole: np.int64) -> float | None:
+def ratio(part: int | np.int64, whole: int | np.int64) -> float | None:
+    """Return a share; None of nothing."""
     return float(part / whole) if whole else None

@@ -113,7 +113,8 @@ def compare_target(
     for one in told[:1]:
         if len(one) != column.outputs:
             raise ConfigError(
-                f"{images.where} has {column.outputs} outputs to compare with, {model.path} gives {len(one)}"
+                f"{images.where}: target {column.name!r} has {column.outputs} numbers or labels, and "
+                f"{model.path} predicts {len(one)}; name images with the target that it has learned"
             )
     both = np.array(told).reshape(-1, column.outputs), images.target.values[rows]
     if column.kind == "value":

@@ -42,7 +42,10 @@ def draw(evaluation: Evaluation, path: Path) -> None:
 
 
 def _draw_confusion(evaluation: ClassEvaluation, path: Path) -> None:
-    """Draw the share of each class's images that is taken for each class, and up to 20 classes the counts."""
+    """Draw the share of each class's images that is predicted as each class.
+
+    Up to 60 classes have their names beside it, and up to 20 the counts in it.
+    """
     count = len(evaluation.class_names)
     if count > _MOST:
         raise ConfigError(f"{count:,} classes are too many for a picture; the most are {_MOST:,}")
@@ -84,7 +87,7 @@ def _draw_precision(evaluation: MultilabelEvaluation, path: Path) -> None:
 
 
 def _draw_values(evaluation: ValueEvaluation, path: Path) -> None:
-    """Draw the numbers that were told by the true ones, of up to twelve numbers of an image."""
+    """Draw the predicted numbers by the true ones, of the first twelve numbers of an image."""
     count = min(evaluation.true.shape[1], _NUMBERS)
     across, down = min(count, _ACROSS), -(-count // _ACROSS)
     unit = evaluation.task.unit and f",{unit_text(evaluation.task)}"

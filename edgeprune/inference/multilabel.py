@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,42 +12,29 @@ from numpy.typing import NDArray
 
 from edgeprune_runtime.training.objectives.average_precision import average_precision
 
+from .confusion import LEAST_PROBABILITY, ClassScores, ratio
+
 __all__ = ["LABEL_THRESHOLD", "LabelScores", "MultilabelEvaluation"]
 
 LABEL_THRESHOLD = 0.5
-"""The probability from which a label of several is told to be there."""
-_LEAST = float(np.finfo(np.float32).tiny)
+"""The probability from which a label of several is predicted."""
 
 
 @dataclass(frozen=True)
-class LabelScores:
-    """What was found of one label.
+class LabelScores(ClassScores):
+    """What was found of one label: as of a class, of the images that have it and those it is predicted for.
 
     Attributes
     ----------
-    name : str
-    images : int
-        That have it.
     average_precision : float, optional
         Of all images, ranked by the probability of this label; None where no image has it.
-    recall : float, optional
-        The share of the images that have it of which it is told; None where there are none.
-    precision : float, optional
-        The share of the images it is told of that have it; None where there are none.
-    f1 : float, optional
-        The harmonic mean of both; None where there are neither.
     """
 
-    name: str
-    images: int
     average_precision: float | None
-    recall: float | None
-    precision: float | None
-    f1: float | None
 
 
 class MultilabelEvaluation:
-    """Probabilities of labels beside the labels that images have; a label is told from 50% on.
+    """Probabilities of labels beside the labels that images have; a label is predicted from 50% on.
 
     Attributes
     ----------
@@ -64,16 +52,20 @@ class MultilabelEvaluation:
         """How many were tried."""
         return len(self.true)
 
-    def labels(self) -> list[LabelScores]:
-        """Return the scores of each label, in the network's order."""
+    @cached_property
+    def _labels(self) -> list[LabelScores]:
         said = self.predicted >= LABEL_THRESHOLD
-        right = (said & self.true).sum(axis=0).tolist()
-        each = zip(self.names, right, self.true.sum(axis=0).tolist(), said.sum(axis=0).tolist(), strict=True)
+        counts = ((said & self.true).sum(axis=0), self.true.sum(axis=0), said.sum(axis=0))
+        each = zip(self.names, *(one.tolist() for one in counts), strict=True)
         ranked = map(average_precision, self.predicted.T, self.true.T)
         return [
-            LabelScores(name, have, ap, _share(hit, have), _share(hit, of), _share(2 * hit, have + of))
+            LabelScores(name, have, ratio(hit, have), ratio(hit, of), ratio(2 * hit, have + of), ap)
             for (name, hit, have, of), ap in zip(each, ranked, strict=True)
         ]
+
+    def labels(self) -> list[LabelScores]:
+        """Return the scores of each label, in the network's order."""
+        return self._labels
 
     def record(self) -> dict[str, Any]:
         """Return all of it, ready for JSON; means are of the labels that images have."""
@@ -85,13 +77,9 @@ class MultilabelEvaluation:
             "map": _mean([one.average_precision for one in present]),
             "mean_f1": _mean([one.f1 for one in present]),
             "exact_match": float(((self.predicted >= LABEL_THRESHOLD) == self.true).all(axis=1).mean()),
-            "cross_entropy": float(-np.log(np.maximum(right, _LEAST)).mean()),
+            "cross_entropy": float(-np.log(np.maximum(right, LEAST_PROBABILITY)).mean()),
             "labels": [vars(one) for one in labels],
         }
-
-
-def _share(part: int, whole: int) -> float | None:
-    return part / whole if whole else None
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

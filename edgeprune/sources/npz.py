@@ -162,7 +162,8 @@ def _wanted(keys: list[str], split: str, path: str, requests: Sequence[TargetReq
     for name in (name for request in requests for name in request.columns):
         own_key = _own_key(name, images, keys)
         if own_key not in keys:
-            raise SourceError(f"{path}: has no array {name!r} for a target; it holds {found}")
+            other = f"`target={name}=ARRAY` takes another"
+            raise SourceError(f"{path}: has no array {name!r} for a target; it holds {found}; {other}")
         others += [own_key, f"{name}_names"]
     return [images, *(key for key in dict.fromkeys((labels, *others, "class_names")) if key in keys)]
 

@@ -17,6 +17,7 @@ from edgeprune import BuildConfig, build_pack
 from edgeprune.options.parameters import with_flags
 from edgeprune.training.setup import Setup
 from edgeprune_benchmarks.cli import command as cli
+from edgeprune_benchmarks.documentation.readme import _last_shown
 from edgeprune_benchmarks.harness.images import held_out_trashnet, unpack_trashnet
 from edgeprune_benchmarks.photographs import clock as clock_module
 from edgeprune_benchmarks.photographs.clock import Clock
@@ -393,3 +394,14 @@ def test_a_pack_is_measured_against_the_better_rate_of_the_folder():
     [sentence] = photograph_sentences({"rows": rows})
     assert "torchvision's recipe at the better of 2 learning rates in 0.40 of the minutes" in sentence
     assert "against 70.0 (70.0 to 70.0)%" in sentence
+
+
+def test_the_short_form_names_the_last_command_of_its_rows():
+    runs = [
+        {"command": f"photographs --start {start}", "date": "d", "commit": "c"}
+        for start in ("scratch", "pretrained")
+    ]
+    result = {**runs[1], "earlier": [runs[0]]}
+    assert _last_shown(result, "photographs")["command"].endswith("scratch")
+    assert _last_shown(result, "storage")["command"].endswith("pretrained")
+    assert _last_shown({**runs[0], "earlier": [runs[1]]}, "photographs") == runs[0]

@@ -103,7 +103,8 @@ def _update(page: Path, tables: Mapping[str, Table], results: Path, *, write: bo
             )
         results_file = json.loads(path.read_text())
         earlier = [] if short else _earlier(results_file)
-        lines = [*lines_of(results_file["results"]), "", _source(results_file), *earlier]
+        shown = _last_shown(results_file, name) if short else results_file
+        lines = [*lines_of(results_file["results"]), "", _source(results_file | shown), *earlier]
         body = "\n".join(lines) + "\n"
         new = pattern.sub(partial(_fill, body), new)
     if write and new != old:
@@ -125,6 +126,14 @@ def _source(results_file: dict[str, Any]) -> str:
         f"{machine['processor']}{vectors}, {machine['cores']} cores, {gpu}; "
         f"torch {versions.get('torch', '-')}, numpy {versions['numpy']}."
     )
+
+
+def _last_shown(results_file: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return the last command that measured rows of a short form; that of photographs is from scratch."""
+    runs = [results_file, *reversed(results_file.get("earlier", []))]
+    hidden = "--start pretrained" if name == "photographs" else None
+    run = next(run for run in runs if hidden is None or hidden not in run["command"])
+    return {key: run[key] for key in ("command", "date", "commit")}
 
 
 def _earlier(results_file: dict[str, Any]) -> list[str]:

@@ -51,7 +51,7 @@ def open_with_target(spec: str, column: Column | None, **options: Any) -> Source
         return open_source(named, **options)
     except SourceError as error:
         # Targets of test images are named in the text of their source, as no option names them.
-        raise SourceError(f"{str(error).replace('`target', '`?target')}") from error
+        raise SourceError(str(error).replace("`target", "`?target")) from error
 
 
 def find_target(spec: object, images: Pack | Source, name: str) -> Target:
@@ -72,7 +72,10 @@ def find_target(spec: object, images: Pack | Source, name: str) -> Target:
             known = {LABEL: Target(label, images.labels), **known}
     if name not in known:
         listed = ", ".join(known) or "none"
-        raise ConfigError(f"{spec}: has no target {name!r} to test; those it has: {listed}")
+        remedy = (
+            "build it with that target" if isinstance(images, Pack) else f"add target={name} to the source"
+        )
+        raise ConfigError(f"{spec}: has no target {name!r} to test; those it has: {listed}; {remedy}")
     found = known[name]
     return found if isinstance(found, Target) else Target(found.column, found.read())
 
@@ -81,10 +84,12 @@ def require_alike(spec: object, own: Column, column: Column) -> None:
     """Raise `ConfigError` unless a column is of the kind and width that was learned, and of no other unit."""
     other_unit = own.unit and column.unit and own.unit != column.unit
     if (own.kind, own.width) != (column.kind, column.width) or other_unit:
-        remedy = f"; in a source, end its name with :{column.kind}" if own.kind != column.kind else ""
+        remedy = "give the same numbers in the same unit"
+        if own.kind != column.kind:
+            remedy = f"give it as {column.name}:{column.kind}, in a source or when the pack is built"
         raise ConfigError(
             f"{spec}: target {column.name!r} is of kind {_text(own)}, and was trained as kind "
-            f"{_text(column)}{remedy}"
+            f"{_text(column)}; {remedy}"
         )
 
 

@@ -75,7 +75,8 @@ def _texts(
     for name in (FILE_COLUMN, *names):
         refuse_repeated(name, columns, shown)
         if name not in columns:
-            raise SourceError(f"{shown}: has no column {name!r}; its columns are {', '.join(columns)}")
+            other = "" if name == FILE_COLUMN else f"; `target={name}=COLUMN` takes another"
+            raise SourceError(f"{shown}: has no column {name!r}; its columns are {', '.join(columns)}{other}")
     at = [columns.index(name) for name in (FILE_COLUMN, *names)]
     found: dict[str, list[str]] = {}
     for line, row in (one for one in rows if one[1]):

@@ -60,11 +60,12 @@ def _require_same_normalization(loader: TrainLoader, test: Batches | None) -> No
     ours, theirs = (getattr(one, "normalization", None) for one in (loader, test))
     if ours is None or theirs is None or len(ours.mean) != len(theirs.mean):
         return
+    # Both come from the same numbers, perhaps once in float32; other images differ by more.
     pairs = zip((*ours.mean, *ours.std), (*theirs.mean, *theirs.std), strict=True)
     if not all(math.isclose(one, other, rel_tol=1e-3, abs_tol=1e-4) for one, other in pairs):
         raise ConfigError(
-            "`test` is normalized by another mean and standard deviation than the training images; give its "
-            "loader `normalize=(header.mean, header.std)` of the training pack"
+            "`test` is normalized by another mean and standard deviation than the training images; give both "
+            "loaders the same, such as `normalize=(header.mean, header.std)` of the training pack"
         )
 
 
