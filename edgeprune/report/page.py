@@ -43,7 +43,7 @@ class Training:
     data : str
         What it was tried on.
     own : bool
-        Whether the network was trained on them.
+        Whether the network may have been trained on them.
     """
 
     curves: Sequence[Markup]

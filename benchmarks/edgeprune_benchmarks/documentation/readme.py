@@ -132,7 +132,7 @@ def _last_shown(results_file: dict[str, Any], name: str) -> dict[str, Any]:
     """Return the last command that measured rows of a short form; that of photographs is from scratch."""
     runs = [results_file, *reversed(results_file.get("earlier", []))]
     hidden = "--start pretrained" if name == "photographs" else None
-    run = next(run for run in runs if hidden is None or hidden not in run["command"])
+    run = next((run for run in runs if hidden is None or hidden not in run["command"]), results_file)
     return {key: run[key] for key in ("command", "date", "commit")}
 
 
