@@ -370,8 +370,8 @@ def test_of_two_rates_that_get_equally_far_the_faster_counts():
         assert "in 0.20 of the minutes" in photograph_sentences({"rows": order})[0]
 
 
-def test_settings_of_a_schedule_need_one():
-    result = CliRunner().invoke(cli, ["photographs", "--schedule-lr", "0.1"])
+def test_settings_of_a_schedule_need_one(tmp_path):
+    result = CliRunner().invoke(cli, ["photographs", "--data", str(tmp_path), "--schedule-lr", "0.1"])
     assert result.exit_code == 2
     assert "--schedule-lr and --schedule-ema need --resolution-schedule" in result.output
 
