@@ -69,6 +69,8 @@ def test_smoothing_is_for_labels(settings, tmp_path):
         found = settings(*own, *other)
         assert (found.label_smoothing, found.optimizer) == (0.0, "muon")
         assert settings(*own, *other, "--label-smoothing", 0.1).label_smoothing == 0.1
+    assert settings(*own, "--distill", 1).label_smoothing == 0.0
+    assert settings(*own, "--distill", 0.9).label_smoothing == 0.2
 
 
 @pytest.mark.parametrize(("batch", "lr"), [(8, 0.0125), (32, 0.025), (64, 0.03536), (128, 0.05), (512, 0.05)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import warnings
 from pathlib import Path
@@ -157,6 +158,23 @@ def test_bomb_in_a_folder_raises_without_a_warning(tmp_path: Path, monkeypatch: 
 def test_folder_missing(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"nowhere: cannot be listed as a folder: No such file"):
         open_source(f"imagefolder:{tmp_path}/nowhere")
+
+
+@pytest.mark.parametrize("forbidden", ["", "/b", "/a"])
+def test_a_folder_that_may_not_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forbidden: str
+) -> None:
+    write_images(tmp_path, random_images(["a/1.png", "b/1.png"]))
+    scandir = os.scandir
+
+    def refuse(folder: str) -> object:
+        if str(folder) == f"{tmp_path}{forbidden}":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(SourceError, match=rf"^{tmp_path}{forbidden}: .*Permission denied; .*chmod u\+rx"):
+        open_source(f"imagefolder:{tmp_path}")
 
 
 def test_file_in_place_of_the_folder(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from training_runs import CLASSES, MemoryLoader, run
 from edgeprune.training.setup import train_pack
 from edgeprune_formats import ConfigError, open_pack
 from edgeprune_formats.targets import Column
-from edgeprune_runtime import PackLoader
+from edgeprune_runtime import PackDataset, PackLoader
 from edgeprune_runtime.decode.recipes import PRESETS, RECIPES, Recipe, uniform
 from edgeprune_runtime.decode.torch_recipes import (
     RecipeTransform,
@@ -215,6 +215,9 @@ def test_what_is_wrong_is_said(path):
         loader(path, "heavy")
     with pytest.raises(ConfigError, match=r"`transform` must return \(images, labels\), not Tensor"):
         next(iter(loader(path, "none", transform=lambda images, labels: images)))
+    for make in (PackLoader, PackDataset):
+        with pytest.raises(ConfigError, match="`transform` is 5; give a function, or leave it out"):
+            make(path, transform=5)
     with pytest.raises(ConfigError, match="RandAugment takes images of 1 or 3 channels, not 4"):
         RecipeTransform(RECIPES["strong"], [0.5] * 4, [0.2] * 4, LABELS, 0)
     state = loader(path, "none", transform=noisy).state_dict()

@@ -21,6 +21,7 @@ from edgeprune_runtime.networks import code
 from edgeprune_runtime.networks.code import allow_code
 from edgeprune_runtime.networks.layers import head_of
 from edgeprune_runtime.networks.models import MODEL_NAMES, create_model
+from edgeprune_runtime.networks.names import ONE_STEM
 from edgeprune_runtime.networks.shapes import multiplications, shaped_network, smallest_batch, stem_cost
 from edgeprune_runtime.networks.trained import load_trained
 from edgeprune_runtime.onnx.check import check_export, check_structure
@@ -156,6 +157,9 @@ def test_stems():
     }
     with pytest.raises(ConfigError, match="`stem` is 'large'; it must be one of auto, imagenet, small"):
         create_model("resnet18", 4, 32, stem="large")
+    for name in MODEL_NAMES:
+        small, imagenet = (str(create_model(name, 4, 32, stem=stem)) for stem in ("small", "imagenet"))
+        assert (small == imagenet) == (name in ONE_STEM)
     with pytest.raises(
         ConfigError, match=r"`stem` is a choice of shufflenet_v2.*; leave it out for torchvision:"
     ):

@@ -55,6 +55,11 @@ def test_bfloat16_autocast_trains(tmp_path):
         ({"freeze": 0}, "freeze` is 0; it must be at least 1"),
         ({"freeze": -1}, "freeze` is -1; it must be at least 1"),
         ({"stem": "large"}, "stem` is 'large'; it must be one of auto, imagenet, small"),
+        ({"model": "resnet20", "stem": "small"}, "stem` is 'small'; the network has one alone; leave it out"),
+        (
+            {"distill": 1.0, "label_smoothing": 0.1},
+            "label_smoothing` is 0.1; `distill` of 1 leaves labels out",
+        ),
         ({"model": "torchvision:"}, "unknown model 'torchvision:'; choose one of shufflenet_v2"),
         ({"model": "a b:c"}, "or torchvision:NAME, timm:NAME or package.module:function"),
         ({"nesterov": "no"}, "nesterov` is 'no'; it must be True or False"),

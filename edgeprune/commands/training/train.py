@@ -101,7 +101,7 @@ def _full_batch(ctx: click.Context, size: int | str) -> int:
 def _own_settings(params: dict[str, Any]) -> dict[str, Any]:
     """Return the settings that the network brings with it, as far as they go with what is learned."""
     settings = defaults_of(params["model"])
-    if params["teacher"] is not None or params["target"] != LABEL:
+    if params["teacher"] is not None or params["target"] != LABEL or params["distill"] == 1:
         # It is for labels.
         settings.pop("label_smoothing", None)
     return settings

@@ -7,6 +7,7 @@ import errno
 import os
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ...errors import SourceError
@@ -35,11 +36,21 @@ def visible(folder: str) -> list[os.DirEntry[str]]:
     SourceError
         It cannot be listed; a similar name beside it is named.
     """
+    with _listed(folder) as entries:
+        return sorted(filter(_is_ours, entries), key=lambda entry: entry.name)
+
+
+@contextmanager
+def _listed(folder: str) -> Iterator[Iterator[os.DirEntry[str]]]:
     try:
         with os.scandir(folder) as entries:
-            return sorted(filter(_is_ours, entries), key=lambda entry: entry.name)
+            yield entries
     except OSError as error:
-        hint = _similar(Path(folder)) if isinstance(error, FileNotFoundError) else ""
+        hint = ""
+        if isinstance(error, FileNotFoundError):
+            hint = _similar(Path(folder))
+        elif isinstance(error, PermissionError):
+            hint = "; give yourself the right to read it (chmod u+rx), or move it elsewhere"
         reason = f"cannot be listed as a folder: {error.strerror}{hint}"
         raise SourceError(f"{as_text(folder)}: {reason}") from error
 
@@ -80,9 +91,9 @@ def is_inner_folder(entry: os.DirEntry[str], path: str) -> bool:
 
 
 def has_images(folder: str) -> bool:
-    """Tell whether images lie directly in a folder."""
+    """Tell whether images lie directly in a folder; raises as `visible`."""
     # Most folders of classes hold nothing else: the first entry tells.
-    with os.scandir(folder) as entries:
+    with _listed(folder) as entries:
         return any(
             _is_ours(entry) and _suffix(entry) in IMAGE_SUFFIXES and not is_folder(entry) and _is_read(entry)
             for entry in entries

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from edgeprune_formats import ConfigError, Pack, PackHeader
 
+from ..checks import shortened
 from ..decode.plan import DecodePlan, Normalize
 from .mixture import Mixture
 from .order.ranks import RankShare
@@ -19,6 +20,7 @@ __all__ = [
     "check_classes",
     "check_numbers",
     "check_schedule",
+    "check_transform",
     "statistics",
     "warn_of_no_batch",
 ]
@@ -57,6 +59,12 @@ def check_classes(pack: Pack | Mixture, sampling: Sampling) -> None:
     if sampling == "balanced" and not pack.header.class_names:
         first = pack.packs[0] if isinstance(pack, Mixture) else pack
         raise ConfigError(f"`sampling` goes by the class, and images of {first.path} have none; leave it out")
+
+
+def check_transform(transform: object) -> None:
+    """Raise `ConfigError` of a transform that cannot be called."""
+    if not (transform is None or callable(transform)):
+        raise ConfigError(f"`transform` is {shortened(transform)}; give a function, or leave it out")
 
 
 def check_schedule(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..decode.backends import Backend
 from ..decode.plan import Normalize, Resolution, check_batch
+from .arguments import check_transform
 from .chunks.cache import DEFAULT_CACHE_BYTES
 from .chunks.reader import Packs, make_reader, open_given
 from .targets import DEFAULT_TARGETS, TargetReader
@@ -59,6 +60,7 @@ class PackDataset:
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         targets: Sequence[str] = DEFAULT_TARGETS,
     ) -> None:
+        check_transform(transform)
         self.pack = open_given(path)
         self._targets = TargetReader(self.pack, targets)
         self.transform = transform

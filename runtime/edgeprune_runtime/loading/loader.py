@@ -24,6 +24,7 @@ from .arguments import (
     check_classes,
     check_numbers,
     check_schedule,
+    check_transform,
     statistics,
     warn_of_no_batch,
 )
@@ -192,6 +193,7 @@ class PackLoader:
         check_numbers(batch_size=batch_size, seed=seed, prefetch=prefetch, reuse_buffers=buffers)
         ranks = rank_share(rank, world_size, drop_rest=bool(drop_last))
         check_choices(on_corrupt, sampling, ranks, shuffle=shuffle, replays=replay is not None)
+        check_transform(transform)
         augment, shuffle = loader_augment(augment), bool(shuffle)
         self.pack = open_given(path)
         check_classes(self.pack, sampling)

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from ..checks import shortened
 
-__all__ = ["FAMILIES", "MODEL_NAMES", "STEMS", "Stem", "is_code", "name_problem"]
+__all__ = ["FAMILIES", "MODEL_NAMES", "ONE_STEM", "STEMS", "Stem", "is_code", "name_problem"]
 
 MODEL_NAMES = (
     "shufflenet_v2",
@@ -20,6 +20,9 @@ MODEL_NAMES = (
     "resnet9",
 )
 """The short names that `edgeprune_runtime.networks.models.create_model` takes."""
+
+ONE_STEM = ("resnet8", "resnet20", "resnet9")
+"""Those of them that begin in one way only."""
 
 FAMILIES = ("torchvision", "timm")
 """The libraries whose networks are named ``FAMILY:NAME``."""
