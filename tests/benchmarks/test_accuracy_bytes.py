@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgeprune_benchmarks.codec import accuracy_bytes
-from edgeprune_benchmarks.codec.accuracy_bytes import Settings, choose, run
+from edgeprune_benchmarks.codec.accuracy_bytes import Settings, choose, finalists, run
 from edgeprune_benchmarks.codec.budgets import BARE, CODECS
 from edgeprune_benchmarks.harness.deadline import OutOfTimeError
 from edgeprune_benchmarks.selection.fixed_budget import Recipe
@@ -45,6 +45,17 @@ def test_a_quality_is_chosen_with_its_neighbors_and_of_equal_ones_the_lowest(acc
     )
 
 
+@pytest.mark.parametrize(
+    ("again", "best"), [({28: 0.5, 31: 0.53}, 31), ({28: 0.5, 31: 0.52}, 28), ({31: 1}, 28)]
+)
+def test_a_second_network_decides_between_the_best_two(again, best):
+    accuracies = {22: 0.5, 25: 0.63, 28: 0.66, 31: 0.64, 34: 0.6}
+    tried = [{"target_db": db, "accuracy": found} for db, found in accuracies.items()]
+    assert [row["target_db"] for row in finalists(tried)] == [28, 31]
+    tried += [{"target_db": db, "accuracy": found, "judge": 1} for db, found in again.items()]
+    assert choose(tried)["target_db"] == best
+
+
 def tried_with(monkeypatch, settings, tmp_path, accuracies):
     """Return the PSNRs that are tried where networks have these accuracies in turn, and the result."""
     pytest.importorskip("imagecodecs")
@@ -52,16 +63,18 @@ def tried_with(monkeypatch, settings, tmp_path, accuracies):
     monkeypatch.setattr(accuracy_bytes, "train_on", lambda *about: next(turns))
     run(settings, tmp_path / "out", tmp_path / "runs")
     results = json.loads((tmp_path / "out" / "accuracy-bytes.json").read_text())["results"]
-    return [row["target_db"] for row in results["chosen"]], results
+    return [row["target_db"] for row in results["chosen"] if "judge" not in row], results
 
 
 @pytest.mark.parametrize(
     ("accuracies", "expected", "best"),
     [
-        ([0.6, 0.5, 0.55, 0.4, 0.4, 0.9], [24, 28, 32, 36, 40], 32),
+        # Before the last one, two of networks that judge the best two again, the better of them first.
+        ([0.6, 0.5, 0.55, 0.4, 0.4, 0.1, 0.1, 0.9], [24, 28, 32, 36, 40], 32),
         # Downhill above, which is not looked at any further.
-        ([0.5, 0.4, 0.6, 0.35, 0.9], [24, 28, 32, 36], 28),
-        ([0.5, 0.6, 0.55, 0.9], [32, 36, 40], 40),
+        ([0.5, 0.4, 0.6, 0.35, 0.5, 0.55, 0.9], [24, 28, 32, 36], 28),
+        ([0.5, 0.4, 0.6, 0.35, 0.5, 0.65, 0.9], [24, 28, 32, 36], 32),
+        ([0.5, 0.6, 0.55, 0.5, 0.4, 0.9], [32, 36, 40], 40),
     ],
 )
 def test_the_search_goes_uphill_from_the_middle(monkeypatch, settings, tmp_path, accuracies, expected, best):
@@ -70,9 +83,9 @@ def test_the_search_goes_uphill_from_the_middle(monkeypatch, settings, tmp_path,
     (row,) = results["rows"]
     assert (row["target_db"], row["test_accuracy"]) == (best, 0.9)
     # Chosen on 100 of the images, and trained with all 120.
-    assert [row["images"] for row in results["chosen"]] == sorted(
-        (row["images"] for row in results["chosen"]), reverse=True
-    )
+    first = [row["images"] for row in results["chosen"] if "judge" not in row]
+    assert first == sorted(first, reverse=True)
+    assert [row["judge"] for row in results["chosen"][len(first) :]] == [1, 1]
     assert row["bytes"] <= 30_000
 
 

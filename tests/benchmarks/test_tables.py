@@ -199,7 +199,9 @@ def accuracy_results():
     rows = [{**cell, "seed": seed, "images": 2000, "test_accuracy": 0.5 + 0.1 * seed} for seed in range(3)]
     recipe = {"model": "resnet8", "iterations": 100, "batch_size": 64}
     counts = {"train_images": 8068, "test_images": 1017, "held_out": 1000, "seeds": 3, "lines": [1, 4]}
-    return {"recipe": recipe, "copies": False, **counts, "rows": rows}
+    tried = {"codec": "quantized", "budget_mb": 1.0, "accuracy": 0.5}
+    chosen = [{**tried, "target_db": target} for target in (27.0, 30.0)]
+    return {"recipe": recipe, "copies": False, **counts, "chosen": chosen, "rows": rows}
 
 
 def test_reading_has_both_epochs_of_both_ways():
@@ -219,6 +221,7 @@ def test_accuracy_per_byte_has_mean_range_and_images():
     assert "1 of 4 codecs and budgets are measured" in table[0]
     assert "6,400 image passes" in table[0]
     assert "3 seeds if no other number is named" in table[0]
+    assert "chosen on 1,000 of them, by one network for each quality. Each seed" in table[0]
     more = accuracy_results()
     webp = [{**row, "codec": "WebP"} for row in more["rows"]]
     webp[0]["test_accuracy"], webp[1]["test_accuracy"], webp[2]["test_accuracy"] = 0.48, 0.58, 0.74
@@ -227,6 +230,18 @@ def test_accuracy_per_byte_has_mean_range_and_images():
     assert "3 seeds if" in table[0]
     assert cells(table, "quantized")[1:] == ["60.0 (50.0 to 70.0), 2,000, 31 dB"]
     assert cells(table, "WebP")[1:] == ["54.0 (48.0 to 74.0), 2,000, 31 dB, 6 seeds; +0.0 ± 8.6"]
+
+
+def test_accuracy_per_byte_tells_of_second_networks_that_judged_qualities():
+    results = accuracy_results()
+    results["chosen"] += [{**row, "judge": 1} for row in results["chosen"]]
+    second = "chosen on 1,000 of them, by one network for each quality, and by a second one for the best two"
+    # Raw images have no choice.
+    results["chosen"].append({**results["chosen"][0], "codec": "raw uint8", "target_db": None})
+    assert f"{second}. Each" in accuracy_bytes_table(results)[0]
+    webp = [{**row, "codec": "WebP"} for row in results["chosen"][:2]]
+    more = {**results, "chosen": [*results["chosen"], *webp]}
+    assert f"{second} (for 1 of 2 codecs and budgets). Each" in accuracy_bytes_table(more)[0]
 
 
 def test_accuracy_per_byte_in_short_has_the_budget_with_most_codecs():

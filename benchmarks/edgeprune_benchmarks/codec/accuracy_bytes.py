@@ -34,7 +34,7 @@ from .budgets import (
 )
 from .packs import ImageSet
 
-__all__ = ["Settings", "choose", "run"]
+__all__ = ["Settings", "choose", "finalists", "run"]
 
 _NO_SEED = 1_000_000
 
@@ -177,16 +177,34 @@ def _with(rows: list[dict[str, Any]], line: list[dict[str, Any]]) -> list[dict[s
 def choose(tried: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the quality with the highest accuracy on the images held out; of equal ones the lowest.
 
+    It is one of the two `finalists`: that of the higher mean, where both were judged by a second network,
+    and the first of them where not.
+    """
+    again = {row["target_db"]: row["accuracy"] for row in tried if _judge(row)}
+    best = finalists(tried)
+    if not all(row["target_db"] in again for row in best):
+        return best[0]
+    return max(best, key=lambda row: round(row["accuracy"] + again[row["target_db"]], 9))
+
+
+def finalists(tried: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the two best qualities, the better one first, as the first network at each quality judges them.
+
     Each accuracy is averaged with those of the neighboring qualities, which count half; the lowest and the
     highest quality have one neighbor. Two networks of different seeds differ more than those of two
-    neighboring qualities.
+    neighboring qualities. Of equal ones the lower comes first.
     """
-    rows = sorted(tried, key=lambda row: row["target_db"] or 0)
+    rows = sorted((row for row in tried if not _judge(row)), key=lambda row: row["target_db"] or 0)
     found = np.array([row["accuracy"] for row in rows])
     weights = np.convolve(np.ones(len(rows)), (1, 2, 1))[1:-1]
     smooth = np.convolve(found, (1, 2, 1))[1:-1] / weights
     # Rounded, so that equal ones are equal.
-    return rows[int(smooth.round(9).argmax())]
+    return [rows[place] for place in np.argsort(-smooth.round(9), kind="stable")[:2]]
+
+
+def _judge(row: dict[str, Any]) -> int:
+    """Return the number of the network that judged a quality: 0, or 1 where it was among the best."""
+    return int(row.get("judge", 0))
 
 
 class _Bench:
@@ -223,7 +241,8 @@ class _Bench:
         """Return what was tried for a budget, each with its accuracy on the images held out.
 
         From the middle one uphill, until two neighbors of the best were tried on either side. One at which
-        all images fit is tried only if the next leaves some out: it wastes bytes otherwise.
+        all images fit is tried only if the next leaves some out: it wastes bytes otherwise. Then the two best
+        are judged by a second network.
         """
         targets = [None] if codec == RAW else list(self._settings.psnrs)
         fit = [self._fits_all(codec, target, budget) for target in targets]
@@ -238,8 +257,7 @@ class _Bench:
         place = len(tried_at_all) // 2
         while True:
             target = tried_at_all[place]
-            measure = partial(self._try, budget, codec, target)
-            (found[place],) = self._measured(f"{_name(budget, codec, target)}-choose", measure)
+            found[place] = self._judged(budget, codec, target, 0)
             rows = [found[key] for key in sorted(found)]
             best = sorted(found)[rows.index(choose(rows))]
             near = [
@@ -248,8 +266,15 @@ class _Bench:
                 if 0 <= key < len(tried_at_all) and key not in found
             ]
             if not near:
-                return rows
+                break
             place = near[0]
+        rivals = finalists(rows) if len(rows) > 1 else []
+        return [*rows, *(self._judged(budget, codec, row["target_db"], 1) for row in rivals)]
+
+    def _judged(self, budget: float, codec: str, target: float | None, judge: int) -> dict[str, Any]:
+        name = f"{_name(budget, codec, target)}-choose" + (f"-{judge}" if judge else "")
+        (row,) = self._measured(name, partial(self._try, budget, codec, target, judge))
+        return row
 
     def networks(self, budget: float, codec: str, tried: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return the test accuracies of all seeds, at the best of the qualities that were tried."""
@@ -265,11 +290,10 @@ class _Bench:
         self.measured += rows
         return rows
 
-    def _try(self, budget: float, codec: str, target: float | None) -> dict[str, Any]:
-        fitted = self._fit(budget, codec, target, self._rest, 0)
-        return self._row(budget, codec, target, fitted) | {
-            "accuracy": self._accuracy(fitted, self._held_out, 0)
-        }
+    def _try(self, budget: float, codec: str, target: float | None, judge: int) -> dict[str, Any]:
+        fitted = self._fit(budget, codec, target, self._rest, judge)
+        row = self._row(budget, codec, target, fitted) | ({"judge": judge} if judge else {})
+        return row | {"accuracy": self._accuracy(fitted, self._held_out, judge)}
 
     def _test(self, budget: float, codec: str, target: float | None, seed: int) -> dict[str, Any]:
         fold = self._folds[seed]

@@ -134,10 +134,11 @@ def accuracy_bytes_table(results: Results) -> list[str]:
     intro = (
         f"{recipe['model']}, {passes:,} image passes in every row. Of {results['train_images']:,} images "
         f"({learned}) it learns from as many as fit, in the same random order for all codecs. The quality "
-        f"is chosen on {results['held_out']:,} of them. Each seed is tested on {results['test_images']:,} "
-        f"others in exact pixels. A cell has the test accuracy in %, mean (lowest to highest) of {usual} "
-        f"seeds if no other number is named; the number of images; the PSNR; and after the semicolon the "
-        f"difference to {_OURS} in points, mean and 95% interval over the seeds that both have.{left}"
+        f"is chosen on {results['held_out']:,} of them{_judges(results)}. Each seed is tested on "
+        f"{results['test_images']:,} others in exact pixels. A cell has the test accuracy in %, mean (lowest "
+        f"to highest) of {usual} seeds if no other number is named; the number of images; the PSNR; and "
+        f"after the semicolon the difference to {_OURS} in points, mean and 95% interval over the seeds that "
+        f"both have.{left}"
     )
     budgets = sorted({row["budget_mb"] for row in results["rows"]})
     columns = [
@@ -145,6 +146,17 @@ def accuracy_bytes_table(results: Results) -> list[str]:
         *(_budget(budget, results["rows"]) for budget in budgets),
     ]
     return render(columns, _ours_first(lines), intro)
+
+
+def _judges(results: Results) -> str:
+    """Return how many networks judged the qualities of a codec and budget that had a choice."""
+    tried = Counter((row["budget_mb"], row["codec"]) for row in results["chosen"] if "judge" not in row)
+    choices = [line for line, count in tried.items() if count > 1]
+    again = {(row["budget_mb"], row["codec"]) for row in results["chosen"] if "judge" in row}
+    if not again:
+        return ", by one network for each quality"
+    share = "" if len(again) == len(choices) else f" (for {len(again)} of {len(choices)} codecs and budgets)"
+    return f", by one network for each quality, and by a second one for the best two{share}"
 
 
 def accuracy_bytes_short(results: Results) -> list[str]:
