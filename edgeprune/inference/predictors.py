@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune_formats import ConfigError
+from edgeprune_runtime.checks import shortened
 from edgeprune_runtime.errors import TrainingError
 from edgeprune_runtime.onnx.session import open_onnx, require
 from edgeprune_runtime.task import Task
@@ -17,7 +18,10 @@ from edgeprune_runtime.task import Task
 if TYPE_CHECKING:
     from edgeprune_runtime.networks.trained import TrainedNetwork
 
-__all__ = ["Predictor", "open_predictor", "opened"]
+__all__ = ["Predictor", "Tta", "open_predictor", "opened"]
+
+Tta = Literal["none", "flip"]
+"""What a network is asked of: an image as it is, or its mirror image, too."""
 
 
 class Predictor(Protocol):
@@ -77,8 +81,31 @@ class _RunNetwork:
         return logits
 
 
+class _Mirrored:
+    """Asks a `Predictor` twice, for images and their mirror images; implements `Predictor`."""
+
+    takes_coefficients = False
+
+    def __init__(self, model: Predictor) -> None:
+        if model.takes_coefficients:
+            raise ConfigError(
+                f"{model.path} takes coefficients; leave `tta` out, or export without a decoder"
+            )
+        self._model = model
+        self.path, self.image_shape = model.path, model.image_shape
+        self.class_names, self.task = model.class_names, model.task
+
+    def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        mirrored = self._model.logits(np.ascontiguousarray(images[..., ::-1]))
+        return np.asarray((self._model.logits(images) + mirrored) / 2, np.float32)
+
+
 def open_predictor(
-    path: str | Path, tell: Callable[[str], None] | None = None, *, device: str = "auto"
+    path: str | Path,
+    tell: Callable[[str], None] | None = None,
+    *,
+    device: str = "auto",
+    tta: Tta = "none",
 ) -> Predictor:
     """Open an ``.onnx`` file, for which onnxruntime suffices, or the folder of a run, which needs torch.
 
@@ -90,6 +117,9 @@ def open_predictor(
     device : str
         Of the network of a run, as `edgeprune_runtime.training.TrainConfig` takes it; an ONNX model computes
         on the CPU.
+    tta : str
+        Test-time augmentation: ``"flip"`` takes the mean of what is told of an image and of its mirror image,
+        before it is turned into probabilities. It takes twice the time.
 
     Returns
     -------
@@ -99,11 +129,18 @@ def open_predictor(
     Raises
     ------
     ConfigError
-        It is neither, what it needs is not installed, or there is no such device for it.
+        It is neither, what it needs is not installed, there is no such device for it, or it takes
+        coefficients, which are not mirrored.
     ArtifactError, TrainingError
         It is damaged, or the run has not a checkpoint yet.
     """
-    path = Path(path)
+    if tta not in get_args(Tta):
+        raise ConfigError(f"`tta` is {shortened(tta)}; choose one of {', '.join(get_args(Tta))}")
+    model = _open(Path(path), tell, device)
+    return _Mirrored(model) if tta == "flip" else model
+
+
+def _open(path: Path, tell: Callable[[str], None] | None, device: str) -> Predictor:
     if path.is_dir():
         require("a run's folder", "torch", "torchvision", "safetensors")
         from edgeprune_runtime.training.run_folder.unfinished import open_run_network

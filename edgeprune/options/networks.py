@@ -13,7 +13,7 @@ from edgeprune_runtime.networks.names import MODEL_NAMES, is_code
 
 from .fields import option
 
-__all__ = ["NETWORK", "TRUST_MODEL"]
+__all__ = ["NETWORK", "TRUST_MODEL", "TTA"]
 
 if TYPE_CHECKING:
     _Type = click.ParamType[str]
@@ -56,4 +56,11 @@ TRUST_MODEL = option(
     metavar="MODULE:FUNCTION",
     expose_value=False,
     help="Allow a run to call this function of your own code, which builds its network.",
+)
+TTA = click.option(
+    "--tta",
+    type=click.Choice(["none", "flip"]),
+    default="none",
+    show_default=True,
+    help="Test-time augmentation: flip averages an image and its mirror image, in twice the time.",
 )

@@ -132,7 +132,7 @@ def test_a_record_of_other_packs_may_say_anything(tmp_path, several):
 
 def test_what_is_printed(edgeprune, small, monkeypatch):
     monkeypatch.setattr(
-        "edgeprune.inference.predictors.open_predictor", lambda path, tell, device: Fixed(("0", "1", "2"))
+        "edgeprune.inference.predictors.open_predictor", lambda *_, **__: Fixed(("0", "1", "2"))
     )
     code, out, err = edgeprune("evaluate", ".", small)
     assert (code, err) == (0, "")
@@ -160,7 +160,7 @@ def test_of_many_classes_the_worst_are_printed(edgeprune, tmp_path, monkeypatch)
     source = write(tmp_path / "m.npz", told, labels)
     monkeypatch.setattr(
         "edgeprune.inference.predictors.open_predictor",
-        lambda path, tell, device: Fixed(tuple(str(int(name)) for name in names)),
+        lambda *_, **__: Fixed(tuple(str(int(name)) for name in names)),
     )
     code, out, err = edgeprune("evaluate", ".", source, "--plot", tmp_path / "m.svg")
     assert (code, err) == (0, "")

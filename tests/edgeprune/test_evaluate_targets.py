@@ -138,7 +138,7 @@ def test_errors_of_values_are_those_counted_by_hand():
 @pytest.fixture
 def printed(edgeprune, monkeypatch):
     def lines(model, data, *options):
-        monkeypatch.setattr("edgeprune.inference.predictors.open_predictor", lambda path, tell, device: model)
+        monkeypatch.setattr("edgeprune.inference.predictors.open_predictor", lambda *_, **__: model)
         code, out, err = edgeprune("evaluate", ".", data, *options)
         assert (code, err) == (0, "")
         return out.splitlines()

@@ -111,6 +111,22 @@ def test_a_pack_is_classified_by_all_three(models):
     np.testing.assert_allclose(found["decoder.onnx"], found["run"], atol=1e-4)
 
 
+def test_an_image_and_its_mirror_image(edgeprune, photos, tmp_path):
+    run = exported_models.finished_run(tmp_path / "run", size=(12, 12))
+    plain, both = (open_predictor(run, tta=tta) for tta in ("none", "flip"))
+    images = np.random.default_rng(0).random((2, 3, 12, 12), np.float32)
+    mean = (plain.logits(images) + plain.logits(images[..., ::-1].copy())) / 2
+    np.testing.assert_allclose(both.logits(images), mean, rtol=1e-5)
+    assert np.abs(plain.logits(images) - mean).max() > 1e-4
+    file = next(iter(photos))
+    code, out, err = edgeprune("predict", run, file, "--tta", "flip", "--json")
+    assert code == 0, err
+    (told,) = predict(both, file)
+    assert json.loads(out)["top"][0]["probability"] == pytest.approx(told.probabilities.max(), abs=1e-6)
+    with pytest.raises(ConfigError, match="`tta` is 'both'; choose one of none, flip"):
+        open_predictor(run, tta="both")
+
+
 def test_classes_without_names_are_numbers(edgeprune, photos, tmp_path):
     known = {"mean": exported_models.MEAN, "std": exported_models.STD}
     run = exported_models.finished_run(tmp_path / "run", size=(12, 12), provenance=known)
@@ -131,6 +147,7 @@ def test_what_cannot_be_classified_is_one_line(edgeprune, models, photos, tmp_pa
         ([onnx, empty], 1, "empty: no images in this folder"),
         ([onnx, other], 2, "has images (3, 32, 32), and"),
         ([models / "decoder.onnx", *photos], 2, "takes coefficients; give it packs"),
+        ([models / "decoder.onnx", models / "pack.h5", "--tta", "flip"], 2, "leave --tta out, or export"),
         ([models / "images.npz", *photos], 2, "name a file that ends in .onnx, or the folder of a run"),
         ([empty, *photos], 1, "holds no trained model"),
         ([onnx, tmp_path / "nothing.png"], 2, "does not exist"),

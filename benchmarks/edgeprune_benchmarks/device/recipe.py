@@ -13,7 +13,6 @@ import torch
 
 from edgeprune import BuildConfig, build_pack
 from edgeprune.inference.evaluation import evaluate
-from edgeprune.inference.mirrored import Mirrored
 from edgeprune.inference.predictors import open_predictor
 from edgeprune.training.evaluation import open_test
 from edgeprune.training.reports import TerminalReport
@@ -137,7 +136,7 @@ def _row(
         test=open_test(source, pack.header),
         on_event=TerminalReport(1, told),
     )
-    mirrored = evaluate(Mirrored(open_predictor(folder)), source)
+    mirrored = evaluate(open_predictor(folder, tta="flip"), source)
     return {
         "seed": seed,
         "precision": place(config).precision,

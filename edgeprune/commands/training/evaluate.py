@@ -13,13 +13,14 @@ from edgeprune.text import count_text, printable, say
 from edgeprune_runtime.training.settings import TrainConfig
 
 from ...options.fields import config_options
-from ...options.networks import TRUST_MODEL
+from ...options.networks import TRUST_MODEL, TTA
 from ...options.output import file_of, require_other
 from .predict import LABELED, tell
 
 if TYPE_CHECKING:
     from edgeprune.inference.confusion import ClassEvaluation
     from edgeprune.inference.evaluation import Evaluation
+    from edgeprune.inference.predictors import Tta
     from edgeprune_formats.remote.locations import RemoteFile
 
 __all__ = ["command"]
@@ -33,13 +34,7 @@ _LISTED, _NAME_WIDTH = 10, 24
 @click.argument("data", metavar="SOURCE_OR_PACK", type=LABELED)
 @TRUST_MODEL
 @click.option("--skip-bad", is_flag=True, help="Leave out images that cannot be read, and count them.")
-@click.option(
-    "--tta",
-    type=click.Choice(["none", "flip"]),
-    default="none",
-    show_default=True,
-    help="Test-time augmentation: flip averages an image and its mirror image, in twice the time.",
-)
+@TTA
 @config_options(TrainConfig, "device")
 @click.option("--json", "as_json", type=FILE, metavar="FILE", help="Also write all figures as JSON.")
 @click.option("--plot", type=FILE, metavar="FILE", help="Draw what was found, as .png, .svg or .pdf.")
@@ -47,7 +42,7 @@ def command(
     model: Path,
     data: Path | str | RemoteFile,
     skip_bad: bool,
-    tta: str,
+    tta: Tta,
     device: str,
     as_json: Path | None,
     plot: Path | None,
@@ -66,7 +61,6 @@ def command(
       edgeprune evaluate photos.onnx test.h5 --json test.json --plot confusion.png
     """
     from edgeprune.inference.evaluation import evaluate
-    from edgeprune.inference.mirrored import Mirrored
     from edgeprune.inference.predictors import open_predictor
     from edgeprune.pictures import require_kind, require_matplotlib
     from edgeprune_formats import ConfigError
@@ -80,9 +74,7 @@ def command(
     for path in filter(None, (as_json, plot)):
         require_other(path, {"network": model, "images": file_of(data)})
         check_writable(path)
-    predictor = open_predictor(model, tell, device=device)
-    if tta == "flip":
-        predictor = Mirrored(predictor)
+    predictor = open_predictor(model, tell, device=device, tta=tta)
     found = evaluate(predictor, data, skip_bad=skip_bad, tell=tell)
     for line in _lines(found, "" if tta == "none" else " and mirrored"):
         say(line)

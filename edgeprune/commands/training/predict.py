@@ -14,11 +14,12 @@ from edgeprune_formats.remote.locations import is_url
 from edgeprune_runtime.training.settings import TrainConfig
 
 from ...options.fields import PackFile, config_options
-from ...options.networks import TRUST_MODEL
+from ...options.networks import TRUST_MODEL, TTA
 from ...options.parameters import own_flags
 
 if TYPE_CHECKING:
     from edgeprune.inference.prediction import Prediction
+    from edgeprune.inference.predictors import Tta
     from edgeprune_formats.remote.locations import RemoteFile
 
 __all__ = ["LABELED", "command", "tell"]
@@ -48,6 +49,7 @@ LABELED = _Images(far=True, dir_okay=True)
 )
 @click.option("--skip-bad", is_flag=True, help="Leave out images that cannot be read, and count them.")
 @click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each image.")
+@TTA
 @config_options(TrainConfig, "device")
 @TRUST_MODEL
 def command(
@@ -56,6 +58,7 @@ def command(
     top: int,
     skip_bad: bool,
     as_json: bool,
+    tta: Tta,
     device: str,
 ) -> None:
     """Predict the classes or values of IMAGES with the network MODEL.
@@ -74,7 +77,7 @@ def command(
     from edgeprune.inference.prediction import predict
     from edgeprune.inference.predictors import open_predictor
 
-    predictor = open_predictor(model, tell, device=device)
+    predictor = open_predictor(model, tell, device=device, tta=tta)
     kind, target, unit = predictor.task.kind, predictor.task.target, predictor.task.unit
     for prediction in predict(predictor, images, skip_bad=skip_bad, tell=tell):
         if kind == "value":
