@@ -23,6 +23,7 @@ from ..harness.options import (
     MINUTES,
     MODEL,
     OUTPUT,
+    PRECISION,
     SEEDS,
     count,
     own_settings,
@@ -137,6 +138,7 @@ def accuracy(data: Path, output: Path, runs: Path, **options: Any) -> None:
 )
 @SEEDS
 @DEVICE
+@PRECISION
 @result_name(None, "coresets-IMAGES")
 def coresets(
     data: Path,
