@@ -19,6 +19,10 @@ from edgeprune_formats.packs.chunks import plan_chunk_samples
 # Of what is imported and collected nothing is garbage: to look for some takes a second in each worker.
 gc.disable()
 
+# Tests hold results against each other to seven digits. So they compute in float32 also where the processor
+# has AMX, with which `precision="auto"` is bfloat16 for some networks.
+os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX512_CORE_BF16"
+
 MAY_MOUNT = hasattr(os, "geteuid") and os.geteuid() == 0 and sys.platform == "linux"
 
 

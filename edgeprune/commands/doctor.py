@@ -168,7 +168,7 @@ def _machine() -> dict[str, Any]:
     from edgeprune_runtime.system.machine import cpu_features, cpu_quota
     from edgeprune_runtime.system.threads import cores
 
-    known = ("avx512_bf16", "avx512bw", "avx2", "fma", "sve", "asimd", "neon")
+    known = ("amx_bf16", "avx512_bf16", "avx512bw", "avx2", "fma", "sve", "asimd", "neon")
     return {
         "processors": cores(),
         "processors_within_the_quota": cpu_quota(),

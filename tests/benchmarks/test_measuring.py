@@ -26,9 +26,10 @@ from edgeprune_benchmarks.speed.epoch import measure as measure_epoch
 from edgeprune_benchmarks.speed.epoch import write_files
 from edgeprune_benchmarks.speed.loaders import measure as measure_loaders
 from edgeprune_benchmarks.speed.memory import Repeated, peak
+from edgeprune_benchmarks.speed.precision import measure as measure_precision
 from edgeprune_benchmarks.speed.reading import measure as measure_reading
 from edgeprune_benchmarks.speed.start import first_batch
-from edgeprune_benchmarks.speed.tables import buffers_table, decode_table, loader_table
+from edgeprune_benchmarks.speed.tables import buffers_table, decode_table, loader_table, precision_table
 from edgeprune_benchmarks.speed.transform import measure as measure_transform
 from edgeprune_formats import EdgePruneError
 
@@ -186,6 +187,16 @@ def test_the_first_batch_of_a_new_process(make_pack):
     assert "torch" not in found["loaded"]
     with pytest.raises(EdgePruneError, match="unknown backend"):
         first_batch(str(path), "slide rule", 4)
+
+
+def test_steps_in_both_precisions():
+    row = json.loads(json.dumps(measure_precision("resnet8", 8, 4, 2, "cpu")))
+    assert (row["size"], row["batch"], row["device"], row["auto"]) == ("8x8", 4, "cpu", "float32")
+    assert row["ratio"]["max"] >= row["ratio"]["min"] > 0
+    rates = {name: {"median": value} for name, value in (("float32", 0.25), ("bfloat16", 0.125))}
+    ratio = {"median": 0.5, "min": 0.4, "max": 0.6}
+    lines = precision_table({"threads": 2, "rows": [{**row, "seconds": rates, "ratio": ratio}]})
+    assert lines[-1] == "| resnet8, 8x8 | 4 | 250 | 125 | 0.50x [0.40 to 0.60] | float32 (cpu) |"
 
 
 @pytest.mark.parametrize("way", ["decoded", "cached"])

@@ -10,7 +10,7 @@ from training_runs import CLASSES, TINY, run
 from edgeprune_formats import ConfigError
 from edgeprune_runtime.networks.models import MODEL_NAMES
 from edgeprune_runtime.training import Cadence, TrainConfig
-from edgeprune_runtime.training.placement import Placement, place
+from edgeprune_runtime.training.placement import place
 from edgeprune_runtime.training.progress.schedule import Schedule, learning_rate
 from edgeprune_runtime.training.progress.tally import Tally
 from edgeprune_runtime.training.run_folder.checkpoint import load_checkpoint
@@ -102,12 +102,29 @@ def test_a_device_that_is_not_there():
         place(TrainConfig(device="cuda:99"))
 
 
+RESNETS = ("resnet8", "resnet9", "resnet18", "torchvision:resnet50", "timm:resnet18.a1_in1k")
+
+
 def test_auto_on_a_cpu(monkeypatch):
+    def chosen(model):
+        placement = place(TrainConfig(model=model))
+        assert placement.device == torch.device("cpu")
+        return placement.precision
+
+    others = ("mobilenet_v2", "torchvision:resnext50_32x4d", "timm:efficientnet_b0", "resnets:resnet")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    # Also where the processor has instructions for bfloat16.
-    monkeypatch.setattr("edgeprune_runtime.system.machine.cpu_features", lambda: {"avx512_bf16"})
-    for model in ("mobilenet_v2", "resnet9"):
-        assert place(TrainConfig(model=model)) == Placement(torch.device("cpu"), "float32")
+    monkeypatch.setattr("edgeprune_runtime.training.placement.cpu_features", lambda: {"avx512_bf16"})
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA")
+    assert {chosen(model) for model in (*RESNETS, *others)} == {"float32"}
+    # The processor multiplies matrices of bfloat16, and may do so.
+    amx = {"avx512_bf16", "amx_bf16", "amx_tile"}
+    monkeypatch.setattr("edgeprune_runtime.training.placement.cpu_features", lambda: amx)
+    assert {chosen(model) for model in RESNETS} == {"bfloat16"}
+    assert {chosen(model) for model in others} == {"float32"}
+    for limit, wanted in [("avx512_core_amx", "bfloat16"), ("DEFAULT", "bfloat16"), ("AVX2", "float32")]:
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+        assert chosen("resnet9") == wanted
+    assert place(TrainConfig(model="resnet9", precision="bfloat16")).precision == "bfloat16"
 
 
 def test_learning_rate():

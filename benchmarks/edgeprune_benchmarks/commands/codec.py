@@ -38,7 +38,8 @@ __all__ = ["accuracy_per_byte", "fleet", "install", "plots", "storage", "time"]
 
 SIZES = ("32x32", "224x224")
 PARTS = (
-    *("decode", "buffers", "encode", "loaders", "epoch", "start", "memory", "transform", "safety", "reading"),
+    *("decode", "buffers", "encode", "loaders", "epoch", "precision", "start", "memory", "transform"),
+    *("safety", "reading"),
 )
 # What each part needs beside what EdgePrune itself does. Decoding, starting and memory leave out what
 # needs more.
@@ -49,6 +50,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "encode": (),
     "loaders": ("torch", "torchvision", "imagecodecs"),
     "epoch": ("torch",),
+    "precision": ("torch",),
     "start": (),
     "memory": (),
     "transform": ("torch",),
@@ -64,6 +66,7 @@ TAKES = {
     "encode": ("rounds", "count"),
     "loaders": ("rounds", "count", "batch"),
     "epoch": ("rounds", "count", "device"),
+    "precision": ("rounds", "device"),
     "start": ("rounds",),
     "memory": ("megabytes", "cache_mb", "backend"),
     "transform": ("rounds", "count"),
@@ -136,6 +139,7 @@ def time(data: Path, output: Path, only: tuple[str, ...], **options: Any) -> Non
       encode     from pixels to packs, WebP and AVIF
       loaders    PackLoader and other data loaders
       epoch      training from packs, ready batches and JPEG files
+      precision  training steps in float32 and in bfloat16
       start      import, and time to the first batch
       memory     peak memory of loading, by size of the pack
       transform  DCT of whole data sets

@@ -56,6 +56,7 @@ from ..speed.tables import (
     epoch_table,
     loader_table,
     memory_table,
+    precision_table,
     reading_table,
     safety_table,
     start_table,
@@ -207,6 +208,7 @@ PAGES: dict[str, dict[str, Table]] = {
         "time-encode": encode_table,
         "time-loaders": loader_table,
         "time-epoch": epoch_table,
+        "time-precision": precision_table,
         "time-start": start_table,
         "time-memory": memory_table,
         "time-safety": safety_table,
@@ -296,17 +298,17 @@ COMMANDS = {
     **{
         f"time-{part}": f"time --only {part}"
         for part in (
-            *("decode", "buffers", "encode", "loaders", "epoch"),
+            *("decode", "buffers", "encode", "loaders", "epoch", "precision"),
             *("start", "memory", "transform", "safety", "reading"),
         )
     },
     "build-scale": "build --scale",
-    "coresets-93": "coresets --name coresets-93 --images jpeg --model resnet9 --iterations 400 "
-    "--score-epochs 12 --dual-epochs 9 --score-runs 2 --ratio 0.9 --ratio 0.8 --minutes 110",
+    "coresets-93": "coresets --name coresets-93 --images jpeg --model resnet9 --precision bfloat16 "
+    "--iterations 400 --score-epochs 12 --dual-epochs 9 --score-runs 2 --ratio 0.9 --ratio 0.8 --minutes 110",
     "issues": "issues",
     "accuracy-bytes": "accuracy-per-byte",
     "accuracy-bytes-resnet9": "accuracy-per-byte --name accuracy-bytes-resnet9 --model resnet9 "
-    "--passes 60000 --budget 0.5",
+    "--passes 60000 --budget 0.5 --precision bfloat16",
     "accuracy-bytes-copies": "accuracy-per-byte --copies",
     **{name: name for name in ("distill", "fleet", "install", "power-loss", "training-memory")},
     **{name: name for name in ("latency", "export", "int8", "growth", "landscape", "ranges", *FIELD)},

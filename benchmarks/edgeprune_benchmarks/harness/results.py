@@ -37,7 +37,7 @@ LIBRARIES = (
     ),
 )
 # As Linux names them, widest first: processors of one name differ in them, and with them times by a multiple.
-VECTORS = ("avx512_bf16", "avx512f", "avx2", "sve", "asimd", "neon")
+VECTORS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2", "sve", "asimd", "neon")
 
 
 def spread(values: list[float]) -> dict[str, float]:

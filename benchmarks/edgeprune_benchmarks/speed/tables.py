@@ -14,6 +14,7 @@ __all__ = [
     "epoch_table",
     "loader_table",
     "memory_table",
+    "precision_table",
     "reading_table",
     "safety_table",
     "start_table",
@@ -173,6 +174,19 @@ def epoch_table(results: Results) -> list[str]:
         Column("reading files alone, s", "seconds.decoding files.median", "{:.2f}"),
     ]
     return render(columns, results["rows"], intro)
+
+
+def precision_table(results: Results) -> list[str]:
+    """Return how long a training step takes in float32 and in bfloat16."""
+    columns = [
+        Column("network", lambda row: f"{row['model']}, {row['size']}"),
+        Column("batch", "batch"),
+        Column("float32, ms", lambda row: 1000 * row["seconds"]["float32"]["median"], "{:,.0f}"),
+        Column("bfloat16, ms", lambda row: 1000 * row["seconds"]["bfloat16"]["median"], "{:,.0f}"),
+        Column("bfloat16 to float32", lambda row: median_and_range(row["ratio"], ".2f", "x")),
+        Column("`auto` takes", lambda row: f"{row['auto']} ({row['device']})"),
+    ]
+    return render(columns, results["rows"], f"{results['threads']} threads; images are noise.")
 
 
 def start_table(results: Results) -> list[str]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
+from ..networks.names import FAMILIES
 from ..system.devices import resolve_device
+from ..system.machine import cpu_features
 from .settings import TrainConfig
 
 __all__ = ["MEMORY_FORMAT", "Placement", "place"]
@@ -53,11 +56,22 @@ def place(config: TrainConfig) -> Placement:
     device = resolve_device(config.device)
     precision = config.precision
     if precision == "auto":
-        precision = "bfloat16" if _bfloat16_pays(device) else "float32"
+        precision = "bfloat16" if _bfloat16_pays(device, config.model) else "float32"
     return Placement(device, precision)
 
 
-def _bfloat16_pays(device: torch.device) -> bool:
-    # CUDA before capability 8.0 only emulates it. In trials on a CPU with AVX512_BF16 but no AMX, steps of
-    # ResNets took longer than in float32, and resnet9 has kernels for float32 alone.
-    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+def _bfloat16_pays(device: torch.device, model: str) -> bool:
+    if device.type == "cuda":
+        # Devices before capability 8.0 only emulate it.
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    # On CPUs only AMX is fast with it, and depthwise convolutions gain nothing; see decision 0036.
+    family, _, name = model.rpartition(":")
+    is_dense = name.startswith("resnet") and family in ("", *FAMILIES)
+    return device.type == "cpu" and is_dense and _has_amx()
+
+
+def _has_amx() -> bool:
+    # oneDNN, which convolves for torch, looks at this variable once.
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
+    may_use = limit in ("ALL", "DEFAULT") or "AMX" in limit
+    return may_use and cpu_features() >= {"amx_bf16", "amx_tile"}

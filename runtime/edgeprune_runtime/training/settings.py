@@ -295,7 +295,7 @@ class TrainConfig:
         default="auto",
         metadata={
             "help": "Number format: float32, bfloat16 (autocast), or auto, which is bfloat16 on CUDA from "
-            "compute capability 8.0 on.",
+            "compute capability 8.0 on, and for ResNets on CPUs with AMX.",
             "choices": get_args(Precision),
         },
     )
