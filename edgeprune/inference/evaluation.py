@@ -65,10 +65,11 @@ def evaluate(
         raise ConfigError(
             f"{data}: has no classes to compare with; name a pack or a source of labeled images"
         )
-    if tell is not None and isinstance(images.origin, Pack) and model.path.is_dir():
+    if tell is not None and model.path.is_dir():
         from ..training.evaluation import may_be_trained_on  # With torch, which a run needs anyway.
 
-        if may_be_trained_on(images.origin.header, model.path):
+        origin = images.origin
+        if may_be_trained_on(origin.header if isinstance(origin, Pack) else origin, model.path):
             told = "built from the same images as the training pack; accuracy on them says little of others"
             tell(f"{images.where}: {told}")
     predictions = predict(model, [images], skip_bad=skip_bad, tell=tell)

@@ -130,7 +130,7 @@ def look_at_run(
         return Training(drawn, None, printable(pack.path.name), own=False)
     data = pack if test is None else Path(test) if Path(test).is_file() else test
     tried = open_labeled(data, model, with_target=True)
-    own = may_be_trained_on(tried.origin.header, run) if isinstance(tried.origin, Pack) else False
+    own = may_be_trained_on(tried.origin.header if isinstance(tried.origin, Pack) else tried.origin, run)
     # Of a run that does not say, it is likely so of the pack that the page is about.
     own = test is None if own is None else own
     tested = Tested.on(tried, model, progress)

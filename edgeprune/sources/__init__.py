@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edgeprune_formats import ConfigError
-from edgeprune_formats.limits import MAX_SIDE, MAX_TEXT_BYTES
-from edgeprune_formats.targets import alike_names
+from edgeprune_formats.limits import MAX_SIDE
+from edgeprune_formats.targets import alike_names, name_problem
 
 from ..errors import SourceError
 from .base import Source, source_targets
@@ -162,11 +162,9 @@ def open_source(
 def _require_names(names: Sequence[str], spec: str) -> None:
     """Raise `SourceError` of names that a pack cannot hold, or that readers take for the same."""
     for name in names:
-        raw = name.encode("utf-8", "backslashreplace")
-        if b"\0" in raw or len(raw) > MAX_TEXT_BYTES or raw.decode() != name:
+        if problem := name_problem(name):
             raise SourceError(
-                f"{spec}: no class can be called {name[:40]!a}: a name is text of at most {MAX_TEXT_BYTES:,} "
-                "bytes, without zero bytes; give the class another name"
+                f"{spec}: no class can be called {name[:40]!a}: {problem}; give the class another name"
             )
     alike = alike_names(names)
     if alike is None:

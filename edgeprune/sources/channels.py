@@ -60,7 +60,7 @@ def _of_array(source: ArraySource, channels: str, planes: int | None) -> ArraySo
     kind = NAMED.get(channels if channels != "as-is" else _BY_COUNT.get(planes or 0, ""))
     stored = source.pixels.shape[1]
     if kind is None or (stored not in (1, 3) and stored != kind.channels):
-        remedy = 'use `channels="as-is"`' if channels != "as-is" else "give images that have them"
+        remedy = 'build with `channels="as-is"`' if channels != "as-is" else "give images that have them"
         raise SourceError(
             f"{source.spec}: {source.array_name} has {stored} channels, which cannot be made "
             f"{kind or planes}; {remedy}"

@@ -214,31 +214,44 @@ def _source_of(provenance: Mapping[str, Any]) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def may_be_trained_on(header: PackHeader, run_dir: Path) -> bool | None:
+def may_be_trained_on(images: PackHeader | Source, run_dir: Path) -> bool | None:
     """Tell whether a pack was built from the images that a run's packs were built from.
 
     None where the run does not say what its packs were built from. Another part of the same split shares no
-    image with a part that was trained on.
+    image with a part that was trained on. A source without splits is known by its name and its number of
+    images.
 
     Raises
     ------
     TrainingError
         The run's ``config.json`` cannot be read.
     """
+    packs = _packs_of(run_dir)
+    if all(_source_of(pack) is None for pack in packs):
+        return None
+    provenance = getattr(images, "provenance", None)
+    if provenance is None:
+        assert not isinstance(images, PackHeader)
+        facts = {"spec": as_text(images.spec), "images": len(images)}
+        sources = [pack["source"] for pack in packs if _source_of(pack) is not None]
+        is_known = any({name: one.get(name) for name in facts} == facts for one in sources)
+        return is_known and bool(getattr(images, "undivided", False))
+    return any(
+        _source_of(pack) is not None
+        and _source_of(pack) == _source_of(provenance)
+        and not _are_parts(pack.get("split"), provenance.get("split"))
+        for pack in packs
+    )
+
+
+def _packs_of(run_dir: Path) -> list[Mapping[str, Any]]:
+    """Return the provenances of the packs that a run was trained from."""
     known = read_description(run_dir).get("provenance", {})
     several = known.get("pack provenances")
     one = {name: known.get(f"pack {name}") for name in ("source", "split")}
-    packs = [
+    return [
         pack for pack in (one, *(several if isinstance(several, list) else ())) if isinstance(pack, Mapping)
     ]
-    if all(_source_of(pack) is None for pack in packs):
-        return None
-    return any(
-        _source_of(pack) is not None
-        and _source_of(pack) == _source_of(header.provenance)
-        and not _are_parts(pack.get("split"), header.provenance.get("split"))
-        for pack in packs
-    )
 
 
 def _are_parts(one: object, other: object) -> bool:

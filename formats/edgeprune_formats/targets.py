@@ -143,6 +143,15 @@ def alike_names(names: Sequence[str]) -> tuple[str, str] | None:
     return None
 
 
+def name_problem(name: str) -> str | None:
+    """Return what is wrong with the name of a class, or None."""
+    if not _is_unicode(name):
+        return "a name is text in Unicode"
+    if "\0" in name or _bytes(name) > MAX_TEXT_BYTES:
+        return f"a name is text of at most {MAX_TEXT_BYTES:,} bytes, without zero bytes"
+    return None
+
+
 def column_problem(column: Column) -> str | None:
     """Return what is wrong with the description of a column, or None."""
     if not column.name or _bytes(column.name) > _NAME_BYTES or not column.name.isprintable():
@@ -155,6 +164,8 @@ def column_problem(column: Column) -> str | None:
         return f"{len(column.classes)} classes are too many"
     if len(set(column.classes)) < len(column.classes):
         return "two classes have one name"
+    if not all(map(_is_unicode, (*column.classes, column.unit))):
+        return "the name of a class or unit is no text in Unicode"
     if max(map(_bytes, (*column.classes, column.unit))) > MAX_TEXT_BYTES:
         return f"the name of a class or unit is longer than {MAX_TEXT_BYTES} bytes"
     if not 1 <= column.width <= MAX_OUTPUTS or (column.width > 1 and column.kind != "value"):
@@ -164,6 +175,11 @@ def column_problem(column: Column) -> str | None:
     ):
         return f"the likeliest {column.top} classes are stored, of {len(column.classes)} of a {column.kind}"
     return None
+
+
+def _is_unicode(text: str) -> bool:
+    """Tell whether a text has no half of a surrogate pair."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _bytes(text: str) -> int:

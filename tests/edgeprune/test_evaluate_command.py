@@ -1,4 +1,6 @@
 import json
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import exported_models
@@ -8,6 +10,7 @@ from PIL import Image
 
 from edgeprune import ClassEvaluation, Prediction, evaluate, open_predictor, predict
 from edgeprune.inference.evaluation_pictures import draw
+from edgeprune.sources import open_source
 from edgeprune.training.evaluation import may_be_trained_on
 from edgeprune_formats import ConfigError
 from edgeprune_runtime.task import Task
@@ -17,7 +20,7 @@ class Fixed:
     """A predictor that takes every image for the class that its first pixel says, of `names`."""
 
     takes_coefficients = False
-    path = "fixed"
+    path = Path("fixed")
     task = Task()
 
     def __init__(self, names, side=8):
@@ -117,6 +120,18 @@ def test_in_python_all_names_are_text(tmp_path_factory, tmp_path):
     assert again.image == file.image
     with pytest.raises(ConfigError, match="a folder has no labels"):
         evaluate(network, str(tmp_path))
+
+
+def test_a_source_without_splits_that_was_trained_on_is_told_of(tmp_path):
+    np.savez(tmp_path / "a.npz", x=np.zeros((3, 8, 8, 3), np.uint8), y=[0, 1, 0])
+    source = open_source(f"npz:{tmp_path / 'a.npz'}", split="test")
+    known = {"source": {"spec": source.spec, "images": len(source), "sha256": "S"}}
+    for change, expected in [({}, True), ({"images": 4}, False), ({"spec": "npz:b"}, False)]:
+        record = {"source": known["source"] | change}
+        (tmp_path / "config.json").write_text(json.dumps({"provenance": {"pack provenances": [record]}}))
+        assert may_be_trained_on(source, tmp_path) is expected
+        divided = replace(source, undivided=False)
+        assert may_be_trained_on(divided, tmp_path) is False
 
 
 SOUND = [{"source": {"sha256": "S"}}]

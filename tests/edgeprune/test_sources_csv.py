@@ -9,7 +9,7 @@ import pytest
 from written_sources import pictures, planes, write_csv, write_files
 
 from edgeprune.errors import SourceError
-from edgeprune.sources import open_source
+from edgeprune.sources import check_source, open_source
 
 PIXELS = pictures(6)
 CLASSES = ["dog", "cat", "dog", "cat", "dog", "cat"]
@@ -39,6 +39,17 @@ def test_paths_labels_and_pixels(tmp_path, delimiter, encoding):
     assert source.name(2) == f"{tmp_path}/labels.csv, line 4: deep/2.png"
     np.testing.assert_array_equal(source.read([4, 0, 0, 5]), planes(PIXELS[[4, 0, 0, 5]]))
     assert open_source(spec, size=4).read([1]).shape == (1, 3, 4, 4)
+
+
+def test_urls_are_refused(tmp_path):
+    write_files(tmp_path, PIXELS[:1])
+    rows = [["path", "label"], ["0.png", "a"], ["https://example.org/1.png", "a"]]
+    spec = f"csv:{write_csv(tmp_path, rows)}"
+    with pytest.raises(SourceError, match=r"line 3: https://example.org/1.png: is a URL; nothing is downl"):
+        open_source(spec).read([0, 1])
+    with pytest.raises(SourceError, match="is a URL"):
+        check_source(open_source(spec))
+    assert len(check_source(open_source(spec), skip_bad=True).bad) == 1
 
 
 def test_absolute_paths_and_lines_of_several(tmp_path):

@@ -207,6 +207,7 @@ def test_several_data_sets_in_a_folder(cached, tmp_path):
         ("state.json", b"{", "state.json: is damaged: no JSON; save the data set again"),
         ("state.json", b"[1]", "state.json: is damaged: no object"),
         ("state.json", b"{}", "state.json: lists no files"),
+        ("state.json", b'{"_data_files": []}', ": holds no rows"),
         ("state.json", b'{"_data_files": [{"filename": "../../etc"}]}', "state.json: lists no files"),
         (
             "state.json",

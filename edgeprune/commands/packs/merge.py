@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from edgeprune.text import say
+from edgeprune.text import bytes_text, say
 
 from ...options.fields import FORCE, PACKS, QUIET, Command, option, output_option
 from ...options.output import require_spare
@@ -50,6 +50,6 @@ def command(
     whole = f", all of {report.whole}" if report.whole else ""
     twice = f", {report.duplicates:,} of them in several" if report.duplicates else ""
     scores = "; the scores differ in kind or lack, and are left out" if report.lost_scores else ""
-    size = output.stat().st_size / 1e6
-    line = f"{output}: {report.header.samples:,} images of {len(packs)} packs{whole}{twice}, {size:.2f} MB"
+    size = bytes_text(output.stat().st_size)
+    line = f"{output}: {report.header.samples:,} images of {len(packs)} packs{whole}{twice}, {size}"
     say(line + scores)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from edgeprune.text import count_text, say
+from edgeprune.text import bytes_text, count_text, say
 from edgeprune_formats import ConfigError
 
 from ...options.fields import FORCE, PACK, QUIET, Command, option, output_option
@@ -63,5 +63,5 @@ def command(pack: Path, parts: int, output: Path, by: str, seed: int, force: boo
     for part in made if not quiet else []:
         held = sum(count > 0 for count in part.classes)
         classes = f" of {held} of {len(part.classes)} classes" if part.classes else ""
-        images, size = count_text(part.header.samples, "image"), part.path.stat().st_size / 1e6
-        say(f"{part.path}: {images}{classes}, {size:.2f} MB")
+        images, size = count_text(part.header.samples, "image"), bytes_text(part.path.stat().st_size)
+        say(f"{part.path}: {images}{classes}, {size}")

@@ -68,7 +68,7 @@ def command(
 
     if plot is not None:
         if as_json is not None and as_json.resolve() == plot.resolve():
-            raise ConfigError(f"{plot}: `json` and `plot` name the same file; name two")
+            raise ConfigError(f"{plot}: --json and --plot name the same file; name two")
         require_matplotlib("`plot`")
         require_kind(plot)
     for path in filter(None, (as_json, plot)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import re
 import warnings
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from edgeprune_formats import ConfigError
 from edgeprune_formats.limits import MAX_CLASSES
-from edgeprune_formats.targets import Column, Target, alike_names, encode_target
+from edgeprune_formats.targets import Column, Target, alike_names, encode_target, name_problem
 
 from ...errors import SourceError
 from .requests import TargetRequest
@@ -23,6 +24,7 @@ RowName = Callable[[int], str]
 """Returns what messages call an image."""
 _SEPARATORS = "|;,"
 _INTEGER = re.compile(r"[+-]?[0-9]+", re.ASCII)
+_LONG, _INT64 = 4000, 2**63
 _PADDED = re.compile(r"[+-]?0[0-9]", re.ASCII)
 # What rounding may change, as a share of the standard deviation, and what deviation is that of equal numbers.
 _BLURRED, _EQUAL = 0.01, 1e-9
@@ -69,7 +71,7 @@ def make_target(
             target = make[kind](request, columns, classes)
         else:
             target = Target(Column(request.name, kind), _metadata(kind, columns[0]))
-        _require_composed(target.column.classes)
+        _require_names(target.column.classes)
         encode_target(target, len(columns[0]))
         if kind == "value":
             _warn_of_blur(where, _numbers(columns, "number"), target.values)
@@ -110,8 +112,9 @@ def _as_numbers(column: NDArray[Any], kind: str | None) -> NDArray[Any]:
         return column
     if not all(_INTEGER.fullmatch(value.strip()) for value in values):
         return column if kind == "class" else np.array([float(value) for value in values], np.float64)
-    whole = [int(value) for value in values]
-    in_range = min(whole) >= -(2**63) and max(whole) < 2**63
+    # Python reads no number of thousands of digits.
+    whole = [int(value) for value in values] if max(map(len, values)) < _LONG else []
+    in_range = bool(whole) and min(whole) >= -_INT64 and max(whole) < _INT64
     is_padded = any(_PADDED.match(value.strip()) for value in values)
     if kind not in _OF_NUMBERS and (is_padded or not in_range):
         return column
@@ -132,23 +135,34 @@ def _kind_of(columns: Sequence[NDArray[Any]]) -> str:
     first = columns[0]
     if len(columns) > 1 or first.dtype.kind == "f":
         return "value"
-    if first.dtype.kind == "b" or (first.dtype == object and any(_is_list(one) for one in first)):
+    if first.dtype == object and any(map(_is_list, first)):
+        items = [item for one in first if _is_list(one) for item in one]
+        return "value" if _number_kind(items) == "value" else "multilabel"
+    if first.dtype.kind == "b" or first.ndim == 2:
+        return "multilabel" if first.dtype.kind == "b" else "value"
+    if first.dtype.kind in "iu":
+        return "integer"
+    return (_number_kind(first.tolist()) if first.dtype == object else None) or "text"
+
+
+def _number_kind(values: Sequence[Any]) -> str | None:
+    """Return the kind of numbers some of which are None, or None where something else is among them."""
+    found = [value for value in values if value is not None]
+    if not found or not all(isinstance(value, numbers.Number) for value in found):
+        return None
+    if any(isinstance(value, bool) for value in found):
         return "multilabel"
-    if first.ndim == 2:
-        return "value"
-    return "integer" if _has_missing(first) or first.dtype.kind in "iu" else "text"
-
-
-def _has_missing(column: NDArray[Any]) -> bool:
-    """Tell whether a column is of integers some of which are None, which its kind tells of."""
-    return column.dtype == object and {int} <= set(map(type, column.tolist())) <= {int, type(None)}
+    return "integer" if all(isinstance(value, numbers.Integral) for value in found) else "value"
 
 
 def _is_list(value: object) -> bool:
     return isinstance(value, list | tuple | np.ndarray)
 
 
-def _require_composed(classes: Sequence[str]) -> None:
+def _require_names(classes: Sequence[str]) -> None:
+    wrong = next((name for name in classes if name_problem(name)), None)
+    if wrong is not None:
+        raise _BadValueError(f"no class can be called {wrong[:40]!a}: {name_problem(wrong)}")
     alike = alike_names(classes)
     if alike is not None:
         raise _BadValueError(
@@ -182,7 +196,7 @@ def _from_lists(column: NDArray[Any], kind: str) -> NDArray[np.float64]:
             raise _BadValueError(f"holds {len(items)} numbers, and those before it {width}", row)
         try:
             rows.append([float(item) for item in items])
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             shown = "missing" if value is None or value == "" else f"{str(value)[:40]!r}"
             raise _BadValueError(f"is {shown}, no {kind}", row) from None
     return np.array(rows, np.float64).reshape(len(rows), -1)
@@ -254,7 +268,7 @@ def _multilabel(
     request: TargetRequest, columns: Sequence[NDArray[Any]], classes: Sequence[str] | None
 ) -> Target:
     column = columns[0]
-    if len(columns) > 1 or column.dtype != object or _has_missing(column):
+    if len(columns) > 1 or column.dtype != object or _number_kind(column.tolist()):
         bits = _numbers(columns, "0 or 1")
         wrong = (bits != 0) & (bits != 1)
         if wrong.any():
@@ -334,6 +348,11 @@ def _metadata(kind: str, column: NDArray[Any]) -> NDArray[Any]:
         missing = np.array([value is None or value == "" for value in column.tolist()])
         if kind == "integer" and missing.any():
             raise _BadValueError("is missing; name the kind float, where NaN stands for it", _first(missing))
+        values = column.tolist()
+        is_exact = all(isinstance(one, numbers.Integral) and -_INT64 <= one < _INT64 for one in values)
+        if kind == "integer" and is_exact:
+            # A float would round it.
+            return np.array(values, np.int64)
         filled = column.copy()
         filled[missing] = np.nan
         column = _from_lists(filled, kind)[:, 0]

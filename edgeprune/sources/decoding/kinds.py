@@ -112,7 +112,7 @@ class Wanted:
             remedy = "" if kind.channels not in (1, 3) else '; pass `channels="rgb"` (or gray) to convert all'
             return f"is {kind}, but {self.others}{remedy}"
         if self.kind.bits != 8 or self.kind.channels not in MODES or kind.channels not in (1, 3):
-            return f'is {kind}, which cannot be made {self.kind}; use `channels="as-is"`'
+            return f'is {kind}, which cannot be made {self.kind}; build with `channels="as-is"`'
         return None
 
 

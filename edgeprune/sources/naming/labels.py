@@ -177,7 +177,8 @@ def refuse_empty_classes(labels: NDArray[np.int64], names: tuple[str, ...], wher
     if len(empty):
         label = int(empty[0])
         name = "" if names[label] == str(label) else f" ({names[label]})"
-        raise SourceError(f"{where}: class {label}{name} has no images; number the classes without gaps")
+        remedy = "number the classes without gaps" if not name else "give it images, or take out its name"
+        raise SourceError(f"{where}: class {label}{name} has no images; {remedy}")
 
 
 def read_class_names(path: str) -> tuple[str, ...]:

@@ -90,8 +90,17 @@ class CsvSource(EncodedSource):
         return self.table.name(int(self.rows[row]))
 
     def content(self, row: int) -> str:
-        """Return the path of image `row`."""
-        return self.table.path(int(self.rows[row]))
+        """Return the path of image `row`.
+
+        Raises
+        ------
+        SourceError
+            It is a URL.
+        """
+        place = int(self.rows[row])
+        if "://" in self.table.paths[place]:
+            raise SourceError(f"{self.name(row)}: is a URL; nothing is downloaded here")
+        return self.table.path(place)
 
     def stored_bytes(self, rows: Rows) -> int:
         """Return the bytes that some files take in all."""

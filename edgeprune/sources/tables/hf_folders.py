@@ -79,6 +79,8 @@ def _saved_files(folder: Path) -> tuple[str, ...]:
     if state.get("_indices_data_files") or state.get("_indices_files"):
         raise SourceError(f"{as_text(str(folder))}: was saved by an old release of datasets; save it again")
     entries = state.get("_data_files")
+    if entries == []:
+        raise SourceError(f"{as_text(str(folder))}: holds no rows")
     names = [entry.get("filename") for entry in entries or () if isinstance(entry, dict)]
     if not names or not all(isinstance(name, str) and os.sep not in name for name in names):
         raise SourceError(f"{as_text(str(folder / _SAVED))}: lists no files; save the data set again")

@@ -160,6 +160,9 @@ class _Reader:
 
     def __init__(self, files: tuple[str, ...], options: SourceOptions) -> None:
         self.index, self.labels, self._image = _Index(files), Labels(), options.image_column
+        if self._image is not None:
+            # As the endings of members are.
+            self._image = self._image.lower()
         self.label = options.label_column or ""
         # Where targets are named, the first sample tells whether there are labels.
         self.has_labels, self._is_settled = True, options.label_column is not None
