@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Predictor", "Tta", "open_predictor", "opened"]
 
 Tta = Literal["none", "flip"]
-"""What a network is asked of: an image as it is, or its mirror image, too."""
+"""Which images a network is asked about: the image alone, or its mirror image, too."""
 
 
 class Predictor(Protocol):
@@ -118,8 +118,8 @@ def open_predictor(
         Of the network of a run, as `edgeprune_runtime.training.TrainConfig` takes it; an ONNX model computes
         on the CPU.
     tta : str
-        Test-time augmentation: ``"flip"`` takes the mean of what is told of an image and of its mirror image,
-        before it is turned into probabilities. It takes twice the time.
+        Test-time augmentation: ``"flip"`` takes the mean of both outputs, for an image and for its mirror
+        image, in twice the time.
 
     Returns
     -------

@@ -20,6 +20,7 @@ from edgeprune_runtime.decode.augmentation import augment_name
 from edgeprune_runtime.errors import ArtifactError
 from edgeprune_runtime.system.machine import versions
 from edgeprune_runtime.training.placement import Placement, place
+from edgeprune_runtime.training.run_folder.description import as_begun
 
 from ..sources import Source, SourceCheck, source_facts
 from ..work.callbacks import EpochProgress
@@ -86,6 +87,7 @@ def run_scoring(
     path, workers = Path(path), workers or Workers(device=config.device)
     check_writable(path)
     training = replace(config.training(config.model_for(source.shape)), device=workers.device)
+    training = as_begun(training, work_folder(path))
     config, placement = _settled(config, source), place(training)
     rows = check.good.astype(np.int64)
     _require_batches(source, len(rows), config.batch_size, workers)

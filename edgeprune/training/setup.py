@@ -34,7 +34,7 @@ from edgeprune_runtime.training.memory import (
     step_memory,
 )
 from edgeprune_runtime.training.placement import Placement, place
-from edgeprune_runtime.training.run_folder.description import read_description
+from edgeprune_runtime.training.run_folder.description import as_begun, read_description
 from edgeprune_runtime.training.settings import TEACHER
 
 from ..text import bytes_text
@@ -212,6 +212,7 @@ def set_up(
     reader = TargetReader(pack, (target,))
     column = reader.columns[0]
     task = task_of(column, reader.read(np.arange(len(pack)))[0])
+    config = as_begun(config, output) if resume else config
     placement, step = place(config), step_memory(config, column.outputs, header.shape)
     if choose_batch:
         config = _in_parts(config, placement, step, limit, earlier)

@@ -56,6 +56,14 @@ def test_a_second_network_decides_between_the_best_two(again, best):
     assert choose(tried)["target_db"] == best
 
 
+def test_of_equal_finalists_the_first_is_chosen():
+    accuracies = {22: 0.6, 25: 0.62, 28: 0.66, 31: 0.64}
+    tried = [{"target_db": db, "accuracy": found} for db, found in accuracies.items()]
+    assert [row["target_db"] for row in finalists(tried)] == [31, 28]
+    tried += [{"target_db": 31, "accuracy": 0.62, "judge": 1}, {"target_db": 28, "accuracy": 0.6, "judge": 1}]
+    assert choose(tried)["target_db"] == 31
+
+
 def tried_with(monkeypatch, settings, tmp_path, accuracies):
     """Return the PSNRs that are tried where networks have these accuracies in turn, and the result."""
     pytest.importorskip("imagecodecs")

@@ -193,6 +193,7 @@ def test_steps_in_both_precisions():
     row = json.loads(json.dumps(measure_precision("resnet8", 8, 4, 2, "cpu")))
     assert (row["size"], row["batch"], row["device"], row["auto"]) == ("8x8", 4, "cpu", "float32")
     assert row["ratio"]["max"] >= row["ratio"]["min"] > 0
+    assert row["dtypes"] == {"float32": "torch.float32", "bfloat16": "torch.bfloat16"}
     rates = {name: {"median": value} for name, value in (("float32", 0.25), ("bfloat16", 0.125))}
     ratio = {"median": 0.5, "min": 0.4, "max": 0.6}
     lines = precision_table({"threads": 2, "rows": [{**row, "seconds": rates, "ratio": ratio}]})

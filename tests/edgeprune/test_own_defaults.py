@@ -73,6 +73,22 @@ def test_smoothing_is_for_labels(settings, tmp_path):
     assert settings(*own, "--distill", 0.9).label_smoothing == 0.2
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            ["--model", "resnet20", "--stem", "small"],
+            "--stem small has no effect: resnet20 has one",
+        ),
+        (["--distill", 1, "--label-smoothing", 0.1], "--label-smoothing has no effect beside --distill 1"),
+    ],
+)
+def test_options_without_effect_are_refused(edgeprune, tmp_path, words, told):
+    (tmp_path / "p.h5").touch()
+    code, _, err = edgeprune("train", tmp_path / "p.h5", "-o", tmp_path / "run", *words)
+    assert (code, told in err) == (2, True), err
+
+
 @pytest.mark.parametrize(("batch", "lr"), [(8, 0.0125), (32, 0.025), (64, 0.03536), (128, 0.05), (512, 0.05)])
 def test_the_learning_rate_goes_with_the_batch(settings, tmp_path, batch, lr):
     words = ["--model", "mobilenet_v2", "--batch-size", batch]

@@ -14,6 +14,7 @@ from edgeprune_runtime.training.placement import place
 from edgeprune_runtime.training.progress.schedule import Schedule, learning_rate
 from edgeprune_runtime.training.progress.tally import Tally
 from edgeprune_runtime.training.run_folder.checkpoint import load_checkpoint
+from edgeprune_runtime.training.run_folder.description import as_begun
 from edgeprune_runtime.training.step import Learner, update_average
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -55,11 +56,6 @@ def test_bfloat16_autocast_trains(tmp_path):
         ({"freeze": 0}, "freeze` is 0; it must be at least 1"),
         ({"freeze": -1}, "freeze` is -1; it must be at least 1"),
         ({"stem": "large"}, "stem` is 'large'; it must be one of auto, imagenet, small"),
-        ({"model": "resnet20", "stem": "small"}, "stem` is 'small'; the network has one alone; leave it out"),
-        (
-            {"distill": 1.0, "label_smoothing": 0.1},
-            "label_smoothing` is 0.1; `distill` of 1 leaves labels out",
-        ),
         ({"model": "torchvision:"}, "unknown model 'torchvision:'; choose one of shufflenet_v2"),
         ({"model": "a b:c"}, "or torchvision:NAME, timm:NAME or package.module:function"),
         ({"nesterov": "no"}, "nesterov` is 'no'; it must be True or False"),
@@ -121,10 +117,40 @@ def test_auto_on_a_cpu(monkeypatch):
     monkeypatch.setattr("edgeprune_runtime.training.placement.cpu_features", lambda: amx)
     assert {chosen(model) for model in RESNETS} == {"bfloat16"}
     assert {chosen(model) for model in others} == {"float32"}
-    for limit, wanted in [("avx512_core_amx", "bfloat16"), ("DEFAULT", "bfloat16"), ("AVX2", "float32")]:
-        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
-        assert chosen("resnet9") == wanted
+    limits = [("avx512_core_amx", "bfloat16"), ("DEFAULT", "bfloat16"), ("AVX2", "float32"), ("", "bfloat16")]
+    for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"):
+        for limit, wanted in limits:
+            monkeypatch.setenv(name, limit)
+            assert chosen("resnet9") == wanted
     assert place(TrainConfig(model="resnet9", precision="bfloat16")).precision == "bfloat16"
+
+
+def test_a_resumed_run_keeps_its_precision(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    auto = TrainConfig(model="resnet8")
+    assert as_begun(auto, tmp_path / "nothing") == auto
+    for recorded, device, kept in [
+        ("bfloat16", "cpu", "bfloat16"),
+        ("float32", "cpu", "float32"),
+        ("bfloat16", "cuda:0", "auto"),
+        ("float8", "cpu", "auto"),
+    ]:
+        record = {"config": {"precision": recorded, "device": device}}
+        (tmp_path / "config.json").write_text(json.dumps(record))
+        assert as_begun(auto, tmp_path).precision == kept
+        named = replace(auto, precision="float32")
+        assert as_begun(named, tmp_path) == named
+
+
+def test_a_run_goes_on_in_its_precision(tmp_path, monkeypatch):
+    pays = [True]
+    monkeypatch.setattr("edgeprune_runtime.training.placement._bfloat16_pays", lambda *_: pays[0])
+    config = replace(TINY, epochs=1, precision="auto")
+    run(tmp_path, config)
+    # On another machine.
+    pays[0] = False
+    run(tmp_path, replace(config, epochs=2), resume=True)
+    assert json.loads((tmp_path / "config.json").read_text())["config"]["precision"] == "bfloat16"
 
 
 def test_learning_rate():

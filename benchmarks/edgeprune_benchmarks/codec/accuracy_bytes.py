@@ -175,10 +175,10 @@ def _with(rows: list[dict[str, Any]], line: list[dict[str, Any]]) -> list[dict[s
 
 
 def choose(tried: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the quality with the highest accuracy on the images held out; of equal ones the lowest.
+    """Return the quality with the highest accuracy on the images held out, one of the two `finalists`.
 
-    It is one of the two `finalists`: that of the higher mean, where both were judged by a second network,
-    and the first of them where not.
+    It is that of the higher mean where both were judged by a second network; otherwise, and of equal ones, it
+    is the first of them.
     """
     again = {row["target_db"]: row["accuracy"] for row in tried if _judge(row)}
     best = finalists(tried)

@@ -23,7 +23,6 @@ from ..harness.options import (
     MINUTES,
     MODEL,
     OUTPUT,
-    PRECISION,
     SEEDS,
     count,
     own_settings,
@@ -138,7 +137,7 @@ def accuracy(data: Path, output: Path, runs: Path, **options: Any) -> None:
 )
 @SEEDS
 @DEVICE
-@PRECISION
+@config_options(TrainConfig, "precision")
 @result_name(None, "coresets-IMAGES")
 def coresets(
     data: Path,

@@ -90,7 +90,8 @@ def run(settings: Settings, data: Path, output: Path, runs: Path, *, only_measur
 
 
 def _name(settings: Settings) -> str:
-    return f"{settings.model}-q{settings.quality:g}-{settings.minutes:g}"
+    precision = place(settings.config(0)[0]).precision
+    return f"{settings.model}-q{settings.quality:g}-{settings.minutes:g}-{precision}"
 
 
 def _loader(settings: Settings, pack: Pack, seed: int) -> PackLoader:
@@ -100,9 +101,9 @@ def _loader(settings: Settings, pack: Pack, seed: int) -> PackLoader:
 
 def _steps(settings: Settings, pack: Pack, runs: Path) -> dict[str, Any]:
     """Return how many steps the minutes allow, so that only this short part wants a quiet machine."""
+    config, _ = settings.config(0)
     path = runs / f"{_name(settings)}.json"
     if not path.exists():
-        config, _ = settings.config(0)
         seconds = [
             profile(
                 _loader(settings, pack, 0), config, **pack_shape(pack), steps=MEASURED_STEPS, operators=0

@@ -12,15 +12,15 @@ import torch
 
 from edgeprune_runtime.system.machine import keep_freed_memory
 from edgeprune_runtime.training import TrainConfig
-from edgeprune_runtime.training.placement import place
+from edgeprune_runtime.training.placement import Placement, place
 from edgeprune_runtime.training.step import Learner
 
 from ..harness.results import save, spread
 
 __all__ = ["measure", "run"]
 
-# Images a batch, of each side.
-BATCHES = {32: 128, 224: 16}
+# Side of the images, and images a batch.
+SIZES = ((32, 128), (32, 16), (224, 16))
 MODELS = ("resnet8", "resnet20", "resnet9", "resnet18", "shufflenet_v2", "mobilenet_v2", "efficientnet_b0")
 STEPS = 3
 
@@ -29,9 +29,7 @@ def run(data: Path, output: Path, *, rounds: int, device: str, models: Iterable[
     """Measure each network at each size and save the result; `data` is not needed, images are noise."""
     # As edgeprune train does.
     keep_freed_memory()
-    rows = [
-        measure(model, side, batch, rounds, device) for model in models for side, batch in BATCHES.items()
-    ]
+    rows = [measure(model, *size, rounds, device) for model in models for size in SIZES]
     click.echo(save(output, "time-precision", {"threads": torch.get_num_threads(), "rows": rows}))
 
 
@@ -50,6 +48,7 @@ def measure(model: str, side: int, batch: int, rounds: int, device: str) -> dict
         placement = place(TrainConfig(model=model, batch_size=batch, device=device, precision=precision))
         learners[precision] = placement, Learner(config, placement, 10, side)
         learners[precision][1].train()
+    dtypes = {name: _dtype_of(*one, images) for name, one in learners.items()}
     seconds: dict[str, list[float]] = {name: [] for name in learners}
     for number in range(rounds + 1):
         for name in (*learners,) if number % 2 else (*learners,)[::-1]:
@@ -71,6 +70,13 @@ def measure(model: str, side: int, batch: int, rounds: int, device: str) -> dict
         "batch": batch,
         "device": str(auto.device),
         "auto": auto.precision,
+        "dtypes": dtypes,
         "seconds": {name: spread(found) for name, found in seconds.items()},
         "ratio": ratio,
     }
+
+
+def _dtype_of(placement: Placement, learner: Learner, images: torch.Tensor) -> str:
+    """Return the type in which the network gives its outputs."""
+    with torch.no_grad(), placement.autocast():
+        return str(learner.model(images[:2].to(placement.device)).dtype)

@@ -16,6 +16,7 @@ from edgeprune_formats.targets import LABEL
 from edgeprune_runtime.decode.augmentation import LOADER_AUGMENTS
 from edgeprune_runtime.loading.order.replay import Replay
 from edgeprune_runtime.loading.order.skipping import ON_CORRUPT
+from edgeprune_runtime.networks.names import ONE_STEM
 from edgeprune_runtime.training.defaults import defaults_of, learning_rate_of
 from edgeprune_runtime.training.settings import TrainConfig
 
@@ -239,6 +240,7 @@ def command(
         refuse_given(("skip_bad",), "without --test")
     cadence = Cadence(checkpoint_steps, checkpoint_minutes * 60)
     config = _config(batch_size, options)
+    _require_effect(config)
     _require_one_teacher(config, teacher)
     choose_threads(threads)
     tested: str | RemoteFile | None = None if test is None else as_remote(test) or test
@@ -289,6 +291,14 @@ def _say_setup(setup: Setup, output: Path, resume: bool) -> None:
     if resume and not has_checkpoint(output) and not (output / MODEL_FILE).exists():
         config = setup.config
         say_if_read(f"{output}: nothing to resume; begins {config.model}, {config.epochs} epochs")
+
+
+def _require_effect(config: TrainConfig) -> None:
+    """Refuse what the user gives and the run would not use; what it has recorded is kept."""
+    if config.model in ONE_STEM and is_given("stem") and config.stem != "auto":
+        raise ConfigError(f"--stem {config.stem} has no effect: {config.model} has one stem; leave it out")
+    if config.distill == 1 and is_given("label_smoothing") and config.label_smoothing:
+        raise ConfigError("--label-smoothing has no effect beside --distill 1; leave it out")
 
 
 def _require_one_teacher(config: TrainConfig, teacher: Path | None) -> None:

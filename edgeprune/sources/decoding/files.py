@@ -43,8 +43,7 @@ def visible(folder: str) -> list[os.DirEntry[str]]:
 @contextmanager
 def _listed(folder: str) -> Iterator[Iterator[os.DirEntry[str]]]:
     try:
-        with os.scandir(folder) as entries:
-            yield entries
+        entries = os.scandir(folder)
     except OSError as error:
         hint = ""
         if isinstance(error, FileNotFoundError):
@@ -53,6 +52,8 @@ def _listed(folder: str) -> Iterator[Iterator[os.DirEntry[str]]]:
             hint = "; give yourself the right to read it (chmod u+rx), or move it elsewhere"
         reason = f"cannot be listed as a folder: {error.strerror}{hint}"
         raise SourceError(f"{as_text(folder)}: {reason}") from error
+    with entries:
+        yield entries
 
 
 def sub_folders(folder: str) -> list[str]:

@@ -38,7 +38,7 @@ from .progress.schedule import Schedule
 from .progress.signals import TrainingInterrupted, deferred_signals
 from .progress.stopping import best_epoch, is_over
 from .run_folder.checkpoint import has_checkpoint
-from .run_folder.description import describe_run, read_description
+from .run_folder.description import as_begun, describe_run, read_description
 from .run_folder.finished import Finished, finished_run, is_whole
 from .run_folder.opening import opened_run
 from .run_folder.results import load_model, save_model, write_metrics
@@ -200,7 +200,9 @@ def train(
     """
     if model is not None:
         config = replace(config, model=allow_code(model))
-    run_dir, placement, task = Path(run_dir), place(config), task or Task()
+    run_dir, task = Path(run_dir), task or Task()
+    config = as_begun(config, run_dir) if resume else config
+    placement = place(config)
     num_classes, image_shape = whole_number("num_classes", num_classes), whole_shape(image_shape)
     provenance = _whole_provenance(loader, task, run_dir, provenance or {})
     on_event = _told(on_event, report, config, placement)

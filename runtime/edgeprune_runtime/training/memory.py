@@ -51,7 +51,7 @@ def step_memory(config: TrainConfig, num_classes: int, image_shape: Sequence[int
     """Estimate the memory of training steps, without taking any.
 
     The network runs on shapes alone (torch's meta device; one that cannot, on the CPU), and what autograd
-    keeps for the backward pass is counted. bfloat16 takes less; the estimate is that of float32.
+    keeps for the backward pass is counted. bfloat16 mostly takes less; the estimate is that of float32.
 
     Parameters
     ----------

@@ -71,7 +71,8 @@ def _bfloat16_pays(device: torch.device, model: str) -> bool:
 
 
 def _has_amx() -> bool:
-    # oneDNN, which convolves for torch, looks at this variable once.
-    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
+    # oneDNN, which convolves for torch, looks at these once.
+    limits = (os.environ.get(f"{name}_MAX_CPU_ISA") for name in ("ONEDNN", "DNNL"))
+    limit = next(filter(None, limits), "ALL").upper()
     may_use = limit in ("ALL", "DEFAULT") or "AMX" in limit
     return may_use and cpu_features() >= {"amx_bf16", "amx_tile"}

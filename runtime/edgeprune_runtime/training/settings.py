@@ -11,7 +11,7 @@ from edgeprune_formats import ConfigError
 from ..checks import check_types, shortened
 from ..loading.order.resolutions import ResolutionSchedule
 from ..loading.order.sampling import Sampling
-from ..networks.names import MODEL_NAMES, ONE_STEM, STEMS, Stem, name_problem
+from ..networks.names import MODEL_NAMES, STEMS, Stem, name_problem
 
 __all__ = ["TEACHER", "Adversary", "Precision", "ScheduleShape", "TrainConfig"]
 
@@ -325,9 +325,8 @@ class TrainConfig:
     def _checks(self) -> list[tuple[str, str, bool]]:
         parts, size, ema = self.accumulate, self.batch_size, self.ema
         clip, patience = self.clip_norm, self.patience
-        has_one, smoothed, warmth = self.model in ONE_STEM, self.label_smoothing > 0, self.distill_temperature
+        warmth = self.distill_temperature
         return [
-            ("stem", "the network has one alone; leave it out", has_one and self.stem != "auto"),
             ("epochs", "it must be at least 1", self.epochs < 1),
             ("batch_size", "it must be at least 1", size < 1),
             ("batch_size", "it must be below 2**31", size >= 2**31),
@@ -341,11 +340,6 @@ class TrainConfig:
             ("ema", "it must be in (0, 1)", ema is not None and not 0 < ema < 1),
             ("label_smoothing", "it must be in [0, 1)", not 0 <= self.label_smoothing < 1),
             ("distill", "it must be in [0, 1]", not 0 <= self.distill <= 1),
-            (
-                "label_smoothing",
-                "`distill` of 1 leaves labels out; leave it out",
-                smoothed and self.distill == 1,
-            ),
             ("distill_temperature", "it must be at least 1 and finite", not 1 <= warmth < math.inf),
             (
                 "distill_temperature",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,13 @@ from ...networks.freezing import freeze
 from ...networks.shapes import shaped_network
 from ...networks.trained import trained_file
 from ...output_files import write_text
+from ...system.devices import resolve_device
 from ...system.machine import versions
 from ..placement import Placement
 from ..settings import TrainConfig
 
 __all__ = [
+    "as_begun",
     "describe_run",
     "network_facts",
     "read_config",
@@ -45,6 +47,23 @@ _PACKS = _PACK, "packs"
 _DERIVED = ("num_classes", "image_shape", "steps_per_epoch")
 # What may differ when a run goes on: consequences of the other entries, versions, and what a run is free in.
 _DESCRIPTIVE = ("versions", "parameters", "notes", "schedules")
+
+
+def as_begun(config: TrainConfig, run_dir: Path) -> TrainConfig:
+    """Return settings whose precision is that of the run to be resumed, where they leave the choice.
+
+    On a device of another kind the choice is made anew.
+
+    Raises
+    ------
+    TrainingError
+        The record cannot be read.
+    """
+    record = read_description(run_dir).get("config", {})
+    precision, device = record.get("precision"), str(record.get("device")).partition(":")[0]
+    if config.precision != "auto" or device != resolve_device(config.device).type:
+        return config
+    return replace(config, precision=precision) if precision in ("float32", "bfloat16") else config
 
 
 def describe_run(
