@@ -349,7 +349,7 @@ def _metadata(kind: str, column: NDArray[Any]) -> NDArray[Any]:
         if kind == "integer" and missing.any():
             raise _BadValueError("is missing; name the kind float, where NaN stands for it", _first(missing))
         values = column.tolist()
-        is_exact = all(isinstance(one, numbers.Integral) and -_INT64 <= one < _INT64 for one in values)
+        is_exact = all(isinstance(one, numbers.Integral) and -_INT64 <= int(one) < _INT64 for one in values)
         if kind == "integer" and is_exact:
             # A float would round it.
             return np.array(values, np.int64)
