@@ -210,8 +210,7 @@ def set_up(
     if config.distill:
         _require_teacher(pack)
     reader = TargetReader(pack, (target,))
-    column = reader.columns[0]
-    task = task_of(column, reader.read(np.arange(len(pack)))[0])
+    task = task_of(column := reader.columns[0], reader.read(np.arange(len(pack)))[0])
     config = as_begun(config, output) if resume else config
     placement, step = place(config), step_memory(config, column.outputs, header.shape)
     if choose_batch:
