@@ -239,6 +239,9 @@ def test_accuracy_per_byte_tells_of_second_networks_that_judged_qualities():
     # Raw images have no choice.
     results["chosen"].append({**results["chosen"][0], "codec": "raw uint8", "target_db": None})
     assert f"{second}. Each" in accuracy_bytes_table(results)[0]
+    assert accuracy_bytes_table(results)[0].startswith("resnet8, 6,400 image passes")
+    results["recipe"]["precision"] = "bfloat16"
+    assert accuracy_bytes_table(results)[0].startswith("resnet8 in bfloat16, 6,400 image passes")
     webp = [{**row, "codec": "WebP"} for row in results["chosen"][:2]]
     more = {**results, "chosen": [*results["chosen"], *webp]}
     assert f"{second} (for 1 of 2 codecs and budgets). Each" in accuracy_bytes_table(more)[0]

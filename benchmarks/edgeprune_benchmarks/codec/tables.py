@@ -131,8 +131,9 @@ def accuracy_bytes_table(results: Results) -> list[str]:
     usual = _usual_seeds(results["rows"])
     done, all_lines = results["lines"]
     left = "" if done == all_lines else f" {done} of {all_lines} codecs and budgets are measured."
+    network = recipe["model"] + " in bfloat16" * (recipe.get("precision") == "bfloat16")
     intro = (
-        f"{recipe['model']}, {passes:,} image passes in every row. Of {results['train_images']:,} images "
+        f"{network}, {passes:,} image passes in every row. Of {results['train_images']:,} images "
         f"({learned}) it learns from as many as fit, in the same random order for all codecs. The quality "
         f"is chosen on {results['held_out']:,} of them{_judges(results)}. Each seed is tested on "
         f"{results['test_images']:,} others in exact pixels. A cell has the test accuracy in %, mean (lowest "
