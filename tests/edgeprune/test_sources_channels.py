@@ -134,7 +134,7 @@ def test_color_tiff_files_keep_16_bits_and_lose_their_alpha(tmp_path):
 def test_a_fourth_band_that_is_no_alpha_is_kept(tmp_path):
     spec = folder(tmp_path, [tiff(BANDS[..., :4], photometric=2, extra=(0,))] * 2)
     np.testing.assert_array_equal(open_source(spec).read([0])[0], BANDS[..., :4].transpose(2, 0, 1))
-    with pytest.raises(SourceError, match=r"is 4 planes, which cannot be made RGB; use `channels=.as-is.`"):
+    with pytest.raises(SourceError, match=r"which cannot be made RGB; build with `channels=.as-is.`"):
         open_source(spec, channels="rgb").read([0])
 
 
