@@ -188,6 +188,14 @@ def test_a_run_under_way_is_not_resumed_with_other_settings(interrupted, spec, c
     assert "\n" not in str(caught.value)
 
 
+def test_a_run_under_way_goes_on_in_its_precision(interrupted, spec, monkeypatch):
+    # On another machine.
+    monkeypatch.setattr("edgeprune_runtime.training.placement._bfloat16_pays", lambda *_: True)
+    auto = replace(TINY, precision="auto")
+    assert score(interrupted, spec, auto).provenance["config"]["precision"] == "float32"
+    assert score(interrupted.with_name("new.h5"), spec, auto).provenance["config"]["precision"] == "bfloat16"
+
+
 def test_a_run_under_way_is_not_resumed_with_other_images(interrupted, tmp_path):
     with pytest.raises(ConfigError, match=r"s\.h5\.work cannot be resumed: source was '[0-9a-f]{64}' and"):
         score(interrupted, write_source(tmp_path, seed=1))
